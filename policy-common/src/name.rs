@@ -1,0 +1,72 @@
+//! Names of maps and programs, as they stand in the objects and under the pin directory.
+//! At most 15 characters each: the kernel cuts longer ones.
+
+/// Slot → [`Sandbox`](crate::sandbox::Sandbox). Array.
+pub const SANDBOXES: &str = "SANDBOXES";
+/// Slot → trie of IPv4 prefixes. Array of maps: an element is swapped whole.
+pub const POLICIES_V4: &str = "POLICIES_V4";
+/// Slot → trie of IPv6 prefixes. Array of maps: an element is swapped whole.
+pub const POLICIES_V6: &str = "POLICIES_V6";
+/// [`InboundKey`](crate::flow::InboundKey) → nanoseconds since boot of its first packet. LRU hash.
+pub const INBOUND: &str = "INBOUND";
+/// [`FragmentKey`](crate::flow::FragmentKey) → reason that let the first fragment pass. LRU hash.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// [`FlowKey`](crate::flow::FlowKey) of datagram flows already reported. LRU hash.
+pub const FLOWS: &str = "FLOWS";
+/// Slot → [`Counters`](crate::counter::Counters). Per-CPU array.
+pub const COUNTERS: &str = "COUNTERS";
+/// Slot → [`Limits`](crate::limit::Limits). Array.
+pub const LIMITS: &str = "LIMITS";
+/// [`Event`](crate::event::Event) records. Ring buffer.
+pub const EVENTS: &str = "EVENTS";
+/// [`tail`](crate::name::tail) index → TC program that the gates call. Program array.
+pub const TC_PROGRAMS: &str = "TC_PROGRAMS";
+/// Index 0 → XDP program that the XDP gates call. Program array.
+pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
+/// The slot that an XDP gate hands to the program it calls. Per-CPU array of one.
+pub const XDP_SLOT: &str = "XDP_SLOT";
+
+/// All maps that are pinned.
+pub const PINNED: [&str; 12] = [
+    SANDBOXES,
+    POLICIES_V4,
+    POLICIES_V6,
+    INBOUND,
+    FRAGMENTS,
+    FLOWS,
+    COUNTERS,
+    LIMITS,
+    EVENTS,
+    TC_PROGRAMS,
+    XDP_PROGRAMS,
+    XDP_SLOT,
+];
+
+/// Program in `policy.o`: judges what the sandbox sends (TC ingress of the host-side interface).
+pub const FROM_SANDBOX: &str = "from_sandbox";
+/// Program in `policy.o`: sees what the sandbox receives (TC egress of the host-side interface).
+pub const TO_SANDBOX: &str = "to_sandbox";
+/// Program in `policy.o`: answers a packet that `from_sandbox` denied.
+pub const REJECT: &str = "reject";
+/// Program in `policy.o`: drops early, in XDP, what `from_sandbox` would drop.
+pub const EARLY_DROP: &str = "early_drop";
+/// Program in `gate.o`: TC ingress; names its slot and calls `from_sandbox`.
+pub const GATE_FROM: &str = "gate_from";
+/// Program in `gate.o`: TC egress; names its slot and calls `to_sandbox`.
+pub const GATE_TO: &str = "gate_to";
+/// Program in `gate.o`: XDP; names its slot and calls `early_drop`.
+pub const GATE_XDP: &str = "gate_xdp";
+/// The global in `gate.o` that holds the slot. A `u32`.
+pub const GATE_SLOT: &str = "SLOT";
+
+/// Indices into [`TC_PROGRAMS`] and [`XDP_PROGRAMS`].
+pub mod tail {
+    /// `from_sandbox` in `TC_PROGRAMS`.
+    pub const FROM_SANDBOX: u32 = 0;
+    /// `to_sandbox` in `TC_PROGRAMS`.
+    pub const TO_SANDBOX: u32 = 1;
+    /// `reject` in `TC_PROGRAMS`.
+    pub const REJECT: u32 = 2;
+    /// `early_drop` in `XDP_PROGRAMS`.
+    pub const EARLY_DROP: u32 = 0;
+}

@@ -1,0 +1,115 @@
+//! Why a packet passed or was dropped: one table gives each reason's code, label, line of
+//! precedence and help. A code is never reused for another meaning.
+
+/// Number of reason codes that the kernel can count; codes are below it.
+pub const REASONS: usize = 32;
+
+/// Codes below this one let the packet pass; the others drop it. Code 0 is no reason at all.
+const FIRST_DROP: u8 = 16;
+
+macro_rules! reasons {
+    ($($name:ident = $code:literal, $label:literal, $line:literal, $help:literal;)*) => {
+        /// The reason of a verdict. The verdict follows from it: see [`Reason::passes`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason {
+            $(#[doc = $help] $name = $code,)*
+        }
+
+        impl Reason {
+            /// Every reason, by rising code.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The reason with this code.
+            #[must_use]
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The word that events, metrics and the command line use.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// The line of precedence (1 to 9) that decided; 0: none of them did.
+            #[must_use]
+            pub const fn line(self) -> u8 {
+                match self { $(Self::$name => $line,)* }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => $help,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Neighbor = 1, "neighbor", 2, "ARP or IPv6 neighbour discovery that the sandbox needs.";
+    Reply = 2, "reply", 3, "Belongs to an inbound connection that was let in.";
+    PlatformAllow = 3, "platform_allow", 4, "The operator allows this destination for all sandboxes.";
+    AllowOut = 4, "allow_out", 6, "The sandbox's allowOut holds this destination.";
+    DnsServer = 5, "dns_server", 6, "The destination is one of the sandbox's DNS servers.";
+    NoRule = 6, "no_rule", 9, "No rule denies this destination.";
+    Delivered = 7, "delivered", 0, "Delivered to the sandbox.";
+
+    Malformed = 16, "malformed", 1, "Truncated frame, or a header whose lengths do not fit.";
+    UnknownEthertype = 17, "unknown_ethertype", 1, "Neither IPv4, IPv6 nor ARP.";
+    Vlan = 18, "vlan", 1, "The frame carries a VLAN tag.";
+    SpoofedMac = 19, "spoofed_mac", 1, "The source MAC is not the sandbox's.";
+    SpoofedIp = 20, "spoofed_ip", 1, "The source address is not the sandbox's.";
+    IpOptions = 21, "ip_options", 1, "IPv4 options or an IPv6 routing header can change the destination.";
+    ExtensionHeaders = 22, "extension_headers", 1, "The chain of IPv6 extension headers cannot be parsed.";
+    Fragment = 23, "fragment", 1, "A fragment whose first was not let through, or one that hides its transport header.";
+    NeighborSpoof = 24, "neighbor_spoof", 2, "ARP or IPv6 neighbour discovery about addresses that are not the sandbox's.";
+    PlatformDeny = 25, "platform_deny", 5, "The operator denies this destination for all sandboxes.";
+    DenyOut = 26, "deny_out", 8, "The sandbox's denyOut holds this destination.";
+    NoPolicy = 27, "no_policy", 0, "The interface has no policy yet.";
+    InboundRefused = 28, "inbound_refused", 0, "New connections towards the sandbox are let in from the host only.";
+    ProxyUnavailable = 29, "proxy_unavailable", 7, "The egress proxy has to decide or to carry this connection, and it is not there.";
+}
+
+impl Reason {
+    /// Whether the packet passes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        (self as u8) < FIRST_DROP
+    }
+
+    /// Whether a denial with this reason is answered when `deny_action` is `reject`. What cannot
+    /// be judged (line 1) and neighbour discovery (line 2) are dropped in silence, and so is what
+    /// comes towards the sandbox.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rejects(self) -> bool {
+        matches!(
+            self,
+            Self::PlatformDeny | Self::DenyOut | Self::NoPolicy | Self::ProxyUnavailable
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_countable_and_round_trip() {
+        for pair in Reason::ALL.windows(2) {
+            assert!((pair[0] as u8) < (pair[1] as u8));
+        }
+        for reason in Reason::ALL {
+            assert!((*reason as usize) < REASONS && *reason as u8 != 0);
+            assert_eq!(Reason::from_code(*reason as u8), Some(*reason));
+            assert!(!(reason.passes() && reason.rejects()));
+        }
+        assert_eq!(Reason::from_code(0), None);
+    }
+}
