@@ -1,0 +1,112 @@
+//! The kernel side: what happens to a packet between a sandbox and its host.
+//!
+//! Directions are the sandbox's: `from_sandbox` runs where its packets arrive (TC ingress of the
+//! host-side interface), `to_sandbox` where its packets leave (TC egress). Each interface carries
+//! its own small gate (`gate.o`) that names the sandbox's slot and calls the programs here.
+//!
+//! ```text
+//! gate ─► from_sandbox: decide (lines 1 to 9) → account → pass, or report and drop ─► reject
+//! gate ─► to_sandbox:   admit (remember inbound connections) → account → pass, or report and drop
+//! gate ─► early_drop:   decide → account → drop, or leave it to from_sandbox
+//! ```
+//!
+//! Every packet leaves through one door with one reason, and doubt means drop.
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "aya's macros do not hand the comments on")]
+
+mod account;
+mod admit;
+mod context;
+mod decide;
+mod fragment;
+mod header;
+mod inbound;
+mod maps;
+mod neighbor;
+mod outcome;
+mod packet;
+mod policy;
+mod reject;
+mod report;
+mod spoof;
+mod transport;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use policy_common::name::tail;
+
+use crate::{
+    context::{Hook, Seen},
+    maps::TC_PROGRAMS,
+    outcome::Drop,
+};
+
+/// Judges a packet that the sandbox sends.
+#[classifier]
+pub fn from_sandbox(ctx: TcContext) -> i32 {
+    let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
+    match decide::from_sandbox(&hook, &mut seen) {
+        Ok(pass) => {
+            account::count(&hook, pass.0);
+            report::flow(&hook, &seen, pass.0);
+            TC_ACT_UNSPEC // the next program at this hook, or pass
+        }
+        Err(Drop(verdict)) => {
+            account::count(&hook, verdict);
+            report::write(&hook, &seen, verdict);
+            if reject::is_due(&hook, verdict) {
+                // SAFETY: on success the call does not come back; nothing here needs dropping.
+                unsafe { TC_PROGRAMS.tail_call(&ctx, tail::REJECT) };
+            }
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// Turns a denied packet into its answer. A program of its own: the kernel allows each a stack of
+/// 512 bytes.
+#[classifier]
+pub fn reject(ctx: TcContext) -> i32 {
+    reject::answer(&ctx)
+}
+
+/// Sees a packet that the sandbox receives.
+#[classifier]
+pub fn to_sandbox(ctx: TcContext) -> i32 {
+    let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
+    match admit::to_sandbox(&hook, &mut seen, context::is_from_host(&ctx)) {
+        Ok(pass) => {
+            account::count(&hook, pass.0);
+            TC_ACT_UNSPEC
+        }
+        Err(Drop(verdict)) => {
+            account::count(&hook, verdict);
+            report::write(&hook, &seen, verdict);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// Drops what `from_sandbox` would drop in silence, before the kernel builds a packet of it.
+#[xdp]
+pub fn early_drop(ctx: XdpContext) -> u32 {
+    let (hook, mut seen) = (Hook::of_xdp(&ctx), Seen::NOTHING);
+    match decide::early(&hook, &mut seen) {
+        Some(Drop(verdict)) => {
+            account::count(&hook, verdict);
+            report::write(&hook, &seen, verdict);
+            xdp_action::XDP_DROP
+        }
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program that can get here.
+    loop {}
+}

@@ -1,0 +1,48 @@
+//! The maps. Their meaning stands with their types, in `policy-common`.
+
+use aya_ebpf::{
+    btf_maps::{
+        Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
+    },
+    macros::btf_map,
+};
+use policy_common::{
+    counter::Counters,
+    event::{Event, RING_BYTES},
+    flow::{FlowKey, FragmentKey, InboundKey, MAX_FLOWS, MAX_FRAGMENTS, MAX_INBOUND},
+    limit::Limits,
+    policy::Verdict,
+    sandbox::{MAX_SANDBOXES, Sandbox},
+};
+
+const SLOTS: usize = MAX_SANDBOXES as usize;
+
+/// Shape of the tries of IPv4 prefixes. The agent makes each as large as its policy.
+pub type TrieV4 = LpmTrie<[u8; 4], Verdict, 1>;
+/// Shape of the tries of IPv6 prefixes.
+pub type TrieV6 = LpmTrie<[u8; 16], Verdict, 1>;
+
+#[btf_map]
+pub static SANDBOXES: Array<Sandbox, SLOTS> = Array::new();
+#[btf_map]
+pub static POLICIES_V4: ArrayOfMaps<TrieV4, SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+pub static POLICIES_V6: ArrayOfMaps<TrieV6, SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+pub static INBOUND: LruHashMap<InboundKey, u64, MAX_INBOUND> = LruHashMap::new();
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, u64, MAX_FRAGMENTS> = LruHashMap::new();
+#[btf_map]
+pub static FLOWS: LruHashMap<FlowKey, u64, MAX_FLOWS> = LruHashMap::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, SLOTS> = PerCpuArray::new();
+#[btf_map]
+pub static LIMITS: Array<Limits, SLOTS> = Array::new();
+#[btf_map]
+pub static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
+#[btf_map]
+pub static TC_PROGRAMS: ProgramArray<3> = ProgramArray::new();
+#[btf_map]
+pub static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+pub static XDP_SLOT: PerCpuArray<u32, 1> = PerCpuArray::new();
