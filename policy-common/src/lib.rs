@@ -14,6 +14,7 @@ pub mod name;
 pub mod policy;
 pub mod reason;
 pub mod sandbox;
+pub mod table;
 
 /// Shape of everything in this crate. Pinned maps are adopted only by a program with the same
 /// number: change it with every change of a key, a value or a meaning.

@@ -7,9 +7,18 @@ pub const SANDBOXES: &str = "SANDBOXES";
 pub const POLICIES_V4: &str = "POLICIES_V4";
 /// Slot → trie of IPv6 prefixes. Array of maps: an element is swapped whole.
 pub const POLICIES_V6: &str = "POLICIES_V6";
+/// Slot → block of the large class for IPv4. Array of maps.
+pub const LARGE_V4: &str = "LARGE_V4";
+/// Slot → block of the large class for IPv6. Array of maps.
+pub const LARGE_V6: &str = "LARGE_V6";
+/// Slot → block of the huge class for IPv4. Array of maps.
+pub const HUGE_V4: &str = "HUGE_V4";
+/// Slot → block of the huge class for IPv6. Array of maps.
+pub const HUGE_V6: &str = "HUGE_V6";
 /// [`InboundKey`](crate::flow::InboundKey) → nanoseconds since boot of its first packet. LRU hash.
 pub const INBOUND: &str = "INBOUND";
-/// [`FragmentKey`](crate::flow::FragmentKey) → reason that let the first fragment pass. LRU hash.
+/// [`FragmentKey`](crate::flow::FragmentKey) → reason and policy that let the first fragment pass,
+/// and when. LRU hash.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// [`FlowKey`](crate::flow::FlowKey) of datagram flows already reported. LRU hash.
 pub const FLOWS: &str = "FLOWS";
@@ -27,10 +36,14 @@ pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
 pub const XDP_SLOT: &str = "XDP_SLOT";
 
 /// All maps that are pinned.
-pub const PINNED: [&str; 12] = [
+pub const PINNED: [&str; 16] = [
     SANDBOXES,
     POLICIES_V4,
     POLICIES_V6,
+    LARGE_V4,
+    LARGE_V6,
+    HUGE_V4,
+    HUGE_V6,
     INBOUND,
     FRAGMENTS,
     FLOWS,

@@ -75,12 +75,19 @@ reasons! {
     ProxyUnavailable = 29, "proxy_unavailable", 7, "The egress proxy has to decide or to carry this connection, and it is not there.";
 }
 
+/// Whether the packet passes with this code; a code that is none drops.
+#[inline(always)]
+#[must_use]
+pub const fn passes(code: u8) -> bool {
+    code != 0 && code < FIRST_DROP
+}
+
 impl Reason {
     /// Whether the packet passes.
     #[inline(always)]
     #[must_use]
     pub const fn passes(self) -> bool {
-        (self as u8) < FIRST_DROP
+        passes(self as u8)
     }
 
     /// Whether a denial with this reason is answered when `deny_action` is `reject`. What cannot

@@ -25,17 +25,19 @@ pub fn to_sandbox(hook: &Hook, seen: &mut Seen, from_host: bool) -> Judgement {
     let parsed = match header::ethertype(hook) {
         Ok(ETHERTYPE_IPV4) => header::ipv4(hook, &mut seen.header),
         Ok(ETHERTYPE_IPV6) => header::ipv6(hook, &mut seen.header),
-        _ => return Ok(Reason::Delivered.into()),
+        Ok(_) => return Ok(Reason::Delivered.into()),
+        Err(reason) => Err(reason),
     };
-    match parsed.and_then(|()| start(hook, seen, from_host)) {
+    match parsed.and_then(|()| start(hook, seen, from_host, closed)) {
         Ok(true) | Err(_) if closed => Err(Reason::InboundRefused.into()),
         _ => Ok(Reason::Delivered.into()),
     }
 }
 
-/// Whether the packet starts a connection; if it counts as let in, it is remembered.
+/// Whether the packet starts a connection; if it counts as let in, it is remembered. `closed`: a
+/// connection that it starts is refused.
 #[inline(always)]
-fn start(hook: &Hook, seen: &mut Seen, from_host: bool) -> Result<bool, Reason> {
+fn start(hook: &Hook, seen: &mut Seen, from_host: bool, closed: bool) -> Result<bool, Reason> {
     let header = &seen.header;
     if matches!(header.part, Part::Later(_)) {
         return Ok(false);
@@ -50,7 +52,7 @@ fn start(hook: &Hook, seen: &mut Seen, from_host: bool) -> Result<bool, Reason> 
         _ => false,
     };
     let counts = match header.protocol {
-        TCP => starts,
+        TCP => starts && !closed,
         UDP => from_host,
         _ => starts && from_host,
     };

@@ -15,8 +15,8 @@
 //! it.
 
 use policy_common::{
-    policy::{NAMES, TUNNEL, Verdict},
-    reason::Reason,
+    policy::{NAMES, NO_RULE, TUNNEL, Verdict},
+    reason::{self, Reason},
     sandbox::{ACTIVE, REJECT, Sandbox},
 };
 
@@ -53,10 +53,14 @@ pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement {
         Part::Whole => datagram(hook, seen),
         Part::First => {
             let pass = datagram(hook, seen)?;
-            let remembered = fragment::first(hook, &seen.header, pass.0.reason);
+            let policy = policy::lookup(hook.slot, &seen.header)?.policy;
+            let remembered = fragment::first(hook, &seen.header, pass.0.reason, policy);
             if remembered { Ok(pass) } else { Err(Reason::Fragment.into()) }
         }
-        Part::Later(offset) => outcome::of_code(fragment::later(hook, header, offset)),
+        Part::Later(offset) => {
+            let policy = policy::lookup(hook.slot, header)?.policy;
+            outcome::of_code(fragment::later(hook, header, offset, policy))
+        }
     }
 }
 
@@ -105,14 +109,15 @@ fn datagram(hook: &Hook, seen: &mut Seen) -> Judgement {
 /// Lines 4 to 9, from what the policy says about the destination.
 #[inline(always)]
 fn by_destination(verdict: Verdict, header: &Header, transport: &Transport) -> Judgement {
-    let passes = verdict.reason < Reason::Malformed as u8;
+    let passes = reason::passes(verdict.reason);
     if verdict.flags != 0 && header.protocol == TCP {
         let web = matches!(transport.destination_port, 80 | 443);
         let by_name = verdict.flags & NAMES != 0 && web;
         let tunnelled = verdict.flags & TUNNEL != 0 && passes;
         if by_name || tunnelled {
             // Until a proxy takes them over: what needs it is refused while it is away.
-            return Err(Drop(Verdict { reason: Reason::ProxyUnavailable as u8, ..verdict }));
+            let reason = Reason::ProxyUnavailable as u8;
+            return Err(Drop(Verdict { reason, rule: NO_RULE, ..verdict }));
         }
     }
     if passes { Ok(Pass(verdict)) } else { Err(Drop(verdict)) }

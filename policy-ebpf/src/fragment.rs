@@ -14,35 +14,40 @@ use crate::{
     transport,
 };
 
-/// How long the fragments of a datagram may take: Linux's own limit for reassembly.
-const LIFETIME_NS: u64 = 30_000_000_000;
+/// How long the fragments of a datagram may take, in ticks: Linux's own limit for reassembly.
+const LIFETIME: u64 = 30_000_000_000 >> 20;
 
 /// Remembers a first fragment that passes, and why; `false` when that cannot be done.
 #[inline(never)]
-pub fn first(hook: &Hook, header: &Header, passed: u8) -> bool {
-    // SAFETY: the helper reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let stamp = now << 8 | u64::from(passed);
+pub fn first(hook: &Hook, header: &Header, passed: u8, policy: u16) -> bool {
+    let stamp = ticks() << 24 | u64::from(policy) << 8 | u64::from(passed);
     FRAGMENTS.insert(key(hook, header), stamp, 0).is_ok()
 }
 
-/// Whether a later fragment may follow its first: the code of the reason.
+/// Whether a later fragment may follow its first: the code of the reason. A first that another
+/// policy than the present one let through does not count.
 #[inline(never)]
-pub fn later(hook: &Hook, header: &Header, offset: u32) -> u8 {
+pub fn later(hook: &Hook, header: &Header, offset: u32, policy: u16) -> u8 {
     if transport::overlaps(header, offset) {
         return Reason::Fragment as u8;
     }
     // SAFETY: the entry is read once; another CPU may replace it, not tear it.
     let stamp = unsafe { FRAGMENTS.get(key(hook, header)) }.copied();
     let Some(stamp) = stamp else { return Reason::Fragment as u8 };
-    // SAFETY: the helper reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if (now << 8).wrapping_sub(stamp & !0xff) > LIFETIME_NS << 8 {
+    let same_policy = stamp >> 8 & 0xffff == u64::from(policy);
+    if !same_policy || ticks().wrapping_sub(stamp >> 24) > LIFETIME {
         return Reason::Fragment as u8;
     }
     #[expect(clippy::cast_possible_truncation, reason = "the low byte is the reason")]
     let reason = stamp as u8;
     reason
+}
+
+/// The time, in units of 2²⁰ ns: 40 bits of them last for 36 years.
+#[inline(always)]
+fn ticks() -> u64 {
+    // SAFETY: the helper reads a clock.
+    unsafe { bpf_ktime_get_ns() >> 20 }
 }
 
 #[inline(always)]

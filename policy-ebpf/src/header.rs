@@ -129,7 +129,7 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
         return Err(Reason::Malformed);
     }
     let mut chain =
-        Chain { protocol: ip.next_hdr, part: Part::Whole, identification: 0, octets: 0 };
+        Chain { protocol: ip.next_hdr, part: Part::Whole, fragmented: false, identification: 0, octets: 0 };
     let mut transport = ETHERNET + Ipv6Hdr::LEN;
     if is_extension(chain.protocol) {
         walk(&hook.packet, &mut chain)?;
@@ -156,6 +156,8 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
 struct Chain {
     protocol: u8,
     part: Part,
+    /// Whether there was a fragment header; one that says it is the whole datagram counts, too.
+    fragmented: bool,
     identification: u32,
     /// Length of the chain so far, in units of 8 octets.
     octets: u8,
@@ -194,9 +196,10 @@ fn walk(packet: &Packet, chain: &mut Chain) -> Result<(), Reason> {
 /// Reads a fragment header; a second one in a chain is refused.
 #[inline(always)]
 fn fragment(chain: &mut Chain, start: [u8; 8]) -> Result<(), Reason> {
-    if chain.part != Part::Whole {
+    if chain.fragmented {
         return Err(Reason::ExtensionHeaders);
     }
+    chain.fragmented = true;
     let offset = u16::from_be_bytes([start[2], start[3]]);
     chain.part = part(u32::from(offset & 0xfff8), offset & 1 != 0);
     chain.identification = u32::from_ne_bytes([start[4], start[5], start[6], start[7]]);

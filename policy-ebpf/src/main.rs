@@ -30,6 +30,7 @@ mod policy;
 mod reject;
 mod report;
 mod spoof;
+mod table;
 mod transport;
 
 use aya_ebpf::{

@@ -13,6 +13,7 @@ use policy_common::{
     limit::Limits,
     policy::Verdict,
     sandbox::{MAX_SANDBOXES, Sandbox},
+    table::{HUGE_WORDS, LARGE_WORDS},
 };
 
 const SLOTS: usize = MAX_SANDBOXES as usize;
@@ -22,12 +23,23 @@ pub type TrieV4 = LpmTrie<[u8; 4], Verdict, 1>;
 /// Shape of the tries of IPv6 prefixes.
 pub type TrieV6 = LpmTrie<[u8; 16], Verdict, 1>;
 
+/// Shape of the tables of large policies: one value that is the whole block.
+pub type Block<const WORDS: usize> = Array<[u64; WORDS], 1>;
+
 #[btf_map]
 pub static SANDBOXES: Array<Sandbox, SLOTS> = Array::new();
 #[btf_map]
 pub static POLICIES_V4: ArrayOfMaps<TrieV4, SLOTS> = ArrayOfMaps::new();
 #[btf_map]
 pub static POLICIES_V6: ArrayOfMaps<TrieV6, SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+pub static LARGE_V4: ArrayOfMaps<Block<LARGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+pub static LARGE_V6: ArrayOfMaps<Block<LARGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+pub static HUGE_V4: ArrayOfMaps<Block<HUGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+pub static HUGE_V6: ArrayOfMaps<Block<HUGE_WORDS>, SLOTS> = ArrayOfMaps::new();
 #[btf_map]
 pub static INBOUND: LruHashMap<InboundKey, u64, MAX_INBOUND> = LruHashMap::new();
 #[btf_map]

@@ -52,9 +52,13 @@ pub fn arp(hook: &Hook, sandbox: &Sandbox, mac: &[u8; 6]) -> Reason {
     Reason::NeighborSpoof
 }
 
-/// Whether an ICMPv6 packet is neighbour discovery or multicast listener discovery.
+/// Whether an ICMPv6 packet is neighbour discovery or multicast listener discovery. A later
+/// fragment has no type.
 #[inline(always)]
 pub fn is_discovery(packet: &Packet, header: &Header) -> bool {
+    if matches!(header.part, Part::Later(_)) {
+        return false;
+    }
     let Some(start) = packet.read::<[u8; 8]>(header.transport) else { return false };
     matches!(start[0], LISTENER_QUERY..=REDIRECT | LISTENER_REPORT_V2)
 }

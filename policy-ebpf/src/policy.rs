@@ -1,49 +1,96 @@
 //! Lines 4 to 9: one longest-prefix match in the sandbox's compiled policy.
+//!
+//! Small policies are a trie of the kernel's. The trie of a large one holds a single entry that says
+//! in which class of table the answer stands.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use policy_common::{policy::Verdict, reason::Reason};
+use policy_common::{
+    policy::Verdict,
+    reason::Reason,
+    table::{HUGE, LARGE, from_word, to_word},
+};
 
 use crate::{
-    header::{Address, Header, bytes},
-    maps::{POLICIES_V4, POLICIES_V6},
+    header::Header,
+    maps::{HUGE_V4, HUGE_V6, LARGE_V4, LARGE_V6, POLICIES_V4, POLICIES_V6},
+    table,
 };
 
 /// 2001::/32, Teredo (RFC 4380).
-const TEREDO: u32 = 0x2001_0000_u32.to_be();
+const TEREDO: u64 = 0x2001_0000;
 
 /// What the policy says about the packet's destination. No trie, or one without an answer, is a
 /// policy that is not there yet.
 #[inline(always)]
 pub fn lookup(slot: u32, header: &Header) -> Result<Verdict, Reason> {
-    let verdict = if header.v6 {
-        v6(slot, header.destination)
+    let [a, b, c, d] = header.destination.map(u32::from_be);
+    let word = if header.v6 {
+        policy_v6(slot, u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d))
     } else {
-        v4(slot, header.destination[3])
+        policy_v4(slot, d)
     };
-    verdict.ok_or(Reason::NoPolicy)
+    match from_word(word) {
+        Verdict { reason: 0, .. } => Err(Reason::NoPolicy),
+        verdict => Ok(verdict),
+    }
+}
+
+/// The verdict about an IPv4 address, as the word of a leaf; 0 is none. The address is a number.
+///
+/// A global function, as its `extern` and its plain arguments make it: the verifier judges it once
+/// by itself, and not again for everything that a caller may know.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn policy_v4(slot: u32, address: u32) -> u64 {
+    v4(slot, address).unwrap_or(0)
+}
+
+/// The verdict about an IPv6 address, given as the number of its halves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn policy_v6(slot: u32, high: u64, low: u64) -> u64 {
+    let Some(word) = v6(slot, high, low) else { return 0 };
+    if high >> 32 == TEREDO { teredo(slot, low, word) } else { word }
 }
 
 #[inline(always)]
-fn v4(slot: u32, destination: u32) -> Option<Verdict> {
-    let key = Key::new(32, destination.to_ne_bytes());
-    POLICIES_V4.get(slot)?.get(&key).copied()
+fn v4(slot: u32, address: u32) -> Option<u64> {
+    let key = Key::new(32, address.to_be_bytes());
+    let verdict = *POLICIES_V4.get(slot)?.get(&key)?;
+    if verdict.flags & LARGE != 0 {
+        return table::v4(LARGE_V4.get(slot)?.get(0)?, address);
+    }
+    if verdict.flags & HUGE != 0 {
+        return table::v4(HUGE_V4.get(slot)?.get(0)?, address);
+    }
+    Some(to_word(verdict))
 }
 
 #[inline(always)]
-fn v6(slot: u32, destination: Address) -> Option<Verdict> {
-    let key = Key::new(128, bytes(destination));
-    let verdict = POLICIES_V6.get(slot)?.get(&key).copied()?;
-    if destination[0] == TEREDO { teredo(slot, destination, verdict) } else { Some(verdict) }
+fn v6(slot: u32, high: u64, low: u64) -> Option<u64> {
+    let halves = [high.to_be(), low.to_be()];
+    // SAFETY: same size, and bytes have no invalid values.
+    let key = Key::new(128, unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) });
+    let verdict = *POLICIES_V6.get(slot)?.get(&key)?;
+    if verdict.flags & LARGE != 0 {
+        return table::v6(LARGE_V6.get(slot)?.get(0)?, high, low);
+    }
+    if verdict.flags & HUGE != 0 {
+        return table::v6(HUGE_V6.get(slot)?.get(0)?, high, low);
+    }
+    Some(to_word(verdict))
 }
 
 /// Line 5 for the IPv4 address of a Teredo client, which stands inverted in the last 32 bits and
-/// so cannot be a prefix of the trie.
+/// so cannot be a prefix of the trie. What the floor says about the address itself comes first.
 #[inline(always)]
-fn teredo(slot: u32, destination: Address, verdict: Verdict) -> Option<Verdict> {
-    if verdict.reason == Reason::PlatformAllow as u8 {
-        return Some(verdict);
+fn teredo(slot: u32, low: u64, word: u64) -> u64 {
+    let reason = from_word(word).reason;
+    if reason == Reason::PlatformAllow as u8 || reason == Reason::PlatformDeny as u8 {
+        return word;
     }
-    let client = v4(slot, !destination[3])?;
-    let denied = client.reason == Reason::PlatformDeny as u8;
-    Some(if denied { client } else { verdict })
+    #[expect(clippy::cast_possible_truncation, reason = "the client is the low half")]
+    let client = policy_v4(slot, !(low as u32));
+    let denied = from_word(client).reason == Reason::PlatformDeny as u8;
+    if denied { client } else { word }
 }

@@ -37,7 +37,7 @@ pub const NONE: Transport =
 pub fn read(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
     match header.protocol {
         TCP => tcp(packet, header),
-        UDP => ports(packet, header),
+        UDP => udp(packet, header),
         ICMP if !header.v6 => icmp(packet, header),
         ICMPV6 if header.v6 => icmp(packet, header),
         _ => Ok(NONE),
@@ -76,12 +76,17 @@ fn tcp(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
 }
 
 #[inline(always)]
-fn ports(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
+fn udp(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
     let missing = missing(header);
     if header.transport + UDP_MIN > header.end {
         return Err(missing);
     }
-    let bytes = packet.read::<[u8; 4]>(header.transport).ok_or(missing)?;
+    let bytes = packet.read::<[u8; UDP_MIN]>(header.transport).ok_or(missing)?;
+    let length = usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+    let room = header.part == Part::First || header.transport + length <= header.end;
+    if length < UDP_MIN || !room {
+        return Err(Reason::Malformed);
+    }
     Ok(Transport {
         source_port: u16::from_be_bytes([bytes[0], bytes[1]]),
         destination_port: u16::from_be_bytes([bytes[2], bytes[3]]),

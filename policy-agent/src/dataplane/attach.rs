@@ -1,0 +1,217 @@
+//! Attaching gates to interfaces: tcx links, which are pinned, or clsact filters, which the
+//! kernel keeps by itself; and XDP in addition where that is wanted.
+//!
+//! The gates of an attached interface are replaced in place, without a moment in which a packet
+//! passes by.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+            qdisc_detach_program,
+        },
+        xdp::XdpLink,
+    },
+    util::KernelVersion,
+};
+use nix::net::if_::if_nametoindex;
+use policy_common::name::{GATE_FROM, GATE_TO};
+
+use super::{AttachMethod, Interface, Mode, Slot, gate::Gates, netns, pins::Pins};
+
+/// Names of the links' pins.
+const FROM: &str = "from";
+const TO: &str = "to";
+const XDP: &str = "xdp";
+
+/// Ours are the first filters that clsact runs, and the only ones with this name.
+const PRIORITY: u16 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// `ARPHRD_ETHER`: what veth and tap interfaces are.
+const ETHERNET: &str = "1";
+
+/// Attaches gates.
+pub struct Attacher {
+    gates: Gates,
+    pins: Pins,
+    tcx: bool,
+    xdp: bool,
+}
+
+impl Attacher {
+    /// An attacher with the method that the settings ask for and the kernel has.
+    pub fn new(pins: Pins, method: AttachMethod, mode: Mode) -> Result<Self> {
+        let kernel_has_tcx = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
+        let tcx = match method {
+            AttachMethod::Auto => kernel_has_tcx,
+            AttachMethod::Tcx if kernel_has_tcx => true,
+            AttachMethod::Tcx => bail!("dataplane.attach: \"tcx\" needs Linux 6.6; use \"clsact\""),
+            AttachMethod::Clsact => false,
+        };
+        Ok(Self { gates: Gates::new(&pins), pins, tcx, xdp: mode == Mode::Xdp })
+    }
+
+    /// The gates' loader.
+    pub fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    /// Attaches the gates of `slot` to the interface, or puts them in place of those that are
+    /// attached for the same sandbox.
+    pub fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
+        self.pins.create_links(id)?;
+        let mut gate = self.gates.open(slot)?;
+        netns::within(interface.netns.as_deref(), || {
+            check(&interface.name)?;
+            let name = &interface.name;
+            if self.xdp {
+                self.attach_xdp(&self.pins.link(id, XDP), name, gate.xdp()?)?;
+            }
+            let from = gate.from_sandbox()?;
+            self.attach_tc(&self.pins.link(id, FROM), name, TcAttachType::Ingress, from)?;
+            let to = gate.to_sandbox()?;
+            self.attach_tc(&self.pins.link(id, TO), name, TcAttachType::Egress, to)
+        })?;
+        if !self.xdp {
+            remove(&self.pins.link(id, XDP))?;
+        }
+        self.pins.note_slot(id, slot)
+    }
+
+    /// Whether the gates of `slot` are attached to the interface. Filters of clsact are not
+    /// looked for: attaching them again replaces them in place.
+    pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
+        if !self.tcx || !self.pins.has_slot(id, slot) {
+            return Ok(false);
+        }
+        if self.xdp != self.pins.link(id, XDP).exists() {
+            return Ok(false);
+        }
+        netns::within(interface.netns.as_deref(), || {
+            let attached = |pin, hook| is_on(&self.pins.link(id, pin), &interface.name, hook);
+            Ok(attached(FROM, TcAttachType::Ingress) && attached(TO, TcAttachType::Egress))
+        })
+    }
+
+    /// Takes the gates off. With clsact the interface has to be known.
+    pub fn detach(&self, id: &str, interface: Option<&Interface>) -> Result<()> {
+        if let Some(interface) = interface
+            && !self.tcx
+        {
+            detach_clsact(interface);
+        }
+        self.pins.remove_links(id)?;
+        Ok(())
+    }
+
+    fn attach_tc(
+        &self,
+        pin: &PathBuf,
+        interface: &str,
+        hook: TcAttachType,
+        gate: &mut SchedClassifier,
+    ) -> Result<()> {
+        if !self.tcx {
+            return attach_clsact(interface, hook, gate);
+        }
+        if is_on(pin, interface, hook) {
+            let link: FdLink = PinnedLink::from_pin(pin)?.into();
+            let replaced = gate.attach_to_link(link.try_into()?)?;
+            drop(gate.take_link(replaced)?);
+            return Ok(());
+        }
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let link = gate
+            .attach_with_options(interface, hook, order)
+            .with_context(|| format!("interface: cannot attach to {interface}"))?;
+        // The old pin goes after the new gate is attached: it may belong to an interface that is
+        // gone, or that has been given to another sandbox.
+        remove(pin)?;
+        let link: FdLink = gate.take_link(link)?.try_into()?;
+        link.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        Ok(())
+    }
+
+    fn attach_xdp(&self, pin: &PathBuf, interface: &str, gate: &mut Xdp) -> Result<()> {
+        let pinned = PinnedLink::from_pin(pin).ok();
+        if let Some(old) = pinned {
+            let link = XdpLink::try_from(FdLink::from(old))?;
+            if let Ok(replaced) = gate.attach_to_link(link) {
+                drop(gate.take_link(replaced)?);
+                return Ok(());
+            }
+            remove(pin)?; // its interface is gone
+        }
+        let link = gate
+            .attach(interface, XdpMode::default())
+            .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
+        let link: FdLink = gate.take_link(link)?.try_into()?;
+        link.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        Ok(())
+    }
+}
+
+/// Removes the filters of an interface that may be gone.
+pub fn detach_clsact(interface: &Interface) {
+    let _ = netns::within(interface.netns.as_deref(), || {
+        let _ = qdisc_detach_program(&interface.name, TcAttachType::Ingress, GATE_FROM);
+        let _ = qdisc_detach_program(&interface.name, TcAttachType::Egress, GATE_TO);
+        Ok(())
+    });
+}
+
+/// The interface exists and is one that the programs can judge.
+fn check(interface: &str) -> Result<()> {
+    if if_nametoindex(interface).is_err() {
+        bail!("interface: there is no {interface} in this network namespace");
+    }
+    // sysfs shows the namespace it was mounted in, so it only knows the agent's own.
+    let kind = std::fs::read_to_string(format!("/sys/class/net/{interface}/type"));
+    if kind.is_ok_and(|kind| kind.trim() != ETHERNET) {
+        bail!("interface: {interface} carries no Ethernet frames; use a veth or a tap");
+    }
+    Ok(())
+}
+
+/// Adds the filter, or replaces it if it is there.
+fn attach_clsact(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier) -> Result<()> {
+    let _ = qdisc_add_clsact(interface); // it is there already, or the next step says what is wrong
+    let old = SchedClassifierLink::attached(interface, hook, PRIORITY, HANDLE, None)?;
+    let link = match gate.attach_to_link(old) {
+        Ok(link) => link,
+        Err(_) => {
+            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+            gate.attach_with_options(interface, hook, TcAttachOptions::Netlink(options))
+                .with_context(|| format!("interface: cannot attach to {interface}"))?
+        }
+    };
+    // Dropping the link would remove the filter; the kernel is to keep it.
+    std::mem::forget(gate.take_link(link)?);
+    Ok(())
+}
+
+/// Whether a pinned link's program is among those of the interface's hook.
+fn is_on(pin: &PathBuf, interface: &str, hook: TcAttachType) -> bool {
+    let program = || {
+        let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
+        Some(link.info().ok()?.program_id())
+    };
+    let Some(program) = program() else { return false };
+    SchedClassifier::query_tcx(interface, hook)
+        .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == program))
+}
+
+fn remove(pin: &PathBuf) -> Result<()> {
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", pin.display()))
+        }
+        _ => Ok(()),
+    }
+}

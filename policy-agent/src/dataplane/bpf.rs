@@ -1,0 +1,111 @@
+//! The calls of bpf(2) that aya does not have: batches, and deletion in an array of maps.
+//!
+//! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// The kernel's ENOTSUPP, which is no errno of libc.
+const ENOTSUPP: i32 = 524;
+
+/// `struct { … } batch` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// The anonymous struct of `union bpf_attr` for `BPF_MAP_*_ELEM`.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Updates many elements with one call where the kernel can (tries: 5.13, arrays of maps: 5.18),
+/// one by one elsewhere. On an error some of the elements may have been updated.
+pub fn update_many<K: Copy, V: Copy>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len(), "every key has a value");
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map_fd: fd(map),
+        ..Batch::default()
+    };
+    match call(BPF_MAP_UPDATE_BATCH, &mut batch) {
+        Err(error) if matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL)) => {
+            let mut pairs = keys.iter().zip(values);
+            pairs.try_for_each(|(key, value)| update(map, key, value))
+        }
+        result => result,
+    }
+}
+
+/// Updates the element `key` of an array whose values are as long as `value` is.
+pub fn update_bytes<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T]) -> io::Result<()> {
+    let mut element = Element {
+        map_fd: fd(map),
+        key: (&raw const key) as u64,
+        value: value.as_ptr() as u64,
+        ..Element::default()
+    };
+    call(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+/// Deletes an element; one that is not there is fine.
+pub fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    let mut element =
+        Element { map_fd: fd(map), key: (&raw const key) as u64, ..Element::default() };
+    match call(BPF_MAP_DELETE_ELEM, &mut element) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut element = Element {
+        map_fd: fd(map),
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        ..Element::default()
+    };
+    call(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+fn call<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
+    // SAFETY: the attribute is a prefix of `union bpf_attr` of the size given, and the pointers
+    // in it point to live, initialised buffers of the sizes that the map's key and value have.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<A>())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn fd(map: BorrowedFd<'_>) -> u32 {
+    map.as_raw_fd().unsigned_abs() // file descriptors are not negative
+}

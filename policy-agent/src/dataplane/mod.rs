@@ -1,0 +1,202 @@
+//! The kernel side as the agent sees it: loads and pins programs and maps, attaches interfaces,
+//! publishes compiled policies, reads counters and events. The only user of aya.
+//!
+//! Calls block, some for a grace period of the kernel (10 to 20 ms): call them off the async
+//! threads.
+
+mod attach;
+mod bpf;
+mod events;
+pub mod gate;
+mod image;
+mod netns;
+mod pins;
+mod policies;
+mod programs;
+mod sandboxes;
+mod settings;
+mod table;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use policy_common::{counter::Counters, limit::Limits};
+
+pub use self::{
+    events::EventReader,
+    policies::{PolicyId, Published},
+    settings::{AttachMethod, DenyAction, Identity, Inbound, Interface, Mode, Settings, Slot},
+};
+use self::{attach::Attacher, gate::Gate, pins::Pins, policies::Policies, sandboxes::Sandboxes};
+use crate::policy::compile::Compiled;
+
+/// The kernel's enforcement. It goes on when this is dropped.
+pub struct Dataplane {
+    pins: Pins,
+    bpffs: std::path::PathBuf,
+    flags: u32,
+    report_flows: AtomicBool,
+    sandboxes: Sandboxes,
+    policies: Policies,
+    attacher: Attacher,
+    /// Where sandboxes are attached, which clsact has to be told when they are detached.
+    interfaces: Mutex<HashMap<String, Interface>>,
+}
+
+impl Dataplane {
+    /// Loads the programs and puts them in force, adopting what is pinned with the same ABI.
+    pub fn open(settings: Settings) -> Result<Self> {
+        raise_limits();
+        let pins = Pins::create(&settings.bpffs)?;
+        let attacher = Attacher::new(pins.clone(), settings.attach, settings.mode)?;
+        let mut object = programs::load(&pins)?;
+        // Opening a gate makes the tables that the programs go into.
+        let first = Slot::new(1).context("there is a first slot")?;
+        drop(attacher.gates().open(first)?);
+        let sandboxes = Sandboxes::open(&pins)?;
+        sandboxes.set_flags(settings.flags())?;
+        programs::install(&mut object, &pins)?;
+        let policies = Policies::open(&pins)?;
+        Ok(Self {
+            flags: settings.flags(),
+            bpffs: settings.bpffs,
+            report_flows: AtomicBool::new(false),
+            interfaces: Mutex::default(),
+            pins,
+            sandboxes,
+            policies,
+            attacher,
+        })
+    }
+
+    /// Makes a slot ready for a sandbox: identity written, counters zero, no policy, so that
+    /// everything but neighbour discovery is denied.
+    pub fn prepare(&self, slot: Slot, identity: &Identity) -> Result<()> {
+        self.policies.withdraw(slot)?;
+        let report = self.report_flows.load(Ordering::Relaxed);
+        self.sandboxes.write(slot, identity, sandboxes::with_flows(self.flags, report))
+    }
+
+    /// Attaches an interface to a slot, or moves an attached one to this slot; a packet meets the
+    /// old gates or the new ones. Doing it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the interface or its namespace is not there, or the kernel refuses.
+    pub fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
+        self.attacher.attach(id, slot, interface)?;
+        self.interfaces()?.insert(id.to_owned(), interface.clone());
+        self.retire_other_versions(id)
+    }
+
+    /// Whether what is pinned for the sandbox is attached to this interface and slot.
+    pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
+        self.attacher.is_attached(id, slot, interface)
+    }
+
+    /// Puts a compiled policy in force in some slots; returns when the kernel enforces it. On an
+    /// error the old policies stay in force.
+    pub fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId> {
+        self.policies.publish(slots, compiled)
+    }
+
+    /// What is in force in a slot; `None`: nothing, or it is not known.
+    pub fn published(&self, slot: Slot) -> Result<Option<Published>> {
+        self.policies.published(slot)
+    }
+
+    /// Takes the gates off a sandbox's interface. It is no error when there are none.
+    pub fn detach(&self, id: &str) -> Result<()> {
+        let interface = self.interfaces()?.remove(id);
+        self.attacher.detach(id, interface.as_ref())?;
+        self.retire_other_versions(id)
+    }
+
+    /// Empties a slot, which can be used again.
+    pub fn release(&self, slot: Slot) -> Result<()> {
+        self.sandboxes.clear(slot)?;
+        self.policies.withdraw(slot)
+    }
+
+    /// Packets and bytes by reason, over all CPUs.
+    pub fn counters(&self, slot: Slot) -> Result<Counters> {
+        self.sandboxes.counters(slot)
+    }
+
+    /// Events that were not written, and the state of the token buckets.
+    pub fn limits(&self, slot: Slot) -> Result<Limits> {
+        self.sandboxes.limits(slot)
+    }
+
+    /// The ring of events. One reader at a time.
+    pub fn events(&self) -> Result<EventReader> {
+        EventReader::open(&self.pins)
+    }
+
+    /// Whether new flows that pass are reported, too.
+    pub fn report_flows(&self, report: bool) -> Result<()> {
+        self.report_flows.store(report, Ordering::Relaxed);
+        self.sandboxes.set_flags(sandboxes::with_flows(self.flags, report))
+    }
+
+    /// The sandboxes that have pinned links, of whatever version.
+    pub fn attached_ids(&self) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for pins in Pins::every_version(&self.bpffs)? {
+            ids.extend(pins.ids()?);
+        }
+        ids.sort();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The gates of a slot, for running them on a packet without an interface.
+    pub fn gate(&self, slot: Slot) -> Result<Gate> {
+        self.attacher.gates().open(slot)
+    }
+
+    /// Detaches everything and removes every pin, of whatever version. `interfaces`: where clsact
+    /// filters may be. Returns the sandboxes that had links.
+    pub fn cleanup(bpffs: &Path, interfaces: &[Interface]) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        interfaces.iter().for_each(attach::detach_clsact);
+        for pins in Pins::every_version(bpffs)? {
+            ids.extend(pins.ids()?);
+            pins.remove_all()?;
+        }
+        Ok(ids)
+    }
+
+    /// Removes what another version of the agent attached for a sandbox; it stayed in force until
+    /// now.
+    fn retire_other_versions(&self, id: &str) -> Result<()> {
+        for pins in Pins::every_version(&self.bpffs)?.iter().filter(|pins| !pins.is_current()) {
+            pins.remove_links(id)?;
+            if pins.ids()?.is_empty() {
+                pins.remove_all()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn interfaces(&self) -> Result<std::sync::MutexGuard<'_, HashMap<String, Interface>>> {
+        self.interfaces.lock().map_err(|_| anyhow!("the table of interfaces is poisoned"))
+    }
+}
+
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK, and a thousand policies need descriptors.
+fn raise_limits() {
+    // Without the right to raise them, the calls that need more say so.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,134 @@
+//! Where things are pinned.
+//!
+//! ```text
+//! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI's version
+//! <bpffs>/v1/links/<id>/from        tcx links of a sandbox: from, to; xdp
+//! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that its gates name
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use policy_common::ABI_VERSION;
+
+use super::Slot;
+
+/// The pins of one ABI version.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// The pins of this version under `bpffs`, whose directories are made if they are missing.
+    pub fn create(bpffs: &Path) -> Result<Self> {
+        let pins = Self { root: bpffs.join(format!("v{ABI_VERSION}")) };
+        for directory in [pins.maps(), pins.links()] {
+            fs::create_dir_all(&directory).with_context(|| {
+                format!("cannot make {}: is {} on a BPF file system?", directory.display(), bpffs.display())
+            })?;
+        }
+        Ok(pins)
+    }
+
+    /// The pins of every version that is there.
+    pub fn every_version(bpffs: &Path) -> Result<Vec<Self>> {
+        let is_version = |name: &str| {
+            name.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok())
+        };
+        let names = names(bpffs)?.into_iter().filter(|name| is_version(name));
+        Ok(names.map(|name| Self { root: bpffs.join(name) }).collect())
+    }
+
+    /// Whether these are the pins of the running version.
+    pub fn is_current(&self) -> bool {
+        self.root.file_name().is_some_and(|name| name == format!("v{ABI_VERSION}").as_str())
+    }
+
+    /// The pin of a map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.root.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// The pin of a link of a sandbox.
+    pub fn link(&self, id: &str, name: &str) -> PathBuf {
+        self.links().join(id).join(name)
+    }
+
+    /// The sandboxes that have links.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        names(&self.links())
+    }
+
+    /// Makes the directory of a sandbox's links.
+    pub fn create_links(&self, id: &str) -> Result<()> {
+        let directory = self.links().join(id);
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))
+    }
+
+    /// Notes which slot a sandbox's gates name; the notes of other slots go.
+    pub fn note_slot(&self, id: &str, slot: Slot) -> Result<()> {
+        let directory = self.links().join(id);
+        let mine = format!("slot{}", slot.get());
+        for name in names(&directory)?.iter().filter(|name| name.starts_with("slot")) {
+            if *name != mine {
+                fs::remove_dir(directory.join(name))?;
+            }
+        }
+        fs::create_dir_all(directory.join(mine))?;
+        Ok(())
+    }
+
+    /// Whether a sandbox's gates were noted to name this slot.
+    pub fn has_slot(&self, id: &str, slot: Slot) -> bool {
+        self.links().join(id).join(format!("slot{}", slot.get())).is_dir()
+    }
+
+    /// Removes a sandbox's links, which detaches them. `false`: there were none.
+    pub fn remove_links(&self, id: &str) -> Result<bool> {
+        remove_tree(&self.links().join(id))
+    }
+
+    /// Removes everything: links first, since a gate without its table is shut.
+    pub fn remove_all(&self) -> Result<()> {
+        remove_tree(&self.links())?;
+        remove_tree(&self.root)?;
+        Ok(())
+    }
+}
+
+/// Names in a directory; none if it is not there.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot list {}", directory.display()));
+        }
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn remove_tree(directory: &Path) -> Result<bool> {
+    match fs::remove_dir_all(directory) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", directory.display())),
+    }
+}

@@ -1,0 +1,64 @@
+//! The programs that all sandboxes share: loaded, and put into the tables that the gates call
+//! through. Putting a new one there replaces the old one for every sandbox at once.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, ProgramArray},
+    programs::{Program, ProgramFd, SchedClassifier, Xdp},
+};
+use policy_common::name::{
+    self, EARLY_DROP, FROM_SANDBOX, REJECT, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail,
+};
+
+use super::pins::Pins;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
+
+/// Loads the programs with the pinned maps, making those that are missing.
+pub fn load(pins: &Pins) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    for name in name::PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(OBJECT).context("cannot load policy.o")
+}
+
+/// Puts the programs into the tables.
+pub fn install(object: &mut Ebpf, pins: &Pins) -> Result<()> {
+    let mut tc = table(&pins.map(TC_PROGRAMS))?;
+    let tc_programs = [
+        (tail::REJECT, REJECT), // first: from_sandbox calls it
+        (tail::FROM_SANDBOX, FROM_SANDBOX),
+        (tail::TO_SANDBOX, TO_SANDBOX),
+    ];
+    for (index, name) in tc_programs {
+        let program: &mut SchedClassifier = program(object, name)?.try_into()?;
+        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        put(&mut tc, index, name, program.fd()?)?;
+    }
+    let program: &mut Xdp = program(object, EARLY_DROP)?.try_into()?;
+    program.load().with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
+    let mut xdp = table(&pins.map(XDP_PROGRAMS))?;
+    put(&mut xdp, tail::EARLY_DROP, EARLY_DROP, program.fd()?)
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    object.program_mut(name).with_context(|| format!("policy.o has no program {name}"))
+}
+
+fn table(pin: &Path) -> Result<ProgramArray<MapData>> {
+    let map = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    Ok(aya::maps::Map::from_map_data(map)?.try_into()?)
+}
+
+fn put(
+    table: &mut ProgramArray<MapData>,
+    index: u32,
+    name: &str,
+    program: &ProgramFd,
+) -> Result<()> {
+    table.set(index, program, 0).with_context(|| format!("cannot install {name}"))
+}
