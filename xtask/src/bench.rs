@@ -1,0 +1,15 @@
+//! `cargo xtask bench`: set up, build, then the bin `bench` of `policy-tests`.
+
+use anyhow::Result;
+
+use crate::toolchain::Way;
+use crate::{build, host, step, test_tools};
+
+pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
+    host::require_root("bench")?;
+    test_tools::ensure()?;
+    build::run(way)?;
+    let mut bench = host::cargo("run");
+    bench.args(["--release", "--package", "policy-tests", "--bin", "bench", "--"]);
+    step::become_(bench.args(args))
+}

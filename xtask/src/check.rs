@@ -1,0 +1,50 @@
+//! `cargo xtask check`: formatting, lints and documentation, for the host and the BPF target.
+
+use anyhow::{Context as _, Result};
+
+use crate::toolchain::{self, Way};
+use crate::{apt, build, host, step};
+
+/// What Debian calls rustfmt and clippy.
+const DEBIAN: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
+
+pub fn run(way: Option<Way>) -> Result<()> {
+    host_components()?;
+    // The quickest first; nothing has to be built for it.
+    step::streamed(host::cargo("fmt").args(["--all", "--check"]))
+        .context("formatting differs: run `cargo fmt --all`")?;
+
+    let toolchain = toolchain::ensure(way)?;
+    step::streamed(toolchain.clippy()?.args(["--bins", "--", "-D", "warnings"]))?;
+    // The agent's build script embeds the objects, so not even clippy can do without them.
+    build::objects(&toolchain)?;
+
+    // In the release profile, like all else here: what it compiles is of use to build and test.
+    step::streamed(host::cargo("clippy").args([
+        "--release",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    step::streamed(
+        host::cargo("doc").args(["--release", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+fn host_components() -> Result<()> {
+    let missing = ["fmt", "clippy"]
+        .iter()
+        .any(|part| step::output(host::cargo(part).arg("--version")).is_err());
+    if !missing {
+        return Ok(());
+    }
+    match host::find("rustup") {
+        Some(rustup) => step::logged(
+            "adding rustfmt and clippy to the toolchain",
+            "rustup-components",
+            host::command(rustup).args(["component", "add", "rustfmt", "clippy"]),
+        ),
+        None => apt::install(&DEBIAN, "`check` formats and lints"),
+    }
+}

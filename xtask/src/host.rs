@@ -1,0 +1,63 @@
+//! The machine xtask runs on: the checkout, its target directory, programs on the path, who we
+//! are, and the cargo that started us.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+/// The top of the checkout.
+pub fn root() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// Always `target/`: build scripts, tests and documents name paths in it.
+pub fn target_dir() -> PathBuf {
+    root().join("target")
+}
+
+/// A command that runs at the top of the checkout and is never asked a question.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// The cargo (and by `RUSTUP_TOOLCHAIN` the toolchain) that runs xtask: what it has compiled stays
+/// fresh. The environment is the user's, so `RUSTFLAGS` means here what it meant for xtask itself.
+pub fn cargo(subcommand: &str) -> Command {
+    let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(subcommand).env("CARGO_TARGET_DIR", target_dir());
+    cargo
+}
+
+/// Looks for a program on the path, and in the directories which users other than root often miss.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let administration = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(administration)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
+
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
+}
+
+/// For verbs that make network namespaces and load kernel programs. Nothing is skipped silently.
+pub fn require_root(verb: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    bail!(
+        "`{verb}` makes network namespaces and loads kernel programs, so it needs root: run \
+         `sudo env HOME=\"$HOME\" PATH=\"$PATH\" cargo xtask {verb}` (what it leaves in target/ then \
+         belongs to root)"
+    );
+}

@@ -1,0 +1,116 @@
+//! Runs programs: their output shown as it comes ([`streamed`]), kept in a log with a sign of life
+//! on the terminal ([`logged`]), or returned ([`output`]).
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::host;
+
+/// How often a long step says that it is alive.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// A step that takes longer hangs, most likely on the network.
+const DEADLINE: Duration = Duration::from_secs(20 * 60);
+/// What of a log is shown when its step fails.
+const TAIL_LINES: usize = 25;
+
+/// Runs a program which reports for itself, and fails when it fails.
+pub fn streamed(command: &mut Command) -> Result<()> {
+    say(&format!("running {}", shown(command)));
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status})", shown(command));
+    }
+    Ok(())
+}
+
+/// Turns this process into the program: its exit code and its last line are ours.
+pub fn become_(command: &mut Command) -> Result<()> {
+    say(&format!("running {}", shown(command)));
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot run {}", shown(command)))
+}
+
+/// Runs a program and returns what it prints.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed ({}): {}", shown(command), output.status, stderr.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a talkative program with its output in `target/log/<log>.log`.
+pub fn logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
+    logged_within(DEADLINE, what, log, command)
+}
+
+/// Like [`logged`], for a program that may well hang.
+pub fn logged_within(
+    deadline: Duration,
+    what: &str,
+    log: &str,
+    command: &mut Command,
+) -> Result<()> {
+    let log = host::target_dir().join("log").join(log).with_extension("log");
+    fs::create_dir_all(log.with_file_name(""))?;
+    let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+    say(&format!("{what} (log: {})", log.display()));
+
+    let begin = Instant::now();
+    command.stdout(file.try_clone()?).stderr(file).stdin(Stdio::null());
+    let child = command.spawn().with_context(|| format!("cannot run {}", shown(command)))?;
+    let status = wait(child, begin, deadline)?;
+    let tail = || fs::read(&log).map(|text| tail(&String::from_utf8_lossy(&text)));
+    match status {
+        Some(status) if status.success() => {}
+        Some(status) => {
+            bail!("{} failed ({status}); its output ends:\n{}", shown(command), tail()?)
+        }
+        None => bail!("{} took more than {deadline:?}; its output:\n{}", shown(command), tail()?),
+    }
+    say(&format!("done in {} s", begin.elapsed().as_secs()));
+    Ok(())
+}
+
+/// Waits with signs of life; `None` means that the deadline passed and the child was killed.
+fn wait(mut child: Child, begin: Instant, deadline: Duration) -> Result<Option<ExitStatus>> {
+    let mut told = Duration::ZERO;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let elapsed = begin.elapsed();
+        if elapsed > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        if elapsed - told >= SIGN_OF_LIFE {
+            told = elapsed;
+            say(&format!("... {} s", elapsed.as_secs()));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+/// One line about what xtask does. On stderr: stdout belongs to the programs it runs.
+pub fn say(line: &str) {
+    eprintln!("xtask: {line}");
+}
+
+fn shown(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    format!("`{}`", words.join(" "))
+}

@@ -1,0 +1,104 @@
+//! `bpf-linker`, compiled here, against the very LLVM library which rustc uses.
+//!
+//! The bitcode it links is rustc's, so the two must agree on LLVM. Its bindings to LLVM are plain
+//! declarations: neither LLVM's headers nor its development packages are needed, only the shared
+//! library. It is kept in the user's cache, for all checkouts, by the two versions it depends on.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::isolated;
+use crate::{host, step};
+
+pub const VERSION: &str = "0.13.0";
+
+/// The major versions of LLVM which bpf-linker 0.13.0 has a feature for.
+const LLVM_MAJORS: [&str; 3] = ["21", "22", "23"];
+
+/// Returns the linker's path. `llvm` is the version which `rustc` reports.
+pub fn ensure(rustc: &Path, llvm: &str) -> Result<PathBuf> {
+    let prefix = cache().join(format!("bpf-linker-{VERSION}-llvm-{llvm}"));
+    let linker = prefix.join("bin/bpf-linker");
+    if runs(&linker) {
+        return Ok(linker);
+    }
+    link_library(rustc, &prefix.join("lib"))?;
+    compile(&prefix, llvm)?;
+    if !runs(&linker) {
+        bail!("{} was compiled, but does not run: try it with --version", linker.display());
+    }
+    Ok(linker)
+}
+
+/// That it starts at all means that its LLVM library is where it was.
+fn runs(linker: &Path) -> bool {
+    let version = step::output(isolated(linker).arg("--version"));
+    version.is_ok_and(|text| text.trim() == format!("bpf-linker {VERSION}"))
+}
+
+/// Makes rustc's LLVM look installed: `libLLVM.so` for the linker, its soname for the loader.
+fn link_library(rustc: &Path, directory: &Path) -> Result<()> {
+    let libraries = step::output(isolated("ldd").arg(rustc))?;
+    let (soname, library) = llvm_of(&libraries).with_context(|| {
+        format!("{} does not use LLVM as a shared library, so bpf-linker cannot", rustc.display())
+    })?;
+    fs::create_dir_all(directory)?;
+    for name in ["libLLVM.so", soname] {
+        let link = directory.join(name);
+        let _ = fs::remove_file(&link);
+        symlink(library, &link).with_context(|| format!("linking {}", link.display()))?;
+    }
+    Ok(())
+}
+
+/// Name and path of LLVM in the output of ldd: `libLLVM.so.22.1 => /lib/libLLVM.so.22.1 (0x…)`.
+fn llvm_of(ldd: &str) -> Option<(&str, &str)> {
+    ldd.lines().find_map(|line| {
+        let (name, rest) = line.trim().split_once(" => ")?;
+        let (path, _address) = rest.rsplit_once(" (")?;
+        name.starts_with("libLLVM").then_some((name, path))
+    })
+}
+
+fn compile(prefix: &Path, llvm: &str) -> Result<()> {
+    let major = llvm.split('.').next().unwrap_or(llvm);
+    if !LLVM_MAJORS.contains(&major) {
+        bail!("bpf-linker {VERSION} knows LLVM {LLVM_MAJORS:?}, but rustc has {llvm}");
+    }
+    let what = format!("compiling bpf-linker {VERSION} for LLVM {llvm} (once, about a minute)");
+    let mut install = host::cargo("install");
+    install
+        .args(["bpf-linker", "--locked", "--force", "--no-default-features", "--root"])
+        .arg(prefix)
+        .arg(format!("--version={VERSION}"))
+        .arg(format!("--features=llvm-{major}"))
+        .env("LLVM_PREFIX", prefix)
+        // Its release profile asks for debug information: 40 MB and a third of the time.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        // A temporary directory instead.
+        .env_remove("CARGO_TARGET_DIR");
+    step::logged(&what, "bpf-linker", &mut install)
+}
+
+fn cache() -> PathBuf {
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    cache.map_or_else(|| host::target_dir().join("tools"), |cache| cache.join("policy-agent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llvm_is_found_in_the_output_of_ldd() {
+        let ldd = "\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\
+                   \tlibLLVM.so.22.1 => /lib/libLLVM.so.22.1 (0x7e)\n";
+        assert_eq!(llvm_of(ldd), Some(("libLLVM.so.22.1", "/lib/libLLVM.so.22.1")));
+        assert_eq!(llvm_of("\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n"), None);
+    }
+}

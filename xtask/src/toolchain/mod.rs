@@ -1,0 +1,204 @@
+//! The toolchain for the BPF target: a rustc, libcore for that target, and a `bpf-linker` that
+//! uses the same LLVM as that rustc.
+//!
+//! rustup's stable toolchain has no libcore for it. Two sources do: [`rustup`], a pinned nightly
+//! which compiles libcore from source, and [`system`], a distribution's rustc with a libcore
+//! compiled already. Both emit the same instructions. What is there is preferred to what would
+//! have to be fetched, and rustup to the distribution, since it is pinned and needs no root.
+
+mod bpf_linker;
+mod rustup;
+mod system;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::ValueEnum;
+
+use crate::{host, step};
+
+/// BPF programs have the byte order of the machine.
+pub const TARGET: &str =
+    if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+
+/// Where a compiler can come from.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Way {
+    /// A nightly toolchain of rustup, with libcore's source.
+    Rustup,
+    /// The distribution's packages.
+    System,
+}
+
+/// A compiler and what is particular about it.
+struct Compiler {
+    /// Holds rustc, cargo and cargo-clippy: the programs themselves, never rustup's stand-ins.
+    bin: PathBuf,
+    /// Whether libcore has to be compiled, from source.
+    build_std: bool,
+}
+
+/// All that building for the BPF target takes.
+pub struct Toolchain {
+    compiler: Compiler,
+    linker: PathBuf,
+}
+
+/// Finds a toolchain, or installs one.
+pub fn ensure(wanted: Option<Way>) -> Result<Toolchain> {
+    let ways = wanted.as_ref().map_or(Way::value_variants(), std::slice::from_ref);
+    let compiler = match ways.iter().find_map(|way| way.find()) {
+        Some(compiler) => compiler,
+        None => install(ways)?,
+    };
+    let about = compiler.about()?;
+    let linker = bpf_linker::ensure(&compiler.bin.join("rustc"), &about.llvm)?;
+    step::say(&format!(
+        "BPF toolchain: rustc {} in {}, LLVM {}, bpf-linker {}",
+        about.release,
+        compiler.bin.display(),
+        about.llvm,
+        bpf_linker::VERSION
+    ));
+    Ok(Toolchain { compiler, linker })
+}
+
+/// Tries one way after the other, and says why each did not work.
+fn install(ways: &[Way]) -> Result<Compiler> {
+    step::say(
+        "no compiler for the BPF target here (rustup's stable toolchain has no libcore for it)",
+    );
+    let mut failures = Vec::new();
+    for way in ways {
+        let installed = way.install().and_then(|()| {
+            way.find().ok_or_else(|| anyhow!("installed, but not complete or not as expected"))
+        });
+        match installed {
+            Ok(compiler) => return Ok(compiler),
+            Err(error) => {
+                step::say(&format!("{}: {error:#}", way.name()));
+                failures.push(way.name());
+            }
+        }
+    }
+    bail!(
+        "no compiler for the BPF target by way of {} (reasons above). Install one of them by \
+         hand: {}, or {}",
+        failures.join(" or "),
+        rustup::by_hand(),
+        system::by_hand()
+    );
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rustup => "rustup",
+            Self::System => "the distribution's packages",
+        }
+    }
+
+    fn find(self) -> Option<Compiler> {
+        match self {
+            Self::Rustup => rustup::find(),
+            Self::System => system::find(),
+        }
+    }
+
+    fn install(self) -> Result<()> {
+        match self {
+            Self::Rustup => rustup::install(),
+            Self::System => system::install(),
+        }
+    }
+}
+
+/// From `rustc -vV`.
+struct About {
+    release: String,
+    llvm: String,
+}
+
+impl Compiler {
+    fn about(&self) -> Result<About> {
+        let rustc = self.bin.join("rustc");
+        let text = step::output(isolated(&rustc).arg("-vV"))?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim().to_owned())
+                .with_context(|| format!("{} -vV does not say {name}", rustc.display()))
+        };
+        Ok(About { release: field("release:")?, llvm: field("LLVM version:")? })
+    }
+}
+
+impl Toolchain {
+    /// `cargo <subcommand>` for policy-ebpf on the BPF target.
+    pub fn cargo(&self, subcommand: &str) -> Result<Command> {
+        self.for_target(&self.compiler.bin.join("cargo"), subcommand)
+    }
+
+    /// This toolchain's clippy; `cargo clippy` might find another's on the path.
+    pub fn clippy(&self) -> Result<Command> {
+        self.for_target(&self.compiler.bin.join("cargo-clippy"), "clippy")
+    }
+
+    fn for_target(&self, program: &Path, subcommand: &str) -> Result<Command> {
+        let bin = &self.compiler.bin;
+        let mut command = isolated(program);
+        command.args([subcommand, "--release", "--package", "policy-ebpf", "--target", TARGET]);
+        // A directory of its own: another rustc would make the host's build start afresh.
+        command.arg("--target-dir").arg(host::target_dir().join("bpf"));
+        if self.compiler.build_std {
+            command.arg("-Zbuild-std=core");
+        }
+        command
+            .env("CARGO", bin.join("cargo"))
+            .env("RUSTC", bin.join("rustc"))
+            .env("PATH", path_with(bin)?)
+            // aya-ebpf needs assembly for BPF, which a stable rustc has but does not promise.
+            .env("RUSTC_BOOTSTRAP", "1")
+            // In place of RUSTFLAGS and of build.rustflags, which are meant for the host.
+            .env("CARGO_ENCODED_RUSTFLAGS", self.flags().join("\x1f"));
+        Ok(command)
+    }
+
+    fn flags(&self) -> [String; 5] {
+        [
+            // aya-ebpf chooses the layout of pt_regs by it.
+            "--cfg".into(),
+            format!("bpf_target_arch=\"{}\"", env::consts::ARCH),
+            "-Cdebuginfo=2".into(),
+            "-Clink-arg=--btf".into(),
+            format!("-Clinker={}", self.linker.display()),
+        ]
+    }
+}
+
+/// A command without what cargo and rustup pass to xtask about the host's toolchain, and without
+/// what the user has set for it.
+fn isolated(program: impl AsRef<Path>) -> Command {
+    let mut command = host::command(program.as_ref());
+    let prefixes = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "RUSTC", "RUSTDOC"];
+    for (name, _) in env::vars_os() {
+        if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    for name in ["CARGO", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    // `cargo run` adds the libraries of the host's toolchain.
+    command.env_remove("LD_LIBRARY_PATH");
+    // Also overrules a wrapper (sccache) in the user's configuration.
+    command.env("RUSTC_WRAPPER", "");
+    command
+}
+
+fn path_with(first: &Path) -> Result<std::ffi::OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let rest = env::split_paths(&path);
+    Ok(env::join_paths([first.to_owned()].into_iter().chain(rest))?)
+}
