@@ -56,7 +56,7 @@ pub fn arp(hook: &Hook, sandbox: &Sandbox, mac: &[u8; 6]) -> Reason {
 /// fragment has no type.
 #[inline(always)]
 pub fn is_discovery(packet: &Packet, header: &Header) -> bool {
-    if matches!(header.part, Part::Later(_)) {
+    if matches!(header.part, Part::Later(_)) || header.transport + 8 > header.end {
         return false;
     }
     let Some(start) = packet.read::<[u8; 8]>(header.transport) else { return false };
@@ -70,9 +70,6 @@ pub fn discovery(hook: &Hook, header: &Header, sandbox: &Sandbox, mac: &[u8; 6])
     let Some(icmp) = hook.packet.read::<[u8; 8]>(header.transport) else {
         return Reason::Malformed;
     };
-    if header.transport + 8 > header.end {
-        return Reason::Malformed;
-    }
     let own = Own { sandbox, link_local: link_local(mac) };
     let genuine = match icmp[0] {
         LISTENER_REPORT | LISTENER_DONE | LISTENER_REPORT_V2 => {

@@ -85,7 +85,7 @@ fn udp(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
     let length = usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
     let room = header.part == Part::First || header.transport + length <= header.end;
     if length < UDP_MIN || !room {
-        return Err(Reason::Malformed);
+        return Err(missing);
     }
     Ok(Transport {
         source_port: u16::from_be_bytes([bytes[0], bytes[1]]),

@@ -1,0 +1,17 @@
+//! The agent that gives every sandbox its network policy.
+//!
+//! Arrows point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of the
+//! kernel's BPF) ← `agent` (desired against actual state) ← `api` and `cli`. Beside them `config`
+//! and `store` (files), `events` and `metrics` (what is seen), `client` and `doctor` (for `cli`).
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod dataplane;
+pub mod doctor;
+pub mod events;
+pub mod metrics;
+pub mod policy;
+pub mod store;

@@ -1,0 +1,53 @@
+//! `host` and `host:port`, as the proxy's address and the masked Host are written.
+
+use std::net::IpAddr;
+
+use super::Name;
+
+/// A host: an address or a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// An IP address; an IPv4-mapped one is its IPv4.
+    Address(IpAddr),
+    /// A name, to be resolved when it is dialled.
+    Name(Name),
+}
+
+/// Reads `host`, `host:port`, `[v6]` or `[v6]:port`. The error says what to write instead.
+pub(super) fn parse(text: &str) -> Result<(Host, Option<u16>), String> {
+    if text.contains("://") {
+        return Err("write it without a scheme, like proxy.example.com:1080".to_owned());
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, rest) = rest.split_once(']').ok_or("a bracket is not closed")?;
+        let address = address.parse::<std::net::Ipv6Addr>();
+        let address = address.map_err(|_| "not an IPv6 address in brackets")?;
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => Some(port(digits)?),
+            None if rest.is_empty() => None,
+            None => return Err("only :port may follow the bracket".to_owned()),
+        };
+        return Ok((Host::Address(IpAddr::V6(address).to_canonical()), port));
+    }
+    match text.split_once(':') {
+        Some((_, more)) if more.contains(':') => {
+            Err("write an IPv6 address in brackets, like [2001:db8::1]:1080".to_owned())
+        }
+        Some((name, digits)) => Ok((host(name)?, Some(port(digits)?))),
+        None => Ok((host(text)?, None)),
+    }
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    match text.parse::<std::net::Ipv4Addr>() {
+        Ok(address) => Ok(Host::Address(address.into())),
+        Err(_) => Name::parse(text).map(Host::Name),
+    }
+}
+
+fn port(digits: &str) -> Result<u16, String> {
+    // Digits only: `u16::from_str` would take a sign.
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    let port = digits.parse().ok().filter(|_| plain);
+    port.ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
+}

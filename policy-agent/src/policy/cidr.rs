@@ -1,0 +1,268 @@
+//! One entry of an address list, and what it covers.
+//!
+//! An entry is an [`IpNet`] with its host bits cleared. `0.0.0.0/0` stands for all addresses of
+//! *both* families: there is no way to write "all of IPv4 only", so the prefix itself can carry
+//! that meaning. [`families`] and [`length`] are the two places that know it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// The entry that means all IP addresses of both families.
+pub const ALL_TRAFFIC: &str = "0.0.0.0/0";
+
+/// Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2).
+const MAPPED: u8 = 96;
+
+/// Reads an IP address or CIDR. The error says what to write instead.
+pub(super) fn parse(entry: &str) -> Result<IpNet, String> {
+    spelling(entry)?;
+    let (address, length) = match entry.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (entry, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| no_address(address))?;
+    let length = length.map(|text| prefix_length(text, address)).transpose()?;
+    let net = match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => mapped(v6, length)?,
+        _ => IpNet::new(address, length.unwrap_or(bits(address))).map_err(|e| e.to_string())?,
+    };
+    if net.prefix_len() == 0 && !address.is_unspecified() {
+        return Err(format!("/0 covers everything; if you mean that, write {ALL_TRAFFIC} or ::/0"));
+    }
+    Ok(net.trunc())
+}
+
+/// Reads an entry of a sandbox's list, where the unspecified address stands only in /0.
+pub(super) fn parse_specific(entry: &str) -> Result<IpNet, String> {
+    let net = parse(entry)?;
+    if net.network().is_unspecified() && net.prefix_len() != 0 {
+        return Err(format!(
+            "covers the unspecified address {}; only {ALL_TRAFFIC} (all traffic) and ::/0 (all \
+             IPv6) may",
+            net.network()
+        ));
+    }
+    Ok(net)
+}
+
+/// Reads an address that stands for itself: no prefix length.
+pub(super) fn parse_address(entry: &str) -> Result<IpAddr, String> {
+    if entry.contains('/') {
+        return Err("write a single IP address, without a prefix length".to_owned());
+    }
+    parse_specific(entry).map(|net| net.addr())
+}
+
+/// Whether an entry is meant as an address, so that an error about it should speak of addresses.
+pub(super) fn is_meant_as_address(entry: &str) -> bool {
+    let numeric = entry.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    numeric || entry.contains([':', '/', '%', '[', ']'])
+}
+
+fn spelling(entry: &str) -> Result<(), String> {
+    let problem = if entry.is_empty() {
+        "empty; remove it"
+    } else if entry.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        "remove the white space or control character"
+    } else if entry.contains("://") {
+        "write the host alone, without a scheme, port or path"
+    } else if entry.contains('%') {
+        "a zone (%…) has no meaning here; write the address alone"
+    } else if entry.contains(['[', ']']) {
+        "write an IPv6 address without brackets and port; rules hold for all ports"
+    } else {
+        return Ok(());
+    };
+    Err(problem.to_owned())
+}
+
+/// Why this is not an address.
+fn no_address(text: &str) -> String {
+    let numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    let part_with_zero = |part: &str| part.len() > 1 && part.starts_with('0');
+    if text == "ALL_TRAFFIC" {
+        format!("write {ALL_TRAFFIC}, which is what the SDKs' ALL_TRAFFIC stands for")
+    } else if text.matches(':').count() == 1 {
+        "write it without a port; rules hold for all ports".to_owned()
+    } else if !text.contains(':') && text.contains(char::is_alphabetic) {
+        "write a domain alone, without a path or prefix length".to_owned()
+    } else if text.bytes().all(numeric) && text.split('.').any(part_with_zero) {
+        "write the numbers without leading zeros (some programs read them as octal)".to_owned()
+    } else if text.bytes().all(|byte| numeric(byte) || byte == b'-') && text.contains('-') {
+        "write a range as CIDRs, like 10.0.0.0/24".to_owned()
+    } else {
+        "not an IP address or CIDR; write it like 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32"
+            .to_owned()
+    }
+}
+
+fn prefix_length(text: &str, address: IpAddr) -> Result<u8, String> {
+    let longest = bits(address);
+    // Digits only: `u8::from_str` would take a sign.
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let padded = text.len() > 1 && text.starts_with('0');
+    match text.parse::<u8>() {
+        Ok(length) if plain && !padded && length <= longest => Ok(length),
+        _ if text.contains('.') => {
+            Err("write a prefix length in place of a netmask, like /24".to_owned())
+        }
+        _ => Err(format!("the prefix length after / is a number from 0 to {longest}")),
+    }
+}
+
+/// An IPv4-mapped entry is its IPv4.
+fn mapped(v6: Ipv6Addr, length: Option<u8>) -> Result<IpNet, String> {
+    let length = length.unwrap_or(128);
+    // At 96 bits and below the prefix would be all of IPv4 or reach beyond it: "everything" must
+    // not be written by accident.
+    if length <= MAPPED {
+        return Err(format!(
+            "an IPv4-mapped prefix is at least 97 bits long; write the IPv4 CIDR, or \
+             {ALL_TRAFFIC} if you mean all traffic"
+        ));
+    }
+    let v4 = IpAddr::V6(v6).to_canonical();
+    IpNet::new(v4, length - MAPPED).map_err(|error| error.to_string())
+}
+
+const fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The prefixes of each family that an entry covers.
+pub(super) fn families(net: IpNet) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
+    match net {
+        IpNet::V4(all) if all.prefix_len() == 0 => (Some(all), Some(Ipv6Net::default())),
+        IpNet::V4(v4) => (Some(v4), None),
+        IpNet::V6(v6) => (None, Some(v6)),
+    }
+}
+
+/// How many leading bits of `address` an entry names, if it covers the address.
+pub(super) fn length(net: &IpNet, address: IpAddr) -> Option<u8> {
+    let covers = is_all_traffic(net) || net.contains(&address);
+    covers.then_some(net.prefix_len())
+}
+
+/// Whether an entry is [`ALL_TRAFFIC`].
+pub(super) const fn is_all_traffic(net: &IpNet) -> bool {
+    matches!(net, IpNet::V4(all) if all.prefix_len() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_normalised() {
+        for (entry, normal) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.1/8", "10.0.0.0/8"),
+            ("10.0.0.1/32", "10.0.0.1/32"),
+            ("255.255.255.255", "255.255.255.255/32"),
+            ("255.255.255.255/1", "128.0.0.0/1"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("0.0.0.1", "0.0.0.1/32"),
+            ("::/0", "::/0"),
+            ("0:0:0:0:0:0:0:0/0", "::/0"),
+            ("::1", "::1/128"),
+            ("2001:DB8::1/32", "2001:db8::/32"),
+            ("2001:db8:0:0::1", "2001:db8::1/128"),
+            ("::10.0.0.1", "::a00:1/128"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:a00:1", "10.0.0.1/32"),
+            ("::ffff:10.0.0.1/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1/128", "10.0.0.1/32"),
+            ("::ffff:128.0.0.1/97", "128.0.0.0/1"),
+        ] {
+            let net = parse_specific(entry).unwrap_or_else(|error| panic!("{entry}: {error}"));
+            assert_eq!(net.to_string(), normal, "{entry}");
+            // What `check` prints is an entry that means the same.
+            assert_eq!(parse_specific(normal), Ok(net), "{normal}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        for (entry, advice) in [
+            ("", "remove it"),
+            (" 10.0.0.1", "white space"),
+            ("10.0.0.1\n", "white space"),
+            ("10.0.0.0 /8", "white space"),
+            ("10.0.0.1\0", "control character"),
+            ("http://10.0.0.1", "without a scheme"),
+            ("fe80::1%eth0", "zone"),
+            ("[::1]", "brackets"),
+            ("[::1]:443", "brackets"),
+            ("10.0.0.1:80", "without a port"),
+            ("010.0.0.1", "leading zeros"),
+            ("10.0.0.01/8", "leading zeros"),
+            ("10.0.0.1-10.0.0.9", "range"),
+            ("1.2.3", "not an IP address"),
+            ("1", "not an IP address"),
+            ("999.1.1.1", "not an IP address"),
+            ("1.2.3.4.5", "not an IP address"),
+            ("1.2.3.4.", "not an IP address"),
+            ("::1::", "not an IP address"),
+            ("١.2.3.4/8", "not an IP address"),
+            ("ALL_TRAFFIC", "0.0.0.0/0"),
+            ("example.com/24", "a domain alone"),
+            ("example.com:443", "without a port"),
+            ("10.0.0.0/", "from 0 to 32"),
+            ("10.0.0.0/33", "from 0 to 32"),
+            ("10.0.0.0/+8", "from 0 to 32"),
+            ("10.0.0.0/08", "from 0 to 32"),
+            ("10.0.0.0/-1", "from 0 to 32"),
+            ("10.0.0.0/8/8", "from 0 to 32"),
+            ("10.0.0.0/256", "from 0 to 32"),
+            ("::/129", "from 0 to 128"),
+            ("10.0.0.0/255.0.0.0", "netmask"),
+            ("0.0.0.0", "unspecified"),
+            ("0.0.0.0/8", "unspecified"),
+            ("0.0.0.0/1", "unspecified"),
+            ("0.0.0.0/32", "unspecified"),
+            ("10.0.0.1/3", "unspecified"),
+            ("::", "unspecified"),
+            ("::/8", "unspecified"),
+            ("::/128", "unspecified"),
+            ("::ffff:0.0.0.0", "unspecified"),
+            ("::ffff:0:0/97", "unspecified"),
+            ("10.0.0.1/0", "covers everything"),
+            ("2001:db8::/0", "covers everything"),
+            ("::ffff:0:0/96", "at least 97"),
+            ("::ffff:10.0.0.1/96", "at least 97"),
+            ("::ffff:10.0.0.1/64", "at least 97"),
+            ("::ffff:10.0.0.1/0", "at least 97"),
+        ] {
+            let error = parse_specific(entry).expect_err(entry);
+            assert!(error.contains(advice), "{entry:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_the_operator_may_name_the_unspecified_address() {
+        for entry in ["0.0.0.0", "0.0.0.0/8", "::", "::/128", "::/96"] {
+            assert!(parse(entry).is_ok(), "{entry}");
+            assert!(parse_specific(entry).is_err(), "{entry}");
+        }
+    }
+
+    #[test]
+    fn all_traffic_is_both_families_and_nothing_else_is() {
+        let v4: IpAddr = [203, 0, 113, 9].into();
+        let v6: IpAddr = Ipv6Addr::LOCALHOST.into();
+        for (entry, on_v4, on_v6) in [
+            (ALL_TRAFFIC, Some(0), Some(0)),
+            ("::/0", None, Some(0)),
+            ("128.0.0.0/1", Some(1), None),
+            ("203.0.113.9", Some(32), None),
+        ] {
+            let net = parse(entry).expect(entry);
+            assert_eq!((length(&net, v4), length(&net, v6)), (on_v4, on_v6), "{entry}");
+            let (families_v4, families_v6) = families(net);
+            assert_eq!(families_v4.is_some(), on_v4.is_some(), "{entry}");
+            assert_eq!(families_v6.is_some(), on_v6.is_some(), "{entry}");
+        }
+    }
+}

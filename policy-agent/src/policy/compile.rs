@@ -1,0 +1,361 @@
+//! From a policy and the floor to one table per address family, such that one longest-prefix match
+//! answers lines 4 to 9 of the precedence.
+//!
+//! A prefix that lies inside one of higher rank can never decide, but it would win the match, so
+//! it is left out. What stays is nested by rising rank: the longest match has the highest rank.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use policy_common::{
+    policy::{NAMES, NO_RULE, TUNNEL, Verdict},
+    reason::Reason,
+};
+use sha2::{Digest, Sha256};
+
+use super::{Floor, Policy, cidr, embedded, policy::Target, rule};
+
+/// The tables of one policy, in the order of their prefixes. Both hold the /0 prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// IPv4. `Verdict::policy` is 0 everywhere: who fills the kernel's table sets it.
+    pub v4: Vec<(Ipv4Net, Verdict)>,
+    /// IPv6.
+    pub v6: Vec<(Ipv6Net, Verdict)>,
+}
+
+/// Compiles a policy under a floor.
+#[must_use]
+pub fn compile(policy: &Policy, floor: &Floor) -> Compiled {
+    let mut lists = Lists::default();
+    lists.add_floor(floor);
+    lists.add_policy(policy);
+    let verdict = |entry: Entry| Verdict {
+        reason: entry.reason as u8,
+        flags: flags(policy, entry.reason),
+        policy: 0,
+        rule: entry.rule,
+    };
+    let v4 = without_covered(lists.v4);
+    let v6 = without_covered(lists.v6);
+    Compiled {
+        v4: v4.into_iter().map(|(net, entry)| (net, verdict(entry))).collect(),
+        v6: v6.into_iter().map(|(net, entry)| (net, verdict(entry))).collect(),
+    }
+}
+
+/// What TCP needs beyond the verdict: line 7 stands before lines 8 and 9, and the tunnel carries
+/// what lines 6 and 9 let out.
+fn flags(policy: &Policy, reason: Reason) -> u8 {
+    let names = policy.has_names() && matches!(reason.line(), 8 | 9);
+    let tunnel = policy.tunnel().is_some() && matches!(reason.line(), 6 | 9);
+    (if names { NAMES } else { 0 }) | (if tunnel { TUNNEL } else { 0 })
+}
+
+/// Why a prefix is in the table. The derived order is by rank, then by place in its list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    /// 0 is the highest.
+    rank: u8,
+    rule: u32,
+    reason: Reason,
+}
+
+impl Entry {
+    fn new(reason: Reason, rule: u32) -> Self {
+        // By line; `allowOut` and the DNS servers share line 6, and `allowOut` is named first.
+        let rank = match reason {
+            Reason::PlatformAllow => 0,
+            Reason::PlatformDeny => 1,
+            Reason::AllowOut => 2,
+            Reason::DnsServer => 3,
+            Reason::DenyOut => 4,
+            _ => 5,
+        };
+        Self { rank, rule, reason }
+    }
+}
+
+/// All prefixes of both families, not yet in order.
+#[derive(Default)]
+struct Lists {
+    v4: Vec<(Ipv4Net, Entry)>,
+    v6: Vec<(Ipv6Net, Entry)>,
+}
+
+impl Lists {
+    fn add_floor(&mut self, floor: &Floor) {
+        self.add_list(Reason::PlatformAllow, floor.allow.iter().copied());
+        self.add_list(Reason::PlatformDeny, floor.deny.iter().copied());
+        for (place, net) in floor.deny.iter().enumerate() {
+            let IpNet::V4(v4) = net else { continue };
+            // All traffic covers every IPv6 address already.
+            if cidr::is_all_traffic(net) {
+                continue;
+            }
+            let entry = Entry::new(Reason::PlatformDeny, rule::index(place));
+            self.v6.extend(embedded::prefixes(*v4).map(|net| (net, entry)));
+        }
+    }
+
+    fn add_policy(&mut self, policy: &Policy) {
+        for (place, target) in policy.allow_out().iter().enumerate() {
+            if let Target::Net(net) = target {
+                self.add(*net, Entry::new(Reason::AllowOut, rule::index(place)));
+            }
+        }
+        if policy.nameserver_is_default() {
+            for address in policy.nameservers() {
+                self.add((*address).into(), Entry::new(Reason::DnsServer, NO_RULE));
+            }
+        } else {
+            let nets = policy.nameservers().iter().map(|address| (*address).into());
+            self.add_list(Reason::DnsServer, nets);
+        }
+        self.add_list(Reason::DenyOut, policy.deny_out().iter().copied());
+        let otherwise = if policy.allows_internet() { Reason::NoRule } else { Reason::DenyOut };
+        self.add(IpNet::default(), Entry::new(otherwise, NO_RULE));
+    }
+
+    fn add_list(&mut self, reason: Reason, nets: impl Iterator<Item = IpNet>) {
+        for (place, net) in nets.enumerate() {
+            self.add(net, Entry::new(reason, rule::index(place)));
+        }
+    }
+
+    fn add(&mut self, net: IpNet, entry: Entry) {
+        let (v4, v6) = cidr::families(net.trunc());
+        self.v4.extend(v4.map(|net| (net, entry)));
+        self.v6.extend(v6.map(|net| (net, entry)));
+    }
+}
+
+/// A prefix of one family. Its order puts every prefix behind those that cover it.
+trait Prefix: Copy + Ord {
+    fn covers(&self, other: &Self) -> bool;
+}
+
+impl Prefix for Ipv4Net {
+    fn covers(&self, other: &Self) -> bool {
+        self.contains(other)
+    }
+}
+
+impl Prefix for Ipv6Net {
+    fn covers(&self, other: &Self) -> bool {
+        self.contains(other)
+    }
+}
+
+/// Leaves out each prefix that one of higher rank covers, and of equal prefixes all but the first
+/// of the highest rank. O(n log n).
+fn without_covered<N: Prefix>(mut prefixes: Vec<(N, Entry)>) -> Vec<(N, Entry)> {
+    prefixes.sort_unstable();
+    // The kept prefixes around the current one, the innermost last. Each was kept because its rank
+    // is at least that of the one around it, so the innermost has the highest.
+    let mut around: Vec<(N, Entry)> = Vec::new();
+    prefixes.retain(|(net, entry)| {
+        while around.pop_if(|(outer, _)| !outer.covers(net)).is_some() {}
+        let keep =
+            around.last().is_none_or(|(outer, decides)| outer != net && entry.rank <= decides.rank);
+        if keep {
+            around.push((*net, *entry));
+        }
+        keep
+    });
+    prefixes
+}
+
+impl Compiled {
+    /// Equal for equal tables, and only for them: tables are shared by digest between sandboxes
+    /// whose users do not trust each other, so it has to withstand chosen policies. Half of a
+    /// SHA-256, stable across restarts.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 16] {
+        let mut bytes = Vec::with_capacity(12 * self.v4.len() + 24 * self.v6.len() + 8);
+        // The number of IPv4 entries tells where IPv6 starts.
+        bytes.extend(self.v4.len().to_le_bytes());
+        for (net, verdict) in &self.v4 {
+            bytes.extend(net.network().octets());
+            append(&mut bytes, net.prefix_len(), verdict);
+        }
+        for (net, verdict) in &self.v6 {
+            bytes.extend(net.network().octets());
+            append(&mut bytes, net.prefix_len(), verdict);
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&Sha256::digest(&bytes)[..16]);
+        digest
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, length: u8, verdict: &Verdict) {
+    bytes.extend([length, verdict.reason, verdict.flags]);
+    bytes.extend(verdict.rule.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::{Defaults, NetworkConfig};
+    use super::*;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    }
+
+    fn compiled(allow: &[&str], deny: &[&str], floor: (&[&str], &[&str])) -> Compiled {
+        let floor = Floor::new(&strings(floor.0), Some(&strings(floor.1))).expect("a floor");
+        let network = NetworkConfig {
+            allow_out: Some(strings(allow)),
+            deny_out: Some(strings(deny)),
+            ..NetworkConfig::default()
+        };
+        let policy = Policy::new(&network, None, &Defaults::default(), &floor).expect("a policy");
+        compile(&policy, &floor)
+    }
+
+    /// One line for each entry: prefix, reason, rule.
+    fn lines<N: ToString>(table: &[(N, Verdict)]) -> Vec<String> {
+        let line = |(net, verdict): &(N, Verdict)| {
+            let reason = Reason::from_code(verdict.reason).map_or("?", Reason::label);
+            match verdict.rule {
+                NO_RULE => format!("{} {reason}", net.to_string()),
+                rule => format!("{} {reason} {rule}", net.to_string()),
+            }
+        };
+        table.iter().map(line).collect()
+    }
+
+    #[test]
+    fn an_empty_policy_holds_both_defaults() {
+        let table = compiled(&[], &[], (&[], &[]));
+        assert_eq!(lines(&table.v4), ["0.0.0.0/0 no_rule"]);
+        assert_eq!(lines(&table.v6), ["::/0 no_rule"]);
+    }
+
+    #[test]
+    fn what_a_higher_rank_covers_is_left_out() {
+        let table = compiled(
+            &["10.1.0.0/16", "10.1.2.0/24", "10.1.0.1/16"],
+            &["10.0.0.0/8", "10.1.2.3", "0.0.0.0/0", "10.2.0.0/16", "10.0.0.0/8"],
+            (&["10.1.0.53"], &["10.1.0.0/24"]),
+        );
+        assert_eq!(
+            lines(&table.v4),
+            [
+                "0.0.0.0/0 deny_out 2",
+                "10.0.0.0/8 deny_out 0",
+                "10.1.0.0/16 allow_out 0",
+                "10.1.0.0/24 platform_deny 0",
+                "10.1.0.53/32 platform_allow 0",
+                "10.1.2.0/24 allow_out 1",
+                "10.2.0.0/16 deny_out 3",
+            ]
+        );
+    }
+
+    #[test]
+    fn all_traffic_is_both_families() {
+        for (allow, deny, on_v4, on_v6) in [
+            (&[][..], &["0.0.0.0/0"][..], "0.0.0.0/0 deny_out 0", "::/0 deny_out 0"),
+            (&[], &["::/0"], "0.0.0.0/0 no_rule", "::/0 deny_out 0"),
+            (&["0.0.0.0/0"], &["0.0.0.0/0"], "0.0.0.0/0 allow_out 0", "::/0 allow_out 0"),
+            (&["::/0"], &["0.0.0.0/0"], "0.0.0.0/0 deny_out 0", "::/0 allow_out 0"),
+        ] {
+            let table = compiled(allow, deny, (&[], &[]));
+            assert_eq!(lines(&table.v4), [on_v4], "allow {allow:?}, deny {deny:?}");
+            assert_eq!(lines(&table.v6), [on_v6], "allow {allow:?}, deny {deny:?}");
+        }
+        let table = compiled(&["1.1.1.1", "2001:db8::/32"], &[], (&[], &["0.0.0.0/0"]));
+        assert_eq!(lines(&table.v4), ["0.0.0.0/0 platform_deny 0"]);
+        assert_eq!(lines(&table.v6)[0], "::/0 platform_deny 0");
+        assert!(table.v6.iter().all(|(_, verdict)| verdict.reason == Reason::PlatformDeny as u8));
+    }
+
+    #[test]
+    fn the_floor_is_embedded_in_ipv6() {
+        let table = compiled(&[], &[], (&["2002:a00:1::/48"], &["10.0.0.0/8"]));
+        assert_eq!(
+            lines(&table.v6),
+            [
+                "::/0 no_rule",
+                "::a00:0/104 platform_deny 0",
+                "::ffff:10.0.0.0/104 platform_deny 0",
+                "64:ff9b::a00:0/104 platform_deny 0",
+                "2001:0:a00::/40 platform_deny 0",
+                "2002:a00::/24 platform_deny 0",
+                "2002:a00:1::/48 platform_allow 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn digests_differ_as_tables_do() {
+        let table = compiled(&["1.1.1.1"], &["0.0.0.0/0"], (&[], &[]));
+        let same = compiled(&["1.1.1.1/32"], &["0.0.0.0/0"], (&[], &[]));
+        assert_eq!(table.digest(), same.digest());
+        // Stable across versions as well: pinned tables are compared with it.
+        assert_eq!(
+            table.digest().map(|byte| format!("{byte:02x}")).concat(),
+            "8ac08a81732504aac6ea2622b16034f8"
+        );
+        let mut digests = vec![table.digest()];
+        for (allow, deny) in [
+            (&["1.1.1.2"][..], &["0.0.0.0/0"][..]),
+            (&["1.1.1.0/31"], &["0.0.0.0/0"]),
+            (&["2.2.2.2", "1.1.1.1"], &["0.0.0.0/0"]),
+            (&["8.8.8.8", "1.1.1.1"], &["0.0.0.0/0"]),
+            (&["1.1.1.1"], &["::/0"]),
+            (&["1.1.1.1", "example.com"], &["0.0.0.0/0"]),
+            (&[], &["1.1.1.1"]),
+            (&[], &["::101:101"]),
+            (&[], &[]),
+        ] {
+            digests.push(compiled(allow, deny, (&[], &[])).digest());
+        }
+        let count = digests.len();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), count);
+    }
+
+    /// No bound is asserted: `cargo test --release -- --nocapture how_long` shows the times.
+    #[test]
+    fn how_long_it_takes() {
+        for entries in [1_000_u32, 50_000, 100_000] {
+            // Scattered and nested prefixes, no order.
+            let scattered = (0..entries).map(|n| n.wrapping_mul(2_654_435_761) | 0x0100_0000);
+            let list: Vec<_> = scattered
+                .enumerate()
+                .map(|(n, bits)| match n % 4 {
+                    0 => format!("2001:db8:{:x}:{:x}::/64", bits >> 16, bits & 0xffff),
+                    1 => format!("{}/20", std::net::Ipv4Addr::from_bits(bits)),
+                    _ => std::net::Ipv4Addr::from_bits(bits).to_string(),
+                })
+                .collect();
+            // Half of them in each list.
+            let (deny, allow) = list.split_at(list.len() / 2);
+            let network = NetworkConfig {
+                allow_out: Some(allow.to_vec()),
+                deny_out: Some(deny.to_vec()),
+                ..NetworkConfig::default()
+            };
+            let floor = Floor::default();
+            let start = Instant::now();
+            let policy = Policy::new(&network, None, &Defaults::default(), &floor);
+            let policy = policy.expect("a policy");
+            let validated = start.elapsed();
+            let table = compile(&policy, &floor);
+            let compiled = start.elapsed() - validated;
+            let digest = table.digest();
+            let digested = start.elapsed() - compiled - validated;
+            assert_ne!(digest, [0; 16]);
+            eprintln!(
+                "{entries} entries: validate {validated:?}, compile {compiled:?} to {} + {}, \
+                 digest {digested:?}",
+                table.v4.len(),
+                table.v6.len()
+            );
+        }
+    }
+}

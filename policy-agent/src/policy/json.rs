@@ -1,0 +1,191 @@
+//! From JSON text to a form, with errors that name the field.
+
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::Invalid;
+
+/// Reads one JSON value that fills the whole text.
+///
+/// # Errors
+/// Names the path of the field that is unknown, missing, given twice or of the wrong type.
+pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Invalid> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let value = next(&mut deserializer)?;
+    deserializer.end().map_err(|error| Invalid::field("", format!("not valid JSON: {error}")))?;
+    Ok(value)
+}
+
+/// Reads the next JSON value of a text that holds several.
+pub(super) fn next<'de, R, T>(deserializer: &mut serde_json::Deserializer<R>) -> Result<T, Invalid>
+where
+    R: serde_json::de::Read<'de>,
+    T: DeserializeOwned,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = match error.path().to_string() {
+            root if root == "." => String::new(),
+            path => path,
+        };
+        explain(&path, error.inner())
+    })
+}
+
+fn explain(path: &str, error: &serde_json::Error) -> Invalid {
+    if error.classify() != Category::Data {
+        return Invalid::field("", format!("not valid JSON: {error}"));
+    }
+    let message = error.to_string();
+    // The path says where; line and column are noise, and mean nothing in an API's answer.
+    let message = match message.rfind(" at line ") {
+        Some(end) => &message[..end],
+        None => &message,
+    };
+    about_a_field(path, message).unwrap_or_else(|| Invalid::field(path, plain(path, message)))
+}
+
+/// serde reports these three at the object; people look for the field.
+fn about_a_field(path: &str, message: &str) -> Option<Invalid> {
+    let (kind, rest) = message.split_once(" field `")?;
+    let (field, rest) = rest.split_once('`')?;
+    let problem = match kind {
+        "unknown" => format!("unknown field; known here: {}", canonical(rest)),
+        "missing" => "is missing".to_owned(),
+        "duplicate" => "given twice (camelCase and snake_case spell the same field)".to_owned(),
+        _ => return None,
+    };
+    let parent = path.strip_suffix(field).map_or(path, |path| path.trim_end_matches('.'));
+    Some(Invalid::field(field, problem).within(parent))
+}
+
+/// Of the fields in serde's list, those in canonical spelling.
+fn canonical(list: &str) -> String {
+    let names = list.split('`').filter(|part| part.starts_with(char::is_alphanumeric));
+    names.filter(|name| !name.contains('_')).collect::<Vec<_>>().join(", ")
+}
+
+/// serde's words for a wrong type, in the words of JSON.
+fn plain(path: &str, message: &str) -> String {
+    let Some(wrong) = message.strip_prefix("invalid type: ") else {
+        return message.to_owned();
+    };
+    let Some((found, expected)) = wrong.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
+    let expected = expected.replace("a sequence", "a list").replace("a boolean", "true or false");
+    let found = found.replace("sequence", "a list").replace("map", "an object");
+    // A proxy given as a URL in place of an object may hold a password.
+    if path.contains("egressProxy") || path.contains("egress_proxy") {
+        return format!("must be {expected}");
+    }
+    format!("must be {expected}, not {found}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NetworkConfig, SandboxSpec};
+    use super::*;
+
+    /// A sandbox whose `network` is this.
+    fn network(network: &str) -> Result<NetworkConfig, Invalid> {
+        let text = format!(
+            r#"{{"sandboxID":"a","interface":"tap0","addresses":["10.0.0.2"],"network":{network}}}"#
+        );
+        parse::<SandboxSpec>(text.as_bytes()).map(|sandbox| sandbox.network)
+    }
+
+    #[test]
+    fn both_spellings_are_read() {
+        let camel = network(
+            r#"{"allowOut":["1.1.1.1"],"denyOut":[],"dnsServers":[],"egressProxy":{"address":"a:1"},
+            "allowPublicTraffic":false,"maskRequestHost":"a","httpsPorts":[443],
+            "allowInternetAccess":false}"#,
+        );
+        let snake = network(
+            r#"{"allow_out":["1.1.1.1"],"deny_out":[],"dns_servers":[],"egress_proxy":{"address":"a:1"},
+            "allow_public_traffic":false,"mask_request_host":"a","https_ports":[443],
+            "allow_internet_access":false}"#,
+        );
+        assert_eq!(camel, snake);
+        let camel = camel.expect("good");
+        assert_eq!(camel.https_ports, Some(vec![443]));
+        assert_eq!(camel.allow_internet_access, Some(false));
+    }
+
+    #[test]
+    fn null_and_empty_are_absent() {
+        for text in ["null", "{}", r#"{"allowOut":null,"egressProxy":null,"rules":null}"#] {
+            assert_eq!(network(text), Ok(NetworkConfig::default()), "{text}");
+        }
+        for text in [r#"{"rules":{}}"#, r#"{"rules":[]}"#] {
+            assert_eq!(network(text), Ok(NetworkConfig::default()), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (text, expected) in [
+            ("[]", "network: must be an object, not a list"),
+            ("\"x\"", "network: must be an object, not "),
+            (
+                r#"{"allowout":[]}"#,
+                "network.allowout: unknown field; known here: allowOut, denyOut, dns",
+            ),
+            (r#"{"denyOut":[],"deny_out":[]}"#, "network.denyOut: given twice"),
+            (r#"{"denyOut":[],"denyOut":[]}"#, "network.denyOut: given twice"),
+            (r#"{"denyOut":"1.1.1.1"}"#, "network.denyOut: must be a list, not string"),
+            (r#"{"deny_out":["1.1.1.1",7]}"#, "network.deny_out[1]: must be a string, not integer"),
+            (r#"{"denyOut":[null]}"#, "network.denyOut[0]: must be a string, not null"),
+            (r#"{"allowPublicTraffic":"no"}"#, "network.allowPublicTraffic: must be true or false"),
+            (r#"{"httpsPorts":[443,0]}"#, "network.httpsPorts[1]: 0: a port is a number from 1"),
+            (r#"{"httpsPorts":[65536]}"#, "network.httpsPorts[0]: 65536: a port is a number"),
+            (r#"{"httpsPorts":["443"]}"#, "network.httpsPorts[0]: \"443\": a port is a number"),
+            (r#"{"egressProxy":{}}"#, "network.egressProxy.address: is missing"),
+            (
+                r#"{"egressProxy":{"address":"a:1","user":"x"}}"#,
+                "network.egressProxy.user: unknown",
+            ),
+            (r#"{"egressProxy":"u:hunter2@h:1"}"#, "network.egressProxy: must be an object"),
+            (
+                r#"{"egressProxy":{"address":"a:1","password":12345}}"#,
+                "network.egressProxy.password: must be a string",
+            ),
+            (r#"{"rules":{"a.example":[{}]}}"#, "network.rules: not supported"),
+            (r#"{"rules":"x"}"#, "network.rules: not supported"),
+        ] {
+            let error = network(text).expect_err(text).to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+            assert!(!error.contains("hunter2") && !error.contains("12345"), "{text}: {error}");
+            assert!(!error.contains(" at line "), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_is_checked_as_a_whole() {
+        for (text, expected) in [
+            ("", "not valid JSON"),
+            ("{}", "sandboxID: is missing"),
+            ("{} {}", "sandboxID: is missing"),
+            (r#"{"sandboxID":"A!"}"#, "sandboxID: \"A!\": an ID has 1 to 63"),
+            (r#"{"sandboxID":"a","sandbox_id":"b"}"#, "sandboxID: given twice"),
+            (r#"{"sandboxID":"a","interface":"t"}"#, "addresses: is missing"),
+            (
+                r#"{"sandboxID":"a","interface":"t","addresses":["10.0.0.2/24"]}"#,
+                "addresses[0]: \"10.0.0.2/24\": write an IP address, without",
+            ),
+            (
+                r#"{"sandboxID":"a","interface":"t","addresses":[],"mac":"zz"}"#,
+                "mac: \"zz\": write six hexadecimal bytes",
+            ),
+            (r#"{"sandboxID":"a","allowOut":[]}"#, "allowOut: unknown field"),
+        ] {
+            let error = parse::<SandboxSpec>(text.as_bytes()).expect_err(text).to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+        let good = br#"{"sandboxID":"a","interface":"t","addresses":["::ffff:10.0.0.2"]}"#;
+        let sandbox: SandboxSpec = parse(good).expect("good");
+        assert_eq!(sandbox.addresses, [std::net::IpAddr::from([10, 0, 0, 2])]);
+        let trailing = [good.as_slice(), b" x"].concat();
+        assert!(parse::<SandboxSpec>(&trailing).is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! Names the rule that decided: for events, which carry a reason and an index, and for `explain`.
+
+use std::fmt;
+
+use policy_common::{policy::NO_RULE, reason::Reason};
+use serde::Serialize;
+
+use super::{Floor, Policy};
+
+/// A rule, by the list that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct RuleRef {
+    /// The list, or the setting, as it is written in the configuration.
+    pub list: &'static str,
+    /// Place in the list, from 0; absent for a setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// The entry in its normal form, or the setting's value.
+    pub entry: String,
+}
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "{}[{index}]: {}", self.list, self.entry),
+            None => write!(f, "{}: {}", self.list, self.entry),
+        }
+    }
+}
+
+/// The rule that an event's reason and index mean, under the policy that was in force. `None` when
+/// no rule decided.
+#[must_use]
+pub fn rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) -> Option<RuleRef> {
+    if index == NO_RULE {
+        return setting(policy, reason);
+    }
+    let place = usize::try_from(index).ok()?;
+    let (list, entry) = match reason {
+        Reason::PlatformAllow => ("platform_allow", floor.allow.get(place)?.to_string()),
+        Reason::PlatformDeny => ("platform_deny", floor.deny.get(place)?.to_string()),
+        Reason::AllowOut => ("network.allowOut", policy.allow_out().get(place)?.to_string()),
+        Reason::DnsServer => ("network.dnsServers", policy.nameservers().get(place)?.to_string()),
+        Reason::DenyOut => ("network.denyOut", policy.deny_out().get(place)?.to_string()),
+        _ => return None,
+    };
+    Some(RuleRef { list, index: Some(index), entry })
+}
+
+/// The rules that stand in no list.
+fn setting(policy: &Policy, reason: Reason) -> Option<RuleRef> {
+    let (list, entry) = match reason {
+        Reason::DenyOut if !policy.allows_internet() => ("allowInternetAccess", "false".to_owned()),
+        Reason::DnsServer if policy.nameserver_is_default() => {
+            ("default_nameserver", policy.nameservers().first()?.to_string())
+        }
+        _ => return None,
+    };
+    Some(RuleRef { list, index: None, entry })
+}
+
+/// The index of an entry as the ABI carries it. Lists are far shorter than `u32`.
+pub(super) fn index(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(NO_RULE)
+}
+
+/// Of several entries of one list that match, the one that is named: the longest, the first among
+/// equals. `lengths` has an item for every entry, `None` where it does not match.
+pub(super) fn longest<L: Ord>(lengths: impl Iterator<Item = Option<L>>) -> Option<usize> {
+    let mut best: Option<(usize, L)> = None;
+    for (place, length) in lengths.enumerate() {
+        let Some(length) = length else { continue };
+        if best.as_ref().is_none_or(|(_, longest)| length > *longest) {
+            best = Some((place, length));
+        }
+    }
+    best.map(|(place, _)| place)
+}

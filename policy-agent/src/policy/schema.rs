@@ -1,0 +1,257 @@
+//! The JSON forms that users write. camelCase is canonical; snake_case is accepted; both spellings
+//! of one field in one object are an error.
+//!
+//! An unknown field is an error everywhere here: a mistyped `denyout` must not open anything.
+//! The forms check types only. What they mean is [`Policy::new`]'s to decide.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{Defaults, Floor, Invalid, MacAddress, Policy, SandboxId, Secret, object};
+
+object::only! { SandboxSpec, NetworkConfig, EgressProxy }
+
+/// One sandbox in a file of `apply`, in the agent's own API and in its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
+pub struct SandboxSpec {
+    /// Its name.
+    #[serde(rename = "sandboxID", alias = "sandboxId", alias = "sandbox_id")]
+    pub sandbox_id: SandboxId,
+    /// The host-side interface (tap or veth).
+    pub interface: String,
+    /// Path of the network namespace that `interface` is in; absent: the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<PathBuf>,
+    /// The addresses it may send from, at most four of each family.
+    #[serde(deserialize_with = "addresses")]
+    pub addresses: Vec<IpAddr>,
+    /// The Ethernet address it must send from; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// `false` denies all traffic that `allowOut` does not allow.
+    #[serde(default, alias = "allow_internet_access", skip_serializing_if = "Option::is_none")]
+    pub allow_internet_access: Option<bool>,
+    /// The network configuration.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub network: NetworkConfig,
+}
+
+impl SandboxSpec {
+    /// The policy that this sandbox asks for.
+    ///
+    /// # Errors
+    /// Names the field and entry that [`Policy::new`] refuses.
+    pub fn policy(&self, defaults: &Defaults, floor: &Floor) -> Result<Policy, Invalid> {
+        Policy::new(&self.network, self.allow_internet_access, defaults, floor)
+    }
+
+    /// The form that holds the proxy's password, which plain serialisation leaves out: for the
+    /// agent's state file and nothing else.
+    ///
+    /// # Errors
+    /// When `netns` is not UTF-8, which no specification read from JSON is.
+    pub fn with_secrets(&self) -> serde_json::Result<serde_json::Value> {
+        let mut value = serde_json::to_value(self)?;
+        let proxy = self.network.egress_proxy.as_ref();
+        if let Some(password) = proxy.and_then(|proxy| proxy.password.as_ref()) {
+            value["network"]["egressProxy"]["password"] = password.reveal().into();
+        }
+        Ok(value)
+    }
+}
+
+/// `network` of one sandbox. In lists, absent and empty mean the same, `dns_servers` excepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
+pub struct NetworkConfig {
+    /// IPs, CIDRs, domains, `*.suffix`, `*`.
+    #[serde(alias = "allow_out", skip_serializing_if = "Option::is_none")]
+    pub allow_out: Option<Vec<String>>,
+    /// IPs, CIDRs.
+    #[serde(alias = "deny_out", skip_serializing_if = "Option::is_none")]
+    pub deny_out: Option<Vec<String>>,
+    /// IPs. Absent: the default one, if `allow_out` holds a domain. Empty: none.
+    #[serde(alias = "dns_servers", skip_serializing_if = "Option::is_none")]
+    pub dns_servers: Option<Vec<String>>,
+    /// The SOCKS5 proxy that outbound TCP is tunnelled through.
+    #[serde(alias = "egress_proxy", skip_serializing_if = "Option::is_none")]
+    pub egress_proxy: Option<EgressProxy>,
+    /// Whether the public URL works without the traffic token. Absent: it does.
+    #[serde(alias = "allow_public_traffic", skip_serializing_if = "Option::is_none")]
+    pub allow_public_traffic: Option<bool>,
+    /// The Host header that the service inside sees.
+    #[serde(alias = "mask_request_host", skip_serializing_if = "Option::is_none")]
+    pub mask_request_host: Option<String>,
+    /// Ports that the gateway connects to with TLS.
+    #[serde(
+        alias = "https_ports",
+        deserialize_with = "ports",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub https_ports: Option<Vec<u16>>,
+    /// The same as beside `network`: E2B's `PUT …/network` carries it here.
+    #[serde(alias = "allow_internet_access", skip_serializing_if = "Option::is_none")]
+    pub allow_internet_access: Option<bool>,
+    /// E2B's header rules, which change requests: accepted only when there are none.
+    #[serde(skip_serializing)]
+    pub rules: Unsupported,
+}
+
+impl NetworkConfig {
+    /// This configuration after `PUT …/network` with `update`: all egress fields are the update's,
+    /// an omitted one is cleared; the ingress fields stay. The caller clears the sandbox's own
+    /// `allowInternetAccess`, since the update's counts.
+    ///
+    /// # Errors
+    /// When the update holds an ingress field, since it would have no effect.
+    pub fn replace_egress(&self, update: &Self) -> Result<Self, Invalid> {
+        let ingress = [
+            ("allowPublicTraffic", update.allow_public_traffic.is_some()),
+            ("maskRequestHost", update.mask_request_host.is_some()),
+            ("httpsPorts", update.https_ports.is_some()),
+        ];
+        if let Some((field, _)) = ingress.iter().find(|(_, given)| *given) {
+            let problem = "an update of the network changes outbound traffic only; leave it out";
+            return Err(Invalid::field(*field, problem));
+        }
+        Ok(Self {
+            allow_public_traffic: self.allow_public_traffic,
+            mask_request_host: self.mask_request_host.clone(),
+            https_ports: self.https_ports.clone(),
+            ..update.clone()
+        })
+    }
+}
+
+/// `network.egressProxy`. Serialised without the password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, remote = "Self")]
+pub struct EgressProxy {
+    /// `host:port`.
+    pub address: String,
+    /// Absent: no authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Never shown.
+    #[serde(default, skip_serializing)]
+    pub password: Option<Secret>,
+    /// Whether the connection to the proxy uses TLS. Absent: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+}
+
+/// A field that would change what is allowed, and that is not supported: absent, null or empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsupported;
+
+impl<'de> Deserialize<'de> for Unsupported {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let empty = match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::Null => true,
+            serde_json::Value::Object(fields) => fields.is_empty(),
+            serde_json::Value::Array(items) => items.is_empty(),
+            _ => false,
+        };
+        // Not ignored: a policy that means more than what is enforced must not be accepted.
+        if empty { Ok(Self) } else { Err(de::Error::custom("not supported; leave it out")) }
+    }
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkConfig, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    /// One element, so that an error's path ends in its index.
+    #[derive(Deserialize)]
+    #[serde(try_from = "String")]
+    struct Address(IpAddr);
+
+    impl TryFrom<String> for Address {
+        type Error = String;
+
+        fn try_from(text: String) -> Result<Self, String> {
+            let address = text.parse::<IpAddr>();
+            address.map(|address| Self(address.to_canonical())).map_err(|_| {
+                format!("{text:?}: write an IP address, without a port or a prefix length")
+            })
+        }
+    }
+
+    let addresses = Vec::<Address>::deserialize(deserializer)?;
+    Ok(addresses.into_iter().map(|Address(address)| address).collect())
+}
+
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
+    /// One element, so that an error's path ends in its index.
+    struct Port(u16);
+
+    impl<'de> Deserialize<'de> for Port {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let value = serde_json::Value::deserialize(deserializer)?;
+            let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+            port.filter(|port| *port != 0).map(Self).ok_or_else(|| {
+                de::Error::custom(format_args!("{value}: a port is a number from 1 to 65535"))
+            })
+        }
+    }
+
+    let ports = Option::<Vec<Port>>::deserialize(deserializer)?;
+    Ok(ports.map(|ports| ports.into_iter().map(|Port(port)| port).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    const FULL: &str = r#"{"sandboxID":"i62mff4ahtrdfdkyn2esc","interface":"tap0",
+        "netns":"/run/netns/slot1","addresses":["10.11.0.2","fd00::2"],"mac":"02:fc:00:00:00:05",
+        "allowInternetAccess":true,"network":{"allowOut":["1.1.1.1"],"httpsPorts":[443],
+        "egressProxy":{"address":"p.example:1080","username":"me","password":"hunter2"}}}"#;
+
+    #[test]
+    fn only_the_state_file_holds_the_password() {
+        let sandbox: SandboxSpec = parse(FULL.as_bytes()).expect("good");
+        let plain = serde_json::to_string(&sandbox).expect("serialises");
+        assert!(!plain.contains("hunter2") && !plain.contains("password"), "{plain}");
+        assert!(!format!("{sandbox:?}").contains("hunter2"));
+
+        let whole = sandbox.with_secrets().expect("serialises").to_string();
+        assert_eq!(parse(whole.as_bytes()), Ok(sandbox));
+    }
+
+    #[test]
+    fn output_is_canonical() {
+        let sandbox: SandboxSpec = parse(FULL.as_bytes()).expect("good");
+        let value = sandbox.with_secrets().expect("serialises");
+        let expected: serde_json::Value = serde_json::from_str(FULL).expect("JSON");
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn an_update_replaces_what_is_egress() {
+        let network = |text: &str| parse::<NetworkConfig>(text.as_bytes()).expect("good");
+        let before = network(
+            r#"{"allowOut":["1.1.1.1"],"dnsServers":[],"egressProxy":{"address":"a:1"},
+            "allowInternetAccess":false,"allowPublicTraffic":false,"maskRequestHost":"h",
+            "httpsPorts":[443]}"#,
+        );
+        let update = network(r#"{"denyOut":["9.9.9.9"]}"#);
+        let after = network(
+            r#"{"denyOut":["9.9.9.9"],"allowPublicTraffic":false,"maskRequestHost":"h",
+            "httpsPorts":[443]}"#,
+        );
+        assert_eq!(before.replace_egress(&update), Ok(after));
+
+        for (field, text) in [
+            ("allowPublicTraffic", r#"{"allowPublicTraffic":true}"#),
+            ("maskRequestHost", r#"{"maskRequestHost":"h"}"#),
+            ("httpsPorts", r#"{"httpsPorts":[]}"#),
+        ] {
+            assert_eq!(before.replace_egress(&network(text)).expect_err(text).field, field);
+        }
+    }
+}
