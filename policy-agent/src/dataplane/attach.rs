@@ -47,7 +47,8 @@ pub struct Attacher {
 impl Attacher {
     /// An attacher with the method that the settings ask for and the kernel has.
     pub fn new(pins: Pins, method: AttachMethod, mode: Mode) -> Result<Self> {
-        let kernel_has_tcx = KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
+        let kernel_has_tcx =
+            KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
         let tcx = match method {
             AttachMethod::Auto => kernel_has_tcx,
             AttachMethod::Tcx if kernel_has_tcx => true,

@@ -30,12 +30,12 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{counter::Counters, limit::Limits};
 
+use self::{attach::Attacher, gate::Gate, pins::Pins, policies::Policies, sandboxes::Sandboxes};
 pub use self::{
     events::EventReader,
     policies::{PolicyId, Published},
     settings::{AttachMethod, DenyAction, Identity, Inbound, Interface, Mode, Settings, Slot},
 };
-use self::{attach::Attacher, gate::Gate, pins::Pins, policies::Policies, sandboxes::Sandboxes};
 use crate::policy::compile::Compiled;
 
 /// The kernel's enforcement. It goes on when this is dropped.

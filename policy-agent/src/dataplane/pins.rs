@@ -28,7 +28,11 @@ impl Pins {
         let pins = Self { root: bpffs.join(format!("v{ABI_VERSION}")) };
         for directory in [pins.maps(), pins.links()] {
             fs::create_dir_all(&directory).with_context(|| {
-                format!("cannot make {}: is {} on a BPF file system?", directory.display(), bpffs.display())
+                format!(
+                    "cannot make {}: is {} on a BPF file system?",
+                    directory.display(),
+                    bpffs.display()
+                )
             })?;
         }
         Ok(pins)
@@ -36,9 +40,8 @@ impl Pins {
 
     /// The pins of every version that is there.
     pub fn every_version(bpffs: &Path) -> Result<Vec<Self>> {
-        let is_version = |name: &str| {
-            name.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok())
-        };
+        let is_version =
+            |name: &str| name.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
         let names = names(bpffs)?.into_iter().filter(|name| is_version(name));
         Ok(names.map(|name| Self { root: bpffs.join(name) }).collect())
     }
@@ -118,9 +121,8 @@ fn names(directory: &Path) -> Result<Vec<String>> {
             return Err(error).with_context(|| format!("cannot list {}", directory.display()));
         }
     };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     Ok(names)
 }

@@ -145,3 +145,78 @@ impl Level {
         usize::try_from(below >> (128 - self.bits)).unwrap_or(0) // at most 16 bits
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use policy_common::table::{from_word, up_to};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The search of the kernel program, in plain Rust.
+    fn search(words: &[u64], address: u128) -> u32 {
+        let half = |word: u64, second: bool| {
+            let bytes = word.to_ne_bytes();
+            let at = if second { 4 } else { 0 };
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let slot = (address >> 112) as usize;
+        let mut reference = half(words[slot / 2], slot % 2 == 1);
+        let mut rest = address << ROOT_BITS;
+        while reference & LEAF == 0 {
+            let bit = (rest >> 122) as u64;
+            rest <<= STRIDE;
+            let node = reference as usize;
+            let before = |word: u64| (word & up_to(bit)).count_ones() - 1;
+            reference = if words[node] >> bit & 1 == 1 {
+                half(words[node + 2], false) + NODE_WORDS * before(words[node])
+            } else {
+                LEAF | (half(words[node + 2], true) + before(words[node + 1]))
+            };
+        }
+        from_word(words[(reference & !LEAF) as usize]).rule
+    }
+
+    fn longest_match(entries: &[Entry], address: u128) -> u32 {
+        let holds = |entry: &&Entry| mask(address, entry.length) == entry.network;
+        entries.iter().filter(holds).max_by_key(|entry| entry.length).expect("a /0").verdict.rule
+    }
+
+    fn mask(address: u128, length: u32) -> u128 {
+        if length == 0 { 0 } else { address & (u128::MAX << (128 - length)) }
+    }
+
+    /// Prefixes that crowd in a few places, so that they nest.
+    fn prefixes() -> impl Strategy<Value = Vec<(u128, u32)>> {
+        let place =
+            prop_oneof![Just(0), Just(u128::MAX), Just(0x2001_0db8_u128 << 96), any::<u128>()];
+        let prefix = (place, any::<u128>(), 1_u32..=128, 0_u32..=128).prop_map(
+            |(place, noise, length, near)| {
+                (mask(place, near) | (noise & !mask(u128::MAX, near)), length)
+            },
+        );
+        prop::collection::vec(prefix, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_finds_the_longest_match(prefixes in prefixes(), strays in prop::collection::vec(any::<u128>(), 20)) {
+            let verdict = |rule| Verdict { reason: 6, flags: 0, policy: 1, rule };
+            let mut entries = vec![Entry { network: 0, length: 0, verdict: verdict(0) }];
+            for (rule, (address, length)) in (1..).zip(prefixes) {
+                let network = mask(address, length);
+                if !entries.iter().any(|e| e.network == network && e.length == length) {
+                    entries.push(Entry { network, length, verdict: verdict(rule) });
+                }
+            }
+            let words = build(entries.clone());
+            let edges = entries.iter().flat_map(|entry| {
+                let last = entry.network | !mask(u128::MAX, entry.length);
+                [entry.network, last, entry.network.wrapping_sub(1), last.wrapping_add(1)]
+            });
+            for address in edges.chain(strays) {
+                prop_assert_eq!(search(&words, address), longest_match(&entries, address));
+            }
+        }
+    }
+}
