@@ -1,0 +1,245 @@
+//! One change of one sandbox, from what is asked for to what the kernel enforces.
+//!
+//! ```text
+//! stage    take a slot, prepare it (denies all) · write to disk · attach a new sandbox
+//! publish  (see `publish`) the policy is in force in the slot
+//! finish   move an attached sandbox to its new slot · show it in the table · give back the old slot
+//! undo     instead, when something is refused: what was in force stays, and stays on disk
+//! ```
+//!
+//! It is on disk before the kernel enforces it: an agent that dies in between publishes it when it
+//! starts again.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use policy_common::{counter::Counters, sandbox::MAX_SANDBOXES};
+
+use super::{
+    error::Error,
+    presence::{Presence, namespace},
+    reconciler::Reconciler,
+    rules::Rules,
+    sandbox::{Place, Sandbox, Status, identity, interface},
+};
+use crate::{
+    dataplane::{PolicyId, Slot},
+    policy::{Compiled, SandboxId, SandboxSpec},
+};
+
+/// A sandbox that was asked for and found right.
+pub struct Candidate {
+    pub(super) head: Arc<SandboxSpec>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) compiled: Compiled,
+}
+
+/// A candidate with a slot.
+pub struct Change {
+    pub(super) sandbox: Sandbox,
+    pub(super) compiled: Compiled,
+    old: Option<Arc<Sandbox>>,
+}
+
+impl Change {
+    /// The change that puts the policy of a sandbox in force where it already is.
+    pub(super) fn of_known(sandbox: &Arc<Sandbox>, compiled: Compiled) -> Self {
+        Self { sandbox: Sandbox::clone(sandbox), compiled, old: Some(sandbox.clone()) }
+    }
+
+    /// The sandbox that changes.
+    pub fn id(&self) -> &SandboxId {
+        self.sandbox.id()
+    }
+
+    /// Whether the sandbox is attached to another slot, or not at all.
+    fn has_new_slot(&self) -> bool {
+        self.old.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
+    }
+}
+
+impl Reconciler {
+    /// Makes everything ready that can be undone without a trace.
+    pub(super) fn stage(&mut self, candidate: Candidate) -> Result<Change, Error> {
+        let old = self.table.get(&candidate.head.sandbox_id);
+        let kept = old.as_ref().filter(|old| old.is_where(&candidate.head));
+        let slot = match kept {
+            Some(old) => old.slot,
+            None => self.new_slot(&candidate.head)?,
+        };
+        let Candidate { head, rules, compiled } = candidate;
+        let sandbox = match kept {
+            Some(old) => Sandbox { head, rules, ..Sandbox::clone(old) },
+            None => fresh(head, rules, slot),
+        };
+        let change = Change { sandbox, compiled, old };
+        match self.record(&change) {
+            Ok(place) => Ok(Change {
+                sandbox: Sandbox { place: place.or(change.sandbox.place), ..change.sandbox },
+                ..change
+            }),
+            Err((task, cause)) => Err(self.undo(change, task, cause)),
+        }
+    }
+
+    fn new_slot(&mut self, spec: &SandboxSpec) -> Result<Slot, Error> {
+        let id = &spec.sandbox_id;
+        let Some(slot) = self.slots.take() else {
+            return Err(Error::Full { sandbox: id.clone(), limit: MAX_SANDBOXES - 1 });
+        };
+        self.ledger.assign(slot, id);
+        self.kernel.prepare(slot, &identity(spec)).map_err(|cause| {
+            self.release(slot);
+            Error::Failed {
+                sandbox: id.clone(),
+                task: "cannot prepare its slot",
+                kept: "nothing was changed",
+                cause,
+            }
+        })?;
+        Ok(slot)
+    }
+
+    /// On disk first: what is attached is known to the next agent, too.
+    fn record(&self, change: &Change) -> Result<Option<Place>, (&'static str, anyhow::Error)> {
+        let entry = change.sandbox.entry();
+        self.store.save(&entry).map_err(|error| ("cannot write it to disk", error))?;
+        if change.old.is_some() {
+            return Ok(None);
+        }
+        let place = self.attach(&change.sandbox);
+        place.map(Some).map_err(|error| ("cannot attach to its interface", error))
+    }
+
+    /// The policy is in force in the slot: makes the slot the sandbox's.
+    pub(super) fn finish(&mut self, change: Change, policy: PolicyId) -> Result<(), Error> {
+        let mut sandbox = Sandbox { policy: Some(policy), ..change.sandbox.clone() };
+        if let Some(old) = change.old.clone() {
+            let placed = match change.has_new_slot() {
+                true => self.move_to(&mut sandbox),
+                false => self.stay(&mut sandbox),
+            };
+            if let Err(cause) = placed {
+                return Err(self.undo(change, "cannot attach it to its interface", cause));
+            }
+            if change.has_new_slot() {
+                sandbox.carried = Arc::new(self.counted(&old));
+                self.release(old.slot);
+            }
+        }
+        tracing::info!(sandbox = %sandbox.id(), policy = policy.0, "policy in force");
+        self.orphans.remove(sandbox.id().as_str());
+        self.table.insert(sandbox);
+        Ok(())
+    }
+
+    /// Points an attached sandbox to its new slot, in one step for every packet. The interface may
+    /// be missing if that is known already.
+    fn move_to(&self, sandbox: &mut Sandbox) -> Result<()> {
+        if let Presence::Here(_) = self.kernel.presence(&interface(&sandbox.head)) {
+            sandbox.place = Some(self.attach(sandbox)?);
+            sandbox.status = Status::Enforcing;
+            return Ok(());
+        }
+        self.kernel.detach(sandbox.id().as_str())?;
+        (sandbox.place, sandbox.status) = (None, Status::InterfaceMissing);
+        Ok(())
+    }
+
+    /// Makes sure that a sandbox is still attached: its interface may be a new one of that name.
+    fn stay(&self, sandbox: &mut Sandbox) -> Result<()> {
+        if self.is_in_place(sandbox) {
+            sandbox.status = Status::Enforcing;
+            return Ok(());
+        }
+        self.move_to(sandbox)
+    }
+
+    /// Attaches a sandbox's interface to its slot.
+    pub(super) fn attach(&self, sandbox: &Sandbox) -> Result<Place> {
+        let (id, wanted) = (sandbox.id().as_str(), interface(&sandbox.head));
+        let namespace = namespace(wanted.netns.as_deref()).ok();
+        let index = self.kernel.presence(&wanted).index(&wanted)?;
+        self.kernel.attach(id, sandbox.slot, &wanted)?;
+        let provable = self.kernel.is_attached(id, sandbox.slot, &wanted)?;
+        Ok(Place { namespace, index, provable })
+    }
+
+    /// Takes a change back, as far as it got. Returns the error for whoever asked for it.
+    pub(super) fn undo(
+        &mut self,
+        change: Change,
+        task: &'static str,
+        cause: anyhow::Error,
+    ) -> Error {
+        let id = change.id().clone();
+        if let Err(error) = self.restore(&change) {
+            tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
+        }
+        if change.has_new_slot() {
+            self.release(change.sandbox.slot);
+        }
+        let kept = match change.old {
+            Some(_) => "the policy in force stays",
+            None => "it was not created",
+        };
+        tracing::warn!(sandbox = %id, "{task}: {cause:#}; {kept}");
+        Error::Failed { sandbox: id, task, kept, cause }
+    }
+
+    fn restore(&self, change: &Change) -> Result<()> {
+        let Some(old) = &change.old else {
+            let detached = self.kernel.detach(change.id().as_str());
+            return self.store.remove(change.id()).and(detached);
+        };
+        self.store.save(&old.entry())?;
+        let wanted = interface(&old.head);
+        let moved = change.has_new_slot() && old.status == Status::Enforcing;
+        if moved && !self.kernel.is_attached(old.id().as_str(), old.slot, &wanted)? {
+            self.kernel.attach(old.id().as_str(), old.slot, &wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a slot back.
+    pub(super) fn release(&mut self, slot: Slot) {
+        if let Err(error) = self.kernel.release(slot) {
+            // It stays taken: a slot that could not be emptied is not given to another sandbox.
+            tracing::error!(slot = slot.get(), "cannot empty a slot: {error:#}");
+            return;
+        }
+        self.ledger.release(slot);
+        self.slots.free(slot);
+    }
+
+    /// What was counted for a sandbox until now, in all slots it had.
+    fn counted(&self, sandbox: &Sandbox) -> Counters {
+        let mut sum = *sandbox.carried;
+        match self.kernel.counters(sandbox.slot) {
+            Ok(counters) => add(&mut sum, &counters),
+            Err(error) => tracing::warn!(sandbox = %sandbox.id(), "counters lost: {error:#}"),
+        }
+        sum
+    }
+}
+
+/// Adds counters up.
+pub(super) fn add(sum: &mut Counters, counters: &Counters) {
+    for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
+        total.packets += counter.packets;
+        total.bytes += counter.bytes;
+    }
+}
+
+/// A sandbox in a slot that denies everything.
+pub(super) fn fresh(head: Arc<SandboxSpec>, rules: Arc<Rules>, slot: Slot) -> Sandbox {
+    Sandbox {
+        head,
+        rules,
+        slot,
+        policy: None,
+        status: Status::Enforcing,
+        place: None,
+        carried: Arc::default(),
+    }
+}

@@ -1,0 +1,79 @@
+//! What the agent asks of the kernel side: the dataplane, or a stand-in when the agent itself is
+//! tested.
+
+use anyhow::Result;
+use policy_common::{counter::Counters, limit::Limits};
+
+use super::presence::{self, Presence};
+use crate::{
+    dataplane::{Dataplane, Identity, Interface, PolicyId, Published, Slot},
+    policy::Compiled,
+};
+
+/// The kernel's enforcement; the methods mean what [`Dataplane`]'s of the same name do. They block.
+#[expect(missing_docs, reason = "documented at Dataplane")]
+pub trait Kernel: Send + Sync {
+    /// Whether there is such an interface.
+    fn presence(&self, interface: &Interface) -> Presence;
+    fn prepare(&self, slot: Slot, identity: &Identity) -> Result<()>;
+    fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()>;
+    fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool>;
+    fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId>;
+    fn published(&self, slot: Slot) -> Result<Option<Published>>;
+    fn detach(&self, id: &str) -> Result<()>;
+    fn release(&self, slot: Slot) -> Result<()>;
+    fn counters(&self, slot: Slot) -> Result<Counters>;
+    fn limits(&self, slot: Slot) -> Result<Limits>;
+    fn report_flows(&self, report: bool) -> Result<()>;
+    fn attached_ids(&self) -> Result<Vec<String>>;
+}
+
+impl Kernel for Dataplane {
+    fn presence(&self, interface: &Interface) -> Presence {
+        presence::of(interface)
+    }
+
+    fn prepare(&self, slot: Slot, identity: &Identity) -> Result<()> {
+        self.prepare(slot, identity)
+    }
+
+    fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
+        self.attach(id, slot, interface)
+    }
+
+    fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
+        self.is_attached(id, slot, interface)
+    }
+
+    fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId> {
+        self.publish(slots, compiled)
+    }
+
+    fn published(&self, slot: Slot) -> Result<Option<Published>> {
+        self.published(slot)
+    }
+
+    fn detach(&self, id: &str) -> Result<()> {
+        self.detach(id)
+    }
+
+    fn release(&self, slot: Slot) -> Result<()> {
+        self.release(slot)
+    }
+
+    fn counters(&self, slot: Slot) -> Result<Counters> {
+        self.counters(slot)
+    }
+
+    fn limits(&self, slot: Slot) -> Result<Limits> {
+        self.limits(slot)
+    }
+
+    fn report_flows(&self, report: bool) -> Result<()> {
+        self.report_flows(report)
+    }
+
+    fn attached_ids(&self) -> Result<Vec<String>> {
+        self.attached_ids()
+    }
+}

@@ -1,0 +1,258 @@
+//! The agent: keeps what the kernel enforces equal to what was asked for.
+//!
+//! Changes go one at a time through the [`Reconciler`], off the async threads, since the kernel
+//! makes them wait. Whoever only reads looks at the [`Table`] and waits for nobody.
+
+mod adopt;
+mod change;
+mod error;
+mod kernel;
+mod ledger;
+mod links;
+mod presence;
+mod publish;
+mod reconciler;
+mod report;
+mod rules;
+mod sandbox;
+mod slots;
+mod table;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use tokio::{
+    sync::Mutex,
+    task::{JoinError, spawn_blocking},
+    time::MissedTickBehavior,
+};
+
+pub use self::{
+    error::Error,
+    kernel::Kernel,
+    ledger::Ledger,
+    presence::Presence,
+    reconciler::{Outcomes, Reconciler},
+    report::{Count, Report, totals},
+    rules::Law,
+    sandbox::{Sandbox, Status},
+    table::Table,
+};
+use crate::{
+    metrics::Timings,
+    policy::{Destination, Explanation, NetworkConfig, SandboxSpec, explain},
+    store::Store,
+};
+
+/// How often it is looked whether interfaces came or went.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Sandboxes that are looked after before a change in waiting may go first.
+const LOOK_AT: usize = 64;
+
+/// The agent, for its API. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    changes: Arc<Mutex<Reconciler>>,
+    kernel: Arc<dyn Kernel>,
+    law: Arc<Law>,
+    table: Arc<Table>,
+    ledger: Arc<Ledger>,
+    timings: Timings,
+}
+
+impl Agent {
+    /// Takes over what is in the store and in the kernel. Blocks.
+    ///
+    /// # Errors
+    /// The store or the kernel cannot be read.
+    pub fn start(kernel: Arc<dyn Kernel>, store: Store, law: Law) -> Result<Self> {
+        let (law, table, ledger) = (Arc::new(law), Arc::default(), Arc::default());
+        let mut reconciler = Reconciler::new(
+            kernel.clone(),
+            store,
+            Arc::clone(&law),
+            Arc::clone(&table),
+            Arc::clone(&ledger),
+        );
+        reconciler.adopt()?;
+        let changes = Arc::new(Mutex::new(reconciler));
+        Ok(Self { changes, kernel, law, table, ledger, timings: Timings::default() })
+    }
+
+    /// Creates or replaces sandboxes, all of which are checked before the first is changed.
+    ///
+    /// # Errors
+    /// One of them is wrong, so nothing was changed.
+    pub async fn apply(&self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
+        self.timed(move |reconciler| reconciler.apply(specs)).await
+    }
+
+    /// Replaces a sandbox's egress fields.
+    ///
+    /// # Errors
+    /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
+    pub async fn update_network(&self, id: String, network: NetworkConfig) -> Result<(), Error> {
+        self.timed(move |reconciler| reconciler.update_network(&id, &network)).await
+    }
+
+    /// Detaches a sandbox and forgets it.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel or the disk refuses.
+    pub async fn delete(&self, id: String) -> Result<(), Error> {
+        self.change(move |reconciler| reconciler.delete(&id)).await?
+    }
+
+    /// One sandbox with its counters.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel cannot be asked.
+    pub async fn get(&self, id: &str) -> Result<Report, Error> {
+        let sandbox = self.table.find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
+        let kernel = self.kernel.clone();
+        let report = spawn_blocking(move || Report::of(&sandbox, &*kernel)).await;
+        report.map_err(internal)?.map_err(Error::Internal)
+    }
+
+    /// All sandboxes with their counters.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn list(&self) -> Result<Vec<Report>, Error> {
+        let (table, kernel) = (self.table.clone(), self.kernel.clone());
+        let reports = spawn_blocking(move || {
+            let all = table.all();
+            all.iter().map(|sandbox| Report::of(sandbox, &*kernel)).collect::<Result<Vec<_>>>()
+        });
+        reports.await.map_err(internal)?.map_err(Error::Internal)
+    }
+
+    /// What happens to a packet of a known sandbox to this destination.
+    ///
+    /// # Errors
+    /// There is no such sandbox.
+    pub fn explain(&self, id: &str, destination: &Destination) -> Result<Explanation, Error> {
+        let sandbox = self.table.find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
+        Ok(explain(&sandbox.rules.policy, &self.law.floor, destination))
+    }
+
+    /// The same for a sandbox that is described and need not exist.
+    ///
+    /// # Errors
+    /// The description is wrong.
+    pub fn explain_spec(
+        &self,
+        spec: &SandboxSpec,
+        destination: &Destination,
+    ) -> Result<Explanation, Error> {
+        spec.validate()?;
+        Ok(explain(&self.law.judge(spec)?, &self.law.floor, destination))
+    }
+
+    /// Looks after interfaces that come and go, for ever: at once where the kernel tells, and all
+    /// of them every now and then.
+    pub async fn watch(self) {
+        tokio::join!(self.follow_links(), self.look_around());
+    }
+
+    async fn look_around(&self) {
+        let mut turns = tokio::time::interval(LOOK_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            self.look_after(&self.table.all()).await;
+            if let Err(error) = self.change(Reconciler::tidy).await {
+                tracing::error!("cannot tidy up: {error}");
+            }
+        }
+    }
+
+    async fn follow_links(&self) {
+        let mut news = match links::follow() {
+            Ok(news) => news,
+            Err(error) => return tracing::warn!("new interfaces are noticed late: {error:#}"),
+        };
+        while let Some(names) = news.recv().await {
+            let mut named = self.table.all();
+            named.retain(|sandbox| {
+                sandbox.head.netns.is_none() && names.contains(&sandbox.head.interface)
+            });
+            self.look_after(&named).await;
+        }
+        tracing::warn!("new interfaces are noticed late from now on");
+    }
+
+    async fn look_after(&self, sandboxes: &[Arc<Sandbox>]) {
+        for some in sandboxes.chunks(LOOK_AT) {
+            let ids: Vec<_> = some.iter().map(|sandbox| sandbox.id().clone()).collect();
+            let looked = self.change(move |reconciler| {
+                ids.iter().for_each(|id| reconciler.look_after(id));
+            });
+            if let Err(error) = looked.await {
+                tracing::error!("cannot look after the interfaces: {error}");
+            }
+        }
+    }
+
+    /// The sandboxes, for whoever only reads.
+    #[must_use]
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// What slots and policy numbers mean.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// What the operator decides for all sandboxes.
+    #[must_use]
+    pub fn law(&self) -> &Arc<Law> {
+        &self.law
+    }
+
+    /// The kernel's side.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<dyn Kernel> {
+        &self.kernel
+    }
+
+    /// How long changes took.
+    #[must_use]
+    pub fn timings(&self) -> &Timings {
+        &self.timings
+    }
+
+    async fn timed<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Reconciler) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        let result = self.change(work).await?;
+        if result.is_ok() {
+            self.timings.observe(start.elapsed());
+        }
+        result
+    }
+
+    /// Does one change after the others. It is finished even if nobody waits for it any more.
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Reconciler) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut reconciler = self.changes.clone().lock_owned().await;
+        spawn_blocking(move || work(&mut reconciler)).await.map_err(internal)
+    }
+}
+
+fn internal(error: JoinError) -> Error {
+    Error::Internal(anyhow!(error))
+}

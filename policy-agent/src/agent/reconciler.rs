@@ -1,0 +1,217 @@
+//! Desired against actual: every change of a sandbox goes through here, one at a time.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    change::{Candidate, Change},
+    error::Error,
+    kernel::Kernel,
+    ledger::Ledger,
+    presence::{Namespace, namespace},
+    publish,
+    rules::{Law, Pool},
+    sandbox::{Sandbox, interface, split},
+    slots::Slots,
+    table::Table,
+};
+use crate::{
+    policy::{Invalid, NetworkConfig, SandboxId, SandboxSpec},
+    store::Store,
+};
+
+/// What became of each sandbox of an `apply`.
+pub type Outcomes = Vec<(SandboxId, Result<(), Error>)>;
+
+/// The owner of everything that changes. Its methods block.
+pub struct Reconciler {
+    pub(super) kernel: Arc<dyn Kernel>,
+    pub(super) store: Store,
+    pub(super) law: Arc<Law>,
+    pub(super) table: Arc<Table>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) slots: Slots,
+    pub(super) pool: Pool,
+    /// Attached by an agent before this one, and not in the store: they stay as they are.
+    pub(super) orphans: BTreeSet<String>,
+}
+
+impl Reconciler {
+    /// A reconciler that knows no sandbox yet.
+    #[must_use]
+    pub fn new(
+        kernel: Arc<dyn Kernel>,
+        store: Store,
+        law: Arc<Law>,
+        table: Arc<Table>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self {
+            kernel,
+            store,
+            law,
+            table,
+            ledger,
+            slots: Slots::default(),
+            pool: Pool::default(),
+            orphans: BTreeSet::new(),
+        }
+    }
+
+    /// Creates or replaces sandboxes. Everything is checked before anything is changed.
+    ///
+    /// # Errors
+    /// One of them is wrong, so nothing was changed. What the kernel or the disk refuses
+    /// afterwards concerns single sandboxes: see the outcomes.
+    pub fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
+        let candidates = self.check(specs)?;
+        let mut outcomes = Outcomes::new();
+        let mut staged = Vec::new();
+        for candidate in candidates {
+            let id = candidate.head.sandbox_id.clone();
+            match self.stage(candidate) {
+                Ok(change) => staged.push(change),
+                Err(error) => outcomes.push((id, Err(error))),
+            }
+        }
+        self.commit(staged, &mut outcomes);
+        Ok(outcomes)
+    }
+
+    /// Replaces the egress fields of a sandbox, as `PUT …/network` does.
+    ///
+    /// # Errors
+    /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
+    /// What was in force stays in force.
+    pub fn update_network(&mut self, id: &str, update: &NetworkConfig) -> Result<(), Error> {
+        let known = self.table.find(id);
+        let before = known.as_ref().map(|sandbox| &sandbox.rules.network);
+        let network = before.unwrap_or(&NetworkConfig::default()).replace_egress(update)?;
+        let Some(sandbox) = known else {
+            self.law.judge_network(&network)?;
+            return Err(Error::Unknown(id.to_owned()));
+        };
+        let head = SandboxSpec::clone(&sandbox.head);
+        // An update that says nothing about internet access lifts what was said before.
+        let spec = SandboxSpec { network, allow_internet_access: None, ..head };
+        let policy = self.law.judge(&spec)?;
+        let candidate = self.candidate(spec, policy);
+        let mut outcomes = Outcomes::new();
+        let change = self.stage(candidate)?;
+        self.commit(vec![change], &mut outcomes);
+        outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
+    }
+
+    /// Detaches a sandbox and forgets it.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel or the disk refuses; it is still known then.
+    pub fn delete(&mut self, id: &str) -> Result<(), Error> {
+        let Some(sandbox) = self.table.find(id) else { return self.delete_orphan(id) };
+        let refuse = |task, cause| Error::Failed {
+            sandbox: sandbox.id().clone(),
+            task,
+            kept: "it is kept; delete it again",
+            cause,
+        };
+        self.kernel.detach(id).map_err(|cause| refuse("cannot detach it", cause))?;
+        let forget = self.store.remove(sandbox.id());
+        forget.map_err(|cause| refuse("cannot forget it", cause))?;
+        self.table.remove(sandbox.id());
+        self.release(sandbox.slot);
+        self.pool.prune();
+        tracing::info!(sandbox = id, "deleted");
+        Ok(())
+    }
+
+    fn delete_orphan(&mut self, id: &str) -> Result<(), Error> {
+        if !self.orphans.contains(id) {
+            return Err(Error::Unknown(id.to_owned()));
+        }
+        self.kernel.detach(id).map_err(Error::Internal)?;
+        self.orphans.remove(id);
+        tracing::info!(sandbox = id, "detached what an earlier agent left");
+        Ok(())
+    }
+
+    fn check(&mut self, specs: Vec<SandboxSpec>) -> Result<Vec<Candidate>, Error> {
+        let mut owners = self.owners();
+        let mut seen = BTreeSet::new();
+        let mut judged = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let id = spec.sandbox_id.clone();
+            let refuse = |invalid| Error::invalid(&id, invalid);
+            spec.validate().map_err(refuse)?;
+            if !seen.insert(id.clone()) {
+                return Err(refuse(Invalid::entry("sandboxID", id.as_str(), "is given twice")));
+            }
+            self.check_interface(&spec, &mut owners).map_err(refuse)?;
+            let policy = self.law.judge(&spec).map_err(refuse)?;
+            judged.push((spec, policy));
+        }
+        Ok(judged.into_iter().map(|(spec, policy)| self.candidate(spec, policy)).collect())
+    }
+
+    /// An interface has to be there before the kernel can be told to enforce anything on it, and
+    /// it belongs to one sandbox.
+    fn check_interface(
+        &self,
+        spec: &SandboxSpec,
+        owners: &mut HashMap<(String, Namespace), SandboxId>,
+    ) -> Result<(), Invalid> {
+        let wanted = interface(spec);
+        let known = self.table.get(&spec.sandbox_id);
+        if known.is_none_or(|sandbox| interface(&sandbox.head) != wanted) {
+            self.kernel.presence(&wanted).index(&wanted)?;
+        }
+        // A known sandbox may wait for its namespace, and nobody else can be in it then.
+        let Ok(namespace) = namespace(spec.netns.as_deref()) else { return Ok(()) };
+        let id = spec.sandbox_id.clone();
+        match owners.insert((wanted.name.clone(), namespace), id) {
+            Some(owner) if owner != spec.sandbox_id && self.is_in(&owner, namespace) => {
+                Err(Invalid::entry(
+                    "interface",
+                    wanted.name,
+                    format!("belongs to sandbox {owner}; an interface has one sandbox"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
+    /// of date: the kernel gives a new namespace the number of one that is gone.
+    fn is_in(&self, id: &SandboxId, wanted: Namespace) -> bool {
+        let Some(sandbox) = self.table.get(id) else { return true };
+        namespace(sandbox.head.netns.as_deref()).is_ok_and(|found| found == wanted)
+    }
+
+    fn owners(&self) -> HashMap<(String, Namespace), SandboxId> {
+        let owner = |sandbox: &Arc<Sandbox>| {
+            let namespace = sandbox.place?.namespace?;
+            Some(((sandbox.head.interface.clone(), namespace), sandbox.id().clone()))
+        };
+        self.table.all().iter().filter_map(owner).collect()
+    }
+
+    fn candidate(&mut self, spec: SandboxSpec, policy: crate::policy::Policy) -> Candidate {
+        let (head, network) = split(spec);
+        let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
+        Candidate { head, rules, compiled }
+    }
+
+    /// Publishes what is staged and finishes it, or undoes it.
+    fn commit(&mut self, staged: Vec<Change>, outcomes: &mut Outcomes) {
+        let published = publish::all(&*self.kernel, &self.ledger, staged);
+        for (change, published) in published {
+            let id = change.id().clone();
+            let outcome = match published {
+                Ok(policy) => self.finish(change, policy),
+                Err(cause) => Err(self.undo(change, "cannot publish its policy", cause)),
+            };
+            outcomes.push((id, outcome));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A network configuration with its meaning. Sandboxes with equal ones share it: a thousand with
+//! the same fifty thousand entries need the memory of one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use crate::policy::{
+    Compiled, Defaults, Floor, Invalid, NetworkConfig, Policy, SandboxSpec, compile,
+};
+
+/// What the operator decides for all sandboxes.
+#[derive(Clone, Debug)]
+pub struct Law {
+    /// What holds whatever a sandbox's policy says.
+    pub floor: Floor,
+    /// What holds where a sandbox's policy says nothing.
+    pub defaults: Defaults,
+}
+
+impl Law {
+    /// The meaning of a sandbox's network configuration.
+    ///
+    /// # Errors
+    /// Names the field and the entry that are wrong.
+    pub fn judge(&self, spec: &SandboxSpec) -> Result<Policy, Invalid> {
+        spec.policy(&self.defaults, &self.floor)
+    }
+
+    /// Checks a network configuration that no sandbox has.
+    ///
+    /// # Errors
+    /// Names the field and the entry that are wrong.
+    pub fn judge_network(&self, network: &NetworkConfig) -> Result<Policy, Invalid> {
+        Policy::new(network, None, &self.defaults, &self.floor)
+    }
+}
+
+/// A network configuration, as it was asked for and as it is meant.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// As it was asked for.
+    pub network: NetworkConfig,
+    /// As it is meant.
+    pub policy: Policy,
+    /// Digest of the compiled form under the floor that is in force.
+    pub digest: [u8; 16],
+}
+
+/// The rules in use.
+#[derive(Debug, Default)]
+pub struct Pool {
+    by_digest: HashMap<[u8; 16], Vec<Weak<Rules>>>,
+}
+
+impl Pool {
+    /// The rules of a network configuration, shared with whoever has equal ones, and their
+    /// compiled form.
+    pub fn share(
+        &mut self,
+        network: NetworkConfig,
+        policy: Policy,
+        floor: &Floor,
+    ) -> (Arc<Rules>, Compiled) {
+        let compiled = compile(&policy, floor);
+        let rules = Rules { network, policy, digest: compiled.digest() };
+        (self.intern(rules), compiled)
+    }
+
+    fn intern(&mut self, rules: Rules) -> Arc<Rules> {
+        let known = self.by_digest.entry(rules.digest).or_default();
+        known.retain(|weak| weak.strong_count() > 0);
+        if let Some(equal) = known.iter().filter_map(Weak::upgrade).find(|old| **old == rules) {
+            return equal;
+        }
+        let rules = Arc::new(rules);
+        known.push(Arc::downgrade(&rules));
+        rules
+    }
+
+    /// Forgets what nobody uses.
+    pub fn prune(&mut self) {
+        self.by_digest.retain(|_, known| known.iter().any(|weak| weak.strong_count() > 0));
+    }
+}

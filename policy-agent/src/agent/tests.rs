@@ -1,0 +1,402 @@
+//! The reconciler against a kernel that fails when it is told to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use anyhow::{Result, bail};
+use policy_common::{counter::Counters, limit::Limits};
+
+use super::{Error, Kernel, Law, Ledger, Presence, Reconciler, Status, Table};
+use crate::{
+    dataplane::{Identity, Interface, PolicyId, Published, Slot},
+    policy::{Compiled, Defaults, Floor, NetworkConfig, SandboxSpec, read},
+    store::Store,
+};
+
+/// What a kernel would remember.
+#[derive(Default)]
+struct Memory {
+    interfaces: HashSet<String>,
+    attached: HashMap<String, (Slot, Interface)>,
+    published: HashMap<Slot, Published>,
+    prepared: HashSet<Slot>,
+    policies: u16,
+    /// The call that fails.
+    fails: Option<&'static str>,
+    /// Changing calls, in their order.
+    calls: Vec<&'static str>,
+}
+
+#[derive(Default)]
+struct Fake(Mutex<Memory>);
+
+impl Fake {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().expect("no test panics inside")
+    }
+
+    fn call(&self, name: &'static str) -> Result<MutexGuard<'_, Memory>> {
+        let mut memory = self.memory();
+        memory.calls.push(name);
+        if memory.fails == Some(name) {
+            bail!("{name} fails as it was told to");
+        }
+        Ok(memory)
+    }
+}
+
+impl Kernel for Fake {
+    fn presence(&self, interface: &Interface) -> Presence {
+        match self.memory().interfaces.contains(&interface.name) {
+            true => Presence::Here(7),
+            false => Presence::NoInterface,
+        }
+    }
+
+    fn prepare(&self, slot: Slot, _: &Identity) -> Result<()> {
+        let mut memory = self.call("prepare")?;
+        memory.published.remove(&slot);
+        memory.prepared.insert(slot);
+        Ok(())
+    }
+
+    fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
+        let mut memory = self.call("attach")?;
+        assert!(memory.prepared.contains(&slot), "attached to a slot that is not prepared");
+        memory.attached.insert(id.to_owned(), (slot, interface.clone()));
+        Ok(())
+    }
+
+    fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
+        let memory = self.memory();
+        let here = memory.interfaces.contains(&interface.name);
+        Ok(here && memory.attached.get(id) == Some(&(slot, interface.clone())))
+    }
+
+    fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId> {
+        let mut memory = self.call("publish")?;
+        memory.policies += 1;
+        let policy = PolicyId(memory.policies);
+        let published = Published { digest: compiled.digest(), policy };
+        memory.published.extend(slots.iter().map(|slot| (*slot, published)));
+        Ok(policy)
+    }
+
+    fn published(&self, slot: Slot) -> Result<Option<Published>> {
+        Ok(self.memory().published.get(&slot).copied())
+    }
+
+    fn detach(&self, id: &str) -> Result<()> {
+        self.call("detach")?.attached.remove(id);
+        Ok(())
+    }
+
+    fn release(&self, slot: Slot) -> Result<()> {
+        let mut memory = self.call("release")?;
+        memory.published.remove(&slot);
+        memory.prepared.remove(&slot);
+        Ok(())
+    }
+
+    fn counters(&self, _: Slot) -> Result<Counters> {
+        let mut counters = Counters::default();
+        counters.by_reason[6].packets = 10;
+        Ok(counters)
+    }
+
+    fn limits(&self, _: Slot) -> Result<Limits> {
+        Ok(Limits::default())
+    }
+
+    fn report_flows(&self, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn attached_ids(&self) -> Result<Vec<String>> {
+        Ok(self.memory().attached.keys().cloned().collect())
+    }
+}
+
+/// A machine: its kernel and its disk outlive the agent.
+struct Machine {
+    kernel: Arc<Fake>,
+    disk: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let kernel = Arc::new(Fake::default());
+        kernel.memory().interfaces.extend(["tap0", "tap1"].map(str::to_owned));
+        Self { kernel, disk: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn agent(&self) -> Reconciler {
+        let store = Store::open(self.disk.path()).expect("a store");
+        let law = Law { floor: Floor::default(), defaults: Defaults::default() };
+        let (table, ledger) = (Arc::new(Table::default()), Arc::new(Ledger::default()));
+        let kernel = self.kernel.clone();
+        let mut agent = Reconciler::new(kernel, store, Arc::new(law), table, ledger);
+        agent.adopt().expect("adopted");
+        agent
+    }
+
+    fn on_disk(&self) -> Vec<SandboxSpec> {
+        let loaded = Store::open(self.disk.path()).expect("a store").load().expect("loaded");
+        loaded.entries.into_iter().map(|entry| entry.spec).collect()
+    }
+
+    fn fails(&self, call: &'static str) {
+        let mut memory = self.kernel.memory();
+        memory.fails = Some(call);
+        memory.calls.clear();
+    }
+
+    fn works(&self) {
+        self.kernel.memory().fails = None;
+    }
+}
+
+fn web(interface: &str, address: &str, denied: &str) -> SandboxSpec {
+    sandbox("web", interface, address, denied)
+}
+
+fn sandbox(id: &str, interface: &str, address: &str, denied: &str) -> SandboxSpec {
+    let text = format!(
+        r#"{{"sandboxID":"{id}","interface":"{interface}","addresses":["{address}"],
+        "network":{{"denyOut":["{denied}"],"allowPublicTraffic":false}}}}"#
+    );
+    read(&text).expect("a right sandbox").remove(0)
+}
+
+/// Applies one sandbox.
+fn apply(agent: &mut Reconciler, spec: SandboxSpec) -> Result<(), Error> {
+    agent.apply(vec![spec])?.remove(0).1
+}
+
+fn update(json: &str) -> NetworkConfig {
+    serde_json::from_str(json).expect("an update")
+}
+
+#[test]
+fn a_new_sandbox_is_attached_denying_before_its_policy_is_published() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    assert_eq!(machine.kernel.memory().calls, ["prepare", "attach", "publish"]);
+    assert_eq!(machine.on_disk().len(), 1);
+}
+
+#[test]
+fn a_new_sandbox_that_fails_leaves_nothing() {
+    for call in ["prepare", "attach", "publish"] {
+        let machine = Machine::new();
+        let mut agent = machine.agent();
+        machine.fails(call);
+        let error = apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect_err(call);
+        assert!(matches!(error, Error::Failed { .. }), "{call}: {error}");
+        machine.works();
+        let memory = machine.kernel.memory();
+        assert!(memory.attached.is_empty() && memory.prepared.is_empty(), "{call}");
+        assert!(machine.on_disk().is_empty() && agent.table.is_empty(), "{call}");
+    }
+}
+
+#[test]
+fn the_same_interface_and_addresses_only_get_a_new_policy() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    machine.kernel.memory().calls.clear();
+    apply(&mut agent, web("tap0", "10.11.0.2", "2.2.2.2")).expect("applied");
+    apply(&mut agent, web("tap0", "10.11.0.2", "2.2.2.2")).expect("applied again");
+    assert_eq!(machine.kernel.memory().calls, ["publish"]);
+}
+
+#[test]
+fn other_addresses_get_a_slot_that_is_ready_before_the_interface_moves_to_it() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    let old = agent.table.find("web").expect("known").slot;
+    machine.kernel.memory().calls.clear();
+    apply(&mut agent, web("tap0", "10.11.0.3", "1.1.1.1")).expect("applied");
+    assert_eq!(machine.kernel.memory().calls, ["prepare", "publish", "attach", "release"]);
+    let now = agent.table.find("web").expect("known");
+    assert_ne!(now.slot, old);
+    assert_eq!(machine.kernel.memory().attached["web"].0, now.slot);
+    assert_eq!(now.carried.by_reason[6].packets, 10, "counters go on");
+}
+
+#[test]
+fn a_change_that_fails_leaves_the_old_policy_in_force_and_on_disk() {
+    for (call, address) in
+        [("publish", "10.11.0.2"), ("publish", "10.11.0.3"), ("attach", "10.11.0.3")]
+    {
+        let machine = Machine::new();
+        let mut agent = machine.agent();
+        let spec = web("tap0", "10.11.0.2", "1.1.1.1");
+        apply(&mut agent, spec.clone()).expect("applied");
+        let before = agent.table.find("web").expect("known");
+        machine.fails(call);
+        apply(&mut agent, web("tap0", address, "2.2.2.2")).expect_err(call);
+        machine.works();
+        assert_eq!(machine.on_disk(), std::slice::from_ref(&spec), "{call}");
+        assert_eq!(agent.table.find("web").expect("known").spec(), spec, "{call}");
+        let memory = machine.kernel.memory();
+        assert_eq!(memory.attached["web"].0, before.slot, "{call}");
+        assert_eq!(memory.prepared.len(), 1, "{call}");
+        assert_eq!(memory.published[&before.slot].digest, before.rules.digest, "{call}");
+    }
+}
+
+#[test]
+fn bad_input_changes_nothing_not_even_what_stands_before_it() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, sandbox("owner", "tap1", "10.11.0.9", "1.1.1.1")).expect("applied");
+    machine.kernel.memory().calls.clear();
+    let good = || web("tap0", "10.11.0.2", "1.1.1.1");
+    let bad = [
+        sandbox("bad", "tap9", "10.11.0.3", "1.1.1.1"),
+        sandbox("bad", "tap1", "10.11.0.3", "1.1.1.1"),
+        sandbox("bad", "tap0", "10.11.0.3", "1.1.1.1"),
+        sandbox("bad", "tap1", "10.11.0.3", "not an address"),
+        web("tap0", "10.11.0.2", "1.1.1.1"),
+    ];
+    for spec in bad {
+        let error = agent.apply(vec![good(), spec]).expect_err("bad input");
+        assert!(matches!(error, Error::Invalid { sandbox: Some(_), .. }), "{error}");
+    }
+    assert!(machine.kernel.memory().calls.is_empty());
+    assert_eq!(machine.on_disk().len(), 1);
+}
+
+#[test]
+fn sandboxes_with_equal_policies_share_rules_and_are_published_at_once() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    let specs = vec![
+        sandbox("a", "tap0", "10.11.0.2", "1.1.1.1"),
+        sandbox("b", "tap1", "10.11.0.3", "1.1.1.1"),
+    ];
+    agent.apply(specs).expect("applied");
+    let [a, b] = ["a", "b"].map(|id| agent.table.find(id).expect("known"));
+    assert!(Arc::ptr_eq(&a.rules, &b.rules));
+    assert_eq!(a.policy, b.policy);
+    assert_eq!(machine.kernel.memory().policies, 1);
+}
+
+#[test]
+fn an_update_replaces_egress_fields_and_keeps_the_others() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    let mut spec = web("tap0", "10.11.0.2", "1.1.1.1");
+    spec.allow_internet_access = Some(false);
+    apply(&mut agent, spec).expect("applied");
+    agent.update_network("web", &update(r#"{"allowOut":["2.2.2.2"]}"#)).expect("updated");
+    let spec = agent.table.find("web").expect("known").spec();
+    assert_eq!(spec.allow_internet_access, None);
+    assert_eq!(spec.network.deny_out, None);
+    assert_eq!(spec.network.allow_out, Some(vec!["2.2.2.2".to_owned()]));
+    assert_eq!(spec.network.allow_public_traffic, Some(false));
+    assert_eq!(machine.on_disk(), [spec]);
+}
+
+#[test]
+fn an_update_is_checked_before_its_sandbox_is_looked_up() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    let bad = agent.update_network("nobody", &update(r#"{"denyOut":["example.com"]}"#));
+    assert!(matches!(bad, Err(Error::Invalid { .. })));
+    let good = agent.update_network("nobody", &update(r#"{"denyOut":["1.1.1.1"]}"#));
+    assert!(matches!(good, Err(Error::Unknown(_))));
+}
+
+#[test]
+fn deleting_detaches_and_forgets() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    agent.delete("web").expect("deleted");
+    assert!(matches!(agent.delete("web"), Err(Error::Unknown(_))));
+    assert!(machine.on_disk().is_empty() && agent.table.is_empty());
+    let memory = machine.kernel.memory();
+    assert!(memory.attached.is_empty() && memory.published.is_empty());
+}
+
+#[test]
+fn the_next_agent_changes_nothing_where_all_is_in_place() {
+    let machine = Machine::new();
+    apply(&mut machine.agent(), web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    machine.kernel.memory().calls.clear();
+    let agent = machine.agent();
+    assert!(machine.kernel.memory().calls.is_empty());
+    let sandbox = agent.table.find("web").expect("known");
+    assert_eq!(sandbox.status, Status::Enforcing);
+    assert_eq!(sandbox.policy, Some(PolicyId(1)));
+}
+
+#[test]
+fn after_a_restart_of_the_machine_everything_is_built_again() {
+    let machine = Machine::new();
+    apply(&mut machine.agent(), web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    let interfaces = HashSet::from(["tap0".to_owned()]);
+    *machine.kernel.memory() = Memory { interfaces, ..Memory::default() };
+    let agent = machine.agent();
+    assert_eq!(machine.kernel.memory().calls, ["prepare", "attach", "publish"]);
+    assert_eq!(agent.table.find("web").expect("known").status, Status::Enforcing);
+}
+
+#[test]
+fn what_no_file_names_stays_attached_until_it_is_deleted() {
+    let machine = Machine::new();
+    apply(&mut machine.agent(), web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    std::fs::write(machine.disk.path().join("sandboxes/web.json"), "{").expect("broken");
+    let mut agent = machine.agent();
+    let slot = machine.kernel.memory().attached["web"].0;
+    assert!(machine.kernel.memory().published.contains_key(&slot), "it goes on enforcing");
+    apply(&mut agent, sandbox("other", "tap1", "10.11.0.3", "2.2.2.2")).expect("applied");
+    assert_ne!(machine.kernel.memory().attached["other"].0, slot);
+    agent.delete("web").expect("an orphan can be deleted");
+    assert!(!machine.kernel.memory().attached.contains_key("web"));
+}
+
+#[test]
+fn an_interface_that_comes_back_is_attached_again() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    let spec = web("tap0", "10.11.0.2", "1.1.1.1");
+    apply(&mut agent, spec.clone()).expect("applied");
+    let status = |agent: &Reconciler| agent.table.find("web").expect("known").status.clone();
+    machine.kernel.memory().interfaces.clear();
+    agent.look_after(&spec.sandbox_id);
+    assert_eq!(status(&agent), Status::InterfaceMissing);
+    // Its policy can change meanwhile, and so can its addresses.
+    apply(&mut agent, web("tap0", "10.11.0.2", "2.2.2.2")).expect("applied");
+    apply(&mut agent, web("tap0", "10.11.0.3", "2.2.2.2")).expect("applied");
+    assert_eq!(status(&agent), Status::InterfaceMissing);
+    machine.kernel.memory().attached.clear();
+    machine.kernel.memory().interfaces.insert("tap0".to_owned());
+    agent.look_after(&spec.sandbox_id);
+    assert_eq!(status(&agent), Status::Enforcing);
+    let slot = agent.table.find("web").expect("known").slot;
+    assert_eq!(machine.kernel.memory().attached["web"].0, slot);
+}
+
+#[test]
+fn a_policy_that_could_not_be_published_at_the_start_is_tried_again() {
+    let machine = Machine::new();
+    let spec = web("tap0", "10.11.0.2", "1.1.1.1");
+    apply(&mut machine.agent(), spec.clone()).expect("applied");
+    machine.kernel.memory().published.clear();
+    machine.fails("publish");
+    let mut agent = machine.agent();
+    let status = |agent: &Reconciler| agent.table.find("web").expect("known").status.clone();
+    assert!(matches!(status(&agent), Status::Failed(_)));
+    machine.works();
+    agent.look_after(&spec.sandbox_id);
+    agent.look_after(&spec.sandbox_id);
+    assert_eq!(status(&agent), Status::Enforcing);
+}

@@ -1,0 +1,90 @@
+//! Interfaces come and go: brings back what is missing, and notices what went.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{
+    change::Change,
+    presence::Presence,
+    publish,
+    reconciler::Reconciler,
+    sandbox::{Sandbox, Status, interface},
+};
+use crate::policy::SandboxId;
+
+impl Reconciler {
+    /// Looks after one sandbox. Does nothing where all is as it should be.
+    pub fn look_after(&mut self, id: &SandboxId) {
+        let Some(known) = self.table.get(id) else { return };
+        let mut sandbox = Sandbox::clone(&known);
+        let unpublished = match sandbox.policy {
+            Some(_) => None,
+            None => self.publish_again(&mut sandbox).err(),
+        };
+        self.settle(&mut sandbox, unpublished);
+        let seen = |sandbox: &Sandbox| (sandbox.status.clone(), sandbox.place, sandbox.policy);
+        if seen(&sandbox) != seen(&known) {
+            self.table.insert(sandbox);
+        }
+    }
+
+    /// Makes sure that a sandbox is attached. Its status tells whether it is, and whether its
+    /// policy could be published.
+    pub(super) fn settle(&self, sandbox: &mut Sandbox, unpublished: Option<anyhow::Error>) {
+        if self.is_in_place(sandbox) {
+            sandbox.status = Status::Enforcing;
+        } else {
+            self.reattach(sandbox);
+        }
+        if let (Some(error), Status::Enforcing) = (unpublished, &sandbox.status) {
+            sandbox.status = Status::Failed(format!("cannot publish its policy: {error:#}"));
+        }
+    }
+
+    /// Forgets what has no use any more.
+    pub fn tidy(&mut self) {
+        self.ledger.prune();
+        self.pool.prune();
+    }
+
+    /// Whether the gates are on the interface that now has the name.
+    pub(super) fn is_in_place(&self, sandbox: &Sandbox) -> bool {
+        let Some(place) = sandbox.place else { return false };
+        let wanted = interface(&sandbox.head);
+        if place.provable {
+            let attached = self.kernel.is_attached(sandbox.id().as_str(), sandbox.slot, &wanted);
+            return attached.unwrap_or(false);
+        }
+        self.kernel.presence(&wanted) == Presence::Here(place.index)
+    }
+
+    /// Attaches a sandbox if its interface is there, and says so in its status.
+    pub(super) fn reattach(&self, sandbox: &mut Sandbox) {
+        let before = std::mem::replace(&mut sandbox.status, Status::InterfaceMissing);
+        sandbox.place = None;
+        if let Presence::Here(_) = self.kernel.presence(&interface(&sandbox.head)) {
+            match self.attach(sandbox) {
+                Ok(place) => {
+                    sandbox.place = Some(place);
+                    sandbox.status = Status::Enforcing;
+                }
+                Err(error) => sandbox.status = Status::Failed(format!("{error:#}")),
+            }
+        }
+        if sandbox.status == Status::Enforcing {
+            tracing::info!(sandbox = %sandbox.id(), interface = sandbox.head.interface, "attached");
+        } else if sandbox.status != before {
+            tracing::warn!(sandbox = %sandbox.id(), "not attached: {}", sandbox.status);
+        }
+    }
+
+    fn publish_again(&self, sandbox: &mut Sandbox) -> Result<()> {
+        let compiled = self.recompile(&sandbox.spec())?;
+        let change = Change::of_known(&Arc::new(sandbox.clone()), compiled);
+        for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
+            sandbox.policy = Some(published?);
+        }
+        Ok(())
+    }
+}

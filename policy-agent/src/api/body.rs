@@ -1,0 +1,44 @@
+//! Reading a request's body as JSON, whatever its content type says.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request, rejection::BytesRejection},
+    http::StatusCode,
+};
+use serde::de::DeserializeOwned;
+
+use super::{BODY_LIMIT, Problem};
+use crate::policy::parse;
+
+/// The bytes of a body.
+pub struct Body(Bytes);
+
+impl Body {
+    /// What the body says.
+    ///
+    /// # Errors
+    /// It is no JSON, or not of that form: the error names the field.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if self.0.trim_ascii().is_empty() {
+            return Err(Problem::bad_request("the body is empty; send a JSON object"));
+        }
+        Ok(parse(&self.0)?)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Bytes::from_request(request, state).await.map(Self).map_err(refused)
+    }
+}
+
+fn refused(rejection: BytesRejection) -> Problem {
+    match rejection.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::with_status(status, format!("the body is larger than {BODY_LIMIT} bytes"))
+        }
+        status => Problem::with_status(status, rejection.body_text()),
+    }
+}

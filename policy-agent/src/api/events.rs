@@ -1,0 +1,82 @@
+//! `GET /agent/v1/events`: JSON lines, the last ones or those from now on.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State, rejection::QueryRejection},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{sync::watch, task::spawn_blocking};
+
+use super::{Api, Problem};
+use crate::events::{Filter, News, Record, Subscription};
+
+/// What may stand after the question mark.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wanted {
+    sandbox: Option<String>,
+    all: Flag,
+    follow: Flag,
+}
+
+/// `?all`, `?all=true` and `?all=1` mean the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+enum Flag {
+    #[default]
+    #[serde(rename = "false", alias = "0")]
+    Off,
+    #[serde(rename = "true", alias = "1", alias = "")]
+    On,
+}
+
+/// The handler. When its answer begins, the kernel reports what is asked for.
+pub async fn stream(
+    State(api): State<Api>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(wanted) = wanted.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let filter = Filter { sandbox: wanted.sandbox, all: wanted.all == Flag::On };
+    let body = match wanted.follow {
+        Flag::Off => Body::from(recent(&api, &filter)),
+        Flag::On => {
+            let hub = api.events.clone();
+            let follow = spawn_blocking(move || hub.follow(filter)).await;
+            let subscription = follow.map_err(Problem::internal)?.map_err(Problem::internal)?;
+            live(subscription, api.stopping)
+        }
+    };
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+fn recent(api: &Api, filter: &Filter) -> Vec<u8> {
+    api.events.recent(filter).iter().flat_map(line).collect()
+}
+
+/// Everything from now on, until the client goes or the agent stops.
+fn live(subscription: Subscription, stopping: watch::Receiver<bool>) -> Body {
+    let next = |(mut subscription, mut stopping): (Subscription, watch::Receiver<bool>)| async {
+        let news = tokio::select! {
+            news = subscription.next() => news?,
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+        };
+        let text = match news {
+            News::Event(record) => line(&record),
+            News::Lost(count) => format!("{}\n", json!({ "lost": count })).into_bytes(),
+        };
+        Some((Ok::<_, Infallible>(Bytes::from(text)), (subscription, stopping)))
+    };
+    Body::from_stream(stream::unfold((subscription, stopping), next))
+}
+
+fn line(record: &Arc<Record>) -> Vec<u8> {
+    // It holds nothing that JSON cannot say.
+    let mut line = serde_json::to_vec(&**record).unwrap_or_default();
+    line.push(b'\n');
+    line
+}

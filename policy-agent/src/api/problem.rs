@@ -1,0 +1,116 @@
+//! Errors as clients get them: `{"code":400,"message":"…"}`.
+
+use std::fmt;
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use crate::{agent::Error, policy::Invalid};
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    message: String,
+}
+
+impl Problem {
+    /// What was asked for is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.into() }
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, message: message.into() }
+    }
+
+    /// That cannot be done with it.
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, message: message.into() }
+    }
+
+    /// The key is missing or wrong.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        let message = "send one of the agent's api_keys in the header X-API-Key".to_owned();
+        Self { status: StatusCode::UNAUTHORIZED, message }
+    }
+
+    /// A fault on this side.
+    pub fn internal(error: impl fmt::Display) -> Self {
+        tracing::error!("a request failed: {error:#}");
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: format!("{error:#}") }
+    }
+
+    /// An error with a status of somebody else's choice.
+    pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What to do, for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Error::Unknown(_) => StatusCode::NOT_FOUND,
+            Error::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Failed { .. } | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, message: chain(&error) }
+    }
+}
+
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Error::from(invalid).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({ "code": self.status.as_u16(), "message": self.message });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_documented_status() {
+        let status = |error: Error| Problem::from(error).status().as_u16();
+        let sandbox: crate::policy::SandboxId = "web".parse().expect("an ID");
+        assert_eq!(status(Invalid::field("mac", "is wrong").into()), 400);
+        assert_eq!(status(Error::Unknown("x".into())), 404);
+        assert_eq!(status(Error::Full { sandbox: sandbox.clone(), limit: 1 }), 503);
+        let cause = anyhow::anyhow!("inner").context("outer");
+        let failed = Error::Failed { sandbox, task: "cannot attach", kept: "it stays", cause };
+        let problem = Problem::from(failed);
+        assert_eq!(problem.status().as_u16(), 500);
+        assert_eq!(problem.message(), "sandbox web: cannot attach; it stays: outer: inner");
+    }
+}

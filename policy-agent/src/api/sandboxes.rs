@@ -1,0 +1,115 @@
+//! Sandboxes: create, replace, show, delete.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Api, Problem, body::Body};
+use crate::{
+    agent::{Outcomes, Report},
+    policy::{Invalid, NetworkConfig, SandboxId, SandboxSpec},
+};
+
+/// The spellings of the ID in a body.
+const ID: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
+
+/// `GET /agent/v1/sandboxes`
+pub async fn list(State(api): State<Api>) -> Result<Json<Vec<Report>>, Problem> {
+    Ok(Json(api.agent.list().await?))
+}
+
+/// `GET /agent/v1/sandboxes/{id}`
+pub async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Report>, Problem> {
+    Ok(Json(api.agent.get(&id).await?))
+}
+
+/// `PUT /agent/v1/sandboxes/{id}`: creates or replaces one. The body may leave out the ID.
+pub async fn put(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<Report>, Problem> {
+    let known: SandboxId = id.parse()?;
+    let spec = named(&body, &id)?;
+    if spec.sandbox_id != known {
+        let problem = format!("the path says {known}; give the same ID or leave it out");
+        return Err(Invalid::entry("sandboxID", spec.sandbox_id.as_str(), problem).into());
+    }
+    only(api.agent.apply(vec![spec]).await?)?;
+    Ok(Json(api.agent.get(&id).await?))
+}
+
+/// What became of one sandbox of many.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    #[serde(rename = "sandboxID")]
+    sandbox_id: SandboxId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// `PUT /agent/v1/sandboxes`: creates or replaces those in an array. All are checked before the
+/// first is changed; what the kernel then refuses is said per sandbox, with code and message.
+pub async fn put_all(
+    State(api): State<Api>,
+    body: Body,
+) -> Result<(StatusCode, Json<Vec<Outcome>>), Problem> {
+    let outcomes = api.agent.apply(body.parse()?).await?;
+    let failed = outcomes.iter().any(|(_, outcome)| outcome.is_err());
+    let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
+    Ok((status, Json(outcomes.into_iter().map(outcome).collect())))
+}
+
+/// `PUT /sandboxes/{id}/network`: replaces the egress fields.
+pub async fn put_network(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let network: NetworkConfig = body.parse()?;
+    api.agent.update_network(id, network).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /agent/v1/sandboxes/{id}`
+pub async fn delete(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    api.agent.delete(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The specification in a body, with the path's ID if it has none.
+fn named(body: &Body, id: &str) -> Result<SandboxSpec, Problem> {
+    let fields: Result<Map<String, Value>, Problem> = body.parse();
+    match fields {
+        Ok(mut fields) if !ID.iter().any(|name| fields.contains_key(*name)) => {
+            fields.insert(ID[0].to_owned(), Value::from(id));
+            let text = serde_json::to_vec(&fields).map_err(Problem::internal)?;
+            Ok(crate::policy::parse(&text)?)
+        }
+        // Read from the text itself: a field given twice shows there only.
+        _ => body.parse(),
+    }
+}
+
+fn only(outcomes: Outcomes) -> Result<(), Problem> {
+    for (_, outcome) in outcomes {
+        outcome?;
+    }
+    Ok(())
+}
+
+fn outcome((sandbox_id, outcome): (SandboxId, Result<(), crate::agent::Error>)) -> Outcome {
+    let problem = outcome.err().map(Problem::from);
+    Outcome {
+        sandbox_id,
+        code: problem.as_ref().map(|problem| problem.status().as_u16()),
+        message: problem.map(|problem| problem.message().to_owned()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Listening: the Unix socket, and TCP if the operator wants it.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use axum::{Router, serve::Listener};
+use tokio::{net::UnixListener, sync::watch};
+
+/// How long requests under way may take when the agent is told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The agent's Unix socket, which only its user and group may open. Goes with this value.
+pub struct Socket {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes the socket, in place of one that nobody listens to any more.
+    ///
+    /// # Errors
+    /// Somebody listens there, something else is there, or the directory cannot be written.
+    pub fn bind(path: &Path) -> Result<Self> {
+        if let Some(directory) = path.parent() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
+            made.with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        make_way(path)?;
+        // Made under another name and then moved: nobody can open it before its mode is set.
+        let new = path.with_extension(format!("new{}", std::process::id()));
+        let _ = fs::remove_file(&new);
+        let listener = UnixListener::bind(&new)
+            .with_context(|| format!("cannot make the socket {}", new.display()))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o660))?;
+        fs::rename(&new, path)
+            .with_context(|| format!("cannot make the socket {}", path.display()))?;
+        Ok(Self { listener: Some(listener), path: path.to_owned() })
+    }
+
+    /// Serves until the agent is told to stop.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub async fn serve(mut self, router: Router, stopping: watch::Receiver<bool>) -> Result<()> {
+        match self.listener.take() {
+            Some(listener) => serve(listener, router, stopping).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // what is left is replaced at the next start
+    }
+}
+
+/// Serves until the agent is told to stop; then requests under way have a moment left.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve<L>(
+    listener: L,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let mut stopped = stopping.clone();
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    });
+    let too_long = async move {
+        let _ = stopped.wait_for(|stopping| *stopping).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = served.into_future() => Ok(result?),
+        () = too_long => Ok(()),
+    }
+}
+
+/// Makes sure that the path is free to be taken.
+fn make_way(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot see {}", path.display())),
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{} is there and is no socket: give --socket another path", path.display())
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => bail!(
+            "another agent listens on {}: stop it, or give --socket another path",
+            path.display()
+        ),
+        Err(_) => Ok(()), // nobody does: renaming replaces it
+    }
+}

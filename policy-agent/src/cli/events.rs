@@ -1,0 +1,114 @@
+//! `events`
+
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::{
+    delete::path_segment,
+    explain::named,
+    failure::Failure,
+    output::{Form, Output},
+    run::block_on,
+};
+use crate::client::Client;
+
+/// Shows the last denials, or with --follow those from now on. A sandbox may write some hundred
+/// events per second; `get` shows how many more there were.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  policy-agent events --sandbox web
+  policy-agent events --follow --all -o json | jq .destination")]
+pub struct Events {
+    /// Of this sandbox only
+    #[arg(long, value_name = "ID")]
+    sandbox: Option<String>,
+    /// Go on as they happen
+    #[arg(long)]
+    follow: bool,
+    /// New flows that pass, too
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Events {
+    pub fn run(self, socket: &Path) -> Result<(), Failure> {
+        let client = Client::new(socket);
+        block_on(show(&client, &self.path(), self.output.form))?
+    }
+
+    fn path(&self) -> String {
+        let Self { follow, all, .. } = self;
+        let mut path = format!("/agent/v1/events?follow={follow}&all={all}");
+        if let Some(id) = &self.sandbox {
+            path.push_str("&sandbox=");
+            path.push_str(&path_segment(id));
+        }
+        path
+    }
+}
+
+async fn show(client: &Client, path: &str, form: Form) -> Result<(), Failure> {
+    let mut pieces = client.stream(path).await?;
+    let mut unfinished = Vec::new();
+    while let Some(piece) = pieces.next().await? {
+        unfinished.extend_from_slice(&piece);
+        let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let rest = unfinished.split_off(end + 1);
+        print(&unfinished, form)?;
+        unfinished = rest;
+    }
+    Ok(())
+}
+
+fn print(lines: &[u8], form: Form) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match form {
+        Form::Json => stdout.write_all(lines)?,
+        Form::Table => {
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                writeln!(stdout, "{}", sentence(&serde_json::from_slice(line)?))?;
+            }
+        }
+    }
+    Ok(stdout.flush()?)
+}
+
+/// An event in one line.
+fn sentence(event: &Value) -> String {
+    if let Some(lost) = event.get("lost") {
+        return format!("{lost} events came too fast and are lost");
+    }
+    let text = |field: &str| event[field].as_str().unwrap_or_default();
+    let what = if event.get("protocol").is_some() { text("protocol") } else { text("ethertype") };
+    let rule = event.get("rule").map(named).unwrap_or_default();
+    format!(
+        "{} {} {} {} {} {} → {} {}",
+        text("time"),
+        text("sandboxID"),
+        text("verdict"),
+        text("reason"),
+        what,
+        end(event, "source"),
+        end(event, "destination"),
+        rule
+    )
+    .trim_end()
+    .to_owned()
+}
+
+/// An address, with its port if it has one.
+fn end(event: &Value, field: &str) -> String {
+    let Some(address) = event[field].as_str() else { return "-".to_owned() };
+    match &event[format!("{field}Port").as_str()] {
+        Value::Number(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Value::Number(port) => format!("{address}:{port}"),
+        _ => address.to_owned(),
+    }
+}

@@ -1,0 +1,132 @@
+//! `get`
+
+use std::{collections::BTreeMap, path::Path};
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    delete::path_segment,
+    failure::Failure,
+    output::{self, Form, Output},
+    run::block_on,
+};
+use crate::client::Client;
+
+/// Lists the sandboxes, or shows one: its configuration, whether it is enforced, and its live
+/// counters by reason.
+#[derive(Args)]
+pub struct Get {
+    /// The sandbox; all of them without it
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What is shown of a sandbox.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    #[serde(rename = "sandboxID")]
+    sandbox_id: String,
+    interface: String,
+    netns: Option<String>,
+    addresses: Vec<String>,
+    mac: Option<String>,
+    allow_internet_access: Option<bool>,
+    network: Value,
+    status: String,
+    policy_id: Option<u16>,
+    passed: Count,
+    denied: Count,
+    counters: BTreeMap<String, Count>,
+    events_suppressed: u64,
+    events_lost: u64,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Count {
+    packets: u64,
+    bytes: u64,
+}
+
+impl Get {
+    pub fn run(self, socket: &Path) -> Result<(), Failure> {
+        let client = Client::new(socket);
+        let path = match &self.id {
+            Some(id) => format!("/agent/v1/sandboxes/{}", path_segment(id)),
+            None => "/agent/v1/sandboxes".to_owned(),
+        };
+        let answer = block_on(client.get(&path))??;
+        match (self.output.form, self.id) {
+            (Form::Json, _) => output::json(&serde_json::from_slice::<Value>(&answer)?),
+            (Form::Table, Some(_)) => show(&serde_json::from_slice(&answer)?),
+            (Form::Table, None) => list(&serde_json::from_slice::<Vec<Report>>(&answer)?),
+        }
+    }
+}
+
+fn list(reports: &[Report]) -> Result<(), Failure> {
+    let mut table = output::table(["SANDBOX", "INTERFACE", "STATUS", "PASSED", "DENIED", "POLICY"]);
+    for report in reports {
+        table.add_row([
+            report.sandbox_id.clone(),
+            place(report),
+            report.status.clone(),
+            report.passed.packets.to_string(),
+            report.denied.packets.to_string(),
+            policy(report),
+        ]);
+    }
+    align_right(&mut table, [3, 4, 5]);
+    output::print(&table)
+}
+
+fn show(report: &Report) -> Result<(), Failure> {
+    let lines = [
+        ("sandbox", report.sandbox_id.clone()),
+        ("interface", place(report)),
+        ("addresses", report.addresses.join(", ")),
+        ("mac", report.mac.clone().unwrap_or_else(|| "any".to_owned())),
+        ("status", report.status.clone()),
+        ("policy", policy(report)),
+        ("allowInternetAccess", report.allow_internet_access.unwrap_or(true).to_string()),
+        ("network", report.network.to_string()),
+        ("events not shown", (report.events_suppressed + report.events_lost).to_string()),
+    ];
+    for (name, value) in lines {
+        output::line(format_args!("{name:<20}{value}"))?;
+    }
+    output::line("")?;
+    let mut table = output::table(["REASON", "PACKETS", "BYTES"]);
+    for (reason, count) in &report.counters {
+        table.add_row([reason.clone(), count.packets.to_string(), count.bytes.to_string()]);
+    }
+    for (name, count) in [("all passed", report.passed), ("all denied", report.denied)] {
+        table.add_row([name.to_owned(), count.packets.to_string(), count.bytes.to_string()]);
+    }
+    align_right(&mut table, [1, 2]);
+    output::print(&table)
+}
+
+fn place(report: &Report) -> String {
+    match &report.netns {
+        Some(netns) => format!("{} in {netns}", report.interface),
+        None => report.interface.clone(),
+    }
+}
+
+fn policy(report: &Report) -> String {
+    report.policy_id.map_or_else(|| "none".to_owned(), |policy| policy.to_string())
+}
+
+fn align_right<const N: usize>(table: &mut Table, columns: [usize; N]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}

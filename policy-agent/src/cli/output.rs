@@ -1,0 +1,51 @@
+//! What commands print: tables for people, JSON for programs.
+
+use std::io::{self, Write as _};
+
+use clap::{Args, ValueEnum};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::failure::Failure;
+
+/// `-o`
+#[derive(Args, Clone, Copy)]
+pub struct Output {
+    /// How to print it
+    #[arg(short = 'o', long = "output", value_name = "FORM", default_value = "table")]
+    pub form: Form,
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Prints a line.
+pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+    Ok(writeln!(io::stdout().lock(), "{text}")?)
+}
+
+/// Prints JSON that people can read, too.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut stdout, value)?;
+    Ok(writeln!(stdout)?)
+}
+
+/// A table with these headings, which needs no width of a terminal.
+pub fn table<const N: usize>(headings: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(headings);
+    table
+}
+
+/// Prints a table without spaces at the ends of lines.
+pub fn print(table: &Table) -> Result<(), Failure> {
+    let text = table.to_string();
+    text.lines().try_for_each(|row| line(row.strip_prefix(' ').unwrap_or(row).trim_end()))
+}

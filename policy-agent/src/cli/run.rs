@@ -1,0 +1,145 @@
+//! `run`: the agent itself.
+
+use std::{io, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::spawn_blocking,
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    check::law,
+    failure::Failure,
+    lock::Lock,
+    options::{Dataplane as Flags, Places},
+};
+use crate::{
+    agent::{Agent, Kernel, Law},
+    api::{
+        Api, Keys, guarded, router,
+        serve::{Socket, serve},
+    },
+    config::Config,
+    dataplane::Dataplane,
+    events::{Hub, read},
+    store::Store,
+};
+
+/// Runs the agent in the foreground. What an agent before this one left is taken over without a
+/// gap. When it stops, or is killed, the kernel goes on enforcing.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  policy-agent run
+  policy-agent run --config /etc/policy-agent.toml
+  policy-agent --socket /tmp/a.sock run --state-dir /tmp/a --bpffs /sys/fs/bpf/a
+
+RUST_LOG sets what is logged to stderr, for example RUST_LOG=debug.")]
+pub struct Run {
+    #[command(flatten)]
+    places: Places,
+    #[command(flatten)]
+    dataplane: Flags,
+}
+
+impl Run {
+    pub fn run(self, socket: &Path) -> Result<(), Failure> {
+        let config = self.places.load_with(Some(self.dataplane))?;
+        let law = law(&config)?;
+        log_to_stderr();
+        let _lock = Lock::take(&config.state_dir)?;
+        let runtime = Runtime::new().context("cannot start the runtime")?;
+        let ended = runtime.block_on(agent(config, law, socket));
+        // A change under way is finished; readers of events sleep for ever and are not waited for.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        Ok(ended?)
+    }
+}
+
+async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
+    for section in config.unserved() {
+        tracing::warn!("{section} is not served by this version");
+    }
+    let (stop, stopping) = watch::channel(false);
+    let signals = stop_on_signals(stop)?;
+    let (settings, state_dir) = (config.settings(), config.state_dir.clone());
+    let api = spawn_blocking(move || start(settings, &state_dir, law, stopping)).await??;
+    let socket = Socket::bind(path)?;
+    let tcp = match config.api.listen {
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("api.listen: cannot listen on {address}"))?,
+        ),
+        None => None,
+    };
+    tokio::spawn(api.agent.clone().watch());
+    tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let stopping = api.stopping.clone();
+    let keys = Keys::new(&config.api.api_keys);
+    let over_tcp = guarded(api.clone(), keys);
+    let served = async {
+        match tcp {
+            Some(tcp) => serve(tcp, over_tcp, stopping.clone()).await,
+            None => Ok(()),
+        }
+    };
+    tokio::try_join!(socket.serve(router(api), stopping.clone()), served)?;
+    signals.abort();
+    tracing::info!("stopped; the kernel goes on enforcing");
+    Ok(())
+}
+
+/// Takes over what is there. Blocks.
+fn start(
+    settings: crate::dataplane::Settings,
+    state_dir: &Path,
+    law: Law,
+    stopping: watch::Receiver<bool>,
+) -> Result<Api> {
+    let dataplane = Dataplane::open(settings)
+        .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
+    let ring = dataplane.events()?;
+    let kernel: Arc<dyn Kernel> = Arc::new(dataplane);
+    let agent = Agent::start(kernel.clone(), Store::open(state_dir)?, law)?;
+    let events = Arc::new(Hub::new(kernel));
+    read(ring, events.clone(), agent.ledger().clone(), agent.law().clone())?;
+    Ok(Api { agent, events, metrics: Arc::default(), stopping })
+}
+
+fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        let _ = stop.send(true); // an error only means that it stops anyway
+        std::future::pending::<()>().await;
+    }))
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal)
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// Waits for what a command asks the agent.
+pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}

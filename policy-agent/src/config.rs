@@ -1,0 +1,266 @@
+//! The agent's own configuration: a TOML file of which every key is optional, and the flags of
+//! `run` that override it.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use crate::{
+    dataplane,
+    policy::{Defaults, Floor},
+};
+
+/// Everything the operator can set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the sandboxes are kept over restarts.
+    pub state_dir: PathBuf,
+    /// Where links and maps are pinned: a directory on a BPF file system.
+    pub bpffs: PathBuf,
+    /// The DNS server of sandboxes that name none.
+    pub default_nameserver: IpAddr,
+    /// `[api]`
+    pub api: Api,
+    /// `[dataplane]`
+    pub dataplane: Dataplane,
+    /// `[proxy]`: accepted and checked, not served yet.
+    pub proxy: Option<Proxy>,
+    /// `[gateway]`: accepted and checked, not served yet.
+    pub gateway: Option<Gateway>,
+    /// `[[slots]]`: accepted and checked, not served yet.
+    pub slots: Vec<SlotInterface>,
+}
+
+/// `[api]`: the API over TCP, besides the Unix socket.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Address to listen on; nothing listens without it.
+    pub listen: Option<SocketAddr>,
+    /// Accepted values of `X-API-Key`.
+    pub api_keys: Vec<String>,
+}
+
+/// `[dataplane]`: what the kernel does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dataplane {
+    /// Where packets are judged.
+    pub mode: dataplane::Mode,
+    /// How programs are attached.
+    pub attach: dataplane::AttachMethod,
+    /// What happens to denied packets.
+    pub deny_action: dataplane::DenyAction,
+    /// Who may start connections towards sandboxes.
+    pub inbound: dataplane::Inbound,
+    /// Destinations that every sandbox may reach.
+    pub platform_allow: Vec<String>,
+    /// Destinations that no sandbox may reach; a built-in list by default.
+    pub platform_deny: Option<Vec<String>>,
+}
+
+/// `[proxy]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Proxy {
+    /// DNS servers that resolve allowed names.
+    pub resolvers: Vec<SocketAddr>,
+    /// Connections that one sandbox may have through the proxy at a time.
+    pub max_connections_per_sandbox: Option<u32>,
+}
+
+/// `[gateway]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Public domain of the sandboxes.
+    pub domain: Option<String>,
+    /// Plain HTTP address.
+    pub http: Option<SocketAddr>,
+    /// HTTPS address.
+    pub https: Option<SocketAddr>,
+    /// Certificate chain, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Private key, PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+/// `[[slots]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotInterface {
+    /// Host-side interface.
+    pub interface: String,
+    /// Addresses of the sandbox behind it.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/policy-agent".into(),
+            bpffs: "/sys/fs/bpf/policy-agent".into(),
+            default_nameserver: IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)),
+            api: Api::default(),
+            dataplane: Dataplane::default(),
+            proxy: None,
+            gateway: None,
+            slots: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path`, or takes the defaults when there is none.
+    ///
+    /// # Errors
+    /// An unreadable file, or one that is wrong: the error names the key.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("mend the configuration {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What types alone cannot say.
+    ///
+    /// # Errors
+    /// Names the key that is wrong.
+    pub fn check(&self) -> Result<()> {
+        if self.api.listen.is_some() && self.api.api_keys.is_empty() {
+            bail!(
+                "api.listen: needs api.api_keys, else everyone who reaches it could set policies"
+            );
+        }
+        if let Some(index) = self.api.api_keys.iter().position(String::is_empty) {
+            bail!("api.api_keys[{index}]: is empty");
+        }
+        for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {
+            if !path.is_absolute() {
+                bail!("{key}: {:?}: is not an absolute path", path.display().to_string());
+            }
+        }
+        if self.default_nameserver.is_unspecified() {
+            bail!("default_nameserver: \"{}\": is not a host", self.default_nameserver);
+        }
+        self.floor()?;
+        Ok(())
+    }
+
+    /// What holds for all sandboxes, whatever their policies say.
+    ///
+    /// # Errors
+    /// An entry of `platform_allow` or `platform_deny` is wrong: the error names it.
+    pub fn floor(&self) -> Result<Floor> {
+        let Dataplane { platform_allow, platform_deny, .. } = &self.dataplane;
+        Floor::new(platform_allow, platform_deny.as_deref())
+            .map_err(|invalid| anyhow::anyhow!("[dataplane] {invalid}"))
+    }
+
+    /// What sandboxes get that do not say otherwise.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        Defaults { nameserver: self.default_nameserver }
+    }
+
+    /// What the dataplane is opened with.
+    #[must_use]
+    pub fn settings(&self) -> dataplane::Settings {
+        let Dataplane { mode, attach, deny_action, inbound, .. } = self.dataplane;
+        dataplane::Settings { bpffs: self.bpffs.clone(), mode, attach, deny_action, inbound }
+    }
+
+    /// Sections that are accepted, so that one file serves every version, but that this version
+    /// does not act on.
+    #[must_use]
+    pub fn unserved(&self) -> Vec<&'static str> {
+        let sections = [
+            ("[proxy]", self.proxy.is_some()),
+            ("[gateway]", self.gateway.is_some()),
+            ("[[slots]]", !self.slots.is_empty()),
+        ];
+        sections.into_iter().filter_map(|(name, set)| set.then_some(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        format!("{:#}", Config::parse(text).expect_err("a wrong configuration"))
+    }
+
+    #[test]
+    fn every_key_is_optional() {
+        let config = Config::parse("").expect("an empty file");
+        assert_eq!(config.state_dir, Path::new("/var/lib/policy-agent"));
+        assert_eq!(config.dataplane.mode, dataplane::Mode::Tc);
+        assert!(config.unserved().is_empty());
+    }
+
+    #[test]
+    fn the_documented_file_is_accepted() {
+        let config = Config::parse(
+            r#"
+            state_dir = "/s"
+            bpffs = "/sys/fs/bpf/x"
+            default_nameserver = "1.1.1.1"
+            [api]
+            listen = "127.0.0.1:3000"
+            api_keys = ["k"]
+            [dataplane]
+            mode = "xdp"
+            attach = "clsact"
+            deny_action = "drop"
+            inbound = "host"
+            platform_allow = ["10.0.0.53"]
+            platform_deny = ["10.0.0.0/8"]
+            [proxy]
+            resolvers = ["10.0.0.53:53"]
+            max_connections_per_sandbox = 1024
+            [gateway]
+            domain = "sandbox.example.com"
+            http = "0.0.0.0:80"
+            https = "0.0.0.0:443"
+            tls_cert = "/c"
+            tls_key = "/k"
+            [[slots]]
+            interface = "tap0"
+            addresses = ["10.11.0.2"]
+            "#,
+        )
+        .expect("the documented file");
+        assert_eq!(config.unserved(), ["[proxy]", "[gateway]", "[[slots]]"]);
+        assert_eq!(config.settings().deny_action, dataplane::DenyAction::Drop);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        assert!(problem("[dataplane]\nplatform_denny = []").contains("platform_denny"));
+        assert!(problem("modes = 1").contains("modes"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        assert!(problem("[dataplane]\nmode = \"ebpf\"").contains("ebpf"));
+        assert!(problem("[dataplane]\nplatform_allow = [\"10.0.0.0/40\"]").contains("10.0.0.0/40"));
+        assert!(problem("state_dir = \"here\"").contains("state_dir"));
+    }
+
+    #[test]
+    fn tcp_needs_a_key() {
+        assert!(problem("[api]\nlisten = \"127.0.0.1:1\"").contains("api_keys"));
+    }
+}

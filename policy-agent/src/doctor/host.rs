@@ -1,0 +1,79 @@
+//! The host: file systems, sysctls, and whether an agent runs already.
+
+use std::{os::unix::net::UnixStream, path::Path};
+
+use nix::{
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::{AccessFlags, access},
+};
+
+use super::{Finding, sysctl};
+use crate::config::Config;
+
+pub fn examine(config: &Config, socket: &Path) -> Vec<Finding> {
+    vec![bpffs(&config.bpffs), state_dir(&config.state_dir), reverse_path(), agent(socket)]
+}
+
+fn bpffs(directory: &Path) -> Finding {
+    const WHAT: &str = "BPF file system";
+    let nearest = existing(directory);
+    match statfs(nearest) {
+        Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
+            Finding::ok(WHAT, format!("{}", nearest.display()))
+        }
+        Ok(_) => Finding::missing(
+            WHAT,
+            format!("{} is not on one", directory.display()),
+            "mount -t bpf bpf /sys/fs/bpf, or give bpffs (--bpffs) another place",
+        ),
+        Err(error) => Finding::missing(
+            WHAT,
+            format!("{}: {error}", nearest.display()),
+            "look as root; mount -t bpf bpf /sys/fs/bpf",
+        ),
+    }
+}
+
+fn state_dir(directory: &Path) -> Finding {
+    const WHAT: &str = "state directory";
+    let nearest = existing(directory);
+    if access(nearest, AccessFlags::W_OK).is_ok() {
+        return Finding::ok(WHAT, format!("{}", directory.display()));
+    }
+    Finding::missing(
+        WHAT,
+        format!("{} cannot be written", nearest.display()),
+        "run it as root, or give state_dir (--state-dir) another place",
+    )
+}
+
+/// The directory, or the nearest one above it that there is.
+fn existing(directory: &Path) -> &Path {
+    directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+/// With both on, the kernel drops IPv4 packets that carry the mark of the egress proxy: it looks
+/// for the way back with the mark, and finds the local table.
+fn reverse_path() -> Finding {
+    const WHAT: &str = "reverse path filter";
+    let strict = sysctl("net.ipv4.conf.all.rp_filter") == Some(1)
+        || sysctl("net.ipv4.conf.default.rp_filter") == Some(1);
+    let marked = sysctl("net.ipv4.conf.all.src_valid_mark") == Some(1)
+        || sysctl("net.ipv4.conf.default.src_valid_mark") == Some(1);
+    if strict && marked {
+        return Finding::degraded(
+            WHAT,
+            "rp_filter=1 with src_valid_mark=1 breaks IPv4 through an egress proxy",
+            "sysctl -w net.ipv4.conf.all.rp_filter=2, or src_valid_mark=0",
+        );
+    }
+    Finding::ok(WHAT, if strict { "strict, without marks" } else { "loose or off" })
+}
+
+fn agent(socket: &Path) -> Finding {
+    const WHAT: &str = "agent";
+    match UnixStream::connect(socket) {
+        Ok(_) => Finding::ok(WHAT, format!("runs, on {}", socket.display())),
+        Err(_) => Finding::ok(WHAT, format!("does not run on {}", socket.display())),
+    }
+}

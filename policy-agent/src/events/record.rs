@@ -1,0 +1,188 @@
+//! One event as users see it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use jiff::Timestamp;
+use policy_common::{event::Event, reason::Reason};
+use serde::Serialize;
+
+use crate::{
+    agent::{Law, Ledger},
+    policy::{RuleRef, SandboxId, rule},
+};
+
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const IPV6: u16 = 0x86dd;
+
+/// A verdict on a packet. Fields that the packet does not have are left out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// When, RFC 3339.
+    pub time: Timestamp,
+    /// Whose packet.
+    #[serde(rename = "sandboxID")]
+    pub sandbox_id: SandboxId,
+    /// `denied` or `allowed`.
+    pub verdict: &'static str,
+    /// The reason's label.
+    pub reason: &'static str,
+    /// The line of precedence that decided; 0: none of them did.
+    pub line: u8,
+    /// The rule that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRef>,
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, or the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Where it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// Port it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// Where it was to go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<IpAddr>,
+    /// Port it was to go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<u16>,
+    /// Type of the ICMP message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u16>,
+    /// Code of the ICMP message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u16>,
+    /// What the frame carries, if that is not IP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ethertype: Option<String>,
+    /// Bytes of the frame, Ethernet header included.
+    pub length: u32,
+}
+
+impl Record {
+    /// Gives the numbers of an event names. `None`: its sandbox is forgotten, or its reason is none
+    /// that this agent knows.
+    #[must_use]
+    pub fn of(event: &Event, time: Timestamp, ledger: &Ledger, law: &Law) -> Option<Self> {
+        let reason = Reason::from_code(event.reason)?;
+        let (sandbox_id, rules) = ledger.look_up(event.slot, event.policy)?;
+        let is_ip = event.ethertype == IPV4 || event.ethertype == IPV6;
+        let is_tcp_or_udp = is_ip && matches!(event.protocol, 6 | 17);
+        let is_icmp = is_ip && matches!(event.protocol, 1 | 58);
+        Some(Self {
+            time,
+            sandbox_id,
+            verdict: if reason.passes() { "allowed" } else { "denied" },
+            reason: reason.label(),
+            line: reason.line(),
+            rule: rules.and_then(|rules| rule(&rules.policy, &law.floor, reason, event.rule)),
+            protocol: is_ip.then(|| protocol(event.protocol)),
+            source: address(event.source),
+            source_port: is_tcp_or_udp.then_some(event.source_port),
+            destination: address(event.destination),
+            destination_port: is_tcp_or_udp.then_some(event.destination_port),
+            icmp_type: is_icmp.then_some(event.source_port),
+            icmp_code: is_icmp.then_some(event.destination_port),
+            ethertype: (!is_ip).then(|| ethertype(event.ethertype)),
+            length: event.length,
+        })
+    }
+
+    /// Whether the packet was dropped.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        self.verdict == "denied"
+    }
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn ethertype(number: u16) -> String {
+    match number {
+        ARP => "arp".to_owned(),
+        other => format!("0x{other:04x}"),
+    }
+}
+
+/// An address in the form that it had in the packet; none where there was none.
+fn address(octets: [u8; 16]) -> Option<IpAddr> {
+    let address = Ipv6Addr::from(octets);
+    (!address.is_unspecified()).then(|| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use policy_common::{mapped, policy::NO_RULE};
+
+    use super::*;
+    use crate::{
+        dataplane::Slot,
+        policy::{Defaults, Floor},
+    };
+
+    fn law() -> Law {
+        Law { floor: Floor::default(), defaults: Defaults::default() }
+    }
+
+    fn ledger() -> Ledger {
+        let ledger = Ledger::default();
+        ledger.assign(Slot::new(3).expect("a slot"), &"web".parse().expect("an ID"));
+        ledger
+    }
+
+    fn json(event: &Event) -> Option<serde_json::Value> {
+        let record = Record::of(event, Timestamp::UNIX_EPOCH, &ledger(), &law())?;
+        Some(serde_json::to_value(record).expect("JSON"))
+    }
+
+    #[test]
+    fn a_denied_connection() {
+        let event = Event {
+            slot: 3,
+            rule: 1,
+            reason: Reason::PlatformDeny as u8,
+            ethertype: IPV4,
+            protocol: 6,
+            length: 74,
+            source: mapped([10, 11, 0, 2]),
+            source_port: 40000,
+            destination: mapped([10, 0, 0, 1]),
+            destination_port: 443,
+            ..Event::default()
+        };
+        let json = json(&event).expect("a record");
+        assert_eq!(json["time"], "1970-01-01T00:00:00Z");
+        assert_eq!(json["sandboxID"], "web");
+        assert_eq!(json["verdict"], "denied");
+        assert_eq!(json["line"], 5);
+        assert_eq!(json["destination"], "10.0.0.1");
+        assert_eq!(json["destinationPort"], 443);
+        assert!(json.get("ethertype").is_none());
+    }
+
+    #[test]
+    fn a_frame_that_is_not_ip() {
+        let reason = Reason::UnknownEthertype as u8;
+        let event = Event { slot: 3, rule: NO_RULE, reason, ethertype: 0x88cc, ..Event::default() };
+        let json = json(&event).expect("a record");
+        assert_eq!(json["ethertype"], "0x88cc");
+        assert!(json.get("protocol").is_none() && json.get("source").is_none());
+    }
+
+    #[test]
+    fn nobodys_slot_has_no_record() {
+        assert!(json(&Event { slot: 4, reason: 26, ..Event::default() }).is_none());
+        assert!(json(&Event { slot: 3, reason: 0, ..Event::default() }).is_none());
+    }
+}
