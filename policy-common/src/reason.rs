@@ -96,10 +96,7 @@ impl Reason {
     #[inline(always)]
     #[must_use]
     pub const fn rejects(self) -> bool {
-        matches!(
-            self,
-            Self::PlatformDeny | Self::DenyOut | Self::NoPolicy | Self::ProxyUnavailable
-        )
+        matches!(self, Self::PlatformDeny | Self::DenyOut | Self::NoPolicy | Self::ProxyUnavailable)
     }
 }
 

@@ -128,8 +128,13 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
     if ip.vcf[0] >> 4 != 6 || end > hook.length as usize {
         return Err(Reason::Malformed);
     }
-    let mut chain =
-        Chain { protocol: ip.next_hdr, part: Part::Whole, fragmented: false, identification: 0, octets: 0 };
+    let mut chain = Chain {
+        protocol: ip.next_hdr,
+        part: Part::Whole,
+        fragmented: false,
+        identification: 0,
+        octets: 0,
+    };
     let mut transport = ETHERNET + Ipv6Hdr::LEN;
     if is_extension(chain.protocol) {
         walk(&hook.packet, &mut chain)?;
@@ -234,10 +239,7 @@ fn part(offset: u32, more: bool) -> Part {
 
 #[inline(always)]
 fn is_extension(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
-    )
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 
 /// Whether everything that is judged lies in the first bytes: TCP or UDP right behind the IP

@@ -1,9 +1,7 @@
 //! The maps. Their meaning stands with their types, in `policy-common`.
 
 use aya_ebpf::{
-    btf_maps::{
-        Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf,
-    },
+    btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use policy_common::{

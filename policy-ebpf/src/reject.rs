@@ -171,7 +171,8 @@ fn prohibited_v6(ctx: &TcContext, packet: &Packet, ip: [u8; Ipv6Hdr::LEN]) -> Op
     frame[V6 + 1] = 1; // communication administratively prohibited
     frame[V6 + 8..V6 + 48].copy_from_slice(&ip);
     frame[V6 + 48..].copy_from_slice(&start);
-    let checksum = !fold(sum(message::<_, MESSAGE>(&frame), pseudo_v6(&ip, ICMPV6, MESSAGE as u8)?)?);
+    let checksum =
+        !fold(sum(message::<_, MESSAGE>(&frame), pseudo_v6(&ip, ICMPV6, MESSAGE as u8)?)?);
     frame[V6 + 2..V6 + 4].copy_from_slice(&checksum.to_ne_bytes());
     replace(ctx, &frame)
 }

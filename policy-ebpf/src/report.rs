@@ -4,12 +4,7 @@
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use policy_common::{
-    event::Event,
-    flow::FlowKey,
-    limit,
-    policy::Verdict,
-    reason::Reason,
-    sandbox::REPORT_FLOWS,
+    event::Event, flow::FlowKey, limit, policy::Verdict, reason::Reason, sandbox::REPORT_FLOWS,
 };
 
 use crate::{
@@ -32,7 +27,8 @@ pub fn flow(hook: &Hook, seen: &Seen, verdict: Verdict) {
 /// remembered. What answers an inbound connection is no flow of the sandbox.
 #[inline(never)]
 fn is_new(hook: &Hook, seen: &Seen, verdict: Verdict) -> bool {
-    let reported = verdict.reason != Reason::Reply as u8 && verdict.reason != Reason::Neighbor as u8;
+    let reported =
+        verdict.reason != Reason::Reply as u8 && verdict.reason != Reason::Neighbor as u8;
     if !reported || matches!(seen.header.part, Part::Later(_)) {
         return false;
     }

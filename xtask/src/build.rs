@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the kernel programs as `target/bpf/{policy,gate}.o`, then
+//! `cargo xtask build`: the kernel programs as `target/bpf/{policy,gate,bench}.o`, then
 //! `target/release/policy-agent`, into which its build script embeds them.
 
 use std::fs;
@@ -10,7 +10,7 @@ use crate::toolchain::{self, Toolchain, Way};
 use crate::{host, step};
 
 /// The bins of `policy-ebpf`, each of which becomes one object.
-const OBJECTS: [&str; 2] = ["policy", "gate"];
+const OBJECTS: [&str; 3] = ["policy", "gate", "bench"];
 
 pub fn run(way: Option<Way>) -> Result<()> {
     let toolchain = toolchain::ensure(way)?;

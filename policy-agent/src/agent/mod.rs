@@ -22,16 +22,12 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, anyhow};
 use tokio::{
     sync::Mutex,
     task::{JoinError, spawn_blocking},
-    time::MissedTickBehavior,
 };
 
 pub use self::{
@@ -50,11 +46,6 @@ use crate::{
     policy::{Destination, Explanation, NetworkConfig, SandboxSpec, explain},
     store::Store,
 };
-
-/// How often it is looked whether interfaces came or went.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Sandboxes that are looked after before a change in waiting may go first.
-const LOOK_AT: usize = 64;
 
 /// The agent, for its API. Cheap to clone.
 #[derive(Clone)]
@@ -154,51 +145,6 @@ impl Agent {
     ) -> Result<Explanation, Error> {
         spec.validate()?;
         Ok(explain(&self.law.judge(spec)?, &self.law.floor, destination))
-    }
-
-    /// Looks after interfaces that come and go, for ever: at once where the kernel tells, and all
-    /// of them every now and then.
-    pub async fn watch(self) {
-        tokio::join!(self.follow_links(), self.look_around());
-    }
-
-    async fn look_around(&self) {
-        let mut turns = tokio::time::interval(LOOK_EVERY);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            turns.tick().await;
-            self.look_after(&self.table.all()).await;
-            if let Err(error) = self.change(Reconciler::tidy).await {
-                tracing::error!("cannot tidy up: {error}");
-            }
-        }
-    }
-
-    async fn follow_links(&self) {
-        let mut news = match links::follow() {
-            Ok(news) => news,
-            Err(error) => return tracing::warn!("new interfaces are noticed late: {error:#}"),
-        };
-        while let Some(names) = news.recv().await {
-            let mut named = self.table.all();
-            named.retain(|sandbox| {
-                sandbox.head.netns.is_none() && names.contains(&sandbox.head.interface)
-            });
-            self.look_after(&named).await;
-        }
-        tracing::warn!("new interfaces are noticed late from now on");
-    }
-
-    async fn look_after(&self, sandboxes: &[Arc<Sandbox>]) {
-        for some in sandboxes.chunks(LOOK_AT) {
-            let ids: Vec<_> = some.iter().map(|sandbox| sandbox.id().clone()).collect();
-            let looked = self.change(move |reconciler| {
-                ids.iter().for_each(|id| reconciler.look_after(id));
-            });
-            if let Err(error) = looked.await {
-                tracing::error!("cannot look after the interfaces: {error}");
-            }
-        }
     }
 
     /// The sandboxes, for whoever only reads.

@@ -1,17 +1,72 @@
 //! Interfaces come and go: brings back what is missing, and notices what went.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
+use tokio::time::MissedTickBehavior;
 
 use super::{
+    Agent,
     change::Change,
+    links,
     presence::Presence,
     publish,
     reconciler::Reconciler,
     sandbox::{Sandbox, Status, interface},
 };
 use crate::policy::SandboxId;
+
+/// How often all interfaces are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Sandboxes that are looked after before a change in waiting may go first.
+const LOOK_AT: usize = 64;
+
+impl Agent {
+    /// Looks after interfaces that come and go, for ever: at once where the kernel tells, and all
+    /// of them every now and then.
+    pub async fn watch(self) {
+        tokio::join!(self.follow_links(), self.look_around());
+    }
+
+    async fn look_around(&self) {
+        let mut turns = tokio::time::interval(LOOK_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            self.look_after(&self.table.all()).await;
+            if let Err(error) = self.change(Reconciler::tidy).await {
+                tracing::error!("cannot tidy up: {error}");
+            }
+        }
+    }
+
+    async fn follow_links(&self) {
+        let mut news = match links::follow() {
+            Ok(news) => news,
+            Err(error) => return tracing::warn!("new interfaces are noticed late: {error:#}"),
+        };
+        while let Some(names) = news.recv().await {
+            let mut named = self.table.all();
+            named.retain(|sandbox| {
+                sandbox.head.netns.is_none() && names.contains(&sandbox.head.interface)
+            });
+            self.look_after(&named).await;
+        }
+        tracing::warn!("new interfaces are noticed late from now on");
+    }
+
+    async fn look_after(&self, sandboxes: &[Arc<Sandbox>]) {
+        for some in sandboxes.chunks(LOOK_AT) {
+            let ids: Vec<_> = some.iter().map(|sandbox| sandbox.id().clone()).collect();
+            let looked = self.change(move |reconciler| {
+                ids.iter().for_each(|id| reconciler.look_after(id));
+            });
+            if let Err(error) = looked.await {
+                tracing::error!("cannot look after the interfaces: {error}");
+            }
+        }
+    }
+}
 
 impl Reconciler {
     /// Looks after one sandbox. Does nothing where all is as it should be.

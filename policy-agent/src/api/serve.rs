@@ -31,7 +31,12 @@ impl Socket {
     pub fn bind(path: &Path) -> Result<Self> {
         if let Some(directory) = path.parent() {
             let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
-            made.with_context(|| format!("cannot make {}", directory.display()))?;
+            made.with_context(|| {
+                format!(
+                    "cannot make {}: be root, or give --socket another place",
+                    directory.display()
+                )
+            })?;
         }
         make_way(path)?;
         // Made under another name and then moved: nobody can open it before its mode is set.

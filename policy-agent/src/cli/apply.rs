@@ -13,10 +13,13 @@ use super::{
     output::{self, Form, Output},
     run::block_on,
 };
-use crate::client::Client;
+use crate::{api::BODY_LIMIT, client::Client, policy::SandboxSpec};
 
+/// Create or replace the sandboxes in a file
+///
 /// Creates or replaces the sandboxes in a file. All of them are checked before the first is
-/// changed. When the command succeeds, the kernel enforces every policy in the file.
+/// changed (a file over 64 MiB goes in several parts, each of which is checked as a whole). When
+/// the command succeeds, the kernel enforces every policy in the file.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
@@ -42,13 +45,13 @@ struct Outcome {
 
 impl Apply {
     pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let specs = self.file.read()?;
-        let body: Result<Vec<_>, _> = specs.iter().map(|spec| spec.with_secrets()).collect();
-        let body = serde_json::to_vec(&body?)?;
+        let parts = parts(&self.file.read()?)?;
         let client = Client::new(socket);
-        let path = "/agent/v1/sandboxes";
-        let answer = block_on(client.whole(Method::PUT, path, body.into()))??;
-        let outcomes: Vec<Outcome> = serde_json::from_slice(&answer)?;
+        let mut outcomes = Vec::<Outcome>::new();
+        for part in parts {
+            let answer = block_on(client.whole(Method::PUT, "/agent/v1/sandboxes", part.into()))??;
+            outcomes.extend(serde_json::from_slice::<Vec<Outcome>>(&answer)?);
+        }
         match self.output.form {
             Form::Json => output::json(&outcomes)?,
             Form::Table => outcomes.iter().try_for_each(show)?,
@@ -67,6 +70,23 @@ impl Apply {
             }
         }
     }
+}
+
+/// The sandboxes as JSON arrays of a size that the agent takes: one, if the file is not huge.
+fn parts(specs: &[SandboxSpec]) -> Result<Vec<String>, Failure> {
+    let mut parts = vec![String::new()];
+    for spec in specs {
+        let text = spec.with_secrets()?.to_string();
+        let full = |part: &String| !part.is_empty() && part.len() + text.len() + 3 > BODY_LIMIT;
+        if parts.last().is_none_or(full) {
+            parts.push(String::new());
+        }
+        if let Some(part) = parts.last_mut() {
+            part.push(if part.is_empty() { '[' } else { ',' });
+            part.push_str(&text);
+        }
+    }
+    Ok(parts.into_iter().map(|part| part + "]").collect())
 }
 
 fn show(outcome: &Outcome) -> Result<(), Failure> {

@@ -18,6 +18,8 @@ use crate::{
     policy::{Normalised, SandboxSpec},
 };
 
+/// Validate a file without an agent, and print what it means
+///
 /// Validates a file as `apply` would, without an agent, and prints what it means: host bits are
 /// cleared, names are in the form that is compared, defaults are filled in.
 #[derive(Args)]

@@ -10,6 +10,8 @@ use crate::{
     store::Store,
 };
 
+/// Detach everything, and remove pins and state
+///
 /// Takes all policies off, which leaves the sandboxes' interfaces open, and removes pins and state.
 /// Stop the agent first.
 #[derive(Args)]

@@ -8,6 +8,8 @@ use hyper::{Method, body::Bytes};
 use super::{failure::Failure, output, run::block_on};
 use crate::client::Client;
 
+/// Detach sandboxes and forget them
+///
 /// Takes the policy off the sandboxes' interfaces, which are open from then on, and forgets them.
 #[derive(Args)]
 pub struct Delete {

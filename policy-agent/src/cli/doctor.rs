@@ -11,6 +11,8 @@ use super::{
 };
 use crate::doctor::{Finding, State, examine};
 
+/// Say what this machine has of what the agent needs, and how to mend the rest
+///
 /// Says what this machine has of what the agent needs, and how to mend the rest. Exit status 1 when
 /// something is missing without which the agent cannot work.
 #[derive(Args)]

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::client::Client;
 
+/// Show what was denied, and with --all new flows
+///
 /// Shows the last denials, or with --follow those from now on. A sandbox may write some hundred
 /// events per second; `get` shows how many more there were.
 #[derive(Args)]

@@ -20,6 +20,8 @@ use crate::{
     policy::{SandboxSpec, explain},
 };
 
+/// Say what happens to a packet, and which rule decides
+///
 /// Says what happens to a packet from a sandbox, the line of precedence and the rule that decide.
 /// With a file, no agent is asked. Exit status 0: allowed, 3: denied.
 #[derive(Args)]

@@ -30,7 +30,10 @@ impl SandboxFile {
 /// The sandboxes in a file.
 pub fn sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, Failure> {
     let text = text(path).map_err(Failure::BadInput)?;
-    let name = path.display().to_string();
+    let name = match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => path.display().to_string(),
+    };
     read(&text).map_err(|invalid| Failure::BadInput(anyhow::anyhow!("{name}: {invalid}")))
 }
 

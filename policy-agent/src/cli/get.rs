@@ -15,6 +15,8 @@ use super::{
 };
 use crate::client::Client;
 
+/// List the sandboxes, or show one with its counters
+///
 /// Lists the sandboxes, or shows one: its configuration, whether it is enforced, and its live
 /// counters by reason.
 #[derive(Args)]

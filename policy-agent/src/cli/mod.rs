@@ -55,23 +55,14 @@ Exit status: 0 done, 1 failed, 2 bad usage or configuration; explain: 0 allowed,
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the agent
     Run(run::Run),
-    /// Create or replace the sandboxes in a file
     Apply(apply::Apply),
-    /// List the sandboxes, or show one with its counters
     Get(get::Get),
-    /// Detach sandboxes and forget them
     Delete(delete::Delete),
-    /// Validate a file without an agent, and print what it means
     Check(check::Check),
-    /// Say what happens to a packet, and which rule decides
     Explain(explain::Explain),
-    /// Show what was denied, and with --all new flows
     Events(events::Events),
-    /// Say what this machine has of what the agent needs, and how to mend the rest
     Doctor(doctor::Doctor),
-    /// Detach everything, and remove pins and state
     Cleanup(cleanup::Cleanup),
 }
 

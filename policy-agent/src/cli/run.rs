@@ -31,6 +31,8 @@ use crate::{
     store::Store,
 };
 
+/// Run the agent
+///
 /// Runs the agent in the foreground. What an agent before this one left is taken over without a
 /// gap. When it stops, or is killed, the kernel goes on enforcing.
 #[derive(Args)]
@@ -67,17 +69,11 @@ async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
     }
     let (stop, stopping) = watch::channel(false);
     let signals = stop_on_signals(stop)?;
+    // Whoever connects from now on is answered when everything is taken over.
+    let socket = Socket::bind(path)?;
+    let tcp = listen(&config).await?;
     let (settings, state_dir) = (config.settings(), config.state_dir.clone());
     let api = spawn_blocking(move || start(settings, &state_dir, law, stopping)).await??;
-    let socket = Socket::bind(path)?;
-    let tcp = match config.api.listen {
-        Some(address) => Some(
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("api.listen: cannot listen on {address}"))?,
-        ),
-        None => None,
-    };
     tokio::spawn(api.agent.clone().watch());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
     // Without systemd there is nobody to tell.
@@ -95,6 +91,12 @@ async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
     signals.abort();
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
+}
+
+async fn listen(config: &Config) -> Result<Option<TcpListener>> {
+    let Some(address) = config.api.listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("api.listen: cannot listen on {address}"))?))
 }
 
 /// Takes over what is there. Blocks.

@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
@@ -77,13 +78,32 @@ pub fn update_bytes<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T]) -> io::
     call(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
-/// Deletes an element; one that is not there is fine.
+/// Empties an element of an array of maps. Nothing is done where there is nothing: the kernel waits
+/// for a grace period after each deletion.
 pub fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    if !holds_map(map, key)? {
+        return Ok(());
+    }
     let mut element =
         Element { map_fd: fd(map), key: (&raw const key) as u64, ..Element::default() };
     match call(BPF_MAP_DELETE_ELEM, &mut element) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+/// Whether an element of an array of maps holds a map.
+fn holds_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
+    let mut id = 0_u32;
+    let mut element = Element {
+        map_fd: fd(map),
+        key: (&raw const key) as u64,
+        value: (&raw mut id) as u64,
+        ..Element::default()
+    };
+    match call(BPF_MAP_LOOKUP_ELEM, &mut element) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -134,8 +134,11 @@ impl Policies {
         state.record(&[slot], Record::default())?;
         state.unshare(slot);
         drop(state);
-        self.v4.withdraw(slot)?;
-        self.v6.withdraw(slot)
+        thread::scope(|scope| {
+            let v6 = scope.spawn(|| self.v6.withdraw(slot));
+            self.v4.withdraw(slot)?;
+            v6.join().map_err(|_| anyhow!("the thread that withdraws panicked"))?
+        })
     }
 
     /// Points the slots to new tries. The kernel waits for a grace period before it says done, so

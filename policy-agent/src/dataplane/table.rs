@@ -125,7 +125,7 @@ impl Level {
     }
 
     /// The slots with prefixes that go deeper, and these prefixes.
-    fn children<'a>(self, entries: &'a [Entry]) -> Vec<(usize, &'a [Entry])> {
+    fn children(self, entries: &[Entry]) -> Vec<(usize, &[Entry])> {
         let groups = entries.chunk_by(|a, b| self.slot(a) == self.slot(b));
         let deeper = |group: &&[Entry]| group.iter().any(|entry| self.continues(entry));
         groups.filter(deeper).map(|group| (self.slot(&group[0]), group)).collect()
