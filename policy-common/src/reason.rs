@@ -73,6 +73,7 @@ reasons! {
     NoPolicy = 27, "no_policy", 0, "The interface has no policy yet.";
     InboundRefused = 28, "inbound_refused", 0, "New connections towards the sandbox are let in from the host only.";
     ProxyUnavailable = 29, "proxy_unavailable", 7, "The egress proxy has to decide or to carry this connection, and it is not there.";
+    ForeignError = 30, "foreign_error", 1, "An ICMP error about a packet that was not sent to the sandbox, or an ICMP redirect.";
 }
 
 /// Whether the packet passes with this code; a code that is none drops.

@@ -21,13 +21,18 @@ use crate::{
 #[inline(always)]
 pub fn to_sandbox(hook: &Hook, seen: &mut Seen, from_host: bool) -> Judgement {
     let sandbox = decide::sandbox(hook)?;
-    let closed = sandbox.flags & INBOUND_FROM_HOST != 0 && !from_host;
-    let parsed = match header::ethertype(hook) {
+    let ethertype = header::ethertype(hook);
+    seen.ethertype = ethertype.unwrap_or_default();
+    let parsed = match ethertype {
         Ok(ETHERTYPE_IPV4) => header::ipv4(hook, &mut seen.header),
         Ok(ETHERTYPE_IPV6) => header::ipv6(hook, &mut seen.header),
         Ok(_) => return Ok(Reason::Delivered.into()),
         Err(reason) => Err(reason),
     };
+    // A fragment may have been forwarded: the kernel loses where it came from when it takes a datagram
+    // apart again that it had put together.
+    let from_host = from_host && seen.header.part == Part::Whole;
+    let closed = sandbox.flags & INBOUND_FROM_HOST != 0 && !from_host;
     match parsed.and_then(|()| start(hook, seen, from_host, closed)) {
         Ok(true) | Err(_) if closed => Err(Reason::InboundRefused.into()),
         _ => Ok(Reason::Delivered.into()),
@@ -49,12 +54,13 @@ fn start(hook: &Hook, seen: &mut Seen, from_host: bool, closed: bool) -> Result<
         UDP => false,
         ICMP => !header.v6 && transport.kind == ECHO_REQUEST,
         ICMPV6 => header.v6 && transport.kind == ECHO_REQUEST_V6,
-        _ => false,
+        _ => true,
     };
     let counts = match header.protocol {
         TCP => starts && !closed,
         UDP => from_host,
-        _ => starts && from_host,
+        ICMP | ICMPV6 => starts && from_host,
+        _ => false,
     };
     if counts {
         remember(hook, header, transport);

@@ -1,5 +1,7 @@
 //! What the two kinds of hook, TC and XDP, tell about a packet, brought into one form.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::__sk_buff,
@@ -21,13 +23,14 @@ const DEEP: u32 = 512;
 
 /// What has been read of a packet, for the judgement and for the report.
 pub struct Seen {
+    pub ethertype: [u8; 2],
     pub header: Header,
     pub transport: Transport,
 }
 
 impl Seen {
     /// Nothing yet.
-    pub const NOTHING: Self = Self { header: NO_HEADER, transport: NONE };
+    pub const NOTHING: Self = Self { ethertype: [0; 2], header: NO_HEADER, transport: NONE };
 }
 
 /// One packet at one hook.
@@ -42,6 +45,10 @@ pub struct Hook {
     pub packets: u32,
     /// Whether a VLAN tag was taken off the frame.
     pub vlan: bool,
+    /// Index of the interface, in its network namespace.
+    pub interface: u32,
+    /// The context itself, for helpers that both kinds of program have.
+    pub context: *mut c_void,
 }
 
 impl Hook {
@@ -51,10 +58,11 @@ impl Hook {
         linearize(ctx);
         let skb = skb(ctx);
         // SAFETY: the context outlives the program's run; these fields can be read at TC hooks.
-        let (slot, segments, vlan) =
-            unsafe { ((*skb).cb[0], (*skb).gso_segs, (*skb).vlan_present != 0) };
+        let (slot, vlan, interface) =
+            unsafe { ((*skb).cb[0], (*skb).vlan_present != 0, (*skb).ifindex) };
         let packet = fresh(ctx);
-        Self { slot, packet, length: ctx.len(), packets: segments.max(1), vlan }
+        let context = ctx.as_ptr();
+        Self { slot, packet, length: ctx.len(), packets: packets(ctx), vlan, interface, context }
     }
 
     /// At an XDP hook, behind a gate.
@@ -65,7 +73,25 @@ impl Hook {
         let packet = Packet::new(ctx.data(), ctx.data_end());
         #[expect(clippy::cast_possible_truncation, reason = "an XDP frame is at most one page")]
         let length = packet.linear() as u32;
-        Self { slot, packet, length, packets: 1, vlan: false }
+        #[expect(clippy::cast_possible_truncation, reason = "the field has 32 bits")]
+        let interface = ctx.ingress_ifindex() as u32;
+        let context = ctx.as_ptr();
+        Self { slot, packet, length, packets: 1, vlan: false, interface, context }
+    }
+}
+
+/// How many packets a frame stands for. A guest's super-packet comes without that number: the
+/// kernel counts what virtio hands over when it cuts it up (`virtio_net_hdr_to_skb`). The headers
+/// are taken for data then, which may count one too many.
+#[inline(always)]
+fn packets(ctx: &TcContext) -> u32 {
+    let skb = skb(ctx);
+    // SAFETY: as in `Hook::of_tc`.
+    let (segments, size) = unsafe { ((*skb).gso_segs, (*skb).gso_size) };
+    match (segments, size) {
+        (0, 0) => 1,
+        (0, size) => ctx.len().div_ceil(size),
+        (segments, _) => segments,
     }
 }
 

@@ -36,9 +36,9 @@ use crate::{
 #[inline(always)]
 pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement {
     let sandbox = sandbox(hook)?;
-    let ethertype = header::ethertype(hook)?;
+    seen.ethertype = header::ethertype(hook)?;
     let mac = spoof::mac(hook, sandbox)?;
-    match ethertype {
+    match seen.ethertype {
         ETHERTYPE_IPV4 => header::ipv4(hook, &mut seen.header)?,
         ETHERTYPE_IPV6 => header::ipv6(hook, &mut seen.header)?,
         ETHERTYPE_ARP => return neighbor::arp(hook, sandbox, &mac).judge(),
@@ -53,8 +53,7 @@ pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement {
         Part::Whole => datagram(hook, seen),
         Part::First => {
             let pass = datagram(hook, seen)?;
-            let policy = policy::lookup(hook.slot, &seen.header)?.policy;
-            let remembered = fragment::first(hook, &seen.header, pass.0.reason, policy);
+            let remembered = fragment::first(hook, &seen.header, pass.0);
             if remembered { Ok(pass) } else { Err(Reason::Fragment.into()) }
         }
         Part::Later(offset) => {
@@ -64,15 +63,15 @@ pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement {
     }
 }
 
-/// The drop that XDP can carry out on its own. What would be answered, and fragments, whose first
-/// may still be on its way through TC, are left to `from_sandbox`.
+/// The drop that XDP can carry out on its own. Left to `from_sandbox` are what would be answered;
+/// fragments, whose first may still be on its way through TC; and discovery, which asks for routes.
 #[inline(always)]
 pub fn early(hook: &Hook, seen: &mut Seen) -> Option<Drop> {
     let sandbox = SANDBOXES.get(hook.slot)?;
     let Err(Drop(verdict)) = from_sandbox(hook, seen) else { return None };
     let reason = Reason::from_code(verdict.reason)?;
     let answered = sandbox.flags & REJECT != 0 && reason.rejects();
-    if answered || reason == Reason::Fragment {
+    if answered || matches!(reason, Reason::Fragment | Reason::NeighborSpoof) {
         return None;
     }
     Some(Drop(verdict))
@@ -98,10 +97,15 @@ pub fn owner(hook: &Hook) -> u32 {
 fn datagram(hook: &Hook, seen: &mut Seen) -> Judgement {
     seen.transport = transport::read(&hook.packet, &seen.header)?;
     let (header, transport) = (&seen.header, &seen.transport);
+    if inbound::is_foreign_error(hook, header, transport) {
+        return Err(Reason::ForeignError.into());
+    }
     let verdict = policy::lookup(hook.slot, header)?;
     match by_destination(verdict, header, transport) {
         Ok(pass) => Ok(pass),
-        Err(_) if inbound::is_reply(hook, header, transport) => Ok(Reason::Reply.into()),
+        Err(_) if inbound::is_reply(hook, header, transport) => {
+            Ok(Pass(Verdict { reason: Reason::Reply as u8, rule: NO_RULE, ..verdict }))
+        }
         Err(drop) => Err(drop),
     }
 }

@@ -4,7 +4,7 @@
 //! ones carry no ports; they are known by source, destination, protocol and identification.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use policy_common::{flow::FragmentKey, reason::Reason};
+use policy_common::{flow::FragmentKey, policy::Verdict, reason::Reason};
 
 use crate::{
     context::Hook,
@@ -19,8 +19,8 @@ const LIFETIME: u64 = 30_000_000_000 >> 20;
 
 /// Remembers a first fragment that passes, and why; `false` when that cannot be done.
 #[inline(never)]
-pub fn first(hook: &Hook, header: &Header, passed: u8, policy: u16) -> bool {
-    let stamp = ticks() << 24 | u64::from(policy) << 8 | u64::from(passed);
+pub fn first(hook: &Hook, header: &Header, passed: Verdict) -> bool {
+    let stamp = ticks() << 24 | u64::from(passed.policy) << 8 | u64::from(passed.reason);
     FRAGMENTS.insert(key(hook, header), stamp, 0).is_ok()
 }
 

@@ -191,8 +191,14 @@ fn walk(packet: &Packet, chain: &mut Chain) -> Result<(), Reason> {
         };
         chain.protocol = start[0];
         chain.octets = chain.octets.checked_add(length).ok_or(Reason::ExtensionHeaders)?;
-        if matches!(chain.part, Part::Later(_)) {
-            return Ok(());
+        match chain.part {
+            Part::Later(_) => return Ok(()),
+            // What stands between could be longer in a later fragment, which would then write over
+            // the transport header.
+            Part::First if is_extension(chain.protocol) && chain.protocol != FRAGMENT => {
+                return Err(Reason::Fragment);
+            }
+            _ => {}
         }
     }
     if is_extension(chain.protocol) { Err(Reason::ExtensionHeaders) } else { Ok(()) }
@@ -237,8 +243,9 @@ fn part(offset: u32, more: bool) -> Part {
     }
 }
 
+/// Whether a next-header number is that of an extension header.
 #[inline(always)]
-fn is_extension(protocol: u8) -> bool {
+pub fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS)
 }
 

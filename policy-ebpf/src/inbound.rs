@@ -34,8 +34,9 @@ pub struct Ports {
 #[inline(never)]
 pub fn is_reply(hook: &Hook, header: &Header, transport: &Transport) -> bool {
     let Some(ports) = ports(hook, header, transport) else { return false };
-    let key = key(owner(hook), header.destination, header.source, ports);
-    INBOUND.get_ptr(key).is_some()
+    let owner = owner(hook);
+    let key = key(owner, header.destination, header.source, ports);
+    owner != 0 && INBOUND.get_ptr(key).is_some()
 }
 
 /// The key of a connection.
@@ -69,16 +70,46 @@ fn ports(hook: &Hook, header: &Header, transport: &Transport) -> Option<Ports> {
     }
 }
 
-/// An ICMP error about a packet of an inbound connection: that packet ran the other way between
-/// the same two addresses.
+/// Whether a packet is an ICMP error that the sandbox has no business to send: one about a packet
+/// that was not sent to it by whom the error goes to, or a redirect.
+#[inline(always)]
+pub fn is_foreign_error(hook: &Hook, header: &Header, transport: &Transport) -> bool {
+    let is_error = match header.protocol {
+        ICMP if !header.v6 => matches!(transport.kind, 3 | 4 | 5 | 11 | 12),
+        ICMPV6 if header.v6 => transport.kind < 128,
+        _ => false,
+    };
+    let is_redirect = !header.v6 && transport.kind == 5;
+    is_error && (is_redirect || !quotes_this_pair(hook, header))
+}
+
+/// Whether an error quotes a packet that ran the other way between the same two addresses.
+#[inline(never)]
+fn quotes_this_pair(hook: &Hook, header: &Header) -> bool {
+    let start = header.transport + ICMP_HEADER;
+    let addresses = if header.v6 { start + 8 } else { start + 12 };
+    let pair = if header.v6 {
+        let source = hook.packet.read::<[u8; 16]>(addresses);
+        let destination = hook.packet.read::<[u8; 16]>(addresses + 16);
+        source.zip(destination).map(|(source, destination)| (words(*source), words(*destination)))
+    } else {
+        let both = hook.packet.read::<[u8; 8]>(addresses);
+        both.map(|a| (mapped([a[0], a[1], a[2], a[3]]), mapped([a[4], a[5], a[6], a[7]])))
+    };
+    let end = if header.v6 { start + 40 } else { start + 20 };
+    pair.is_some_and(|(remote, local)| {
+        end <= header.end && same(remote, header.destination) && same(local, header.source)
+    })
+}
+
+/// The ports of the inbound connection that an ICMP error is about. Its addresses are known to be
+/// those of the error itself (`is_foreign_error`).
 #[inline(always)]
 fn error_v4(hook: &Hook, header: &Header) -> Option<Ports> {
     let start = header.transport + ICMP_HEADER;
     let about = hook.packet.read::<[u8; 24]>(start)?;
     let whole_or_first = about[0] == 0x45 && about[6] & 0x1f == 0 && about[7] == 0;
-    let remote = mapped([about[12], about[13], about[14], about[15]]);
-    let local = mapped([about[16], about[17], about[18], about[19]]);
-    if !whole_or_first || start + 24 > header.end || !is_between(header, remote, local) {
+    if !whole_or_first || start + 24 > header.end {
         return None;
     }
     error_ports(about[9], [about[20], about[21], about[22], about[23]])
@@ -89,18 +120,11 @@ fn error_v4(hook: &Hook, header: &Header) -> Option<Ports> {
 fn error_v6(hook: &Hook, header: &Header) -> Option<Ports> {
     let start = header.transport + ICMP_HEADER;
     let about = hook.packet.read::<[u8; 8]>(start)?;
-    let remote = words(*hook.packet.read::<[u8; 16]>(start + 8)?);
-    let local = words(*hook.packet.read::<[u8; 16]>(start + 24)?);
     let ports = hook.packet.read::<[u8; 4]>(start + 40)?;
-    if about[0] >> 4 != 6 || start + 44 > header.end || !is_between(header, remote, local) {
+    if about[0] >> 4 != 6 || start + 44 > header.end {
         return None;
     }
     error_ports(about[6], *ports)
-}
-
-#[inline(always)]
-fn is_between(header: &Header, remote: Address, local: Address) -> bool {
-    same(remote, header.destination) && same(local, header.source)
 }
 
 #[inline(always)]

@@ -17,6 +17,7 @@
 
 mod account;
 mod admit;
+mod checksum;
 mod context;
 mod decide;
 mod fragment;
@@ -50,7 +51,8 @@ use crate::{
 #[classifier]
 pub fn from_sandbox(ctx: TcContext) -> i32 {
     let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
-    match decide::from_sandbox(&hook, &mut seen) {
+    let judgement = decide::from_sandbox(&hook, &mut seen);
+    match judgement.and_then(|pass| checksum::confirm(&ctx, &seen, pass)) {
         Ok(pass) => {
             account::count(&hook, pass.0);
             report::flow(&hook, &seen, pass.0);
@@ -59,7 +61,7 @@ pub fn from_sandbox(ctx: TcContext) -> i32 {
         Err(Drop(verdict)) => {
             account::count(&hook, verdict);
             report::write(&hook, &seen, verdict);
-            if reject::is_due(&hook, verdict) {
+            if reject::is_due(&hook, &seen, verdict) {
                 // SAFETY: on success the call does not come back; nothing here needs dropping.
                 unsafe { TC_PROGRAMS.tail_call(&ctx, tail::REJECT) };
             }

@@ -1,9 +1,10 @@
 //! Line 2: ARP (RFC 826) and IPv6 neighbour discovery (RFC 4861) that a sandbox needs, about its
 //! own addresses only, and multicast listener reports (RFC 3810).
 //!
-//! Discovery has to stay on the link: a solicitation that the host would route onwards could carry
-//! data out in its destination.
+//! Discovery has to stay on the link and carries nothing but what it is for: a solicitation that the
+//! host would route onwards could take data out, in its destination as well as behind it.
 
+use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_fib_lookup as bpf_fib_lookup_helper};
 use policy_common::{reason::Reason, sandbox::Sandbox};
 
 use crate::{
@@ -12,6 +13,13 @@ use crate::{
     packet::Packet,
     spoof::{owns_v4, owns_v6, same, same_mac},
 };
+
+/// Where ICMPv6 begins without extension headers, which discovery has none of (RFC 6980).
+const PLAIN: usize = ETHERNET + 40;
+/// Listener reports carry the router alert in a hop-by-hop header (RFC 3810, 5).
+const WITH_ALERT: usize = PLAIN + 8;
+/// A frame that Ethernet filled up to its least length.
+const FILLED: u32 = 60;
 
 /// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
 const ARP_FORM: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -35,6 +43,9 @@ const NONCE_OPTION: u8 = 14;
 #[inline(never)]
 pub fn arp(hook: &Hook, sandbox: &Sandbox, mac: &[u8; 6]) -> Reason {
     let Some(form) = hook.packet.read::<[u8; 6]>(ETHERNET) else { return Reason::Malformed };
+    let Some(operation) = hook.packet.read::<[u8; 2]>(ETHERNET + 6) else {
+        return Reason::Malformed;
+    };
     let Some(body) = hook.packet.read::<[u8; 20]>(ETHERNET + 8) else { return Reason::Malformed };
     let same_form = form[0] == ARP_FORM[0]
         && form[1] == ARP_FORM[1]
@@ -46,7 +57,9 @@ pub fn arp(hook: &Hook, sandbox: &Sandbox, mac: &[u8; 6]) -> Reason {
     let sender = u32::from_ne_bytes([body[6], body[7], body[8], body[9]]);
     let target = u32::from_ne_bytes([body[16], body[17], body[18], body[19]]);
     let claimed = if sender == 0 { target } else { sender };
-    if same_form && same_mac(sender_mac, *mac) && owns_v4(sandbox, claimed) {
+    // A request or a reply, and nothing behind it.
+    let plain = operation[0] == 0 && matches!(operation[1], 1 | 2) && hook.length <= FILLED;
+    if same_form && plain && same_mac(sender_mac, *mac) && owns_v4(sandbox, claimed) {
         return Reason::Neighbor;
     }
     Reason::NeighborSpoof
@@ -73,18 +86,18 @@ pub fn discovery(hook: &Hook, header: &Header, sandbox: &Sandbox, mac: &[u8; 6])
     let own = Own { sandbox, link_local: link_local(mac) };
     let genuine = match icmp[0] {
         LISTENER_REPORT | LISTENER_DONE | LISTENER_REPORT_V2 => {
-            header.hops == 1 && is_link_multicast(header.destination)
+            header.hops == 1 && is_link_multicast(header.destination) && is_report(header, icmp)
         }
         ROUTER_SOLICITATION => {
-            on_link(header, icmp, &own)
+            on_link(hook, header, icmp, &own)
                 && is_link_multicast(header.destination)
                 && option_is_genuine(hook, header, 8, mac)
         }
         NEIGHBOR_SOLICITATION => {
-            on_link(header, icmp, &own) && neighbor(hook, header, &own, mac, false)
+            on_link(hook, header, icmp, &own) && neighbor(hook, header, &own, mac, false)
         }
         NEIGHBOR_ADVERTISEMENT => {
-            on_link(header, icmp, &own) && neighbor(hook, header, &own, mac, true)
+            on_link(hook, header, icmp, &own) && neighbor(hook, header, &own, mac, true)
         }
         _ => false,
     };
@@ -120,12 +133,48 @@ impl Own<'_> {
     }
 }
 
-/// RFC 4861: hop limit 255, code 0; and a destination that the host will not route.
+/// A listener report has room for its groups and for nothing else: one (RFC 2710), or as many as
+/// it says, without sources (RFC 3810, 5.2).
 #[inline(always)]
-fn on_link(header: &Header, icmp: &[u8; 8], own: &Own<'_>) -> bool {
+fn is_report(header: &Header, icmp: &[u8; 8]) -> bool {
+    let length = header.end - header.transport;
+    let fits = match icmp[0] {
+        LISTENER_REPORT_V2 => length == 8 + 20 * usize::from(icmp[7]) && icmp[6] == 0,
+        _ => length == 24,
+    };
+    fits && icmp[1] == 0 && (header.transport == PLAIN || header.transport == WITH_ALERT)
+}
+
+/// RFC 4861: hop limit 255, code 0, reserved bits zero; and a destination that the host will not
+/// route onwards.
+#[inline(always)]
+fn on_link(hook: &Hook, header: &Header, icmp: &[u8; 8], own: &Own<'_>) -> bool {
     let to = header.destination;
-    let stays = is_link_multicast(to) || is_link_local(to) || own.is_near(to);
-    header.hops == 255 && icmp[1] == 0 && stays
+    let flags = if icmp[0] == NEIGHBOR_ADVERTISEMENT { 0xe0 } else { 0 };
+    let reserved = (icmp[4] & !flags) | icmp[5] | icmp[6] | icmp[7];
+    header.transport == PLAIN
+        && header.hops == 255
+        && icmp[1] | reserved == 0
+        && (is_link_multicast(to)
+            || is_link_local(to)
+            || own.is_near(to) && !is_routed(hook, header))
+}
+
+/// Whether the host would forward a packet to this destination: then it is not the host's own.
+#[inline(always)]
+fn is_routed(hook: &Hook, header: &Header) -> bool {
+    const AF_INET6: u8 = 10;
+    // SAFETY: integers and byte arrays, for which zero is valid.
+    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    question.family = AF_INET6;
+    question.ifindex = hook.interface;
+    question.__bindgen_anon_3.ipv6_src = header.source;
+    question.__bindgen_anon_4.ipv6_dst = header.destination;
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: the context is valid while the program runs; the helper reads and writes `question`.
+    let answer = unsafe { bpf_fib_lookup_helper(hook.context, &raw mut question, size, 0) };
+    // 1 to 5: a route that refuses, one to the host itself or none, or no forwarding at all.
+    !matches!(answer, 1..=5)
 }
 
 /// A solicitation may ask for any address, unless it has no source yet; an advertisement is about

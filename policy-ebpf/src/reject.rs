@@ -15,8 +15,8 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use policy_common::{limit, policy::Verdict, reason::Reason, sandbox::REJECT};
 
 use crate::{
-    context::{Hook, skb},
-    header::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, TCP},
+    context::{Hook, Seen, skb},
+    header::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, Part, TCP, is_extension},
     maps::{LIMITS, SANDBOXES},
     packet::Packet,
 };
@@ -36,10 +36,11 @@ const V6: usize = ETHERNET + Ipv6Hdr::LEN;
 
 /// Whether a denied packet is answered; takes a token if it is.
 #[inline(never)]
-pub fn is_due(hook: &Hook, verdict: Verdict) -> bool {
+pub fn is_due(hook: &Hook, seen: &Seen, verdict: Verdict) -> bool {
     let wanted = SANDBOXES.get(hook.slot).is_some_and(|sandbox| sandbox.flags & REJECT != 0);
     let answered = Reason::from_code(verdict.reason).is_some_and(Reason::rejects);
-    if !wanted || !answered {
+    // Behind the header of a later fragment stand no ports to answer to.
+    if !wanted || !answered || matches!(seen.header.part, Part::Later(_)) {
         return false;
     }
     let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return false };
@@ -56,6 +57,10 @@ pub fn is_due(hook: &Hook, verdict: Verdict) -> bool {
 #[inline(always)]
 pub fn answer(ctx: &TcContext) -> i32 {
     let packet = Packet::new(ctx.data(), ctx.data_end());
+    let to_group = packet.read::<[u8; 6]>(0).is_none_or(|mac| mac[0] & 1 != 0);
+    if to_group {
+        return TC_ACT_SHOT;
+    }
     let sent = match packet.read::<[u8; 2]>(12) {
         Some(&ETHERTYPE_IPV4) => v4(ctx, &packet),
         Some(&ETHERTYPE_IPV6) => v6(ctx, &packet),
@@ -82,7 +87,7 @@ fn v4(ctx: &TcContext, packet: &Packet) -> Option<()> {
 #[inline(always)]
 fn v6(ctx: &TcContext, packet: &Packet) -> Option<()> {
     let ip = *packet.read::<[u8; Ipv6Hdr::LEN]>(ETHERNET)?;
-    if ip[24] == 0xff {
+    if ip[24] == 0xff || is_extension(ip[6]) {
         return None;
     }
     if ip[6] == TCP { reset_v6(ctx, packet, ip) } else { prohibited_v6(ctx, packet, ip) }

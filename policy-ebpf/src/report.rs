@@ -68,7 +68,6 @@ pub fn write(hook: &Hook, seen: &Seen, verdict: Verdict) {
         limits.events_lost += 1;
         return;
     };
-    let ethertype = hook.packet.read::<[u8; 2]>(12).copied().unwrap_or_default();
     let (source_port, destination_port) = ports(seen);
     record.write(Event {
         time_ns: now,
@@ -76,7 +75,7 @@ pub fn write(hook: &Hook, seen: &Seen, verdict: Verdict) {
         rule: verdict.rule,
         length: hook.length,
         policy: verdict.policy,
-        ethertype: u16::from_be_bytes(ethertype),
+        ethertype: u16::from_be_bytes(seen.ethertype),
         source_port,
         destination_port,
         protocol: seen.header.protocol,

@@ -109,6 +109,9 @@ impl Reconciler {
                 "attached by an earlier agent, but not known: it stays as it is until it is \
                  applied again or deleted"
             );
+            if let Some(slot) = self.kernel.attached_slot(id)? {
+                self.slots.claim(slot);
+            }
         }
         let free: Vec<Slot> = Slot::all().filter(|slot| !self.slots.is_taken(*slot)).collect();
         for slot in free {

@@ -146,9 +146,11 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Makes sure that a sandbox is still attached: its interface may be a new one of that name.
+    /// Makes sure that a sandbox is still attached: its interface may be a new one of that name. Where
+    /// that cannot be proved, the gates are attached again, which replaces them in place.
     fn stay(&self, sandbox: &mut Sandbox) -> Result<()> {
-        if self.is_in_place(sandbox) {
+        let provable = sandbox.place.is_some_and(|place| place.provable);
+        if provable && self.is_in_place(sandbox) {
             sandbox.status = Status::Enforcing;
             return Ok(());
         }
@@ -173,11 +175,13 @@ impl Reconciler {
         cause: anyhow::Error,
     ) -> Error {
         let id = change.id().clone();
-        if let Err(error) = self.restore(&change) {
-            tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
-        }
-        if change.has_new_slot() {
-            self.release(change.sandbox.slot);
+        match self.restore(&change) {
+            Ok(()) if change.has_new_slot() => self.release(change.sandbox.slot),
+            Ok(()) => {}
+            // The new slot stays taken: the sandbox's gates may name it.
+            Err(error) => {
+                tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
+            }
         }
         let kept = match change.old {
             Some(_) => "the policy in force stays",

@@ -26,6 +26,7 @@ pub trait Kernel: Send + Sync {
     fn limits(&self, slot: Slot) -> Result<Limits>;
     fn report_flows(&self, report: bool) -> Result<()>;
     fn attached_ids(&self) -> Result<Vec<String>>;
+    fn attached_slot(&self, id: &str) -> Result<Option<Slot>>;
 }
 
 impl Kernel for Dataplane {
@@ -75,5 +76,9 @@ impl Kernel for Dataplane {
 
     fn attached_ids(&self) -> Result<Vec<String>> {
         self.attached_ids()
+    }
+
+    fn attached_slot(&self, id: &str) -> Result<Option<Slot>> {
+        self.attached_slot(id)
     }
 }

@@ -114,6 +114,10 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn attached_slot(&self, _: &str) -> Result<Option<Slot>> {
+        Ok(None)
+    }
+
     fn attached_ids(&self) -> Result<Vec<String>> {
         Ok(self.memory().attached.keys().cloned().collect())
     }

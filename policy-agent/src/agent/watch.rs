@@ -9,7 +9,7 @@ use super::{
     Agent,
     change::Change,
     links,
-    presence::Presence,
+    presence::{Presence, namespace},
     publish,
     reconciler::Reconciler,
     sandbox::{Sandbox, Status, interface},
@@ -111,7 +111,10 @@ impl Reconciler {
             let attached = self.kernel.is_attached(sandbox.id().as_str(), sandbox.slot, &wanted);
             return attached.unwrap_or(false);
         }
-        self.kernel.presence(&wanted) == Presence::Here(place.index)
+        // Filters of clsact cannot be asked for: what is known is whether this still is the very
+        // interface that they were added to, as far as its index and namespace tell.
+        let same_namespace = namespace(wanted.netns.as_deref()).ok() == place.namespace;
+        same_namespace && self.kernel.presence(&wanted) == Presence::Here(place.index)
     }
 
     /// Attaches a sandbox if its interface is there, and says so in its status.

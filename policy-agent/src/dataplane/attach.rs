@@ -4,7 +4,7 @@
 //! The gates of an attached interface are replaced in place, without a moment in which a packet
 //! passes by.
 
-use std::path::PathBuf;
+use std::{os::fd::AsRawFd as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -15,11 +15,13 @@ use aya::{
             NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
             qdisc_detach_program,
         },
-        xdp::XdpLink,
     },
     util::KernelVersion,
 };
-use nix::net::if_::if_nametoindex;
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 use policy_common::name::{GATE_FROM, GATE_TO};
 
 use super::{AttachMethod, Interface, Mode, Slot, gate::Gates, netns, pins::Pins};
@@ -29,12 +31,10 @@ const FROM: &str = "from";
 const TO: &str = "to";
 const XDP: &str = "xdp";
 
-/// Ours are the first filters that clsact runs, and the only ones with this name.
+/// Ours are the first filters that clsact runs. The handle is an unusual one, so that nobody else's
+/// filter is replaced.
 const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
-
-/// `ARPHRD_ETHER`: what veth and tap interfaces are.
-const ETHERNET: &str = "1";
+const HANDLE: TcHandle = TcHandle::new(0, 0x7061);
 
 /// Attaches gates.
 pub struct Attacher {
@@ -67,6 +67,7 @@ impl Attacher {
     /// attached for the same sandbox.
     pub fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
         self.pins.create_links(id)?;
+        self.pins.forget_slot(id)?;
         let mut gate = self.gates.open(slot)?;
         netns::within(interface.netns.as_deref(), || {
             check(&interface.name)?;
@@ -77,7 +78,8 @@ impl Attacher {
             let from = gate.from_sandbox()?;
             self.attach_tc(&self.pins.link(id, FROM), name, TcAttachType::Ingress, from)?;
             let to = gate.to_sandbox()?;
-            self.attach_tc(&self.pins.link(id, TO), name, TcAttachType::Egress, to)
+            self.attach_tc(&self.pins.link(id, TO), name, TcAttachType::Egress, to)?;
+            self.remove_other_method(id, name)
         })?;
         if !self.xdp {
             remove(&self.pins.link(id, XDP))?;
@@ -88,7 +90,7 @@ impl Attacher {
     /// Whether the gates of `slot` are attached to the interface. Filters of clsact are not
     /// looked for: attaching them again replaces them in place.
     pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
-        if !self.tcx || !self.pins.has_slot(id, slot) {
+        if !self.tcx || self.pins.slot(id)? != Some(slot) {
             return Ok(false);
         }
         if self.xdp != self.pins.link(id, XDP).exists() {
@@ -139,16 +141,20 @@ impl Attacher {
         Ok(())
     }
 
-    fn attach_xdp(&self, pin: &PathBuf, interface: &str, gate: &mut Xdp) -> Result<()> {
-        let pinned = PinnedLink::from_pin(pin).ok();
-        if let Some(old) = pinned {
-            let link = XdpLink::try_from(FdLink::from(old))?;
-            if let Ok(replaced) = gate.attach_to_link(link) {
-                drop(gate.take_link(replaced)?);
-                return Ok(());
-            }
-            remove(pin)?; // its interface is gone
+    /// Removes the gates that were attached by the other method, now that ours are.
+    fn remove_other_method(&self, id: &str, interface: &str) -> Result<()> {
+        if self.tcx {
+            remove_filters(interface);
+            return Ok(());
         }
+        remove(&self.pins.link(id, FROM))?;
+        remove(&self.pins.link(id, TO))
+    }
+
+    fn attach_xdp(&self, pin: &PathBuf, interface: &str, gate: &mut Xdp) -> Result<()> {
+        // The old link may be on another interface. A moment without early drop lets nothing pass:
+        // the gates at TC decide.
+        remove(pin)?;
         let link = gate
             .attach(interface, XdpMode::default())
             .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
@@ -161,10 +167,15 @@ impl Attacher {
 /// Removes the filters of an interface that may be gone.
 pub fn detach_clsact(interface: &Interface) {
     let _ = netns::within(interface.netns.as_deref(), || {
-        let _ = qdisc_detach_program(&interface.name, TcAttachType::Ingress, GATE_FROM);
-        let _ = qdisc_detach_program(&interface.name, TcAttachType::Egress, GATE_TO);
+        remove_filters(&interface.name);
         Ok(())
     });
+}
+
+/// Removes our filters, if there are any.
+fn remove_filters(interface: &str) {
+    let _ = qdisc_detach_program(interface, TcAttachType::Ingress, GATE_FROM);
+    let _ = qdisc_detach_program(interface, TcAttachType::Egress, GATE_TO);
 }
 
 /// The interface exists and is one that the programs can judge.
@@ -172,12 +183,30 @@ fn check(interface: &str) -> Result<()> {
     if if_nametoindex(interface).is_err() {
         bail!("interface: there is no {interface} in this network namespace");
     }
-    // sysfs shows the namespace it was mounted in, so it only knows the agent's own.
-    let kind = std::fs::read_to_string(format!("/sys/class/net/{interface}/type"));
-    if kind.is_ok_and(|kind| kind.trim() != ETHERNET) {
+    let kind = hardware_type(interface)
+        .with_context(|| format!("interface: cannot ask what {interface} is"))?;
+    if kind != libc::ARPHRD_ETHER {
         bail!("interface: {interface} carries no Ethernet frames; use a veth or a tap");
     }
     Ok(())
+}
+
+/// The `ARPHRD_*` of an interface in this network namespace (netdevice(7)).
+fn hardware_type(interface: &str) -> Result<u16> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: integers and byte arrays, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1))
+    {
+        *place = byte.cast_signed();
+    }
+    // SAFETY: the request is an ifreq with a terminated name, which the call reads and fills in.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    // SAFETY: the call succeeded, so this member is the one that it filled in.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }
 
 /// Adds the filter, or replaces it if it is there.

@@ -158,6 +158,11 @@ impl Dataplane {
         Ok(ids)
     }
 
+    /// The slot that a sandbox's pinned gates name, if that is certain.
+    pub fn attached_slot(&self, id: &str) -> Result<Option<Slot>> {
+        self.pins.slot(id)
+    }
+
     /// The gates of a slot, for running them on a packet without an interface.
     pub fn gate(&self, slot: Slot) -> Result<Gate> {
         self.attacher.gates().open(slot)

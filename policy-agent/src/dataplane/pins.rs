@@ -16,6 +16,9 @@ use policy_common::ABI_VERSION;
 
 use super::Slot;
 
+/// Begins the name of the directory that notes a slot.
+const SLOT: &str = "slot";
+
 /// The pins of one ABI version.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -81,22 +84,26 @@ impl Pins {
             .with_context(|| format!("cannot make {}", directory.display()))
     }
 
-    /// Notes which slot a sandbox's gates name; the notes of other slots go.
+    /// Notes which slot a sandbox's gates name: all of them, from now on.
     pub fn note_slot(&self, id: &str, slot: Slot) -> Result<()> {
+        let mine = self.links().join(id).join(format!("{SLOT}{}", slot.get()));
+        fs::create_dir_all(&mine).with_context(|| format!("cannot make {}", mine.display()))
+    }
+
+    /// Forgets which slot a sandbox's gates name, while some may name another already.
+    pub fn forget_slot(&self, id: &str) -> Result<()> {
         let directory = self.links().join(id);
-        let mine = format!("slot{}", slot.get());
-        for name in names(&directory)?.iter().filter(|name| name.starts_with("slot")) {
-            if *name != mine {
-                fs::remove_dir(directory.join(name))?;
-            }
+        for name in names(&directory)?.iter().filter(|name| name.starts_with(SLOT)) {
+            fs::remove_dir(directory.join(name))?;
         }
-        fs::create_dir_all(directory.join(mine))?;
         Ok(())
     }
 
-    /// Whether a sandbox's gates were noted to name this slot.
-    pub fn has_slot(&self, id: &str, slot: Slot) -> bool {
-        self.links().join(id).join(format!("slot{}", slot.get())).is_dir()
+    /// The slot that a sandbox's gates were noted to name.
+    pub fn slot(&self, id: &str) -> Result<Option<Slot>> {
+        let names = names(&self.links().join(id))?;
+        let number = names.iter().find_map(|name| name.strip_prefix(SLOT)?.parse().ok());
+        Ok(number.and_then(Slot::new))
     }
 
     /// Removes a sandbox's links, which detaches them. `false`: there were none.

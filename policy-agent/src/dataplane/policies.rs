@@ -7,6 +7,7 @@ use std::{
     path::Path,
     sync::{Mutex, MutexGuard},
     thread,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -57,6 +58,13 @@ struct Record {
 // SAFETY: `repr(C)`, integers and byte arrays only, no implicit padding.
 unsafe impl Pod for Record {}
 
+impl Record {
+    /// The maps that were published.
+    fn image(&self) -> Result<Image> {
+        Ok(Image { v4: Family::from_ids(self.v4)?, v6: Family::from_ids(self.v6)? })
+    }
+}
+
 /// A policy that is in use: its maps and the slots that share them.
 struct Shared {
     policy: PolicyId,
@@ -92,7 +100,11 @@ impl Policies {
                 entry.or_insert_with(fresh).slots.insert(slot);
             }
         }
-        let state = Mutex::new(State { records, shared, next: 1 });
+        // Not where the agent before this one began: what remembers a policy by its number must not
+        // take a new one for it.
+        let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
+        let next = u16::try_from(seconds % u64::from(u16::MAX)).unwrap_or(1);
+        let state = Mutex::new(State { records, shared, next });
         let v4 = Outer::open(pins, [name::POLICIES_V4, name::LARGE_V4, name::HUGE_V4])?;
         let v6 = Outer::open(pins, [name::POLICIES_V6, name::LARGE_V6, name::HUGE_V6])?;
         Ok(Self { v4, v6, state })
@@ -112,8 +124,11 @@ impl Policies {
             }
         };
         let maps = (image.v4.ids()?, image.v6.ids()?);
+        let before = self.lock()?.records(slots)?;
         self.lock()?.record(slots, Record::default())?;
-        self.swap(slots, &image)?;
+        if let Err(error) = self.swap(slots, &image) {
+            return Err(self.roll_back(&before, error));
+        }
         let mut state = self.lock()?;
         let (v4, v6) = maps;
         state.record(slots, Record { digest, v4, v6, policy: policy.0, padding: [0; 2] })?;
@@ -152,6 +167,19 @@ impl Policies {
         })
     }
 
+    /// Puts the policies back that were in force before an update that failed; where that is not
+    /// possible, none is. Returns the error of the update.
+    fn roll_back(&self, before: &[(Slot, Record)], error: anyhow::Error) -> anyhow::Error {
+        for (slot, record) in before {
+            let restored = record.image().and_then(|image| self.swap(&[*slot], &image));
+            let noted = restored.and_then(|()| self.lock()?.record(&[*slot], *record));
+            if noted.is_err() && self.withdraw(*slot).is_err() {
+                return error.context(format!("slot {} is in an unknown state", slot.get()));
+            }
+        }
+        error
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, State>> {
         self.state.lock().map_err(|_| anyhow!("the table of policies is poisoned by a panic"))
     }
@@ -177,6 +205,11 @@ impl State {
             }
         }
         Err(anyhow!("every policy number is in use"))
+    }
+
+    fn records(&self, slots: &[Slot]) -> Result<Vec<(Slot, Record)>> {
+        let get = |slot: &Slot| Ok((*slot, self.records.get(&slot.get(), 0)?));
+        slots.iter().map(get).collect()
     }
 
     fn record(&mut self, slots: &[Slot], record: Record) -> Result<()> {

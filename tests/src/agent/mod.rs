@@ -1,0 +1,163 @@
+//! Runs the real `policy-agent` in a world's host, with directories of its own.
+
+mod client;
+mod command_line;
+
+use std::{
+    fs::{self, File},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+pub use client::Answer;
+pub use command_line::Ran;
+
+use crate::{
+    patience::eventually,
+    world::{Bpffs, Namespace, unique},
+};
+
+/// What of the agent's log is shown when something fails.
+const TAIL: usize = 60;
+
+/// One agent: its configuration, its directories, and the process while it runs.
+pub struct Agent {
+    process: Option<Child>,
+    bpffs: Bpffs,
+    directory: TempDir,
+}
+
+impl Agent {
+    /// Writes the configuration: directories of its own, and `config` (TOML) behind them.
+    pub fn configure(config: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix(&unique("agent")).tempdir()?;
+        let agent = Self { process: None, bpffs: Bpffs::find()?, directory };
+        let state = agent.directory.path().join("state");
+        let bpffs = agent.bpffs.directory();
+        let text = format!("state_dir = {state:?}\nbpffs = {bpffs:?}\n{config}\n");
+        fs::write(agent.config(), text)?;
+        Ok(agent)
+    }
+
+    /// Starts it in the namespace `host`, and waits until it answers.
+    pub fn start(&mut self, host: &Namespace) -> Result<()> {
+        let log = File::options().append(true).create(true).open(self.log_file())?;
+        let binary = binary()?;
+        let mut command = host.command(&binary.to_string_lossy())?;
+        command.args(["run", "--config"]).arg(self.config());
+        command.arg("--socket").arg(self.socket());
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
+        self.process = Some(child);
+        let healthy = eventually("the agent answers", || match self.exited() {
+            Some(status) => Some(Err(status)),
+            None => self.is_healthy().then_some(Ok(())),
+        });
+        match healthy {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => bail!("the agent ended ({status}); its log:\n{}", self.log()),
+            Err(error) => Err(error.context(format!("its log:\n{}", self.log()))),
+        }
+    }
+
+    /// Whether it answers `GET /health`.
+    pub fn is_healthy(&self) -> bool {
+        self.request("GET", "/health", "").is_ok_and(|answer| answer.code < 300)
+    }
+
+    /// Kills it: no time to clean up.
+    pub fn kill(&mut self) -> Result<()> {
+        self.end(Signal::SIGKILL).map(|_| ())
+    }
+
+    /// Asks it to stop, and returns how it ended.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::SIGTERM)
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut child = self.process.take().context("the agent does not run")?;
+        kill(Pid::from_raw(child.id().cast_signed()), signal).context("signalling the agent")?;
+        let status = eventually("the agent ends", || child.try_wait().ok().flatten());
+        if status.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        status
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        match self.process.as_mut()?.try_wait() {
+            Ok(status) => status,
+            Err(_) => Some(ExitStatus::from_raw(-1)),
+        }
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// Its Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("agent.sock")
+    }
+
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("agent.toml")
+    }
+
+    /// Where it keeps its state, if it is not changed by the configuration.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// A directory for files of a test.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where its pins are.
+    pub fn bpffs(&self) -> &Bpffs {
+        &self.bpffs
+    }
+
+    /// The end of what it logged, over all its runs.
+    pub fn log(&self) -> String {
+        let text = fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+
+    /// Where it logs.
+    pub fn log_file(&self) -> PathBuf {
+        self.directory.path().join("agent.log")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if self.process.is_some()
+            && let Err(error) = self.stop()
+        {
+            eprintln!("the agent did not end as asked: {error:#}");
+        }
+    }
+}
+
+/// The binary under test: `POLICY_AGENT_BIN`, or where `cargo xtask build` leaves it.
+pub fn binary() -> Result<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/policy-agent");
+    let path = std::env::var_os("POLICY_AGENT_BIN").map_or(built, PathBuf::from);
+    path.canonicalize()
+        .with_context(|| format!("{} is missing: run `cargo xtask build` first", path.display()))
+}

@@ -1,0 +1,149 @@
+//! The road that traffic takes: sandbox → host → internet, with a policy of some kind on it. Each
+//! road is a world of its own, so that all can stand while they are measured in turns.
+
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    net::IpAddr,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+use policy_agent::{
+    dataplane::{Dataplane, Interface, Slot},
+    policy::Floor,
+};
+
+use super::lists::Lists;
+use crate::{
+    kernel,
+    world::{Sandbox, World, command, host::UPLINK, sandbox::INSIDE},
+};
+
+/// What stands on the road.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing.
+    None,
+    /// The host's routing table drops everything in silence.
+    Blackhole,
+    /// The host's routing table refuses everything, and the stack answers.
+    Prohibit,
+    /// nftables interval sets with the same rules: the floor, then what is allowed.
+    Nftables,
+    /// The dataplane.
+    Ours,
+}
+
+/// One road.
+pub struct Road {
+    /// What it is called in tables.
+    pub name: String,
+    /// What stands on it.
+    pub guard: Guard,
+    /// Its namespaces.
+    pub world: World,
+    /// Where the traffic starts.
+    pub sandbox: Sandbox,
+}
+
+impl Road {
+    /// Builds a road with a guard that allows the lists and `also`.
+    pub fn build(
+        guard: Guard,
+        dataplane: &Dataplane,
+        lists: &Lists,
+        also: &[IpNet],
+    ) -> Result<Self> {
+        let world = World::build()?;
+        let sandbox = world.sandbox()?;
+        let count = lists.v4.len();
+        let name = match guard {
+            Guard::None => "no policy".to_owned(),
+            Guard::Blackhole => "blackhole route".to_owned(),
+            Guard::Prohibit => "prohibit route".to_owned(),
+            Guard::Nftables => format!("nftables, {count} CIDRs"),
+            Guard::Ours => format!("policy, {count} CIDRs"),
+        };
+        let road = Self { name, guard, world, sandbox };
+        match guard {
+            Guard::None => {}
+            Guard::Blackhole => road.world.host.ip("route replace blackhole 0.0.0.0/0")?,
+            Guard::Prohibit => road.world.host.ip("route replace prohibit 0.0.0.0/0")?,
+            Guard::Nftables => road.nftables(lists, also)?,
+            Guard::Ours => road.attach(dataplane, lists, also)?,
+        }
+        Ok(road)
+    }
+
+    fn attach(&self, dataplane: &Dataplane, lists: &Lists, also: &[IpNet]) -> Result<()> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let slot = Slot::new(NEXT.fetch_add(1, Ordering::Relaxed)).context("there is a slot")?;
+        let identity = self.sandbox.identity;
+        kernel::prepare(dataplane, slot, Some(identity.mac()), &self.sandbox.addresses())?;
+        dataplane.publish(&[slot], &lists.compiled(also)?)?;
+        let netns = Some(self.world.host.path());
+        let interface = Interface { name: self.sandbox.interface.clone(), netns };
+        dataplane.attach(&format!("road{}", slot.get()), slot, &interface)
+    }
+
+    fn nftables(&self, lists: &Lists, also: &[IpNet]) -> Result<()> {
+        let is_v4 = |net: &&IpNet| matches!(net, IpNet::V4(_));
+        let floor = Floor::default();
+        let floor = floor.deny.iter().filter(is_v4).map(ToString::to_string);
+        let allowed = lists.v4.iter().map(ToString::to_string);
+        let allowed = allowed.chain(also.iter().filter(is_v4).map(ToString::to_string));
+        let mut rules = String::from("table ip peer {\n");
+        for (name, elements) in
+            [("denied", floor.collect::<Vec<_>>()), ("allowed", allowed.collect())]
+        {
+            let elements = elements.join(",\n");
+            writeln!(
+                rules,
+                "set {name} {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {elements} }}; }}"
+            )?;
+        }
+        let interface = &self.sandbox.interface;
+        writeln!(
+            rules,
+            "chain forward {{ type filter hook forward priority 0; policy accept;
+             iifname \"{interface}\" ip daddr @denied drop
+             iifname \"{interface}\" ip daddr @allowed accept
+             iifname \"{interface}\" drop\n}}\n}}"
+        )?;
+        let mut file = tempfile::NamedTempFile::new().context("making a file for nft")?;
+        file.write_all(rules.as_bytes()).context("writing rules for nft")?;
+        command::run(self.world.host.command("nft")?.arg("-f").arg(file.path()))?;
+        Ok(())
+    }
+
+    /// Packets that have arrived at the internet.
+    pub fn arrived(&self) -> Result<u64> {
+        let _inside = self.world.internet.enter()?;
+        let table =
+            std::fs::read_to_string("/proc/thread-self/net/dev").context("reading counters")?;
+        let line =
+            table.lines().find_map(|line| line.trim().strip_prefix(UPLINK)?.strip_prefix(':'));
+        let packets = line.and_then(|line| line.split_whitespace().nth(1));
+        packets.and_then(|packets| packets.parse().ok()).context("the uplink has a counter")
+    }
+
+    /// Frames from the sandbox to these destinations, as they leave its interface.
+    pub fn frames(&self, destinations: &[IpAddr]) -> Vec<Vec<u8>> {
+        use crate::packet::{Datagram, Payload};
+        let identity = self.sandbox.identity;
+        let frame = |destination: &IpAddr| {
+            let datagram =
+                Datagram::new(identity.v4(), *destination, Payload::udp(4000, 4000, &[0; 18]));
+            let frame = datagram.frame().from_mac(identity.mac()).to_mac(identity.gateway_mac());
+            frame.bytes().to_vec()
+        };
+        destinations.iter().map(frame).collect()
+    }
+
+    /// The interface that the sandbox sends from.
+    pub fn inside(&self) -> &'static str {
+        INSIDE
+    }
+}

@@ -1,0 +1,40 @@
+//! `cargo run -p policy-tests --bin demo`: shows the agent at work in a small world of its own.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use policy_tests::demo;
+
+/// Builds a small world of network namespaces, runs the agent in it, and shows what two sandboxes
+/// may reach. Exit status 0: everything was as expected.
+#[derive(Parser)]
+struct Arguments {
+    /// Leave the world behind, to be tried by hand
+    #[arg(long)]
+    keep: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// The servers of the demo's internet
+    #[command(hide = true)]
+    Answer,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.part {
+        Some(Part::Answer) => demo::answer_forever().map(|()| true),
+        None => demo::run(arguments.keep),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

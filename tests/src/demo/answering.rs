@@ -1,0 +1,65 @@
+//! The internet's servers in a process of their own, so that they can outlive the demo.
+
+#![expect(clippy::print_stdout, reason = "a demo prints")]
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    server::Servers,
+    world::{Namespace, internet},
+};
+
+const READY: &str = "ready";
+
+/// The process.
+pub(super) struct Answering {
+    child: Child,
+}
+
+impl Answering {
+    /// Starts it, and waits until it answers.
+    pub(super) fn in_namespace(namespace: &Namespace) -> Result<Self> {
+        let this = std::env::current_exe().context("looking for the demo's own binary")?;
+        let mut command: Command = namespace.command(&this.to_string_lossy())?;
+        // No output of the demo's is inherited: it would stay open as long as the process.
+        command.arg("answer").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut answering = Self { child: command.spawn().context("starting the servers")? };
+        let output = answering.child.stdout.take().context("the servers' output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        ensure!(line.trim() == READY, "the servers did not start: {}", line.trim());
+        Ok(answering)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What that process does: answer, in the namespace that it was started in.
+///
+/// # Errors
+/// The servers cannot be started; the demo is told.
+pub fn answer_forever() -> Result<()> {
+    let servers = Servers::start_here(&internet::addresses());
+    let said = servers.as_ref().map_or_else(|error| format!("{error:#}"), |_| READY.to_owned());
+    println!("{said}");
+    std::io::stdout().flush()?;
+    let _servers = servers?;
+    loop {
+        thread::park();
+    }
+}

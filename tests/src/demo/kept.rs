@@ -1,0 +1,61 @@
+//! `--keep`: the world stays, to be tried by hand.
+
+#![expect(clippy::print_stdout, reason = "a demo prints")]
+
+use std::{fs, mem};
+
+use anyhow::{Context as _, Result};
+
+use super::{Demo, shown};
+use crate::{agent, world::unique};
+
+/// Leaves everything as it is, and says how to use it and how to get rid of it.
+pub(super) fn leave(demo: Demo) -> Result<()> {
+    let script = std::env::temp_dir().join(format!("{}.sh", unique("clean-up")));
+    fs::write(&script, clean_up(&demo)?)
+        .with_context(|| format!("writing {}", script.display()))?;
+    let [alpha, beta] = &demo.sandboxes;
+    shown::heading("It all stays. Try it by hand, as root:");
+    println!(
+        "   export POLICY_AGENT_SOCKET={socket}
+   alias policy-agent={binary}
+   policy-agent get
+   alias alpha=\"{alpha}\"
+   alias beta=\"{beta}\"
+   alpha curl --max-time 3 http://1.1.1.1/
+   alpha curl --max-time 3 http://203.0.113.10/
+   beta ping -c1 8.8.8.8
+   the agent's log      {log}
+   the host             {host}
+   the internet         {internet}
+
+   Clean up with        sh {script}",
+        socket = demo.agent.socket().display(),
+        binary = agent::binary()?.display(),
+        alpha = alpha.inside.how_to_enter(),
+        beta = beta.inside.how_to_enter(),
+        log = demo.agent.log_file().display(),
+        host = demo.world.host.how_to_enter(),
+        internet = demo.world.internet.how_to_enter(),
+        script = script.display(),
+    );
+    // Nothing is dropped, so nothing is taken down.
+    mem::forget(demo);
+    Ok(())
+}
+
+/// A script that takes down what dropping the demo would.
+fn clean_up(demo: &Demo) -> Result<String> {
+    let agent = demo.agent.pid().context("the agent does not run")?;
+    let bpffs = demo.agent.bpffs();
+    let mut script = format!("#!/bin/sh\nkill {agent} {}\n", demo.answering.pid());
+    for namespace in demo.namespaces() {
+        script += &format!("ip netns del {}\n", namespace.name());
+    }
+    script += &format!("rm -rf '{}'\n", bpffs.directory().display());
+    if let Some(mounted) = bpffs.mounted() {
+        script += &format!("umount '{0}' && rmdir '{0}'\n", mounted.display());
+    }
+    script += &format!("rm -rf '{}'\nrm -f \"$0\"\n", demo.agent.directory().display());
+    Ok(script)
+}

@@ -1,0 +1,75 @@
+//! The demo: a small world, the agent in it, policies like those of the public documentation, and
+//! what two sandboxes then see. For people, and by its exit code for machines.
+
+mod act;
+mod answering;
+mod kept;
+mod script;
+mod shown;
+
+use anyhow::{Result, ensure};
+
+pub use answering::answer_forever;
+
+use crate::{
+    agent::Agent,
+    world::{self, Namespace, Sandbox, World},
+};
+use answering::Answering;
+
+/// Everything the demo builds, in the order in which it is taken down.
+struct Demo {
+    agent: Agent,
+    answering: Answering,
+    sandboxes: [Sandbox; 2],
+    world: World,
+}
+
+impl Demo {
+    fn build() -> Result<Self> {
+        let world = World::build()?;
+        let sandboxes = [named(world.sandbox()?, "alpha"), named(world.sandbox()?, "beta")];
+        let answering = Answering::in_namespace(&world.internet)?;
+        let mut agent = Agent::configure("")?;
+        agent.start(&world.host)?;
+        Ok(Self { agent, answering, sandboxes, world })
+    }
+
+    fn sandbox(&self, id: &str) -> &Sandbox {
+        let [alpha, beta] = &self.sandboxes;
+        if alpha.id == id { alpha } else { beta }
+    }
+
+    fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        let inside = self.sandboxes.iter().map(|sandbox| &sandbox.inside);
+        [&self.world.host, &self.world.internet].into_iter().chain(inside)
+    }
+}
+
+fn named(mut sandbox: Sandbox, id: &str) -> Sandbox {
+    id.clone_into(&mut sandbox.id);
+    sandbox
+}
+
+/// Runs the demo; whether every row was as expected. With `keep` the world stays.
+///
+/// # Errors
+/// The world cannot be built, or the agent does not do as it is told.
+pub fn run(keep: bool) -> Result<bool> {
+    world::names_begin_with("policy-demo");
+    shown::heading("A host, two sandboxes, an \"internet\", and the agent on the host");
+    let mut demo = Demo::build()?;
+    let mut tally = shown::Tally::default();
+    for act in script::acts() {
+        act.play(&mut demo, &mut tally)?;
+    }
+    shown::commands(&demo.agent)?;
+    // Last, since an agent that was killed has forgotten what it showed.
+    script::finale().play(&mut demo, &mut tally)?;
+    shown::total(&tally);
+    if keep {
+        kept::leave(demo)?;
+    }
+    ensure!(tally.rows > 0, "the demo has shown nothing");
+    Ok(tally.as_expected == tally.rows)
+}

@@ -1,0 +1,30 @@
+//! Worlds of network namespaces in which the agent is tried with real packets.
+//!
+//! - [`world`]: a host, an "internet" and sandboxes, each a network namespace of its own. Nothing
+//!   touches the machine's own network, so public addresses are safe to use inside.
+//! - [`server`]: what answers in that internet.
+//! - [`probe`]: what a program in a sandbox sees when it tries to reach something.
+//! - [`wire`]: packet sockets, to send raw frames and to prove what crossed and what did not.
+//! - [`fixture`]: frames that may pass and frames that may not, as data.
+//! - [`agent`]: runs the real `policy-agent` and speaks with it.
+//! - [`precedence`]: the core of the law, for every way of attaching.
+//! - [`packet`], [`kernel`], [`oracle`]: one packet at a time, judged by the programs in the kernel
+//!   and by a slow and obvious judge.
+//! - [`mod@bench`]: the same programs, timed.
+//! - [`demo`]: all of it for people to look at.
+//! - [`stage`]: all of it set up for a test, with helpers that panic with the full story.
+
+pub mod agent;
+pub mod bench;
+pub mod demo;
+pub mod fixture;
+pub mod kernel;
+pub mod oracle;
+pub mod packet;
+pub mod patience;
+pub mod precedence;
+pub mod probe;
+pub mod server;
+pub mod stage;
+pub mod wire;
+pub mod world;

@@ -1,0 +1,183 @@
+//! What a program sees when it tries to reach something: real sockets, and what the kernel tells
+//! them.
+
+use std::{
+    fmt,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+use crate::{server, world::Namespace};
+
+/// How long an answer may take that should come, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(3);
+/// After this time without any answer an attempt that should get none counts as silent.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// What is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A TCP connection to this port.
+    Tcp(u16),
+    /// A UDP datagram to this port.
+    Udp(u16),
+    /// An ICMP echo request.
+    Ping,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) => write!(f, "tcp {port}"),
+            Self::Udp(port) => write!(f, "udp {port}"),
+            Self::Ping => f.write_str("ping"),
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Somebody answered: the connection stands, the datagram came back.
+    Answered,
+    /// At once: "connection refused". TCP: a reset.
+    Refused,
+    /// At once: an ICMP error, "administratively prohibited".
+    Prohibited,
+    /// Nothing came back.
+    Silence,
+    /// Something else went wrong.
+    Failed(String),
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered => f.write_str("answered"),
+            Self::Refused => f.write_str("refused"),
+            Self::Prohibited => f.write_str("prohibited"),
+            Self::Silence => f.write_str("silence"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Tries to reach `address` from inside a namespace.
+pub fn attempt(from: &Namespace, how: How, address: IpAddr) -> Seen {
+    attempt_within(LIMIT, from, how, address)
+}
+
+/// The same, when nothing is expected to come back: does not wait as long for it.
+pub fn attempt_in_vain(from: &Namespace, how: How, address: IpAddr) -> Seen {
+    attempt_within(SILENCE, from, how, address)
+}
+
+fn attempt_within(limit: Duration, from: &Namespace, how: How, address: IpAddr) -> Seen {
+    let inside = match from.enter() {
+        Ok(inside) => inside,
+        Err(error) => return Seen::Failed(format!("{error:#}")),
+    };
+    let result = match how {
+        How::Tcp(port) => tcp((address, port).into(), limit),
+        How::Udp(port) => udp((address, port).into(), limit),
+        How::Ping => ping(address, limit),
+    };
+    drop(inside);
+    match result {
+        Ok(()) => Seen::Answered,
+        Err(error) => seen(&error),
+    }
+}
+
+/// A connected TCP stream from inside a namespace, with a bound on how long reads may take.
+pub fn connect(from: &Namespace, to: SocketAddr) -> Result<TcpStream> {
+    let _inside = from.enter()?;
+    let stream = TcpStream::connect_timeout(&to, LIMIT).with_context(|| format!("to {to}"))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connected UDP socket inside a namespace.
+pub fn datagrams(from: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
+    let _inside = from.enter()?;
+    let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+    socket.connect(to).with_context(|| format!("a route to {to}"))?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    Ok(socket)
+}
+
+/// Sends `bytes` over a stream to an echo server and wants them back.
+pub fn echo(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes)?;
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back)?;
+    same(&back, bytes)
+}
+
+/// Sends a datagram to an echo server and wants it back.
+pub fn echo_datagram(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
+    socket.send(bytes)?;
+    let mut back = vec![0; 65_536];
+    let length = socket.recv(&mut back)?;
+    same(&back[..length], bytes)
+}
+
+/// What an error of a socket means for the one who tried.
+pub fn seen(error: &io::Error) -> Seen {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => Seen::Refused,
+        Some(libc::EHOSTUNREACH | libc::EACCES) => Seen::Prohibited,
+        Some(libc::EAGAIN | libc::ETIMEDOUT) => Seen::Silence,
+        _ if error.kind() == io::ErrorKind::TimedOut => Seen::Silence,
+        _ => Seen::Failed(error.to_string()),
+    }
+}
+
+fn tcp(to: SocketAddr, limit: Duration) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    match to.port() {
+        server::SSH => stream.read_exact(&mut [0; 4]),
+        server::HTTP => Ok(()),
+        _ => echo(&mut stream, b"is anybody there?"),
+    }
+}
+
+fn udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
+    let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(limit))?;
+    echo_datagram(&socket, b"is anybody there?")
+}
+
+/// By a ping socket, which like UDP is told of ICMP errors.
+fn ping(to: IpAddr, limit: Duration) -> io::Result<()> {
+    let (family, protocol, request) = match to {
+        IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8),
+        IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 128),
+    };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, protocol)?;
+    let socket = UdpSocket::from(socket);
+    socket.connect((to, 0))?;
+    socket.set_read_timeout(Some(limit))?;
+    // Type, code, checksum and identifier (both the kernel's), sequence number, data.
+    socket.send(&[request, 0, 0, 0, 0, 0, 0, 1, b'?'])?;
+    socket.recv(&mut [0; 64]).map(|_| ())
+}
+
+fn same(back: &[u8], sent: &[u8]) -> io::Result<()> {
+    let whole = back == sent;
+    if whole { Ok(()) } else { Err(io::Error::other("the answer differs from what was sent")) }
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}

@@ -1,0 +1,122 @@
+//! Packet sockets: to send raw frames, and to prove what crossed and what did not.
+//!
+//! That nothing crossed is proved without waiting: behind the frames in question goes a marker
+//! that may pass. Once it has arrived, they would have.
+
+mod sender;
+mod view;
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, poll},
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socket,
+        sockopt::RcvBufForce,
+    },
+};
+
+pub use sender::{FROM_PORT, Sender};
+pub use view::View;
+
+use crate::{patience::PATIENCE, world::Namespace};
+
+/// Room for what comes in while a test looks elsewhere.
+const BUFFER: usize = 64 << 20;
+
+/// A packet socket on one interface of a namespace.
+pub struct Wire {
+    socket: OwnedFd,
+}
+
+impl Wire {
+    /// Opens it: frames that arrive at the interface from now on are seen.
+    pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let index = namespace.ifindex(interface)?;
+        let _inside = namespace.enter()?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        // Without a protocol it hears nothing until it is bound to its interface.
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)
+            .context("opening a packet socket")?;
+        setsockopt(&socket, RcvBufForce, &BUFFER).context("enlarging a receive buffer")?;
+        ignore_outgoing(&socket).context("telling a packet socket not to hear its own side")?;
+        bind(&socket, index).with_context(|| format!("binding to {interface}"))?;
+        Ok(Self { socket })
+    }
+
+    /// Sends a frame as it is.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).context("sending a frame")?;
+        Ok(())
+    }
+
+    /// Every frame up to the one that `is_marker` recognises, which is left out.
+    pub fn until(&self, is_marker: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut frames = Vec::new();
+        while Instant::now() < deadline {
+            match self.next()? {
+                Some(frame) if is_marker(&frame) => return Ok(frames),
+                Some(frame) => frames.push(frame),
+                None => self.wait()?,
+            }
+        }
+        bail!("the marker did not arrive within {PATIENCE:?}, but {} other frames", frames.len())
+    }
+
+    /// The next frame that waits, if one does.
+    pub fn next(&self) -> Result<Option<Vec<u8>>> {
+        let mut frame = vec![0; 70_000];
+        match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            Ok(length) => frame.truncate(length),
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(errno).context("reading from a packet socket"),
+        }
+        Ok(Some(frame))
+    }
+
+    fn wait(&self) -> Result<()> {
+        let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut polled, 100_u8).context("polling a packet socket")?;
+        Ok(())
+    }
+}
+
+/// Whether a frame carries these bytes somewhere.
+pub fn carries(frame: &[u8], bytes: &[u8]) -> bool {
+    frame.windows(bytes.len()).any(|window| window == bytes)
+}
+
+/// Only what arrives counts. By hand, since nix has no such option.
+fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    let (fd, level, option) = (socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value lives here and has the length that is told.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const yes).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// By hand, since nix makes no `sockaddr_ll` with an interface's index.
+fn bind(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    // SAFETY: plain integers and bytes, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index.cast_signed();
+    // SAFETY: the address lives here and has the length that is told.
+    let result = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,67 @@
+//! A BPF file system to pin in: the machine's, or one mounted for this run only.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use tempfile::TempDir;
+
+use super::name;
+
+const USUAL: &str = "/sys/fs/bpf";
+
+/// A directory of its own below a BPF file system; removed on drop.
+pub struct Bpffs {
+    directory: PathBuf,
+    mounted: Option<TempDir>,
+}
+
+impl Bpffs {
+    /// Takes the machine's BPF file system, or mounts one in a temporary directory.
+    pub fn find() -> Result<Self> {
+        let mounted = if is_bpf(Path::new(USUAL)) { None } else { Some(mount_own()?) };
+        let root = mounted.as_ref().map_or(Path::new(USUAL), TempDir::path);
+        Ok(Self { directory: root.join(name::unique("pins")), mounted })
+    }
+
+    /// The agent's directory. It makes it itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where a file system was mounted for this run, if one was.
+    pub fn mounted(&self) -> Option<&Path> {
+        self.mounted.as_ref().map(TempDir::path)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        // Without its pins the kernel lets links and maps go.
+        if self.directory.exists()
+            && let Err(error) = std::fs::remove_dir_all(&self.directory)
+        {
+            eprintln!("pins are left behind in {}: {error}", self.directory.display());
+        }
+        if let Some(mounted) = &self.mounted
+            && let Err(errno) = umount2(mounted.path(), MntFlags::MNT_DETACH)
+        {
+            eprintln!("{} stays mounted: {errno}", mounted.path().display());
+        }
+    }
+}
+
+fn is_bpf(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn mount_own() -> Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(&name::unique("bpf")).tempdir()?;
+    let kind = Some("bpf");
+    mount(kind, directory.path(), kind, MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mounting a BPF file system on {}", directory.path().display()))?;
+    Ok(directory)
+}

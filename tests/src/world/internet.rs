@@ -1,0 +1,73 @@
+//! The "internet": one namespace that owns every address that the tests speak of.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use anyhow::Result;
+
+use super::{
+    Namespace,
+    host::{HOST_V4, HOST_V6},
+    sandbox::{NETWORK_V4, NETWORK_V6},
+};
+
+/// Addresses like those of the public documentation's examples, and some of the ranges that are
+/// set aside for examples.
+pub const PUBLIC: [&str; 11] = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "8.8.8.9",
+    "203.0.113.10",
+    "203.0.113.11",
+    "198.51.100.7",
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db8:2::1",
+    "2606:4700:4700::1111",
+    "64:ff9b::101:101",
+];
+
+/// What no sandbox may reach by default: metadata, private ranges, and IPv6 addresses that stand
+/// for an IPv4 address of that kind (NAT64, 6to4, Teredo, IPv4-compatible).
+pub const FLOOR: [&str; 16] = [
+    "169.254.169.254",
+    "10.99.0.1",
+    "172.16.5.5",
+    "192.168.7.7",
+    "100.64.0.1",
+    "198.18.0.1",
+    "192.0.0.9",
+    "fd99::1",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b::a63:1",
+    "2002:a9fe:a9fe::1",
+    "2002:a63:1::1",
+    "2001:0:4136:e378:8000:63bf:5601:5601",
+    "2001:0:4136:e378:8000:63bf:f59c:fffe",
+    "::a9fe:a9fe",
+    "::a63:1",
+];
+
+/// Every address of the internet.
+pub fn addresses() -> Vec<IpAddr> {
+    let all = PUBLIC.iter().chain(&FLOOR);
+    all.map(|text| text.parse().unwrap_or_else(|_| panic!("{text} is no address"))).collect()
+}
+
+/// Puts every address on the loopback interface of a namespace.
+pub fn own_addresses(namespace: &Namespace) -> Result<()> {
+    let mut lines = String::new();
+    for address in addresses() {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let nodad = if address.is_ipv4() { "" } else { " nodad" };
+        let _ = writeln!(lines, "addr add {address}/{length} dev lo{nodad}");
+    }
+    namespace.ip(&lines)
+}
+
+/// Sends answers back to the sandboxes by way of the host.
+pub fn route_back(internet: &Namespace) -> Result<()> {
+    internet.ip(&format!(
+        "route add {NETWORK_V4} via {HOST_V4}
+         route add {NETWORK_V6} via {HOST_V6}"
+    ))
+}

@@ -1,0 +1,159 @@
+//! A sandbox: a namespace with one interface, whose other end stands in the host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::Namespace;
+
+/// What all sandboxes' addresses lie in.
+pub const NETWORK_V4: &str = "10.11.0.0/16";
+/// The same for IPv6.
+pub const NETWORK_V6: &str = "fd00:11::/32";
+/// The interface inside a sandbox.
+pub const INSIDE: &str = "eth0";
+
+/// Indexes of the host's ends are above this.
+const HOST_SIDE: u32 = 1000;
+
+/// Addresses and names of a sandbox; all follow from its number.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// From 1.
+    pub number: u8,
+}
+
+impl Identity {
+    /// The sandbox's IPv4 address.
+    pub fn v4(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 11, self.number, 2)
+    }
+
+    /// The sandbox's IPv6 address.
+    pub fn v6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x11, self.number.into(), 0, 0, 0, 0, 2)
+    }
+
+    /// The host's address on the sandbox's link.
+    pub fn gateway_v4(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 11, self.number, 1)
+    }
+
+    /// The host's IPv6 address on the sandbox's link.
+    pub fn gateway_v6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x11, self.number.into(), 0, 0, 0, 0, 1)
+    }
+
+    /// The sandbox's MAC address.
+    pub fn mac(self) -> [u8; 6] {
+        [0x02, 0xfc, 0, 0, 0, self.number]
+    }
+
+    /// The MAC address of the host's end.
+    pub fn gateway_mac(self) -> [u8; 6] {
+        [0x02, 0xfe, 0, 0, 0, self.number]
+    }
+}
+
+/// Six bytes as `02:fc:00:00:00:05`.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The link-local address that follows from a MAC.
+pub fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// One sandbox.
+pub struct Sandbox {
+    /// What the agent knows it by.
+    pub id: String,
+    /// Addresses and names.
+    pub identity: Identity,
+    /// The host's end of its link, where the policy is enforced.
+    pub interface: String,
+    /// Where its programs run.
+    pub inside: Namespace,
+}
+
+impl Sandbox {
+    /// Adds a sandbox to the namespace in which `host` routes.
+    pub fn behind_veth(host: &Namespace, number: u8) -> Result<Self> {
+        let sandbox = Self::unlinked(number, &format!("sb{number}"))?;
+        sandbox.plug_into(host)?;
+        sandbox.route_to(host)?;
+        Ok(sandbox)
+    }
+
+    /// A namespace with names and addresses, and no link yet.
+    pub fn unlinked(number: u8, interface: &str) -> Result<Self> {
+        Ok(Self {
+            id: format!("box{number}"),
+            identity: Identity { number },
+            interface: interface.to_owned(),
+            inside: Namespace::create(&format!("box{number}"))?,
+        })
+    }
+
+    /// Makes the veth pair between host and sandbox. Done again, it replaces a link that is gone.
+    ///
+    /// The two ends must not have the same index: the kernel would take them for one device that
+    /// has no link below it, and let up to a second go by before it calls the link up.
+    pub fn plug_into(&self, host: &Namespace) -> Result<()> {
+        let (identity, interface) = (self.identity, &self.interface);
+        host.ip(&format!(
+            "link add {interface} index {} address {} type veth peer name {INSIDE} address {} netns {}
+             link set {interface} up",
+            HOST_SIDE + u32::from(identity.number),
+            mac_text(identity.gateway_mac()),
+            mac_text(identity.mac()),
+            self.inside.name(),
+        ))?;
+        self.inside.ip(&format!(
+            "addr add {}/24 dev {INSIDE}
+             addr add {}/64 dev {INSIDE} nodad
+             link set {INSIDE} up",
+            identity.v4(),
+            identity.v6(),
+        ))
+    }
+
+    /// Makes the host the sandbox's way to everything.
+    pub fn route_to(&self, host: &Namespace) -> Result<()> {
+        let (identity, interface) = (self.identity, &self.interface);
+        host.ip(&format!(
+            "addr add {}/24 dev {interface}
+             addr add {}/64 dev {interface} nodad",
+            identity.gateway_v4(),
+            identity.gateway_v6(),
+        ))?;
+        self.inside.ip(&format!(
+            "route add 0.0.0.0/0 via {}
+             route add ::/0 via {}",
+            identity.gateway_v4(),
+            identity.gateway_v6(),
+        ))
+    }
+
+    /// The sandbox's addresses, IPv4 first.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.identity.v4().into(), self.identity.v6().into()]
+    }
+
+    /// The sandbox as `apply` wants it, with a network configuration: the fields of `config`
+    /// (`network`, `allowInternetAccess`) beside interface, addresses and MAC.
+    pub fn spec(&self, config: &Value) -> Value {
+        let mut spec = json!({
+            "sandboxID": self.id,
+            "interface": self.interface,
+            "addresses": self.addresses(),
+            "mac": mac_text(self.identity.mac()),
+        });
+        if let (Some(spec), Some(config)) = (spec.as_object_mut(), config.as_object()) {
+            spec.extend(config.clone());
+        }
+        spec
+    }
+}

@@ -1,0 +1,117 @@
+//! What describes a sandbox wrong in every way that a user could get it wrong: the API answers 400, the command
+//! line ends with 2, both name field and entry, and the policy in force stays.
+
+use policy_tests::stage::{Guest, OrFail as _, Shared, cli_refuses, in_force, still_in_force};
+use serde_json::{Value, json};
+
+static STAGE: Shared = Shared::with("");
+
+fn sandbox() -> Guest {
+    in_force(STAGE.sandbox())
+}
+
+#[test]
+fn a_sandbox_that_is_described_wrongly() {
+    let sandbox = sandbox();
+    let cases: [(&str, Value, &str); 26] = [
+        ("sandboxID", json!(""), ""),
+        ("sandboxID", json!("Upper"), "Upper"),
+        ("sandboxID", json!("../../etc"), "../../etc"),
+        ("sandboxID", json!("a".repeat(64)), "63"),
+        ("sandboxID", json!(7), "7"),
+        ("interface", json!(""), ""),
+        ("interface", json!("an/interface"), "an/interface"),
+        ("interface", json!("sixteen-letters-"), "sixteen-letters-"),
+        ("interface", Value::Null, ""),
+        ("addresses", json!([]), "address"),
+        ("addresses", json!("10.11.0.2"), ""),
+        ("addresses", json!(["10.11.0.2", "10.11.0.0/24"]), "[1]"),
+        ("addresses", json!(["10.11.0.2", "10.11.0.2"]), "[1]"),
+        ("addresses", json!(["0.0.0.0"]), "0.0.0.0"),
+        ("addresses", json!(["127.0.0.1"]), "127.0.0.1"),
+        ("addresses", json!(["224.0.0.1"]), "224.0.0.1"),
+        ("addresses", json!(["255.255.255.255"]), "255.255.255.255"),
+        ("addresses", json!(["example.com"]), "example.com"),
+        ("addresses", json!(["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]), "[4]"),
+        ("mac", json!("02:fc:00:00:00"), "02:fc:00:00:00"),
+        ("mac", json!("02:fc:00:00:00:0g"), "02:fc:00:00:00:0g"),
+        ("mac", json!("ff:ff:ff:ff:ff:ff"), "ff:ff:ff:ff:ff:ff"),
+        ("mac", json!("00:00:00:00:00:00"), "00:00:00:00:00:00"),
+        ("netns", json!("slot1"), "slot1"),
+        ("allowInternetAccess", json!("no"), "no"),
+        ("network", json!([]), ""),
+    ];
+    for (field, value, entry) in cases {
+        let mut spec = sandbox.spec(&json!({}));
+        spec[field] = value;
+        for command in ["check", "apply"] {
+            cli_refuses(&sandbox, command, &spec.to_string(), field, entry);
+        }
+        if field != "sandboxID" {
+            let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+            let answer = sandbox.stage.request("PUT", &path, &spec);
+            let named = answer.body.contains(field) && answer.body.contains(entry);
+            assert!(answer.code == 400 && named, "{spec}: {answer:?}");
+        }
+    }
+    still_in_force(&sandbox);
+}
+
+#[test]
+fn text_that_is_no_json() {
+    let sandbox = sandbox();
+    let good = sandbox.spec(&json!({})).to_string();
+    let twice = good.replacen('{', "{\"interface\":\"lo\",", 1);
+    let texts = [
+        "",
+        " ",
+        "{",
+        "}",
+        "[",
+        "nul",
+        "null",
+        "42",
+        "\"text\"",
+        "{]",
+        "{\"sandboxID\":}",
+        "[{}]",
+        "{'sandboxID':'a'}",
+        "{\"network\":{\"denyOut\":[\"1.1.1.1\",]}}",
+        "sandboxID: a",
+        &twice,
+        &format!("{good} and more"),
+        &good.replace(':', "="),
+        &format!("\u{feff}{good}"),
+        &"[".repeat(100_000),
+        &good[..good.len() - 1],
+    ];
+    for text in texts {
+        for path in ["/agent/v1/sandboxes/ID", "/sandboxes/ID/network", "/agent/v1/sandboxes"] {
+            let path = path.replace("ID", &sandbox.id);
+            let answer = sandbox.stage.agent().request("PUT", &path, text).or_fail("asking");
+            let shown: String = text.chars().take(60).collect();
+            assert_eq!(answer.code, 400, "{path} {shown}: {}", answer.body);
+            assert_ne!(answer.json()["message"], Value::Null, "{path} {shown}: {}", answer.body);
+        }
+        for command in ["check", "apply"] {
+            cli_refuses(&sandbox, command, text, "", "");
+        }
+    }
+    still_in_force(&sandbox);
+}
+
+#[test]
+fn a_file_with_one_bad_sandbox_changes_none() {
+    let (sandbox, other) = (sandbox(), sandbox());
+    let good = sandbox.spec(&json!({ "network": { "denyOut": ["8.8.8.8"] } }));
+    let bad = other.spec(&json!({ "network": { "denyOut": ["8.8.8.8", "nonsense/"] } }));
+    let lines = format!("{good}\n{bad}\n");
+    for text in [json!([good, bad]).to_string(), json!([bad, good]).to_string(), lines] {
+        cli_refuses(&sandbox, "apply", &text, "denyOut[1]", "nonsense/");
+        still_in_force(&sandbox);
+        still_in_force(&other);
+    }
+    let same = json!([good, good]).to_string();
+    cli_refuses(&sandbox, "apply", &same, "sandboxID", &sandbox.id);
+    still_in_force(&sandbox);
+}

@@ -1,0 +1,200 @@
+//! The command line: what it prints, where, and with which exit code.
+
+use std::{fs, process::Stdio};
+
+use policy_tests::{
+    server,
+    stage::{Guest, OrFail as _, Shared, Stage},
+};
+use serde_json::{Value, json};
+
+static STAGE: Shared = Shared::with("");
+
+fn denying(sandbox: &Guest, address: &str) -> Value {
+    sandbox.spec(&json!({ "network": { "denyOut": [address] } }))
+}
+
+#[test]
+fn apply_takes_an_object_an_array_and_json_lines() {
+    let (one, other) = (STAGE.sandbox(), STAGE.sandbox());
+    let texts = |address: &str| {
+        let (one, other) = (denying(&one, address), denying(&other, address));
+        [json!([one, other]).to_string(), format!("{one}\n{other}\n"), format!("{one}{other}")]
+    };
+    for address in ["8.8.8.8", "1.1.1.1"] {
+        for text in texts(address) {
+            let applied = one.stage.cli_with(&["apply", "-f", "-"], &text);
+            assert_eq!(applied.code, 0, "{applied:?}");
+            for id in [&one.id, &other.id] {
+                assert!(applied.stdout.contains(id.as_str()), "{applied:?}");
+            }
+            one.is_refused(address);
+            other.is_refused(address);
+        }
+    }
+    let single = denying(&one, "8.8.8.9").to_string();
+    let file = one.stage.agent().directory().join("single.json");
+    fs::write(&file, single).or_fail("writing a file");
+    let applied = one.stage.cli(&["apply", "-f", &file.to_string_lossy()]);
+    assert_eq!(applied.code, 0, "{applied:?}");
+    one.is_refused("8.8.8.9");
+    other.reaches("8.8.8.9");
+}
+
+#[test]
+fn check_prints_what_is_meant_and_asks_no_agent() {
+    let sandbox = STAGE.sandbox();
+    let spec = sandbox.spec(&json!({
+        "network": { "denyOut": ["10.0.0.1/8", "::ffff:8.8.8.8", "2001:DB8::1/32"] },
+    }));
+    let nowhere = ["--socket", "/nonexistent/agent.sock", "check", "-f", "-"];
+    let table = sandbox.stage.cli_with(&nowhere, &spec.to_string());
+    assert_eq!(table.code, 0, "{table:?}");
+    for meant in ["10.0.0.0/8", "8.8.8.8/32", "2001:db8::/32"] {
+        assert!(table.stdout.contains(meant), "{meant}: {table:?}");
+    }
+    let json = [&nowhere[..], &["-o", "json"]].concat();
+    let printed = sandbox.stage.cli_with(&json, &spec.to_string());
+    let again = sandbox.stage.cli_with(&json, &printed.stdout);
+    assert_eq!((printed.code, printed.json()), (0, again.json()), "what it prints it takes");
+}
+
+#[test]
+fn get_lists_and_shows() {
+    let sandbox = STAGE.sandbox();
+    sandbox.network(json!({ "denyOut": ["8.8.8.8"] }));
+    sandbox.is_refused("8.8.8.8");
+    let list = sandbox.stage.cli(&["get"]);
+    assert_eq!(list.code, 0);
+    let line = list.stdout.lines().find(|line| line.contains(&sandbox.id)).or_fail("its line");
+    assert!(line.contains(&sandbox.interface) && line.contains("enforcing"), "{line}");
+    let shown = sandbox.stage.cli(&["get", &sandbox.id, "-o", "json"]).json();
+    assert_eq!(shown["counters"]["deny_out"]["packets"], 3);
+    let all = sandbox.stage.cli(&["get", "-o", "json"]).json();
+    assert!(all.as_array().is_some_and(|all| !all.is_empty()), "{all}");
+}
+
+#[test]
+fn delete_detaches_and_forgets() {
+    let (one, other) = (STAGE.sandbox(), STAGE.sandbox());
+    for sandbox in [&one, &other] {
+        sandbox.network(json!({ "denyOut": ["8.8.8.8"] }));
+    }
+    let deleted = one.stage.cli(&["delete", &one.id, "nosuch", &other.id]);
+    assert_eq!(deleted.code, 1, "one of them is unknown: {deleted:?}");
+    assert!(deleted.stderr.contains("nosuch"), "{deleted:?}");
+    for sandbox in [&one, &other] {
+        sandbox.reaches("8.8.8.8");
+        assert_eq!(sandbox.stage.cli(&["get", &sandbox.id]).code, 1);
+    }
+}
+
+#[test]
+fn explain_says_in_words_what_happens() {
+    let sandbox = STAGE.sandbox();
+    sandbox.network(json!({ "denyOut": ["8.8.8.8"] }));
+    let denied = sandbox.stage.cli(&["explain", &sandbox.id, "8.8.8.8", "--proto", "udp"]);
+    assert_eq!(denied.code, 3, "{denied:?}");
+    for word in ["denied", "deny_out", "network.denyOut[0]"] {
+        assert!(denied.stdout.contains(word), "{denied:?}");
+    }
+    let allowed = sandbox.stage.cli(&["explain", &sandbox.id, "8.8.8.9", "--port", "443"]);
+    assert_eq!((allowed.code, allowed.stderr.as_str()), (0, ""), "{allowed:?}");
+}
+
+#[test]
+fn wrong_usage_ends_with_two() {
+    let sandbox = STAGE.sandbox();
+    sandbox.network(json!({}));
+    let wrong: [&[&str]; 12] = [
+        &[],
+        &["nonsense"],
+        &["apply"],
+        &["apply", "-f", "/nonexistent/file.json"],
+        &["check", "-f", "/nonexistent/file.json"],
+        &["delete"],
+        &["explain"],
+        &["explain", &sandbox.id, "example.com"],
+        &["explain", &sandbox.id, "8.8.8.8", "--port", "99999"],
+        &["explain", &sandbox.id, "8.8.8.8", "--proto", "tpc"],
+        &["get", "-o", "yaml"],
+        &["run", "--config", "/nonexistent/agent.toml"],
+    ];
+    for arguments in wrong {
+        let ran = sandbox.stage.cli(arguments);
+        assert_eq!(ran.code, 2, "{arguments:?}: {ran:?}");
+        assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_ends_with_one() {
+    let stage = STAGE.stage();
+    let spec = r#"{"sandboxID":"a","interface":"lo","addresses":["10.11.0.2"]}"#;
+    for arguments in [["get", "nosuch"], ["delete", "nosuch"]] {
+        let ran = stage.cli(&arguments);
+        assert_eq!((ran.code, ran.stderr.contains("nosuch")), (1, true), "{ran:?}");
+    }
+    let nowhere = ["--socket", "/nonexistent/agent.sock"];
+    for command in [&["get"][..], &["apply", "-f", "-"], &["delete", "a"], &["events"]] {
+        let ran = stage.cli_with(&[&nowhere, command].concat(), spec);
+        assert_eq!(ran.code, 1, "{command:?}: {ran:?}");
+        let first = ran.stderr.lines().next().unwrap_or_default();
+        assert!(first.contains("/nonexistent/agent.sock"), "it says where: {ran:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_of_the_agent_is_named() {
+    let stage = Stage::without_agent("");
+    let file = stage.agent().directory().join("wrong.toml");
+    let wrong = [
+        ("nonsense = 1", "nonsense"),
+        ("state_dir = \"relative\"", "state_dir"),
+        ("default_nameserver = \"dns\"", "default_nameserver"),
+        ("[dataplane]\nmode = \"fast\"", "fast"),
+        ("[dataplane]\nattach = \"hope\"", "hope"),
+        ("[dataplane]\ndeny_action = \"shout\"", "shout"),
+        ("[dataplane]\ninbound = \"some\"", "some"),
+        ("[dataplane]\nplatform_deny = [\"10.0.0.0/8\", \"10.0.0.0/40\"]", "platform_deny[1]"),
+        ("[dataplane]\nplatform_allow = [\"example.com\"]", "platform_allow[0]"),
+        ("[api]\nlisten = \"127.0.0.1:3000\"", "api_keys"),
+        ("[api]\nlisten = \"nowhere\"", "listen"),
+        ("[dataplane", "TOML"),
+    ];
+    for (text, named) in wrong {
+        fs::write(&file, text).or_fail("writing a configuration");
+        let ran = stage.cli(&["run", "--config", &file.to_string_lossy()]);
+        assert_eq!(ran.code, 2, "{text}: {ran:?}");
+        assert!(ran.stderr.contains(named), "{text}: {ran:?}");
+    }
+}
+
+#[test]
+fn doctor_finds_everything_there() {
+    let stage = STAGE.stage();
+    let config = stage.agent().config();
+    let doctor = stage.cli(&["doctor", "--config", &config.to_string_lossy()]);
+    assert_eq!((doctor.code, doctor.stdout.contains("missing")), (0, false), "{doctor:?}");
+    let findings =
+        stage.cli(&["doctor", "--config", &config.to_string_lossy(), "-o", "json"]).json();
+    assert!(findings.as_array().is_some_and(|findings| findings.len() > 5), "{findings}");
+    let nowhere = stage.cli(&["doctor", "--bpffs", "/nonexistent"]);
+    assert_eq!((nowhere.code, nowhere.stdout.contains("missing")), (1, true), "{nowhere:?}");
+    assert!(nowhere.stdout.contains("mount -t bpf"), "it says how to mend it: {nowhere:?}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let sandbox = STAGE.sandbox();
+    sandbox.network(json!({ "denyOut": ["8.8.8.8"] }));
+    for _ in 0..20 {
+        sandbox.udp("8.8.8.8", server::ECHO);
+    }
+    let mut command = sandbox.stage.agent().command().or_fail("policy-agent");
+    command.args(["get", "-o", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().or_fail("starting");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().or_fail("waiting");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}

@@ -1,0 +1,88 @@
+//! Random network configurations and floors.
+
+use fastrand::Rng;
+use ipnet::IpNet;
+use policy_agent::policy::{self, Defaults, Floor, NetworkConfig, Policy};
+use serde_json::{Value, json};
+
+use super::addresses;
+
+/// A configuration, what it means, and the prefixes in it.
+pub struct Random {
+    pub network: Value,
+    pub policy: Policy,
+    pub floor: Floor,
+    pub nets: Vec<IpNet>,
+}
+
+/// A random floor.
+pub fn floor(rng: &mut Rng) -> Floor {
+    if rng.bool() {
+        return Floor::default();
+    }
+    let list = |rng: &mut Rng, most| strings(&nets(rng, most));
+    let (allow, deny) = (list(rng, 3), list(rng, 12));
+    Floor::new(&allow, Some(&deny))
+        .unwrap_or_else(|invalid| panic!("{allow:?} {deny:?}: {invalid}"))
+}
+
+/// A random configuration with up to `most` entries per list.
+pub fn policy(rng: &mut Rng, floor: &Floor, most: usize) -> Random {
+    loop {
+        let (allow, deny) = (nets(rng, most), nets(rng, most));
+        let network = network(rng, &allow, &deny);
+        let parsed: NetworkConfig = policy::parse(network.to_string().as_bytes()).expect("JSON");
+        let defaults = Defaults { nameserver: [8, 8, 8, 8].into() };
+        let internet = (rng.u8(..8) == 0).then_some(false);
+        // Some are refused: a tunnel to an address in the floor.
+        if let Ok(policy) = Policy::new(&parsed, internet, &defaults, floor) {
+            let mut nets = [allow, deny, floor.allow.clone(), floor.deny.clone()].concat();
+            // Few among the others, so they are named more than once.
+            let servers = policy.nameservers().iter().map(|address| IpNet::from(*address));
+            nets.extend(servers.cycle().take(policy.nameservers().len() * 4));
+            return Random { network, policy, floor: floor.clone(), nets };
+        }
+    }
+}
+
+fn network(rng: &mut Rng, allow: &[IpNet], deny: &[IpNet]) -> Value {
+    let (mut allow, mut deny) = (strings(allow), strings(deny));
+    let names = rng.u8(..4) == 0;
+    let mut network = json!({});
+    if names {
+        allow.push("*.example.com".to_owned());
+        if rng.bool() {
+            network["dnsServers"] = json!(["9.9.9.9", "2620:fe::9"]);
+        }
+    }
+    if names || rng.u8(..3) == 0 {
+        deny.insert(rng.usize(..=deny.len()), "0.0.0.0/0".to_owned());
+    } else if rng.u8(..8) == 0 {
+        deny.push("::/0".to_owned());
+    }
+    if rng.u8(..16) == 0 {
+        allow.push("0.0.0.0/0".to_owned());
+    }
+    if rng.u8(..8) == 0 {
+        network["egressProxy"] = json!({"address": "198.51.100.80:1080"});
+    }
+    network["allowOut"] = json!(allow);
+    network["denyOut"] = json!(deny);
+    network
+}
+
+/// Up to `most` prefixes that a list may hold.
+fn nets(rng: &mut Rng, most: usize) -> Vec<IpNet> {
+    let count = rng.usize(..=most);
+    let valid = |net: &IpNet| !net.addr().is_unspecified() && !is_mapped(net);
+    std::iter::repeat_with(|| addresses::net(rng)).filter(valid).take(count).collect()
+}
+
+/// A mapped entry is read as its IPv4, which is tried elsewhere.
+fn is_mapped(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some())
+}
+
+fn strings(nets: &[IpNet]) -> Vec<String> {
+    nets.iter().map(ToString::to_string).collect()
+}
