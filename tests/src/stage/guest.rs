@@ -157,6 +157,12 @@ impl Guest {
         Wire::open(&self.inside, INSIDE).or_fail("opening a packet socket")
     }
 
+    /// A packet socket inside, whose frames begin with a virtio header.
+    #[track_caller]
+    pub fn offloading_wire(&self) -> Wire {
+        Wire::offloading(&self.inside, INSIDE).or_fail("opening a packet socket")
+    }
+
     /// A packet socket at the internet's end of the uplink.
     #[track_caller]
     pub fn beyond_the_host(&self) -> Wire {
@@ -171,10 +177,16 @@ impl Guest {
     /// Sends raw frames, and returns those with the sandbox's token that reach the internet.
     #[track_caller]
     pub fn crossing(&self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.crossing_through(&self.wire(), frames)
+    }
+
+    /// The same, sent through this packet socket.
+    #[track_caller]
+    pub fn crossing_through(&self, through: &Wire, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.learn_the_gateway();
         let (inside, beyond) = (self.wire(), self.beyond_the_host());
         for frame in frames {
-            inside.send(frame).or_fail("sending a raw frame");
+            through.send(frame).or_fail("sending a raw frame");
         }
         let marker = format!("<<marker {}>>", NEXT_MARKER.fetch_add(1, Ordering::Relaxed));
         let last = self.sender().udp(ip(MARKER_TO), server::CLOSED, marker.as_bytes());

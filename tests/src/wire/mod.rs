@@ -50,6 +50,13 @@ impl Wire {
         Ok(Self { socket })
     }
 
+    /// Opens one whose frames begin with a virtio header (`PACKET_VNET_HDR`), see [`unfinished`].
+    pub fn offloading(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let wire = Self::open(namespace, interface)?;
+        set(&wire.socket, libc::PACKET_VNET_HDR).context("asking for virtio headers")?;
+        Ok(wire)
+    }
+
     /// Sends a frame as it is.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).context("sending a frame")?;
@@ -93,10 +100,24 @@ pub fn carries(frame: &[u8], bytes: &[u8]) -> bool {
     frame.windows(bytes.len()).any(|window| window == bytes)
 }
 
-/// Only what arrives counts. By hand, since nix has no such option.
+/// A frame whose checksum the device is to sum up from byte `start` and to write at `offset` from
+/// there, in the form of a [`Wire::offloading`].
+pub fn unfinished(frame: &[u8], start: u16, offset: u16) -> Vec<u8> {
+    const NEEDS_CSUM: u8 = 1;
+    let [a, b] = start.to_ne_bytes();
+    let [c, d] = offset.to_ne_bytes();
+    [&[NEEDS_CSUM, 0, 0, 0, 0, 0, a, b, c, d], frame].concat()
+}
+
+/// Only what arrives counts.
 fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
+    set(socket, libc::PACKET_IGNORE_OUTGOING)
+}
+
+/// Sets an option of packet sockets. By hand, since nix does not have them.
+fn set(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     let yes: libc::c_int = 1;
-    let (fd, level, option) = (socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING);
+    let (fd, level) = (socket.as_raw_fd(), libc::SOL_PACKET);
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value lives here and has the length that is told.
     let result = unsafe { libc::setsockopt(fd, level, option, (&raw const yes).cast(), length) };
