@@ -28,7 +28,7 @@ pub const COUNTERS: &str = "COUNTERS";
 pub const LIMITS: &str = "LIMITS";
 /// [`Event`](crate::event::Event) records. Ring buffer.
 pub const EVENTS: &str = "EVENTS";
-/// [`tail`](crate::name::tail) index → TC program that the gates call. Program array.
+/// [`tail`] index → TC program that the gates call. Program array.
 pub const TC_PROGRAMS: &str = "TC_PROGRAMS";
 /// Index 0 → XDP program that the XDP gates call. Program array.
 pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";

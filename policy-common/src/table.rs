@@ -13,7 +13,7 @@
 //! |---|---|
 //! | root | 2¹⁶ references of 32 bits |
 //! | node | 3: children (bit set: a node), leaf starts (bit set: a new leaf), first child and first leaf (low and high half) |
-//! | leaf | 1: a [`Verdict`](crate::policy::Verdict) |
+//! | leaf | 1: a [`Verdict`] |
 
 use crate::policy::Verdict;
 

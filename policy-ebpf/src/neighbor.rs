@@ -170,6 +170,7 @@ fn is_routed(hook: &Hook, header: &Header) -> bool {
     question.ifindex = hook.interface;
     question.__bindgen_anon_3.ipv6_src = header.source;
     question.__bindgen_anon_4.ipv6_dst = header.destination;
+    #[expect(clippy::cast_possible_wrap, reason = "64 bytes")]
     let size = size_of::<bpf_fib_lookup>() as i32;
     // SAFETY: the context is valid while the program runs; the helper reads and writes `question`.
     let answer = unsafe { bpf_fib_lookup_helper(hook.context, &raw mut question, size, 0) };

@@ -285,7 +285,7 @@ fn replace<const N: usize>(ctx: &TcContext, frame: &[u8; N]) -> Option<()> {
 /// The 32-bit one's-complement sum over some words, added to `seed`.
 #[inline(always)]
 fn sum<const N: usize>(words: &[u8; N], seed: u32) -> Option<u32> {
-    const { assert!(N % 4 == 0) };
+    const { assert!(N.is_multiple_of(4)) };
     let to = words.as_ptr().cast_mut().cast();
     // SAFETY: the buffer has N bytes; the helper only reads it.
     let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, to, N as u32, seed) };

@@ -44,7 +44,7 @@ fn search<const WORDS: usize, const STEPS: u32>(
 ) -> Option<u64> {
     let slot = bits.take(ROOT_BITS);
     let pair = word(block, slot / 2);
-    let mut reference = if slot % 2 == 0 { first(pair) } else { second(pair) };
+    let mut reference = if slot.is_multiple_of(2) { first(pair) } else { second(pair) };
     for _ in 0..STEPS {
         if reference & LEAF != 0 {
             break;

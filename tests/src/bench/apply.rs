@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use policy_agent::dataplane::{DenyAction, Inbound, Slot};
 
 use super::{
@@ -23,13 +23,16 @@ const UPDATES: usize = 3;
 pub fn run(effort: &Effort) -> Result<Vec<Table>> {
     let bpffs = Bpffs::find()?;
     let dataplane = kernel::open(&bpffs, DenyAction::Reject, Inbound::Any)?;
-    let slot = Slot::new(1).context("there is a slot")?;
-    kernel::prepare(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;
+    // A slot for each size: policies replace others of their size.
+    let slots: Vec<_> = (1..).filter_map(Slot::new).take(effort.sizes.len()).collect();
+    for &slot in &slots {
+        kernel::prepare(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;
+    }
     let columns = ["p50, ms", "compile", "publish", "both", "target"];
     let mut table = Table::new("Applying a policy", &columns);
     let mut samples = vec![(Vec::new(), Vec::new()); effort.sizes.len()];
     for update in 0..effort.rounds * UPDATES {
-        for (samples, &size) in samples.iter_mut().zip(&effort.sizes) {
+        for ((samples, &size), &slot) in samples.iter_mut().zip(&effort.sizes).zip(&slots) {
             let network = Lists::new(size / 2, size - size / 2, update as u64).network(&[]);
             let begin = Instant::now();
             let compiled = lists::compiled(&network)?;
