@@ -13,7 +13,7 @@ use aya_ebpf::{
 use policy_common::reason::Reason;
 
 use crate::{
-    context::{Seen, skb},
+    context::{Seen, skb, view},
     header::{ETHERNET, Part, TCP, UDP},
     outcome::{Judgement, Pass},
 };
@@ -59,12 +59,12 @@ fn is_harmless(ctx: &TcContext, seen: &Seen) -> bool {
 /// `bpf_l4_csum_replace` leaves the field of such a packet alone; another's is put back.
 #[inline(always)]
 fn is_partial(ctx: &TcContext) -> Option<bool> {
-    let before = ctx.load::<[u8; 2]>(PROBE).ok()?;
+    let before = *view(ctx).read::<[u8; 2]>(PROBE)?;
     // SAFETY: the context is valid while the program runs; the helper checks the offset.
     if unsafe { bpf_l4_csum_replace(skb(ctx), PROBE as u32, 0, 1, 2) } != 0 {
         return None;
     }
-    let after = ctx.load::<[u8; 2]>(PROBE).ok()?;
+    let after = *view(ctx).read::<[u8; 2]>(PROBE)?;
     if before[0] == after[0] && before[1] == after[1] {
         return Some(true);
     }

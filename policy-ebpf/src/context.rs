@@ -60,7 +60,7 @@ impl Hook {
         // SAFETY: the context outlives the program's run; these fields can be read at TC hooks.
         let (slot, vlan, interface) =
             unsafe { ((*skb).cb[0], (*skb).vlan_present != 0, (*skb).ifindex) };
-        let packet = fresh(ctx);
+        let packet = view(ctx);
         let context = ctx.as_ptr();
         Self { slot, packet, length: ctx.len(), packets: packets(ctx), vlan, interface, context }
     }
@@ -111,7 +111,7 @@ pub fn is_from_host(ctx: &TcContext) -> bool {
 /// The view over the packet after it may have moved. Read anew in any case: what the verifier knows
 /// of a packet that was long enough would make it judge that one apart from one that was pulled.
 #[inline(always)]
-fn fresh(ctx: &TcContext) -> Packet {
+pub fn view(ctx: &TcContext) -> Packet {
     let skb = skb(ctx);
     // SAFETY: the context is valid while the program runs.
     let (start, end) = unsafe {
