@@ -39,6 +39,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
+use aya_log_ebpf::error;
 use policy_common::name::tail;
 
 use crate::{
@@ -64,10 +65,17 @@ pub fn from_sandbox(ctx: TcContext) -> i32 {
             if reject::is_due(&hook, &seen, verdict) {
                 // SAFETY: on success the call does not come back; nothing here needs dropping.
                 unsafe { TC_PROGRAMS.tail_call(&ctx, tail::REJECT) };
+                report_unanswered(&ctx);
             }
             TC_ACT_SHOT
         }
     }
+}
+
+/// What should never happen: the call came back. The packet is dropped all the same.
+#[inline(never)] // not cold: its section would be one that the loader does not link
+fn report_unanswered(ctx: &TcContext) {
+    error!(ctx, "TC_PROGRAMS has no program that answers: denied packets vanish");
 }
 
 /// Turns a denied packet into its answer. A program of its own: the kernel allows each a stack of

@@ -87,7 +87,7 @@ pub struct Kernel {
     dataplane: Dataplane,
     slot: Slot,
     // The last to go: the others are pinned there.
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
 }
 
 impl Kernel {
@@ -105,7 +105,7 @@ impl Kernel {
         let slot = Slot::new(SLOT).context("there is such a slot")?;
         let gates = Gates::open(&dataplane, slot, bpffs.directory())?;
         let events = dataplane.events()?;
-        Ok(Self { gates, events, dataplane, slot, _bpffs: bpffs })
+        Ok(Self { gates, events, dataplane, slot, bpffs })
     }
 
     /// Puts a fresh sandbox into the slot: nothing remembered, no policy.
@@ -116,6 +116,11 @@ impl Kernel {
     /// Puts a policy in force.
     pub fn publish(&self, compiled: &Compiled) -> Result<PolicyId> {
         self.dataplane.publish(&[self.slot], compiled)
+    }
+
+    /// The directory of its pins.
+    pub fn pins(&self) -> &Path {
+        self.bpffs.directory()
     }
 
     /// The sandbox sends a frame, which has to be [runnable](is_runnable).

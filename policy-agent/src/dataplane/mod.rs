@@ -30,7 +30,10 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{counter::Counters, limit::Limits};
 
-use self::{attach::Attacher, gate::Gate, pins::Pins, policies::Policies, sandboxes::Sandboxes};
+use self::{
+    attach::Attacher, gate::Gate, pins::Pins, policies::Policies, programs::ProgramLog,
+    sandboxes::Sandboxes,
+};
 pub use self::{
     events::EventReader,
     policies::{PolicyId, Published},
@@ -44,6 +47,7 @@ pub struct Dataplane {
     bpffs: std::path::PathBuf,
     flags: u32,
     report_flows: AtomicBool,
+    log: Mutex<Option<ProgramLog>>,
     sandboxes: Sandboxes,
     policies: Policies,
     attacher: Attacher,
@@ -63,12 +67,14 @@ impl Dataplane {
         drop(attacher.gates().open(first)?);
         let sandboxes = Sandboxes::open(&pins)?;
         sandboxes.set_flags(settings.flags())?;
+        let log = Mutex::new(Some(programs::log(&mut object)?));
         programs::install(&mut object, &pins)?;
         let policies = Policies::open(&pins)?;
         Ok(Self {
             flags: settings.flags(),
             bpffs: settings.bpffs,
             report_flows: AtomicBool::new(false),
+            log,
             interfaces: Mutex::default(),
             pins,
             sandboxes,
@@ -138,7 +144,8 @@ impl Dataplane {
 
     /// The ring of events. One reader at a time.
     pub fn events(&self) -> Result<EventReader> {
-        EventReader::open(&self.pins)
+        let log = self.log.lock().map_err(|_| anyhow!("the log is poisoned by a panic"))?.take();
+        EventReader::open(&self.pins, log)
     }
 
     /// Whether new flows that pass are reported, too.

@@ -9,11 +9,15 @@ use aya::{
     maps::{MapData, ProgramArray},
     programs::{Program, ProgramFd, SchedClassifier, Xdp},
 };
+use aya_log::EbpfLogger;
 use policy_common::name::{
     self, EARLY_DROP, FROM_SANDBOX, REJECT, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail,
 };
 
 use super::pins::Pins;
+
+/// Hands what the programs log to the agent's own log.
+pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
@@ -24,6 +28,11 @@ pub fn load(pins: &Pins) -> Result<Ebpf> {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.load(OBJECT).context("cannot load policy.o")
+}
+
+/// What the programs log: only what should never happen.
+pub fn log(object: &mut Ebpf) -> Result<ProgramLog> {
+    EbpfLogger::init(object).context("cannot open the programs' log")
 }
 
 /// Puts the programs into the tables.
