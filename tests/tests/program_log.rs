@@ -29,7 +29,11 @@ impl log::Log for Collector {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        LOGGED.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+        LOGGED.lock().expect("no panic before").push(format!(
+            "{} {}",
+            record.level(),
+            record.args()
+        ));
     }
 
     fn flush(&self) {}
