@@ -1,27 +1,14 @@
 //! Interfaces that go, come back, and change hands.
 
-use std::sync::Arc;
-
 use policy_tests::{
     patience::eventually,
-    stage::{Guest, MARKER_TO, OrFail as _, Stage},
+    stage::{OPENED, OrFail as _, Stage},
 };
 use serde_json::{Value, json};
 
-/// What [`sandbox`]'s may reach; 8.8.8.9 is not among it.
-const OPENED: [&str; 2] = ["8.8.8.8", MARKER_TO];
-
-/// A stage of its own, since things happen to the agent, and a sandbox on it.
-fn sandbox() -> (Arc<Stage>, Guest) {
-    let stage = Stage::with("");
-    let sandbox = stage.sandbox();
-    sandbox.may_only_reach(&OPENED);
-    (stage, sandbox)
-}
-
 #[test]
 fn a_deleted_sandbox_is_open_and_forgotten() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     sandbox.is_refused("8.8.8.9");
     sandbox.delete();
     // The interface is the host's again, which routes everything.
@@ -38,7 +25,7 @@ fn a_deleted_sandbox_is_open_and_forgotten() {
 
 #[test]
 fn an_interface_that_comes_back_is_attached_again() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let interface = &sandbox.interface;
     stage.world.host.ip(&format!("link del {interface}")).or_fail("deleting the interface");
     eventually("the agent notices", || {
@@ -57,7 +44,7 @@ fn an_interface_that_comes_back_is_attached_again() {
 
 #[test]
 fn an_interface_that_came_back_while_no_agent_ran_is_attached_at_start() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     stage.kill();
     let interface = &sandbox.interface;
     stage.world.host.ip(&format!("link del {interface}")).or_fail("deleting the interface");
@@ -71,7 +58,7 @@ fn an_interface_that_came_back_while_no_agent_ran_is_attached_at_start() {
 
 #[test]
 fn another_sandbox_can_take_over_an_interface() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     sandbox.delete();
     let network = json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["8.8.8.9"] });
     let mut spec = sandbox.spec(&json!({ "network": network }));

@@ -1,29 +1,18 @@
 //! Killing, stopping, starting and replacing agents: the kernel goes on enforcing.
 
-use std::sync::Arc;
+use std::net::TcpStream;
 
 use policy_tests::{
     agent::Agent,
     probe, server,
-    stage::{Flood, Guest, MARKER_TO, OrFail as _, Stage, ip},
+    stage::{Flood, MARKER_TO, OPENED, OrFail as _, Stage, ip},
     wire::carries,
 };
 use serde_json::{Value, json};
 
-/// What [`sandbox`]'s may reach; 8.8.8.9 is not among it.
-const OPENED: [&str; 2] = ["8.8.8.8", MARKER_TO];
-
-/// A stage of its own, since things happen to the agent, and a sandbox on it.
-fn sandbox() -> (Arc<Stage>, Guest) {
-    let stage = Stage::with("");
-    let sandbox = stage.sandbox();
-    sandbox.may_only_reach(&OPENED);
-    (stage, sandbox)
-}
-
 #[test]
 fn killed_and_restarted_under_a_flood_no_packet_gets_through() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let denied = sandbox.sender().udp(ip("8.8.8.9"), server::CLOSED, &sandbox.token());
     sandbox.reaches(MARKER_TO);
     let beyond = sandbox.beyond_the_host();
@@ -48,32 +37,32 @@ fn killed_and_restarted_under_a_flood_no_packet_gets_through() {
 
 #[test]
 fn an_allowed_connection_survives_the_agent() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let mut stream = sandbox.connection("8.8.8.8");
-    probe::echo(&mut stream, b"before").or_fail("before");
-    stage.kill();
-    probe::echo(&mut stream, b"while it is away").or_fail("while no agent runs");
-    stage.restart();
-    probe::echo(&mut stream, b"after").or_fail("after it has come back");
+    survives_the_agent(&stage, &mut stream);
 }
 
 #[test]
 fn an_inbound_connection_survives_the_agent() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let servers = server::Servers::start(&sandbox.inside, &sandbox.addresses());
     let _servers = servers.or_fail("starting servers in the sandbox");
     let to = (sandbox.identity.v4(), server::ECHO).into();
     let mut stream = probe::connect(&stage.world.internet, to).or_fail("connecting");
-    probe::echo(&mut stream, b"before").or_fail("before");
+    survives_the_agent(&stage, &mut stream);
+}
+
+fn survives_the_agent(stage: &Stage, stream: &mut TcpStream) {
+    probe::echo(stream, b"before").or_fail("before");
     stage.kill();
-    probe::echo(&mut stream, b"while it is away").or_fail("while no agent runs");
+    probe::echo(stream, b"while it is away").or_fail("while no agent runs");
     stage.restart();
-    probe::echo(&mut stream, b"after").or_fail("after it has come back");
+    probe::echo(stream, b"after").or_fail("after it has come back");
 }
 
 #[test]
 fn stopped_kindly_it_leaves_enforcement_in_place() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     stage.stop();
     sandbox.reaches("8.8.8.8");
     sandbox.is_refused("8.8.8.9");
@@ -81,7 +70,7 @@ fn stopped_kindly_it_leaves_enforcement_in_place() {
 
 #[test]
 fn started_again_it_knows_its_sandboxes_and_goes_on_counting() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     sandbox.is_refused("8.8.8.9");
     let before = sandbox.status();
     stage.kill();
@@ -100,7 +89,7 @@ fn started_again_it_knows_its_sandboxes_and_goes_on_counting() {
 
 #[test]
 fn a_second_agent_refuses_to_start() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let (config, socket) = (stage.agent().config(), stage.agent().socket());
     let other = stage.agent().directory().join("other.sock");
     for socket in [&socket, &other] {
@@ -117,7 +106,7 @@ fn a_second_agent_refuses_to_start() {
 
 #[test]
 fn agents_with_directories_of_their_own_do_not_meet() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let mut other = Agent::configure("").or_fail("configuring another agent");
     other.start(&stage.world.host).or_fail("starting another agent");
     let elsewhere = stage.sandbox();

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -11,24 +10,13 @@ use policy_tests::{
     patience::eventually,
     probe::Seen,
     server,
-    stage::{Guest, MARKER_TO, OrFail as _, Stage},
+    stage::{OPENED, OrFail as _, Stage},
 };
 use serde_json::json;
 
-/// What [`sandbox`]'s may reach; 8.8.8.9 is not among it.
-const OPENED: [&str; 2] = ["8.8.8.8", MARKER_TO];
-
-/// A stage of its own, since things happen to the agent, and a sandbox on it.
-fn sandbox() -> (Arc<Stage>, Guest) {
-    let stage = Stage::with("");
-    let sandbox = stage.sandbox();
-    sandbox.may_only_reach(&OPENED);
-    (stage, sandbox)
-}
-
 #[test]
 fn a_broken_state_file_is_set_aside_and_enforcement_stays() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let other = stage.sandbox();
     other.may_only_reach(&["8.8.8.9"]);
     stage.kill();
@@ -64,7 +52,7 @@ fn a_full_disk_refuses_the_change_and_keeps_the_policy() {
 
 #[test]
 fn cleanup_detaches_everything_and_leaves_nothing() {
-    let (stage, sandbox) = sandbox();
+    let (stage, sandbox) = Stage::with_sandbox();
     let config = stage.agent().config();
     let cleanup = ["cleanup", "--config", &config.to_string_lossy()];
     let refused = stage.cli(&cleanup);

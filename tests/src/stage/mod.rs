@@ -28,6 +28,9 @@ use crate::{
     world::{World, internet},
 };
 
+/// What the sandbox of [`Stage::with_sandbox`] may reach; 8.8.8.9 is not among it.
+pub const OPENED: [&str; 2] = ["8.8.8.8", MARKER_TO];
+
 /// The address that a word means.
 #[track_caller]
 pub fn ip(text: &str) -> IpAddr {
@@ -45,6 +48,15 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// A stage of its own, for when things happen to the agent, and a sandbox on it that may only
+    /// reach what is [`OPENED`].
+    pub fn with_sandbox() -> (Arc<Self>, Guest) {
+        let stage = Self::with("");
+        let sandbox = stage.sandbox();
+        sandbox.may_only_reach(&OPENED);
+        (stage, sandbox)
+    }
+
     /// Builds the world and starts an agent, with `config` (TOML) beside its directories.
     #[track_caller]
     pub fn with(config: &str) -> Arc<Self> {
