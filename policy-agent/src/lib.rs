@@ -14,4 +14,5 @@ pub mod doctor;
 pub mod events;
 pub mod metrics;
 pub mod policy;
+pub mod proxy;
 pub mod store;

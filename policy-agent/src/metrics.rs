@@ -111,8 +111,8 @@ fn count(
     bytes: &Family<Labels, Counter>,
 ) -> Result<()> {
     let totals = totals(sandbox, &**agent.kernel())?;
-    for reason in Reason::ALL {
-        let counter = totals.by_reason[*reason as usize];
+    for reason in Reason::counted() {
+        let counter = totals.by_reason[reason as usize];
         if counter.packets > 0 {
             let verdict = if reason.passes() { "allowed" } else { "denied" };
             let sandbox = sandbox.id().to_string();

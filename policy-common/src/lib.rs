@@ -9,6 +9,7 @@
 pub mod counter;
 pub mod event;
 pub mod flow;
+pub mod hand_over;
 pub mod limit;
 pub mod name;
 pub mod policy;
@@ -18,7 +19,7 @@ pub mod table;
 
 /// Shape of everything in this crate. Pinned maps are adopted only by a program with the same
 /// number: change it with every change of a key, a value or a meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Implements `aya::Pod` for a map type that has no implicit padding, and asserts its size.
 macro_rules! map_type {

@@ -26,6 +26,8 @@ pub const FLOWS: &str = "FLOWS";
 pub const COUNTERS: &str = "COUNTERS";
 /// Slot → [`Limits`](crate::limit::Limits). Array.
 pub const LIMITS: &str = "LIMITS";
+/// [`door`](crate::hand_over::door) → the egress proxy's listener. Sockmap.
+pub const DOORS: &str = "DOORS";
 /// [`Event`](crate::event::Event) records. Ring buffer.
 pub const EVENTS: &str = "EVENTS";
 /// [`tail`] index → TC program that the gates call. Program array.
@@ -36,7 +38,7 @@ pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
 pub const XDP_SLOT: &str = "XDP_SLOT";
 
 /// All maps that are pinned.
-pub const PINNED: [&str; 16] = [
+pub const PINNED: [&str; 17] = [
     SANDBOXES,
     POLICIES_V4,
     POLICIES_V6,
@@ -49,6 +51,7 @@ pub const PINNED: [&str; 16] = [
     FLOWS,
     COUNTERS,
     LIMITS,
+    DOORS,
     EVENTS,
     TC_PROGRAMS,
     XDP_PROGRAMS,

@@ -1,7 +1,7 @@
 //! Why a packet passed or was dropped: one table gives each reason's code, label, line of
 //! precedence and help. A code is never reused for another meaning.
 
-/// Number of reason codes that the kernel can count; codes are below it.
+/// Number of reason codes that the kernel counts, from 0. Codes from here on are the egress proxy's.
 pub const REASONS: usize = 32;
 
 /// Codes below this one let the packet pass; the others drop it. Code 0 is no reason at all.
@@ -58,6 +58,8 @@ reasons! {
     DnsServer = 5, "dns_server", 6, "The destination is one of the sandbox's DNS servers.";
     NoRule = 6, "no_rule", 9, "No rule denies this destination.";
     Delivered = 7, "delivered", 0, "Delivered to the sandbox.";
+    ByName = 8, "by_name", 7, "Handed to the egress proxy, which judges it by the name that it asks for.";
+    AllowName = 9, "allow_name", 7, "The sandbox's allowOut holds the name that it asks for.";
 
     Malformed = 16, "malformed", 1, "Truncated frame, or a header whose lengths do not fit.";
     UnknownEthertype = 17, "unknown_ethertype", 1, "Neither IPv4, IPv6 nor ARP.";
@@ -74,6 +76,17 @@ reasons! {
     InboundRefused = 28, "inbound_refused", 0, "New connections towards the sandbox are let in from the host only.";
     ProxyUnavailable = 29, "proxy_unavailable", 7, "The egress proxy has to decide or to carry this connection, and it is not there.";
     ForeignError = 30, "foreign_error", 1, "An ICMP error about a packet that was not sent to the sandbox, or an ICMP redirect.";
+
+    NameNotAllowed = 32, "name_not_allowed", 7, "No domain of the sandbox's allowOut matches the name that it asks for.";
+    InvalidName = 33, "invalid_name", 7, "What it asks for is not a valid host name.";
+    NameConflict = 34, "name_conflict", 7, "One request asks for several names.";
+    NotJudgeable = 35, "not_judgeable", 7, "Neither a TLS ClientHello nor an HTTP/1 request that can be judged by its name.";
+    NameUnresolved = 36, "name_unresolved", 7, "The agent's resolvers know no address of the name.";
+    HostAddress = 37, "host_address", 5, "The name leads to the host itself.";
+    Unreachable = 38, "unreachable", 0, "No address of the destination accepted the connection.";
+    EgressProxyFailed = 39, "egress_proxy_failed", 0, "The sandbox's egressProxy did not make the connection.";
+    TooManyConnections = 40, "too_many_connections", 0, "The sandbox has as many connections through the egress proxy as it may have.";
+    ProxyTimeout = 41, "proxy_timeout", 0, "The sandbox did not say in time what it asks for.";
 }
 
 /// Whether the packet passes with this code; a code that is none drops.
@@ -84,6 +97,11 @@ pub const fn passes(code: u8) -> bool {
 }
 
 impl Reason {
+    /// The reasons that the kernel counts.
+    pub fn counted() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|reason| (*reason as usize) < REASONS)
+    }
+
     /// Whether the packet passes.
     #[inline(always)]
     #[must_use]
@@ -106,12 +124,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_distinct_countable_and_round_trip() {
+    fn codes_are_distinct_and_round_trip() {
         for pair in Reason::ALL.windows(2) {
             assert!((pair[0] as u8) < (pair[1] as u8));
         }
         for reason in Reason::ALL {
-            assert!((*reason as usize) < REASONS && *reason as u8 != 0);
+            assert_ne!(*reason as u8, 0);
+            assert!(!reason.rejects() || (*reason as usize) < REASONS);
             assert_eq!(Reason::from_code(*reason as u8), Some(*reason));
             assert!(!(reason.passes() && reason.rejects()));
         }

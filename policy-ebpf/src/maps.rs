@@ -1,7 +1,7 @@
 //! The maps. Their meaning stands with their types, in `policy-common`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
     macros::btf_map,
 };
 use policy_common::{
@@ -48,6 +48,8 @@ pub static FLOWS: LruHashMap<FlowKey, u64, MAX_FLOWS> = LruHashMap::new();
 pub static COUNTERS: PerCpuArray<Counters, SLOTS> = PerCpuArray::new();
 #[btf_map]
 pub static LIMITS: Array<Limits, SLOTS> = Array::new();
+#[btf_map]
+pub static DOORS: SockMap<{ 2 * SLOTS }> = SockMap::new();
 #[btf_map]
 pub static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
 #[btf_map]

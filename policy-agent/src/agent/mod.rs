@@ -5,6 +5,7 @@
 
 mod adopt;
 mod change;
+mod egress;
 mod error;
 mod kernel;
 mod ledger;
@@ -31,13 +32,14 @@ use tokio::{
 };
 
 pub use self::{
+    egress::Egress,
     error::Error,
     kernel::Kernel,
     ledger::Ledger,
     presence::Presence,
     reconciler::{Outcomes, Reconciler},
     report::{Count, Report, totals},
-    rules::Law,
+    rules::{Law, Rules},
     sandbox::{Sandbox, Status},
     table::Table,
 };

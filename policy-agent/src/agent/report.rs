@@ -56,8 +56,8 @@ impl Report {
     pub fn of(sandbox: &Sandbox, kernel: &dyn Kernel) -> anyhow::Result<Self> {
         let totals = totals(sandbox, kernel)?;
         let limits = kernel.limits(sandbox.slot)?;
-        let count = |reason: &Reason| (*reason, Count::from(totals.by_reason[*reason as usize]));
-        let counts = || Reason::ALL.iter().map(count);
+        let count = |reason: Reason| (reason, Count::from(totals.by_reason[reason as usize]));
+        let counts = || Reason::counted().map(count);
         Ok(Self {
             spec: sandbox.spec(),
             status: sandbox.status.clone(),

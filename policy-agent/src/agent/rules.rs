@@ -3,11 +3,13 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Weak},
 };
 
 use crate::policy::{
-    Compiled, Defaults, Floor, Invalid, NetworkConfig, Policy, SandboxSpec, compile,
+    Compiled, Defaults, Explanation, Floor, Invalid, Names, NetworkConfig, Policy, SandboxSpec,
+    by_name, compile,
 };
 
 /// What the operator decides for all sandboxes.
@@ -44,8 +46,24 @@ pub struct Rules {
     pub network: NetworkConfig,
     /// As it is meant.
     pub policy: Policy,
+    /// Its domains.
+    pub names: Names,
     /// Digest of the compiled form under the floor that is in force.
     pub digest: [u8; 16],
+}
+
+impl Rules {
+    /// Whether some of the sandbox's connections are for the egress proxy to judge or to carry.
+    #[must_use]
+    pub const fn need_proxy(&self) -> bool {
+        self.policy.has_names() || self.policy.tunnel().is_some()
+    }
+
+    /// Line 7, for a connection to `address` that asks for `host`.
+    #[must_use]
+    pub fn by_name(&self, floor: &Floor, host: Option<&str>, address: IpAddr) -> Explanation {
+        by_name(&self.policy, &self.names, floor, host, address)
+    }
 }
 
 /// The rules in use.
@@ -64,7 +82,8 @@ impl Pool {
         floor: &Floor,
     ) -> (Arc<Rules>, Compiled) {
         let compiled = compile(&policy, floor);
-        let rules = Rules { network, policy, digest: compiled.digest() };
+        let (names, digest) = (Names::of(&policy), compiled.digest());
+        let rules = Rules { network, policy, names, digest };
         (self.intern(rules), compiled)
     }
 

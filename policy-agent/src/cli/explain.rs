@@ -116,10 +116,8 @@ fn show(answer: &Value) -> Result<(), Failure> {
     output::line(verdict)?;
     output::line(format_args!("reason  {}: {}", text(&answer["reason"]), text(&answer["help"])))?;
     output::line(format_args!("line    {}", answer["line"]))?;
-    for (title, field) in [("rule", "rule"), ("name", "name")] {
-        if let Some(rule) = answer.get(field) {
-            output::line(format_args!("{title}    {}", named(rule)))?;
-        }
+    if let Some(rule) = answer.get("rule") {
+        output::line(format_args!("rule    {}", named(rule)))?;
     }
     Ok(())
 }

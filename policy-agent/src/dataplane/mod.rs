@@ -6,6 +6,7 @@
 
 mod attach;
 mod bpf;
+mod doors;
 mod events;
 pub mod gate;
 mod image;
@@ -35,6 +36,7 @@ use self::{
     sandboxes::Sandboxes,
 };
 pub use self::{
+    doors::Door,
     events::EventReader,
     policies::{PolicyId, Published},
     settings::{AttachMethod, DenyAction, Identity, Inbound, Interface, Mode, Settings, Slot},
@@ -124,6 +126,17 @@ impl Dataplane {
         let interface = self.interfaces()?.remove(id);
         self.attacher.detach(id, interface.as_ref())?;
         self.retire_other_versions(id)
+    }
+
+    /// Opens a slot's door, in the namespace of the sandbox's interface, and has the kernel hand
+    /// over through it. One that is open already is replaced.
+    pub fn open_door(&self, _slot: Slot, _interface: &Interface) -> Result<Door> {
+        Err(anyhow!("not there yet"))
+    }
+
+    /// Hands nothing over for this slot any more. It is no error when it has no door.
+    pub fn close_door(&self, _slot: Slot) -> Result<()> {
+        Ok(())
     }
 
     /// Empties a slot, which can be used again.

@@ -1,6 +1,6 @@
 //! One event as users see it.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use jiff::Timestamp;
 use policy_common::{event::Event, reason::Reason};
@@ -14,8 +14,9 @@ use crate::{
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
+const TCP: u8 = 6;
 
-/// A verdict on a packet. Fields that the packet does not have are left out.
+/// A verdict on a packet or on a connection. Fields that it does not have are left out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -57,11 +58,45 @@ pub struct Record {
     /// What the frame carries, if that is not IP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<String>,
-    /// Bytes of the frame, Ethernet header included.
-    pub length: u32,
+    /// The name that the connection asks for, as it does: of what the egress proxy judges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Bytes of the frame, Ethernet header included; a connection has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
 }
 
 impl Record {
+    /// The egress proxy's verdict about a connection.
+    #[must_use]
+    pub fn of_connection(
+        sandbox_id: SandboxId,
+        source: SocketAddr,
+        destination: SocketAddr,
+        name: Option<String>,
+        reason: Reason,
+        rule: Option<RuleRef>,
+    ) -> Self {
+        Self {
+            time: Timestamp::now(),
+            sandbox_id,
+            verdict: verdict(reason),
+            reason: reason.label(),
+            line: reason.line(),
+            rule,
+            protocol: Some(protocol(TCP)),
+            source: Some(source.ip().to_canonical()),
+            source_port: Some(source.port()),
+            destination: Some(destination.ip().to_canonical()),
+            destination_port: Some(destination.port()),
+            icmp_type: None,
+            icmp_code: None,
+            ethertype: None,
+            name,
+            length: None,
+        }
+    }
+
     /// Gives the numbers of an event names. `None`: its sandbox is forgotten, or its reason is none
     /// that this agent knows.
     #[must_use]
@@ -69,12 +104,12 @@ impl Record {
         let reason = Reason::from_code(event.reason)?;
         let (sandbox_id, rules) = ledger.look_up(event.slot, event.policy)?;
         let is_ip = event.ethertype == IPV4 || event.ethertype == IPV6;
-        let is_tcp_or_udp = is_ip && matches!(event.protocol, 6 | 17);
+        let is_tcp_or_udp = is_ip && matches!(event.protocol, TCP | 17);
         let is_icmp = is_ip && matches!(event.protocol, 1 | 58);
         Some(Self {
             time,
             sandbox_id,
-            verdict: if reason.passes() { "allowed" } else { "denied" },
+            verdict: verdict(reason),
             reason: reason.label(),
             line: reason.line(),
             rule: rules.and_then(|rules| rule(&rules.policy, &law.floor, reason, event.rule)),
@@ -86,7 +121,8 @@ impl Record {
             icmp_type: is_icmp.then_some(event.source_port),
             icmp_code: is_icmp.then_some(event.destination_port),
             ethertype: (!is_ip).then(|| ethertype(event.ethertype)),
-            length: event.length,
+            name: None,
+            length: Some(event.length),
         })
     }
 
@@ -97,10 +133,14 @@ impl Record {
     }
 }
 
+fn verdict(reason: Reason) -> &'static str {
+    if reason.passes() { "allowed" } else { "denied" }
+}
+
 fn protocol(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
+        TCP => "tcp".to_owned(),
         17 => "udp".to_owned(),
         58 => "icmpv6".to_owned(),
         132 => "sctp".to_owned(),

@@ -1,6 +1,6 @@
 //! `host` and `host:port`, as the proxy's address and the masked Host are written.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use super::Name;
 
@@ -11,6 +11,16 @@ pub enum Host {
     Address(IpAddr),
     /// A name, to be resolved when it is dialled.
     Name(Name),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`. The error says what to write instead.

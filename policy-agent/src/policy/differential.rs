@@ -12,19 +12,19 @@ use proptest::{prelude::*, sample::select};
 
 use super::{
     Compiled, Defaults, Destination, EgressProxy, Floor, NetworkConfig, Policy, cidr, compile,
-    embedded, explain, rule,
+    embedded, explain_packet, rule,
 };
 
 /// What the kernel program does with a destination: one lookup, a second one for the client in a
-/// Teredo address, then what TCP needs.
-fn as_the_kernel(table: &Compiled, destination: &Destination) -> (Reason, u32) {
+/// Teredo address, then what TCP needs: whether line 7 stands before the match, and whether
+/// the agent has to tunnel it.
+fn as_the_kernel(table: &Compiled, destination: &Destination) -> (Reason, u32, bool) {
     let (reason, rule, flags) = lookups(table, destination.address);
-    let named = matches!(destination.port, Some(80 | 443)) && flags & NAMES != 0;
-    let proxied = named || flags & TUNNEL != 0;
-    if destination.protocol == 6 && proxied {
-        return (Reason::ProxyUnavailable, NO_RULE);
+    let is_tcp = destination.protocol == 6;
+    if is_tcp && matches!(destination.port, Some(80 | 443)) && flags & NAMES != 0 {
+        return (Reason::ByName, NO_RULE, false);
     }
-    (reason, rule)
+    (reason, rule, is_tcp && flags & TUNNEL != 0)
 }
 
 fn lookups(table: &Compiled, address: IpAddr) -> (Reason, u32, u8) {
@@ -203,8 +203,10 @@ proptest! {
         for address in random.into_iter().chain(edges(&policy, &floor)) {
             for (protocol, port) in [(6, Some(443)), (6, Some(22)), (6, None), (17, Some(443)), (1, None)] {
                 let destination = Destination { address, protocol, port, host: None };
-                let (reason, index) = as_the_kernel(&table, &destination);
-                let oracle = explain(&policy, &floor, &destination);
+                let (reason, index, tunnel) = as_the_kernel(&table, &destination);
+                let oracle = explain_packet(&policy, &floor, &destination);
+                let by_tunnel = oracle.tunnel && reason != Reason::ByName;
+                prop_assert_eq!(tunnel, by_tunnel, "{:?}", &destination);
                 prop_assert_eq!(reason, oracle.reason, "{:?}", &destination);
                 prop_assert_eq!(reason.passes(), oracle.allowed);
                 prop_assert_eq!(reason.line(), oracle.line);
@@ -238,7 +240,7 @@ proptest! {
         address in address(),
     ) {
         let destination = Destination { address, protocol: 17, port: Some(53), host: None };
-        let oracle = explain(&policy, &floor, &destination);
+        let oracle = explain_packet(&policy, &floor, &destination);
         prop_assert_eq!(floor.admits(address), oracle.reason != Reason::PlatformDeny);
     }
 }

@@ -10,6 +10,7 @@
 //! else in the agent may use this module; it uses nothing but `policy-common`.
 
 mod authority;
+mod by_name;
 mod cidr;
 pub mod compile;
 mod embedded;
@@ -22,6 +23,7 @@ mod list;
 mod mac_address;
 pub mod manifest;
 pub mod name;
+mod names;
 mod nameservers;
 mod normalised;
 mod object;
@@ -38,6 +40,7 @@ mod tunnel;
 mod differential;
 
 pub use authority::Host;
+pub use by_name::by_name;
 pub use cidr::ALL_TRAFFIC;
 pub use compile::{Compiled, compile};
 pub use floor::Floor;
@@ -48,12 +51,13 @@ pub use list::MAX_ENTRIES;
 pub use mac_address::MacAddress;
 pub use manifest::read;
 pub use name::{Name, Pattern};
+pub use names::Names;
 pub use nameservers::{Defaults, MAX_NAMESERVERS};
 pub use normalised::{Normalised, NormalisedNetwork, NormalisedProxy};
-pub use oracle::{Destination, Explanation, explain};
+pub use oracle::{Destination, Explanation, explain, explain_packet};
 pub use policy::Policy;
 pub use rule::{RuleRef, rule};
 pub use sandbox_id::SandboxId;
-pub use schema::{EgressProxy, NetworkConfig, SandboxSpec, Unsupported};
+pub use schema::{EgressProxy, NetworkConfig, ProxyTls, SandboxSpec, Unsupported};
 pub use secret::Secret;
-pub use tunnel::{Credentials, Tunnel};
+pub use tunnel::{Credentials, Tunnel, TunnelTls};

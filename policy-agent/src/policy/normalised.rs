@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
 
-use super::Policy;
+use super::{Policy, ProxyTls, Tunnel};
 
 /// A policy in its normal form. Reading it again gives the same policy, the proxy's password aside,
 /// which is never shown.
@@ -52,8 +52,8 @@ pub struct NormalisedProxy {
     /// The username, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// Whether the connection to the proxy uses TLS.
-    pub tls: bool,
+    /// Whether the connection to the proxy uses TLS, and how.
+    pub tls: ProxyTls,
 }
 
 impl Policy {
@@ -70,12 +70,23 @@ impl Policy {
                 egress_proxy: self.tunnel().map(|tunnel| NormalisedProxy {
                     address: tunnel.to_string(),
                     username: tunnel.credentials.as_ref().map(|known| known.username.clone()),
-                    tls: tunnel.tls,
+                    tls: tls(tunnel),
                 }),
                 allow_public_traffic: self.allow_public_traffic(),
                 mask_request_host: self.mask_request_host().map(|mask| mask.as_str().to_owned()),
                 https_ports: self.https_ports().clone(),
             },
         }
+    }
+}
+
+fn tls(tunnel: &Tunnel) -> ProxyTls {
+    match &tunnel.tls {
+        None => ProxyTls::Switch(false),
+        Some(tls) if tls.ca.is_none() && tls.server == tunnel.host => ProxyTls::Switch(true),
+        Some(tls) => ProxyTls::Options {
+            server_name: (tls.server != tunnel.host).then(|| tls.server.to_string()),
+            ca: tls.ca.clone(),
+        },
     }
 }

@@ -10,7 +10,9 @@ use policy_common::{policy::NO_RULE, reason::Reason};
 use serde::{Serialize, Serializer};
 
 use super::{
-    Floor, Name, Policy, RuleRef, cidr,
+    Floor, Name, Policy, RuleRef,
+    by_name::is_address,
+    cidr,
     policy::Target,
     rule::{self, longest},
 };
@@ -46,9 +48,6 @@ pub struct Explanation {
     /// The rule that decided, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-    /// Line 7: the domain of `allowOut` that matches the destination's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<RuleRef>,
     /// Whether the sandbox's `egressProxy` has to carry the connection.
     pub tunnel: bool,
 }
@@ -56,9 +55,29 @@ pub struct Explanation {
 /// A line that matched: its reason, and the index of the rule.
 type Match = (Reason, u32);
 
-/// Judges a destination by lines 4 to 9.
+/// Judges a connection or a packet by lines 4 to 9; what line 7 catches by its name.
 #[must_use]
 pub fn explain(policy: &Policy, floor: &Floor, destination: &Destination) -> Explanation {
+    let packet = explain_packet(policy, floor, destination);
+    if packet.reason != Reason::ByName {
+        return packet;
+    }
+    let host = destination.host.as_deref().filter(|host| !is_address(host));
+    let Some(host) = host else { return by_address(policy, floor, destination.address) };
+    match Name::parse(host).map(|name| matching(policy, &name)) {
+        Ok(Some(place)) => {
+            let rule = RuleRef::domain(policy, rule::index(place));
+            Explanation { rule, ..verdict(policy, floor, Reason::AllowName, NO_RULE, true) }
+        }
+        Ok(None) => verdict(policy, floor, Reason::NameNotAllowed, NO_RULE, false),
+        Err(_) => verdict(policy, floor, Reason::InvalidName, NO_RULE, false),
+    }
+}
+
+/// Judges a packet as the kernel does, which knows no names: what line 7 catches is allowed as far
+/// as the egress proxy.
+#[must_use]
+pub fn explain_packet(policy: &Policy, floor: &Floor, destination: &Destination) -> Explanation {
     let address = destination.address;
     let (reason, index) = platform_allow(floor, address)
         .or_else(|| platform_deny(floor, address))
@@ -67,18 +86,30 @@ pub fn explain(policy: &Policy, floor: &Floor, destination: &Destination) -> Exp
         .or_else(|| names(policy, destination))
         .or_else(|| deny_out(policy, address))
         .unwrap_or((Reason::NoRule, NO_RULE));
-    let tunnel = tunnelled(policy, destination, reason);
-    // Until there is a proxy to carry them, connections that need it are refused.
-    let (reason, index) =
-        if tunnel { (Reason::ProxyUnavailable, NO_RULE) } else { (reason, index) };
-    let name = (reason.line() == 7).then(|| matching_name(policy, destination)).flatten();
+    let carried = destination.protocol == TCP && matches!(reason.line(), 6 | 7 | 9);
+    verdict(policy, floor, reason, index, carried)
+}
+
+/// Judges by the address alone what line 7 caught and what asks for no name: lines 8 and 9.
+pub(super) fn by_address(policy: &Policy, floor: &Floor, address: IpAddr) -> Explanation {
+    let (reason, index) = deny_out(policy, address).unwrap_or((Reason::NoRule, NO_RULE));
+    verdict(policy, floor, reason, index, reason.passes())
+}
+
+/// `carried`: an `egressProxy` would carry it.
+fn verdict(
+    policy: &Policy,
+    floor: &Floor,
+    reason: Reason,
+    index: u32,
+    carried: bool,
+) -> Explanation {
     Explanation {
         allowed: reason.passes(),
         reason,
         line: reason.line(),
         rule: rule::rule(policy, floor, reason, index),
-        name,
-        tunnel,
+        tunnel: carried && policy.tunnel().is_some(),
     }
 }
 
@@ -112,7 +143,7 @@ fn dns_servers(policy: &Policy, address: IpAddr) -> Option<Match> {
 fn names(policy: &Policy, destination: &Destination) -> Option<Match> {
     let named = destination.port.is_some_and(|port| NAMED_PORTS.contains(&port));
     let judged = destination.protocol == TCP && named && policy.has_names();
-    judged.then_some((Reason::ProxyUnavailable, NO_RULE))
+    judged.then_some((Reason::ByName, NO_RULE))
 }
 
 /// Line 8. `allowInternetAccess: false` stands behind the list, as a deny of everything.
@@ -125,23 +156,12 @@ fn deny_out(policy: &Policy, address: IpAddr) -> Option<Match> {
     }
 }
 
-/// Whether the `egressProxy` carries it: TCP that lines 6, 7 and 9 let out.
-fn tunnelled(policy: &Policy, destination: &Destination, reason: Reason) -> bool {
-    let carried = matches!(reason.line(), 6 | 7 | 9);
-    carried && destination.protocol == TCP && policy.tunnel().is_some()
-}
-
-/// The domain of `allowOut` that matches, the most specific first. A host that is no valid name
-/// matches none, not even `*`.
-fn matching_name(policy: &Policy, destination: &Destination) -> Option<RuleRef> {
-    let name = Name::parse(destination.host.as_deref()?).ok()?;
-    let specificities = policy.allow_out().iter().map(|target| match target {
-        Target::Name(pattern) => pattern.matches(&name).then(|| pattern.specificity()),
+/// The domain of `allowOut` that matches a name, the most specific first.
+fn matching(policy: &Policy, name: &Name) -> Option<usize> {
+    longest(policy.allow_out().iter().map(|target| match target {
+        Target::Name(pattern) => pattern.matches(name).then(|| pattern.specificity()),
         Target::Net(_) => None,
-    });
-    let place = longest(specificities)?;
-    let entry = policy.allow_out()[place].to_string();
-    Some(RuleRef { list: "network.allowOut", index: Some(rule::index(place)), entry })
+    }))
 }
 
 fn label<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
@@ -171,7 +191,7 @@ mod tests {
         assert_eq!(explanation.allowed, explanation.reason.passes());
         assert_eq!(explanation.line, explanation.reason.line());
         let mut line = explanation.reason.label().to_owned();
-        for shown in [explanation.rule, explanation.name].into_iter().flatten() {
+        if let Some(shown) = explanation.rule {
             line.push_str(&format!(" {shown}"));
         }
         if explanation.tunnel {
@@ -195,10 +215,13 @@ mod tests {
             ("1.1.1.1", "allow_out network.allowOut[2]: 1.1.1.0/24"),
             ("9.9.9.9", "dns_server network.dnsServers[0]: 9.9.9.9"),
             ("9.9.9.9 443", "dns_server network.dnsServers[0]: 9.9.9.9"),
-            ("9.9.9.8 443", "proxy_unavailable"),
-            ("9.9.9.8 80 A.example.", "proxy_unavailable network.allowOut[3]: a.example"),
-            ("9.9.9.8 80 b.example", "proxy_unavailable"),
-            ("2001:db8::1 443", "proxy_unavailable"),
+            ("9.9.9.8 443", "deny_out network.denyOut[0]: 0.0.0.0/0"),
+            ("9.9.9.8 80 A.example.", "allow_name network.allowOut[3]: a.example"),
+            ("9.9.9.8 80 b.example", "name_not_allowed"),
+            ("9.9.9.8 443 9.9.9.8", "deny_out network.denyOut[0]: 0.0.0.0/0"),
+            ("1.1.1.1 443 b.example", "allow_out network.allowOut[2]: 1.1.1.0/24"),
+            ("10.0.0.54 443 a.example", "platform_deny platform_deny[1]: 10.0.0.0/8"),
+            ("2001:db8::1 443", "deny_out network.denyOut[0]: 0.0.0.0/0"),
             ("9.9.9.8 8080 a.example", "deny_out network.denyOut[0]: 0.0.0.0/0"),
             ("9.9.9.8", "deny_out network.denyOut[0]: 0.0.0.0/0"),
             ("2001:db8::1", "deny_out network.denyOut[0]: 0.0.0.0/0"),
@@ -217,9 +240,10 @@ mod tests {
             ("8.8.8.8 53", "dns_server default_nameserver: 8.8.8.8"),
             ("1.1.1.1 53", "deny_out allowInternetAccess: false"),
             ("2001:db8::1 53", "deny_out allowInternetAccess: false"),
-            ("1.1.1.1 443 x.example", "proxy_unavailable network.allowOut[0]: *"),
-            ("1.1.1.1 443 not_a_name", "proxy_unavailable"),
-            ("1.1.1.1 443 1.1.1.1", "proxy_unavailable"),
+            ("1.1.1.1 443 x.example", "allow_name network.allowOut[0]: *"),
+            ("1.1.1.1 443 not_a_name", "invalid_name"),
+            ("1.1.1.1 443 1.1.1.1", "deny_out allowInternetAccess: false"),
+            ("1.1.1.1 443 [::1]", "deny_out allowInternetAccess: false"),
         ] {
             assert_eq!(verdict(network, &floor, destination, TCP), expected, "{destination}");
         }
@@ -238,7 +262,7 @@ mod tests {
             ("example", "network.allowOut[0]: *"),
         ] {
             let said = verdict(network, &Floor::default(), &format!("9.9.9.9 443 {host}"), TCP);
-            assert_eq!(said, format!("proxy_unavailable {rule}"));
+            assert_eq!(said, format!("allow_name {rule}"));
         }
     }
 
@@ -250,10 +274,10 @@ mod tests {
         for (destination, protocol, expected) in [
             ("7.7.7.7 22", TCP, "platform_allow platform_allow[0]: 7.7.7.7/32"),
             ("10.0.0.1 22", TCP, "platform_deny platform_deny[1]: 10.0.0.0/8"),
-            ("1.1.1.1 22", TCP, "proxy_unavailable (tunnel)"),
+            ("1.1.1.1 22", TCP, "allow_out network.allowOut[0]: 1.1.1.1/32 (tunnel)"),
             ("1.1.1.1 22", UDP, "allow_out network.allowOut[0]: 1.1.1.1/32"),
             ("2.2.2.2 22", TCP, "deny_out network.denyOut[0]: 2.2.2.2/32"),
-            ("3.3.3.3 22", TCP, "proxy_unavailable (tunnel)"),
+            ("3.3.3.3 22", TCP, "no_rule (tunnel)"),
             ("3.3.3.3 22", UDP, "no_rule"),
         ] {
             assert_eq!(verdict(network, &floor, destination, protocol), expected, "{destination}");

@@ -370,6 +370,9 @@ mod tests {
             r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"],"dnsServers":["::1"]}"#,
             r#"{"egressProxy":{"address":"[2001:4860::1]:1080","username":"me","tls":true},
                 "httpsPorts":[9,443,9],"maskRequestHost":"h:${PORT}","allowPublicTraffic":false}"#,
+            r#"{"egressProxy":{"address":"p.example:1080",
+                "tls":{"serverName":"[2001:4860::1]","ca":"-----BEGIN CERTIFICATE-----"}},
+                "httpsPorts":[9,443,9],"maskRequestHost":"h:${PORT}","allowPublicTraffic":false}"#,
         ] {
             let config: NetworkConfig = parse(network.as_bytes()).expect(network);
             let policy = Policy::new(&config, None, &Defaults::default(), &Floor::default());

@@ -19,6 +19,14 @@ pub struct RuleRef {
     pub entry: String,
 }
 
+impl RuleRef {
+    /// The domain at a place in `allowOut`.
+    pub(super) fn domain(policy: &Policy, index: u32) -> Option<Self> {
+        let entry = policy.allow_out().get(usize::try_from(index).ok()?)?.to_string();
+        Some(Self { list: "network.allowOut", index: Some(index), entry })
+    }
+}
+
 impl fmt::Display for RuleRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {

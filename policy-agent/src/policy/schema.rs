@@ -137,9 +137,48 @@ pub struct EgressProxy {
     /// Never shown.
     #[serde(default, skip_serializing)]
     pub password: Option<Secret>,
-    /// Whether the connection to the proxy uses TLS. Absent: it does not.
+    /// Whether the connection to the proxy uses TLS, and how. Absent: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<bool>,
+    pub tls: Option<ProxyTls>,
+}
+
+/// `network.egressProxy.tls`: `true`, `false`, or an object, which means `true` with these options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ProxyTls {
+    /// With the proxy's own name and the public's authorities, or not at all.
+    Switch(bool),
+    /// With options.
+    Options {
+        /// The name that the proxy's certificate has to be for. Absent: that of `address`.
+        #[serde(rename = "serverName", skip_serializing_if = "Option::is_none")]
+        server_name: Option<String>,
+        /// Certificates of the authority that issued it, PEM. Absent: the public's authorities.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca: Option<String>,
+    },
+}
+
+impl<'de> Deserialize<'de> for ProxyTls {
+    /// By hand, since the errors of an untagged enum name no field.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Options {
+            #[serde(default, alias = "server_name")]
+            server_name: Option<String>,
+            #[serde(default)]
+            ca: Option<String>,
+        }
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::Bool(on) => Ok(Self::Switch(on)),
+            object @ serde_json::Value::Object(_) => {
+                let options: Options = serde_json::from_value(object).map_err(de::Error::custom)?;
+                Ok(Self::Options { server_name: options.server_name, ca: options.ca })
+            }
+            _ => Err(de::Error::custom("write true, false, or an object with serverName and ca")),
+        }
+    }
 }
 
 /// A field that would change what is allowed, and that is not supported: absent, null or empty.

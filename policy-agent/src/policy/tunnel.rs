@@ -1,9 +1,9 @@
 //! `egressProxy`: the SOCKS5 proxy that a sandbox's outbound TCP is tunnelled through.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use super::{
-    EgressProxy, Floor, Invalid, Secret,
+    EgressProxy, Floor, Invalid, ProxyTls, Secret,
     authority::{self, Host},
 };
 
@@ -20,8 +20,17 @@ pub struct Tunnel {
     pub port: u16,
     /// How to log in; `None`: without authentication.
     pub credentials: Option<Credentials>,
-    /// Whether the connection to the proxy uses TLS.
-    pub tls: bool,
+    /// How the connection to the proxy is encrypted; `None`: it is not.
+    pub tls: Option<TunnelTls>,
+}
+
+/// TLS to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TunnelTls {
+    /// The name or address that its certificate has to be for: the proxy's own, or another.
+    pub server: Host,
+    /// Certificates (PEM) of the authority that issued it; `None`: those that the public trusts.
+    pub ca: Option<String>,
 }
 
 /// Username and password (RFC 1929).
@@ -38,7 +47,17 @@ impl Tunnel {
     pub(super) fn new(proxy: &EgressProxy, floor: &Floor) -> Result<Self, Invalid> {
         let (host, port) = address(&proxy.address, floor)?;
         let credentials = credentials(proxy)?;
-        Ok(Self { host, port, credentials, tls: proxy.tls.unwrap_or(false) })
+        let tls = proxy.tls.as_ref().map(|tls| self::tls(tls, &host)).transpose()?.flatten();
+        Ok(Self { host, port, credentials, tls })
+    }
+
+    /// Whether the proxy may be at this address: where its name leads is asked at every dial.
+    #[must_use]
+    pub fn admits(floor: &Floor, address: IpAddr) -> bool {
+        // The agent itself dials it, from the host: private addresses stay closed also where the
+        // operator opens them to the sandboxes by a shorter platform_deny.
+        let closed = !Floor::default().admits(address) && floor.allowing(address).is_none();
+        !closed && floor.admits(address)
     }
 }
 
@@ -56,16 +75,37 @@ fn address(text: &str, floor: &Floor) -> Result<(Host, u16), Invalid> {
     let (host, port) = authority::parse(text).map_err(refuse)?;
     let port = port.ok_or_else(|| refuse("the port is missing; write host:port".to_owned()))?;
     if let Host::Address(address) = host {
-        // The agent itself dials it, from the host: private addresses stay closed also where the
-        // operator opens them to the sandboxes by a shorter platform_deny.
-        let closed = !Floor::default().admits(address) && floor.allowing(address).is_none();
-        if closed || !floor.admits(address) {
+        if !Tunnel::admits(floor, address) {
             return Err(refuse(
                 "a private or denied address; the operator can add it to platform_allow".to_owned(),
             ));
         }
     }
     Ok((host, port))
+}
+
+fn tls(tls: &ProxyTls, host: &Host) -> Result<Option<TunnelTls>, Invalid> {
+    let (server, ca) = match tls {
+        ProxyTls::Switch(false) => return Ok(None),
+        ProxyTls::Switch(true) => (None, None),
+        ProxyTls::Options { server_name, ca } => (server_name.as_deref(), ca.clone()),
+    };
+    let server = match server {
+        None => host.clone(),
+        Some(text) => {
+            let field = "network.egressProxy.tls.serverName";
+            match authority::parse(text) {
+                Ok((server, None)) => server,
+                Ok(_) => return Err(Invalid::entry(field, text, "write it without a port")),
+                Err(problem) => return Err(Invalid::entry(field, text, problem)),
+            }
+        }
+    };
+    if ca.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
+        let problem = "write certificates in PEM, -----BEGIN CERTIFICATE----- and so on";
+        return Err(Invalid::field("network.egressProxy.tls.ca", problem));
+    }
+    Ok(Some(TunnelTls { server, ca }))
 }
 
 fn credentials(proxy: &EgressProxy) -> Result<Option<Credentials>, Invalid> {
@@ -91,12 +131,7 @@ fn credentials(proxy: &EgressProxy) -> Result<Option<Credentials>, Invalid> {
 impl fmt::Display for Tunnel {
     /// `host:port`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Address(address) => {
-                write!(f, "{}", std::net::SocketAddr::new(*address, self.port))
-            }
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
-        }
+        write!(f, "{}:{}", self.host, self.port)
     }
 }
 

@@ -1,0 +1,22 @@
+//! How the kernel hands TCP connections of sandboxes to the egress proxy.
+//!
+//! `from_sandbox` assigns a packet to one of the proxy's sockets and marks it with [`MARK`]; a
+//! routing rule sends what is so marked to [`TABLE`], whose only route delivers it locally. The
+//! proxy's listener of a sandbox stands in [`DOORS`](crate::name::DOORS): no listener, no way out.
+
+/// Mark of packets that are handed over. The routing rules match all 32 bits.
+pub const MARK: u32 = 0x7061_0001;
+/// Mark of the proxy's listeners, and so of the connections that they accept: tells them from other
+/// sockets of the host. No routing rule matches it.
+pub const SOCKET_MARK: u32 = 0x7061_0002;
+/// The routing table that delivers locally.
+pub const TABLE: u32 = 0x7061;
+/// Priority of the routing rules.
+pub const RULE_PRIORITY: u32 = 97;
+
+/// Key of a slot's listener for a family in [`DOORS`](crate::name::DOORS).
+#[inline(always)]
+#[must_use]
+pub const fn door(slot: u32, v6: bool) -> u32 {
+    slot * 2 + v6 as u32
+}
