@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     dataplane,
     policy::{Defaults, Floor},
+    proxy,
 };
 
 /// Everything the operator can set.
@@ -28,8 +29,8 @@ pub struct Config {
     pub api: Api,
     /// `[dataplane]`
     pub dataplane: Dataplane,
-    /// `[proxy]`: accepted and checked, not served yet.
-    pub proxy: Option<Proxy>,
+    /// `[proxy]`
+    pub proxy: Proxy,
     /// `[gateway]`: accepted and checked, not served yet.
     pub gateway: Option<Gateway>,
     /// `[[slots]]`: accepted and checked, not served yet.
@@ -64,14 +65,20 @@ pub struct Dataplane {
     pub platform_deny: Option<Vec<String>>,
 }
 
-/// `[proxy]`
-#[derive(Clone, Debug, Default, Deserialize)]
+/// `[proxy]`: connections that are judged by name, or carried to a sandbox's `egressProxy`.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Proxy {
-    /// DNS servers that resolve allowed names.
+    /// DNS servers that resolve allowed names; those of the host's resolv.conf by default.
     pub resolvers: Vec<SocketAddr>,
     /// Connections that one sandbox may have through the proxy at a time.
-    pub max_connections_per_sandbox: Option<u32>,
+    pub max_connections_per_sandbox: u32,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { resolvers: Vec::new(), max_connections_per_sandbox: 1024 }
+    }
 }
 
 /// `[gateway]`
@@ -108,7 +115,7 @@ impl Default for Config {
             default_nameserver: IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)),
             api: Api::default(),
             dataplane: Dataplane::default(),
-            proxy: None,
+            proxy: Proxy::default(),
             gateway: None,
             slots: Vec::new(),
         }
@@ -154,6 +161,16 @@ impl Config {
         if self.default_nameserver.is_unspecified() {
             bail!("default_nameserver: \"{}\": is not a host", self.default_nameserver);
         }
+        for (index, resolver) in self.proxy.resolvers.iter().enumerate() {
+            if resolver.ip().is_unspecified() || resolver.port() == 0 {
+                bail!(
+                    "proxy.resolvers[{index}]: \"{resolver}\": write address:port, like 10.0.0.53:53"
+                );
+            }
+        }
+        if self.proxy.max_connections_per_sandbox == 0 {
+            bail!("proxy.max_connections_per_sandbox: 0 would refuse every name; write 1 or more");
+        }
         self.floor()?;
         Ok(())
     }
@@ -181,15 +198,19 @@ impl Config {
         dataplane::Settings { bpffs: self.bpffs.clone(), mode, attach, deny_action, inbound }
     }
 
+    /// What the egress proxy is made with.
+    #[must_use]
+    pub fn proxy(&self) -> proxy::Settings {
+        let Proxy { resolvers, max_connections_per_sandbox } = self.proxy.clone();
+        proxy::Settings { resolvers, max_connections_per_sandbox }
+    }
+
     /// Sections that are accepted, so that one file serves every version, but that this version
     /// does not act on.
     #[must_use]
     pub fn unserved(&self) -> Vec<&'static str> {
-        let sections = [
-            ("[proxy]", self.proxy.is_some()),
-            ("[gateway]", self.gateway.is_some()),
-            ("[[slots]]", !self.slots.is_empty()),
-        ];
+        let sections =
+            [("[gateway]", self.gateway.is_some()), ("[[slots]]", !self.slots.is_empty())];
         sections.into_iter().filter_map(|(name, set)| set.then_some(name)).collect()
     }
 }
@@ -242,7 +263,7 @@ mod tests {
             "#,
         )
         .expect("the documented file");
-        assert_eq!(config.unserved(), ["[proxy]", "[gateway]", "[[slots]]"]);
+        assert_eq!(config.unserved(), ["[gateway]", "[[slots]]"]);
         assert_eq!(config.settings().deny_action, dataplane::DenyAction::Drop);
     }
 
@@ -257,6 +278,14 @@ mod tests {
         assert!(problem("[dataplane]\nmode = \"ebpf\"").contains("ebpf"));
         assert!(problem("[dataplane]\nplatform_allow = [\"10.0.0.0/40\"]").contains("10.0.0.0/40"));
         assert!(problem("state_dir = \"here\"").contains("state_dir"));
+    }
+
+    #[test]
+    fn a_proxy_that_could_not_work_is_refused() {
+        assert!(problem("[proxy]\nresolvers = [\"10.0.0.53\"]").contains("resolvers"));
+        assert!(problem("[proxy]\nresolvers = [\"0.0.0.0:53\"]").contains("proxy.resolvers[0]"));
+        let none = problem("[proxy]\nmax_connections_per_sandbox = 0");
+        assert!(none.contains("max_connections_per_sandbox"));
     }
 
     #[test]

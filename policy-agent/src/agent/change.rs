@@ -1,9 +1,10 @@
 //! One change of one sandbox, from what is asked for to what the kernel enforces.
 //!
 //! ```text
-//! stage    take a slot, prepare it (denies all) · write to disk · attach a new sandbox
+//! stage    take a slot, prepare it (denies all) · write to disk · attach a new sandbox · open its door
 //! publish  (see `publish`) the policy is in force in the slot
-//! finish   move an attached sandbox to its new slot · show it in the table · give back the old slot
+//! finish   move an attached sandbox to its new slot · have the egress proxy follow the rules ·
+//!          show it in the table · give back the old slot
 //! undo     instead, when something is refused: what was in force stays, and stays on disk
 //! ```
 //!
@@ -26,6 +27,9 @@ use crate::{
     dataplane::{PolicyId, Slot},
     policy::{Compiled, SandboxId, SandboxSpec},
 };
+
+/// What cannot be done without a door.
+const NO_DOOR: &str = "cannot open its way to the egress proxy";
 
 /// A sandbox that was asked for and found right.
 pub struct Candidate {
@@ -73,12 +77,16 @@ impl Reconciler {
             None => fresh(head, rules, slot),
         };
         let change = Change { sandbox, compiled, old };
-        match self.record(&change) {
-            Ok(place) => Ok(Change {
+        let change = match self.record(&change) {
+            Ok(place) => Change {
                 sandbox: Sandbox { place: place.or(change.sandbox.place), ..change.sandbox },
                 ..change
-            }),
-            Err((task, cause)) => Err(self.undo(change, task, cause)),
+            },
+            Err((task, cause)) => return Err(self.undo(change, task, cause)),
+        };
+        match self.prepare_door(&change.sandbox) {
+            Ok(()) => Ok(change),
+            Err(cause) => Err(self.undo(change, NO_DOOR, cause)),
         }
     }
 
@@ -114,18 +122,20 @@ impl Reconciler {
     /// The policy is in force in the slot: makes the slot the sandbox's.
     pub(super) fn finish(&mut self, change: Change, policy: PolicyId) -> Result<(), Error> {
         let mut sandbox = Sandbox { policy: Some(policy), ..change.sandbox.clone() };
-        if let Some(old) = change.old.clone() {
-            let placed = match change.has_new_slot() {
-                true => self.move_to(&mut sandbox),
-                false => self.stay(&mut sandbox),
-            };
-            if let Err(cause) = placed {
-                return Err(self.undo(change, "cannot attach it to its interface", cause));
-            }
-            if change.has_new_slot() {
-                sandbox.carried = Arc::new(self.counted(&old));
-                self.release(old.slot);
-            }
+        let placed = match &change.old {
+            None => Ok(()),
+            Some(_) if change.has_new_slot() => self.move_to(&mut sandbox),
+            Some(_) => self.stay(&mut sandbox),
+        };
+        if let Err(cause) = placed {
+            return Err(self.undo(change, "cannot attach it to its interface", cause));
+        }
+        if let Err(cause) = self.follow_rules(&sandbox) {
+            return Err(self.undo(change, NO_DOOR, cause));
+        }
+        if let Some(old) = change.old.as_ref().filter(|_| change.has_new_slot()) {
+            sandbox.carried = Arc::new(self.counted(old));
+            self.release(old.slot);
         }
         tracing::info!(sandbox = %sandbox.id(), policy = policy.0, "policy in force");
         self.orphans.remove(sandbox.id().as_str());
@@ -137,7 +147,7 @@ impl Reconciler {
     /// be missing if that is known already.
     fn move_to(&self, sandbox: &mut Sandbox) -> Result<()> {
         if let Presence::Here(_) = self.kernel.presence(&interface(&sandbox.head)) {
-            sandbox.place = Some(self.attach(sandbox)?);
+            self.place(sandbox)?;
             sandbox.status = Status::Enforcing;
             return Ok(());
         }
@@ -157,8 +167,20 @@ impl Reconciler {
         self.move_to(sandbox)
     }
 
+    /// Attaches a sandbox where its interface is now. In another namespace than before its door is
+    /// of no use any more.
+    pub(super) fn place(&self, sandbox: &mut Sandbox) -> Result<()> {
+        let before = sandbox.place.and_then(|place| place.namespace);
+        let place = self.attach(sandbox)?;
+        if before.is_some() && place.namespace != before {
+            self.shut_door(sandbox.slot);
+        }
+        sandbox.place = Some(place);
+        Ok(())
+    }
+
     /// Attaches a sandbox's interface to its slot.
-    pub(super) fn attach(&self, sandbox: &Sandbox) -> Result<Place> {
+    fn attach(&self, sandbox: &Sandbox) -> Result<Place> {
         let (id, wanted) = (sandbox.id().as_str(), interface(&sandbox.head));
         let namespace = namespace(wanted.netns.as_deref()).ok();
         let index = self.kernel.presence(&wanted).index(&wanted)?;
@@ -196,6 +218,9 @@ impl Reconciler {
             let detached = self.kernel.detach(change.id().as_str());
             return self.store.remove(change.id()).and(detached);
         };
+        if !change.has_new_slot() && !old.rules.need_proxy() {
+            self.shut_door(old.slot);
+        }
         self.store.save(&old.entry())?;
         let wanted = interface(&old.head);
         let moved = change.has_new_slot() && old.status == Status::Enforcing;
@@ -207,6 +232,7 @@ impl Reconciler {
 
     /// Gives a slot back.
     pub(super) fn release(&mut self, slot: Slot) {
+        self.shut_door(slot);
         if let Err(error) = self.kernel.release(slot) {
             // It stays taken: a slot that could not be emptied is not given to another sandbox.
             tracing::error!(slot = slot.get(), "cannot empty a slot: {error:#}");

@@ -6,7 +6,7 @@ use policy_common::{counter::Counters, limit::Limits};
 
 use super::presence::{self, Presence};
 use crate::{
-    dataplane::{Dataplane, Identity, Interface, PolicyId, Published, Slot},
+    dataplane::{Dataplane, Door, Identity, Interface, PolicyId, Published, Slot},
     policy::Compiled,
 };
 
@@ -21,6 +21,8 @@ pub trait Kernel: Send + Sync {
     fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId>;
     fn published(&self, slot: Slot) -> Result<Option<Published>>;
     fn detach(&self, id: &str) -> Result<()>;
+    fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door>;
+    fn close_door(&self, slot: Slot) -> Result<()>;
     fn release(&self, slot: Slot) -> Result<()>;
     fn counters(&self, slot: Slot) -> Result<Counters>;
     fn limits(&self, slot: Slot) -> Result<Limits>;
@@ -56,6 +58,14 @@ impl Kernel for Dataplane {
 
     fn detach(&self, id: &str) -> Result<()> {
         self.detach(id)
+    }
+
+    fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door> {
+        self.open_door(slot, interface)
+    }
+
+    fn close_door(&self, slot: Slot) -> Result<()> {
+        self.close_door(slot)
     }
 
     fn release(&self, slot: Slot) -> Result<()> {

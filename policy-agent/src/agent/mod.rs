@@ -5,6 +5,7 @@
 
 mod adopt;
 mod change;
+mod door;
 mod egress;
 mod error;
 mod kernel;
@@ -54,6 +55,7 @@ use crate::{
 pub struct Agent {
     changes: Arc<Mutex<Reconciler>>,
     kernel: Arc<dyn Kernel>,
+    egress: Arc<dyn Egress>,
     law: Arc<Law>,
     table: Arc<Table>,
     ledger: Arc<Ledger>,
@@ -65,10 +67,17 @@ impl Agent {
     ///
     /// # Errors
     /// The store or the kernel cannot be read.
-    pub fn start(kernel: Arc<dyn Kernel>, store: Store, law: Law) -> Result<Self> {
-        let (law, table, ledger) = (Arc::new(law), Arc::default(), Arc::default());
+    pub fn start(
+        kernel: Arc<dyn Kernel>,
+        egress: Arc<dyn Egress>,
+        store: Store,
+        law: Arc<Law>,
+        ledger: Arc<Ledger>,
+    ) -> Result<Self> {
+        let table = Arc::default();
         let mut reconciler = Reconciler::new(
             kernel.clone(),
+            egress.clone(),
             store,
             Arc::clone(&law),
             Arc::clone(&table),
@@ -76,7 +85,7 @@ impl Agent {
         );
         reconciler.adopt()?;
         let changes = Arc::new(Mutex::new(reconciler));
-        Ok(Self { changes, kernel, law, table, ledger, timings: Timings::default() })
+        Ok(Self { changes, kernel, egress, law, table, ledger, timings: Timings::default() })
     }
 
     /// Creates or replaces sandboxes, all of which are checked before the first is changed.
@@ -109,8 +118,8 @@ impl Agent {
     /// There is no such sandbox, or the kernel cannot be asked.
     pub async fn get(&self, id: &str) -> Result<Report, Error> {
         let sandbox = self.table.find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
-        let kernel = self.kernel.clone();
-        let report = spawn_blocking(move || Report::of(&sandbox, &*kernel)).await;
+        let (kernel, egress) = (self.kernel.clone(), self.egress.clone());
+        let report = spawn_blocking(move || Report::of(&sandbox, &*kernel, &*egress)).await;
         report.map_err(internal)?.map_err(Error::Internal)
     }
 
@@ -119,10 +128,12 @@ impl Agent {
     /// # Errors
     /// The kernel cannot be asked.
     pub async fn list(&self) -> Result<Vec<Report>, Error> {
-        let (table, kernel) = (self.table.clone(), self.kernel.clone());
+        let (table, kernel, egress) =
+            (self.table.clone(), self.kernel.clone(), self.egress.clone());
         let reports = spawn_blocking(move || {
             let all = table.all();
-            all.iter().map(|sandbox| Report::of(sandbox, &*kernel)).collect::<Result<Vec<_>>>()
+            let report = |sandbox: &Arc<Sandbox>| Report::of(sandbox, &*kernel, &*egress);
+            all.iter().map(report).collect::<Result<Vec<_>>>()
         });
         reports.await.map_err(internal)?.map_err(Error::Internal)
     }

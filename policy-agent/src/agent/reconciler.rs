@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     change::{Candidate, Change},
+    egress::Egress,
     error::Error,
     kernel::Kernel,
     ledger::Ledger,
@@ -28,6 +29,7 @@ pub type Outcomes = Vec<(SandboxId, Result<(), Error>)>;
 /// The owner of everything that changes. Its methods block.
 pub struct Reconciler {
     pub(super) kernel: Arc<dyn Kernel>,
+    pub(super) egress: Arc<dyn Egress>,
     pub(super) store: Store,
     pub(super) law: Arc<Law>,
     pub(super) table: Arc<Table>,
@@ -43,6 +45,7 @@ impl Reconciler {
     #[must_use]
     pub fn new(
         kernel: Arc<dyn Kernel>,
+        egress: Arc<dyn Egress>,
         store: Store,
         law: Arc<Law>,
         table: Arc<Table>,
@@ -50,6 +53,7 @@ impl Reconciler {
     ) -> Self {
         Self {
             kernel,
+            egress,
             store,
             law,
             table,

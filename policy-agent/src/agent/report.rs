@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     change::add,
+    egress::Egress,
     kernel::Kernel,
     sandbox::{Sandbox, Status},
 };
@@ -33,6 +34,8 @@ pub struct Report {
     pub denied: Count,
     /// The same by reason; those that never happened are left out.
     pub counters: BTreeMap<&'static str, Count>,
+    /// Connections that it has through the egress proxy.
+    pub proxied_connections: usize,
     /// Events that were not written, since a sandbox may write so many per second only.
     pub events_suppressed: u64,
     /// Events that were not written because nobody read the earlier ones in time.
@@ -53,7 +56,7 @@ impl Report {
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn of(sandbox: &Sandbox, kernel: &dyn Kernel) -> anyhow::Result<Self> {
+    pub fn of(sandbox: &Sandbox, kernel: &dyn Kernel, egress: &dyn Egress) -> anyhow::Result<Self> {
         let totals = totals(sandbox, kernel)?;
         let limits = kernel.limits(sandbox.slot)?;
         let count = |reason: Reason| (reason, Count::from(totals.by_reason[reason as usize]));
@@ -68,6 +71,7 @@ impl Report {
                 .filter(|(_, count)| *count != Count::default())
                 .map(|(reason, count)| (reason.label(), count))
                 .collect(),
+            proxied_connections: egress.active(sandbox.slot),
             events_suppressed: limits.events_suppressed,
             events_lost: limits.events_lost,
         })

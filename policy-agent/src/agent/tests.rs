@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Result, bail};
 use policy_common::{counter::Counters, limit::Limits};
 
-use super::{Error, Kernel, Law, Ledger, Presence, Reconciler, Status, Table};
+use super::{Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table};
 use crate::{
-    dataplane::{Identity, Interface, PolicyId, Published, Slot},
-    policy::{Compiled, Defaults, Floor, NetworkConfig, SandboxSpec, read},
+    dataplane::{Door, Identity, Interface, PolicyId, Published, Slot},
+    policy::{Compiled, Defaults, Floor, NetworkConfig, SandboxId, SandboxSpec, read},
     store::Store,
 };
 
@@ -23,6 +23,8 @@ struct Memory {
     published: HashMap<Slot, Published>,
     prepared: HashSet<Slot>,
     policies: u16,
+    /// What the egress proxy was told last about each slot that has a door.
+    doors: HashMap<Slot, Arc<Rules>>,
     /// The call that fails.
     fails: Option<&'static str>,
     /// Changing calls, in their order.
@@ -93,6 +95,15 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn open_door(&self, _: Slot, _: &Interface) -> Result<Door> {
+        self.call("open_door")?;
+        Ok(Door { v4: None, v6: None })
+    }
+
+    fn close_door(&self, _: Slot) -> Result<()> {
+        self.call("close_door").map(|_| ())
+    }
+
     fn release(&self, slot: Slot) -> Result<()> {
         let mut memory = self.call("release")?;
         memory.published.remove(&slot);
@@ -123,6 +134,32 @@ impl Kernel for Fake {
     }
 }
 
+impl Egress for Fake {
+    fn open(&self, slot: Slot, _: &SandboxId, rules: &Arc<Rules>, _: Door) -> Result<()> {
+        let before = self.memory().doors.insert(slot, rules.clone());
+        assert!(before.is_none(), "a second door for a slot");
+        Ok(())
+    }
+
+    fn is_open(&self, slot: Slot) -> bool {
+        self.memory().doors.contains_key(&slot)
+    }
+
+    fn follow(&self, slot: Slot, rules: &Arc<Rules>) {
+        let mut memory = self.memory();
+        memory.calls.push("follow");
+        memory.doors.insert(slot, rules.clone());
+    }
+
+    fn close(&self, slot: Slot) {
+        self.memory().doors.remove(&slot);
+    }
+
+    fn active(&self, _: Slot) -> usize {
+        0
+    }
+}
+
 /// A machine: its kernel and its disk outlive the agent.
 struct Machine {
     kernel: Arc<Fake>,
@@ -141,7 +178,8 @@ impl Machine {
         let law = Law { floor: Floor::default(), defaults: Defaults::default() };
         let (table, ledger) = (Arc::new(Table::default()), Arc::new(Ledger::default()));
         let kernel = self.kernel.clone();
-        let mut agent = Reconciler::new(kernel, store, Arc::new(law), table, ledger);
+        let egress = self.kernel.clone();
+        let mut agent = Reconciler::new(kernel, egress, store, Arc::new(law), table, ledger);
         agent.adopt().expect("adopted");
         agent
     }
@@ -403,4 +441,97 @@ fn a_policy_that_could_not_be_published_at_the_start_is_tried_again() {
     agent.look_after(&spec.sandbox_id);
     agent.look_after(&spec.sandbox_id);
     assert_eq!(status(&agent), Status::Enforcing);
+}
+
+/// A sandbox with a domain rule.
+fn named(address: &str, domain: &str) -> SandboxSpec {
+    let text = format!(
+        r#"{{"sandboxID":"web","interface":"tap0","addresses":["{address}"],
+        "allowInternetAccess":false,"network":{{"allowOut":["{domain}"]}}}}"#
+    );
+    read(&text).expect("a right sandbox").remove(0)
+}
+
+#[test]
+fn a_door_is_open_before_the_policy_that_needs_it_is_published() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect("applied");
+    let calls = machine.kernel.memory().calls.clone();
+    assert_eq!(calls, ["prepare", "attach", "open_door", "publish", "follow"]);
+    machine.kernel.memory().calls.clear();
+    apply(&mut agent, named("10.11.0.2", "b.example")).expect("applied");
+    let calls = machine.kernel.memory().calls.clone();
+    assert_eq!(calls, ["follow"], "the kernel knows no names");
+}
+
+#[test]
+fn the_proxy_follows_the_rules_only_when_the_kernel_enforces_them() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect("applied");
+    let before = agent.table.find("web").expect("known");
+    machine.fails("publish");
+    let mut other = named("10.11.0.2", "b.example");
+    other.network.deny_out = Some(vec!["1.1.1.1".to_owned()]);
+    apply(&mut agent, other).expect_err("not published");
+    assert!(Arc::ptr_eq(&machine.kernel.memory().doors[&before.slot], &before.rules));
+}
+
+#[test]
+fn a_door_that_cannot_be_opened_stops_the_change() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    machine.fails("open_door");
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect_err("a new sandbox");
+    machine.works();
+    assert!(machine.kernel.memory().attached.is_empty() && agent.table.is_empty());
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    let before = agent.table.find("web").expect("known");
+    machine.fails("open_door");
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect_err("a known sandbox");
+    let memory = machine.kernel.memory();
+    assert_eq!(memory.published[&before.slot].digest, before.rules.digest);
+}
+
+#[test]
+fn a_door_is_shut_when_nothing_needs_it() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    let open = || machine.kernel.memory().doors.len();
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect("applied");
+    assert_eq!(open(), 1);
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    assert_eq!(open(), 0, "without domains");
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect("applied");
+    apply(&mut agent, named("10.11.0.3", "a.example")).expect("moved");
+    assert_eq!(open(), 1, "in the new slot");
+    machine.fails("publish");
+    apply(&mut agent, named("10.11.0.4", "b.example")).expect_err("not moved");
+    machine.works();
+    assert_eq!(open(), 1, "the old slot's");
+    agent.delete("web").expect("deleted");
+    assert_eq!(open(), 0, "deleted");
+}
+
+#[test]
+fn a_door_goes_and_comes_with_the_interface() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect("applied");
+    let id = "web".parse().expect("an ID");
+    machine.kernel.memory().interfaces.remove("tap0");
+    agent.look_after(&id);
+    assert!(machine.kernel.memory().doors.is_empty());
+    apply(&mut agent, named("10.11.0.2", "b.example")).expect("applied while it is away");
+    assert!(machine.kernel.memory().doors.is_empty());
+    machine.kernel.memory().interfaces.insert("tap0".to_owned());
+    agent.look_after(&id);
+    let sandbox = agent.table.find("web").expect("known");
+    assert_eq!(sandbox.status, Status::Enforcing);
+    assert!(Arc::ptr_eq(&machine.kernel.memory().doors[&sandbox.slot], &sandbox.rules));
+    drop(agent);
+    machine.kernel.memory().doors.clear();
+    machine.agent();
+    assert_eq!(machine.kernel.memory().doors.len(), 1, "adopted");
 }

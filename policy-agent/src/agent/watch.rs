@@ -95,6 +95,11 @@ impl Reconciler {
         if let (Some(error), Status::Enforcing) = (unpublished, &sandbox.status) {
             sandbox.status = Status::Failed(format!("cannot publish its policy: {error:#}"));
         }
+        if sandbox.status != Status::Enforcing {
+            self.shut_door(sandbox.slot);
+        } else if let Err(error) = self.open_door(sandbox) {
+            sandbox.status = Status::Failed(format!("no way to the egress proxy: {error:#}"));
+        }
     }
 
     /// Forgets what has no use any more.
@@ -120,15 +125,14 @@ impl Reconciler {
     /// Attaches a sandbox if its interface is there, and says so in its status.
     pub(super) fn reattach(&self, sandbox: &mut Sandbox) {
         let before = std::mem::replace(&mut sandbox.status, Status::InterfaceMissing);
-        sandbox.place = None;
         if let Presence::Here(_) = self.kernel.presence(&interface(&sandbox.head)) {
-            match self.attach(sandbox) {
-                Ok(place) => {
-                    sandbox.place = Some(place);
-                    sandbox.status = Status::Enforcing;
-                }
-                Err(error) => sandbox.status = Status::Failed(format!("{error:#}")),
-            }
+            sandbox.status = match self.place(sandbox) {
+                Ok(()) => Status::Enforcing,
+                Err(error) => Status::Failed(format!("{error:#}")),
+            };
+        }
+        if sandbox.status != Status::Enforcing {
+            sandbox.place = None;
         }
         if sandbox.status == Status::Enforcing {
             tracing::info!(sandbox = %sandbox.id(), interface = sandbox.head.interface, "attached");

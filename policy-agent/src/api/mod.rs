@@ -26,7 +26,7 @@ pub use self::{
     key::Keys,
     problem::Problem,
 };
-use crate::{agent::Agent, events::Hub, metrics::Metrics};
+use crate::{agent::Agent, events::Hub, metrics::Metrics, proxy::Proxy};
 
 /// Bytes of a body: two lists of 100 000 of the longest domains fit.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
@@ -38,6 +38,8 @@ pub struct Api {
     pub agent: Agent,
     /// The events.
     pub events: Arc<Hub>,
+    /// The egress proxy, for what it counts.
+    pub proxy: Arc<Proxy>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Turns true when the agent is about to stop, which ends streams.

@@ -20,7 +20,7 @@ use super::{
     options::{Dataplane as Flags, Places},
 };
 use crate::{
-    agent::{Agent, Kernel, Law},
+    agent::{Agent, Kernel, Law, Ledger},
     api::{
         Api, Keys, guarded, router,
         serve::{Socket, serve},
@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     dataplane::Dataplane,
     events::{Hub, read},
+    proxy::Proxy,
     store::Store,
 };
 
@@ -72,8 +73,8 @@ async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
     // Whoever connects from now on is answered when everything is taken over.
     let socket = Socket::bind(path)?;
     let tcp = listen(&config).await?;
-    let (settings, state_dir) = (config.settings(), config.state_dir.clone());
-    let api = spawn_blocking(move || start(settings, &state_dir, law, stopping)).await??;
+    let of_file = config.clone();
+    let api = spawn_blocking(move || start(&of_file, law, stopping)).await??;
     tokio::spawn(api.agent.clone().watch());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
     // Without systemd there is nobody to tell.
@@ -100,20 +101,19 @@ async fn listen(config: &Config) -> Result<Option<TcpListener>> {
 }
 
 /// Takes over what is there. Blocks.
-fn start(
-    settings: crate::dataplane::Settings,
-    state_dir: &Path,
-    law: Law,
-    stopping: watch::Receiver<bool>,
-) -> Result<Api> {
-    let dataplane = Dataplane::open(settings)
+fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<Api> {
+    let dataplane = Dataplane::open(config.settings())
         .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
     let ring = dataplane.events()?;
     let kernel: Arc<dyn Kernel> = Arc::new(dataplane);
-    let agent = Agent::start(kernel.clone(), Store::open(state_dir)?, law)?;
-    let events = Arc::new(Hub::new(kernel));
-    read(ring, events.clone(), agent.ledger().clone(), agent.law().clone())?;
-    Ok(Api { agent, events, metrics: Arc::default(), stopping })
+    let (law, ledger) = (Arc::new(law), Arc::<Ledger>::default());
+    let events = Arc::new(Hub::new(kernel.clone()));
+    let proxy = Arc::new(Proxy::new(config.proxy(), law.clone(), events.clone())?);
+    let store = Store::open(&config.state_dir)?;
+    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone())?;
+    // Not before: what happened while no agent ran is told by what was adopted.
+    read(ring, events.clone(), ledger, law)?;
+    Ok(Api { agent, events, proxy, metrics: Arc::default(), stopping })
 }
 
 fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>> {

@@ -1,0 +1,57 @@
+//! The door of a sandbox: how its connections come to the egress proxy. It is open before the kernel
+//! hands anything over, and shut when nothing is any more.
+//!
+//! A door's listeners stand in the namespace of the sandbox's interface and would keep it alive, so
+//! the door of an interface that went is shut.
+
+use anyhow::Result;
+
+use super::{
+    presence::Presence,
+    reconciler::Reconciler,
+    sandbox::{Sandbox, Status, interface},
+};
+use crate::dataplane::Slot;
+
+impl Reconciler {
+    /// Opens the door of a sandbox that needs one and has none.
+    pub(super) fn open_door(&self, sandbox: &Sandbox) -> Result<()> {
+        if !sandbox.rules.need_proxy() || self.egress.is_open(sandbox.slot) {
+            return Ok(());
+        }
+        let door = self.kernel.open_door(sandbox.slot, &interface(&sandbox.head))?;
+        self.egress.open(sandbox.slot, sandbox.id(), &sandbox.rules, door)
+    }
+
+    /// The same if its interface is there; else it is opened when that appears.
+    pub(super) fn prepare_door(&self, sandbox: &Sandbox) -> Result<()> {
+        match self.kernel.presence(&interface(&sandbox.head)) {
+            Presence::Here(_) => self.open_door(sandbox),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the proxy follow the rules that are in force now. Connections that they do not let out
+    /// are closed.
+    pub(super) fn follow_rules(&self, sandbox: &Sandbox) -> Result<()> {
+        if sandbox.status != Status::Enforcing || !sandbox.rules.need_proxy() {
+            self.shut_door(sandbox.slot);
+            return Ok(());
+        }
+        self.open_door(sandbox)?;
+        self.egress.follow(sandbox.slot, &sandbox.rules);
+        Ok(())
+    }
+
+    /// Shuts a slot's door, if it has one.
+    pub(super) fn shut_door(&self, slot: Slot) {
+        if !self.egress.is_open(slot) {
+            return;
+        }
+        if let Err(error) = self.kernel.close_door(slot) {
+            // Without its listener nothing is handed over either.
+            tracing::warn!(slot = slot.get(), "cannot tidy up after a door: {error:#}");
+        }
+        self.egress.close(slot);
+    }
+}
