@@ -90,8 +90,10 @@ fn sentence(event: &Value) -> String {
     let text = |field: &str| event[field].as_str().unwrap_or_default();
     let what = if event.get("protocol").is_some() { text("protocol") } else { text("ethertype") };
     let rule = event.get("rule").map(named).unwrap_or_default();
+    // The sandbox chose it: nothing of it may reach the terminal as it is.
+    let name = event["name"].as_str().map(|name| format!("({})", name.escape_debug()));
     format!(
-        "{} {} {} {} {} {} → {} {}",
+        "{} {} {} {} {} {} → {} {} {}",
         text("time"),
         text("sandboxID"),
         text("verdict"),
@@ -99,10 +101,12 @@ fn sentence(event: &Value) -> String {
         what,
         end(event, "source"),
         end(event, "destination"),
+        name.unwrap_or_default(),
         rule
     )
-    .trim_end()
-    .to_owned()
+    .split_whitespace()
+    .collect::<Vec<_>>()
+    .join(" ")
 }
 
 /// An address, with its port if it has one.

@@ -74,7 +74,7 @@ impl Explain {
         };
         match self.output.form {
             Form::Json => output::json(&answer)?,
-            Form::Table => show(&answer)?,
+            Form::Table => show(&answer, question.host.is_some())?,
         }
         if answer["allowed"] == true { Ok(()) } else { Err(Failure::Denied) }
     }
@@ -110,7 +110,7 @@ fn choose(mut specs: Vec<SandboxSpec>, id: Option<&str>) -> Result<SandboxSpec, 
     }
 }
 
-fn show(answer: &Value) -> Result<(), Failure> {
+fn show(answer: &Value, asked_by_name: bool) -> Result<(), Failure> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let verdict = if answer["allowed"] == true { "allowed" } else { "denied" };
     output::line(verdict)?;
@@ -118,6 +118,9 @@ fn show(answer: &Value) -> Result<(), Failure> {
     output::line(format_args!("line    {}", answer["line"]))?;
     if let Some(rule) = answer.get("rule") {
         output::line(format_args!("rule    {}", named(rule)))?;
+    }
+    if answer["byName"] == true && !asked_by_name {
+        output::line("note    the egress proxy decides by name: ask about one with --host")?;
     }
     Ok(())
 }

@@ -45,6 +45,7 @@ struct Report {
     passed: Count,
     denied: Count,
     counters: BTreeMap<String, Count>,
+    proxied_connections: usize,
     events_suppressed: u64,
     events_lost: u64,
 }
@@ -97,6 +98,7 @@ fn show(report: &Report) -> Result<(), Failure> {
         ("policy", policy(report)),
         ("allowInternetAccess", report.allow_internet_access.unwrap_or(true).to_string()),
         ("network", report.network.to_string()),
+        ("through the proxy", format!("{} connections", report.proxied_connections)),
         ("events not shown", (report.events_suppressed + report.events_lost).to_string()),
     ];
     for (name, value) in lines {

@@ -15,6 +15,8 @@ const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
+/// Characters of a name that are shown: those that a valid one can have, and one more.
+const MAX_NAME: usize = 254;
 
 /// A verdict on a packet or on a connection. Fields that it does not have are left out.
 #[derive(Debug, Serialize)]
@@ -67,7 +69,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The egress proxy's verdict about a connection.
+    /// The egress proxy's verdict about a connection. Of an overlong name the beginning is kept.
     #[must_use]
     pub fn of_connection(
         sandbox_id: SandboxId,
@@ -92,7 +94,7 @@ impl Record {
             icmp_type: None,
             icmp_code: None,
             ethertype: None,
-            name,
+            name: name.map(|name| name.chars().take(MAX_NAME).collect()),
             length: None,
         }
     }

@@ -32,6 +32,7 @@ pub fn by_name(
         reason,
         line: reason.line(),
         rule: place.and_then(|place| RuleRef::domain(policy, place)),
+        by_name: true,
         tunnel: reason.passes() && policy.tunnel().is_some(),
     }
 }
@@ -42,5 +43,110 @@ pub(super) fn is_address(host: &str) -> bool {
     match bare {
         Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
         None => host.parse::<IpAddr>().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::{prelude::*, sample::select};
+
+    use super::super::{Defaults, Destination, EgressProxy, NetworkConfig, explain};
+    use super::*;
+
+    /// Few labels, so that names and patterns meet; one is a suffix of another as text only.
+    fn name() -> impl Strategy<Value = String> {
+        let label = select(&["a", "aa", "b", "c-c", "xn--bcher-kva", "example"][..]);
+        prop::collection::vec(label, 1..5).prop_map(|labels| labels.join("."))
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => name(),
+            4 => name().prop_map(|name| format!("*.{name}")),
+            1 => Just("*".to_owned()),
+            1 => Just("203.0.113.0/24".to_owned()),
+        ]
+    }
+
+    /// What a client may say: names in all their spellings, addresses, and nonsense.
+    fn host() -> impl Strategy<Value = Option<String>> {
+        prop::option::weighted(
+            0.95,
+            prop_oneof![
+                6 => name(),
+                1 => name().prop_map(|name| name.to_ascii_uppercase()),
+                1 => name().prop_map(|name| format!("{name}.")),
+                1 => any::<Ipv4Addr>().prop_map(|address| address.to_string()),
+                1 => any::<Ipv6Addr>().prop_map(|address| address.to_string()),
+                1 => any::<Ipv6Addr>().prop_map(|address| format!("[{address}]")),
+                1 => (name(), name()).prop_map(|(one, other)| format!("{one}\0.{other}")),
+                1 => select(&["", ".", "a..b", "-a", "a_b.example", "bücher.a", "*.a", "1.2.3"][..])
+                    .prop_map(str::to_owned),
+                1 => ".{0,12}",
+            ],
+        )
+    }
+
+    fn policy(patterns: Vec<String>, tunnel: bool) -> Policy {
+        let proxy = EgressProxy {
+            address: "proxy.example.com:1080".to_owned(),
+            username: None,
+            password: None,
+            tls: None,
+        };
+        let network = NetworkConfig {
+            allow_out: Some(patterns),
+            deny_out: Some(vec!["1.1.1.1".to_owned(), "0.0.0.0/0".to_owned()]),
+            egress_proxy: tunnel.then_some(proxy),
+            ..NetworkConfig::default()
+        };
+        let defaults = Defaults::default();
+        Policy::new(&network, None, &defaults, &Floor::default()).expect("a policy")
+    }
+
+    proptest! {
+        /// What the proxy decides is what the slow reading of the law says.
+        #[test]
+        fn the_proxy_judges_like_the_oracle(
+            mut patterns in prop::collection::vec(pattern(), 0..8),
+            hosts in prop::collection::vec(host(), 8),
+            tunnel: bool,
+        ) {
+            patterns.push("always.example".to_owned()); // a policy that has names
+            let (policy, floor) = (policy(patterns, tunnel), Floor::default());
+            let names = Names::of(&policy);
+            for host in hosts {
+                for address in [[1, 1, 1, 1], [198, 51, 100, 7]].map(IpAddr::from) {
+                    let asked = Destination {
+                        address,
+                        protocol: 6,
+                        port: Some(443),
+                        host: host.clone(),
+                    };
+                    let decided = by_name(&policy, &names, &floor, host.as_deref(), address);
+                    prop_assert_eq!(decided, explain(&policy, &floor, &asked), "{:?}", asked);
+                }
+            }
+        }
+
+        /// From the words of the law: exact is equal, a wildcard is anything in front of a dot.
+        #[test]
+        fn a_name_is_allowed_if_and_only_if_a_pattern_says_so(
+            patterns in prop::collection::vec(pattern(), 1..6),
+            name in name(),
+        ) {
+            let by_the_text = patterns.iter().any(|pattern| match pattern.strip_prefix('*') {
+                Some("") => true,
+                Some(suffix) => name.ends_with(suffix) && name.len() > suffix.len(),
+                None => *pattern == name,
+            });
+            let policy = policy(patterns, false);
+            let address = IpAddr::from([198, 51, 100, 7]);
+            let names = Names::of(&policy);
+            let decided = by_name(&policy, &names, &Floor::default(), Some(&name), address);
+            prop_assert_eq!(decided.allowed, by_the_text);
+        }
     }
 }

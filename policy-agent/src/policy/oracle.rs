@@ -37,6 +37,7 @@ pub struct Destination {
 
 /// The verdict about a destination, and what decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Whether the packet passes.
     pub allowed: bool,
@@ -48,6 +49,8 @@ pub struct Explanation {
     /// The rule that decided, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
+    /// Whether line 7 caught it: another name, or none, may have another verdict.
+    pub by_name: bool,
     /// Whether the sandbox's `egressProxy` has to carry the connection.
     pub tunnel: bool,
 }
@@ -59,19 +62,20 @@ type Match = (Reason, u32);
 #[must_use]
 pub fn explain(policy: &Policy, floor: &Floor, destination: &Destination) -> Explanation {
     let packet = explain_packet(policy, floor, destination);
-    if packet.reason != Reason::ByName {
+    if !packet.by_name {
         return packet;
     }
     let host = destination.host.as_deref().filter(|host| !is_address(host));
     let Some(host) = host else { return by_address(policy, floor, destination.address) };
-    match Name::parse(host).map(|name| matching(policy, &name)) {
+    let explanation = match Name::parse(host).map(|name| matching(policy, &name)) {
         Ok(Some(place)) => {
             let rule = RuleRef::domain(policy, rule::index(place));
             Explanation { rule, ..verdict(policy, floor, Reason::AllowName, NO_RULE, true) }
         }
         Ok(None) => verdict(policy, floor, Reason::NameNotAllowed, NO_RULE, false),
         Err(_) => verdict(policy, floor, Reason::InvalidName, NO_RULE, false),
-    }
+    };
+    Explanation { by_name: true, ..explanation }
 }
 
 /// Judges a packet as the kernel does, which knows no names: what line 7 catches is allowed as far
@@ -87,13 +91,14 @@ pub fn explain_packet(policy: &Policy, floor: &Floor, destination: &Destination)
         .or_else(|| deny_out(policy, address))
         .unwrap_or((Reason::NoRule, NO_RULE));
     let carried = destination.protocol == TCP && matches!(reason.line(), 6 | 7 | 9);
-    verdict(policy, floor, reason, index, carried)
+    let by_name = reason == Reason::ByName;
+    Explanation { by_name, ..verdict(policy, floor, reason, index, carried) }
 }
 
 /// Judges by the address alone what line 7 caught and what asks for no name: lines 8 and 9.
 pub(super) fn by_address(policy: &Policy, floor: &Floor, address: IpAddr) -> Explanation {
     let (reason, index) = deny_out(policy, address).unwrap_or((Reason::NoRule, NO_RULE));
-    verdict(policy, floor, reason, index, reason.passes())
+    Explanation { by_name: true, ..verdict(policy, floor, reason, index, reason.passes()) }
 }
 
 /// `carried`: an `egressProxy` would carry it.
@@ -109,6 +114,7 @@ fn verdict(
         reason,
         line: reason.line(),
         rule: rule::rule(policy, floor, reason, index),
+        by_name: false,
         tunnel: carried && policy.tunnel().is_some(),
     }
 }
@@ -300,7 +306,7 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&explanation).expect("serialises"),
             r#"{"allowed":false,"reason":"deny_out","line":8,"#.to_owned()
-                + r#""rule":{"list":"allowInternetAccess","entry":"false"},"tunnel":false}"#
+                + r#""rule":{"list":"allowInternetAccess","entry":"false"},"byName":false,"tunnel":false}"#
         );
     }
 }
