@@ -23,6 +23,7 @@ use crate::{
     agent::{Agent, Sandbox, totals},
     events::Hub,
     policy::SandboxId,
+    proxy::Counts,
 };
 
 /// How long it took until changes were enforced.
@@ -68,7 +69,7 @@ impl Metrics {
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn render(&self, agent: &Agent, hub: &Hub) -> Result<String> {
+    pub fn render(&self, agent: &Agent, hub: &Hub, proxy: &Counts) -> Result<String> {
         let sandboxes = agent.table().all();
         let (packets, bytes) = (Family::<Labels, Counter>::default(), Family::default());
         for sandbox in &sandboxes {
@@ -84,6 +85,10 @@ impl Metrics {
         let help = "Time until a change was enforced";
         registry.register("policy_apply_seconds", help, agent.timings().0.clone());
         registry.register("policy_sandboxes", "Sandboxes", number);
+        let help = "Connections that the egress proxy decided about";
+        registry.register("policy_proxy_connections", help, proxy.connections.clone());
+        let help = "Connections that sandboxes have through the egress proxy";
+        registry.register("policy_proxy_active_connections", help, proxy.active.clone());
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

@@ -13,6 +13,8 @@ pub const SOCKET_MARK: u32 = 0x7061_0002;
 pub const TABLE: u32 = 0x7061;
 /// Priority of the routing rules.
 pub const RULE_PRIORITY: u32 = 97;
+/// Priority of the routing rules for the way back, which is asked for with the same mark.
+pub const RETURN_PRIORITY: u32 = 96;
 
 /// Key of a slot's listener for a family in [`DOORS`](crate::name::DOORS).
 #[inline(always)]

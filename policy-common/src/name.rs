@@ -64,6 +64,8 @@ pub const FROM_SANDBOX: &str = "from_sandbox";
 pub const TO_SANDBOX: &str = "to_sandbox";
 /// Program in `policy.o`: answers a packet that `from_sandbox` denied.
 pub const REJECT: &str = "reject";
+/// Program in `policy.o`: hands a packet that `from_sandbox` judged to the egress proxy.
+pub const HAND_OVER: &str = "hand_over";
 /// Program in `policy.o`: drops early, in XDP, what `from_sandbox` would drop.
 pub const EARLY_DROP: &str = "early_drop";
 /// Program in `gate.o`: TC ingress; names its slot and calls `from_sandbox`.
@@ -83,6 +85,8 @@ pub mod tail {
     pub const TO_SANDBOX: u32 = 1;
     /// `reject` in `TC_PROGRAMS`.
     pub const REJECT: u32 = 2;
+    /// `hand_over` in `TC_PROGRAMS`.
+    pub const HAND_OVER: u32 = 3;
     /// `early_drop` in `XDP_PROGRAMS`.
     pub const EARLY_DROP: u32 = 0;
 }

@@ -4,7 +4,7 @@
 //! writes it there when the packet leaves: after it was judged. A sandbox that names another place
 //! could have two bytes of an address, of the ports or of the TCP flags rewritten. The header
 //! checksum keeps IPv4 addresses safe from that, so what line 4, 6 or 9 lets pass in IPv4 need not
-//! be looked at.
+//! be looked at. Nor need what the egress proxy gets, which does not leave.
 
 use aya_ebpf::{
     helpers::{bpf_l4_csum_replace, bpf_skb_change_tail},
@@ -15,7 +15,7 @@ use policy_common::reason::Reason;
 use crate::{
     context::{Seen, skb, view},
     header::{ETHERNET, Part, TCP, UDP},
-    outcome::{Judgement, Pass},
+    outcome::{Judgement, Way},
 };
 
 const SCTP: u8 = 132;
@@ -24,13 +24,13 @@ const PROBE: usize = ETHERNET + 2;
 
 /// Lets a packet pass if no checksum will be written over what was judged.
 #[inline(always)]
-pub fn confirm(ctx: &TcContext, seen: &Seen, pass: Pass) -> Judgement {
-    let reason = pass.0.reason;
+pub fn confirm(ctx: &TcContext, seen: &Seen, way: Way) -> Judgement<Way> {
+    let reason = way.verdict().reason;
     let by_header = reason == Reason::Reply as u8 || reason == Reason::Neighbor as u8;
     if (seen.header.v6 || by_header) && !is_harmless(ctx, seen) {
         return Err(Reason::Malformed.into());
     }
-    Ok(pass)
+    Ok(way)
 }
 
 /// Whether the checksum is complete, or will be written where the protocol has it or behind.

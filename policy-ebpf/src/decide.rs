@@ -27,44 +27,45 @@ use crate::{
     inbound,
     maps::SANDBOXES,
     neighbor,
-    outcome::{self, Drop, Judge as _, Judgement, Pass},
+    outcome::{self, Drop, HandOver, Judge as _, Judgement, Pass, Way},
     policy, spoof,
     transport::{self, Transport},
 };
 
 /// Judges a packet that a sandbox sends.
 #[inline(always)]
-pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement {
+pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement<Way> {
     let sandbox = sandbox(hook)?;
     seen.ethertype = header::ethertype(hook)?;
     let mac = spoof::mac(hook, sandbox)?;
     match seen.ethertype {
         ETHERTYPE_IPV4 => header::ipv4(hook, &mut seen.header)?,
         ETHERTYPE_IPV6 => header::ipv6(hook, &mut seen.header)?,
-        ETHERTYPE_ARP => return neighbor::arp(hook, sandbox, &mac).judge(),
+        ETHERTYPE_ARP => return neighbor::arp(hook, sandbox, &mac).judge().map(Way::On),
         _ => return Err(Reason::UnknownEthertype.into()),
     }
     let header = &seen.header;
     if header.v6 && header.protocol == ICMPV6 && neighbor::is_discovery(&hook.packet, header) {
-        return neighbor::discovery(hook, header, sandbox, &mac).judge();
+        return neighbor::discovery(hook, header, sandbox, &mac).judge().map(Way::On);
     }
     spoof::address(header, sandbox)?;
     match header.part {
         Part::Whole => datagram(hook, seen),
         Part::First => {
-            let pass = datagram(hook, seen)?;
+            let Way::On(pass) = datagram(hook, seen)? else { return Err(Reason::Fragment.into()) };
             let remembered = fragment::first(hook, &seen.header, pass.0);
-            if remembered { Ok(pass) } else { Err(Reason::Fragment.into()) }
+            if remembered { Ok(Way::On(pass)) } else { Err(Reason::Fragment.into()) }
         }
         Part::Later(offset) => {
             let policy = policy::lookup(hook.slot, header)?.policy;
-            outcome::of_code(fragment::later(hook, header, offset, policy))
+            outcome::of_code(fragment::later(hook, header, offset, policy)).map(Way::On)
         }
     }
 }
 
 /// The drop that XDP can carry out on its own. Left to `from_sandbox` are what would be answered;
 /// fragments, whose first may still be on its way through TC; and discovery, which asks for routes.
+/// What is for the egress proxy has to meet a socket, which only TC can have it do.
 #[inline(always)]
 pub fn early(hook: &Hook, seen: &mut Seen) -> Option<Drop> {
     let sandbox = SANDBOXES.get(hook.slot)?;
@@ -94,7 +95,7 @@ pub fn owner(hook: &Hook) -> u32 {
 
 /// Lines 3 to 9 for a packet whose transport header is there.
 #[inline(always)]
-fn datagram(hook: &Hook, seen: &mut Seen) -> Judgement {
+fn datagram(hook: &Hook, seen: &mut Seen) -> Judgement<Way> {
     seen.transport = transport::read(&hook.packet, &seen.header)?;
     let (header, transport) = (&seen.header, &seen.transport);
     if inbound::is_foreign_error(hook, header, transport) {
@@ -102,27 +103,30 @@ fn datagram(hook: &Hook, seen: &mut Seen) -> Judgement {
     }
     let verdict = policy::lookup(hook.slot, header)?;
     match by_destination(verdict, header, transport) {
-        Ok(pass) => Ok(pass),
-        Err(_) if inbound::is_reply(hook, header, transport) => {
-            Ok(Pass(Verdict { reason: Reason::Reply as u8, rule: NO_RULE, ..verdict }))
+        Ok(Way::On(pass)) => Ok(Way::On(pass)),
+        _ if inbound::is_reply(hook, header, transport) => {
+            Ok(Way::On(Pass(Verdict { reason: Reason::Reply as u8, rule: NO_RULE, ..verdict })))
         }
-        Err(drop) => Err(drop),
+        // Reassembly would lose the proxy's socket; connection tracking puts even this together.
+        Ok(Way::Proxy(_)) if header.atomic => Err(Reason::Fragment.into()),
+        otherwise => otherwise,
     }
 }
 
-/// Lines 4 to 9, from what the policy says about the destination.
+/// Lines 4 to 9, from what the policy says about the destination. A tunnel carries TCP that they let
+/// out.
 #[inline(always)]
-fn by_destination(verdict: Verdict, header: &Header, transport: &Transport) -> Judgement {
+fn by_destination(verdict: Verdict, header: &Header, transport: &Transport) -> Judgement<Way> {
     let passes = reason::passes(verdict.reason);
     if verdict.flags != 0 && header.protocol == TCP {
         let web = matches!(transport.destination_port, 80 | 443);
-        let by_name = verdict.flags & NAMES != 0 && web;
-        let tunnelled = verdict.flags & TUNNEL != 0 && passes;
-        if by_name || tunnelled {
-            // Until a proxy takes them over: what needs it is refused while it is away.
-            let reason = Reason::ProxyUnavailable as u8;
-            return Err(Drop(Verdict { reason, rule: NO_RULE, ..verdict }));
+        if verdict.flags & NAMES != 0 && web {
+            let reason = Reason::ByName as u8;
+            return Ok(Way::Proxy(HandOver(Verdict { reason, rule: NO_RULE, ..verdict })));
+        }
+        if verdict.flags & TUNNEL != 0 && passes {
+            return Ok(Way::Proxy(HandOver(verdict)));
         }
     }
-    if passes { Ok(Pass(verdict)) } else { Err(Drop(verdict)) }
+    if passes { Ok(Way::On(Pass(verdict))) } else { Err(Drop(verdict)) }
 }

@@ -59,6 +59,8 @@ pub struct Header {
     /// Hop limit or time to live.
     pub hops: u8,
     pub part: Part,
+    /// All of a datagram, and yet behind an IPv6 fragment header (RFC 6946).
+    pub atomic: bool,
     /// The identification field as it was read from the wire.
     pub identification: u32,
     /// Where the transport header begins in the frame.
@@ -75,6 +77,7 @@ pub const NO_HEADER: Header = Header {
     protocol: 0,
     hops: 0,
     part: Part::Whole,
+    atomic: false,
     identification: 0,
     transport: 0,
     end: 0,
@@ -112,6 +115,7 @@ pub fn ipv4(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
         protocol: ip.proto,
         hops: ip.ttl,
         part: part(u32::from(fragment & V4_OFFSET) * 8, fragment & V4_MORE != 0),
+        atomic: false,
         identification: u32::from(u16::from_ne_bytes(ip.id)),
         transport: ETHERNET + Ipv4Hdr::LEN,
         end,
@@ -150,6 +154,7 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
         protocol: chain.protocol,
         hops: ip.hop_limit,
         part: chain.part,
+        atomic: chain.fragmented && chain.part == Part::Whole,
         identification: chain.identification,
         transport,
         end,
@@ -265,6 +270,12 @@ pub fn is_simple(packet: &Packet) -> bool {
 #[inline(always)]
 pub fn mapped(v4: [u8; 4]) -> Address {
     [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(v4)]
+}
+
+/// Whether an IPv6 address is an IPv4-mapped one.
+#[inline(always)]
+pub fn is_mapped(address: Address) -> bool {
+    address[0] | address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
 /// The 16 bytes of an address as an [`Address`].

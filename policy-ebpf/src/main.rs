@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! gate ─► from_sandbox: decide (lines 1 to 9) → account → pass, or report and drop ─► reject
+//!           └► hand_over: to the egress proxy → account → pass, or report and drop ─► reject
 //! gate ─► to_sandbox:   admit (remember inbound connections) → account → pass, or report and drop
 //! gate ─► early_drop:   decide → account → drop, or leave it to from_sandbox
 //! ```
@@ -21,6 +22,7 @@ mod checksum;
 mod context;
 mod decide;
 mod fragment;
+mod hand_over;
 mod header;
 mod inbound;
 mod maps;
@@ -30,6 +32,7 @@ mod packet;
 mod policy;
 mod reject;
 mod report;
+mod socket;
 mod spoof;
 mod table;
 mod transport;
@@ -45,27 +48,44 @@ use policy_common::name::tail;
 use crate::{
     context::{Hook, Seen},
     maps::TC_PROGRAMS,
-    outcome::Drop,
+    outcome::{Drop, Judgement},
 };
 
 /// Judges a packet that the sandbox sends.
 #[classifier]
 pub fn from_sandbox(ctx: TcContext) -> i32 {
     let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
-    let judgement = decide::from_sandbox(&hook, &mut seen);
-    match judgement.and_then(|pass| checksum::confirm(&ctx, &seen, pass)) {
+    let judgement = decide::from_sandbox(&hook, &mut seen)
+        .and_then(|way| checksum::confirm(&ctx, &seen, way))
+        .and_then(|way| hand_over::or_pass(&ctx, way));
+    act(&ctx, &hook, &seen, judgement)
+}
+
+/// Hands a packet that `from_sandbox` judged to the egress proxy. A program of its own, so that
+/// others do not pay for it.
+#[classifier]
+pub fn hand_over(ctx: TcContext) -> i32 {
+    let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
+    let judgement = hand_over::carry_out(&ctx, &hook, &mut seen);
+    act(&ctx, &hook, &seen, judgement)
+}
+
+/// The one door for what the sandbox sends.
+#[inline(always)]
+fn act(ctx: &TcContext, hook: &Hook, seen: &Seen, judgement: Judgement) -> i32 {
+    match judgement {
         Ok(pass) => {
-            account::count(&hook, pass.0);
-            report::flow(&hook, &seen, pass.0);
+            account::count(hook, pass.0);
+            report::flow(hook, seen, pass.0);
             TC_ACT_UNSPEC // the next program at this hook, or pass
         }
         Err(Drop(verdict)) => {
-            account::count(&hook, verdict);
-            report::write(&hook, &seen, verdict);
-            if reject::is_due(&hook, &seen, verdict) {
+            account::count(hook, verdict);
+            report::write(hook, seen, verdict);
+            if reject::is_due(hook, seen, verdict) {
                 // SAFETY: on success the call does not come back; nothing here needs dropping.
-                unsafe { TC_PROGRAMS.tail_call(&ctx, tail::REJECT) };
-                report_unanswered(&ctx);
+                unsafe { TC_PROGRAMS.tail_call(ctx, tail::REJECT) };
+                report_unanswered(ctx);
             }
             TC_ACT_SHOT
         }

@@ -1,7 +1,9 @@
 //! The maps. Their meaning stands with their types, in `policy-common`.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
+    btf_maps::{
+        Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap,
+    },
     macros::btf_map,
 };
 use policy_common::{
@@ -53,7 +55,7 @@ pub static DOORS: SockMap<{ 2 * SLOTS }> = SockMap::new();
 #[btf_map]
 pub static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
 #[btf_map]
-pub static TC_PROGRAMS: ProgramArray<3> = ProgramArray::new();
+pub static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
 #[btf_map]
 pub static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]

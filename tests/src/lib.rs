@@ -3,6 +3,7 @@
 //! - [`world`]: a host, an "internet" and sandboxes, each a network namespace of its own. Nothing
 //!   touches the machine's own network, so public addresses are safe to use inside.
 //! - [`server`]: what answers in that internet.
+//! - [`names`]: an internet with names, and web servers behind them.
 //! - [`probe`]: what a program in a sandbox sees when it tries to reach something.
 //! - [`wire`]: packet sockets, to send raw frames and to prove what crossed and what did not.
 //! - [`fixture`]: frames that may pass and frames that may not, as data.
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod demo;
 pub mod fixture;
 pub mod kernel;
+pub mod names;
 pub mod oracle;
 pub mod packet;
 pub mod patience;

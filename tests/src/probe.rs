@@ -11,12 +11,15 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use crate::{server, world::Namespace};
+use crate::{names::dns, server, world::Namespace};
 
 /// How long an answer may take that should come, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(3);
 /// After this time without any answer an attempt that should get none counts as silent.
 const SILENCE: Duration = Duration::from_millis(300);
+
+/// What is asked of who may be no echo server, but TLS or DNS in earnest: any answer will do.
+const QUESTION: &[u8] = b"is anybody there?";
 
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub enum Seen {
     Refused,
     /// At once: an ICMP error, "administratively prohibited".
     Prohibited,
+    /// An HTTP server's or the proxy's answer 403.
+    Forbidden,
     /// Nothing came back.
     Silence,
     /// Something else went wrong.
@@ -60,6 +65,7 @@ impl fmt::Display for Seen {
             Self::Answered => f.write_str("answered"),
             Self::Refused => f.write_str("refused"),
             Self::Prohibited => f.write_str("prohibited"),
+            Self::Forbidden => f.write_str("forbidden"),
             Self::Silence => f.write_str("silence"),
             Self::Failed(why) => f.write_str(why),
         }
@@ -144,7 +150,15 @@ fn tcp(to: SocketAddr, limit: Duration) -> io::Result<()> {
     match to.port() {
         server::SSH => stream.read_exact(&mut [0; 4]),
         server::HTTP => Ok(()),
-        _ => echo(&mut stream, b"is anybody there?"),
+        server::HTTPS => {
+            stream.write_all(QUESTION)?;
+            stream.read_exact(&mut [0])
+        }
+        server::DNS => {
+            stream.write_all(&dns::prefixed(&dns::any_query())?)?;
+            stream.read_exact(&mut [0; 2])
+        }
+        _ => echo(&mut stream, QUESTION),
     }
 }
 
@@ -152,7 +166,11 @@ fn udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
     let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(limit))?;
-    echo_datagram(&socket, b"is anybody there?")
+    if to.port() == server::DNS {
+        socket.send(&dns::any_query())?;
+        return socket.recv(&mut [0; 512]).map(|_| ());
+    }
+    echo_datagram(&socket, QUESTION)
 }
 
 /// By a ping socket, which like UDP is told of ICMP errors.

@@ -1,8 +1,8 @@
 //! `cargo xtask <verb>`: everything that is done to this repository, by one command each.
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
-//! target, [`apt`] installs Debian packages, [`host`] runs the cargo that runs us, and [`step`]
-//! runs programs and shows how they get on.
+//! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`host`]
+//! runs the cargo that runs us, and [`step`] runs programs and shows how they get on.
 
 mod apt;
 mod bench;
@@ -10,6 +10,7 @@ mod build;
 mod check;
 mod demo;
 mod host;
+mod quiet_services;
 mod setup;
 mod step;
 mod test;

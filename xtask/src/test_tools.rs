@@ -2,21 +2,35 @@
 
 use anyhow::Result;
 
-use crate::{apt, host, step};
+use crate::{apt, host, quiet_services::QuietServices, step};
 
 struct Tool {
+    /// A program, or the full path of a file.
     program: &'static str,
     /// Debian's package of it.
     package: &'static str,
     why: &'static str,
 }
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 10] = [
     Tool { program: "ip", package: "iproute2", why: "makes interfaces, routes and namespaces" },
     Tool { program: "curl", package: "curl", why: "plays the HTTP client in a sandbox" },
     Tool { program: "ping", package: "iputils-ping", why: "sends ICMP from a sandbox" },
     Tool { program: "nft", package: "nftables", why: "is what the benchmark compares with" },
+    Tool { program: "unshare", package: "util-linux", why: "gives curl a hosts file of its own" },
+    Tool { program: "dnsmasq", package: "dnsmasq-base", why: "plays the agent's DNS server" },
+    Tool {
+        program: "nginx",
+        package: "nginx",
+        why: "plays a site with HTTP/2, and is compared with",
+    },
+    Tool { program: NGINX_STREAM, package: "libnginx-mod-stream", why: "lets nginx look at names" },
+    Tool { program: "haproxy", package: "haproxy", why: "is what the benchmark compares with" },
+    Tool { program: "microsocks", package: "microsocks", why: "plays a sandbox's SOCKS5 proxy" },
 ];
+
+/// A module is no program on the path.
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// Installs those that are missing.
 pub fn ensure() -> Result<()> {
@@ -28,6 +42,8 @@ pub fn ensure() -> Result<()> {
     for tool in &missing {
         step::say(&format!("{} is missing; it {}", tool.program, tool.why));
     }
+    // Tests start servers themselves, where nobody but them can reach these.
+    let _quiet = QuietServices::on_this_machine()?;
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     apt::install(&packages, "tests, demo and benchmark call them")
 }

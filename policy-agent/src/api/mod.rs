@@ -75,7 +75,7 @@ async fn health(State(api): State<Api>) -> Response {
 }
 
 async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
-    let render = move || api.metrics.render(&api.agent, &api.events);
+    let render = move || api.metrics.render(&api.agent, &api.events, api.proxy.counts());
     let text = spawn_blocking(render).await.map_err(Problem::internal)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text.map_err(Problem::internal)?).into_response())

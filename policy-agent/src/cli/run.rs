@@ -130,8 +130,13 @@ fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<
     }))
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. What libraries think of a sandbox's messages
+/// would let it flood the log.
+const LOGGED: &str = "info,hickory_net=error,hickory_proto=error,hickory_resolver=error,\
+                      hyper=error,rustls=error,tokio_rustls=error";
+
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let terminal = io::IsTerminal::is_terminal(&io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -14,6 +14,7 @@ mod netns;
 mod pins;
 mod policies;
 mod programs;
+mod routing;
 mod sandboxes;
 mod settings;
 mod table;
@@ -32,8 +33,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{counter::Counters, limit::Limits};
 
 use self::{
-    attach::Attacher, gate::Gate, pins::Pins, policies::Policies, programs::ProgramLog,
-    sandboxes::Sandboxes,
+    attach::Attacher, doors::Doors, gate::Gate, pins::Pins, policies::Policies,
+    programs::ProgramLog, sandboxes::Sandboxes,
 };
 pub use self::{
     doors::Door,
@@ -52,6 +53,7 @@ pub struct Dataplane {
     log: Mutex<Option<ProgramLog>>,
     sandboxes: Sandboxes,
     policies: Policies,
+    doors: Doors,
     attacher: Attacher,
     /// Where sandboxes are attached, which clsact has to be told when they are detached.
     interfaces: Mutex<HashMap<String, Interface>>,
@@ -72,6 +74,7 @@ impl Dataplane {
         let log = Mutex::new(Some(programs::log(&mut object)?));
         programs::install(&mut object, &pins)?;
         let policies = Policies::open(&pins)?;
+        let doors = Doors::open(&pins)?;
         Ok(Self {
             flags: settings.flags(),
             bpffs: settings.bpffs,
@@ -81,6 +84,7 @@ impl Dataplane {
             pins,
             sandboxes,
             policies,
+            doors,
             attacher,
         })
     }
@@ -130,17 +134,23 @@ impl Dataplane {
 
     /// Opens a slot's door, in the namespace of the sandbox's interface, and has the kernel hand
     /// over through it. One that is open already is replaced.
-    pub fn open_door(&self, _slot: Slot, _interface: &Interface) -> Result<Door> {
-        Err(anyhow!("not there yet"))
+    ///
+    /// # Errors
+    ///
+    /// When the namespace is not there, or the kernel refuses a listener or a routing rule.
+    pub fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door> {
+        self.doors.open_door(slot, interface)
     }
 
-    /// Hands nothing over for this slot any more. It is no error when it has no door.
-    pub fn close_door(&self, _slot: Slot) -> Result<()> {
-        Ok(())
+    /// Hands nothing over for this slot any more. It is no error when it has no door. What is open
+    /// of the door itself keeps its network namespace alive until it is dropped.
+    pub fn close_door(&self, slot: Slot) -> Result<()> {
+        self.doors.close_door(slot)
     }
 
     /// Empties a slot, which can be used again.
     pub fn release(&self, slot: Slot) -> Result<()> {
+        self.doors.close_door(slot)?;
         self.sandboxes.clear(slot)?;
         self.policies.withdraw(slot)
     }
@@ -188,8 +198,9 @@ impl Dataplane {
         self.attacher.gates().open(slot)
     }
 
-    /// Detaches everything and removes every pin, of whatever version. `interfaces`: where clsact
-    /// filters may be. Returns the sandboxes that had links.
+    /// Detaches everything and removes every pin, of whatever version, and the routing rules.
+    /// `interfaces`: where clsact filters may be, and in whose namespaces rules. Returns the
+    /// sandboxes that had links.
     pub fn cleanup(bpffs: &Path, interfaces: &[Interface]) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         interfaces.iter().for_each(attach::detach_clsact);
@@ -197,6 +208,7 @@ impl Dataplane {
             ids.extend(pins.ids()?);
             pins.remove_all()?;
         }
+        doors::remove_routing(interfaces)?;
         Ok(ids)
     }
 

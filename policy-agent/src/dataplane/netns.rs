@@ -4,22 +4,56 @@
 //! with it: nothing can be left behind in the wrong namespace. The mount namespace stays, and with
 //! it the BPF file system.
 
-use std::{fs::File, path::Path, thread};
+use std::{fs::File, os::unix::fs::MetadataExt as _, path::Path, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
+/// The calling thread's own namespace.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// Runs `work` in the namespace at `path`, or right here if there is none.
 pub fn within<T: Send>(path: Option<&Path>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let Some(path) = path else { return work() };
-    let namespace = File::open(path)
-        .with_context(|| format!("netns: cannot open the network namespace {}", path.display()))?;
-    thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("netns: cannot enter {}", path.display()))?;
-            work()
-        });
-        thread.join().map_err(|_| anyhow!("the thread in {} panicked", path.display()))?
-    })
+    match path {
+        Some(_) => Namespace::open(path)?.enter(work),
+        None => work(),
+    }
+}
+
+/// A network namespace, which lives at least as long as this.
+pub struct Namespace {
+    file: File,
+    name: String,
+    /// What tells it from all others that live: device and inode of its file.
+    key: (u64, u64),
+}
+
+impl Namespace {
+    /// The namespace at `path`, or the calling thread's own if there is none.
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let path = path.unwrap_or(Path::new(OWN));
+        let name = path.display().to_string();
+        let file = File::open(path)
+            .with_context(|| format!("netns: cannot open the network namespace {name}"))?;
+        let metadata = file.metadata()?;
+        Ok(Self { file, name, key: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Runs `work` inside, on a thread of its own.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let name = &self.name;
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(&self.file, CloneFlags::CLONE_NEWNET)
+                    .with_context(|| format!("netns: cannot enter {name}"))?;
+                work()
+            });
+            thread.join().map_err(|_| anyhow!("the thread in {name} panicked"))?
+        })
+    }
+
+    /// Whether both are the same.
+    pub fn is(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
 }

@@ -11,7 +11,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::name::{
-    self, EARLY_DROP, FROM_SANDBOX, REJECT, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail,
+    self, EARLY_DROP, FROM_SANDBOX, HAND_OVER, REJECT, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail,
 };
 
 use super::pins::Pins;
@@ -39,7 +39,8 @@ pub fn log(object: &mut Ebpf) -> Result<ProgramLog> {
 pub fn install(object: &mut Ebpf, pins: &Pins) -> Result<()> {
     let mut tc = table(&pins.map(TC_PROGRAMS))?;
     let tc_programs = [
-        (tail::REJECT, REJECT), // first: from_sandbox calls it
+        (tail::REJECT, REJECT),       // first: the next two call it
+        (tail::HAND_OVER, HAND_OVER), // before from_sandbox, which calls it
         (tail::FROM_SANDBOX, FROM_SANDBOX),
         (tail::TO_SANDBOX, TO_SANDBOX),
     ];

@@ -11,7 +11,7 @@ use super::{Finding, sysctl};
 use crate::config::Config;
 
 pub fn examine(config: &Config, socket: &Path) -> Vec<Finding> {
-    vec![bpffs(&config.bpffs), state_dir(&config.state_dir), reverse_path(), agent(socket)]
+    vec![bpffs(&config.bpffs), state_dir(&config.state_dir), syn_cookies(), agent(socket)]
 }
 
 fn bpffs(directory: &Path) -> Finding {
@@ -52,22 +52,18 @@ fn existing(directory: &Path) -> &Path {
     directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
-/// With both on, the kernel drops IPv4 packets that carry the mark of the egress proxy: it looks
-/// for the way back with the mark, and finds the local table.
-fn reverse_path() -> Finding {
-    const WHAT: &str = "reverse path filter";
-    let strict = sysctl("net.ipv4.conf.all.rp_filter") == Some(1)
-        || sysctl("net.ipv4.conf.default.rp_filter") == Some(1);
-    let marked = sysctl("net.ipv4.conf.all.src_valid_mark") == Some(1)
-        || sysctl("net.ipv4.conf.default.src_valid_mark") == Some(1);
-    if strict && marked {
-        return Finding::degraded(
+/// Behind a full queue, only they tell the proxy's clients from a flood.
+fn syn_cookies() -> Finding {
+    const WHAT: &str = "SYN cookies";
+    match sysctl("net.ipv4.tcp_syncookies") {
+        Some(0) => Finding::degraded(
             WHAT,
-            "rp_filter=1 with src_valid_mark=1 breaks IPv4 through an egress proxy",
-            "sysctl -w net.ipv4.conf.all.rp_filter=2, or src_valid_mark=0",
-        );
+            "off: a sandbox that floods the egress proxy shuts itself out of it",
+            "sysctl -w net.ipv4.tcp_syncookies=1",
+        ),
+        Some(_) => Finding::ok(WHAT, "on"),
+        None => Finding::ok(WHAT, "not known to this kernel"),
     }
-    Finding::ok(WHAT, if strict { "strict, without marks" } else { "loose or off" })
 }
 
 fn agent(socket: &Path) -> Finding {

@@ -98,7 +98,18 @@ impl Hub {
         self.followers.load(Ordering::Relaxed) > 0
     }
 
-    /// Events that followers lost because they were too slow.
+    /// Whether somebody wants to see flows that pass.
+    #[must_use]
+    pub fn wants_flows(&self) -> bool {
+        *lock(&self.flow_followers) > 0
+    }
+
+    /// Counts events that nobody got to see because there were too many.
+    pub fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Events that came too fast, from the egress proxy or for a follower.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)

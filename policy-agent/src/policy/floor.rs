@@ -57,6 +57,12 @@ impl Floor {
         self.allowing(address).is_some() || self.denying(address).is_none()
     }
 
+    /// Whether `platform_allow` holds this address.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allowing(address).is_some()
+    }
+
     /// Line 4: the entry of `platform_allow` that covers an address.
     pub(super) fn allowing(&self, address: IpAddr) -> Option<usize> {
         rule::longest(self.allow.iter().map(|net| cidr::length(net, address)))

@@ -18,7 +18,7 @@ use aya_ebpf::{
 use policy_common::name::tail;
 
 #[btf_map]
-static TC_PROGRAMS: ProgramArray<3> = ProgramArray::new();
+static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
 #[btf_map]
 static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]

@@ -13,6 +13,7 @@ mod lists;
 pub mod machine;
 pub mod memory;
 pub mod packet_path;
+pub mod proxied;
 mod report;
 mod rounds;
 mod sender;
@@ -33,6 +34,8 @@ pub struct Effort {
     pub sizes: [usize; 3],
     /// Interfaces to attach.
     pub interfaces: usize,
+    /// Connections that are open and silent.
+    pub idle: usize,
 }
 
 impl Effort {
@@ -43,9 +46,16 @@ impl Effort {
         seconds: 1.5,
         sizes: [10, 1_000, 50_000],
         interfaces: 200,
+        idle: 10_000,
     };
 
     /// To see that everything runs.
-    pub const QUICK: Self =
-        Self { rounds: 1, repeat: 20_000, seconds: 0.1, sizes: [10, 1_000, 5_000], interfaces: 5 };
+    pub const QUICK: Self = Self {
+        rounds: 1,
+        repeat: 20_000,
+        seconds: 0.1,
+        sizes: [10, 1_000, 5_000],
+        interfaces: 5,
+        idle: 200,
+    };
 }

@@ -43,6 +43,7 @@ pub fn at_least(value: f64, limit: f64, unit: &str) -> String {
     format!("≥ {limit}{unit}: {}", met(value >= limit))
 }
 
-fn met(met: bool) -> &'static str {
+/// Whether a target is met, in a word.
+pub fn met(met: bool) -> &'static str {
     if met { "met" } else { "**missed**" }
 }

@@ -8,13 +8,25 @@ pub fn medians<S>(
     subjects: &mut [S],
     mut measure: impl FnMut(&mut S) -> Result<f64>,
 ) -> Result<Vec<f64>> {
-    let mut results = vec![Vec::new(); subjects.len()];
+    let results = medians_of(rounds, subjects, |subject| Ok([measure(subject)?]))?;
+    Ok(results.into_iter().map(|[result]| result).collect())
+}
+
+/// The same for measurements of several values, each of which has a median of its own.
+pub fn medians_of<S, const N: usize>(
+    rounds: usize,
+    subjects: &mut [S],
+    mut measure: impl FnMut(&mut S) -> Result<[f64; N]>,
+) -> Result<Vec<[f64; N]>> {
+    let mut results: Vec<_> = subjects.iter().map(|_| [const { Vec::new() }; N]).collect();
     for _ in 0..rounds {
         for (subject, results) in subjects.iter_mut().zip(&mut results) {
-            results.push(measure(subject)?);
+            for (result, results) in measure(subject)?.into_iter().zip(results) {
+                results.push(result);
+            }
         }
     }
-    Ok(results.into_iter().map(median).collect())
+    Ok(results.into_iter().map(|values| values.map(median)).collect())
 }
 
 /// The middle one; of an even number the higher of the two in the middle.

@@ -5,11 +5,12 @@
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use policy_tests::bench::{
-    Effort, Table, apply, attach, bulk, dropping, forwarding, machine::Machine, memory, packet_path,
+    Effort, Table, apply, attach, bulk, dropping, forwarding, machine::Machine, memory,
+    packet_path, proxied,
 };
 
 #[derive(Parser)]
-#[command(about = "Measures the packet path, forwarding, and policies")]
+#[command(about = "Measures the packet path, forwarding, policies, and proxied connections")]
 struct Options {
     /// Seconds instead of minutes: shows that everything runs; the numbers mean little.
     #[arg(long)]
@@ -35,6 +36,8 @@ enum Subject {
     Attach,
     /// The memory of policies.
     Memory,
+    /// Connections through the egress proxy.
+    Proxied,
 }
 
 impl Subject {
@@ -47,6 +50,7 @@ impl Subject {
             Self::Apply => apply::run(effort),
             Self::Attach => attach::run(effort),
             Self::Memory => memory::run(effort),
+            Self::Proxied => proxied::run(effort),
         }
     }
 }

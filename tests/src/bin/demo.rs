@@ -1,6 +1,6 @@
 //! `cargo run -p policy-tests --bin demo`: shows the agent at work in a small world of its own.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use policy_tests::demo;
@@ -20,13 +20,16 @@ struct Arguments {
 enum Part {
     /// The servers of the demo's internet
     #[command(hide = true)]
-    Answer,
+    Answer {
+        /// Where what their clients need is left
+        files: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.part {
-        Some(Part::Answer) => demo::answer_forever().map(|()| true),
+        Some(Part::Answer { files }) => demo::answer_forever(&files).map(|()| true),
         None => demo::run(arguments.keep),
     };
     match result {

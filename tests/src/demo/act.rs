@@ -1,12 +1,16 @@
 //! One act: the agent is told something, and a sandbox tries to reach things.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::{
+    fmt,
+    net::{SocketAddr, TcpStream},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
     Demo,
+    page::Page,
     shown::{self, Line, Tally},
 };
 use crate::{
@@ -16,9 +20,17 @@ use crate::{
 
 /// An attempt and what should become of it.
 pub(super) struct Row {
-    pub how: How,
-    pub to: &'static str,
+    pub attempt: Attempt,
     pub expected: Seen,
+}
+
+/// What a sandbox tries to reach.
+#[derive(Clone, Copy)]
+pub(super) enum Attempt {
+    /// An address.
+    Address(How, &'static str),
+    /// A page, by a name or by an address.
+    Page(Page),
 }
 
 /// What happens before the attempts.
@@ -79,8 +91,11 @@ impl Act {
     }
 
     fn attempt(&self, demo: &Demo, row: &Row) -> Result<Seen> {
-        let address: IpAddr = row.to.parse()?;
-        Ok(probe::attempt(&demo.sandbox(self.sandbox).inside, row.how, address))
+        let inside = &demo.sandbox(self.sandbox).inside;
+        match row.attempt {
+            Attempt::Address(how, to) => Ok(probe::attempt(inside, how, to.parse()?)),
+            Attempt::Page(page) => page.fetch(inside, demo.agent.directory()),
+        }
     }
 
     /// What the agent says of each row: whether it is allowed, and why.
@@ -89,17 +104,9 @@ impl Act {
     }
 
     fn explain(&self, demo: &Demo, row: &Row) -> Result<(bool, String)> {
-        let mut arguments = vec!["explain", self.sandbox, row.to, "-o", "json"];
-        let (protocol, port) = match row.how {
-            How::Tcp(port) => ("tcp", port.to_string()),
-            How::Udp(port) => ("udp", port.to_string()),
-            How::Ping if row.to.contains(':') => ("icmpv6", String::new()),
-            How::Ping => ("icmp", String::new()),
-        };
-        arguments.extend(["--proto", protocol]);
-        if !port.is_empty() {
-            arguments.extend(["--port", &port]);
-        }
+        let asked = row.attempt.question();
+        let mut arguments = vec!["explain", self.sandbox, "-o", "json"];
+        arguments.extend(asked.iter().map(String::as_str));
         let ran = demo.agent.cli(&arguments)?;
         let answer = ran.json();
         let reason = answer["reason"].as_str().with_context(|| ran.stderr.clone())?;
@@ -110,7 +117,7 @@ impl Act {
     fn line(&self, row: &Row, seen: Seen, agrees: bool, reason: String) -> Line {
         Line {
             sandbox: self.sandbox,
-            destination: format!("{:<9}{}", row.how.to_string(), row.to),
+            destination: row.attempt.to_string(),
             expected: row.expected.clone(),
             seen,
             reason: if agrees { reason } else { format!("explain disagrees: {reason}") },
@@ -137,6 +144,34 @@ impl Act {
             seen,
             reason: "8  deny_out  the connection is reset".to_owned(),
             agrees: true,
+        }
+    }
+}
+
+impl Attempt {
+    /// The arguments of `explain` that say where it goes.
+    fn question(&self) -> Vec<String> {
+        let (how, to) = match self {
+            Self::Page(page) => return page.question(),
+            Self::Address(how, to) => (*how, *to),
+        };
+        let (protocol, port) = match how {
+            How::Tcp(port) => ("tcp", Some(port)),
+            How::Udp(port) => ("udp", Some(port)),
+            How::Ping if to.contains(':') => ("icmpv6", None),
+            How::Ping => ("icmp", None),
+        };
+        let mut words = [to, "--proto", protocol].map(str::to_owned).to_vec();
+        words.extend(port.into_iter().flat_map(|port| ["--port".to_owned(), port.to_string()]));
+        words
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(how, to) => write!(f, "{:<9}{to}", how.to_string()),
+            Self::Page(page) => page.fmt(f),
         }
     }
 }

@@ -4,14 +4,17 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::page::SITES;
 use crate::{
-    server::Servers,
+    names::{Names, zone::Answer},
+    server::{Ports, Servers},
     world::{Namespace, internet},
 };
 
@@ -23,12 +26,17 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    /// Starts it, and waits until it answers.
-    pub(super) fn in_namespace(namespace: &Namespace) -> Result<Self> {
+    /// Starts it, and waits until it answers. What its clients need is left in `files`.
+    pub(super) fn in_namespace(namespace: &Namespace, files: &Path) -> Result<Self> {
         let this = std::env::current_exe().context("looking for the demo's own binary")?;
         let mut command: Command = namespace.command(&this.to_string_lossy())?;
         // No output of the demo's is inherited: it would stay open as long as the process.
-        command.arg("answer").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .arg("answer")
+            .arg(files)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut answering = Self { child: command.spawn().context("starting the servers")? };
         let output = answering.child.stdout.take().context("the servers' output")?;
         let mut line = String::new();
@@ -53,8 +61,8 @@ impl Drop for Answering {
 ///
 /// # Errors
 /// The servers cannot be started; the demo is told.
-pub fn answer_forever() -> Result<()> {
-    let servers = Servers::start_here(&internet::addresses());
+pub fn answer_forever(files: &Path) -> Result<()> {
+    let servers = servers(files);
     let said = servers.as_ref().map_or_else(|error| format!("{error:#}"), |_| READY.to_owned());
     println!("{said}");
     std::io::stdout().flush()?;
@@ -62,4 +70,16 @@ pub fn answer_forever() -> Result<()> {
     loop {
         thread::park();
     }
+}
+
+fn servers(files: &Path) -> Result<(Servers, Names)> {
+    let servers = Servers::start_here(&internet::addresses(), Ports::BesideNames)?;
+    let names = Names::start_here(files)?;
+    for (name, address) in SITES {
+        let site = names.site_here(name)?;
+        ensure!(site.v4.to_string() == address, "{name} is at {}, not at {address}", site.v4);
+        // So that it is known which of its addresses answers.
+        names.zone.set(name, Answer::of(&[site.v4]));
+    }
+    Ok((servers, names))
 }

@@ -7,7 +7,7 @@ use std::{fs, mem};
 use anyhow::{Context as _, Result};
 
 use super::{Demo, shown};
-use crate::{agent, world::unique};
+use crate::{agent, names::curl::CA, world::unique};
 
 /// Leaves everything as it is, and says how to use it and how to get rid of it.
 pub(super) fn leave(demo: Demo) -> Result<()> {
@@ -25,6 +25,8 @@ pub(super) fn leave(demo: Demo) -> Result<()> {
    alpha curl --max-time 3 http://1.1.1.1/
    alpha curl --max-time 3 http://203.0.113.10/
    beta ping -c1 8.8.8.8
+   beta curl --max-time 3 --cacert {ca} --resolve '*:443:203.0.113.10' https://shop.example/
+   beta curl --max-time 3 --resolve '*:80:203.0.113.10' http://evil.test/
    the agent's log      {log}
    the host             {host}
    the internet         {internet}
@@ -34,6 +36,7 @@ pub(super) fn leave(demo: Demo) -> Result<()> {
         binary = agent::binary()?.display(),
         alpha = alpha.inside.how_to_enter(),
         beta = beta.inside.how_to_enter(),
+        ca = demo.agent.directory().join(CA).display(),
         log = demo.agent.log_file().display(),
         host = demo.world.host.how_to_enter(),
         internet = demo.world.internet.how_to_enter(),

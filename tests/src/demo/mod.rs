@@ -4,6 +4,7 @@
 mod act;
 mod answering;
 mod kept;
+mod page;
 mod script;
 mod shown;
 
@@ -13,6 +14,7 @@ pub use answering::answer_forever;
 
 use crate::{
     agent::Agent,
+    stage::RESOLVERS,
     world::{self, Namespace, Sandbox, World},
 };
 use answering::Answering;
@@ -29,8 +31,8 @@ impl Demo {
     fn build() -> Result<Self> {
         let world = World::build()?;
         let sandboxes = [named(world.sandbox()?, "alpha"), named(world.sandbox()?, "beta")];
-        let answering = Answering::in_namespace(&world.internet)?;
-        let mut agent = Agent::configure("")?;
+        let mut agent = Agent::configure(RESOLVERS)?;
+        let answering = Answering::in_namespace(&world.internet, agent.directory())?;
         agent.start(&world.host)?;
         Ok(Self { agent, answering, sandboxes, world })
     }

@@ -2,17 +2,34 @@
 
 use serde_json::{Value, json};
 
-use super::act::{Act, Row, Turn};
+use super::{
+    act::{Act, Attempt, Row, Turn},
+    page::Page,
+};
 use crate::{
     probe::{
         How::{self, Ping, Tcp, Udp},
-        Seen::{self, Answered, Prohibited, Refused},
+        Seen::{self, Answered, Forbidden, Prohibited, Refused},
     },
     server::{DNS, HTTP, HTTPS, SSH},
 };
 
 const fn row(how: How, to: &'static str, expected: Seen) -> Row {
-    Row { how, to, expected }
+    Row { attempt: Attempt::Address(how, to), expected }
+}
+
+const fn page(scheme: &'static str, host: &'static str, expected: Seen) -> Row {
+    Row { attempt: Attempt::Page(Page { scheme, host, forged: None }), expected }
+}
+
+/// The sandbox's hosts file says that the name has this address.
+const fn forged(
+    scheme: &'static str,
+    host: &'static str,
+    address: &'static str,
+    expected: Seen,
+) -> Row {
+    Row { attempt: Attempt::Page(Page { scheme, host, forged: Some(address) }), expected }
 }
 
 fn act(title: &'static str, sandbox: &'static str, config: Value, rows: Vec<Row>) -> Act {
@@ -21,7 +38,7 @@ fn act(title: &'static str, sandbox: &'static str, config: Value, rows: Vec<Row>
 
 /// What is played before the agent's commands are shown.
 pub(super) fn acts() -> Vec<Act> {
-    vec![deny_all_but(), deny_one(), no_internet(), no_internet_but(), tightened()]
+    vec![deny_all_but(), deny_one(), no_internet(), no_internet_but(), names(), tightened()]
 }
 
 fn deny_all_but() -> Act {
@@ -64,6 +81,27 @@ fn no_internet_but() -> Act {
     let rows = vec![row(Tcp(HTTPS), "1.1.1.1", Answered), row(Ping, "8.8.8.8", Prohibited)];
     let config = json!({ "allowInternetAccess": false, "network": network });
     act("No internet, but allowOut wins", "beta", config, rows)
+}
+
+fn names() -> Act {
+    let allow = ["shop.example", "*.cdn.example", "1.1.1.1"];
+    let network = json!({ "denyOut": ["0.0.0.0/0"], "allowOut": allow });
+    let rows = vec![
+        page("https", "shop.example", Answered),
+        page("http", "shop.example", Answered),
+        page("https", "img.cdn.example", Answered),
+        page("https", "cdn.example", Refused),
+        page("https", "evil.test", Refused),
+        page("http", "evil.test", Forbidden),
+        forged("https", "shop.example", "198.51.100.23", Answered),
+        forged("http", "shop.example", "198.51.100.23", Answered),
+        page("https", "198.51.100.23", Refused),
+        page("https", "1.1.1.1", Answered),
+        row(Udp(HTTPS), "198.51.100.7", Prohibited),
+        row(Udp(DNS), "8.8.8.8", Answered),
+    ];
+    let title = "Deny all but names; where a forged hosts file points to does not matter";
+    act(title, "beta", json!({ "network": network }), rows)
 }
 
 fn tightened() -> Act {

@@ -75,11 +75,12 @@ pub(super) fn table(lines: &[Line], tally: &mut Tally) {
 
 /// What the agent's commands show after all this.
 pub(super) fn commands(agent: &Agent) -> Result<()> {
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 6] = [
         &["get"],
         &["get", "alpha"],
         &["explain", "alpha", "203.0.113.10", "--port", "443"],
         &["explain", "alpha", "1.1.1.1", "--port", "443"],
+        &["explain", "beta", "198.51.100.23", "--port", "443", "--host", "img.cdn.example"],
         &["events", "--sandbox", "beta"],
     ];
     for arguments in commands {

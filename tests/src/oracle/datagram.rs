@@ -34,6 +34,8 @@ pub struct Datagram<'a> {
     /// says.
     pub protocol: u8,
     pub part: Part,
+    /// All of it, behind a fragment header (RFC 6946).
+    pub atomic: bool,
     pub identification: u32,
     /// Bytes of extension headers.
     pub extensions: usize,
@@ -60,6 +62,7 @@ impl<'a> Datagram<'a> {
             hops: header[8],
             protocol: header[9],
             part: part(usize::from(fragment & 0x1fff) * 8, fragment & 0x2000 != 0),
+            atomic: false,
             identification: u16::from_be_bytes([header[4], header[5]]).into(),
             extensions: 0,
             payload,
@@ -79,6 +82,7 @@ impl<'a> Datagram<'a> {
             hops: header[7],
             protocol: header[6],
             part: Part::Whole,
+            atomic: false,
             identification: 0,
             extensions: 0,
             payload,
@@ -128,6 +132,7 @@ impl<'a> Datagram<'a> {
     fn fragment_header(&mut self, header: &[u8]) {
         let field = u16::from_be_bytes([header[2], header[3]]);
         self.part = part(usize::from(field & !7), field & 1 != 0);
+        self.atomic = self.part == Part::Whole;
         self.identification = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     }
 

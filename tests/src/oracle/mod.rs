@@ -1,6 +1,7 @@
 //! What the law says about a frame: a plain, slow and obvious reading of `docs/policy.md`, written
 //! from its text and not from the kernel programs. Lines 1 to 3 are judged here on the raw bytes;
-//! lines 4 to 9 by the agent's own oracle. The tests hold the kernel against it.
+//! lines 4 to 9 by the agent's own oracle. The tests hold the kernel against it. There is no egress
+//! proxy: what is for it is refused.
 //!
 //! ```text
 //! frame ─► ethernet ─► datagram (chain of headers) ─► discovery (line 2)
@@ -137,7 +138,7 @@ impl Oracle {
         if belongs_to.is_some_and(|connection| self.let_in.contains(&connection)) {
             return Ok(Reason::Reply.into());
         }
-        let explanation = policy::explain(
+        let explanation = policy::explain_packet(
             policy,
             floor,
             &Destination {
@@ -147,6 +148,11 @@ impl Oracle {
                 host: None,
             },
         );
+        if explanation.reason == Reason::ByName || explanation.tunnel {
+            // A socket takes segments, and no parts of them.
+            let whole = datagram.part == Part::Whole && !datagram.atomic;
+            return Err(if whole { Reason::ProxyUnavailable } else { Reason::Fragment });
+        }
         Ok(Judgement { reason: explanation.reason, rule: explanation.rule })
     }
 

@@ -29,6 +29,15 @@ pub const ECHO: u16 = 7000;
 /// No one listens here.
 pub const CLOSED: u16 = 7001;
 
+/// What is left out where [`names`](crate::names) serves DNS and the web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Nothing.
+    All,
+    /// DNS, HTTP and HTTPS; but not UDP port 443.
+    BesideNames,
+}
+
 /// Servers in a namespace; they end on drop.
 pub struct Servers {
     ended: Arc<AtomicBool>,
@@ -39,15 +48,22 @@ impl Servers {
     /// Starts TCP servers for all addresses of the namespace, and UDP servers on `addresses`.
     pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> Result<Self> {
         let _inside = namespace.enter()?;
-        Self::start_here(addresses)
+        Self::start_here(addresses, Ports::All)
     }
 
-    /// The same in the namespace that the thread is in.
-    pub fn start_here(addresses: &[IpAddr]) -> Result<Self> {
+    /// The same in the namespace that the thread is in, on these ports.
+    pub fn start_here(addresses: &[IpAddr], ports: Ports) -> Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         let mut servers = Self { ended: Arc::clone(&ended), threads: Vec::new() };
-        let listeners = tcp::listeners()?;
-        let sockets = udp::sockets(addresses)?;
+        let (listeners, sockets) = match ports {
+            Ports::All => (
+                tcp::listeners(&[SSH, DNS, HTTP, HTTPS, ECHO])?,
+                udp::sockets(addresses, &[DNS, HTTPS, ECHO])?,
+            ),
+            Ports::BesideNames => {
+                (tcp::listeners(&[SSH, ECHO])?, udp::sockets(addresses, &[HTTPS, ECHO])?)
+            }
+        };
         servers.threads.push(thread::spawn({
             let ended = Arc::clone(&ended);
             move || tcp::serve(&listeners, &ended)

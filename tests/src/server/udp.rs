@@ -10,14 +10,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::{DNS, ECHO, HTTPS};
-
 /// A socket for each address and port.
-pub fn sockets(addresses: &[IpAddr]) -> Result<Vec<UdpSocket>> {
+pub fn sockets(addresses: &[IpAddr], ports: &[u16]) -> Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
     for address in addresses {
-        for port in [DNS, HTTPS, ECHO] {
-            let socket = UdpSocket::bind((*address, port))
+        for port in ports {
+            let socket = UdpSocket::bind((*address, *port))
                 .with_context(|| format!("UDP {address} port {port}"))?;
             socket.set_nonblocking(true)?;
             sockets.push(socket);

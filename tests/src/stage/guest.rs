@@ -58,6 +58,14 @@ impl Guest {
         self.network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": allowed }));
     }
 
+    /// Whether the egress proxy denied a connection that asks for `name`, with this reason.
+    #[track_caller]
+    pub fn was_denied(&self, name: &str, reason: &str) -> Value {
+        self.event(&format!("a denial of {name} with {reason}"), |event| {
+            event["name"] == name && event["reason"] == reason && event["verdict"] == "denied"
+        })
+    }
+
     /// Tells the agent of the sandbox, with the fields of `config` beside what identifies it.
     #[track_caller]
     pub fn configure(&self, config: &Value) {

@@ -6,11 +6,12 @@
 mod fail;
 mod flood;
 mod guest;
+mod name_scene;
 mod refusal;
 mod tap_guest;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
 };
 
@@ -19,17 +20,26 @@ use serde_json::Value;
 pub use fail::OrFail;
 pub use flood::Flood;
 pub use guest::{Guest, MARKER_TO};
+pub use name_scene::NameScene;
 pub use refusal::{cli_refuses, in_force, refuses_network, still_in_force};
 pub use tap_guest::{TOKEN, TapGuest};
 
 use crate::{
     agent::{Agent, Answer, Ran},
-    server::Servers,
-    world::{World, internet},
+    names::{Names, Site},
+    server::{Ports, Servers},
+    world::{
+        World, internet,
+        tap::Virtio,
+        tapped::{self, Carrier},
+    },
 };
 
 /// What the sandbox of [`Stage::with_sandbox`] may reach; 8.8.8.9 is not among it.
 pub const OPENED: [&str; 2] = ["8.8.8.8", MARKER_TO];
+
+/// Configuration of an agent that asks the internet's DNS server.
+pub const RESOLVERS: &str = "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n";
 
 /// The address that a word means.
 #[track_caller]
@@ -43,6 +53,7 @@ pub fn ip(text: &str) -> IpAddr {
 pub struct Stage {
     agent: RwLock<Agent>,
     _servers: Servers,
+    names: Option<Names>,
     /// The namespaces.
     pub world: World,
 }
@@ -73,7 +84,40 @@ impl Stage {
         let servers = Servers::start(&world.internet, &internet::addresses());
         let servers = servers.or_fail("starting the internet's servers");
         let agent = Agent::configure(config).or_fail("configuring the agent");
-        Arc::new(Self { agent: RwLock::new(agent), _servers: servers, world })
+        Arc::new(Self { agent: RwLock::new(agent), _servers: servers, names: None, world })
+    }
+
+    /// A stage whose internet has names: its agent resolves them there ([`RESOLVERS`]).
+    #[track_caller]
+    pub fn with_names(config: &str) -> Arc<Self> {
+        let world = World::build().or_fail("building a world");
+        let servers = world
+            .internet
+            .enter()
+            .and_then(|_inside| Servers::start_here(&internet::addresses(), Ports::BesideNames));
+        let servers = servers.or_fail("starting the internet's servers");
+        let names = Names::start(&world.internet).or_fail("starting the servers with names");
+        let mut agent = Agent::configure(config).or_fail("configuring the agent");
+        agent.start(&world.host).or_fail("starting the agent");
+        Arc::new(Self { agent: RwLock::new(agent), _servers: servers, names: Some(names), world })
+    }
+
+    /// The internet's names.
+    #[track_caller]
+    pub fn names(&self) -> &Names {
+        self.names.as_ref().or_fail("the stage's names")
+    }
+
+    /// A new site with web servers.
+    #[track_caller]
+    pub fn site(&self, name: &str) -> Site {
+        self.names().site(&self.world.internet, name).or_fail("adding a site")
+    }
+
+    /// A new site of which the test itself is the server, at a port of its IPv4 address.
+    #[track_caller]
+    pub fn own_site(&self, name: &str, port: u16) -> (Site, TcpListener) {
+        self.names().own_site(&self.world.internet, name, port).or_fail("adding a site")
     }
 
     /// The agent.
@@ -112,6 +156,14 @@ impl Stage {
         Guest::new(Arc::clone(self), sandbox)
     }
 
+    /// The same behind a tap device; frames are carried as long as the second lives.
+    #[track_caller]
+    pub fn tapped_sandbox(self: &Arc<Self>, virtio: Virtio) -> (Guest, Carrier) {
+        let (sandbox, carrier) =
+            tapped::sandbox(&self.world, virtio).or_fail("adding a sandbox behind a tap device");
+        (Guest::new(Arc::clone(self), sandbox), carrier)
+    }
+
     /// Asks the API.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: &Value) -> Answer {
@@ -135,13 +187,19 @@ impl Stage {
 /// A stage that the tests of a file share. It stands while one of them holds it.
 pub struct Shared {
     config: &'static str,
+    build: fn(&str) -> Arc<Stage>,
     stage: Mutex<Weak<Stage>>,
 }
 
 impl Shared {
     /// A stage whose agent has `config` (TOML).
     pub const fn with(config: &'static str) -> Self {
-        Self { config, stage: Mutex::new(Weak::new()) }
+        Self { config, build: Stage::with, stage: Mutex::new(Weak::new()) }
+    }
+
+    /// A stage whose internet has names.
+    pub const fn with_names(config: &'static str) -> Self {
+        Self { config, build: Stage::with_names, stage: Mutex::new(Weak::new()) }
     }
 
     /// The stage, built if need be.
@@ -152,7 +210,7 @@ impl Shared {
         if let Some(stage) = known.upgrade() {
             return stage;
         }
-        let stage = Stage::with(self.config);
+        let stage = (self.build)(self.config);
         *known = Arc::downgrade(&stage);
         stage
     }

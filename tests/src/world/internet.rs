@@ -1,6 +1,9 @@
 //! The "internet": one namespace that owns every address that the tests speak of.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::Result;
 
@@ -47,7 +50,12 @@ pub const FLOOR: [&str; 16] = [
     "::a63:1",
 ];
 
-/// Every address of the internet.
+/// A /24 in which every address is the internet's: sites with names get theirs from it.
+pub const SITES_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 0);
+/// A /64 of that kind.
+pub const SITES_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0);
+
+/// Every address of the internet that has a word of its own in the tests.
 pub fn addresses() -> Vec<IpAddr> {
     let all = PUBLIC.iter().chain(&FLOOR);
     all.map(|text| text.parse().unwrap_or_else(|_| panic!("{text} is no address"))).collect()
@@ -61,7 +69,12 @@ pub fn own_addresses(namespace: &Namespace) -> Result<()> {
         let nodad = if address.is_ipv4() { "" } else { " nodad" };
         let _ = writeln!(lines, "addr add {address}/{length} dev lo{nodad}");
     }
-    namespace.ip(&lines)
+    // A route makes an IPv6 address one's own, but none that can be bound to.
+    namespace.sysctl("ipv6/ip_nonlocal_bind", "1")?;
+    namespace.ip(&format!(
+        "{lines}route add local {SITES_V4}/24 dev lo
+         route add local {SITES_V6}/64 dev lo"
+    ))
 }
 
 /// Sends answers back to the sandboxes by way of the host.

@@ -21,6 +21,7 @@ pub mod sandbox;
 pub mod slot;
 mod sweep;
 pub mod tap;
+pub mod tapped;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -119,7 +119,7 @@ impl Tap {
 }
 
 /// Makes the device inside `host`; it goes away with its last descriptor.
-fn open(host: &Namespace, interface: &str, virtio: Virtio) -> Result<File> {
+pub(super) fn open(host: &Namespace, interface: &str, virtio: Virtio) -> Result<File> {
     let _inside = host.enter()?;
     let device = OpenOptions::new()
         .read(true)

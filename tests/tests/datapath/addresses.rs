@@ -6,7 +6,7 @@ use policy_agent::policy::Floor;
 use policy_common::reason::Reason::{
     self, AllowOut, DenyOut, DnsServer, NoRule, PlatformAllow, PlatformDeny, ProxyUnavailable,
 };
-use policy_tests::packet::{Payload, cast::SERVER};
+use policy_tests::packet::{Extension, Payload, TcpFlags, cast::SERVER};
 
 use super::stage::{Setting, Stage, floor, from_sandbox, out, syn_to, udp_to};
 
@@ -256,6 +256,21 @@ fn domain_rules_send_the_web_to_the_proxy_and_nothing_else() {
         out("HTTP", syn_to(SERVER.v4, 80), ProxyUnavailable),
         out("HTTPS", syn_to(SERVER.v4, 443), ProxyUnavailable),
         out("HTTPS over IPv6", syn_to(SERVER.v6, 443), ProxyUnavailable),
+        out(
+            "HTTPS over IPv6 behind options",
+            syn_to(SERVER.v6, 443).behind(Extension::destination_options(1)),
+            ProxyUnavailable,
+        ),
+        out(
+            "HTTPS to a mapped address",
+            syn_to("::ffff:203.0.113.10".parse::<IpAddr>().expect("an address"), 443),
+            ProxyUnavailable,
+        ),
+        out(
+            "in the middle of a connection",
+            from_sandbox(SERVER.v4, Payload::tcp(40_000, 443, TcpFlags::ACK).data(b"x")),
+            ProxyUnavailable,
+        ),
         out("SSH", syn_to(SERVER.v4, 22), DenyOut),
         out("QUIC", udp(443), DenyOut),
         out("HTTPS to an allowed address", syn_to(allowed, 443), AllowOut),

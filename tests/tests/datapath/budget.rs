@@ -3,12 +3,17 @@
 
 use aya::programs::loaded_programs;
 use policy_agent::dataplane::{DenyAction, Inbound};
-use policy_common::name::{EARLY_DROP, FROM_SANDBOX, REJECT, TO_SANDBOX};
+use policy_common::name::{EARLY_DROP, FROM_SANDBOX, HAND_OVER, REJECT, TO_SANDBOX};
 use policy_tests::kernel::Kernel;
 
 /// Instructions that the verifier may look at, by program.
-const CEILINGS: [(&str, u32); 4] =
-    [(FROM_SANDBOX, 200_000), (TO_SANDBOX, 50_000), (REJECT, 5_000), (EARLY_DROP, 150_000)];
+const CEILINGS: [(&str, u32); 5] = [
+    (FROM_SANDBOX, 200_000),
+    (TO_SANDBOX, 50_000),
+    (REJECT, 5_000),
+    (HAND_OVER, 50_000),
+    (EARLY_DROP, 150_000),
+];
 
 #[test]
 fn the_verifier_is_done_soon() {

@@ -1,6 +1,10 @@
 //! Line 1 for fragments: first, later, tiny, overlapping.
 
-use policy_common::reason::Reason::{AllowOut, DenyOut, Fragment, NoPolicy, NoRule, SpoofedIp};
+use std::net::IpAddr;
+
+use policy_common::reason::Reason::{
+    AllowOut, DenyOut, Fragment, NoPolicy, NoRule, ProxyUnavailable, SpoofedIp,
+};
 use policy_tests::packet::{
     Datagram, Extension, Payload,
     cast::{NEIGHBOUR, OTHER, SANDBOX, SERVER},
@@ -11,7 +15,7 @@ use super::stage::{Setting, Stage, from_sandbox, out};
 const ALL_BUT_SERVER: &str =
     r#"{"allowOut": ["203.0.113.10", "2001:db8:1::1"], "denyOut": ["0.0.0.0/0"]}"#;
 
-fn big_udp(to: impl Into<std::net::IpAddr>) -> Datagram {
+fn big_udp(to: impl Into<IpAddr>) -> Datagram {
     from_sandbox(to, Payload::udp(40_000, 4000, &[0x82; 64]))
 }
 
@@ -57,9 +61,9 @@ fn a_denied_first_opens_nothing() {
 
 #[test]
 fn a_first_fragment_holds_the_transport_header() {
-    let tcp = |to: std::net::IpAddr| from_sandbox(to, Payload::syn(40_000, 22).data(&[7; 40]));
+    let tcp = |to: IpAddr| from_sandbox(to, Payload::syn(40_000, 22).data(&[7; 40]));
     let long = || from_sandbox(SERVER.v4, Payload::syn(1, 22).data(&[1; 28]).with(12, &[0xa0]));
-    let ping = |to: std::net::IpAddr| from_sandbox(to, Payload::echo(to, false, 1, &[0x87; 40]));
+    let ping = |to: IpAddr| from_sandbox(to, Payload::echo(to, false, 1, &[0x87; 40]));
     let (v4, v6) = (SERVER.v4.into(), SERVER.v6.into());
     Stage::with("{}").judge(&[
         out("TCP's ports only", tcp(v4).first(8), Fragment),
@@ -100,6 +104,35 @@ fn a_fragment_chain_in_ipv6_hides_nothing() {
         ),
         out("a later one of no first", hidden(Extension::fragment(8, false, 4)), Fragment),
         out("the last possible offset", hidden(Extension::fragment(0xfff8, false, 4)), Fragment),
+    ]);
+}
+
+/// A socket takes segments. What reassembly makes of fragments has lost it, and would come to
+/// whatever the host has at its destination.
+#[test]
+fn what_is_for_the_proxy_comes_in_one_piece() {
+    const NAMES: &str = r#"{"allowOut": ["a.example", "203.0.113.10"], "denyOut": ["0.0.0.0/0"]}"#;
+    const TUNNEL: &str = r#"{"egressProxy": {"address": "198.51.100.80:1080"}}"#;
+    let web = |to: IpAddr| from_sandbox(to, Payload::syn(40_000, 443).data(&[7; 40]));
+    let udp = |to: IpAddr| from_sandbox(to, Payload::udp(40_000, 443, &[7; 64]));
+    for (network, other) in [(NAMES, DenyOut), (TUNNEL, NoRule)] {
+        let mut steps = Vec::new();
+        for to in [IpAddr::from(OTHER.v4), OTHER.v6.into()] {
+            steps.extend([
+                out("whole", web(to), ProxyUnavailable),
+                out("its first fragment", web(to).first(32), Fragment),
+                out("a later one", web(to).part(32, 40, true), Fragment),
+                out("the last", web(to).last(40), Fragment),
+                out("the first of a datagram", udp(to).first(32), other),
+            ]);
+        }
+        let atomic = Extension::fragment(0, false, 3);
+        steps.push(out("an atomic one", web(OTHER.v6.into()).behind(atomic), Fragment));
+        Stage::with(network).judge(&steps);
+    }
+    Stage::with(NAMES).judge(&[
+        out("to where line 6 leads", web(SERVER.v4.into()).first(32), AllowOut),
+        out("and its last", web(SERVER.v4.into()).last(40), AllowOut),
     ]);
 }
 

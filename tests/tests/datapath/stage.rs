@@ -155,12 +155,13 @@ impl Stage {
         Ok(())
     }
 
-    /// XDP drops what TC would drop in silence; fragments, discovery and what is answered are left to
-    /// TC.
+    /// XDP drops what TC would drop in silence; fragments, discovery, what is answered and what is
+    /// for the egress proxy are left to TC.
     fn early_drop_agrees(&mut self, step: &Step) -> Result<(), String> {
         let Step { what, frame, expect, .. } = step;
         let answered = self.setting.deny_action == DenyAction::Reject && expect.rejects();
-        let left = matches!(expect, Reason::Fragment | Reason::NeighborSpoof);
+        let left =
+            matches!(expect, Reason::Fragment | Reason::NeighborSpoof | Reason::ProxyUnavailable);
         let drops = !expect.passes() && !answered && !left;
         let Outcome { action, reason, .. } = self
             .kernel

@@ -80,8 +80,10 @@ impl Trial {
     /// Every reason that a sandbox with a policy can meet.
     fn expected(&self) -> impl Iterator<Item = Reason> {
         let host_only = self.inbound == Inbound::Host;
-        Reason::ALL.iter().copied().filter(move |reason| match reason {
+        Reason::counted().filter(move |reason| match reason {
             Reason::NoPolicy => false,
+            // Without a proxy nothing is handed over, and it has reasons of its own.
+            Reason::ByName | Reason::AllowName => false,
             Reason::InboundRefused => host_only,
             _ => true,
         })
@@ -122,9 +124,11 @@ impl Trial {
         let law = self.oracle.from_sandbox(frame.bytes());
         if !is_runnable(frame.bytes()) || self.pairs.is_multiple_of(4) {
             let seen = self.kernel.early_drop(frame.bytes()).unwrap_or_else(|e| panic!("{e:#}"));
-            // XDP leaves fragments to TC.
-            if law.reason.passes() || matches!(law.reason, Reason::Fragment | Reason::NeighborSpoof)
-            {
+            let left_to_tc = matches!(
+                law.reason,
+                Reason::Fragment | Reason::NeighborSpoof | Reason::ProxyUnavailable
+            );
+            if law.reason.passes() || left_to_tc {
                 assert_eq!(seen.action, Action::Pass, "{}", self.report(frame, &seen, &law));
             } else {
                 self.compare(frame, seen, &law);

@@ -1,0 +1,129 @@
+//! Serves one connection of a sandbox.
+
+use std::{io, sync::Arc};
+
+use policy_common::reason::Reason;
+use tokio::{
+    io::{AsyncWriteExt as _, copy_bidirectional},
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+
+use super::{
+    claim::Claim,
+    counts::Protocol,
+    dial::{Target, dial},
+    http,
+    means::Means,
+    socket::{Socket, Stream, reset, write_all},
+    splice,
+    tls::{self, Hello, NoHello},
+    upstream::{Carrier, Upstream},
+    verdict::{End, HTTP, Subject, Way, way},
+};
+
+/// Serves a connection from when it is accepted until it goes out or ends. Each kind has a task of
+/// its own size.
+pub fn start(claim: Claim) {
+    let way = way(&claim.rules(), &claim.means().law.floor, claim.destination());
+    match way {
+        Way::ByName if claim.destination().port() == HTTP => drop(tokio::spawn(http::serve(claim))),
+        Way::ByName => drop(tokio::spawn(by_sni(claim))),
+        Way::Carried(_) => drop(tokio::spawn(carried(claim))),
+        Way::Stray(explanation) => refuse(&claim, Protocol::Tcp, None, explanation.into()),
+    }
+}
+
+async fn by_sni(claim: Claim) {
+    let hello = timeout(claim.means().patience.ask, tls::read(&claim.client)).await;
+    let Hello { name, bytes } = match hello {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(NoHello::Closed)) => return,
+        Ok(Err(NoHello::Bad(reason))) => return refuse(&claim, Protocol::Tls, None, reason.into()),
+        Err(_) => return refuse(&claim, Protocol::Tls, None, Reason::ProxyTimeout.into()),
+    };
+    let subject = Subject::Name(name.map(Arc::from));
+    go_on(claim, Protocol::Tls, &subject, &bytes).await;
+}
+
+async fn carried(claim: Claim) {
+    go_on(claim, Protocol::Tcp, &Subject::Address, &[]).await;
+}
+
+/// Judges, connects, and sends on what was read.
+async fn go_on(claim: Claim, protocol: Protocol, subject: &Subject, bytes: &[u8]) {
+    match connect(&claim, protocol, subject, bytes).await {
+        // A small task of its own: what judging needed is given back.
+        Ok(upstream) => drop(tokio::spawn(join(claim, upstream))),
+        Err(end) => refuse(&claim, protocol, subject.name(), end),
+    }
+}
+
+async fn connect(
+    claim: &Claim,
+    protocol: Protocol,
+    subject: &Subject,
+    bytes: &[u8],
+) -> Result<Upstream, End> {
+    let pass = claim.judge(subject)?;
+    let target = Target::new(claim.destination(), subject.name());
+    let dial = dial(claim.means(), &pass.rules, &target);
+    let mut upstream = claim.while_there(dial).await?;
+    claim.attach(&upstream.socket)?;
+    claim.let_out(protocol, subject.name(), pass.grounds);
+    let sent = async { send(&mut upstream, bytes).await.map_err(|_| End::Gone) };
+    claim.while_there(sent).await?;
+    Ok(upstream)
+}
+
+async fn send(upstream: &mut Upstream, bytes: &[u8]) -> io::Result<()> {
+    match &mut upstream.carrier {
+        Carrier::Plain(Stream(socket)) => write_all(socket, bytes).await,
+        Carrier::Encrypted(stream) => {
+            stream.write_all(bytes).await?;
+            stream.flush().await
+        }
+    }
+}
+
+/// Carries the connection until it is over.
+async fn join(claim: Claim, upstream: Upstream) {
+    carry(claim.means(), &claim.client, upstream).await;
+}
+
+/// Carries bytes both ways until the end.
+pub async fn carry(means: &Means, client: &Socket, upstream: Upstream) {
+    let Upstream { socket, carrier } = upstream;
+    match carrier {
+        // An error has reset both, which is all that there is to say about it.
+        Carrier::Plain(_) => drop(splice::join(&means.pipes, client, &socket).await),
+        // Boxed: it is the larger by far, and rare.
+        Carrier::Encrypted(stream) => Box::pin(copy(client, &socket, stream)).await,
+    }
+}
+
+/// The same, through this process, which encrypts.
+async fn copy(client: &Socket, upstream: &Socket, mut stream: Box<TlsStream<Stream>>) {
+    let mut near = Stream(Arc::clone(client));
+    if copy_bidirectional(&mut near, &mut stream).await.is_err() {
+        reset(client);
+        reset(upstream);
+    }
+}
+
+/// Ends a connection that is not let out.
+fn refuse(claim: &Claim, protocol: Protocol, name: Option<&str>, end: End) {
+    if let End::Refused(grounds) = end {
+        claim.refuse(protocol, name, grounds);
+    }
+    reset(&claim.client);
+}
+
+/// Bytes that the task of an established connection takes.
+#[cfg(test)]
+pub fn task_size() -> usize {
+    fn size<F: Future>(_: impl FnOnce(Claim, Upstream) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(join)
+}

@@ -1,0 +1,285 @@
+//! Moves the bytes of a connection both ways without reading them.
+//!
+//! Each direction fills a pipe from one socket and empties it into the other before it takes more,
+//! so a slow reader holds up its sender. The end of a stream ends the other side's; the other
+//! direction goes on. An error of either side ends both.
+
+use std::{io, net::Shutdown, time::Duration};
+
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream, task::consume_budget, time::sleep};
+
+use super::{
+    pipe::{Pipe, Pool},
+    socket::{broken, reset, reset_error},
+};
+
+/// How long to wait for file descriptors when there are none.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Joins two connections until both ways are at their end.
+///
+/// # Errors
+/// One side is broken; both are reset then.
+pub async fn join(pool: &Pool, client: &TcpStream, upstream: &TcpStream) -> io::Result<()> {
+    let both = both(pool, client, upstream).await;
+    if both.is_err() {
+        reset(client);
+        reset(upstream);
+    }
+    both
+}
+
+async fn both(pool: &Pool, client: &TcpStream, upstream: &TcpStream) -> io::Result<()> {
+    let up = pump(pool, client, upstream);
+    let down = pump(pool, upstream, client);
+    tokio::pin!(up, down);
+    // A side whose stream has ended sends nothing more; that it is reset has to be waited for.
+    tokio::select! {
+        ended = &mut up => {
+            ended?;
+            tokio::select! { ended = down => ended, () = broken(client) => Err(reset_error()) }
+        }
+        ended = &mut down => {
+            ended?;
+            tokio::select! { ended = up => ended, () = broken(upstream) => Err(reset_error()) }
+        }
+    }
+}
+
+/// One direction, to the end of the stream.
+async fn pump(pool: &Pool, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let mut pipe = take(pool).await;
+        let ended = carry(&mut pipe, from, to).await?;
+        pool.give_back(pipe);
+        if ended {
+            return SockRef::from(to).shutdown(Shutdown::Write);
+        }
+    }
+}
+
+async fn take(pool: &Pool) -> Pipe {
+    loop {
+        match pool.take() {
+            Ok(pipe) => return pipe,
+            Err(_) => sleep(PATIENCE).await,
+        }
+    }
+}
+
+/// Carries what is there: whether the stream is at its end.
+async fn carry(pipe: &mut Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<bool> {
+    loop {
+        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(0) => return Ok(true),
+            Ok(_) => empty(pipe, from, to).await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        consume_budget().await; // others have their turn
+    }
+}
+
+async fn empty(pipe: &mut Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    while pipe.held() > 0 {
+        match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+            // Boxed: every idle connection would have room for it otherwise.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Box::pin(room(from, to)).await?;
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Waits until there is room for more, or nobody who sends it.
+async fn room(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    tokio::select! {
+        ready = to.writable() => ready,
+        () = broken(from) => Err(reset_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        task::JoinHandle,
+        time::timeout,
+    };
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// Two connected sockets.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Client and server, joined.
+    async fn joined(pool: &Arc<Pool>) -> (TcpStream, TcpStream, JoinHandle<io::Result<()>>) {
+        let (client, near) = pair().await;
+        let (far, server) = pair().await;
+        let pool = Arc::clone(pool);
+        let task = tokio::spawn(async move { join(&pool, &near, &far).await });
+        (client, server, task)
+    }
+
+    fn bytes(seed: u8, length: usize) -> Vec<u8> {
+        let mut state = u32::from(seed) + 1;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    /// Sends, ends, and reads to the end.
+    async fn talk(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
+        let (mut read, mut write) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        });
+        let mut got = Vec::new();
+        read.read_to_end(&mut got).await.unwrap();
+        sending.await.unwrap();
+        got
+    }
+
+    async fn reset_of(stream: &mut TcpStream) -> bool {
+        let read = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("in time");
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn all_bytes_arrive_both_ways_at_once_in_many_connections() {
+        let pool = Arc::<Pool>::default();
+        let mut talks = Vec::new();
+        for turn in 0..32_u8 {
+            let (client, server, task) = joined(&pool).await;
+            let length = if turn == 0 { 64 << 20 } else { 1 << 20 };
+            let (up, down) = (bytes(turn, length), bytes(turn ^ 255, length / 2 + 1));
+            talks.push(tokio::spawn(async move {
+                let (got, there) = timeout(SOON, async {
+                    tokio::join!(talk(client, up.clone()), talk(server, down.clone()))
+                })
+                .await
+                .expect("in time");
+                assert!(got == down && there == up);
+                task.await.unwrap().unwrap();
+            }));
+        }
+        for talk in talks {
+            talk.await.unwrap();
+        }
+        let again = pool.take().unwrap();
+        assert_eq!(again.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_way_goes_on_when_the_other_has_ended() {
+        let pool = Arc::<Pool>::default();
+        for server_first in [false, true] {
+            let (mut client, mut server, task) = joined(&pool).await;
+            let (first, second) =
+                if server_first { (&mut server, &mut client) } else { (&mut client, &mut server) };
+            first.write_all(b"last words").await.unwrap();
+            first.shutdown().await.unwrap();
+            let mut got = Vec::new();
+            timeout(SOON, second.read_to_end(&mut got)).await.unwrap().unwrap();
+            assert_eq!(got, b"last words");
+            second.write_all(&bytes(1, 1 << 20)).await.unwrap();
+            second.shutdown().await.unwrap();
+            got.clear();
+            timeout(SOON, first.read_to_end(&mut got)).await.unwrap().unwrap();
+            assert!(got == bytes(1, 1 << 20));
+            task.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_goes_through_whatever_the_state() {
+        let pool = Arc::<Pool>::default();
+        for of_server in [false, true] {
+            for half_closed in [false, true] {
+                for blocked in [false, true] {
+                    let (mut client, mut server, task) = joined(&pool).await;
+                    let (broken, other) = if of_server {
+                        (&mut server, &mut client)
+                    } else {
+                        (&mut client, &mut server)
+                    };
+                    if blocked {
+                        let _ = timeout(Duration::from_millis(200), async {
+                            loop {
+                                broken.write_all(&[0; 65536]).await.unwrap();
+                            }
+                        })
+                        .await;
+                    } else {
+                        broken.write_all(b"x").await.unwrap();
+                        other.read_exact(&mut [0]).await.unwrap();
+                    }
+                    if half_closed {
+                        broken.shutdown().await.unwrap();
+                        if !blocked {
+                            assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+                        }
+                    }
+                    reset(broken);
+                    let ended = timeout(SOON, task).await.expect("noticed").unwrap();
+                    assert!(ended.is_err(), "{of_server} {half_closed} {blocked}");
+                    assert!(half_closed || reset_of(other).await);
+                    // After the end of the stream a reader sees that, so a writer is asked.
+                    let sent = timeout(SOON, async { while other.write(b"x").await.is_ok() {} });
+                    sent.await.expect("the other side is reset too");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_holds_up_its_sender() {
+        let pool = Arc::<Pool>::default();
+        let (mut client, mut server, _task) = joined(&pool).await;
+        let mut sent = 0_u64;
+        let stalled = timeout(Duration::from_millis(500), async {
+            loop {
+                sent += client.write(&[7; 65536]).await.unwrap() as u64;
+            }
+        });
+        assert!(stalled.await.is_err());
+        // Socket buffers of two connections, and a pipe.
+        assert!(sent < 64 << 20, "{sent}");
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        timeout(SOON, server.read_to_end(&mut got)).await.unwrap().unwrap();
+        assert_eq!(got.len() as u64, sent);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_hold_no_pipe() {
+        let pool = Arc::<Pool>::default();
+        let (mut client, mut server, _task) = joined(&pool).await;
+        let start = Instant::now();
+        for _ in 0..100 {
+            client.write_all(b"ping").await.unwrap();
+            server.read_exact(&mut [0; 4]).await.unwrap();
+            server.write_all(b"pong").await.unwrap();
+            client.read_exact(&mut [0; 4]).await.unwrap();
+        }
+        assert!(start.elapsed() < SOON);
+        assert_eq!(pool.kept(), 1, "one pipe has carried all of it");
+    }
+}

@@ -1,0 +1,503 @@
+//! Connections to port 80.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use super::stage::{SOON, Stage, accept, exchange, expect, is_reset, names, read_all, until};
+use crate::agent::Egress as _;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+async fn stage(allowed: &[&str]) -> Stage {
+    Stage::new(&names(allowed), "192.0.2.66:80").await
+}
+
+/// What comes up to and including this.
+async fn read_to(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let read = async {
+        while !text.ends_with(end) {
+            let byte = stream.read_u8().await;
+            text.push(char::from(byte.unwrap_or_else(|error| panic!("{error} after {text:?}"))));
+        }
+    };
+    let in_time = timeout(SOON, read).await.is_ok();
+    assert!(in_time, "{text:?}");
+    text
+}
+
+/// Answers the next request of the next connection: what it was.
+async fn answer(listener: &TcpListener, answer: &str) -> (String, TcpStream) {
+    let mut there = accept(listener).await;
+    let head = read_to(&mut there, "\r\n\r\n").await;
+    there.write_all(answer.as_bytes()).await.unwrap();
+    (head, there)
+}
+
+async fn send(stream: &mut TcpStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_goes_on_as_it_was_judged() {
+    for (request, expected) in [
+        (
+            "GET /x?y HTTP/1.1\r\nHost: Good.Example.:8080\r\nX-Odd-CASE: 1\r\n\r\n",
+            "GET /x?y HTTP/1.1\r\nHost: Good.Example.:8080\r\nX-Odd-CASE: 1\r\n\r\n",
+        ),
+        (
+            "GET http://good.example/x HTTP/1.1\r\nHost: good.example:80\r\n\r\n",
+            "GET /x HTTP/1.1\r\nHost: good.example:80\r\n\r\n",
+        ),
+        (
+            "GET http://GOOD.example. HTTP/1.1\r\nHost: good.example\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: good.example\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: good.example\r\n\r\n",
+        ),
+        (
+            "GET //evil.example/x HTTP/1.1\nHost: good.example\n\n",
+            "GET //evil.example/x HTTP/1.1\r\nHost: good.example\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: good.example\r\nConnection: keep-alive, X-Hop, host\r\n\
+             Keep-Alive: 5\r\nX-Hop: 1\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\nTE: trailers\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: good.example\r\nTE: trailers\r\n\r\n",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: good.example\r\nConnection: Upgrade\r\nUpgrade: h2c, HTTP/2.0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n",
+        ),
+    ] {
+        let stage = stage(&["good.example"]).await;
+        let server = stage.listen("good.example", "203.0.113.1", 80).await;
+        let mut client = stage.connect().await;
+        send(&mut client, request).await;
+        let (seen, _there) = answer(&server, OK).await;
+        assert_eq!(seen, expected);
+        expect(&mut client, OK.as_bytes()).await;
+        assert!(stage.counted().contains(r#"protocol="http",decision="allowed"} 1"#));
+    }
+}
+
+#[tokio::test]
+async fn every_request_of_a_connection_is_judged() {
+    let stage = stage(&["a.example", "b.example"]).await;
+    let a = stage.listen("a.example", "203.0.113.1", 80).await;
+    let b = stage.listen("b.example", "203.0.113.2", 80).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let (_, mut a_there) = answer(&a, OK).await;
+    expect(&mut client, OK.as_bytes()).await;
+    // The same server again.
+    send(&mut client, "GET /2 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert!(read_to(&mut a_there, "\r\n\r\n").await.starts_with("GET /2 "));
+    send(&mut a_there, OK).await;
+    expect(&mut client, OK.as_bytes()).await;
+    // Another one, and two requests at once.
+    send(&mut client, "GET /3 HTTP/1.1\r\nHost: b.example\r\n\r\n").await;
+    send(&mut client, "GET /4 HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    let (head, _b_there) = answer(&b, OK).await;
+    assert!(head.starts_with("GET /3 "));
+    expect(&mut client, OK.as_bytes()).await;
+    let refused = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{refused}");
+    assert!(
+        refused.ends_with("(evil.example)\n") && refused.contains("\r\n\r\nname_not_allowed: ")
+    );
+    assert!(refused.contains("connection: close\r\n") && refused.contains("text/plain"));
+    assert_eq!(stage.events(), [("name_not_allowed", Some("evil.example".to_owned()))]);
+    assert_eq!(read_all(&mut a_there).await.unwrap(), b"", "left when another one was asked for");
+    let counted = stage.counted();
+    assert!(counted.contains(r#"allowed"} 1"#) && counted.contains(r#"denied"} 1"#), "{counted}");
+}
+
+#[tokio::test]
+async fn what_is_refused() {
+    let host = "Host: good.example\r\n";
+    for (request, status, reason) in [
+        ("GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n".to_owned(), 403, "name_not_allowed"),
+        ("GET / HTTP/1.0\r\n\r\n".to_owned(), 403, "deny_out"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 403, "deny_out"),
+        ("GET / HTTP/1.1\r\nHost: 192.0.2.66\r\n\r\n".to_owned(), 403, "deny_out"),
+        ("GET / HTTP/1.1\r\nHost: [2001:db8::1]:80\r\n\r\n".to_owned(), 403, "deny_out"),
+        (format!("CONNECT good.example:80 HTTP/1.1\r\n{host}\r\n"), 400, "not_judgeable"),
+        (format!("GET / HTTP/1.1\r\n{host}{host}\r\n"), 400, "name_conflict"),
+        (format!("GET / HTTP/1.1\r\n{host}hOST: bad.example\r\n\r\n"), 400, "name_conflict"),
+        (format!("GET http://bad.example/ HTTP/1.1\r\n{host}\r\n"), 400, "name_conflict"),
+        (format!("GET http://good.example:81/ HTTP/1.1\r\n{host}\r\n"), 400, "name_conflict"),
+        ("GET http://good.example/ HTTP/1.0\r\n\r\n".to_owned(), 400, "name_conflict"),
+        (
+            format!("GET http://good.example@bad.example/ HTTP/1.1\r\n{host}\r\n"),
+            400,
+            "invalid_name",
+        ),
+        (format!("GET https://good.example/ HTTP/1.1\r\n{host}\r\n"), 400, "not_judgeable"),
+        (format!("GET good.example HTTP/1.1\r\n{host}\r\n"), 400, "not_judgeable"),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: x@good.example\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: good.example/x\r\n\r\n".to_owned(), 400, "invalid_name"),
+        (
+            "GET / HTTP/1.1\r\nHost: good.example, bad.example\r\n\r\n".to_owned(),
+            400,
+            "invalid_name",
+        ),
+        ("GET / HTTP/1.1\r\nHost: good.example:80:90\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: good.example:x\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: good_.example\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: b\u{fc}cher.example\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: good.example\0\r\n\r\n".to_owned(), 400, ""),
+        ("GET / HTTP/1.1\r\nHost : good.example\r\n\r\n".to_owned(), 400, ""),
+        ("GET / HTTP/1.1\r\n Host: good.example\r\n\r\n".to_owned(), 400, ""),
+        ("GET / HTTP/1.1\r\nHost: good.example\r\n .evil.example\r\n\r\n".to_owned(), 400, ""),
+        (
+            format!("POST / HTTP/1.1\r\n{host}Content-Length: 1\r\nContent-Length: 2\r\n\r\n"),
+            400,
+            "",
+        ),
+        (format!("POST / HTTP/1.1\r\n{host}Content-Length: +1\r\n\r\n"), 400, ""),
+        (format!("POST / HTTP/1.1\r\n{host}Content-Length: 1, 1\r\n\r\n"), 400, ""),
+        (format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip\r\n\r\n"), 400, ""),
+        (format!("POST / HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n"), 400, ""),
+        (
+            format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+            400,
+            "not_judgeable",
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            400,
+            "not_judgeable",
+        ),
+        (format!("GET / HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(100_000)), 431, ""),
+    ] {
+        let stage = stage(&["good.example"]).await;
+        let mut client = stage.connect().await;
+        let answer = exchange(&mut client, &request).await;
+        assert!(answer[8..].starts_with(&format!(" {status} ")), "{request:.200?}: {answer:?}");
+        let told = if reason.is_empty() { "not_judgeable" } else { reason };
+        assert!(answer.contains(&format!("\r\n\r\n{reason}")), "{request:.200?}: {answer:?}");
+        assert_eq!(stage.event().await.reason, told, "{request:.200?}");
+        assert_eq!(stage.events().len(), 1, "{request:.200?}");
+        assert!(stage.counted().contains(r#"protocol="http",decision="denied"} 1"#));
+        assert!(stage.world.dialled.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn http2_is_not_spoken() {
+    let stage = stage(&["*"]).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let _ = read_all(&mut client).await;
+    assert_eq!(stage.event().await.reason, "not_judgeable");
+    assert!(stage.world.dialled.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn failures_say_what_failed() {
+    for (addresses, status, reason) in [
+        (&[][..], 502, "name_unresolved"),
+        (&["203.0.113.1"], 502, "unreachable"),
+        (&["10.0.0.1"], 403, "platform_deny"),
+    ] {
+        let stage = stage(&["good.example"]).await;
+        stage.name("good.example", addresses);
+        let request = "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n";
+        let answer = exchange(&mut stage.connect().await, request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(&format!("\r\n\r\n{reason}: ")), "{answer}");
+        assert_eq!(stage.events(), [(reason, Some("good.example".to_owned()))]);
+    }
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_is_reset_and_whoever_said_something_is_not() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut kept = stage.connect().await;
+    send(&mut kept, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+    let (_, mut there) = answer(&server, OK).await;
+    let mut silent = stage.connect().await;
+    let mut slow = stage.connect().await;
+    send(&mut slow, "GET / HTTP/1.1\r\nHost:").await;
+    assert!(is_reset(&mut silent).await && is_reset(&mut slow).await);
+    assert_eq!(stage.events(), [("proxy_timeout", None), ("proxy_timeout", None)]);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    send(&mut kept, "GET /2 HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+    read_to(&mut there, "\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(
+        &mut client,
+        "POST / HTTP/1.1\r\nHost: good.example\r\nTransfer-Encoding: chunked\r\n\
+        Trailer: X-Sum\r\nTE: trailers\r\n\r\n3;ext=\"x\"\r\nabc\r\n",
+    )
+    .await;
+    let mut there = accept(&server).await;
+    let head = read_to(&mut there, "\r\n\r\n").await;
+    assert!(head.contains("Transfer-Encoding: chunked\r\n") && !head.contains("ontent-"), "{head}");
+    expect(&mut there, b"3\r\nabc\r\n").await;
+    // The answer begins before the request has ended.
+    send(
+        &mut there,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nhi\r\n",
+    )
+    .await;
+    read_to(&mut client, "\r\n\r\n").await;
+    expect(&mut client, b"2\r\nhi\r\n").await;
+    send(&mut client, "2\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n").await;
+    let end = read_to(&mut there, "\r\n\r\n").await;
+    assert!(
+        end.starts_with("2\r\nde\r\n0\r\n") && end.to_lowercase().contains("x-sum: 5"),
+        "{end}"
+    );
+    send(&mut there, "0\r\nX-T: 1\r\n\r\n").await;
+    let end = read_to(&mut client, "\r\n\r\n").await;
+    assert!(end.starts_with("0\r\n") && end.to_lowercase().contains("x-t: 1"), "{end}");
+}
+
+#[tokio::test]
+async fn large_bodies_arrive_whole() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let body: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 253) as u8).collect();
+    let echo = tokio::spawn(async move {
+        let mut there = accept(&server).await;
+        let head = read_to(&mut there, "\r\n\r\n").await;
+        assert!(head.to_lowercase().contains("content-length: 5000000\r\n"), "{head}");
+        send(&mut there, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await;
+        let (mut read, mut write) = there.split();
+        tokio::io::copy(&mut (&mut read).take(5_000_000), &mut write).await.unwrap();
+    });
+    let (mut read, mut write) = stage.connect().await.into_split();
+    let sent = body.clone();
+    tokio::spawn(async move {
+        let head = "POST / HTTP/1.0\r\nHost: good.example\r\nContent-Length: 5000000\r\n\r\n";
+        write.write_all(head.as_bytes()).await.unwrap();
+        write.write_all(&sent).await.unwrap();
+        std::mem::forget(write); // the client does not end its side
+    });
+    let mut got = Vec::new();
+    timeout(SOON, read.read_to_end(&mut got)).await.unwrap().unwrap();
+    assert!(got.ends_with(&body) && got.len() < body.len() + 200);
+    echo.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_is_not_forwarded() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    for lengths in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+    ] {
+        let mut client = stage.connect().await;
+        let smuggled = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+        send(
+            &mut client,
+            &format!("POST / HTTP/1.1\r\nHost: good.example\r\n{lengths}\r\n0\r\n\r\n{smuggled}"),
+        )
+        .await;
+        let mut there = accept(&server).await;
+        let head = read_to(&mut there, "\r\n\r\n").await;
+        assert!(!head.to_lowercase().contains("content-length"), "{head}");
+        expect(&mut there, b"0\r\n\r\n").await;
+        send(&mut there, OK).await;
+        let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
+        assert!(answer.contains("200 OK") && !answer.contains("evil"), "{answer}");
+        assert_eq!(read_all(&mut there).await.unwrap(), b"", "nothing of what followed");
+    }
+}
+
+#[tokio::test]
+async fn heads_without_bodies() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    let mut there: Option<TcpStream> = None;
+    for (method, said) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
+    ] {
+        send(&mut client, &format!("{method} / HTTP/1.1\r\nHost: good.example\r\n\r\n")).await;
+        let stream = match &mut there {
+            Some(stream) => stream,
+            none => none.insert(accept(&server).await),
+        };
+        read_to(stream, "\r\n\r\n").await;
+        send(stream, said).await;
+        assert_eq!(read_to(&mut client, "\r\n\r\n").await, said);
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_wait_for_100_continue() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(
+        &mut client,
+        "PUT / HTTP/1.1\r\nHost: good.example\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n",
+    )
+    .await;
+    let mut there = accept(&server).await;
+    read_to(&mut there, "\r\n\r\n").await;
+    assert_eq!(read_to(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    send(&mut client, "body").await;
+    expect(&mut there, b"body").await;
+    send(&mut there, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    send(&mut there, OK).await;
+    expect(&mut client, OK.as_bytes()).await;
+}
+
+#[tokio::test]
+async fn other_protocols_follow_an_upgrade() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(
+        &mut client,
+        "GET /chat HTTP/1.1\r\nHost: good.example\r\nConnection: keep-alive, Upgrade\r\n\
+        Upgrade: h2c, websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
+    )
+    .await;
+    let mut there = accept(&server).await;
+    let head = read_to(&mut there, "\r\n\r\n").await;
+    assert!(
+        head.contains("Upgrade: websocket\r\n") && head.contains("Connection: upgrade\r\n"),
+        "{head}"
+    );
+    assert!(!head.contains("h2c"));
+    send(&mut there, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nfirst").await;
+    let answer = read_to(&mut client, "\r\n\r\n").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 101 ") && answer.to_lowercase().contains("upgrade: websocket")
+    );
+    expect(&mut client, b"first").await;
+    send(&mut client, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    expect(&mut there, b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    client.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut there).await.unwrap(), b"");
+    send(&mut there, "late").await;
+    expect(&mut client, b"late").await;
+    assert_eq!(stage.active(), 1);
+    stage.proxy.follow(stage.slot, &names(&["b.example"]));
+    assert!(stage.active() == 0 && is_reset(&mut client).await);
+}
+
+#[tokio::test]
+async fn an_upgrade_that_nobody_asked_for_is_none() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+    let said = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let (_, _there) = answer(&server, said).await;
+    let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_is_found_again() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    for _ in 0..3 {
+        send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+        let (_, there) = answer(&server, OK).await;
+        expect(&mut client, OK.as_bytes()).await;
+        drop(there);
+    }
+    send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+    drop(accept(&server).await);
+    let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_not_taken_for_a_whole_one() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    for version in ["1.0", "1.1"] {
+        let mut client = stage.connect().await;
+        send(&mut client, &format!("GET / HTTP/{version}\r\nHost: good.example\r\n\r\n")).await;
+        let said = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let (_, there) = answer(&server, said).await;
+        read_to(&mut client, "hello").await;
+        drop(there);
+        assert!(is_reset(&mut client).await, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_takes_its_server_connection_along() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    // While the server thinks, and while it answers.
+    for said in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"] {
+        let mut client = stage.connect().await;
+        send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+        let (_, mut there) = answer(&server, said).await;
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let _ = read_all(&mut there).await;
+        until("it is over", || stage.active() == 0).await;
+    }
+    assert!(stage.events().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_still_gets_its_answer() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+    client.shutdown().await.unwrap();
+    let mut there = accept(&server).await;
+    read_to(&mut there, "\r\n\r\n").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    send(&mut there, OK).await;
+    expect(&mut client, OK.as_bytes()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_read_even_by_a_client_that_goes_on_sending() {
+    let stage = stage(&["good.example"]).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "POST / HTTP/1.1\r\nHost: bad.example\r\nContent-Length: 500000\r\n\r\n")
+        .await;
+    let _ = client.write_all(&vec![b'x'; 500_000]).await;
+    let answer = read_to(&mut client, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[tokio::test]
+async fn new_rules_cut_requests_under_way() {
+    let stage = stage(&["a.example", "b.example"]).await;
+    let server = stage.listen("a.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let mut there = accept(&server).await;
+    read_to(&mut there, "\r\n\r\n").await;
+    stage.proxy.follow(stage.slot, &names(&["a.example"]));
+    send(&mut there, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx").await;
+    read_to(&mut client, "\r\n\r\nx").await;
+    stage.proxy.follow(stage.slot, &names(&["b.example"]));
+    assert!(is_reset(&mut client).await && is_reset(&mut there).await);
+}

@@ -1,0 +1,137 @@
+//! The host's TCP sockets, as far as a segment that is handed over can meet them. A reference that
+//! is held is given back when it is dropped: the verifier refuses a program that keeps one.
+
+use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
+    },
+    helpers::{
+        bpf_map_lookup_elem, bpf_sk_fullsock, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_lookup_tcp,
+    },
+    programs::TcContext,
+};
+
+use crate::{header::Header, maps::DOORS, transport::Transport};
+
+// include/net/tcp_states.h
+pub const TIME_WAIT: u32 = 6;
+pub const CLOSE: u32 = 7;
+pub const LISTEN: u32 = 10;
+pub const NEW_SYN_RECV: u32 = 12;
+
+/// `BPF_F_CURRENT_NETNS`: where the interface is.
+const HERE: u64 = u64::MAX;
+
+/// A socket, or the small stand-in for one that the kernel has at a connection's begin and end.
+pub struct Socket(NonNull<bpf_sock>);
+
+impl Socket {
+    /// The listener behind a door. One that was closed is not there any more.
+    #[inline(always)]
+    pub fn in_doors(door: u32) -> Option<Self> {
+        let map = (&raw const DOORS).cast_mut().cast();
+        // SAFETY: the map's keys are of this type; the kernel gives a socket of which it holds a
+        // reference for the program.
+        NonNull::new(unsafe { bpf_map_lookup_elem(map, (&raw const door).cast()) }.cast()).map(Self)
+    }
+
+    /// Its `TCP_*` state.
+    #[inline(always)]
+    pub fn state(&self) -> u32 {
+        // SAFETY: the reference keeps the socket.
+        unsafe { (*self.0.as_ptr()).state }
+    }
+
+    /// The socket itself, unless it is a stand-in.
+    #[inline(always)]
+    pub fn full(&self) -> Option<Full<'_>> {
+        // SAFETY: the reference keeps the socket.
+        let full = NonNull::new(unsafe { bpf_sk_fullsock(self.0.as_ptr()) })?;
+        Some(Full { socket: full, held: PhantomData })
+    }
+
+    /// For the helper that assigns it.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut bpf_sock {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Socket {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the reference is this program's, and given back once.
+        unsafe { bpf_sk_release(self.0.as_ptr().cast()) };
+    }
+}
+
+/// A socket of which all can be known, while the reference to it is held.
+pub struct Full<'a> {
+    socket: NonNull<bpf_sock>,
+    held: PhantomData<&'a Socket>,
+}
+
+impl Full<'_> {
+    /// `SO_MARK`.
+    #[inline(always)]
+    pub fn mark(&self) -> u32 {
+        // SAFETY: the reference keeps the socket.
+        unsafe { (*self.socket.as_ptr()).mark }
+    }
+
+    /// Its `TCP_*` state.
+    #[inline(always)]
+    pub fn state(&self) -> u32 {
+        // SAFETY: the reference keeps the socket.
+        unsafe { (*self.socket.as_ptr()).state }
+    }
+}
+
+/// What names a connection, as it comes in.
+pub struct Tuple {
+    tuple: bpf_sock_tuple,
+    size: u32,
+}
+
+impl Tuple {
+    /// The connection that a segment belongs to.
+    #[inline(always)]
+    pub fn of(header: &Header, transport: &Transport) -> Self {
+        let (saddr, daddr) = (header.source, header.destination);
+        let (sport, dport) = (transport.source_port.to_be(), transport.destination_port.to_be());
+        let (addresses, size) = if header.v6 {
+            let ipv6 = TupleV6 { saddr, daddr, sport, dport };
+            (bpf_sock_tuple__bindgen_ty_1 { ipv6 }, size_of::<TupleV6>())
+        } else {
+            let ipv4 = TupleV4 { saddr: saddr[3], daddr: daddr[3], sport, dport };
+            (bpf_sock_tuple__bindgen_ty_1 { ipv4 }, size_of::<TupleV4>())
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "36 bytes at most")]
+        let size = size as u32;
+        Self { tuple: bpf_sock_tuple { __bindgen_anon_1: addresses }, size }
+    }
+
+    /// The socket or stand-in of this connection, or a listener at its destination.
+    #[inline(always)]
+    pub fn socket(&self, ctx: &TcContext) -> Option<Socket> {
+        let tuple = (&raw const self.tuple).cast_mut();
+        // SAFETY: the context is valid while the program runs, and as much of the tuple is
+        // initialised as its size says.
+        let found = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.size, HERE, 0) };
+        NonNull::new(found).map(Socket)
+    }
+
+    /// The same, but in place of a request for a connection the listener that it waits at.
+    #[inline(always)]
+    pub fn full_socket(&self, ctx: &TcContext) -> Option<Socket> {
+        let tuple = (&raw const self.tuple).cast_mut();
+        // SAFETY: as above.
+        let found = unsafe { bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, self.size, HERE, 0) };
+        NonNull::new(found).map(Socket)
+    }
+}

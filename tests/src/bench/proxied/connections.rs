@@ -1,0 +1,82 @@
+//! Short connections: how many there can be per second, and how long one takes.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{
+    super::{Effort, Table, report::met, rounds::medians_of},
+    client,
+    lane::{Lane, Way},
+    usage::Usage,
+};
+
+/// Connections at a time while there are as many as can be.
+const AT_ONCE: usize = 64;
+/// Connections per second that every side can bear.
+const STEADY: u32 = 500;
+
+/// Measures connections. Values: rate, 99th percentile, the proxy's µs for each; then at a steady
+/// rate the 50th and 99th percentile. Times in ms.
+pub fn run(effort: &Effort, lanes: &mut [Lane]) -> Result<Table> {
+    let time = Duration::from_secs_f64(effort.seconds);
+    let full = medians_of(effort.rounds, lanes, |lane| {
+        let pids = lane.pids();
+        let before = Usage::now(&pids)?;
+        let flood = client::flood(lane, AT_ONCE, time)?;
+        let spent = before.spent(&Usage::now(&pids)?);
+        let each = spent.proxy * 1e6 / flood.count() as f64;
+        Ok([flood.rate(), flood.percentile(0.99), each])
+    })?;
+    let steady = medians_of(effort.rounds, lanes, |lane| {
+        let flood = client::steady(lane, STEADY, time)?;
+        Ok([flood.percentile(0.5), flood.percentile(0.99)])
+    })?;
+    Ok(table(lanes, &full, &steady))
+}
+
+fn table(lanes: &[Lane], full: &[[f64; 3]], steady: &[[f64; 2]]) -> Table {
+    let columns = [
+        "short connections (of direct)",
+        "64 at once, per s",
+        "p99, ms",
+        "the proxy, CPU µs each",
+        "500 per s: p50, ms",
+        "p99, ms",
+        "target",
+    ];
+    let mut table = Table::new("Proxied connections", &columns);
+    for ((lane, &[rate, p99, each]), &[slow_p50, slow_p99]) in lanes.iter().zip(full).zip(steady) {
+        let target =
+            if lane.way == Way::Ours { verdict(lanes, full, steady) } else { String::new() };
+        table.row([
+            lane.way.name().to_owned(),
+            format!("{rate:.0} ({:.2})", rate / full[0][0]),
+            format!("{p99:.2}"),
+            lane.of_proxy(format!("{each:.0}")),
+            format!("{slow_p50:.3}"),
+            format!("{slow_p99:.3}"),
+            target,
+        ]);
+    }
+    table
+}
+
+/// Ours against the better of the peers.
+fn verdict(lanes: &[Lane], full: &[[f64; 3]], steady: &[[f64; 2]]) -> String {
+    let of = |own: bool| {
+        let chosen = move |lane: &Lane| lane.way != Way::Direct && (lane.way == Way::Ours) == own;
+        let chosen =
+            lanes.iter().zip(full.iter().zip(steady)).filter(move |(lane, _)| chosen(lane));
+        chosen.fold([0.0_f64, f64::MAX, f64::MAX], |best, (_, (full, steady))| {
+            [best[0].max(full[0]), best[1].min(full[1]), best[2].min(steady[1])]
+        })
+    };
+    let ([rate, p99, slow_p99], peers) = (of(true), of(false));
+    format!(
+        "more than the peers: {}; sooner: {}, {}",
+        met(rate > peers[0]),
+        met(p99 < peers[1]),
+        met(slow_p99 < peers[2]),
+    )
+}

@@ -1,0 +1,136 @@
+//! What the web servers show: who they are and what they were asked, large bodies, slow ones, and a
+//! WebSocket.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{
+        Path, Request, State, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
+    http::header::HOST,
+    response::{IntoResponse as _, Response},
+    routing::{any, get, post},
+};
+use futures_util::{Stream, StreamExt as _, stream};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// Between the parts of a slow page.
+const PAUSE: Duration = Duration::from_millis(150);
+/// Parts of a slow page.
+const PARTS: usize = 5;
+/// Bytes that are made at a time.
+const BLOCK: usize = 65_536;
+
+/// Which server a connection has come to, and how.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub server: SocketAddr,
+    pub peer: SocketAddr,
+    pub sni: Option<String>,
+}
+
+/// The pages of a server.
+pub(super) fn at(place: Place) -> Router {
+    Router::new()
+        .route("/bytes/{length}", get(bytes))
+        .route("/digest", post(digest))
+        .route("/slowly", get(slowly))
+        .route("/socket", any(socket))
+        .fallback(here)
+        .with_state(place)
+}
+
+/// Who answers, and what was asked.
+async fn here(State(place): State<Place>, request: Request) -> Json<Value> {
+    let hosts = request.headers().get_all(HOST).iter();
+    let hosts: Vec<_> = hosts.map(|host| String::from_utf8_lossy(host.as_bytes())).collect();
+    Json(json!({
+        "server": place.server.ip(),
+        "port": place.server.port(),
+        "peer": place.peer.ip(),
+        "sni": place.sni,
+        "host": hosts.join(", "),
+        "target": request.uri().to_string(),
+        "method": request.method().as_str(),
+        "version": format!("{:?}", request.version()),
+    }))
+}
+
+/// So many bytes, chunked.
+async fn bytes(Path(length): Path<usize>) -> Body {
+    let blocks = stream::iter(noise(length)).map(Ok::<_, std::convert::Infallible>);
+    Body::from_stream(blocks)
+}
+
+/// Length and digest of what is uploaded.
+async fn digest(request: Request) -> Response {
+    let (mut body, mut digest, mut length) = (request.into_body(), Sha256::new(), 0);
+    while let Some(frame) = body.frame().await {
+        match frame.map(|frame| frame.into_data()) {
+            Ok(Ok(data)) => {
+                length += data.len();
+                digest.update(&data);
+            }
+            Ok(Err(_)) => {}
+            Err(error) => return error.to_string().into_response(),
+        }
+    }
+    Json(json!({ "length": length, "sha256": hex(&digest.finalize()) })).into_response()
+}
+
+async fn slowly() -> Body {
+    Body::from_stream(parts())
+}
+
+fn parts() -> impl Stream<Item = Result<String, std::convert::Infallible>> {
+    stream::iter(1..=PARTS).then(|part| async move {
+        tokio::time::sleep(PAUSE).await;
+        Ok(format!("part {part}\n"))
+    })
+}
+
+/// Sends back what it gets.
+async fn socket(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(|mut socket: WebSocket| async move {
+        while let Some(Ok(message)) = socket.recv().await {
+            let Message::Close(_) = message else {
+                if socket.send(message).await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            return;
+        }
+    })
+}
+
+/// So many bytes in which no two blocks are alike; always the same.
+pub fn noise(length: usize) -> impl Iterator<Item = Bytes> + Send {
+    let mut rng = fastrand::Rng::with_seed(length as u64);
+    let mut left = length;
+    std::iter::from_fn(move || {
+        let mut block = vec![0; left.min(BLOCK)];
+        rng.fill(&mut block);
+        left -= block.len();
+        (!block.is_empty()).then(|| Bytes::from(block))
+    })
+}
+
+/// The digest of [`noise`] of a length.
+pub fn digest_of_noise(length: usize) -> String {
+    let mut digest = Sha256::new();
+    for block in noise(length) {
+        digest.update(&block);
+    }
+    hex(&digest.finalize())
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

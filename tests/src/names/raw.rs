@@ -1,0 +1,176 @@
+//! HTTP as no library would send it, byte by byte what the test says.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    probe,
+    stage::{Guest, OrFail as _},
+    world::Namespace,
+};
+
+/// A connection on which the test writes HTTP itself.
+pub struct Talk {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// Whether the server says that the connection ends here.
+    pub closes: bool,
+    /// The body.
+    pub body: String,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Properly.
+    Closed,
+    /// By a reset.
+    Reset,
+}
+
+impl Guest {
+    /// Connects to a port of an address, to talk HTTP.
+    #[track_caller]
+    pub fn talk(&self, to: IpAddr, port: u16) -> Talk {
+        Talk::from(&self.inside, (to, port).into()).or_fail("connecting")
+    }
+}
+
+impl Guest {
+    /// Connects to a port of an address, says this, and waits for the end.
+    #[track_caller]
+    pub fn ending(&self, to: IpAddr, port: u16, bytes: impl AsRef<[u8]>) -> Ending {
+        match Talk::from(&self.inside, (to, port).into()) {
+            Ok(mut talk) => talk.say(bytes).ending(),
+            Err(error) if was_reset(&error) => Ending::Reset,
+            Err(error) => panic!("connecting: {error:#}"),
+        }
+    }
+}
+
+/// A connection may be reset before the one who connects has looked.
+fn was_reset(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+impl Talk {
+    /// Connects from inside a namespace.
+    pub fn from(inside: &Namespace, to: SocketAddr) -> Result<Self> {
+        Ok(Self { stream: probe::connect(inside, to)?, unread: Vec::new() })
+    }
+
+    /// Sends bytes. That the other side may have closed already shows in what it answers.
+    pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let _ = self.stream.write_all(bytes.as_ref());
+        self
+    }
+
+    /// Asks for a page by its host.
+    pub fn get(&mut self, host: &str) -> &mut Self {
+        self.say(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+
+    /// The connection itself.
+    pub const fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// The next answer.
+    #[track_caller]
+    pub fn reply(&mut self) -> Reply {
+        self.read_reply().or_fail("reading an answer")
+    }
+
+    /// The next answer, or why there is none.
+    pub fn read_reply(&mut self) -> Result<Reply> {
+        let (mut reply, length) = loop {
+            match head(&self.unread)? {
+                Some((consumed, reply, length)) => {
+                    self.unread.drain(..consumed);
+                    break (reply, length);
+                }
+                None if self.read_more()? == 0 => bail!("it ends within {:?}", self.text()),
+                None => {}
+            }
+        };
+        while length.is_none_or(|length| self.unread.len() < length) {
+            if self.read_more()? == 0 {
+                break;
+            }
+        }
+        let length = length.unwrap_or(self.unread.len()).min(self.unread.len());
+        let body: Vec<u8> = self.unread.drain(..length).collect();
+        reply.body = String::from_utf8_lossy(&body).into_owned();
+        Ok(reply)
+    }
+
+    /// How it ends, after whatever else comes.
+    #[track_caller]
+    pub fn ending(&mut self) -> Ending {
+        loop {
+            match self.read_more() {
+                Ok(0) => return Ending::Closed,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ending::Reset;
+                }
+                Err(error) => panic!("it does not end, after {:?}: {error}", self.text()),
+            }
+        }
+    }
+
+    fn read_more(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 65_536];
+        let length = self.stream.read(&mut bytes)?;
+        self.unread.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+}
+
+impl Reply {
+    /// What a web server of the tests says of itself; null when none answered.
+    pub fn page(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// Whether it is a refusal with this status and reason.
+    #[track_caller]
+    pub fn is_refused(&self, status: u16, reason: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert!(self.body.contains(reason), "{reason} is not in {self:?}");
+    }
+}
+
+/// The head of an answer, once it is whole: how long it is, and how long the body.
+fn head(bytes: &[u8]) -> Result<Option<(usize, Reply, Option<usize>)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(bytes).context("what came back is no HTTP")?;
+    let httparse::Status::Complete(consumed) = parsed else { return Ok(None) };
+    let header = |name: &str| {
+        let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.map(|header| String::from_utf8_lossy(header.value).to_lowercase())
+    };
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let closes = header("connection").is_some_and(|value| value.contains("close"));
+    let status = response.code.context("a status code")?;
+    let length = if matches!(status, 100..200 | 204 | 304) { Some(0) } else { length };
+    Ok(Some((consumed, Reply { status, closes, body: String::new() }, length)))
+}

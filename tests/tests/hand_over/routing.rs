@@ -1,0 +1,167 @@
+//! The routing rules: there exactly once while there is a door, and gone with the last.
+
+use std::process::Command;
+
+use policy_agent::dataplane::{Dataplane, DenyAction, Inbound, Interface, Slot};
+use policy_tests::{
+    kernel,
+    stage::OrFail as _,
+    world::{Namespace, World, command},
+};
+
+use super::stage::{NAMES, SOMEWHERE, Stage, at, carries};
+
+/// Rules and routes of ours, both families, as `ip` shows them.
+fn ours(host: &Namespace) -> Vec<String> {
+    let mut lines = Vec::new();
+    for family in ["-4", "-6"] {
+        let mut shown = |what: &[&str]| {
+            let mut ip = Command::new("ip");
+            ip.args(["-n", host.name(), family]).args(what);
+            let text = command::run(&mut ip).or_fail("asking for rules");
+            let ours = text.lines().filter(|line| {
+                line.contains("0x7061") || line.contains("28769") || what[0] == "route"
+            });
+            lines.extend(ours.map(|line| {
+                format!("{family} {}", line.split_whitespace().collect::<Vec<_>>().join(" "))
+            }));
+        };
+        shown(&["rule"]);
+        // There is no such table before the first route in it.
+        shown(&["route", "show", "table", "all", "type", "local", "dev", "lo", "default"]);
+    }
+    lines
+}
+
+const ESTABLISHED: [&str; 6] = [
+    "-4 96: from all fwmark 0x70610001 iif lo lookup main",
+    "-4 97: from all fwmark 0x70610001 lookup 28769",
+    "-4 local default table 28769 proto static scope host",
+    "-6 96: from all fwmark 0x70610001 iif lo lookup main",
+    "-6 97: from all fwmark 0x70610001 lookup 28769",
+    "-6 local default table 28769 proto static metric 1024 pref medium",
+];
+
+#[test]
+fn rules_are_there_once_and_go_with_the_last_door() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    assert!(ours(&world.host).is_empty());
+    let doors = [1, 2].map(|slot| Slot::new(slot).or_fail("a slot"));
+    let interface = &stage.interface;
+    for _ in 0..3 {
+        for slot in doors {
+            let _door = stage.dataplane.open_door(slot, interface).or_fail("opening a door");
+        }
+    }
+    assert_eq!(ours(&world.host), ESTABLISHED);
+    stage.dataplane.close_door(doors[0]).or_fail("closing a door");
+    assert_eq!(ours(&world.host), ESTABLISHED);
+    stage.dataplane.close_door(doors[1]).or_fail("closing the last door");
+    assert!(ours(&world.host).is_empty(), "{:?}", ours(&world.host));
+}
+
+#[test]
+fn a_door_that_moves_takes_the_rules_along() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    let _door = stage.open_door();
+    let elsewhere = Interface { name: "lo".to_owned(), netns: Some(world.internet.path()) };
+    let _moved = stage.dataplane.open_door(stage.slot, &elsewhere).or_fail("opening a door");
+    assert!(ours(&world.host).is_empty());
+    assert_eq!(ours(&world.internet), ESTABLISHED);
+}
+
+#[test]
+fn the_next_agent_finds_them_and_a_clean_up_removes_them() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    let _door = stage.open_door();
+    // As after a kill: nothing is closed, and everything is opened again.
+    let next = kernel::open(&stage.bpffs, DenyAction::Reject, Inbound::Any).or_fail("opening");
+    let door = next.open_door(stage.slot, &stage.interface).or_fail("opening a door");
+    assert_eq!(ours(&world.host), ESTABLISHED);
+    stage.connect_through(&door, at("1.1.1.1", 443));
+    let gone = Interface { name: "tap0".to_owned(), netns: Some("/run/netns/no-such".into()) };
+    let _inside = world.internet.enter().or_fail("entering the internet");
+    let interfaces = [stage.interface.clone(), gone];
+    Dataplane::cleanup(stage.bpffs.directory(), &interfaces).or_fail("cleaning up");
+    assert!(ours(&world.host).is_empty());
+    let _inside = world.host.enter().or_fail("entering the host");
+    Dataplane::cleanup(stage.bpffs.directory(), &interfaces).or_fail("cleaning up twice");
+}
+
+/// Whatever the host makes of marks on the way back.
+#[test]
+fn every_reverse_path_filter_lets_connections_come_out() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    let door = stage.open_door();
+    for (filter, mark) in [("0", "1"), ("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")] {
+        world.host.sysctl("ipv4/conf/all/rp_filter", filter).or_fail("a sysctl");
+        world.host.sysctl("ipv4/conf/all/src_valid_mark", mark).or_fail("a sysctl");
+        for address in SOMEWHERE {
+            let (mut inside, mut outside) = stage.connect_through(&door, at(address, 443));
+            carries(&mut inside, &mut outside);
+        }
+    }
+    world.host.sysctl("ipv4/tcp_fwmark_accept", "1").or_fail("a sysctl");
+    let (mut inside, mut outside) = stage.connect_through(&door, at("1.1.1.1", 443));
+    carries(&mut inside, &mut outside);
+}
+
+#[test]
+fn a_loopback_that_is_down_is_brought_up() {
+    let world = World::build().or_fail("building a world");
+    world.host.ip("link set lo down").or_fail("taking the loopback down");
+    let stage = Stage::with(&world, NAMES);
+    let door = stage.open_door();
+    for address in SOMEWHERE {
+        stage.connect_through(&door, at(address, 443));
+    }
+}
+
+#[test]
+fn without_ipv6_there_is_no_door_for_it() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    world.host.sysctl("ipv6/conf/all/disable_ipv6", "1").or_fail("a sysctl");
+    let door = stage.open_door();
+    assert!(door.v6.is_none());
+    stage.connect_through(&door, at("1.1.1.1", 443));
+}
+
+#[test]
+fn a_door_in_a_namespace_that_is_gone_is_an_error_and_closes() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    let namespace = Namespace::create("brief").or_fail("making a namespace");
+    let elsewhere = Interface { name: "lo".to_owned(), netns: Some(namespace.path()) };
+    let door = stage.dataplane.open_door(stage.slot, &elsewhere).or_fail("opening a door");
+    drop(namespace);
+    let error = stage.dataplane.open_door(stage.slot, &elsewhere).expect_err("it is gone");
+    assert!(error.to_string().contains("netns"), "{error:#}");
+    stage.dataplane.close_door(stage.slot).or_fail("closing the door");
+    drop(door);
+}
+
+#[test]
+fn a_thousand_doors_open_soon() {
+    let world = World::build().or_fail("building a world");
+    let stage = Stage::with(&world, NAMES);
+    let begin = std::time::Instant::now();
+    let slots: Vec<_> = Slot::all().skip(100).take(1_000).collect();
+    let open = |slot: &Slot| stage.dataplane.open_door(*slot, &stage.interface);
+    let doors: Vec<_> = slots.iter().map(|slot| open(slot).or_fail("opening a door")).collect();
+    let opened = begin.elapsed();
+    for slot in slots {
+        stage.dataplane.close_door(slot).or_fail("closing a door");
+    }
+    println!(
+        "{} doors opened in {opened:.2?}, closed in {:.2?}",
+        doors.len(),
+        begin.elapsed() - opened
+    );
+    assert!(ours(&world.host).is_empty());
+    assert!(opened.as_secs() < 10, "{opened:?}");
+}
