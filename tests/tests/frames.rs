@@ -5,6 +5,7 @@ use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 use policy_tests::{
     fixture::{self, Fixture},
+    patience::eventually,
     server,
     stage::{OrFail as _, Stage},
     wire::{Sender, Wire, carries},
@@ -38,7 +39,21 @@ impl Bridge {
         let inside = Wire::open(&sandbox.inside, INSIDE).or_fail("a packet socket");
         let beyond = Wire::open(&neighbour.inside, NEIGHBOUR_LINK).or_fail("a packet socket");
         let me = Sender { gateway: NEIGHBOUR_MAC, ..Sender::genuine(sandbox.identity) };
-        Self { sandbox, _neighbour: neighbour, inside, beyond, me, stage }
+        let bridge = Self { sandbox, _neighbour: neighbour, inside, beyond, me, stage };
+        bridge.wait_until_it_forwards();
+        bridge
+    }
+
+    /// A port forwards from when the kernel has seen its carrier, which it looks for now and then.
+    fn wait_until_it_forwards(&self) {
+        let to = IpAddr::from(self.sandbox.identity.gateway_v4());
+        let first = self.me.udp(to, server::CLOSED, b"<<first>>");
+        let crossed = || {
+            self.inside.send(&first).ok()?;
+            let frame = self.beyond.next().ok()??;
+            carries(&frame, b"<<first>>").then_some(())
+        };
+        eventually("the bridge forwards", crossed).or_fail("waiting");
     }
 
     fn start_agent(&self) {

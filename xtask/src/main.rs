@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod fuzz;
 mod host;
 mod quiet_services;
 mod setup;
@@ -58,6 +59,12 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
+    /// Build, then try the egress proxy on random ClientHellos and HTTP requests.
+    Fuzz {
+        /// Cases per target.
+        #[arg(long, default_value_t = 20_000)]
+        cases: u32,
+    },
     /// Build, then measure (as root).
     Bench {
         /// Passed on to the benchmark.
@@ -84,6 +91,7 @@ fn run(verb: Verb, way: Option<Way>) -> Result<()> {
         Verb::Test { args } => test::run(way, &args),
         Verb::Check => check::run(way),
         Verb::Demo { keep } => demo::run(way, keep),
+        Verb::Fuzz { cases } => fuzz::run(way, cases),
         Verb::Bench { args } => bench::run(way, &args),
     }
 }

@@ -13,12 +13,13 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use policy_common::{counter::Counters, sandbox::MAX_SANDBOXES};
 
 use super::{
     error::Error,
     presence::{Presence, namespace},
+    publish,
     reconciler::Reconciler,
     rules::Rules,
     sandbox::{Place, Sandbox, Status, identity, interface},
@@ -146,10 +147,15 @@ impl Reconciler {
     /// Points an attached sandbox to its new slot, in one step for every packet. The interface may
     /// be missing if that is known already.
     fn move_to(&self, sandbox: &mut Sandbox) -> Result<()> {
-        if let Presence::Here(_) = self.kernel.presence(&interface(&sandbox.head)) {
-            self.place(sandbox)?;
-            sandbox.status = Status::Enforcing;
-            return Ok(());
+        match self.kernel.presence(&interface(&sandbox.head)) {
+            Presence::Here(_) => {
+                self.place(sandbox)?;
+                sandbox.status = Status::Enforcing;
+                return Ok(());
+            }
+            // Gates that may be on a living interface are not taken off.
+            Presence::Unknown(problem) => bail!("cannot look for its interface: {problem}"),
+            Presence::NoInterface | Presence::NoNamespace(_) => {}
         }
         self.kernel.detach(sandbox.id().as_str())?;
         (sandbox.place, sandbox.status) = (None, Status::InterfaceMissing);
@@ -218,16 +224,31 @@ impl Reconciler {
             let detached = self.kernel.detach(change.id().as_str());
             return self.store.remove(change.id()).and(detached);
         };
-        if !change.has_new_slot() && !old.rules.need_proxy() {
-            self.shut_door(old.slot);
-        }
         self.store.save(&old.entry())?;
+        if !change.has_new_slot() {
+            self.reinstate(old)?;
+        }
         let wanted = interface(&old.head);
         let moved = change.has_new_slot() && old.status == Status::Enforcing;
         if moved && !self.kernel.is_attached(old.id().as_str(), old.slot, &wanted)? {
             self.kernel.attach(old.id().as_str(), old.slot, &wanted)?;
         }
         Ok(())
+    }
+
+    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, it
+    /// is tried again at the next look.
+    fn reinstate(&self, old: &Arc<Sandbox>) -> Result<()> {
+        if old.policy.is_some() {
+            let change = Change::of_known(old, self.recompile(&old.spec())?);
+            for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
+                if let Err(error) = published {
+                    self.table.insert(Sandbox { policy: None, ..Sandbox::clone(old) });
+                    return Err(error);
+                }
+            }
+        }
+        self.follow_rules(old)
     }
 
     /// Gives a slot back.

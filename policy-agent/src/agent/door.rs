@@ -20,7 +20,11 @@ impl Reconciler {
             return Ok(());
         }
         let door = self.kernel.open_door(sandbox.slot, &interface(&sandbox.head))?;
-        self.egress.open(sandbox.slot, sandbox.id(), &sandbox.rules, door)
+        let opened = self.egress.open(sandbox.slot, sandbox.id(), &sandbox.rules, door);
+        opened.inspect_err(|_| {
+            // What went wrong first is what to tell.
+            let _ = self.kernel.close_door(sandbox.slot);
+        })
     }
 
     /// The same if its interface is there; else it is opened when that appears.
@@ -34,11 +38,13 @@ impl Reconciler {
     /// Has the proxy follow the rules that are in force now. Connections that they do not let out
     /// are closed.
     pub(super) fn follow_rules(&self, sandbox: &Sandbox) -> Result<()> {
-        if sandbox.status != Status::Enforcing || !sandbox.rules.need_proxy() {
+        if sandbox.status == Status::InterfaceMissing || !sandbox.rules.need_proxy() {
             self.shut_door(sandbox.slot);
             return Ok(());
         }
-        self.open_door(sandbox)?;
+        if sandbox.status == Status::Enforcing {
+            self.open_door(sandbox)?;
+        }
         self.egress.follow(sandbox.slot, &sandbox.rules);
         Ok(())
     }

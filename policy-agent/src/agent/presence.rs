@@ -3,6 +3,7 @@
 use std::{fs, fs::File, io, os::unix::fs::MetadataExt as _, path::Path, thread};
 
 use nix::{
+    errno::Errno,
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns},
 };
@@ -21,6 +22,9 @@ pub enum Presence {
     NoInterface,
     /// No such namespace, and why.
     NoNamespace(String),
+    /// It cannot be told, and why: the agent lacks what it takes to look, file descriptors for
+    /// instance. No reason to believe that anything is gone.
+    Unknown(String),
 }
 
 impl Presence {
@@ -41,6 +45,10 @@ impl Presence {
                 let path = path.display().to_string();
                 Err(Invalid::entry("netns", path, format!("is no network namespace: {problem}")))
             }
+            Self::Unknown(problem) => {
+                let problem = format!("cannot be looked for: {problem}");
+                Err(Invalid::entry("interface", &interface.name, problem))
+            }
         }
     }
 }
@@ -51,24 +59,35 @@ pub fn of(interface: &Interface) -> Presence {
     let Some(netns) = &interface.netns else { return look(&interface.name) };
     let namespace = match File::open(netns) {
         Ok(namespace) => namespace,
+        Err(error) if error.raw_os_error().is_some_and(is_want) => {
+            return Presence::Unknown(error.to_string());
+        }
         Err(error) => return Presence::NoNamespace(error.to_string()),
     };
     // `setns` changes the calling thread only, which ends right after.
     let found = thread::scope(|scope| {
         let thread = scope.spawn(|| match setns(&namespace, CloneFlags::CLONE_NEWNET) {
             Ok(()) => look(&interface.name),
+            Err(error) if is_want(error as i32) => Presence::Unknown(error.desc().to_owned()),
             Err(error) => Presence::NoNamespace(error.desc().to_owned()),
         });
         thread.join()
     });
-    found.unwrap_or_else(|_| Presence::NoNamespace("the thread inside it failed".to_owned()))
+    found.unwrap_or_else(|_| Presence::Unknown("the thread inside it failed".to_owned()))
 }
 
 fn look(name: &str) -> Presence {
     match if_nametoindex(name) {
         Ok(index) => Presence::Here(index),
-        Err(_) => Presence::NoInterface,
+        Err(Errno::ENODEV) => Presence::NoInterface,
+        // glibc does not tell which: it may have had no descriptor for the socket that it asks with.
+        Err(_) => Presence::Unknown("out of file descriptors".to_owned()),
     }
+}
+
+/// Whether an error is about what the process or the machine lacks at the moment.
+fn is_want(errno: i32) -> bool {
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
 }
 
 /// A network namespace, however its path is written: the device and inode of its file.

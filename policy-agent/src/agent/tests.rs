@@ -25,6 +25,8 @@ struct Memory {
     policies: u16,
     /// What the egress proxy was told last about each slot that has a door.
     doors: HashMap<Slot, Arc<Rules>>,
+    /// It cannot be told what there is.
+    blind: bool,
     /// The call that fails.
     fails: Option<&'static str>,
     /// Changing calls, in their order.
@@ -51,6 +53,9 @@ impl Fake {
 
 impl Kernel for Fake {
     fn presence(&self, interface: &Interface) -> Presence {
+        if self.memory().blind {
+            return Presence::Unknown("out of file descriptors".to_owned());
+        }
         match self.memory().interfaces.contains(&interface.name) {
             true => Presence::Here(7),
             false => Presence::NoInterface,
@@ -73,7 +78,7 @@ impl Kernel for Fake {
 
     fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
         let memory = self.memory();
-        let here = memory.interfaces.contains(&interface.name);
+        let here = memory.interfaces.contains(&interface.name) && !memory.blind;
         Ok(here && memory.attached.get(id) == Some(&(slot, interface.clone())))
     }
 
@@ -534,4 +539,35 @@ fn a_door_goes_and_comes_with_the_interface() {
     machine.kernel.memory().doors.clear();
     machine.agent();
     assert_eq!(machine.kernel.memory().doors.len(), 1, "adopted");
+}
+
+#[test]
+fn what_cannot_be_looked_for_is_not_gone() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, named("10.11.0.2", "a.example")).expect("applied");
+    let before = agent.table.find("web").expect("known");
+    machine.kernel.memory().blind = true;
+    agent.look_after(before.id());
+    apply(&mut agent, named("10.11.0.2", "b.example")).expect_err("the same slot");
+    apply(&mut agent, named("10.11.0.3", "b.example")).expect_err("another slot");
+    let now = agent.table.find("web").expect("known");
+    assert_eq!((&now.status, now.slot), (&Status::Enforcing, before.slot));
+    let memory = machine.kernel.memory();
+    assert_eq!(memory.attached["web"].0, before.slot, "still attached");
+    assert!(Arc::ptr_eq(&memory.doors[&before.slot], &before.rules), "its door is as it was");
+}
+
+#[test]
+fn a_policy_that_is_published_is_taken_back_when_the_change_fails_afterwards() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    let before = agent.table.find("web").expect("known");
+    // Somebody has removed the gates, and new ones cannot be attached.
+    machine.kernel.memory().attached.clear();
+    machine.fails("attach");
+    apply(&mut agent, web("tap0", "10.11.0.2", "2.2.2.2")).expect_err("not attached");
+    let published = machine.kernel.memory().published[&before.slot];
+    assert_eq!(published.digest, before.rules.digest);
 }

@@ -95,9 +95,7 @@ impl Reconciler {
         if let (Some(error), Status::Enforcing) = (unpublished, &sandbox.status) {
             sandbox.status = Status::Failed(format!("cannot publish its policy: {error:#}"));
         }
-        if sandbox.status != Status::Enforcing {
-            self.shut_door(sandbox.slot);
-        } else if let Err(error) = self.open_door(sandbox) {
+        if let Err(error) = self.follow_rules(sandbox) {
             sandbox.status = Status::Failed(format!("no way to the egress proxy: {error:#}"));
         }
     }
@@ -124,13 +122,15 @@ impl Reconciler {
 
     /// Attaches a sandbox if its interface is there, and says so in its status.
     pub(super) fn reattach(&self, sandbox: &mut Sandbox) {
-        let before = std::mem::replace(&mut sandbox.status, Status::InterfaceMissing);
-        if let Presence::Here(_) = self.kernel.presence(&interface(&sandbox.head)) {
-            sandbox.status = match self.place(sandbox) {
+        let before = sandbox.status.clone();
+        sandbox.status = match self.kernel.presence(&interface(&sandbox.head)) {
+            Presence::Here(_) => match self.place(sandbox) {
                 Ok(()) => Status::Enforcing,
                 Err(error) => Status::Failed(format!("{error:#}")),
-            };
-        }
+            },
+            Presence::Unknown(_) => return,
+            Presence::NoInterface | Presence::NoNamespace(_) => Status::InterfaceMissing,
+        };
         if sandbox.status != Status::Enforcing {
             sandbox.place = None;
         }

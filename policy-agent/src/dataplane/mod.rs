@@ -21,6 +21,7 @@ mod table;
 
 use std::{
     collections::HashMap,
+    fs,
     path::Path,
     sync::{
         Mutex,
@@ -229,11 +230,15 @@ impl Dataplane {
     }
 }
 
-/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK, and a thousand policies need descriptors.
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK; a thousand policies need descriptors, and so do
+/// ten thousand connections through the egress proxy.
 fn raise_limits() {
     // Without the right to raise them, the calls that need more say so.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let most = fs::read_to_string("/proc/sys/fs/nr_open").ok();
+        let most = most.and_then(|text| text.trim().parse().ok()).unwrap_or(hard).max(hard);
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, ProgramArray},
-    programs::{Program, ProgramFd, SchedClassifier, Xdp},
+    programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp},
 };
 use aya_log::EbpfLogger;
 use policy_common::name::{
@@ -15,6 +15,9 @@ use policy_common::name::{
 };
 
 use super::pins::Pins;
+
+/// How often a program is tried to be loaded.
+const ATTEMPTS: u32 = 5;
 
 /// Hands what the programs log to the agent's own log.
 pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
@@ -46,13 +49,25 @@ pub fn install(object: &mut Ebpf, pins: &Pins) -> Result<()> {
     ];
     for (index, name) in tc_programs {
         let program: &mut SchedClassifier = program(object, name)?.try_into()?;
-        program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        patiently(|| program.load()).with_context(|| format!("the kernel refuses {name}"))?;
         put(&mut tc, index, name, program.fd()?)?;
     }
     let program: &mut Xdp = program(object, EARLY_DROP)?.try_into()?;
-    program.load().with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
+    patiently(|| program.load()).with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
     let mut xdp = table(&pins.map(XDP_PROGRAMS))?;
     put(&mut xdp, tail::EARLY_DROP, EARLY_DROP, program.fd()?)
+}
+
+/// Loads a program. The verifier gives up when a signal comes in, whatever it is about: EAGAIN.
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    load()
 }
 
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {

@@ -11,7 +11,13 @@ use super::{Finding, sysctl};
 use crate::config::Config;
 
 pub fn examine(config: &Config, socket: &Path) -> Vec<Finding> {
-    vec![bpffs(&config.bpffs), state_dir(&config.state_dir), syn_cookies(), agent(socket)]
+    vec![
+        bpffs(&config.bpffs),
+        state_dir(&config.state_dir),
+        syn_cookies(),
+        time_wait(),
+        agent(socket),
+    ]
 }
 
 fn bpffs(directory: &Path) -> Finding {
@@ -63,6 +69,19 @@ fn syn_cookies() -> Finding {
         ),
         Some(_) => Finding::ok(WHAT, "on"),
         None => Finding::ok(WHAT, "not known to this kernel"),
+    }
+}
+
+/// All sandboxes share the host's ports on the way out of the egress proxy.
+fn time_wait() -> Finding {
+    const WHAT: &str = "ports in TIME_WAIT";
+    match sysctl("net.ipv4.tcp_tw_reuse") {
+        Some(1) => Finding::ok(WHAT, "used again"),
+        _ => Finding::degraded(
+            WHAT,
+            "kept for a minute: one sandbox can use up the ports towards a name's address",
+            "sysctl -w net.ipv4.tcp_tw_reuse=1",
+        ),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -45,6 +45,8 @@ pub struct Hub {
     followers: AtomicUsize,
     /// Followers who want flows that pass: the kernel reports those only while there are any.
     flow_followers: Mutex<usize>,
+    /// Whether there are any, for who cannot wait for the kernel.
+    wants_flows: AtomicBool,
     lost: AtomicU64,
 }
 
@@ -58,6 +60,7 @@ impl Hub {
             live: broadcast::channel(BEHIND).0,
             followers: AtomicUsize::new(0),
             flow_followers: Mutex::new(0),
+            wants_flows: AtomicBool::new(false),
             lost: AtomicU64::new(0),
         }
     }
@@ -101,7 +104,7 @@ impl Hub {
     /// Whether somebody wants to see flows that pass.
     #[must_use]
     pub fn wants_flows(&self) -> bool {
-        *lock(&self.flow_followers) > 0
+        self.wants_flows.load(Ordering::Relaxed)
     }
 
     /// Counts events that nobody got to see because there were too many.
@@ -121,12 +124,14 @@ impl Hub {
             self.kernel.report_flows(true)?;
         }
         *followers += 1;
+        self.wants_flows.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     fn forget_flow_follower(&self) {
         let mut followers = lock(&self.flow_followers);
         *followers = followers.saturating_sub(1);
+        self.wants_flows.store(*followers > 0, Ordering::Relaxed);
         if *followers == 0
             && let Err(error) = self.kernel.report_flows(false)
         {

@@ -15,7 +15,7 @@ use super::{
     dial::{Target, dial},
     http,
     means::Means,
-    socket::{Socket, Stream, reset, write_all},
+    socket::{Socket, Stream, broken, reset, write_all},
     splice,
     tls::{self, Hello, NoHello},
     upstream::{Carrier, Upstream},
@@ -105,7 +105,13 @@ pub async fn carry(means: &Means, client: &Socket, upstream: Upstream) {
 /// The same, through this process, which encrypts.
 async fn copy(client: &Socket, upstream: &Socket, mut stream: Box<TlsStream<Stream>>) {
     let mut near = Stream(Arc::clone(client));
-    if copy_bidirectional(&mut near, &mut stream).await.is_err() {
+    let whole = tokio::select! {
+        copied = copy_bidirectional(&mut near, &mut stream) => copied.is_ok(),
+        // Where a side is half-closed nobody would notice.
+        () = broken(client) => false,
+        () = broken(upstream) => false,
+    };
+    if !whole {
         reset(client);
         reset(upstream);
     }

@@ -22,8 +22,8 @@ use crate::{
     policy::{Host, Name, explain_packet},
 };
 
-/// Addresses of one name that are looked at.
-const MOST: usize = 16;
+/// Addresses of one name that are looked at. Each takes a file descriptor while nobody answers.
+const MOST: usize = 6;
 
 /// Where a connection is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,9 +78,13 @@ pub async fn candidates(
     };
     let mut good = Vec::with_capacity(found.len());
     let mut bad: Option<Grounds> = None;
-    for address in found.iter().take(MOST).map(IpAddr::to_canonical) {
+    let found: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
+    for address in interleaved(&found).into_iter().take(MOST) {
         let refused = match refusal(address) {
-            None => closed(means, address).await.map(Grounds::from),
+            None => {
+                let closed = timeout(means.patience.resolve, closed(means, address)).await;
+                closed.unwrap_or(Some(Reason::Unreachable)).map(Grounds::from)
+            }
             refused => refused,
         };
         match refused {
@@ -89,7 +93,7 @@ pub async fn candidates(
         }
     }
     match bad {
-        _ if !good.is_empty() => Ok(interleaved(&good)),
+        _ if !good.is_empty() => Ok(good),
         Some(bad) => Err(bad.into()),
         None => Err(Reason::NameUnresolved.into()),
     }

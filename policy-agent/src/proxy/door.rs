@@ -59,6 +59,14 @@ struct State {
 /// Where a connection comes from, and where it was to go.
 pub type FromTo = (SocketAddr, SocketAddr);
 
+/// Why a connection is not taken.
+enum Refused {
+    /// There are as many as there may be.
+    Full,
+    /// The door is closed.
+    Closed,
+}
+
 /// A connection that there is.
 struct Live {
     way: FromTo,
@@ -165,13 +173,16 @@ impl Door {
     }
 
     /// Takes a connection, if the sandbox may have one more.
-    fn admit(self: &Arc<Self>, client: TcpStream, way: FromTo) -> Option<Claim> {
+    fn admit(self: &Arc<Self>, client: TcpStream, way: FromTo) -> Result<Claim, Refused> {
         let client = Arc::new(client);
         let mut state = self.lock();
-        if state.closed || state.live.len() >= self.means.limit {
+        let is_full = state.live.len() >= self.means.limit
+            || self.means.counts.active.get() >= self.means.most;
+        if state.closed || is_full {
+            let refused = if state.closed { Refused::Closed } else { Refused::Full };
             drop(state);
             reset(&client);
-            return None;
+            return Err(refused);
         }
         let id = state.next;
         state.next += 1;
@@ -180,7 +191,7 @@ impl Door {
         state.live.insert(id, live);
         drop(state);
         self.means.counts.active.inc();
-        Some(Claim { door: Arc::clone(self), id, client, way })
+        Ok(Claim { door: Arc::clone(self), id, client, way })
     }
 
     /// Enters what a connection was judged by under these rules: `None` when there are newer
@@ -264,8 +275,10 @@ async fn accept(door: Arc<Door>, listener: impl Listener) {
 }
 
 fn take(door: &Arc<Door>, client: TcpStream, way: FromTo) {
-    if let Some(claim) = door.admit(client, way) {
-        return connection::start(claim);
+    match door.admit(client, way) {
+        Ok(claim) => return connection::start(claim),
+        Err(Refused::Closed) => return,
+        Err(Refused::Full) => {}
     }
     let reason = Reason::TooManyConnections;
     door.means.counts.count(&door.sandbox, protocol(way.1), reason);

@@ -21,6 +21,8 @@ pub struct Means {
     pub authorities: Authorities,
     /// Connections that a sandbox may have.
     pub limit: usize,
+    /// Connections that all of them may have together.
+    pub most: i64,
     /// How long things may take.
     pub patience: Patience,
 }

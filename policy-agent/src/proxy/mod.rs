@@ -37,6 +37,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{net::TcpListener, runtime::Handle};
 
 pub use self::counts::Counts;
@@ -95,6 +96,7 @@ impl Proxy {
             pipes: Pool::default(),
             authorities: Authorities::default(),
             limit: usize::try_from(settings.max_connections_per_sandbox)?,
+            most: most()?,
             patience,
         };
         let runtime = Handle::try_current().context("outside of a runtime")?;
@@ -114,6 +116,17 @@ impl Proxy {
     fn door(&self, slot: Slot) -> Option<Arc<Door>> {
         self.doors().get(&slot).cloned()
     }
+}
+
+/// File descriptors that a connection may need at a time: its two sides, two pipes, and the other
+/// addresses that are tried before one answers.
+const DESCRIPTORS: u64 = 8;
+
+/// How many connections all sandboxes may have: a quarter of the process's descriptors is not theirs
+/// to use up, for the agent needs them to enforce.
+fn most() -> Result<i64> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
+    Ok(i64::try_from(limit / 4 * 3 / DESCRIPTORS).unwrap_or(i64::MAX).max(1))
 }
 
 impl Egress for Proxy {

@@ -4,7 +4,10 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use nix::{
@@ -12,9 +15,10 @@ use nix::{
     unistd::pipe2,
 };
 
-/// Sizes to ask for, in bytes. Without CAP_SYS_RESOURCE the larger ones may be refused
+/// Sizes to ask for, in bytes, while there are not more pipes than this: many slow readers must not
+/// hold much of the machine's memory. Without CAP_SYS_RESOURCE the larger ones may be refused
 /// (pipe(7), fs.pipe-max-size and fs.pipe-user-pages-soft).
-const SIZES: [i32; 2] = [1 << 20, 1 << 18];
+const SIZES: [(i32, usize); 2] = [(1 << 20, 64), (1 << 18, 1024)];
 /// What a pipe holds unless told otherwise.
 const DEFAULT_SIZE: usize = 1 << 16;
 /// Idle pipes that are kept. An empty one takes a few KiB of the kernel's memory.
@@ -24,6 +28,7 @@ const KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: Mutex<Vec<Pipe>>,
+    pipes: Arc<AtomicUsize>,
 }
 
 impl Pool {
@@ -33,7 +38,7 @@ impl Pool {
     /// The process has no file descriptors left.
     pub fn take(&self) -> io::Result<Pipe> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(Pipe::new, Ok)
+        idle.map_or_else(|| Pipe::new(&self.pipes), Ok)
     }
 
     /// Takes a pipe back, if it is empty: what one connection left in it must never reach another.
@@ -60,16 +65,21 @@ pub struct Pipe {
     input: OwnedFd,
     size: usize,
     held: usize,
+    /// How many pipes there are, this one among them.
+    pipes: Arc<AtomicUsize>,
 }
 
 impl Pipe {
-    fn new() -> io::Result<Self> {
+    fn new(pipes: &Arc<AtomicUsize>) -> io::Result<Self> {
         let (output, input) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        let count = pipes.fetch_add(1, Ordering::Relaxed) + 1;
         let size = SIZES
             .into_iter()
-            .find_map(|size| fcntl(&input, FcntlArg::F_SETPIPE_SZ(size)).ok())
+            .filter(|(_, most)| count <= *most)
+            .find_map(|(size, _)| fcntl(&input, FcntlArg::F_SETPIPE_SZ(size)).ok())
             .and_then(|size| usize::try_from(size).ok());
-        Ok(Self { output, input, size: size.unwrap_or(DEFAULT_SIZE), held: 0 })
+        let size = size.unwrap_or(DEFAULT_SIZE);
+        Ok(Self { output, input, size, held: 0, pipes: Arc::clone(pipes) })
     }
 
     /// Bytes that are in it.
@@ -89,6 +99,12 @@ impl Pipe {
         let count = splice(&self.output, None, socket, None, self.held, flags())?;
         self.held = self.held.saturating_sub(count);
         Ok(())
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.pipes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -13,7 +13,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use tokio::{io::AsyncRead, io::AsyncWrite, time::timeout};
+use tokio::{io::AsyncRead, io::AsyncWrite, sync::OnceCell, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_socks::{TargetAddr, tcp::Socks5Stream};
 
@@ -95,7 +95,7 @@ fn server_name(server: &Host) -> Result<ServerName<'static>> {
 /// milliseconds.
 #[derive(Default)]
 pub struct Authorities {
-    public: OnceLock<Arc<ClientConfig>>,
+    public: OnceCell<Arc<ClientConfig>>,
     given: Mutex<HashMap<String, Arc<ClientConfig>>>,
 }
 
@@ -129,14 +129,14 @@ impl Authorities {
     }
 
     async fn of_the_public(&self) -> Result<Arc<ClientConfig>> {
-        if let Some(config) = self.public.get() {
-            return Ok(Arc::clone(config));
-        }
-        let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates.await?.certs);
-        let config = config(roots)?;
-        Ok(Arc::clone(self.public.get_or_init(|| config)))
+        // One at a time: the pool of blocking threads serves changes of policies, too.
+        let load = || async {
+            let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates.await?.certs);
+            config(roots)
+        };
+        self.public.get_or_try_init(load).await.map(Arc::clone)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
 pub struct Talk {
     stream: TcpStream,
     unread: Vec<u8>,
+    was_reset: bool,
 }
 
 /// An answer.
@@ -69,12 +70,13 @@ fn was_reset(error: &anyhow::Error) -> bool {
 impl Talk {
     /// Connects from inside a namespace.
     pub fn from(inside: &Namespace, to: SocketAddr) -> Result<Self> {
-        Ok(Self { stream: probe::connect(inside, to)?, unread: Vec::new() })
+        Ok(Self { stream: probe::connect(inside, to)?, unread: Vec::new(), was_reset: false })
     }
 
     /// Sends bytes. That the other side may have closed already shows in what it answers.
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        let _ = self.stream.write_all(bytes.as_ref());
+        let said = self.stream.write_all(bytes.as_ref());
+        self.was_reset |= said.is_err(); // and whoever reads then finds a proper end
         self
     }
 
@@ -122,6 +124,7 @@ impl Talk {
     pub fn ending(&mut self) -> Ending {
         loop {
             match self.read_more() {
+                Ok(0) if self.was_reset => return Ending::Reset,
                 Ok(0) => return Ending::Closed,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {

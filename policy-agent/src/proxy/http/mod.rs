@@ -21,7 +21,7 @@ use super::{
     socket::{Stream, broken, reset},
 };
 
-/// Bytes that the head of a request may take.
+/// Bytes that the head of a request or an answer may take, and that are held of a body.
 const LONGEST_HEAD: usize = 64 * 1024;
 
 /// How a connection ended.

@@ -16,6 +16,7 @@ use policy_common::reason::Reason;
 use tokio::task::AbortHandle;
 
 use super::{
+    LONGEST_HEAD,
     answer::{Body, refusal},
     request, upgrade,
 };
@@ -185,7 +186,7 @@ impl Session {
             claim.let_out(Protocol::Http, name.as_deref(), pass.grounds);
         }
         let mut client = http1::Builder::new();
-        client.preserve_header_case(true);
+        client.preserve_header_case(true).max_buf_size(LONGEST_HEAD);
         let shaken = client.handshake(TokioIo::new(carrier)).await;
         let (sender, connection) = shaken.map_err(|_| End::from(Reason::Unreachable))?;
         let task = tokio::spawn(connection.with_upgrades()).abort_handle();

@@ -85,7 +85,7 @@ fn requests(mut bytes: &[u8]) -> Option<Vec<Vec<String>>> {
     let mut requests = Vec::new();
     while !bytes.is_empty() {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { break };
-        let head = std::str::from_utf8(&bytes[..end]).ok()?;
+        let head = String::from_utf8_lossy(&bytes[..end]); // field values may be any bytes
         bytes = &bytes[end + 4..];
         let lines: Vec<&str> = head.split("\r\n").collect();
         let fields: Option<Vec<(String, String)>> = lines[1..]

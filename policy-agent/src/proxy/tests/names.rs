@@ -19,7 +19,7 @@ fn strings(list: &[&str]) -> Vec<String> {
 async fn bad_addresses_are_never_dialled() {
     for (addresses, own, reason, rule) in [
         (&["10.0.0.1"][..], "192.0.2.9", "platform_deny", Some("10.0.0.0/8")),
-        (&["169.254.169.254", "::1"], "192.0.2.9", "platform_deny", Some("169.254.0.0/16")),
+        (&["169.254.169.254", "::1"], "192.0.2.9", "platform_deny", Some("::1/128")),
         (&["::ffff:127.0.0.1"], "192.0.2.9", "platform_deny", Some("127.0.0.0/8")),
         (&["64:ff9b::a00:1"], "192.0.2.9", "platform_deny", Some("10.0.0.0/8")),
         (&["203.0.113.5"], "203.0.113.5", "host_address", None),

@@ -77,9 +77,9 @@ impl Lane {
     pub fn build(way: Way) -> Result<Self> {
         let world = World::build()?;
         let sandbox = world.sandbox()?;
-        // Short connections use up ports, both of the sandbox and of the proxy.
-        many_ports(&sandbox.inside)?;
-        many_ports(&world.host)?;
+        for namespace in [&sandbox.inside, &world.host, &world.internet] {
+            settle(namespace)?;
+        }
         let hello = hello::client_hello()?;
         let server = Server::start(&world.internet, &hello)?;
         let relay = match way {
@@ -136,7 +136,11 @@ impl Lane {
     }
 }
 
-fn many_ports(namespace: &Namespace) -> Result<()> {
+/// Settings that are the same on every machine, and ports for many short connections, those of the
+/// sandbox and those of a proxy.
+fn settle(namespace: &Namespace) -> Result<()> {
+    // Every machine has it; BBR, if that is the default, would measure how evenly timers go off.
+    namespace.sysctl("ipv4/tcp_congestion_control", "reno")?;
     namespace.sysctl("ipv4/ip_local_port_range", "10000 65000")?;
     namespace.sysctl("ipv4/tcp_tw_reuse", "1")
 }

@@ -42,8 +42,11 @@ pub fn run(effort: &Effort, lanes: &mut [Lane]) -> Result<Vec<Table>> {
         .collect()
 }
 
-/// Gbit/s, and processor seconds per GB: of the machine but for what it does anyway, of client,
-/// server and proxy, and of the proxy.
+/// Processors that may be busy with other things for the machine's usage to mean something.
+const BUSY: f64 = 0.1;
+
+/// Gbit/s, and processor seconds per GB: of the machine, of client, server and proxy, and of the
+/// proxy. The machine's are not known while it is busy with other things.
 type Measured = [f64; 4];
 
 fn transfer(lane: &Lane, direction: Direction, time: Duration) -> Result<Measured> {
@@ -72,7 +75,7 @@ fn watch(lane: &Lane, time: Duration, idle: f64, arrived: impl Fn() -> u64) -> R
     thread::sleep(time);
     let (bytes, spent) = (arrived() - before, begin.spent(&Usage::now(&pids)?));
     let gigabytes = bytes as f64 / 1e9;
-    let machine = (spent.machine - idle * spent.time).max(0.0);
+    let machine = if idle < BUSY { spent.machine - idle * spent.time } else { f64::NAN };
     let each = [machine, spent.all, spent.proxy].map(|seconds| seconds / gigabytes);
     Ok([gigabytes * 8.0 / spent.time, each[0], each[1], each[2]])
 }
@@ -129,6 +132,10 @@ fn table(direction: Direction, lanes: &[Lane], results: &[Measured]) -> Table {
     ];
     let mut table = Table::new(title, &columns);
     let direct = results[0];
+    let cost = |value: f64, direct: f64| match value / direct {
+        ratio if ratio.is_nan() => "(busy)".to_owned(),
+        ratio => format!("{value:.2} ({ratio:.2})"),
+    };
     for (lane, &[rate, machine, all, proxy]) in lanes.iter().zip(results) {
         let target = match lane.way {
             Way::Ours => {
@@ -140,8 +147,8 @@ fn table(direction: Direction, lanes: &[Lane], results: &[Measured]) -> Table {
         table.row([
             lane.way.name().to_owned(),
             format!("{rate:.1} ({:.2})", rate / direct[0]),
-            format!("{machine:.2} ({:.2})", machine / direct[1]),
-            format!("{all:.2} ({:.2})", all / direct[2]),
+            cost(machine, direct[1]),
+            cost(all, direct[2]),
             lane.of_proxy(format!("{proxy:.2}")),
             target,
         ]);
