@@ -74,12 +74,11 @@ fn address(text: &str, floor: &Floor) -> Result<(Host, u16), Invalid> {
     }
     let (host, port) = authority::parse(text).map_err(refuse)?;
     let port = port.ok_or_else(|| refuse("the port is missing; write host:port".to_owned()))?;
-    if let Host::Address(address) = host {
-        if !Tunnel::admits(floor, address) {
-            return Err(refuse(
-                "a private or denied address; the operator can add it to platform_allow".to_owned(),
-            ));
-        }
+    if let Host::Address(address) = host
+        && !Tunnel::admits(floor, address)
+    {
+        let problem = "a private or denied address; the operator can add it to platform_allow";
+        return Err(refuse(problem.to_owned()));
     }
     Ok((host, port))
 }

@@ -41,9 +41,9 @@ impl Flood {
         self.taken.len()
     }
 
-    /// The time that this part of them did not exceed.
-    pub fn percentile(&self, part: f64) -> f64 {
-        let index = (self.taken.len() as f64 * part) as usize;
+    /// The time that so many per cent of them did not exceed.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let index = self.taken.len() * percent / 100;
         self.taken.get(index.min(self.taken.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
     }
 }
@@ -80,7 +80,7 @@ pub fn steady(lane: &Lane, per_second: u32, time: Duration) -> Result<Flood> {
         let mut ticks = interval(Duration::from_secs(1) / per_second);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut tasks = JoinSet::new();
-        for _ in 0..(time.as_secs_f64() * f64::from(per_second)) as usize {
+        for _ in 0..time.as_millis() * u128::from(per_second) / 1000 {
             ticks.tick().await;
             let hello = Arc::clone(hello);
             tasks.spawn(async move { Ok(vec![timed(&hello).await?]) });

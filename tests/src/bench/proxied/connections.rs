@@ -26,11 +26,11 @@ pub fn run(effort: &Effort, lanes: &mut [Lane]) -> Result<Table> {
         let flood = client::flood(lane, AT_ONCE, time)?;
         let spent = before.spent(&Usage::now(&pids)?);
         let each = spent.proxy * 1e6 / flood.count() as f64;
-        Ok([flood.rate(), flood.percentile(0.99), each])
+        Ok([flood.rate(), flood.percentile(99), each])
     })?;
     let steady = medians_of(effort.rounds, lanes, |lane| {
         let flood = client::steady(lane, STEADY, time)?;
-        Ok([flood.percentile(0.5), flood.percentile(0.99)])
+        Ok([flood.percentile(50), flood.percentile(99)])
     })?;
     Ok(table(lanes, &full, &steady))
 }

@@ -36,7 +36,7 @@ pub fn run(effort: &Effort, lanes: &mut [Lane]) -> Result<Table> {
         let flood = flood(lane, time)?;
         let spent = before.spent(&Usage::now(&pids)?);
         let each = spent.proxy * 1e6 / flood.count() as f64;
-        Ok([flood.rate(), flood.percentile(0.5), flood.percentile(0.99), each])
+        Ok([flood.rate(), flood.percentile(50), flood.percentile(99), each])
     })?;
     let columns = [
         "requests, 32 connections (of direct)",
