@@ -300,16 +300,21 @@ fn a_port_that_was_just_used_can_be_used_again() {
     let own = Own::set("reused.example");
     let to = SocketAddr::new(ip("203.0.113.10"), HTTPS);
     for _ in 0..5 {
-        let mut client = {
+        let connect = || {
             let _inside = own.sandbox.inside.enter().or_fail("entering");
             let kind = socket2::Type::STREAM;
             let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None);
             let socket = socket.or_fail("a socket");
             socket.set_reuse_address(true).or_fail("reusing");
             socket.bind(&SocketAddr::from(([0, 0, 0, 0], 45_678)).into()).or_fail("binding");
-            socket.connect_timeout(&to.into(), Duration::from_secs(3)).or_fail("connecting");
-            TcpStream::from(socket)
+            match socket.connect_timeout(&to.into(), Duration::from_secs(3)) {
+                // The client's own end of the connection before waits for its last acknowledgement.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => None,
+                connected => Some(connected.map(|()| TcpStream::from(socket))),
+            }
         };
+        let client = eventually("the port is free inside", connect).or_fail("waiting");
+        let mut client = client.or_fail("connecting");
         client.set_read_timeout(Some(Duration::from_secs(3))).or_fail("a timeout");
         client.write_all(&own.hello).or_fail("the hello");
         let (mut server, _) = own.listener.accept().or_fail("accepting");
