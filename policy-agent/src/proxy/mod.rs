@@ -118,15 +118,15 @@ impl Proxy {
     }
 }
 
-/// File descriptors that a connection may need at a time: its two sides, two pipes, and the other
-/// addresses that are tried before one answers.
-const DESCRIPTORS: u64 = 8;
+/// File descriptors that a connection always has: its two sides.
+const DESCRIPTORS: u64 = 2;
+/// The part of the process's descriptors that connections leave for what else the agent does.
+const RESERVE: u64 = 40;
 
-/// How many connections all sandboxes may have: a quarter of the process's descriptors is not theirs
-/// to use up, for the agent needs them to enforce.
+/// How many connections all sandboxes may have together.
 fn most() -> Result<i64> {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
-    Ok(i64::try_from(limit / 4 * 3 / DESCRIPTORS).unwrap_or(i64::MAX).max(1))
+    Ok(i64::try_from((limit - limit / RESERVE) / DESCRIPTORS).unwrap_or(i64::MAX).max(1))
 }
 
 impl Egress for Proxy {
