@@ -12,6 +12,7 @@ pub mod config;
 pub mod dataplane;
 pub mod doctor;
 pub mod events;
+pub mod life;
 pub mod metrics;
 pub mod policy;
 pub mod proxy;

@@ -1,6 +1,6 @@
 //! The sandboxes on disk, so that they outlive the agent: one JSON file each, replaced whole.
 //!
-//! A file holds the egress proxy's password, so only the agent's user may read it.
+//! A file holds the egress proxy's password and the traffic token, so only the agent's user may read it.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dataplane::Slot,
-    policy::{SandboxId, SandboxSpec},
+    policy::{SandboxId, SandboxSpec, Secret},
 };
 
 /// Shape of the files. One that a newer agent wrote is not guessed at.
@@ -28,6 +28,8 @@ pub struct Entry {
     pub slot: Slot,
     /// What was asked for.
     pub spec: SandboxSpec,
+    /// Its traffic token; `None` in the file of an agent that had none.
+    pub token: Option<Secret>,
 }
 
 /// What [`Store::load`] found.
@@ -44,13 +46,16 @@ struct Reading {
     version: u32,
     slot: Slot,
     sandbox: SandboxSpec,
+    #[serde(default)]
+    token: Option<Secret>,
 }
 
 #[derive(Serialize)]
-struct Writing {
+struct Writing<'a> {
     version: u32,
     slot: Slot,
     sandbox: serde_json::Value,
+    token: Option<&'a str>,
 }
 
 /// The directory of the files.
@@ -106,6 +111,7 @@ impl Store {
             version: VERSION,
             slot: entry.slot,
             sandbox: entry.spec.with_secrets()?,
+            token: entry.token.as_ref().map(Secret::reveal),
         })?;
         self.replace(&path, &text)
             .with_context(|| format!("cannot write {}: is the disk full?", path.display()))
@@ -176,7 +182,7 @@ fn directory(state_dir: &Path) -> PathBuf {
 
 fn read(path: &Path) -> Result<Entry> {
     let text = fs::read(path)?;
-    let Reading { version, slot, sandbox } = serde_json::from_slice(&text)?;
+    let Reading { version, slot, sandbox, token } = serde_json::from_slice(&text)?;
     if version != VERSION {
         bail!("it has version {version}, and this agent reads version {VERSION}");
     }
@@ -184,7 +190,7 @@ fn read(path: &Path) -> Result<Entry> {
     if named != Some(sandbox.sandbox_id.as_str()) {
         bail!("it holds sandbox {}, which its name contradicts", sandbox.sandbox_id);
     }
-    Ok(Entry { slot, spec: sandbox })
+    Ok(Entry { slot, spec: sandbox, token })
 }
 
 #[cfg(test)]
@@ -199,11 +205,12 @@ mod tests {
             {{"egressProxy":{{"address":"proxy.example:1080","username":"u","password":"p"}}}}}}"#
         );
         let spec = serde_json::from_str(&spec).expect("a sandbox");
-        Entry { slot: Slot::new(7).expect("a slot"), spec }
+        let token = Some(Secret::new("t0ken".to_owned()));
+        Entry { slot: Slot::new(7).expect("a slot"), spec, token }
     }
 
     #[test]
-    fn what_is_saved_is_loaded_with_its_password() {
+    fn what_is_saved_is_loaded_with_its_secrets() {
         let state = tempfile::tempdir().expect("a directory");
         let store = Store::open(state.path()).expect("a store");
         let (a, b) = (entry("a"), entry("b"));

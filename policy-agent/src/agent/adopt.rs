@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     dataplane::Slot,
+    life::Life,
     policy::{Compiled, SandboxSpec},
     store::Entry,
 };
@@ -47,11 +48,15 @@ impl Reconciler {
         entry.spec.validate()?;
         let policy = self.law.judge(&entry.spec)?;
         let slot = self.slot_on_disk(&entry)?;
+        let life = match entry.token {
+            Some(token) => Life::with_token(token),
+            None => Life::begin()?,
+        };
         let (head, network) = split(entry.spec);
         let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
         let id = head.sandbox_id.clone();
         self.ledger.assign(slot, &id);
-        let mut sandbox = fresh(head, rules, slot);
+        let mut sandbox = fresh(head, rules, slot, Arc::new(life));
         self.attach_adopted(&mut sandbox)?;
         self.orphans.remove(id.as_str());
         self.table.insert(sandbox.clone());
@@ -64,7 +69,7 @@ impl Reconciler {
             return Ok(entry.slot);
         }
         let slot = self.slots.take().context("every slot is taken")?;
-        self.store.save(&Entry { slot, spec: entry.spec.clone() })?;
+        self.store.save(&Entry { slot, ..entry.clone() })?;
         Ok(slot)
     }
 

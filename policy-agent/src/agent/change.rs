@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     dataplane::{PolicyId, Slot},
+    life::Life,
     policy::{Compiled, SandboxId, SandboxSpec},
 };
 
@@ -68,6 +69,10 @@ impl Reconciler {
     pub(super) fn stage(&mut self, candidate: Candidate) -> Result<Change, Error> {
         let old = self.table.get(&candidate.head.sandbox_id);
         let kept = old.as_ref().filter(|old| old.is_where(&candidate.head));
+        let life = match &old {
+            Some(old) => old.life.clone(),
+            None => Arc::new(Life::begin().map_err(Error::Internal)?),
+        };
         let slot = match kept {
             Some(old) => old.slot,
             None => self.new_slot(&candidate.head)?,
@@ -75,7 +80,7 @@ impl Reconciler {
         let Candidate { head, rules, compiled } = candidate;
         let sandbox = match kept {
             Some(old) => Sandbox { head, rules, ..Sandbox::clone(old) },
-            None => fresh(head, rules, slot),
+            None => fresh(head, rules, slot, life),
         };
         let change = Change { sandbox, compiled, old };
         let change = match self.record(&change) {
@@ -283,10 +288,16 @@ pub(super) fn add(sum: &mut Counters, counters: &Counters) {
 }
 
 /// A sandbox in a slot that denies everything.
-pub(super) fn fresh(head: Arc<SandboxSpec>, rules: Arc<Rules>, slot: Slot) -> Sandbox {
+pub(super) fn fresh(
+    head: Arc<SandboxSpec>,
+    rules: Arc<Rules>,
+    slot: Slot,
+    life: Arc<Life>,
+) -> Sandbox {
     Sandbox {
         head,
         rules,
+        life,
         slot,
         policy: None,
         status: Status::Enforcing,

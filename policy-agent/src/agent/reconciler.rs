@@ -124,6 +124,7 @@ impl Reconciler {
         let forget = self.store.remove(sandbox.id());
         forget.map_err(|cause| refuse("cannot forget it", cause))?;
         self.table.remove(sandbox.id());
+        sandbox.life.end();
         self.release(sandbox.slot);
         self.pool.prune();
         tracing::info!(sandbox = id, "deleted");

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{presence::Namespace, rules::Rules};
 use crate::{
     dataplane::{Identity, Interface, PolicyId, Slot},
+    life::Life,
     policy::{NetworkConfig, SandboxId, SandboxSpec},
     store::Entry,
 };
@@ -19,6 +20,8 @@ pub struct Sandbox {
     pub head: Arc<SandboxSpec>,
     /// Its network configuration and policy.
     pub rules: Arc<Rules>,
+    /// What it has from its creation to its end.
+    pub life: Arc<Life>,
     /// Its number in the kernel's tables.
     pub slot: Slot,
     /// The compiled policy in force; `None` when it could not be published.
@@ -69,7 +72,8 @@ impl Sandbox {
     /// As it is kept on disk.
     #[must_use]
     pub fn entry(&self) -> Entry {
-        Entry { slot: self.slot, spec: self.spec() }
+        let token = Some(self.life.token().clone());
+        Entry { slot: self.slot, spec: self.spec(), token }
     }
 
     /// Whether the same interface and addresses are asked for, so that it can keep its slot.
