@@ -23,7 +23,10 @@ const LONGEST_LINE: usize = 8 * 1024;
 #[derive(Debug, Default)]
 pub struct Follower {
     state: State,
+    /// Bytes of trailers so far.
     trailers: usize,
+    /// Bytes of a head that were looked at without finding its end.
+    seen: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +102,12 @@ impl Follower {
     }
 
     fn head(&mut self, bytes: &[u8]) -> Step {
+        // Without a new line there is nothing new to parse, however slowly a head comes in.
+        let news = bytes.get(self.seen..).unwrap_or(bytes);
+        self.seen = bytes.len();
+        if !news.contains(&b'\n') && bytes.len() < LONGEST_HEAD {
+            return Step::More;
+        }
         let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
         let mut request = Request::new(&mut fields);
         match request.parse(bytes) {
@@ -164,7 +173,7 @@ impl Follower {
     }
 
     fn go(&mut self, state: State, count: usize) -> Step {
-        self.state = state;
+        (self.state, self.seen) = (state, 0);
         Step::Take(count)
     }
 }
