@@ -123,7 +123,7 @@ impl Reconciler {
 }
 
 /// An ID that nobody can guess.
-fn new_id() -> Result<SandboxId, Error> {
+pub(super) fn new_id() -> Result<SandboxId, Error> {
     let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(Error::Internal)?);
     id.truncate(ID_LENGTH);
     Ok(id.parse()?)

@@ -1,11 +1,16 @@
 //! The reconciler against a kernel that fails when it is told to.
 
+mod berths;
+mod leases;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use policy_common::{counter::Counters, limit::Limits};
 
 use super::{
@@ -13,8 +18,9 @@ use super::{
 };
 use crate::{
     dataplane::{Door, Identity, Interface, PolicyId, Published, Slot},
+    life::Origin,
     policy::{Compiled, Defaults, Floor, NetworkConfig, SandboxId, SandboxSpec, read},
-    store::Store,
+    store::{Entry, Store},
 };
 
 /// What a kernel would remember.
@@ -197,9 +203,12 @@ impl Machine {
         agent
     }
 
+    fn entries(&self) -> Vec<Entry> {
+        Store::open(self.disk.path()).expect("a store").load().expect("loaded").entries
+    }
+
     fn on_disk(&self) -> Vec<SandboxSpec> {
-        let loaded = Store::open(self.disk.path()).expect("a store").load().expect("loaded");
-        loaded.entries.into_iter().map(|entry| entry.spec).collect()
+        self.entries().into_iter().map(|entry| entry.spec).collect()
     }
 
     fn fails(&self, call: &'static str) {
