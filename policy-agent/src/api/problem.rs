@@ -75,7 +75,8 @@ impl From<Error> for Problem {
         let status = match &error {
             Error::Invalid { .. } => StatusCode::BAD_REQUEST,
             Error::Unknown(_) => StatusCode::NOT_FOUND,
-            Error::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::KeyReused(_) => StatusCode::CONFLICT,
+            Error::Full { .. } | Error::NoSlot => StatusCode::SERVICE_UNAVAILABLE,
             Error::Failed { .. } | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, message: chain(&error) }
@@ -112,6 +113,8 @@ mod tests {
         assert_eq!(status(Invalid::field("mac", "is wrong").into()), 400);
         assert_eq!(status(Error::Unknown("x".into())), 404);
         assert_eq!(status(Error::Full { sandbox: sandbox.clone(), limit: 1 }), 503);
+        assert_eq!(status(Error::NoSlot), 503);
+        assert_eq!(status(Error::KeyReused(sandbox.clone())), 409);
         let cause = anyhow::anyhow!("inner").context("outer");
         let failed = Error::Failed { sandbox, task: "cannot attach", kept: "it stays", cause };
         let problem = Problem::from(failed);
