@@ -17,6 +17,7 @@ listen = "127.0.0.1:3000"
 api_keys = ["e2b_0123"]
 [gateway]
 domain = "sandbox.example.com"
+https = "127.0.0.1:8443"
 "#;
 const NO_GATEWAY: &str = "";
 
@@ -400,7 +401,7 @@ fn a_public_url_is_told_by_command_line_and_api() {
         "templateID": "base", "network": { "allowPublicTraffic": false },
     }));
     let name = id(&made);
-    let url = format!("https://3000-{name}.sandbox.example.com");
+    let url = format!("https://3000-{name}.sandbox.example.com:8443");
     let token = made["trafficAccessToken"].as_str().or_fail("a token");
     let run = |arguments: &[&str]| platform.stage.cli(arguments);
     let plain = run(&["url", &name, "3000"]);

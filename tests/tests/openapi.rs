@@ -154,7 +154,9 @@ fn every_operation_says_what_a_wrong_key_and_a_failure_get() {
 
 #[test]
 fn real_answers_are_as_documented() {
-    let stage = Stage::without_agent("[gateway]\ndomain = \"sandbox.example.com\"");
+    let stage = Stage::without_agent(
+        "[gateway]\ndomain = \"sandbox.example.com\"\nhttps = \"127.0.0.1:8443\"",
+    );
     let guest = stage.sandbox();
     let mut file = File::options().append(true).open(stage.agent().config()).or_fail("opening");
     let slot = (&guest.interface, json!(guest.addresses()));

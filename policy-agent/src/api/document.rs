@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the API, described for programs. The routes themselves say what they take
 //! and answer; here is what they have in common.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -76,10 +76,26 @@ impl Modify for Common {
         let Some(components) = &mut document.components else { return };
         let key = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.security_schemes.insert(KEY.to_owned(), SecurityScheme::ApiKey(key).into());
+        let all = components.schemas.clone();
+        components.schemas.values_mut().for_each(|schema| extend(schema, &all));
         if let Some(RefOr::T(Schema::Object(proxy))) = components.schemas.get_mut("EgressProxy") {
             // It is read and never written, which the derived schema cannot say.
             let password = ObjectBuilder::new().schema_type(Type::String).write_only(true);
             proxy.properties.insert("password".to_owned(), password.build().into());
+        }
+    }
+}
+
+/// A form that another one extends must not forbid the fields beside its own.
+fn extend(schema: &mut RefOr<Schema>, all: &BTreeMap<String, RefOr<Schema>>) {
+    let RefOr::T(Schema::AllOf(parts)) = schema else { return };
+    for part in &mut parts.items {
+        let RefOr::Ref(reference) = part else { continue };
+        let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
+        if let Some(RefOr::T(Schema::Object(extended))) = all.get(name) {
+            let mut extended = extended.clone();
+            extended.additional_properties = None;
+            *part = Schema::Object(extended).into();
         }
     }
 }

@@ -23,9 +23,9 @@ pub use self::{
     explain::{Answer, Question},
     key::Keys,
     problem::Problem,
-    public_url::{PublicUrl, PublicUrls, Token},
+    public_url::{PublicUrl, Token},
 };
-use crate::{agent::Agent, events::Hub, metrics::Metrics, proxy::Proxy};
+use crate::{agent::Agent, config::Config, events::Hub, metrics::Metrics, proxy::Proxy};
 
 /// Bytes of a body: two lists of 100 000 of the longest domains fit.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
@@ -41,8 +41,8 @@ pub struct Api {
     pub proxy: Arc<Proxy>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What public URLs are made of; `None` without a gateway.
-    pub public: Option<PublicUrls>,
+    /// The agent's configuration, for public URLs.
+    pub config: Arc<Config>,
     /// Turns true when the agent is about to stop, which ends streams.
     pub stopping: watch::Receiver<bool>,
 }

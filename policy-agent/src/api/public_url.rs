@@ -13,27 +13,6 @@ use crate::{
     policy::Invalid,
 };
 
-/// What public URLs are made of, where the agent has a gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrls {
-    /// The domain below which every port of a sandbox has a name.
-    pub domain: String,
-    /// `https`, or `http`.
-    pub scheme: &'static str,
-    /// The gateway's port, unless it is the scheme's own.
-    pub port: Option<u16>,
-}
-
-impl PublicUrls {
-    /// The URL of a port of a sandbox.
-    #[must_use]
-    pub fn of(&self, sandbox: &str, port: u16) -> String {
-        let Self { domain, scheme, port: listens } = self;
-        let listens = listens.map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{scheme}://{port}-{sandbox}.{domain}{listens}")
-    }
-}
-
 /// Which port.
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -80,12 +59,12 @@ pub async fn url(
     let problem = "add ?port=N, the port that the service listens on, 1 to 65535";
     let port = wanted.ok_or_else(|| Invalid::field("port", problem))?;
     let sandbox = api.agent.table().find(&id).ok_or(Error::Unknown(id))?;
-    let Some(urls) = &api.public else {
-        let problem = "sandboxes have no public URLs: set domain in [gateway] of the agent's \
-                       configuration, and start it again";
-        return Err(Problem::not_found(problem));
-    };
-    let url = urls.of(sandbox.id().as_str(), port);
+    let url = api.config.url(sandbox.id().as_str(), port).ok_or_else(|| {
+        Problem::not_found(
+            "it has no public URL: [gateway] of the agent's configuration needs a domain, and \
+             http or https; and <port>-<ID> may have 63 characters",
+        )
+    })?;
     Ok(Json(PublicUrl { url, public: is_public(&sandbox) }))
 }
 
@@ -104,18 +83,4 @@ pub async fn token(State(api): State<Api>, Path(id): Path<String>) -> Result<Jso
 
 fn is_public(sandbox: &Sandbox) -> bool {
     sandbox.rules.policy.allow_public_traffic()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_is_named_only_where_browsers_need_it() {
-        let domain = "sandbox.example.com".to_owned();
-        let urls = PublicUrls { domain, scheme: "https", port: None };
-        assert_eq!(urls.of("web", 3000), "https://3000-web.sandbox.example.com");
-        let urls = PublicUrls { scheme: "http", port: Some(8080), ..urls };
-        assert_eq!(urls.of("web", 3000), "http://3000-web.sandbox.example.com:8080");
-    }
 }

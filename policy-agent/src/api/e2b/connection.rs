@@ -5,7 +5,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::{CLIENT_ID, ENVD_VERSION, template};
+use super::{CLIENT_ID, ENVD_VERSION, domain, template};
 use crate::{
     agent::Sandbox,
     api::Api,
@@ -58,7 +58,7 @@ impl Connection {
             sandbox_id: sandbox.id().clone(),
             client_id: CLIENT_ID,
             envd_version: ENVD_VERSION,
-            domain: api.public.as_ref().map(|public| public.domain.clone()),
+            domain: domain(api),
             traffic_access_token: None,
             envd_access_token: None,
         }

@@ -8,7 +8,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{find, list::Summary, network::Network};
+use super::{domain, find, list::Summary, network::Network};
 use crate::{
     agent::Sandbox,
     api::{Api, Problem},
@@ -39,7 +39,7 @@ impl Detail {
                 .allow_internet_access
                 .or(sandbox.head.allow_internet_access),
             network: Network::from(network),
-            domain: api.public.as_ref().map(|public| public.domain.clone()),
+            domain: domain(api),
         }
     }
 }

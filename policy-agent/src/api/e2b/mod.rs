@@ -48,6 +48,11 @@ fn find(api: &Api, id: &str) -> Result<Arc<Sandbox>, Problem> {
     Ok(api.agent.table().find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?)
 }
 
+/// The domain of public URLs.
+fn domain(api: &Api) -> Option<String> {
+    api.config.gateway.as_ref()?.domain.clone()
+}
+
 /// The template that a sandbox was created from; one that was applied has none.
 fn template(sandbox: &Sandbox) -> String {
     sandbox.life.origin().map(|origin| origin.template_id.clone()).unwrap_or_default()
