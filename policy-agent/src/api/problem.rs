@@ -8,13 +8,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use utoipa::{ToResponse, ToSchema};
 
 use crate::{agent::Error, policy::Invalid};
 
 /// An answer that is an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema, ToResponse)]
+#[response(description = "It was not done")]
 pub struct Problem {
+    /// The status once more.
+    #[schema(rename = "code", value_type = u16, example = 400)]
     status: StatusCode,
+    /// What is wrong and what to do, for people.
     message: String,
 }
 
