@@ -66,9 +66,6 @@ impl Run {
 }
 
 async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
-    for section in config.unserved() {
-        tracing::warn!("{section} is not served by this version");
-    }
     let (stop, stopping) = watch::channel(false);
     let signals = stop_on_signals(stop)?;
     // Whoever connects from now on is answered when everything is taken over.
@@ -114,11 +111,13 @@ fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<A
     let events = Arc::new(Hub::new(kernel.clone()));
     let proxy = Arc::new(Proxy::new(config.proxy(), law.clone(), events.clone())?);
     let store = Store::open(&config.state_dir)?;
-    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone())?;
+    let berths = config.berths();
+    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone(), berths)?;
     // Not before: what happened while no agent ran is told by what was adopted.
     read(ring, events.clone(), ledger, law)?;
     let gateway = gateway::Counts::default();
-    Ok(Api { agent, events, proxy, gateway, metrics: Arc::default(), stopping })
+    let (metrics, config) = (Arc::default(), Arc::new(config.clone()));
+    Ok(Api { agent, events, proxy, gateway, metrics, config, stopping })
 }
 
 /// What the gateway is started with; `None`: it serves nothing.
@@ -133,7 +132,7 @@ fn public(config: &Config) -> Result<Option<gateway::Settings>> {
     Ok(Some(gateway::Settings {
         http: gateway.http,
         https,
-        max_connections_per_sandbox: gateway.max_connections_per_sandbox,
+        max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
         domain,
     }))
 }
