@@ -82,7 +82,7 @@ impl Default for Proxy {
 }
 
 /// `[gateway]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
     /// Public domain of the sandboxes.
@@ -95,6 +95,21 @@ pub struct Gateway {
     pub tls_cert: Option<PathBuf>,
     /// Private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// Connections that one sandbox may have through the gateway at a time.
+    pub max_connections_per_sandbox: usize,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            domain: None,
+            http: None,
+            https: None,
+            tls_cert: None,
+            tls_key: None,
+            max_connections_per_sandbox: 1024,
+        }
+    }
 }
 
 /// `[[slots]]`

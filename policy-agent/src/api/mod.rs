@@ -26,7 +26,7 @@ pub use self::{
     key::Keys,
     problem::Problem,
 };
-use crate::{agent::Agent, events::Hub, metrics::Metrics, proxy::Proxy};
+use crate::{agent::Agent, events::Hub, gateway, metrics::Metrics, proxy::Proxy};
 
 /// Bytes of a body: two lists of 100 000 of the longest domains fit.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
@@ -40,6 +40,8 @@ pub struct Api {
     pub events: Arc<Hub>,
     /// The egress proxy, for what it counts.
     pub proxy: Arc<Proxy>,
+    /// What the gateway counts.
+    pub gateway: gateway::Counts,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Turns true when the agent is about to stop, which ends streams.
@@ -75,7 +77,8 @@ async fn health(State(api): State<Api>) -> Response {
 }
 
 async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
-    let render = move || api.metrics.render(&api.agent, &api.events, api.proxy.counts());
+    let render =
+        move || api.metrics.render(&api.agent, &api.events, api.proxy.counts(), &api.gateway);
     let text = spawn_blocking(render).await.map_err(Problem::internal)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text.map_err(Problem::internal)?).into_response())

@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     dataplane::Dataplane,
     events::{Hub, read},
+    gateway::{self, Files, Gateway},
     proxy::Proxy,
     store::Store,
 };
@@ -75,6 +76,9 @@ async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
     let tcp = listen(&config).await?;
     let of_file = config.clone();
     let api = spawn_blocking(move || start(&of_file, law, stopping)).await??;
+    if let Some(settings) = public(&config)? {
+        Gateway::start(&settings, api.agent.table().clone(), api.gateway.clone()).await?;
+    }
     tokio::spawn(api.agent.clone().watch());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
     // Without systemd there is nobody to tell.
@@ -113,7 +117,25 @@ fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<A
     let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone())?;
     // Not before: what happened while no agent ran is told by what was adopted.
     read(ring, events.clone(), ledger, law)?;
-    Ok(Api { agent, events, proxy, metrics: Arc::default(), stopping })
+    let gateway = gateway::Counts::default();
+    Ok(Api { agent, events, proxy, gateway, metrics: Arc::default(), stopping })
+}
+
+/// What the gateway is started with; `None`: it serves nothing.
+fn public(config: &Config) -> Result<Option<gateway::Settings>> {
+    let Some(gateway) = &config.gateway else { return Ok(None) };
+    let Some(domain) = gateway.domain.clone() else { return Ok(None) };
+    let files = || match (&gateway.tls_cert, &gateway.tls_key) {
+        (Some(cert), Some(key)) => Ok(Files { cert: cert.clone(), key: key.clone() }),
+        _ => Files::self_signed(&config.state_dir.join("gateway"), &domain),
+    };
+    let https = gateway.https.map(|address| files().map(|files| (address, files))).transpose()?;
+    Ok(Some(gateway::Settings {
+        http: gateway.http,
+        https,
+        max_connections_per_sandbox: gateway.max_connections_per_sandbox,
+        domain,
+    }))
 }
 
 fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>> {

@@ -40,6 +40,7 @@ use self::{
 pub use self::{
     doors::Door,
     events::EventReader,
+    netns::within,
     policies::{PolicyId, Published},
     settings::{AttachMethod, DenyAction, Identity, Inbound, Interface, Mode, Settings, Slot},
 };
