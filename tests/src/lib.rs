@@ -7,6 +7,7 @@
 //! - [`probe`]: what a program in a sandbox sees when it tries to reach something.
 //! - [`wire`]: packet sockets, to send raw frames and to prove what crossed and what did not.
 //! - [`fixture`]: frames that may pass and frames that may not, as data.
+//! - [`gateway`]: clients of public URLs, and services behind them.
 //! - [`agent`]: runs the real `policy-agent` and speaks with it.
 //! - [`precedence`]: the core of the law, for every way of attaching.
 //! - [`packet`], [`kernel`], [`oracle`]: one packet at a time, judged by the programs in the kernel
@@ -19,6 +20,7 @@ pub mod agent;
 pub mod bench;
 pub mod demo;
 pub mod fixture;
+pub mod gateway;
 pub mod kernel;
 pub mod names;
 pub mod oracle;
