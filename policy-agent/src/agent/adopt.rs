@@ -48,10 +48,7 @@ impl Reconciler {
         entry.spec.validate()?;
         let policy = self.law.judge(&entry.spec)?;
         let slot = self.slot_on_disk(&entry)?;
-        let life = match entry.token {
-            Some(token) => Life::with_token(token),
-            None => Life::begin()?,
-        };
+        let life = Life::resume(entry.life)?;
         let (head, network) = split(entry.spec);
         let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
         let id = head.sandbox_id.clone();

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod change;
+mod create;
 mod door;
 mod egress;
 mod error;
@@ -33,6 +34,7 @@ use tokio::{
 };
 
 pub use self::{
+    create::Wish,
     egress::Egress,
     error::Error,
     kernel::Kernel,

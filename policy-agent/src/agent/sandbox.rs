@@ -72,8 +72,7 @@ impl Sandbox {
     /// As it is kept on disk.
     #[must_use]
     pub fn entry(&self) -> Entry {
-        let token = Some(self.life.token().clone());
-        Entry { slot: self.slot, spec: self.spec(), token }
+        Entry { slot: self.slot, spec: self.spec(), life: self.life.kept() }
     }
 
     /// Whether the same interface and addresses are asked for, so that it can keep its slot.

@@ -113,7 +113,8 @@ fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<A
     let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone())?;
     // Not before: what happened while no agent ran is told by what was adopted.
     read(ring, events.clone(), ledger, law)?;
-    Ok(Api { agent, events, proxy, metrics: Arc::default(), stopping })
+    let public = None; // stub
+    Ok(Api { agent, events, proxy, metrics: Arc::default(), public, stopping })
 }
 
 fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>> {

@@ -7,28 +7,33 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
 
 use super::{Defaults, Floor, Invalid, MacAddress, Policy, SandboxId, Secret, object};
 
 object::only! { SandboxSpec, NetworkConfig, EgressProxy }
 
 /// One sandbox in a file of `apply`, in the agent's own API and in its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
 pub struct SandboxSpec {
     /// Its name.
     #[serde(rename = "sandboxID", alias = "sandboxId", alias = "sandbox_id")]
+    #[schema(value_type = String, pattern = "^[a-z0-9]{1,63}$")]
     pub sandbox_id: SandboxId,
     /// The host-side interface (tap or veth).
     pub interface: String,
     /// Path of the network namespace that `interface` is in; absent: the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
     /// The addresses it may send from, at most four of each family.
     #[serde(deserialize_with = "addresses")]
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// The Ethernet address it must send from; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub mac: Option<MacAddress>,
     /// `false` denies all traffic that `allowOut` does not allow.
     #[serde(default, alias = "allow_internet_access", skip_serializing_if = "Option::is_none")]
@@ -63,7 +68,7 @@ impl SandboxSpec {
 }
 
 /// `network` of one sandbox. In lists, absent and empty mean the same, `dns_servers` excepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
 pub struct NetworkConfig {
     /// IPs, CIDRs, domains, `*.suffix`, `*`.
@@ -126,7 +131,7 @@ impl NetworkConfig {
 }
 
 /// `network.egressProxy`. Serialised without the password.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct EgressProxy {
     /// `host:port`.
@@ -143,7 +148,7 @@ pub struct EgressProxy {
 }
 
 /// `network.egressProxy.tls`: `true`, `false`, or an object, which means `true` with these options.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ProxyTls {
     /// With the proxy's own name and the public's authorities, or not at all.
