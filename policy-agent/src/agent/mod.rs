@@ -4,12 +4,14 @@
 //! makes them wait. Whoever only reads looks at the [`Table`] and waits for nobody.
 
 mod adopt;
+mod berths;
 mod change;
 mod create;
 mod door;
 mod egress;
 mod error;
 mod kernel;
+mod lease;
 mod ledger;
 mod links;
 mod presence;
@@ -29,11 +31,12 @@ use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, anyhow};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Notify},
     task::{JoinError, spawn_blocking},
 };
 
 pub use self::{
+    berths::Berth,
     create::Wish,
     egress::Egress,
     error::Error,
@@ -61,6 +64,9 @@ pub struct Agent {
     law: Arc<Law>,
     table: Arc<Table>,
     ledger: Arc<Ledger>,
+    berths: Arc<[Berth]>,
+    /// Some lease may end sooner, or later, than it was going to.
+    renewed: Arc<Notify>,
     timings: Timings,
 }
 
@@ -75,7 +81,9 @@ impl Agent {
         store: Store,
         law: Arc<Law>,
         ledger: Arc<Ledger>,
+        berths: Vec<Berth>,
     ) -> Result<Self> {
+        let berths: Arc<[Berth]> = berths.into();
         let table = Arc::default();
         let mut reconciler = Reconciler::new(
             kernel.clone(),
@@ -84,10 +92,12 @@ impl Agent {
             Arc::clone(&law),
             Arc::clone(&table),
             Arc::clone(&ledger),
+            Arc::clone(&berths),
         );
         reconciler.adopt()?;
         let changes = Arc::new(Mutex::new(reconciler));
-        Ok(Self { changes, kernel, egress, law, table, ledger, timings: Timings::default() })
+        let (renewed, timings) = (Arc::default(), Timings::default());
+        Ok(Self { changes, kernel, egress, law, table, ledger, berths, renewed, timings })
     }
 
     /// Creates or replaces sandboxes, all of which are checked before the first is changed.

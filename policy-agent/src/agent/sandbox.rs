@@ -22,6 +22,8 @@ pub struct Sandbox {
     pub rules: Arc<Rules>,
     /// What it has from its creation to its end.
     pub life: Arc<Life>,
+    /// Under which name its gates are pinned.
+    pub gates: Arc<str>,
     /// Its number in the kernel's tables.
     pub slot: Slot,
     /// The compiled policy in force; `None` when it could not be published.

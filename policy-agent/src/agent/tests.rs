@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Result, bail};
 use policy_common::{counter::Counters, limit::Limits};
 
-use super::{Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table};
+use super::{
+    Berth, Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table,
+};
 use crate::{
     dataplane::{Door, Identity, Interface, PolicyId, Published, Slot},
     policy::{Compiled, Defaults, Floor, NetworkConfig, SandboxId, SandboxSpec, read},
@@ -71,7 +73,9 @@ impl Kernel for Fake {
 
     fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
         let mut memory = self.call("attach")?;
-        assert!(memory.prepared.contains(&slot), "attached to a slot that is not prepared");
+        let shut = Interface::of_gates(id).is_some() && !memory.published.contains_key(&slot);
+        let ready = shut || memory.prepared.contains(&slot);
+        assert!(ready, "attached to a slot that is not prepared");
         memory.attached.insert(id.to_owned(), (slot, interface.clone()));
         Ok(())
     }
@@ -130,8 +134,8 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn attached_slot(&self, _: &str) -> Result<Option<Slot>> {
-        Ok(None)
+    fn attached_slot(&self, id: &str) -> Result<Option<Slot>> {
+        Ok(self.memory().attached.get(id).map(|(slot, _)| *slot))
     }
 
     fn attached_ids(&self) -> Result<Vec<String>> {
@@ -169,13 +173,15 @@ impl Egress for Fake {
 struct Machine {
     kernel: Arc<Fake>,
     disk: tempfile::TempDir,
+    /// `[[slots]]`
+    berths: Arc<[Berth]>,
 }
 
 impl Machine {
     fn new() -> Self {
         let kernel = Arc::new(Fake::default());
         kernel.memory().interfaces.extend(["tap0", "tap1"].map(str::to_owned));
-        Self { kernel, disk: tempfile::tempdir().expect("a directory") }
+        Self { kernel, disk: tempfile::tempdir().expect("a directory"), berths: Arc::new([]) }
     }
 
     fn agent(&self) -> Reconciler {
@@ -184,7 +190,9 @@ impl Machine {
         let (table, ledger) = (Arc::new(Table::default()), Arc::new(Ledger::default()));
         let kernel = self.kernel.clone();
         let egress = self.kernel.clone();
-        let mut agent = Reconciler::new(kernel, egress, store, Arc::new(law), table, ledger);
+        let berths = self.berths.clone();
+        let mut agent =
+            Reconciler::new(kernel, egress, store, Arc::new(law), table, ledger, berths);
         agent.adopt().expect("adopted");
         agent
     }

@@ -65,9 +65,6 @@ impl Run {
 }
 
 async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
-    for section in config.unserved() {
-        tracing::warn!("{section} is not served by this version");
-    }
     let (stop, stopping) = watch::channel(false);
     let signals = stop_on_signals(stop)?;
     // Whoever connects from now on is answered when everything is taken over.
@@ -110,7 +107,8 @@ fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<A
     let events = Arc::new(Hub::new(kernel.clone()));
     let proxy = Arc::new(Proxy::new(config.proxy(), law.clone(), events.clone())?);
     let store = Store::open(&config.state_dir)?;
-    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone())?;
+    let berths = config.berths();
+    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone(), berths)?;
     // Not before: what happened while no agent ran is told by what was adopted.
     read(ring, events.clone(), ledger, law)?;
     let public = None; // stub

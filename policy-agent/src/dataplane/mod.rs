@@ -99,7 +99,8 @@ impl Dataplane {
     }
 
     /// Attaches an interface to a slot, or moves an attached one to this slot; a packet meets the
-    /// old gates or the new ones. Doing it again changes nothing.
+    /// old gates or the new ones. Doing it again changes nothing. `id` is the name of the pins: the
+    /// sandbox's, or that of an interface of `[[slots]]` ([`Interface::gates`]).
     ///
     /// # Errors
     ///
@@ -126,9 +127,14 @@ impl Dataplane {
         self.policies.published(slot)
     }
 
-    /// Takes the gates off a sandbox's interface. It is no error when there are none.
+    /// Takes off the gates that are pinned under this name. It is no error when there are none.
     pub fn detach(&self, id: &str) -> Result<()> {
-        let interface = self.interfaces()?.remove(id);
+        let interface = {
+            let mut interfaces = self.interfaces()?;
+            let interface = interfaces.remove(id).or_else(|| Interface::of_gates(id));
+            // Its filters may have been replaced under another name.
+            interface.filter(|left| !interfaces.values().any(|kept| kept == left))
+        };
         self.attacher.detach(id, interface.as_ref())?;
         self.retire_other_versions(id)
     }
@@ -178,7 +184,8 @@ impl Dataplane {
         self.sandboxes.set_flags(sandboxes::with_flows(self.flags, report))
     }
 
-    /// The sandboxes that have pinned links, of whatever version.
+    /// The sandboxes, and the interfaces of `[[slots]]` ([`Interface::of_gates`]), that have pinned
+    /// links, of whatever version.
     pub fn attached_ids(&self) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         for pins in Pins::every_version(&self.bpffs)? {
@@ -206,7 +213,11 @@ impl Dataplane {
         let mut ids = Vec::new();
         interfaces.iter().for_each(attach::detach_clsact);
         for pins in Pins::every_version(bpffs)? {
-            ids.extend(pins.ids()?);
+            let pinned = pins.ids()?;
+            pinned.iter().filter_map(|id| Interface::of_gates(id)).for_each(|interface| {
+                attach::detach_clsact(&interface);
+            });
+            ids.extend(pinned);
             pins.remove_all()?;
         }
         doors::remove_routing(interfaces)?;

@@ -148,6 +148,7 @@ pub struct EgressProxy {
 }
 
 /// `network.egressProxy.tls`: `true`, `false`, or an object, which means `true` with these options.
+/// E2B's clients write it as an object with `enabled`, and `ca` as `caCert`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ProxyTls {
@@ -170,16 +171,24 @@ impl<'de> Deserialize<'de> for ProxyTls {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Options {
+            #[serde(default = "yes")]
+            enabled: bool,
             #[serde(default, alias = "server_name")]
             server_name: Option<String>,
-            #[serde(default)]
+            #[serde(default, alias = "caCert", alias = "ca_cert")]
             ca: Option<String>,
         }
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::Bool(on) => Ok(Self::Switch(on)),
             object @ serde_json::Value::Object(_) => {
-                let options: Options = serde_json::from_value(object).map_err(de::Error::custom)?;
-                Ok(Self::Options { server_name: options.server_name, ca: options.ca })
+                let options = serde_json::from_value(object).map_err(de::Error::custom)?;
+                match options {
+                    Options { enabled: true, server_name, ca } => {
+                        Ok(Self::Options { server_name, ca })
+                    }
+                    Options { server_name: None, ca: None, .. } => Ok(Self::Switch(false)),
+                    _ => Err(de::Error::custom("enabled is false; leave the other fields out")),
+                }
             }
             _ => Err(de::Error::custom("write true, false, or an object with serverName and ca")),
         }
@@ -201,6 +210,10 @@ impl<'de> Deserialize<'de> for Unsupported {
         // Not ignored: a policy that means more than what is enforced must not be accepted.
         if empty { Ok(Self) } else { Err(de::Error::custom("not supported; leave it out")) }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkConfig, D::Error> {
@@ -273,6 +286,17 @@ mod tests {
         let value = sandbox.with_secrets().expect("serialises");
         let expected: serde_json::Value = serde_json::from_str(FULL).expect("JSON");
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn tls_is_read_as_e2bs_clients_write_it() {
+        let tls = |text: &str| serde_json::from_str::<ProxyTls>(text);
+        let options = ProxyTls::Options { server_name: None, ca: Some("PEM".to_owned()) };
+        assert_eq!(tls(r#"{"enabled":true,"caCert":"PEM"}"#).expect("good"), options);
+        assert_eq!(tls(r#"{"ca":"PEM"}"#).expect("good"), options);
+        assert_eq!(tls(r#"{"enabled":false}"#).expect("good"), ProxyTls::Switch(false));
+        assert!(tls(r#"{"enabled":false,"caCert":"PEM"}"#).is_err());
+        assert!(tls(r#"{"enabled":1}"#).is_err());
     }
 
     #[test]

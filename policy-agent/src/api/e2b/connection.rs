@@ -9,6 +9,7 @@ use super::{CLIENT_ID, ENVD_VERSION, template};
 use crate::{
     agent::Sandbox,
     api::Api,
+    life::Hex,
     policy::{SandboxId, Secret},
 };
 
@@ -67,7 +68,7 @@ impl Connection {
 /// Clients send it into the sandbox, which must not learn the traffic token from it.
 fn envd_token(traffic: &Secret) -> String {
     let digest = Sha256::new().chain_update("envd access token of ").chain_update(traffic.reveal());
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Hex(&digest.finalize()).to_string()
 }
 
 #[cfg(test)]

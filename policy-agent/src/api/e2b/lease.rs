@@ -113,13 +113,15 @@ pub async fn connect_v2(
 }
 
 /// Set when a sandbox ends
+///
+/// One that was applied has no end to be set.
 #[utoipa::path(
     post, path = "/sandboxes/{id}/timeout", tag = "E2B", operation_id = "set_sandbox_timeout",
     request_body = Timeout,
     responses(
         (status = 204, description = "It ends then"),
         (status = 400, response = Problem), (status = 404, response = Problem),
-        (status = 413, response = Problem),
+        (status = 409, response = Problem), (status = 413, response = Problem),
     )
 )]
 pub async fn set_timeout(
@@ -128,7 +130,12 @@ pub async fn set_timeout(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let Timeout { timeout } = body.parse()?;
-    api.agent.renew(&id, timeout.duration()).await?;
+    let sandbox = api.agent.renew(&id, timeout.duration()).await?;
+    if sandbox.life.ends().is_none() {
+        let problem =
+            format!("sandbox {id} was applied and has no end: delete it when it shall end");
+        return Err(Problem::with_status(StatusCode::CONFLICT, problem));
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_of_sensible_length_and_the_error_names_the_longest() {
-        let read = serde_json::from_str::<Seconds>;
+        let read = |text: &str| serde_json::from_str::<Seconds>(text);
         assert_eq!(read("1").expect("good").duration(), Duration::from_secs(1));
         assert_eq!(read(&LONGEST.to_string()).expect("good"), Seconds(LONGEST));
         for bad in ["0", "-1", "1.5", "\"5\"", "true", "2592001", "1e300"] {
