@@ -13,6 +13,7 @@
 //! - [`packet`], [`kernel`], [`oracle`]: one packet at a time, judged by the programs in the kernel
 //!   and by a slow and obvious judge.
 //! - [`mod@bench`]: the same programs, timed.
+//! - [`sdk`]: the E2B SDKs as the agent's clients.
 //! - [`demo`]: all of it for people to look at.
 //! - [`stage`]: all of it set up for a test, with helpers that panic with the full story.
 
@@ -28,6 +29,7 @@ pub mod packet;
 pub mod patience;
 pub mod precedence;
 pub mod probe;
+pub mod sdk;
 pub mod server;
 pub mod stage;
 pub mod wire;
