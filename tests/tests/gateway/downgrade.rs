@@ -38,11 +38,11 @@ fn no_second_request_comes_of_one() {
     for field in ["connection", "keep-alive", "proxy-connection", "upgrade"] {
         with(&[(field, "close")], "");
     }
-    for length in ["0", "1", "1000", "x", "+44", "44, 44", ""] {
+    for length in ["0", "1", "1000", "x", "+42", "42, 42", ""] {
         with(&[("content-length", length)], SMUGGLED);
     }
     with(&[("content-length", "5")], "");
-    with(&[("content-length", "44"), ("content-length", "45")], SMUGGLED);
+    with(&[("content-length", "42"), ("content-length", "45")], SMUGGLED);
     for value in [INJECTED, "x\nGET /smuggled", "x\rGET /smuggled", "x\0smuggled"] {
         with(&[("x-field", value)], "");
         with(&[("cookie", value)], "");
