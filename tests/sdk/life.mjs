@@ -1,4 +1,4 @@
-// A sandbox is created, found again, connected to and killed.
+// A sandbox is created, found again, connected to, prolonged and killed.
 
 import { Sandbox } from 'e2b'
 import { complaint, tell } from './tell.mjs'
@@ -10,6 +10,7 @@ async function listed(sandbox) {
 
 const sandbox = await Sandbox.create({ metadata: { purpose: 'a test' } })
 const again = await Sandbox.connect(sandbox.sandboxId)
+await sandbox.setTimeout(600_000)
 const info = await sandbox.getInfo()
 await tell(sandbox, {
   listed: await listed(sandbox),
@@ -19,6 +20,7 @@ await tell(sandbox, {
   state: info.state,
   metadata: info.metadata,
   template: info.templateId,
+  seconds: (info.endAt - Date.now()) / 1000,
 })
 await tell(sandbox, { running: await sandbox.isRunning() })
 const killed = await sandbox.kill()

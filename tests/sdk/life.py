@@ -1,4 +1,6 @@
-"""A sandbox is created, found again, connected to and killed."""
+"""A sandbox is created, found again, connected to, prolonged and killed."""
+
+from datetime import datetime, timezone
 
 from e2b import Sandbox
 from tell import complaint, tell
@@ -10,6 +12,7 @@ def listed():
 
 sandbox = Sandbox.create(metadata={"purpose": "a test"})
 again = Sandbox.connect(sandbox.sandbox_id)
+sandbox.set_timeout(600)
 info = sandbox.get_info()
 tell(
     sandbox,
@@ -20,6 +23,7 @@ tell(
     state=str(info.state.value),
     metadata=info.metadata,
     template=info.template_id,
+    seconds=(info.end_at - datetime.now(timezone.utc)).total_seconds(),
 )
 tell(sandbox, running=sandbox.is_running())
 killed = sandbox.kill()

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::world::Namespace;
+use crate::world::{Namespace, sandbox::Identity};
 
 /// The key that clients send.
 pub const API_KEY: &str = "e2b_0123456789abcdef";
@@ -23,6 +23,13 @@ pub fn config() -> String {
         "[api]\nlisten = \"{API}\"\napi_keys = [\"{API_KEY}\"]\n\
          [gateway]\ndomain = \"{DOMAIN}\"\nhttp = \"0.0.0.0:80\"\n"
     )
+}
+
+/// A sandbox's interface as the agent's configuration says that it may be handed out (TOML).
+pub fn slot(identity: Identity) -> String {
+    let (v4, v6) = (identity.v4(), identity.v6());
+    let interface = identity.interface();
+    format!("[[slots]]\ninterface = \"{interface}\"\naddresses = [\"{v4}\", \"{v6}\"]\n")
 }
 
 /// One SDK.
@@ -87,7 +94,8 @@ impl fmt::Display for Sdk {
     }
 }
 
-fn sources() -> PathBuf {
+/// Where the programs are.
+pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk")
 }
 

@@ -1,10 +1,7 @@
 //! Where the programs of a test file play: a stage whose agent has sandboxes to hand out, and
 //! whose internet has sites.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::Value;
 
@@ -54,7 +51,8 @@ impl Grounds {
 
     #[track_caller]
     fn build() -> Self {
-        let stage = Stage::with_names(&format!("{RESOLVERS}{}{}", client::config(), slots()));
+        let slots: String = (1..=SLOTS).map(|number| client::slot(Identity { number })).collect();
+        let stage = Stage::with_names(&format!("{RESOLVERS}{}{slots}", client::config()));
         let guests = (0..SLOTS).map(|_| stage.sandbox()).collect();
         let sites = SITES.map(|name| stage.site(name)).into();
         Self { guests, sites, stage }
@@ -67,8 +65,14 @@ impl Grounds {
         let answer = self.stage.request("GET", &path, &Value::Null);
         assert_eq!(answer.code, 200, "the agent does not know {id}: {}", answer.body);
         let interface = &answer.json()["interface"];
-        let guest = self.guests.iter().find(|guest| *interface == *guest.interface);
-        guest.or_fail("looking for the sandbox that was handed out")
+        self.behind(interface.as_str().or_fail("the sandbox's interface"))
+    }
+
+    /// The sandbox behind an interface, whoever has it.
+    #[track_caller]
+    pub fn behind(&self, interface: &str) -> &Guest {
+        let mut guests = self.guests.iter();
+        guests.find(|guest| guest.interface == interface).or_fail("looking for a sandbox")
     }
 
     /// A site of the internet.
@@ -76,18 +80,4 @@ impl Grounds {
     pub fn site(&self, name: &str) -> &Site {
         self.sites.iter().find(|site| site.name == name).or_fail("looking for a site")
     }
-}
-
-/// The first sandboxes of a world, as the agent's configuration names them (TOML).
-fn slots() -> String {
-    let mut slots = String::new();
-    for number in 1..=SLOTS {
-        let identity = Identity { number };
-        let (v4, v6) = (identity.v4(), identity.v6());
-        let _ = writeln!(
-            slots,
-            "[[slots]]\ninterface = \"sb{number}\"\naddresses = [\"{v4}\", \"{v6}\"]"
-        );
-    }
-    slots
 }
