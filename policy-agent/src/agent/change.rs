@@ -5,7 +5,8 @@
 //! publish  (see `publish`) the policy is in force in the slot
 //! finish   move an attached sandbox to its new slot · have the egress proxy follow the rules ·
 //!          show it in the table · give back the old slot
-//! undo     instead, when something is refused: what was in force stays, and stays on disk
+//! undo     (see `undo`) instead, when something is refused: what was in force stays, and stays on
+//!          disk
 //! ```
 //!
 //! It is on disk before the kernel enforces it: an agent that dies in between publishes it when it
@@ -44,7 +45,7 @@ pub struct Candidate {
 pub struct Change {
     pub(super) sandbox: Sandbox,
     pub(super) compiled: Compiled,
-    old: Option<Arc<Sandbox>>,
+    pub(super) old: Option<Arc<Sandbox>>,
 }
 
 impl Change {
@@ -59,7 +60,7 @@ impl Change {
     }
 
     /// Whether the sandbox is attached to another slot, or not at all.
-    fn has_new_slot(&self) -> bool {
+    pub(super) fn has_new_slot(&self) -> bool {
         self.old.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
     }
 }
@@ -157,7 +158,7 @@ impl Reconciler {
             }
         }
         tracing::info!(sandbox = %sandbox.id(), policy = policy.0, "policy in force");
-        self.orphans.remove(&*sandbox.gates);
+        self.replace_orphan(&sandbox);
         self.table.insert(sandbox);
         Ok(())
     }
@@ -212,66 +213,21 @@ impl Reconciler {
         Ok(Place { namespace, index, provable })
     }
 
+    /// Takes off what an earlier agent attached for the sandbox under another name.
+    fn replace_orphan(&mut self, sandbox: &Sandbox) {
+        let id = sandbox.id().as_str();
+        if !self.orphans.remove(id) || *sandbox.gates == *id {
+            return;
+        }
+        if let Err(error) = self.kernel.detach(id) {
+            tracing::error!(sandbox = id, "cannot take off what an earlier agent left: {error:#}");
+            self.orphans.insert(id.to_owned());
+        }
+    }
+
     /// Takes a sandbox off the interface that it had before, unless its gates went with it.
-    fn leave_for(&self, old: &Sandbox, new: &Sandbox) -> Result<()> {
+    pub(super) fn leave_for(&self, old: &Sandbox, new: &Sandbox) -> Result<()> {
         if old.gates == new.gates { Ok(()) } else { self.leave(old) }
-    }
-
-    /// Takes a change back, as far as it got. Returns the error for whoever asked for it.
-    pub(super) fn undo(
-        &mut self,
-        change: Change,
-        task: &'static str,
-        cause: anyhow::Error,
-    ) -> Error {
-        let id = change.id().clone();
-        match self.restore(&change) {
-            Ok(()) if change.has_new_slot() => self.release(change.sandbox.slot),
-            Ok(()) => {}
-            // The new slot stays taken: the sandbox's gates may name it.
-            Err(error) => {
-                tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
-            }
-        }
-        let kept = match change.old {
-            Some(_) => "the policy in force stays",
-            None => "it was not created",
-        };
-        tracing::warn!(sandbox = %id, "{task}: {cause:#}; {kept}");
-        Error::Failed { sandbox: id, task, kept, cause }
-    }
-
-    fn restore(&self, change: &Change) -> Result<()> {
-        let Some(old) = &change.old else {
-            let left = self.leave(&change.sandbox);
-            return self.store.remove(change.id()).and(left);
-        };
-        self.store.save(&old.entry())?;
-        self.leave_for(&change.sandbox, old)?;
-        if !change.has_new_slot() {
-            self.reinstate(old)?;
-        }
-        let wanted = interface(&old.head);
-        let moved = change.has_new_slot() && old.status == Status::Enforcing;
-        if moved && !self.kernel.is_attached(&old.gates, old.slot, &wanted)? {
-            self.kernel.attach(&old.gates, old.slot, &wanted)?;
-        }
-        Ok(())
-    }
-
-    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, it
-    /// is tried again at the next look.
-    fn reinstate(&self, old: &Arc<Sandbox>) -> Result<()> {
-        if old.policy.is_some() {
-            let change = Change::of_known(old, self.recompile(&old.spec())?);
-            for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
-                if let Err(error) = published {
-                    self.table.insert(Sandbox { policy: None, ..Sandbox::clone(old) });
-                    return Err(error);
-                }
-            }
-        }
-        self.follow_rules(old)
     }
 
     /// Gives a slot back.

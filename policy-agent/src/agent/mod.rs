@@ -22,6 +22,7 @@ mod rules;
 mod sandbox;
 mod slots;
 mod table;
+mod undo;
 mod watch;
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Interfaces of `[[slots]]`: handed out, taken back, and shut while nobody has them.
 
 use super::*;
-use crate::dataplane::Interface;
 
 /// A machine whose configuration names these interfaces.
 pub fn machine(interfaces: &[&str]) -> Machine {
