@@ -237,7 +237,7 @@ fn a_key_is_needed_over_tcp() {
     }
     let key = ["-H", "X-API-Key: e2b_0123", "-H", "Transfer-Encoding: chunked"];
     let body = json!({ "templateID": "base" }).to_string();
-    let arguments = [key.as_slice(), &["-d", &body]].concat();
+    let arguments = [key.as_slice(), &["-d", body.as_str()]].concat();
     let (code, made) = platform.over_tcp(&arguments, "/v2/sandboxes");
     assert_eq!(code, "201", "a chunked body: {made}");
     let (code, shown) = platform.over_tcp(&key[..2], &path(&made, ""));
@@ -332,7 +332,7 @@ fn lists_are_filtered_and_come_in_pages() {
     let after = format!("startedAfter={}", second.as_str().or_fail("a time"));
     assert_eq!(
         ids(&after).into_iter().collect::<BTreeSet<_>>(),
-        made[1..].iter().cloned().collect()
+        made[1..].iter().cloned().collect::<BTreeSet<_>>()
     );
 
     for list in ["/sandboxes", "/v2/sandboxes"] {
