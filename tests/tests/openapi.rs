@@ -131,7 +131,7 @@ fn what_is_there_is_documented() {
             }
             let method = method.to_uppercase();
             let answer =
-                document.stage.request(&method, &path.replace("{id}", "nosuch"), &json!({}));
+                document.stage.request(&method, &path.replace("{id}", "nosuch"), &Value::Null);
             assert_eq!(answer.code, 405, "{method} {path} is not documented: {}", answer.body);
         }
     }
@@ -157,7 +157,7 @@ fn real_answers_are_as_documented() {
     let stage = Stage::without_agent(
         "[gateway]\ndomain = \"sandbox.example.com\"\nhttps = \"127.0.0.1:8443\"",
     );
-    let guest = stage.sandbox();
+    let (guest, other) = (stage.sandbox(), stage.sandbox());
     let mut file = File::options().append(true).open(stage.agent().config()).or_fail("opening");
     let slot = (&guest.interface, json!(guest.addresses()));
     writeln!(file, "[[slots]]\ninterface = \"{}\"\naddresses = {}", slot.0, slot.1)
@@ -195,8 +195,8 @@ fn real_answers_are_as_documented() {
     assert_eq!(document.ask("post", "/agent/v1/explain", "", &question).code, 200);
     assert_eq!(document.ask("post", "/sandboxes/{id}/connect", id, &json!({})).code, 200);
     assert_eq!(document.ask("delete", "/sandboxes/{id}", id, &Value::Null).code, 204);
-    let applied = guest.spec(&json!({ "network": network }));
-    let applied = document.ask("put", "/agent/v1/sandboxes/{id}", &guest.id, &applied);
+    let applied = other.spec(&json!({ "network": network }));
+    let applied = document.ask("put", "/agent/v1/sandboxes/{id}", &other.id, &applied);
     assert_eq!(applied.code, 200, "{}", applied.body);
 }
 
