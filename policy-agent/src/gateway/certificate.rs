@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -134,6 +134,9 @@ fn load(files: &Files) -> Result<Arc<CertifiedKey>> {
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("gateway.tls_cert: cannot read certificates from {cert}"))?;
+    if chain.is_empty() {
+        bail!("gateway.tls_cert: {cert} holds no certificate");
+    }
     let private = PrivateKeyDer::from_pem_file(&files.key)
         .with_context(|| format!("gateway.tls_key: cannot read a private key from {key}"))?;
     let certified = CertifiedKey::from_der(chain, private, &ring::default_provider());

@@ -51,7 +51,7 @@ pub async fn http1<S>(
         }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(IDLE).half_close(true);
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE);
     // An error ends the connection, which is all there is to do.
     let _ = server.serve_connection(io, service).with_upgrades().await;
 }

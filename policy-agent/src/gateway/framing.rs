@@ -206,7 +206,7 @@ fn without_body(offers: bool) -> State {
 }
 
 /// `Content-Length = 1*DIGIT`: no sign, no list.
-fn digits(text: &[u8]) -> Option<u64> {
+pub fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -34,7 +34,7 @@ pub type Misdirected = &'static str;
 pub fn of<B>(request: &Request<B>, domain: &str) -> Result<Target, Misdirected> {
     let host = host(request)?;
     let authority: Authority = host.parse().map_err(|_| "Host is not a valid host")?;
-    if authority.as_str().contains('@') {
+    if !is_plain(&authority) {
         return Err("Host is not a valid host");
     }
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
@@ -64,6 +64,12 @@ fn host<B>(request: &Request<B>) -> Result<&str, Misdirected> {
         (Some(host), _) | (None, Some(host)) => Ok(host),
         (None, None) => Err("Host is missing"),
     }
+}
+
+/// A host, and behind it a port or nothing: the library lets more pass.
+fn is_plain(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').and_then(port_of).is_some())
 }
 
 /// `<port>-<id>` and the older `<port>-<id>-<anything>`.
@@ -146,6 +152,8 @@ mod tests {
             "3000-a_c.example.com",
             "u@3000-abc.example.com",
             "3000-abc.example.com/",
+            "3000-abc.example.com:port",
+            "3000-abc.example.com:",
             "3000 -abc.example.com",
         ] {
             assert!(target(|request| request.header("host", host)).is_err(), "{host:?}");

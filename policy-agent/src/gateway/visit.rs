@@ -20,9 +20,10 @@ use super::{
     body::{Answer, Held},
     counts::Visit,
     forwarded,
+    framing::digits,
     listen::Scheme,
     refusal::{Refusal, is_for_browser},
-    target::{self, Target},
+    target::{self, Misdirected, Target},
     token::Shown,
     upgrade,
 };
@@ -45,7 +46,9 @@ pub async fn answer(
     let for_browser = is_for_browser(request.headers());
     let shown = Shown::take(&mut request);
     let visit = Visit::of(&request, client.ip());
-    let target = target::of(&request, &gateway.domain).map_err(Refusal::bad_request);
+    let target = check_length(request.headers())
+        .and_then(|()| target::of(&request, &gateway.domain))
+        .map_err(Refusal::bad_request);
     let answered = match &target {
         Ok(target) => {
             let from = From { client, scheme, target, shown };
@@ -172,6 +175,13 @@ fn alive() -> Response<Answer> {
 
 fn outgoing(body: Incoming) -> Outgoing {
     if body.is_end_stream() { Either::Right(Empty::new()) } else { Either::Left(body) }
+}
+
+/// In HTTP/2 nothing rests on the length, but the service would read it in HTTP/1.
+fn check_length(headers: &HeaderMap) -> Result<(), Misdirected> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let sound = lengths.next().is_none_or(|length| digits(length.as_bytes()).is_some());
+    if sound && lengths.next().is_none() { Ok(()) } else { Err("Content-Length is not one number") }
 }
 
 /// Clients of HTTP/2 send cookies one by one (RFC 9113, 8.2.3).
