@@ -20,7 +20,6 @@ use policy_common::{counter::Counters, sandbox::MAX_SANDBOXES};
 use super::{
     error::Error,
     presence::{Presence, namespace},
-    publish,
     reconciler::Reconciler,
     rules::Rules,
     sandbox::{Place, Sandbox, Status, identity, interface},
