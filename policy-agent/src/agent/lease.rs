@@ -46,7 +46,7 @@ impl Reconciler {
     pub fn end_overdue(&mut self) -> usize {
         let mut failed = 0;
         for sandbox in self.table.all() {
-            if !sandbox.life.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            if sandbox.life.deadline().is_none_or(|deadline| deadline > Instant::now()) {
                 continue;
             }
             tracing::info!(sandbox = %sandbox.id(), "its time is over");

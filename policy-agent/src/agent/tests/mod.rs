@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use policy_common::{counter::Counters, limit::Limits};
 
 use super::{
-    Berth, Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table,
+    Agent, Berth, Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table,
+    Wish, create::new_id,
 };
 use crate::{
     dataplane::{Door, Identity, Interface, PolicyId, Published, Slot},
