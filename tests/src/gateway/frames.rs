@@ -117,9 +117,7 @@ fn integer(value: usize, out: &mut Vec<u8>) {
 /// The status at the beginning of a block: one of the static table, or three digits that may be
 /// written in Huffman's code (digits 0 to 2 have five bits, the others six).
 fn status(block: &[u8]) -> u16 {
-    // Servers may begin with an update of the table's size (RFC 7541, 6.3).
-    let begin = block.iter().position(|byte| byte & 0xe0 != 0x20).unwrap_or(0);
-    let block = &block[begin..];
+    let block = without_size_updates(block);
     if let Some(0x88..=0x8e) = block.first() {
         return [200, 204, 206, 304, 400, 404, 500][usize::from(block[0] - 0x88)];
     }
@@ -131,6 +129,15 @@ fn status(block: &[u8]) -> u16 {
         huffman_digits(text)
     };
     digits.iter().take(3).fold(0, |number, digit| number * 10 + digit)
+}
+
+/// Servers may begin with updates of the table's size (RFC 7541, 6.3).
+fn without_size_updates(mut block: &[u8]) -> &[u8] {
+    while let [size @ 0x20..=0x3f, rest @ ..] = block {
+        let more = rest.iter().take_while(|byte| **byte >= 128).count() + 1;
+        block = if *size == 0x3f { rest.get(more..).unwrap_or_default() } else { rest };
+    }
+    block
 }
 
 fn huffman_digits(text: &[u8]) -> Vec<u16> {

@@ -132,7 +132,9 @@ fn from_port(sandbox: &Guest, to: SocketAddr) -> Seen {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).or_fail("a socket");
     socket.set_reuse_address(true).or_fail("using an address again");
     let from = SocketAddr::from((sandbox.identity.v4(), PORT));
-    socket.bind(&from.into()).or_fail("taking the exposed port");
+    // A program that another test is just starting may still hold what it will not inherit.
+    let taken = eventually("the exposed port is free", || socket.bind(&from.into()).ok());
+    taken.or_fail("taking the exposed port");
     match socket.connect_timeout(&to.into(), std::time::Duration::from_secs(3)) {
         Ok(()) => Seen::Answered,
         Err(error) => probe::seen(&error),
