@@ -11,6 +11,7 @@ mod public_url;
 mod sandboxes;
 pub mod serve;
 mod status;
+mod timely;
 
 use std::sync::Arc;
 
