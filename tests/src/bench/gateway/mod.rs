@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Effort, Table, proxied::usage::Usage, report::at_least, rounds::medians_of};
+use super::{Effort, Table, proxied::usage::Usage, rounds::medians_of};
 use lane::{Lane, Way};
 use load::Scheme;
 
@@ -55,20 +55,17 @@ fn table(scheme: Scheme, lanes: &[&Lane], results: &[Measured]) -> Table {
         "p50, ms",
         "p99, ms",
         "the proxy, CPU µs each",
-        "target",
     ];
     let mut table = Table::new(title, &columns);
     let of = |way: Way| lanes.iter().zip(results).find(|(lane, _)| lane.way == way);
     let nginx = of(Way::Nginx).map_or(f64::NAN, |(_, result)| result[0]);
     for (lane, &[rate, p50, p99, each]) in lanes.iter().zip(results) {
-        let (is_ours, is_proxy) = (lane.way == Way::Ours, lane.way != Way::Direct);
         table.row([
             lane.way.name().to_owned(),
             format!("{rate:.0} ({:.2})", rate / nginx),
             format!("{p50:.2}"),
             format!("{p99:.2}"),
-            if is_proxy { format!("{each:.0}") } else { String::new() },
-            if is_ours { at_least(rate / nginx, 0.8, " of nginx") } else { String::new() },
+            if lane.way == Way::Direct { String::new() } else { format!("{each:.0}") },
         ]);
     }
     table
