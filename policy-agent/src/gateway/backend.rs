@@ -106,7 +106,7 @@ impl Backend {
     pub fn is_of(&self, sandbox: &Sandbox) -> bool {
         Arc::ptr_eq(&self.life, &sandbox.life)
             && self.place == place(sandbox)
-            && (self.public == sandbox.rules.policy.allow_public_traffic())
+            && self.public == sandbox.rules.policy.allow_public_traffic()
     }
 
     /// Ends all connections.
@@ -162,7 +162,7 @@ impl Backend {
             Some(tls) => encrypted(Stream(plain.socket), tls).await.map_err(Failure::Tls)?,
         };
         let shaken = http1::Builder::new()
-            .max_buf_size(LONGEST_HEAD.max(8192))
+            .max_buf_size(LONGEST_HEAD)
             .handshake::<_, Outgoing>(TokioIo::new(carrier))
             .await;
         let (sender, connection) = shaken.map_err(|_| Failure::Broken)?;

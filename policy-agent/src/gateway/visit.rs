@@ -112,13 +112,12 @@ impl From<'_> {
         gateway: &Gateway,
         sandbox: &Sandbox,
         backend: &Backend,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<Answer>, Outcome> {
         let place = backend.enter().ok_or(Outcome::Full)?;
         let policy = &sandbox.rules.policy;
         let mask = policy.mask_request_host().map(|mask| mask.render(self.target.port));
         let is_tls = policy.https_ports().contains(&self.target.port);
-        let mut request = request;
         let offers = self.prepare(&mut request, mask.as_deref().unwrap_or(&self.target.host));
         let client = offers.then(|| hyper::upgrade::on(&mut request));
         let way = Way { port: self.target.port, tls: is_tls.then_some(&gateway.tls) };
