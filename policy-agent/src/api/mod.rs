@@ -7,6 +7,7 @@ mod key;
 mod problem;
 mod sandboxes;
 pub mod serve;
+mod timely;
 
 use std::sync::Arc;
 

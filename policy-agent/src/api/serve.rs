@@ -1,4 +1,5 @@
-//! Listening: the Unix socket, and TCP if the operator wants it.
+//! Listening: the Unix socket, and TCP if the operator wants it. A client that takes its time is sent
+//! away, so that it holds no descriptor for ever.
 
 use std::{
     fs, io,
@@ -12,10 +13,24 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use axum::{Router, serve::Listener};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use tokio::{net::UnixListener, sync::watch};
+
+use super::timely::Timely;
 
 /// How long requests under way may take when the agent is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a client may take to ask: its header, the wait before it included, and then its body.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The agent's Unix socket, which only its user and group may open. Goes with this value.
 pub struct Socket {
@@ -71,9 +86,9 @@ impl Drop for Socket {
 /// Serves until the agent is told to stop; then requests under way have a moment left.
 ///
 /// # Errors
-/// The listener fails.
+/// None so far: a listener that cannot accept tries again.
 pub async fn serve<L>(
-    listener: L,
+    mut listener: L,
     router: Router,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<()>
@@ -81,18 +96,25 @@ where
     L: Listener,
     L::Addr: std::fmt::Debug,
 {
-    let mut stopped = stopping.clone();
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    });
-    let too_long = async move {
-        let _ = stopped.wait_for(|stopping| *stopping).await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = served.into_future() => Ok(result?),
-        () = too_long => Ok(()),
+    let under_way = GracefulShutdown::new();
+    loop {
+        let client = tokio::select! {
+            (client, _) = listener.accept() => client,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let in_time = move |request: hyper::Request<Incoming>| {
+            service.call(request.map(|body| Timely::new(body, PATIENCE)))
+        };
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        let connection = http.serve_connection(TokioIo::new(client), service_fn(in_time));
+        // An error is the client's: it went, or it did not speak HTTP.
+        tokio::spawn(under_way.watch(connection));
     }
+    drop(listener);
+    let _ = tokio::time::timeout(GRACE, under_way.shutdown()).await; // whoever needs longer is cut off
+    Ok(())
 }
 
 /// Makes sure that the path is free to be taken.
