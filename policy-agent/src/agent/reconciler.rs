@@ -120,9 +120,16 @@ impl Reconciler {
             kept: "it is kept; delete it again",
             cause,
         };
-        self.kernel.detach(id).map_err(|cause| refuse("cannot detach it", cause))?;
+        // First the disk: where that refuses, nothing was opened. What is attached and not on disk
+        // stays shut, should the agent die in between.
         let forget = self.store.remove(sandbox.id());
         forget.map_err(|cause| refuse("cannot forget it", cause))?;
+        if let Err(cause) = self.kernel.detach(id) {
+            if let Err(error) = self.store.save(&sandbox.entry()) {
+                tracing::error!(sandbox = id, "cannot write it back to disk: {error:#}");
+            }
+            return Err(refuse("cannot detach it", cause));
+        }
         self.table.remove(sandbox.id());
         sandbox.life.end();
         self.release(sandbox.slot);

@@ -95,6 +95,10 @@ impl Kernel for Fake {
         Ok(self.memory().published.get(&slot).copied())
     }
 
+    fn restore_pins(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn detach(&self, id: &str) -> Result<()> {
         self.call("detach")?.attached.remove(id);
         Ok(())
@@ -371,6 +375,25 @@ fn deleting_detaches_and_forgets() {
     assert!(machine.on_disk().is_empty() && agent.table.is_empty());
     let memory = machine.kernel.memory();
     assert!(memory.attached.is_empty() && memory.published.is_empty());
+}
+
+#[test]
+fn what_cannot_be_forgotten_or_detached_stays() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
+    machine.fails("detach");
+    agent.delete("web").expect_err("not detached");
+    assert_eq!(machine.on_disk().len(), 1, "it is known to the next agent");
+    machine.works();
+    // A directory with something in it cannot be removed like a file.
+    let file = machine.disk.path().join("sandboxes/web.json");
+    std::fs::remove_file(&file).expect("removed");
+    std::fs::create_dir_all(file.join("in the way")).expect("made");
+    agent.delete("web").expect_err("not forgotten");
+    assert!(machine.kernel.memory().attached.contains_key("web"), "nothing was opened");
+    std::fs::remove_dir_all(&file).expect("removed");
+    agent.delete("web").expect("deleted");
 }
 
 #[test]
