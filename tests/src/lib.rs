@@ -10,7 +10,7 @@
 //! - [`agent`]: runs the real `policy-agent` and speaks with it.
 //! - [`precedence`]: the core of the law, for every way of attaching.
 //! - [`packet`], [`kernel`], [`oracle`]: one packet at a time, judged by the programs in the kernel
-//!   and by a slow and obvious judge.
+//!   and by a slow and obvious judge; [`random`] makes policies and packets for them.
 //! - [`mod@bench`]: the same programs, timed.
 //! - [`demo`]: all of it for people to look at.
 //! - [`stage`]: all of it set up for a test, with helpers that panic with the full story.
@@ -26,6 +26,7 @@ pub mod packet;
 pub mod patience;
 pub mod precedence;
 pub mod probe;
+pub mod random;
 pub mod server;
 pub mod stage;
 pub mod wire;
