@@ -1,6 +1,6 @@
 //! The pins of the maps, which belong together: gates, programs and agent have to find the same ones.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
@@ -26,14 +26,26 @@ pub fn discard_incomplete(pins: &Pins) -> Result<Vec<MapData>> {
     if there.is_empty() || missing.is_empty() {
         return Ok(Vec::new());
     }
-    let tables =
-        [name::TC_PROGRAMS, name::XDP_PROGRAMS].map(|name| MapData::from_pin(pins.map(name)));
+    let kept = tables(pins);
     tracing::warn!("pins of maps are gone ({}): making all of them anew", missing.join(", "));
     for name in there {
         let pin = pins.map(name);
         fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
     }
-    Ok(tables.into_iter().flatten().collect())
+    Ok(kept)
+}
+
+/// The tables of programs of other versions. Their gates call through them for a moment after their
+/// links' pins are gone, since the kernel lets go of a link later than of a pin: whoever emptied the
+/// tables first would shut the sandboxes.
+pub fn tables_of_other_versions(bpffs: &Path) -> Result<Vec<MapData>> {
+    let versions = Pins::every_version(bpffs)?;
+    Ok(versions.iter().filter(|pins| !pins.is_current()).flat_map(tables).collect())
+}
+
+fn tables(pins: &Pins) -> Vec<MapData> {
+    let open = |name| MapData::from_pin(pins.map(name)).ok();
+    [name::TC_PROGRAMS, name::XDP_PROGRAMS].into_iter().filter_map(open).collect()
 }
 
 impl Maps {

@@ -57,7 +57,7 @@ use crate::policy::compile::Compiled;
 pub struct Dataplane {
     pins: Pins,
     _owner: Owner,
-    /// Gates that are yet to be replaced call through these.
+    /// Gates that are yet to be replaced call through these; they go with the agent.
     _replaced: Vec<MapData>,
     maps: Maps,
     bpffs: std::path::PathBuf,
@@ -78,7 +78,8 @@ impl Dataplane {
         raise_limits();
         let pins = Pins::create(&settings.bpffs)?;
         let owner = pins::own(&settings.bpffs)?;
-        let replaced = maps::discard_incomplete(&pins)?;
+        let mut replaced = maps::discard_incomplete(&pins)?;
+        replaced.extend(maps::tables_of_other_versions(&settings.bpffs)?);
         let attacher = Attacher::new(pins.clone(), settings.attach, settings.mode)?;
         let mut object = programs::load(&pins)?;
         // Opening a gate makes the tables that the programs go into.
