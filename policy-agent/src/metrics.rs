@@ -22,6 +22,7 @@ use prometheus_client::{
 use crate::{
     agent::{Agent, Sandbox, totals},
     events::Hub,
+    gateway,
     policy::SandboxId,
     proxy::Counts,
 };
@@ -69,7 +70,13 @@ impl Metrics {
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn render(&self, agent: &Agent, hub: &Hub, proxy: &Counts) -> Result<String> {
+    pub fn render(
+        &self,
+        agent: &Agent,
+        hub: &Hub,
+        proxy: &Counts,
+        gateway: &gateway::Counts,
+    ) -> Result<String> {
         let sandboxes = agent.table().all();
         let (packets, bytes) = (Family::<Labels, Counter>::default(), Family::default());
         for sandbox in &sandboxes {
@@ -89,6 +96,8 @@ impl Metrics {
         registry.register("policy_proxy_connections", help, proxy.connections.clone());
         let help = "Connections that sandboxes have through the egress proxy";
         registry.register("policy_proxy_active_connections", help, proxy.active.clone());
+        let help = "Requests to public URLs, by the status of their answer";
+        registry.register("policy_gateway_requests", help, gateway.requests.clone());
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dataplane::Slot,
-    policy::{SandboxId, SandboxSpec, Secret},
+    life::Kept,
+    policy::{SandboxId, SandboxSpec},
 };
 
 /// Shape of the files. One that a newer agent wrote is not guessed at.
@@ -28,8 +29,8 @@ pub struct Entry {
     pub slot: Slot,
     /// What was asked for.
     pub spec: SandboxSpec,
-    /// Its traffic token; `None` in the file of an agent that had none.
-    pub token: Option<Secret>,
+    /// Its life; parts are missing in the file of an older agent.
+    pub life: Kept,
 }
 
 /// What [`Store::load`] found.
@@ -46,8 +47,8 @@ struct Reading {
     version: u32,
     slot: Slot,
     sandbox: SandboxSpec,
-    #[serde(default)]
-    token: Option<Secret>,
+    #[serde(flatten)]
+    life: Kept,
 }
 
 #[derive(Serialize)]
@@ -55,7 +56,8 @@ struct Writing<'a> {
     version: u32,
     slot: Slot,
     sandbox: serde_json::Value,
-    token: Option<&'a str>,
+    #[serde(flatten)]
+    life: &'a Kept,
 }
 
 /// The directory of the files.
@@ -111,7 +113,7 @@ impl Store {
             version: VERSION,
             slot: entry.slot,
             sandbox: entry.spec.with_secrets()?,
-            token: entry.token.as_ref().map(Secret::reveal),
+            life: &entry.life,
         })?;
         self.replace(&path, &text)
             .with_context(|| format!("cannot write {}: is the disk full?", path.display()))
@@ -182,7 +184,7 @@ fn directory(state_dir: &Path) -> PathBuf {
 
 fn read(path: &Path) -> Result<Entry> {
     let text = fs::read(path)?;
-    let Reading { version, slot, sandbox, token } = serde_json::from_slice(&text)?;
+    let Reading { version, slot, sandbox, life } = serde_json::from_slice(&text)?;
     if version != VERSION {
         bail!("it has version {version}, and this agent reads version {VERSION}");
     }
@@ -190,7 +192,7 @@ fn read(path: &Path) -> Result<Entry> {
     if named != Some(sandbox.sandbox_id.as_str()) {
         bail!("it holds sandbox {}, which its name contradicts", sandbox.sandbox_id);
     }
-    Ok(Entry { slot, spec: sandbox, token })
+    Ok(Entry { slot, spec: sandbox, life })
 }
 
 #[cfg(test)]
@@ -198,6 +200,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::{
+        life::{Lease, Origin},
+        policy::Secret,
+    };
 
     fn entry(id: &str) -> Entry {
         let spec = format!(
@@ -206,7 +212,10 @@ mod tests {
         );
         let spec = serde_json::from_str(&spec).expect("a sandbox");
         let token = Some(Secret::new("t0ken".to_owned()));
-        Entry { slot: Slot::new(7).expect("a slot"), spec, token }
+        let ends = "2026-11-25T10:00:00Z".parse().expect("a time");
+        let lease = Some(Lease { ends, origin: Origin::default(), idempotency: None });
+        let life = Kept { token, started: None, lease };
+        Entry { slot: Slot::new(7).expect("a slot"), spec, life }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `cargo xtask <verb>`: everything that is done to this repository, by one command each.
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
-//! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`host`]
-//! runs the cargo that runs us, and [`step`] runs programs and shows how they get on.
+//! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`sdks`]
+//! the E2B SDKs, [`host`] runs the cargo that runs us, and [`step`] runs programs and shows how
+//! they get on.
 
 mod apt;
 mod bench;
@@ -12,6 +13,7 @@ mod demo;
 mod fuzz;
 mod host;
 mod quiet_services;
+mod sdks;
 mod setup;
 mod step;
 mod test;

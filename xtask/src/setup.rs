@@ -1,11 +1,13 @@
-//! `cargo xtask setup`: the toolchain for the BPF target and the programs which tests call.
+//! `cargo xtask setup`: the toolchain for the BPF target, the programs which tests call, and the
+//! E2B SDKs.
 
 use anyhow::Result;
 
-use crate::test_tools;
 use crate::toolchain::{self, Way};
+use crate::{sdks, test_tools};
 
 pub fn run(way: Option<Way>) -> Result<()> {
     toolchain::ensure(way)?;
-    test_tools::ensure()
+    test_tools::ensure()?;
+    sdks::ensure()
 }

@@ -12,7 +12,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 12] = [
     Tool { program: "ip", package: "iproute2", why: "makes interfaces, routes and namespaces" },
     Tool { program: "curl", package: "curl", why: "plays the HTTP client in a sandbox" },
     Tool { program: "ping", package: "iputils-ping", why: "sends ICMP from a sandbox" },
@@ -27,6 +27,8 @@ const TOOLS: [Tool; 10] = [
     Tool { program: NGINX_STREAM, package: "libnginx-mod-stream", why: "lets nginx look at names" },
     Tool { program: "haproxy", package: "haproxy", why: "is what the benchmark compares with" },
     Tool { program: "microsocks", package: "microsocks", why: "plays a sandbox's SOCKS5 proxy" },
+    Tool { program: "chromium", package: "chromium", why: "opens a public URL as people do" },
+    Tool { program: "wrk", package: "wrk", why: "asks as much as the benchmark's servers bear" },
 ];
 
 /// A module is no program on the path.

@@ -1,18 +1,18 @@
 //! The start: what the kernel enforces, what the disk says, and how the two are made one.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     change::{Change, fresh},
     presence::{Presence, namespace},
     publish,
     reconciler::Reconciler,
-    sandbox::{Place, Sandbox, identity, interface, split},
+    sandbox::{Place, Sandbox, Status, identity, interface, split},
 };
 use crate::{
-    dataplane::Slot,
+    dataplane::{Interface, Slot},
     life::Life,
     policy::{Compiled, SandboxSpec},
     store::Entry,
@@ -29,36 +29,53 @@ impl Reconciler {
             tracing::error!(file = %path.display(), "set aside a broken sandbox: {error:#}");
         }
         let pinned = self.kernel.attached_ids().context("cannot list what is attached")?;
-        self.orphans = pinned.iter().cloned().collect();
+        let pinned: BTreeSet<String> = pinned.into_iter().collect();
+        // A berth's gates without a sandbox are no orphans: the berth is vacant.
+        self.orphans = pinned.clone();
+        self.orphans.retain(|gates| !self.berths.are_of(gates));
         let mut changes = Vec::with_capacity(loaded.entries.len());
         for entry in loaded.entries {
             let id = entry.spec.sandbox_id.clone();
-            match self.adopt_one(entry) {
+            match self.adopt_one(entry, &pinned) {
                 Ok(change) => changes.push(change),
                 Err(error) => tracing::error!(sandbox = %id, "cannot adopt it: {error:#}"),
             }
         }
         self.settle_orphans()?;
         self.publish_adopted(changes);
+        self.retire_outgrown();
+        for id in &self.orphans {
+            tracing::warn!(
+                sandbox = %id,
+                "attached by an earlier agent, but not known: it stays as it is until it is \
+                 applied again or deleted"
+            );
+        }
+        self.adopt_berths()?;
         tracing::info!(sandboxes = self.table.len(), "adopted");
+        // Those that cannot be ended now are tried again.
+        self.end_overdue();
         Ok(())
     }
 
-    fn adopt_one(&mut self, entry: Entry) -> Result<Change> {
+    fn adopt_one(&mut self, entry: Entry, pinned: &BTreeSet<String>) -> Result<Change> {
         entry.spec.validate()?;
         let policy = self.law.judge(&entry.spec)?;
         let slot = self.slot_on_disk(&entry)?;
-        let life = match entry.token {
-            Some(token) => Life::with_token(token),
-            None => Life::begin()?,
-        };
+        let life = Life::resume(entry.life)?;
         let (head, network) = split(entry.spec);
         let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
         let id = head.sandbox_id.clone();
+        let gates = self.berths.gates(&head);
+        if self.berths.are_of(&gates)
+            && let Some(other) = self.table.all().iter().find(|other| other.gates == gates)
+        {
+            bail!("its interface belongs to sandbox {}", other.id());
+        }
         self.ledger.assign(slot, &id);
-        let mut sandbox = fresh(head, rules, slot, Arc::new(life));
-        self.attach_adopted(&mut sandbox)?;
-        self.orphans.remove(id.as_str());
+        let mut sandbox = fresh(gates, head, rules, slot, Arc::new(life));
+        self.attach_adopted(&mut sandbox, pinned)?;
+        self.orphans.remove(&*sandbox.gates);
         self.table.insert(sandbox.clone());
         Ok(Change::of_known(&Arc::new(sandbox), compiled))
     }
@@ -74,9 +91,9 @@ impl Reconciler {
     }
 
     /// Finds a sandbox's gates in place, or attaches them, denying until its policy is published.
-    fn attach_adopted(&self, sandbox: &mut Sandbox) -> Result<()> {
-        let (id, wanted) = (sandbox.id().as_str().to_owned(), interface(&sandbox.head));
-        if self.kernel.is_attached(&id, sandbox.slot, &wanted).unwrap_or(false) {
+    fn attach_adopted(&self, sandbox: &mut Sandbox, pinned: &BTreeSet<String>) -> Result<()> {
+        let (gates, wanted) = (sandbox.gates.clone(), interface(&sandbox.head));
+        if self.kernel.is_attached(&gates, sandbox.slot, &wanted).unwrap_or(false) {
             let Presence::Here(index) = self.kernel.presence(&wanted) else { return Ok(()) };
             let namespace = namespace(wanted.netns.as_deref()).ok();
             sandbox.place = Some(Place { namespace, index, provable: true });
@@ -85,9 +102,9 @@ impl Reconciler {
         if self.kernel.published(sandbox.slot)?.is_none() {
             self.kernel.prepare(sandbox.slot, &identity(&sandbox.head))?;
         }
-        // With gates of another version in force, the policy comes first and then these gates, or
-        // what the sandbox may reach would be cut off in between.
-        if !self.orphans.contains(&id) {
+        // With gates of another version or name in force, the policy comes first and then these
+        // gates, or what the sandbox may reach would be cut off in between.
+        if ![&*gates, sandbox.id().as_str()].iter().any(|name| pinned.contains(*name)) {
             self.reattach(sandbox);
         }
         Ok(())
@@ -109,11 +126,6 @@ impl Reconciler {
     /// anybody else. Without such gates, what no file names is left over and goes.
     fn settle_orphans(&mut self) -> Result<()> {
         for id in &self.orphans {
-            tracing::warn!(
-                sandbox = %id,
-                "attached by an earlier agent, but not known: it stays as it is until it is \
-                 applied again or deleted"
-            );
             if let Some(slot) = self.kernel.attached_slot(id)? {
                 self.slots.claim(slot);
             }
@@ -130,6 +142,32 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+
+    /// Takes off gates that others have replaced, since `[[slots]]` names an interface that it did
+    /// not name before; and those of an interface that it does not name any more.
+    fn retire_outgrown(&mut self) {
+        let mut outgrown: BTreeSet<String> = self.orphans.clone();
+        outgrown.retain(|gates| Interface::of_gates(gates).is_some());
+        for sandbox in self.table.all() {
+            let berths = interface(&sandbox.head).gates();
+            let names = [Some(sandbox.id().to_string()), berths].into_iter().flatten();
+            for name in names.filter(|name| self.orphans.contains(name)) {
+                match sandbox.status {
+                    Status::Failed(_) => outgrown.remove(&name),
+                    _ => outgrown.insert(name),
+                };
+            }
+        }
+        for gates in outgrown {
+            match self.kernel.detach(&gates) {
+                Ok(()) => self.orphans.remove(&gates),
+                Err(error) => {
+                    tracing::error!(gates, "cannot take off what was replaced: {error:#}");
+                    continue;
+                }
+            };
+        }
     }
 
     /// The compiled policy of a known sandbox, again.

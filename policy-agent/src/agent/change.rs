@@ -5,7 +5,8 @@
 //! publish  (see `publish`) the policy is in force in the slot
 //! finish   move an attached sandbox to its new slot · have the egress proxy follow the rules ·
 //!          show it in the table · give back the old slot
-//! undo     instead, when something is refused: what was in force stays, and stays on disk
+//! undo     (see `undo`) instead, when something is refused: what was in force stays, and stays on
+//!          disk
 //! ```
 //!
 //! It is on disk before the kernel enforces it: an agent that dies in between publishes it when it
@@ -19,13 +20,12 @@ use policy_common::{counter::Counters, sandbox::MAX_SANDBOXES};
 use super::{
     error::Error,
     presence::{Presence, namespace},
-    publish,
     reconciler::Reconciler,
     rules::Rules,
     sandbox::{Place, Sandbox, Status, identity, interface},
 };
 use crate::{
-    dataplane::{PolicyId, Slot},
+    dataplane::{Interface, PolicyId, Slot},
     life::Life,
     policy::{Compiled, SandboxId, SandboxSpec},
 };
@@ -44,7 +44,7 @@ pub struct Candidate {
 pub struct Change {
     pub(super) sandbox: Sandbox,
     pub(super) compiled: Compiled,
-    old: Option<Arc<Sandbox>>,
+    pub(super) old: Option<Arc<Sandbox>>,
 }
 
 impl Change {
@@ -59,19 +59,25 @@ impl Change {
     }
 
     /// Whether the sandbox is attached to another slot, or not at all.
-    fn has_new_slot(&self) -> bool {
+    pub(super) fn has_new_slot(&self) -> bool {
         self.old.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
     }
 }
 
 impl Reconciler {
-    /// Makes everything ready that can be undone without a trace.
-    pub(super) fn stage(&mut self, candidate: Candidate) -> Result<Change, Error> {
+    /// Makes everything ready that can be undone without a trace. `life`: what a new sandbox has
+    /// instead of a plain one.
+    pub(super) fn stage(
+        &mut self,
+        candidate: Candidate,
+        life: Option<Life>,
+    ) -> Result<Change, Error> {
         let old = self.table.get(&candidate.head.sandbox_id);
         let kept = old.as_ref().filter(|old| old.is_where(&candidate.head));
-        let life = match &old {
-            Some(old) => old.life.clone(),
-            None => Arc::new(Life::begin().map_err(Error::Internal)?),
+        let life = match (&old, life) {
+            (Some(old), _) => old.life.clone(),
+            (None, Some(life)) => Arc::new(life),
+            (None, None) => Arc::new(Life::begin().map_err(Error::Internal)?),
         };
         let slot = match kept {
             Some(old) => old.slot,
@@ -80,7 +86,7 @@ impl Reconciler {
         let Candidate { head, rules, compiled } = candidate;
         let sandbox = match kept {
             Some(old) => Sandbox { head, rules, ..Sandbox::clone(old) },
-            None => fresh(head, rules, slot, life),
+            None => fresh(self.berths.gates(&head), head, rules, slot, life),
         };
         let change = Change { sandbox, compiled, old };
         let change = match self.record(&change) {
@@ -121,7 +127,8 @@ impl Reconciler {
         if change.old.is_some() {
             return Ok(None);
         }
-        let place = self.attach(&change.sandbox);
+        let Sandbox { gates, slot, head, .. } = &change.sandbox;
+        let place = self.attach(gates, *slot, &interface(head));
         place.map(Some).map_err(|error| ("cannot attach to its interface", error))
     }
 
@@ -141,10 +148,16 @@ impl Reconciler {
         }
         if let Some(old) = change.old.as_ref().filter(|_| change.has_new_slot()) {
             sandbox.carried = Arc::new(self.counted(old));
-            self.release(old.slot);
+            match self.leave_for(old, &sandbox) {
+                Ok(()) => self.release(old.slot),
+                // Its slot stays taken: the gates may name it.
+                Err(error) => {
+                    tracing::error!(sandbox = %old.id(), "cannot leave its old interface: {error:#}");
+                }
+            }
         }
         tracing::info!(sandbox = %sandbox.id(), policy = policy.0, "policy in force");
-        self.orphans.remove(sandbox.id().as_str());
+        self.replace_orphan(&sandbox);
         self.table.insert(sandbox);
         Ok(())
     }
@@ -162,7 +175,7 @@ impl Reconciler {
             Presence::Unknown(problem) => bail!("cannot look for its interface: {problem}"),
             Presence::NoInterface | Presence::NoNamespace(_) => {}
         }
-        self.kernel.detach(sandbox.id().as_str())?;
+        self.kernel.detach(&sandbox.gates)?;
         (sandbox.place, sandbox.status) = (None, Status::InterfaceMissing);
         Ok(())
     }
@@ -182,7 +195,7 @@ impl Reconciler {
     /// of no use any more.
     pub(super) fn place(&self, sandbox: &mut Sandbox) -> Result<()> {
         let before = sandbox.place.and_then(|place| place.namespace);
-        let place = self.attach(sandbox)?;
+        let place = self.attach(&sandbox.gates, sandbox.slot, &interface(&sandbox.head))?;
         if before.is_some() && place.namespace != before {
             self.shut_door(sandbox.slot);
         }
@@ -190,70 +203,30 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Attaches a sandbox's interface to its slot.
-    fn attach(&self, sandbox: &Sandbox) -> Result<Place> {
-        let (id, wanted) = (sandbox.id().as_str(), interface(&sandbox.head));
+    /// Attaches an interface to a slot, with gates that are pinned under this name.
+    pub(super) fn attach(&self, gates: &str, slot: Slot, wanted: &Interface) -> Result<Place> {
         let namespace = namespace(wanted.netns.as_deref()).ok();
-        let index = self.kernel.presence(&wanted).index(&wanted)?;
-        self.kernel.attach(id, sandbox.slot, &wanted)?;
-        let provable = self.kernel.is_attached(id, sandbox.slot, &wanted)?;
+        let index = self.kernel.presence(wanted).index(wanted)?;
+        self.kernel.attach(gates, slot, wanted)?;
+        let provable = self.kernel.is_attached(gates, slot, wanted)?;
         Ok(Place { namespace, index, provable })
     }
 
-    /// Takes a change back, as far as it got. Returns the error for whoever asked for it.
-    pub(super) fn undo(
-        &mut self,
-        change: Change,
-        task: &'static str,
-        cause: anyhow::Error,
-    ) -> Error {
-        let id = change.id().clone();
-        match self.restore(&change) {
-            Ok(()) if change.has_new_slot() => self.release(change.sandbox.slot),
-            Ok(()) => {}
-            // The new slot stays taken: the sandbox's gates may name it.
-            Err(error) => {
-                tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
-            }
+    /// Takes off what an earlier agent attached for the sandbox under another name.
+    fn replace_orphan(&mut self, sandbox: &Sandbox) {
+        let id = sandbox.id().as_str();
+        if !self.orphans.remove(id) || *sandbox.gates == *id {
+            return;
         }
-        let kept = match change.old {
-            Some(_) => "the policy in force stays",
-            None => "it was not created",
-        };
-        tracing::warn!(sandbox = %id, "{task}: {cause:#}; {kept}");
-        Error::Failed { sandbox: id, task, kept, cause }
+        if let Err(error) = self.kernel.detach(id) {
+            tracing::error!(sandbox = id, "cannot take off what an earlier agent left: {error:#}");
+            self.orphans.insert(id.to_owned());
+        }
     }
 
-    fn restore(&self, change: &Change) -> Result<()> {
-        let Some(old) = &change.old else {
-            let detached = self.kernel.detach(change.id().as_str());
-            return self.store.remove(change.id()).and(detached);
-        };
-        self.store.save(&old.entry())?;
-        if !change.has_new_slot() {
-            self.reinstate(old)?;
-        }
-        let wanted = interface(&old.head);
-        let moved = change.has_new_slot() && old.status == Status::Enforcing;
-        if moved && !self.kernel.is_attached(old.id().as_str(), old.slot, &wanted)? {
-            self.kernel.attach(old.id().as_str(), old.slot, &wanted)?;
-        }
-        Ok(())
-    }
-
-    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, it
-    /// is tried again at the next look.
-    fn reinstate(&self, old: &Arc<Sandbox>) -> Result<()> {
-        if old.policy.is_some() {
-            let change = Change::of_known(old, self.recompile(&old.spec())?);
-            for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
-                if let Err(error) = published {
-                    self.table.insert(Sandbox { policy: None, ..Sandbox::clone(old) });
-                    return Err(error);
-                }
-            }
-        }
-        self.follow_rules(old)
+    /// Takes a sandbox off the interface that it had before, unless its gates went with it.
+    pub(super) fn leave_for(&self, old: &Sandbox, new: &Sandbox) -> Result<()> {
+        if old.gates == new.gates { Ok(()) } else { self.leave(old) }
     }
 
     /// Gives a slot back.
@@ -289,6 +262,7 @@ pub(super) fn add(sum: &mut Counters, counters: &Counters) {
 
 /// A sandbox in a slot that denies everything.
 pub(super) fn fresh(
+    gates: Arc<str>,
     head: Arc<SandboxSpec>,
     rules: Arc<Rules>,
     slot: Slot,
@@ -298,6 +272,7 @@ pub(super) fn fresh(
         head,
         rules,
         life,
+        gates,
         slot,
         policy: None,
         status: Status::Enforcing,

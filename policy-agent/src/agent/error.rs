@@ -26,6 +26,17 @@ pub enum Error {
         /// How many fit.
         limit: u32,
     },
+    /// No interface of `[[slots]]` is free.
+    #[error(
+        "no interface of [[slots]] is free: end a sandbox first, or name more interfaces in the \
+         agent's configuration"
+    )]
+    NoSlot,
+    /// An idempotency key was used before, with another wish.
+    #[error(
+        "sandbox {0} was created with this idempotency key, but as something else: use another key"
+    )]
+    KeyReused(SandboxId),
     /// The kernel or the disk refused.
     #[error("sandbox {sandbox}: {task}; {kept}")]
     Failed {

@@ -4,11 +4,14 @@
 //! makes them wait. Whoever only reads looks at the [`Table`] and waits for nobody.
 
 mod adopt;
+mod berths;
 mod change;
+mod create;
 mod door;
 mod egress;
 mod error;
 mod kernel;
+mod lease;
 mod ledger;
 mod links;
 mod presence;
@@ -19,6 +22,7 @@ mod rules;
 mod sandbox;
 mod slots;
 mod table;
+mod undo;
 mod watch;
 
 #[cfg(test)]
@@ -28,11 +32,13 @@ use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, anyhow};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Notify},
     task::{JoinError, spawn_blocking},
 };
 
 pub use self::{
+    berths::Berth,
+    create::Wish,
     egress::Egress,
     error::Error,
     kernel::Kernel,
@@ -59,6 +65,9 @@ pub struct Agent {
     law: Arc<Law>,
     table: Arc<Table>,
     ledger: Arc<Ledger>,
+    berths: Arc<[Berth]>,
+    /// Some lease may end sooner, or later, than it was going to.
+    renewed: Arc<Notify>,
     timings: Timings,
 }
 
@@ -73,7 +82,9 @@ impl Agent {
         store: Store,
         law: Arc<Law>,
         ledger: Arc<Ledger>,
+        berths: Vec<Berth>,
     ) -> Result<Self> {
+        let berths: Arc<[Berth]> = berths.into();
         let table = Arc::default();
         let mut reconciler = Reconciler::new(
             kernel.clone(),
@@ -82,10 +93,12 @@ impl Agent {
             Arc::clone(&law),
             Arc::clone(&table),
             Arc::clone(&ledger),
+            Arc::clone(&berths),
         );
         reconciler.adopt()?;
         let changes = Arc::new(Mutex::new(reconciler));
-        Ok(Self { changes, kernel, egress, law, table, ledger, timings: Timings::default() })
+        let (renewed, timings) = (Arc::default(), Timings::default());
+        Ok(Self { changes, kernel, egress, law, table, ledger, berths, renewed, timings })
     }
 
     /// Creates or replaces sandboxes, all of which are checked before the first is changed.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    berths::{Berth, Berths},
     change::{Candidate, Change},
     egress::Egress,
     error::Error,
@@ -36,6 +37,7 @@ pub struct Reconciler {
     pub(super) ledger: Arc<Ledger>,
     pub(super) slots: Slots,
     pub(super) pool: Pool,
+    pub(super) berths: Berths,
     /// Attached by an agent before this one, and not in the store: they stay as they are.
     pub(super) orphans: BTreeSet<String>,
 }
@@ -50,6 +52,7 @@ impl Reconciler {
         law: Arc<Law>,
         table: Arc<Table>,
         ledger: Arc<Ledger>,
+        berths: Arc<[Berth]>,
     ) -> Self {
         Self {
             kernel,
@@ -60,6 +63,7 @@ impl Reconciler {
             ledger,
             slots: Slots::default(),
             pool: Pool::default(),
+            berths: Berths::new(berths),
             orphans: BTreeSet::new(),
         }
     }
@@ -75,7 +79,7 @@ impl Reconciler {
         let mut staged = Vec::new();
         for candidate in candidates {
             let id = candidate.head.sandbox_id.clone();
-            match self.stage(candidate) {
+            match self.stage(candidate, None) {
                 Ok(change) => staged.push(change),
                 Err(error) => outcomes.push((id, Err(error))),
             }
@@ -94,7 +98,7 @@ impl Reconciler {
         let before = known.as_ref().map(|sandbox| &sandbox.rules.network);
         let network = before.unwrap_or(&NetworkConfig::default()).replace_egress(update)?;
         let Some(sandbox) = known else {
-            self.law.judge_network(&network)?;
+            self.law.judge_network(&network, None)?;
             return Err(Error::Unknown(id.to_owned()));
         };
         let head = SandboxSpec::clone(&sandbox.head);
@@ -102,10 +106,8 @@ impl Reconciler {
         let spec = SandboxSpec { network, allow_internet_access: None, ..head };
         let policy = self.law.judge(&spec)?;
         let candidate = self.candidate(spec, policy);
-        let mut outcomes = Outcomes::new();
-        let change = self.stage(candidate)?;
-        self.commit(vec![change], &mut outcomes);
-        outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
+        let change = self.stage(candidate, None)?;
+        self.commit_one(change)
     }
 
     /// Detaches a sandbox and forgets it.
@@ -124,7 +126,7 @@ impl Reconciler {
         // stays shut, should the agent die in between.
         let forget = self.store.remove(sandbox.id());
         forget.map_err(|cause| refuse("cannot forget it", cause))?;
-        if let Err(cause) = self.kernel.detach(id) {
+        if let Err(cause) = self.leave(&sandbox) {
             if let Err(error) = self.store.save(&sandbox.entry()) {
                 tracing::error!(sandbox = id, "cannot write it back to disk: {error:#}");
             }
@@ -148,7 +150,7 @@ impl Reconciler {
         Ok(())
     }
 
-    fn check(&mut self, specs: Vec<SandboxSpec>) -> Result<Vec<Candidate>, Error> {
+    pub(super) fn check(&mut self, specs: Vec<SandboxSpec>) -> Result<Vec<Candidate>, Error> {
         let mut owners = self.owners();
         let mut seen = BTreeSet::new();
         let mut judged = Vec::with_capacity(specs.len());
@@ -168,7 +170,7 @@ impl Reconciler {
 
     /// An interface has to be there before the kernel can be told to enforce anything on it, and
     /// it belongs to one sandbox.
-    fn check_interface(
+    pub(super) fn check_interface(
         &self,
         spec: &SandboxSpec,
         owners: &mut HashMap<(String, Namespace), SandboxId>,
@@ -195,12 +197,12 @@ impl Reconciler {
 
     /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
     /// of date: the kernel gives a new namespace the number of one that is gone.
-    fn is_in(&self, id: &SandboxId, wanted: Namespace) -> bool {
+    pub(super) fn is_in(&self, id: &SandboxId, wanted: Namespace) -> bool {
         let Some(sandbox) = self.table.get(id) else { return true };
         namespace(sandbox.head.netns.as_deref()).is_ok_and(|found| found == wanted)
     }
 
-    fn owners(&self) -> HashMap<(String, Namespace), SandboxId> {
+    pub(super) fn owners(&self) -> HashMap<(String, Namespace), SandboxId> {
         let owner = |sandbox: &Arc<Sandbox>| {
             let namespace = sandbox.place?.namespace?;
             Some(((sandbox.head.interface.clone(), namespace), sandbox.id().clone()))
@@ -212,6 +214,13 @@ impl Reconciler {
         let (head, network) = split(spec);
         let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
         Candidate { head, rules, compiled }
+    }
+
+    /// The same as [`Self::commit`] for a single change.
+    pub(super) fn commit_one(&mut self, change: Change) -> Result<(), Error> {
+        let mut outcomes = Outcomes::new();
+        self.commit(vec![change], &mut outcomes);
+        outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
     }
 
     /// Publishes what is staged and finishes it, or undoes it.

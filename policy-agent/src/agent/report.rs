@@ -8,6 +8,7 @@ use policy_common::{
     reason::Reason,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     change::add,
@@ -18,15 +19,17 @@ use super::{
 use crate::{dataplane::PolicyId, policy::SandboxSpec};
 
 /// What `get` and `GET /agent/v1/sandboxes` show of a sandbox.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// What was asked for.
     #[serde(flatten)]
     pub spec: SandboxSpec,
     /// Whether it is enforced.
+    #[schema(value_type = String)]
     pub status: Status,
     /// The compiled policy in force, as events name it; equal policies have the same.
+    #[schema(value_type = Option<u16>)]
     pub policy_id: Option<PolicyId>,
     /// What came from the sandbox, or went to it, and passed.
     pub passed: Count,
@@ -43,7 +46,7 @@ pub struct Report {
 }
 
 /// Packets and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Count {
     /// Packets; a super-packet counts as those it stands for.
     pub packets: u64,

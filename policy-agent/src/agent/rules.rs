@@ -34,8 +34,12 @@ impl Law {
     ///
     /// # Errors
     /// Names the field and the entry that are wrong.
-    pub fn judge_network(&self, network: &NetworkConfig) -> Result<Policy, Invalid> {
-        Policy::new(network, None, &self.defaults, &self.floor)
+    pub fn judge_network(
+        &self,
+        network: &NetworkConfig,
+        allow_internet_access: Option<bool>,
+    ) -> Result<Policy, Invalid> {
+        Policy::new(network, allow_internet_access, &self.defaults, &self.floor)
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Sandbox {
     pub rules: Arc<Rules>,
     /// What it has from its creation to its end.
     pub life: Arc<Life>,
+    /// Under which name its gates are pinned.
+    pub gates: Arc<str>,
     /// Its number in the kernel's tables.
     pub slot: Slot,
     /// The compiled policy in force; `None` when it could not be published.
@@ -72,8 +74,7 @@ impl Sandbox {
     /// As it is kept on disk.
     #[must_use]
     pub fn entry(&self) -> Entry {
-        let token = Some(self.life.token().clone());
-        Entry { slot: self.slot, spec: self.spec(), token }
+        Entry { slot: self.slot, spec: self.spec(), life: self.life.kept() }
     }
 
     /// Whether the same interface and addresses are asked for, so that it can keep its slot.

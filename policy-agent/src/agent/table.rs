@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
+use tokio::sync::watch;
+
 use super::sandbox::Sandbox;
 use crate::policy::SandboxId;
 
@@ -12,6 +14,7 @@ use crate::policy::SandboxId;
 #[derive(Debug, Default)]
 pub struct Table {
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
+    changes: watch::Sender<()>,
 }
 
 impl Table {
@@ -45,13 +48,21 @@ impl Table {
         self.len() == 0
     }
 
+    /// Tells that something has changed, from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     pub(super) fn insert(&self, sandbox: Sandbox) {
         let mut sandboxes = self.sandboxes.write().unwrap_or_else(PoisonError::into_inner);
         sandboxes.insert(sandbox.id().clone(), Arc::new(sandbox));
+        self.changes.send_replace(());
     }
 
     pub(super) fn remove(&self, id: &SandboxId) {
         self.sandboxes.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.changes.send_replace(());
     }
 
     /// Nothing panics while it holds the lock, and a single insertion cannot be half done.

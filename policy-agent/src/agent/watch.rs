@@ -7,25 +7,29 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Agent,
+    berths::Berth,
     change::Change,
     links,
     presence::{Presence, namespace},
     publish,
     reconciler::Reconciler,
-    sandbox::{Sandbox, Status, interface},
+    sandbox::{Place, Sandbox, Status, interface},
 };
-use crate::policy::SandboxId;
+use crate::{
+    dataplane::{Interface, Slot},
+    policy::SandboxId,
+};
 
 /// How often all interfaces are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Sandboxes that are looked after before a change in waiting may go first.
+/// Sandboxes, or interfaces without one, that are looked after before a change in waiting may go first.
 const LOOK_AT: usize = 64;
 
 impl Agent {
     /// Looks after interfaces that come and go, for ever: at once where the kernel tells, and all
     /// of them every now and then.
     pub async fn watch(self) {
-        tokio::join!(self.follow_links(), self.look_around());
+        tokio::join!(self.follow_links(), self.look_around(), self.end_leases());
     }
 
     async fn look_around(&self) {
@@ -34,6 +38,7 @@ impl Agent {
         loop {
             turns.tick().await;
             self.look_after(&self.table.all()).await;
+            self.shut_vacant(&self.berths).await;
             if let Err(error) = self.change(Reconciler::tidy).await {
                 tracing::error!("cannot tidy up: {error}");
             }
@@ -51,8 +56,23 @@ impl Agent {
                 sandbox.head.netns.is_none() && names.contains(&sandbox.head.interface)
             });
             self.look_after(&named).await;
+            let mut berths = self.berths.to_vec();
+            berths.retain(|Berth { interface, .. }| {
+                interface.netns.is_none() && names.contains(&interface.name)
+            });
+            self.shut_vacant(&berths).await;
         }
         tracing::warn!("new interfaces are noticed late from now on");
+    }
+
+    async fn shut_vacant(&self, berths: &[Berth]) {
+        for some in berths.chunks(LOOK_AT) {
+            let some = some.to_vec();
+            let looked = self.change(move |reconciler| reconciler.shut_vacant(&some)).await;
+            if let Err(error) = looked {
+                tracing::error!("cannot look after the interfaces of [[slots]]: {error}");
+            }
+        }
     }
 
     async fn look_after(&self, sandboxes: &[Arc<Sandbox>]) {
@@ -112,15 +132,19 @@ impl Reconciler {
     /// Whether the gates are on the interface that now has the name.
     pub(super) fn is_in_place(&self, sandbox: &Sandbox) -> bool {
         let Some(place) = sandbox.place else { return false };
-        let wanted = interface(&sandbox.head);
+        self.holds(&sandbox.gates, sandbox.slot, &interface(&sandbox.head), place)
+    }
+
+    /// Whether gates that were attached at this place point to this slot, and are on the interface
+    /// that now has the name.
+    pub(super) fn holds(&self, gates: &str, slot: Slot, wanted: &Interface, place: Place) -> bool {
         if place.provable {
-            let attached = self.kernel.is_attached(sandbox.id().as_str(), sandbox.slot, &wanted);
-            return attached.unwrap_or(false);
+            return self.kernel.is_attached(gates, slot, wanted).unwrap_or(false);
         }
         // Filters of clsact cannot be asked for: what is known is whether this still is the very
         // interface that they were added to, as far as its index and namespace tell.
         let same_namespace = namespace(wanted.netns.as_deref()).ok() == place.namespace;
-        same_namespace && self.kernel.presence(&wanted) == Presence::Here(place.index)
+        same_namespace && self.kernel.presence(wanted) == Presence::Here(place.index)
     }
 
     /// Attaches a sandbox if its interface is there, and says so in its status.

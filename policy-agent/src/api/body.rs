@@ -24,6 +24,14 @@ impl Body {
         }
         Ok(parse(&self.0)?)
     }
+
+    /// The same, for bodies that may be left out.
+    ///
+    /// # Errors
+    /// It is no JSON, or not of that form: the error names the field.
+    pub fn parse_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.0.trim_ascii().is_empty() { Ok(T::default()) } else { self.parse() }
+    }
 }
 
 impl<S: Send + Sync> FromRequest<S> for Body {

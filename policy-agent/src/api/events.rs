@@ -17,11 +17,17 @@ use super::{Api, Problem};
 use crate::events::{Filter, News, Record, Subscription};
 
 /// What may stand after the question mark.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct Wanted {
+    /// Only this sandbox's.
     sandbox: Option<String>,
+    /// New flows that passed, too.
+    #[param(value_type = bool)]
     all: Flag,
+    /// From now on, until the client goes.
+    #[param(value_type = bool)]
     follow: Flag,
 }
 
@@ -35,7 +41,22 @@ enum Flag {
     On,
 }
 
-/// The handler. When its answer begins, the kernel reports what is asked for.
+/// Denials, and other events
+///
+/// JSON lines: the last ones or, with `follow`, those from now on. When the answer begins, the
+/// kernel reports what is asked for.
+#[utoipa::path(
+    get, path = "/agent/v1/events", tag = "Agent", operation_id = "events", params(Wanted),
+    responses(
+        (
+            status = 200,
+            description = "One event a line",
+            body = Record,
+            content_type = "application/x-ndjson",
+        ),
+        (status = 400, response = Problem),
+    )
+)]
 pub async fn stream(
     State(api): State<Api>,
     wanted: Result<Query<Wanted>, QueryRejection>,

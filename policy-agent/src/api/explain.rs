@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Api, Problem, body::Body};
 use crate::policy::{Destination, Explanation, Invalid, SandboxSpec};
@@ -13,7 +14,7 @@ const PROTOCOLS: [(&str, u8); 5] =
     [("icmp", 1), ("tcp", 6), ("udp", 17), ("icmpv6", 58), ("sctp", 132)];
 
 /// The body: a known sandbox or the description of one, and a destination.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct Question {
     /// A sandbox that the agent knows.
@@ -26,7 +27,7 @@ pub struct Question {
     )]
     pub sandbox_id: Option<String>,
     /// Or one that is described.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<SandboxSpec>,
     /// Where the packet goes.
     pub destination: String,
@@ -64,7 +65,16 @@ impl Question {
     }
 }
 
-/// The handler.
+/// Say what happens to a packet, and which rule decides
+#[utoipa::path(
+    post, path = "/agent/v1/explain", tag = "Agent", operation_id = "explain",
+    request_body = Question,
+    responses(
+        (status = 200, description = "The verdict", body = Answer),
+        (status = 400, response = Problem), (status = 404, response = Problem),
+        (status = 413, response = Problem),
+    )
+)]
 pub async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Answer>, Problem> {
     let question: Question = body.parse()?;
     let destination = question.destination()?;
@@ -77,7 +87,7 @@ pub async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Answer>,
 }
 
 /// The explanation, and what its reason means.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Answer {
     /// What decided.
     #[serde(flatten)]

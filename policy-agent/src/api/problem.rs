@@ -8,13 +8,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use utoipa::{ToResponse, ToSchema};
 
 use crate::{agent::Error, policy::Invalid};
 
 /// An answer that is an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema, ToResponse)]
+#[response(description = "It was not done")]
 pub struct Problem {
+    /// The status once more.
+    #[schema(rename = "code", value_type = u16, example = 400)]
     status: StatusCode,
+    /// What is wrong and what to do, for people.
     message: String,
 }
 
@@ -70,7 +75,8 @@ impl From<Error> for Problem {
         let status = match &error {
             Error::Invalid { .. } => StatusCode::BAD_REQUEST,
             Error::Unknown(_) => StatusCode::NOT_FOUND,
-            Error::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Error::KeyReused(_) => StatusCode::CONFLICT,
+            Error::Full { .. } | Error::NoSlot => StatusCode::SERVICE_UNAVAILABLE,
             Error::Failed { .. } | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, message: chain(&error) }
@@ -107,6 +113,8 @@ mod tests {
         assert_eq!(status(Invalid::field("mac", "is wrong").into()), 400);
         assert_eq!(status(Error::Unknown("x".into())), 404);
         assert_eq!(status(Error::Full { sandbox: sandbox.clone(), limit: 1 }), 503);
+        assert_eq!(status(Error::NoSlot), 503);
+        assert_eq!(status(Error::KeyReused(sandbox.clone())), 409);
         let cause = anyhow::anyhow!("inner").context("outer");
         let failed = Error::Failed { sandbox, task: "cannot attach", kept: "it stays", cause };
         let problem = Problem::from(failed);

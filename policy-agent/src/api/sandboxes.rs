@@ -7,27 +7,50 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{Api, Problem, body::Body};
 use crate::{
     agent::{Outcomes, Report},
-    policy::{Invalid, NetworkConfig, SandboxId, SandboxSpec},
+    policy::{Invalid, SandboxId, SandboxSpec},
 };
 
 /// The spellings of the ID in a body.
 const ID: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
 
-/// `GET /agent/v1/sandboxes`
+/// List sandboxes with their counters
+#[utoipa::path(
+    get, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "list",
+    responses((status = 200, description = "All sandboxes", body = Vec<Report>)),
+)]
 pub async fn list(State(api): State<Api>) -> Result<Json<Vec<Report>>, Problem> {
     Ok(Json(api.agent.list().await?))
 }
 
-/// `GET /agent/v1/sandboxes/{id}`
+/// Show a sandbox with its counters
+#[utoipa::path(
+    get, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "get",
+    responses(
+        (status = 200, description = "The sandbox, without secrets", body = Report),
+        (status = 404, response = Problem),
+    )
+)]
 pub async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Report>, Problem> {
     Ok(Json(api.agent.get(&id).await?))
 }
 
-/// `PUT /agent/v1/sandboxes/{id}`: creates or replaces one. The body may leave out the ID.
+/// Create or replace a sandbox
+///
+/// The body may leave out the ID.
+#[utoipa::path(
+    put, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "apply",
+    request_body = SandboxSpec,
+    responses(
+        (status = 200, description = "Its policy is enforced", body = Report),
+        (status = 400, response = Problem), (status = 413, response = Problem),
+        (status = 503, response = Problem),
+    )
+)]
 pub async fn put(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -44,19 +67,34 @@ pub async fn put(
 }
 
 /// What became of one sandbox of many.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
+    /// Which one.
     #[serde(rename = "sandboxID")]
+    #[schema(value_type = String)]
     sandbox_id: SandboxId,
+    /// The status it would have alone; absent if all went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
+    /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
 }
 
-/// `PUT /agent/v1/sandboxes`: creates or replaces those in an array. All are checked before the
-/// first is changed; what the kernel then refuses is said per sandbox, with code and message.
+/// Create or replace many sandboxes
+///
+/// All are checked before the first is changed; what the kernel then refuses is said per sandbox,
+/// with code and message.
+#[utoipa::path(
+    put, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "apply_all",
+    request_body = Vec<SandboxSpec>,
+    responses(
+        (status = 200, description = "All policies are enforced", body = Vec<Outcome>),
+        (status = 207, description = "Some are not", body = Vec<Outcome>),
+        (status = 400, response = Problem), (status = 413, response = Problem),
+    )
+)]
 pub async fn put_all(
     State(api): State<Api>,
     body: Body,
@@ -67,18 +105,14 @@ pub async fn put_all(
     Ok((status, Json(outcomes.into_iter().map(outcome).collect())))
 }
 
-/// `PUT /sandboxes/{id}/network`: replaces the egress fields.
-pub async fn put_network(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    body: Body,
-) -> Result<StatusCode, Problem> {
-    let network: NetworkConfig = body.parse()?;
-    api.agent.update_network(id, network).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// `DELETE /agent/v1/sandboxes/{id}`
+/// Detach a sandbox and forget it
+#[utoipa::path(
+    delete, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "delete",
+    responses(
+        (status = 204, description = "Its interface is open"),
+        (status = 404, response = Problem),
+    )
+)]
 pub async fn delete(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     api.agent.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)

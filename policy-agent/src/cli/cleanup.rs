@@ -34,7 +34,12 @@ impl Cleanup {
         remove_empty(&config.bpffs);
         remove_stale(socket);
         lock.remove();
-        detached.iter().try_for_each(|id| output::line(format_args!("{id} detached")))?;
+        for id in detached {
+            match Interface::of_gates(&id) {
+                Some(slot) => output::line(format_args!("interface {} detached", slot.name))?,
+                None => output::line(format_args!("{id} detached"))?,
+            }
+        }
         output::line("clean")
     }
 }

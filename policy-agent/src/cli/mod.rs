@@ -14,6 +14,7 @@ mod lock;
 mod options;
 mod output;
 mod run;
+mod url;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +47,7 @@ Examples:
   policy-agent apply -f web.json            from now on the kernel enforces it
   policy-agent explain web 1.1.1.1 --port 443
   policy-agent events --sandbox web --follow
+  policy-agent url web 3000                 where is its port 3000 to be reached?
 
 web.json:
   {\"sandboxID\": \"web\", \"interface\": \"tap0\", \"addresses\": [\"10.11.0.2\"],
@@ -62,6 +64,7 @@ enum Command {
     Check(check::Check),
     Explain(explain::Explain),
     Events(events::Events),
+    Url(url::Url),
     Doctor(doctor::Doctor),
     Cleanup(cleanup::Cleanup),
 }
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(&socket),
         Command::Events(command) => command.run(&socket),
+        Command::Url(command) => command.run(&socket),
         Command::Doctor(command) => command.run(&socket),
         Command::Cleanup(command) => command.run(&socket),
     };

@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     dataplane::Dataplane,
     events::{Hub, read},
+    gateway::{self, Files, Gateway},
     proxy::Proxy,
     store::Store,
 };
@@ -65,9 +66,6 @@ impl Run {
 }
 
 async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
-    for section in config.unserved() {
-        tracing::warn!("{section} is not served by this version");
-    }
     let (stop, stopping) = watch::channel(false);
     let signals = stop_on_signals(stop)?;
     // Whoever connects from now on is answered when everything is taken over.
@@ -75,6 +73,9 @@ async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
     let tcp = listen(&config).await?;
     let of_file = config.clone();
     let api = spawn_blocking(move || start(&of_file, law, stopping)).await??;
+    if let Some(settings) = public(&config)? {
+        Gateway::start(&settings, api.agent.table().clone(), api.gateway.clone()).await?;
+    }
     tokio::spawn(api.agent.clone().watch());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
     // Without systemd there is nobody to tell.
@@ -110,10 +111,30 @@ fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<A
     let events = Arc::new(Hub::new(kernel.clone()));
     let proxy = Arc::new(Proxy::new(config.proxy(), law.clone(), events.clone())?);
     let store = Store::open(&config.state_dir)?;
-    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone())?;
+    let berths = config.berths();
+    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone(), berths)?;
     // Not before: what happened while no agent ran is told by what was adopted.
     read(ring, events.clone(), ledger, law)?;
-    Ok(Api { agent, events, proxy, metrics: Arc::default(), stopping })
+    let gateway = gateway::Counts::default();
+    let (metrics, config) = (Arc::default(), Arc::new(config.clone()));
+    Ok(Api { agent, events, proxy, gateway, metrics, config, stopping })
+}
+
+/// What the gateway is started with; `None`: it serves nothing.
+fn public(config: &Config) -> Result<Option<gateway::Settings>> {
+    let Some(gateway) = &config.gateway else { return Ok(None) };
+    let Some(domain) = gateway.domain.clone() else { return Ok(None) };
+    let files = || match (&gateway.tls_cert, &gateway.tls_key) {
+        (Some(cert), Some(key)) => Ok(Files { cert: cert.clone(), key: key.clone() }),
+        _ => Files::self_signed(&config.state_dir.join("gateway"), &domain),
+    };
+    let https = gateway.https.map(|address| files().map(|files| (address, files))).transpose()?;
+    Ok(Some(gateway::Settings {
+        http: gateway.http,
+        https,
+        max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
+        domain,
+    }))
 }
 
 fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>> {

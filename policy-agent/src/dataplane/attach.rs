@@ -4,7 +4,12 @@
 //! The gates of an attached interface are replaced in place, without a moment in which a packet
 //! passes by.
 
-use std::{os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -31,6 +36,10 @@ use super::{AttachMethod, Interface, Mode, Slot, gate::Gates, netns, pins::Pins}
 const FROM: &str = "from";
 const TO: &str = "to";
 const XDP: &str = "xdp";
+
+/// How long the kernel may take to let go of an XDP link whose pin is gone, and how often it is asked.
+const LETS_GO: Duration = Duration::from_secs(1);
+const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// Ours are the first filters that clsact runs. The handle is an unusual one, so that nobody else's
 /// filter is replaced.
@@ -160,10 +169,20 @@ impl Attacher {
     fn attach_xdp(&self, pin: &PathBuf, interface: &str, gate: &mut Xdp) -> Result<()> {
         // The old link may be on another interface. A moment without early drop lets nothing pass:
         // the gates at TC decide.
+        let had_one = pin.exists();
         remove(pin)?;
-        let link = gate
-            .attach(interface, XdpMode::default())
-            .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
+        let begin = Instant::now();
+        let link = loop {
+            match gate.attach(interface, XdpMode::default()) {
+                Ok(link) => break link,
+                // An interface has room for one, and the old one may still be going.
+                Err(_) if had_one && begin.elapsed() < LETS_GO => thread::sleep(A_MOMENT),
+                Err(error) => {
+                    let problem = format!("interface: cannot attach XDP to {interface}");
+                    return Err(error).context(problem);
+                }
+            }
+        };
         let link: FdLink = gate.take_link(link)?.try_into()?;
         link.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
         Ok(())

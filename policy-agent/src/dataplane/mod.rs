@@ -48,6 +48,7 @@ use self::{
 pub use self::{
     doors::Door,
     events::EventReader,
+    netns::within,
     policies::{PolicyId, Published},
     settings::{AttachMethod, DenyAction, Identity, Inbound, Interface, Mode, Settings, Slot},
 };
@@ -117,7 +118,8 @@ impl Dataplane {
     }
 
     /// Attaches an interface to a slot, or moves an attached one to this slot; a packet meets the
-    /// old gates or the new ones. Doing it again changes nothing.
+    /// old gates or the new ones. Doing it again changes nothing. `id` is the name of the pins: the
+    /// sandbox's, or that of an interface of `[[slots]]` ([`Interface::gates`]).
     ///
     /// # Errors
     ///
@@ -150,9 +152,14 @@ impl Dataplane {
         self.maps.restore()
     }
 
-    /// Takes the gates off a sandbox's interface. It is no error when there are none.
+    /// Takes off the gates that are pinned under this name. It is no error when there are none.
     pub fn detach(&self, id: &str) -> Result<()> {
-        let interface = self.interfaces()?.remove(id);
+        let interface = {
+            let mut interfaces = self.interfaces()?;
+            let interface = interfaces.remove(id).or_else(|| Interface::of_gates(id));
+            // Its filters may have been replaced under another name.
+            interface.filter(|left| !interfaces.values().any(|kept| kept == left))
+        };
         self.attacher.detach(id, interface.as_ref())?;
         self.retire_other_versions(id)
     }
@@ -202,7 +209,8 @@ impl Dataplane {
         self.sandboxes.set_flags(sandboxes::with_flows(self.flags, report))
     }
 
-    /// The sandboxes that have pinned links, of whatever version.
+    /// The sandboxes, and the interfaces of `[[slots]]` ([`Interface::of_gates`]), that have pinned
+    /// links, of whatever version.
     pub fn attached_ids(&self) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         for pins in Pins::every_version(&self.bpffs)? {
@@ -230,7 +238,11 @@ impl Dataplane {
         let mut ids = Vec::new();
         interfaces.iter().for_each(attach::detach_clsact);
         for pins in Pins::every_version(bpffs)? {
-            ids.extend(pins.ids()?);
+            let pinned = pins.ids()?;
+            pinned.iter().filter_map(|id| Interface::of_gates(id)).for_each(|interface| {
+                attach::detach_clsact(&interface);
+            });
+            ids.extend(pinned);
             pins.remove_all()?;
         }
         doors::remove_routing(interfaces)?;

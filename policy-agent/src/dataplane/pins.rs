@@ -3,6 +3,7 @@
 //! ```text
 //! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI's version
 //! <bpffs>/v1/links/<id>/from        tcx links of a sandbox: from, to; xdp
+//! <bpffs>/v1/links/slot-<hex>/from  those of an interface of `[[slots]]`, whoever has it
 //! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that its gates name
 //! ```
 

@@ -1,9 +1,15 @@
 //! What the kernel side is told: settings for all sandboxes, and who and where one sandbox is.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{ffi::OsStr, net::IpAddr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use policy_common::sandbox::{ACTIVE, INBOUND_FROM_HOST, MAX_SANDBOXES, REJECT};
 use serde::{Deserialize, Serialize};
+
+/// Begins the name of the gates of an interface of `[[slots]]`.
+const GATES: &str = "slot-";
+/// Bytes of such an interface's name and namespace: twice as many digits have to fit into the name
+/// of a file, which has up to 255.
+const MAX_PLACE: usize = 115;
 
 /// Settings for all sandboxes: `[dataplane]` of the configuration, and `bpffs`.
 #[derive(Clone, Debug)]
@@ -127,6 +133,35 @@ pub struct Interface {
     pub netns: Option<PathBuf>,
 }
 
+impl Interface {
+    /// Under which name the gates of an interface of `[[slots]]` are pinned, whoever has it. No
+    /// sandbox has such an ID. `None`: it is too long for the name of a file.
+    #[must_use]
+    pub fn gates(&self) -> Option<String> {
+        // An interface's name has no slash, and the path of a namespace begins with one.
+        let mut place = self.name.clone().into_bytes();
+        if let Some(netns) = &self.netns {
+            place.extend_from_slice(netns.as_os_str().as_bytes());
+        }
+        let digits = || place.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        (place.len() <= MAX_PLACE).then(|| format!("{GATES}{}", digits()))
+    }
+
+    /// The interface whose gates are pinned under this name; `None`: they are a sandbox's own.
+    #[must_use]
+    pub fn of_gates(name: &str) -> Option<Self> {
+        let (pairs, []) = name.strip_prefix(GATES)?.as_bytes().as_chunks::<2>() else {
+            return None;
+        };
+        let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+        let place: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+        let end = place.iter().position(|byte| *byte == b'/').unwrap_or(place.len());
+        let (name, netns) = place.split_at(end);
+        let netns = (!netns.is_empty()).then(|| OsStr::from_bytes(netns).into());
+        Some(Self { name: String::from_utf8(name.to_vec()).ok()?, netns })
+    }
+}
+
 /// Who a sandbox is on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -134,4 +169,28 @@ pub struct Identity {
     pub mac: Option<[u8; 6]>,
     /// Its addresses, at most `MAX_ADDRESSES` of each family.
     pub addresses: Vec<IpAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_name_their_interface() {
+        for netns in [None, Some("/run/netns/slot1".into())] {
+            let interface = Interface { name: "tap0".to_owned(), netns };
+            let name = interface.gates().expect("a short place");
+            assert!(name.len() <= 255 && name.parse::<crate::policy::SandboxId>().is_err());
+            assert_eq!(Interface::of_gates(&name), Some(interface));
+        }
+        let far = Interface { name: "tap0".to_owned(), netns: Some("/n".repeat(60).into()) };
+        assert_eq!(far.gates(), None);
+    }
+
+    #[test]
+    fn other_names_are_no_interfaces() {
+        for name in ["web", "slot7", "slot-7", "slot-zz", "slot-ff"] {
+            assert_eq!(Interface::of_gates(name), None, "{name}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use jiff::Timestamp;
 use policy_common::{event::Event, reason::Reason};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     agent::{Law, Ledger},
@@ -19,13 +20,15 @@ const TCP: u8 = 6;
 const MAX_NAME: usize = 254;
 
 /// A verdict on a packet or on a connection. Fields that it does not have are left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// When, RFC 3339.
+    #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
     /// Whose packet.
     #[serde(rename = "sandboxID")]
+    #[schema(value_type = String)]
     pub sandbox_id: SandboxId,
     /// `denied` or `allowed`.
     pub verdict: &'static str,
@@ -41,12 +44,14 @@ pub struct Record {
     pub protocol: Option<String>,
     /// Where it came from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub source: Option<IpAddr>,
     /// Port it came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
     /// Where it was to go.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub destination: Option<IpAddr>,
     /// Port it was to go to.
     #[serde(skip_serializing_if = "Option::is_none")]

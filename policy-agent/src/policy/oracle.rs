@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use policy_common::{policy::NO_RULE, reason::Reason};
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::{
     Floor, Name, Policy, RuleRef,
@@ -36,13 +37,14 @@ pub struct Destination {
 }
 
 /// The verdict about a destination, and what decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Whether the packet passes.
     pub allowed: bool,
     /// Why.
     #[serde(serialize_with = "label")]
+    #[schema(value_type = String)]
     pub reason: Reason,
     /// The line of precedence that decided.
     pub line: u8,

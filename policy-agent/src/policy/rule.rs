@@ -4,11 +4,12 @@ use std::fmt;
 
 use policy_common::{policy::NO_RULE, reason::Reason};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Floor, Policy};
 
 /// A rule, by the list that holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 pub struct RuleRef {
     /// The list, or the setting, as it is written in the configuration.
     pub list: &'static str,

@@ -7,28 +7,33 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
 
 use super::{Defaults, Floor, Invalid, MacAddress, Policy, SandboxId, Secret, object};
 
 object::only! { SandboxSpec, NetworkConfig, EgressProxy }
 
 /// One sandbox in a file of `apply`, in the agent's own API and in its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
 pub struct SandboxSpec {
     /// Its name.
     #[serde(rename = "sandboxID", alias = "sandboxId", alias = "sandbox_id")]
+    #[schema(value_type = String, pattern = "^[a-z0-9]{1,63}$")]
     pub sandbox_id: SandboxId,
     /// The host-side interface (tap or veth).
     pub interface: String,
     /// Path of the network namespace that `interface` is in; absent: the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
     /// The addresses it may send from, at most four of each family.
     #[serde(deserialize_with = "addresses")]
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// The Ethernet address it must send from; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub mac: Option<MacAddress>,
     /// `false` denies all traffic that `allowOut` does not allow.
     #[serde(default, alias = "allow_internet_access", skip_serializing_if = "Option::is_none")]
@@ -63,7 +68,7 @@ impl SandboxSpec {
 }
 
 /// `network` of one sandbox. In lists, absent and empty mean the same, `dns_servers` excepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
 pub struct NetworkConfig {
     /// IPs, CIDRs, domains, `*.suffix`, `*`.
@@ -126,7 +131,7 @@ impl NetworkConfig {
 }
 
 /// `network.egressProxy`. Serialised without the password.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct EgressProxy {
     /// `host:port`.
@@ -143,7 +148,8 @@ pub struct EgressProxy {
 }
 
 /// `network.egressProxy.tls`: `true`, `false`, or an object, which means `true` with these options.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// E2B's clients write it as an object with `enabled`, and `ca` as `caCert`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ProxyTls {
     /// With the proxy's own name and the public's authorities, or not at all.
@@ -165,16 +171,24 @@ impl<'de> Deserialize<'de> for ProxyTls {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Options {
+            #[serde(default = "yes")]
+            enabled: bool,
             #[serde(default, alias = "server_name")]
             server_name: Option<String>,
-            #[serde(default)]
+            #[serde(default, alias = "caCert", alias = "ca_cert")]
             ca: Option<String>,
         }
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::Bool(on) => Ok(Self::Switch(on)),
             object @ serde_json::Value::Object(_) => {
-                let options: Options = serde_json::from_value(object).map_err(de::Error::custom)?;
-                Ok(Self::Options { server_name: options.server_name, ca: options.ca })
+                let options = serde_json::from_value(object).map_err(de::Error::custom)?;
+                match options {
+                    Options { enabled: true, server_name, ca } => {
+                        Ok(Self::Options { server_name, ca })
+                    }
+                    Options { server_name: None, ca: None, .. } => Ok(Self::Switch(false)),
+                    _ => Err(de::Error::custom("enabled is false; leave the other fields out")),
+                }
             }
             _ => Err(de::Error::custom("write true, false, or an object with serverName and ca")),
         }
@@ -196,6 +210,10 @@ impl<'de> Deserialize<'de> for Unsupported {
         // Not ignored: a policy that means more than what is enforced must not be accepted.
         if empty { Ok(Self) } else { Err(de::Error::custom("not supported; leave it out")) }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkConfig, D::Error> {
@@ -268,6 +286,17 @@ mod tests {
         let value = sandbox.with_secrets().expect("serialises");
         let expected: serde_json::Value = serde_json::from_str(FULL).expect("JSON");
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn tls_is_read_as_e2bs_clients_write_it() {
+        let tls = |text: &str| serde_json::from_str::<ProxyTls>(text);
+        let options = ProxyTls::Options { server_name: None, ca: Some("PEM".to_owned()) };
+        assert_eq!(tls(r#"{"enabled":true,"caCert":"PEM"}"#).expect("good"), options);
+        assert_eq!(tls(r#"{"ca":"PEM"}"#).expect("good"), options);
+        assert_eq!(tls(r#"{"enabled":false}"#).expect("good"), ProxyTls::Switch(false));
+        assert!(tls(r#"{"enabled":false,"caCert":"PEM"}"#).is_err());
+        assert!(tls(r#"{"enabled":1}"#).is_err());
     }
 
     #[test]

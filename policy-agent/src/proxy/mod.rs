@@ -20,11 +20,9 @@ mod network;
 mod pipe;
 mod resolve;
 mod route;
-mod socket;
 mod splice;
 mod tls;
 mod tunnel;
-mod upstream;
 mod verdict;
 
 #[cfg(test)]
@@ -48,6 +46,7 @@ use self::{
     pipe::Pool,
     tunnel::Authorities,
 };
+use crate::net::{socket, upstream};
 use crate::{
     agent::{Egress, Law, Rules},
     dataplane::{self, Slot},

@@ -21,11 +21,20 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Answer {
     /// The status code.
     pub code: u16,
+    /// Status line and headers.
+    pub head: String,
     /// The body, decoded.
     pub body: String,
 }
 
 impl Answer {
+    /// A header, by its name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut values = headers.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        values.next().map(|(_, value)| value.trim())
+    }
+
     /// The body as JSON; null when it is none.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
@@ -72,7 +81,7 @@ fn parse(bytes: &[u8]) -> Result<Answer> {
     let code = code.context("has no status code")?;
     let chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
     let body = if chunked { unchunked(body)? } else { body.to_owned() };
-    Ok(Answer { code, body })
+    Ok(Answer { code, head: head.to_owned(), body })
 }
 
 fn unchunked(mut rest: &str) -> Result<String> {

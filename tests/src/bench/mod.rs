@@ -9,6 +9,7 @@ pub mod attach;
 pub mod bulk;
 pub mod dropping;
 pub mod forwarding;
+pub mod gateway;
 mod lists;
 pub mod machine;
 pub mod memory;

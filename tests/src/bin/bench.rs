@@ -5,12 +5,14 @@
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use policy_tests::bench::{
-    Effort, Table, apply, attach, bulk, dropping, forwarding, machine::Machine, memory,
+    Effort, Table, apply, attach, bulk, dropping, forwarding, gateway, machine::Machine, memory,
     packet_path, proxied,
 };
 
 #[derive(Parser)]
-#[command(about = "Measures the packet path, forwarding, policies, and proxied connections")]
+#[command(
+    about = "Measures the packet path, forwarding, policies, proxied connections, and public URLs"
+)]
 struct Options {
     /// Seconds instead of minutes: shows that everything runs; the numbers mean little.
     #[arg(long)]
@@ -38,6 +40,8 @@ enum Subject {
     Memory,
     /// Connections through the egress proxy.
     Proxied,
+    /// Requests through the gateway.
+    Gateway,
 }
 
 impl Subject {
@@ -51,6 +55,7 @@ impl Subject {
             Self::Attach => attach::run(effort),
             Self::Memory => memory::run(effort),
             Self::Proxied => proxied::run(effort),
+            Self::Gateway => gateway::run(effort),
         }
     }
 }

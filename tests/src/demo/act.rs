@@ -16,6 +16,7 @@ use super::{
 use crate::{
     probe::{self, How, Seen},
     server,
+    world::Sandbox,
 };
 
 /// An attempt and what should become of it.
@@ -68,8 +69,11 @@ impl Act {
             }
             Turn::KillAgent => demo.agent.kill()?,
         }
-        let seen: Vec<Seen> =
-            self.rows.iter().map(|row| self.attempt(demo, row)).collect::<Result<_>>()?;
+        let seen: Vec<Seen> = self
+            .rows
+            .iter()
+            .map(|row| row.attempt.make(demo, demo.sandbox(self.sandbox)))
+            .collect::<Result<_>>()?;
         if matches!(self.turn, Turn::KillAgent) {
             demo.agent.start(&demo.world.host)?;
         }
@@ -90,28 +94,9 @@ impl Act {
         Ok(())
     }
 
-    fn attempt(&self, demo: &Demo, row: &Row) -> Result<Seen> {
-        let inside = &demo.sandbox(self.sandbox).inside;
-        match row.attempt {
-            Attempt::Address(how, to) => Ok(probe::attempt(inside, how, to.parse()?)),
-            Attempt::Page(page) => page.fetch(inside, demo.agent.directory()),
-        }
-    }
-
     /// What the agent says of each row: whether it is allowed, and why.
     fn reasons(&self, demo: &Demo) -> Result<Vec<(bool, String)>> {
-        self.rows.iter().map(|row| self.explain(demo, row)).collect()
-    }
-
-    fn explain(&self, demo: &Demo, row: &Row) -> Result<(bool, String)> {
-        let asked = row.attempt.question();
-        let mut arguments = vec!["explain", self.sandbox, "-o", "json"];
-        arguments.extend(asked.iter().map(String::as_str));
-        let ran = demo.agent.cli(&arguments)?;
-        let answer = ran.json();
-        let reason = answer["reason"].as_str().with_context(|| ran.stderr.clone())?;
-        let rule = rule(&answer["rule"]);
-        Ok((ran.code == 0, format!("{}  {reason}  {rule}", answer["line"]).trim_end().to_owned()))
+        self.rows.iter().map(|row| row.attempt.explain(demo, self.sandbox)).collect()
     }
 
     fn line(&self, row: &Row, seen: Seen, agrees: bool, reason: String) -> Line {
@@ -149,6 +134,26 @@ impl Act {
 }
 
 impl Attempt {
+    /// Makes it from inside a sandbox.
+    pub(super) fn make(&self, demo: &Demo, from: &Sandbox) -> Result<Seen> {
+        match self {
+            Self::Address(how, to) => Ok(probe::attempt(&from.inside, *how, to.parse()?)),
+            Self::Page(page) => page.fetch(&from.inside, demo.agent.directory()),
+        }
+    }
+
+    /// What the agent says of it: whether it is allowed to the sandbox of this ID, and why.
+    pub(super) fn explain(&self, demo: &Demo, id: &str) -> Result<(bool, String)> {
+        let asked = self.question();
+        let mut arguments = vec!["explain", id, "-o", "json"];
+        arguments.extend(asked.iter().map(String::as_str));
+        let ran = demo.agent.cli(&arguments)?;
+        let answer = ran.json();
+        let reason = answer["reason"].as_str().with_context(|| ran.stderr.clone())?;
+        let rule = rule(&answer["rule"]);
+        Ok((ran.code == 0, format!("{}  {reason}  {rule}", answer["line"]).trim_end().to_owned()))
+    }
+
     /// The arguments of `explain` that say where it goes.
     fn question(&self) -> Vec<String> {
         let (how, to) = match self {

@@ -3,6 +3,7 @@
 
 mod act;
 mod answering;
+mod client;
 mod kept;
 mod page;
 mod script;
@@ -14,6 +15,7 @@ pub use answering::answer_forever;
 
 use crate::{
     agent::Agent,
+    sdk,
     stage::RESOLVERS,
     world::{self, Namespace, Sandbox, World},
 };
@@ -24,6 +26,8 @@ struct Demo {
     agent: Agent,
     answering: Answering,
     sandboxes: [Sandbox; 2],
+    /// Behind the interface that the agent may hand out.
+    slot: Sandbox,
     world: World,
 }
 
@@ -31,10 +35,12 @@ impl Demo {
     fn build() -> Result<Self> {
         let world = World::build()?;
         let sandboxes = [named(world.sandbox()?, "alpha"), named(world.sandbox()?, "beta")];
-        let mut agent = Agent::configure(RESOLVERS)?;
+        let slot = world.sandbox()?;
+        let config = [RESOLVERS, &sdk::client::config(), &sdk::client::slot(slot.identity)];
+        let mut agent = Agent::configure(&config.concat())?;
         let answering = Answering::in_namespace(&world.internet, agent.directory())?;
         agent.start(&world.host)?;
-        Ok(Self { agent, answering, sandboxes, world })
+        Ok(Self { agent, answering, sandboxes, slot, world })
     }
 
     fn sandbox(&self, id: &str) -> &Sandbox {
@@ -43,7 +49,8 @@ impl Demo {
     }
 
     fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        let inside = self.sandboxes.iter().map(|sandbox| &sandbox.inside);
+        let sandboxes = self.sandboxes.iter().chain([&self.slot]);
+        let inside = sandboxes.map(|sandbox| &sandbox.inside);
         [&self.world.host, &self.world.internet].into_iter().chain(inside)
     }
 }
@@ -65,6 +72,7 @@ pub fn run(keep: bool) -> Result<bool> {
     for act in script::acts() {
         act.play(&mut demo, &mut tally)?;
     }
+    client::play(&demo, &mut tally)?;
     shown::commands(&demo.agent)?;
     // Last, since an agent that was killed has forgotten what it showed.
     script::finale().play(&mut demo, &mut tally)?;

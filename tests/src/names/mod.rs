@@ -15,7 +15,7 @@ pub mod pages;
 pub mod raw;
 mod site;
 pub mod socks;
-mod web;
+pub(crate) mod web;
 pub mod zone;
 
 use std::{

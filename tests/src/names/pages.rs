@@ -1,7 +1,7 @@
 //! What the web servers show: who they are and what they were asked, large bodies, slow ones, and a
-//! WebSocket.
+//! WebSocket, with a page that opens it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Json, Router,
@@ -11,7 +11,7 @@ use axum::{
         ws::{Message, WebSocket},
     },
     http::header::HOST,
-    response::{IntoResponse as _, Response},
+    response::{Html, IntoResponse as _, Response},
     routing::{any, get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
@@ -25,6 +25,20 @@ const PAUSE: Duration = Duration::from_millis(150);
 const PARTS: usize = 5;
 /// Bytes that are made at a time.
 const BLOCK: usize = 65_536;
+
+/// A page whose loading is done when `/socket` has sent back what the page says there, or has failed
+/// to. What the page was opened with is a part of all its URLs.
+const ECHOING: &str = "<!doctype html><title>echoing</title><p id=echo>nothing yet</p>
+<iframe id=held></iframe>
+<script>
+held.src = '/never' + location.search;
+const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/socket' + location.search);
+const done = text => { echo.textContent = text; held.remove(); };
+socket.onopen = () => socket.send('a browser');
+socket.onmessage = event => done('sent back: ' + event.data);
+socket.onerror = () => done('the socket failed');
+</script>
+";
 
 /// Which server a connection has come to, and how.
 #[derive(Clone)]
@@ -41,6 +55,11 @@ pub(super) fn at(place: Place) -> Router {
         .route("/digest", post(digest))
         .route("/slowly", get(slowly))
         .route("/socket", any(socket))
+        .route("/echoing", get(async || Html(ECHOING)))
+        .route(
+            "/never",
+            get(async || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>())),
+        )
         .fallback(here)
         .with_state(place)
 }
@@ -63,7 +82,7 @@ async fn here(State(place): State<Place>, request: Request) -> Json<Value> {
 
 /// So many bytes, chunked.
 async fn bytes(Path(length): Path<usize>) -> Body {
-    let blocks = stream::iter(noise(length)).map(Ok::<_, std::convert::Infallible>);
+    let blocks = stream::iter(noise(length)).map(Ok::<_, Infallible>);
     Body::from_stream(blocks)
 }
 
@@ -87,7 +106,7 @@ async fn slowly() -> Body {
     Body::from_stream(parts())
 }
 
-fn parts() -> impl Stream<Item = Result<String, std::convert::Infallible>> {
+fn parts() -> impl Stream<Item = Result<String, Infallible>> {
     stream::iter(1..=PARTS).then(|part| async move {
         tokio::time::sleep(PAUSE).await;
         Ok(format!("part {part}\n"))

@@ -119,6 +119,25 @@ impl Talk {
         Ok(reply)
     }
 
+    /// What comes up to and with `end`.
+    #[track_caller]
+    pub fn until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.unread.windows(end.len()).position(|part| part == end.as_bytes());
+            if let Some(at) = found {
+                let text: Vec<u8> = self.unread.drain(..at + end.len()).collect();
+                return String::from_utf8_lossy(&text).into_owned();
+            }
+            let read = self.read_more().or_fail("reading");
+            assert!(read > 0, "it ends after {:?}", self.text());
+        }
+    }
+
+    /// What was read and belongs to no answer yet.
+    pub fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
     /// How it ends, after whatever else comes.
     #[track_caller]
     pub fn ending(&mut self) -> Ending {

@@ -25,7 +25,7 @@ use crate::server::{HTTP, HTTPS};
 
 /// How many connections came to each address.
 #[derive(Clone, Default)]
-pub(super) struct Visits(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub(crate) struct Visits(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 impl Visits {
     /// Connections to an address.
@@ -48,14 +48,20 @@ pub(super) fn serve(authority: &Arc<Authority>, visits: &Visits, address: IpAddr
     Ok(())
 }
 
-fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
+/// Listens in the namespace that the thread is in.
+pub(crate) fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
     let at = SocketAddr::new(address, port);
     let listener = TcpListener::bind(at).with_context(|| format!("TCP {at}"))?;
     listener.set_nonblocking(true)?;
     Ok(tokio::net::TcpListener::from_std(listener)?)
 }
 
-async fn accept(listener: tokio::net::TcpListener, visits: Visits, tls: Option<TlsAcceptor>) {
+/// Serves a listener for ever.
+pub(crate) async fn accept(
+    listener: tokio::net::TcpListener,
+    visits: Visits,
+    tls: Option<TlsAcceptor>,
+) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else { continue };
         if let Ok(local) = stream.local_addr() {

@@ -25,6 +25,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The host's end of a veth pair to the sandbox.
+    pub fn interface(self) -> String {
+        format!("sb{}", self.number)
+    }
+
     /// The sandbox's IPv4 address.
     pub fn v4(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 11, self.number, 2)
@@ -81,7 +86,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// Adds a sandbox to the namespace in which `host` routes.
     pub fn behind_veth(host: &Namespace, number: u8) -> Result<Self> {
-        let sandbox = Self::unlinked(number, &format!("sb{number}"))?;
+        let sandbox = Self::unlinked(number, &Identity { number }.interface())?;
         sandbox.plug_into(host)?;
         sandbox.route_to(host)?;
         Ok(sandbox)

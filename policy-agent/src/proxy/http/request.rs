@@ -1,20 +1,11 @@
-//! What a request asks for, and what of it goes on.
+//! What a request asks for.
 
 use hyper::{
-    Method, Request, Uri, Version,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
-    http::uri::{Authority, PathAndQuery, Scheme},
+    Method, Request,
+    header::{self, HeaderMap, HeaderValue},
+    http::uri::{Authority, Scheme},
 };
 use policy_common::reason::Reason;
-
-/// Fields between a client and its proxy, beside those that `Connection` names (RFC 9110, 7.6.1).
-/// `TE: trailers` stays: trailers do go through.
-const HOP_BY_HOP: [HeaderName; 4] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
 
 /// The host that a request asks for, without its port, as it is written; `None`: it names none.
 ///
@@ -78,57 +69,4 @@ fn agree((name, port): HostPort<'_>, (target, target_port): HostPort<'_>) -> boo
         Some(digits) => digits.parse::<u16>().ok(),
     };
     bare(name) == bare(target) && port_of(port) == port_of(target_port)
-}
-
-/// Makes a request that was judged the one that goes on: its target in origin-form, without what
-/// concerns this hop only. Whether it asks for another protocol.
-pub fn send_on<B>(request: &mut Request<B>) -> bool {
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
-    }
-    let upgrade = upgrade(request.headers());
-    *request.version_mut() = Version::HTTP_11;
-    strip(request.headers_mut());
-    if let Some(upgrade) = &upgrade {
-        request.headers_mut().insert(header::UPGRADE, upgrade.clone());
-        let connection = HeaderValue::from_static("upgrade");
-        request.headers_mut().insert(header::CONNECTION, connection);
-    }
-    upgrade.is_some()
-}
-
-/// Removes what concerns one hop only.
-pub fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-        .filter_map(|token| token.parse().ok())
-        .filter(|name| !is_needed(name))
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&named).chain([&header::UPGRADE]) {
-        headers.remove(name);
-    }
-}
-
-/// What judging and framing rest on is not for `Connection` to take away.
-fn is_needed(name: &HeaderName) -> bool {
-    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TE].contains(name)
-}
-
-/// The protocols that a request offers to go on with. HTTP/2 is not among them: its requests would
-/// not be judged.
-fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    tokens(headers, &header::CONNECTION).find(|token| token.eq_ignore_ascii_case("upgrade"))?;
-    let is_http = |token: &&str| {
-        let token = token.to_ascii_lowercase();
-        token.starts_with("h2") || token.starts_with("http")
-    };
-    let offered: Vec<&str> =
-        tokens(headers, &header::UPGRADE).filter(|token| !is_http(token)).collect();
-    HeaderValue::try_from(offered.join(", ")).ok().filter(|offered| !offered.is_empty())
-}
-
-/// The members of a list that may stand in several fields.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }

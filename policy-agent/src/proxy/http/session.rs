@@ -20,13 +20,16 @@ use super::{
     answer::{Body, refusal},
     request, upgrade,
 };
-use crate::proxy::{
-    claim::{Claim, Pass},
-    counts::Protocol,
-    dial::{Target, dial},
-    socket::{Socket, reset},
-    upstream::Upstream,
-    verdict::{End, Subject},
+use crate::{
+    net::hop,
+    proxy::{
+        claim::{Claim, Pass},
+        counts::Protocol,
+        dial::{Target, dial},
+        socket::{Socket, reset},
+        upstream::Upstream,
+        verdict::{End, Subject},
+    },
 };
 
 /// A connection, between and during its requests.
@@ -133,7 +136,7 @@ impl Session {
         name: &Option<Arc<str>>,
     ) -> Result<Response<Incoming>, End> {
         let pass = self.claim.judge(&Subject::Name(name.clone()))?;
-        let asks_for_other = request::send_on(&mut request);
+        let asks_for_other = hop::send_on(&mut request);
         let client = asks_for_other.then(|| hyper::upgrade::on(&mut request));
         let (mut response, server) = self.send(request, name, pass).await?;
         match (response.status(), client) {
@@ -143,7 +146,7 @@ impl Session {
             }
             (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(Reason::Unreachable.into()),
             _ => {
-                request::strip(response.headers_mut());
+                hop::strip(response.headers_mut());
                 *response.version_mut() = Version::HTTP_11;
                 self.keep(server);
             }

@@ -125,7 +125,7 @@ pub fn names(names: &[&str]) -> Arc<Rules> {
 pub fn rules(network: &str, floor: &Floor) -> Arc<Rules> {
     let law = Law { floor: floor.clone(), defaults: Defaults::default() };
     let network = parse(network.as_bytes()).expect("a network");
-    let policy = law.judge_network(&network).expect("a policy");
+    let policy = law.judge_network(&network, None).expect("a policy");
     let names = Names::of(&policy);
     Arc::new(Rules { network, policy, names, digest: [0; 16] })
 }

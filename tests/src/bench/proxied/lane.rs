@@ -138,7 +138,7 @@ impl Lane {
 
 /// Settings that are the same on every machine, and ports for many short connections, those of the
 /// sandbox and those of a proxy.
-fn settle(namespace: &Namespace) -> Result<()> {
+pub fn settle(namespace: &Namespace) -> Result<()> {
     // Every machine has it; BBR, if that is the default, would measure how evenly timers go off.
     namespace.sysctl("ipv4/tcp_congestion_control", "reno")?;
     namespace.sysctl("ipv4/ip_local_port_range", "10000 65000")?;

@@ -6,13 +6,13 @@ mod connections;
 mod hello;
 mod http;
 mod idle;
-mod lane;
+pub(super) mod lane;
 mod ours;
 mod peer;
-mod process;
+pub(super) mod process;
 mod server;
 mod transfer;
-mod usage;
+pub(super) mod usage;
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -1,6 +1,9 @@
 //! The agent's own configuration: a TOML file of which every key is optional, and the flags of
 //! `run` that override it.
 
+mod gateway;
+mod slots;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -9,7 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+pub use self::{gateway::Gateway, slots::SlotInterface};
 use crate::{
+    agent::Berth,
     dataplane,
     policy::{Defaults, Floor},
     proxy,
@@ -31,9 +36,9 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// `[proxy]`
     pub proxy: Proxy,
-    /// `[gateway]`: accepted and checked, not served yet.
+    /// `[gateway]`
     pub gateway: Option<Gateway>,
-    /// `[[slots]]`: accepted and checked, not served yet.
+    /// `[[slots]]`
     pub slots: Vec<SlotInterface>,
 }
 
@@ -79,32 +84,6 @@ impl Default for Proxy {
     fn default() -> Self {
         Self { resolvers: Vec::new(), max_connections_per_sandbox: 1024 }
     }
-}
-
-/// `[gateway]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gateway {
-    /// Public domain of the sandboxes.
-    pub domain: Option<String>,
-    /// Plain HTTP address.
-    pub http: Option<SocketAddr>,
-    /// HTTPS address.
-    pub https: Option<SocketAddr>,
-    /// Certificate chain, PEM.
-    pub tls_cert: Option<PathBuf>,
-    /// Private key, PEM.
-    pub tls_key: Option<PathBuf>,
-}
-
-/// `[[slots]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SlotInterface {
-    /// Host-side interface.
-    pub interface: String,
-    /// Addresses of the sandbox behind it.
-    pub addresses: Vec<IpAddr>,
 }
 
 impl Default for Config {
@@ -171,6 +150,10 @@ impl Config {
         if self.proxy.max_connections_per_sandbox == 0 {
             bail!("proxy.max_connections_per_sandbox: 0 would refuse every name; write 1 or more");
         }
+        if let Some(gateway) = &self.gateway {
+            gateway.check()?;
+        }
+        slots::check(&self.slots)?;
         self.floor()?;
         Ok(())
     }
@@ -205,13 +188,16 @@ impl Config {
         proxy::Settings { resolvers, max_connections_per_sandbox }
     }
 
-    /// Sections that are accepted, so that one file serves every version, but that this version
-    /// does not act on.
+    /// The interfaces that sandboxes are created on.
     #[must_use]
-    pub fn unserved(&self) -> Vec<&'static str> {
-        let sections =
-            [("[gateway]", self.gateway.is_some()), ("[[slots]]", !self.slots.is_empty())];
-        sections.into_iter().filter_map(|(name, set)| set.then_some(name)).collect()
+    pub fn berths(&self) -> Vec<Berth> {
+        self.slots.iter().map(SlotInterface::berth).collect()
+    }
+
+    /// The public URL of a port of a sandbox; `None` when the gateway does not serve it.
+    #[must_use]
+    pub fn url(&self, id: &str, port: u16) -> Option<String> {
+        self.gateway.as_ref()?.url(id, port)
     }
 }
 
@@ -228,7 +214,8 @@ mod tests {
         let config = Config::parse("").expect("an empty file");
         assert_eq!(config.state_dir, Path::new("/var/lib/policy-agent"));
         assert_eq!(config.dataplane.mode, dataplane::Mode::Tc);
-        assert!(config.unserved().is_empty());
+        assert!(config.berths().is_empty());
+        assert_eq!(config.url("web", 80), None);
     }
 
     #[test]
@@ -257,13 +244,21 @@ mod tests {
             https = "0.0.0.0:443"
             tls_cert = "/c"
             tls_key = "/k"
+            max_connections_per_sandbox = 1024
             [[slots]]
             interface = "tap0"
             addresses = ["10.11.0.2"]
+            [[slots]]
+            interface = "tap0"
+            netns = "/run/netns/slot1"
+            addresses = ["10.11.0.2", "fd00::2"]
+            mac = "02:fc:00:00:00:05"
             "#,
         )
         .expect("the documented file");
-        assert_eq!(config.unserved(), ["[gateway]", "[[slots]]"]);
+        assert_eq!(config.berths()[0].interface.name, "tap0");
+        let url = config.url("web", 8080).expect("a gateway");
+        assert_eq!(url, "https://8080-web.sandbox.example.com");
         assert_eq!(config.settings().deny_action, dataplane::DenyAction::Drop);
     }
 

@@ -1,18 +1,27 @@
 //! The reconciler against a kernel that fails when it is told to.
 
+mod berths;
+mod leases;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 use policy_common::{counter::Counters, limit::Limits};
 
-use super::{Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table};
+use super::{
+    Agent, Berth, Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table,
+    Wish, create::new_id,
+};
 use crate::{
     dataplane::{Door, Identity, Interface, PolicyId, Published, Slot},
+    life::Origin,
     policy::{Compiled, Defaults, Floor, NetworkConfig, SandboxId, SandboxSpec, read},
-    store::Store,
+    store::{Entry, Store},
 };
 
 /// What a kernel would remember.
@@ -71,7 +80,9 @@ impl Kernel for Fake {
 
     fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
         let mut memory = self.call("attach")?;
-        assert!(memory.prepared.contains(&slot), "attached to a slot that is not prepared");
+        let shut = Interface::of_gates(id).is_some() && !memory.published.contains_key(&slot);
+        let ready = shut || memory.prepared.contains(&slot);
+        assert!(ready, "attached to a slot that is not prepared");
         memory.attached.insert(id.to_owned(), (slot, interface.clone()));
         Ok(())
     }
@@ -134,8 +145,8 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn attached_slot(&self, _: &str) -> Result<Option<Slot>> {
-        Ok(None)
+    fn attached_slot(&self, id: &str) -> Result<Option<Slot>> {
+        Ok(self.memory().attached.get(id).map(|(slot, _)| *slot))
     }
 
     fn attached_ids(&self) -> Result<Vec<String>> {
@@ -173,13 +184,15 @@ impl Egress for Fake {
 struct Machine {
     kernel: Arc<Fake>,
     disk: tempfile::TempDir,
+    /// `[[slots]]`
+    berths: Arc<[Berth]>,
 }
 
 impl Machine {
     fn new() -> Self {
         let kernel = Arc::new(Fake::default());
         kernel.memory().interfaces.extend(["tap0", "tap1"].map(str::to_owned));
-        Self { kernel, disk: tempfile::tempdir().expect("a directory") }
+        Self { kernel, disk: tempfile::tempdir().expect("a directory"), berths: Arc::new([]) }
     }
 
     fn agent(&self) -> Reconciler {
@@ -188,14 +201,19 @@ impl Machine {
         let (table, ledger) = (Arc::new(Table::default()), Arc::new(Ledger::default()));
         let kernel = self.kernel.clone();
         let egress = self.kernel.clone();
-        let mut agent = Reconciler::new(kernel, egress, store, Arc::new(law), table, ledger);
+        let berths = self.berths.clone();
+        let mut agent =
+            Reconciler::new(kernel, egress, store, Arc::new(law), table, ledger, berths);
         agent.adopt().expect("adopted");
         agent
     }
 
+    fn entries(&self) -> Vec<Entry> {
+        Store::open(self.disk.path()).expect("a store").load().expect("loaded").entries
+    }
+
     fn on_disk(&self) -> Vec<SandboxSpec> {
-        let loaded = Store::open(self.disk.path()).expect("a store").load().expect("loaded");
-        loaded.entries.into_iter().map(|entry| entry.spec).collect()
+        self.entries().into_iter().map(|entry| entry.spec).collect()
     }
 
     fn fails(&self, call: &'static str) {

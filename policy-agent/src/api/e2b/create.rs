@@ -1,0 +1,183 @@
+//! `POST /sandboxes` and `POST /v2/sandboxes`: a sandbox on an interface that is free.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::{
+    connection::Connection,
+    lease::{DEFAULT, Seconds},
+    strangers::Strangers,
+};
+use crate::{
+    agent::Wish,
+    api::{Api, Problem, body::Body},
+    life::Origin,
+    policy::{Invalid, NetworkConfig},
+};
+
+/// Names a request, so that sending it again does not make a second sandbox.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Characters of such a key.
+const MAX_KEY: usize = 255;
+
+/// The sandbox that is wanted. Other fields that E2B knows are accepted and mean nothing here, but
+/// one that by its name is about the network is refused.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct NewSandbox {
+    /// Any text; shown again.
+    #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]
+    template_id: String,
+    /// How long it lives unless that is prolonged.
+    #[serde(default)]
+    timeout: Option<Seconds>,
+    /// Whether the answer holds tokens; v2 always does.
+    #[serde(default)]
+    secure: Option<bool>,
+    /// `false` denies all traffic that `allowOut` does not allow.
+    #[serde(rename = "allow_internet_access", alias = "allowInternetAccess", default)]
+    allow_internet_access: Option<bool>,
+    /// What it may reach, and how it is reached.
+    #[serde(default)]
+    network: Option<NetworkConfig>,
+    /// Shown again; lists can be filtered by it.
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    others: Strangers,
+}
+
+/// Create a sandbox
+///
+/// With `secure` the answer holds the sandbox's tokens.
+#[utoipa::path(
+    post, path = "/sandboxes", tag = "E2B", operation_id = "create_sandbox",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
+    request_body = NewSandbox,
+    responses(
+        (status = 201, description = "It is there, and its policy is enforced", body = Connection),
+        (status = 400, response = Problem), (status = 409, response = Problem),
+        (status = 413, response = Problem), (status = 503, response = Problem),
+    )
+)]
+pub async fn create_v1(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Connection>), Problem> {
+    let new: NewSandbox = body.parse()?;
+    let secure = new.secure == Some(true);
+    if !secure && new.network.as_ref().is_some_and(|net| net.allow_public_traffic == Some(false)) {
+        let problem = "false needs secure: true, else nobody would learn the token";
+        return Err(Invalid::field("network.allowPublicTraffic", problem).into());
+    }
+    create(&api, new, &headers, secure).await
+}
+
+/// Create a sandbox; always secure
+#[utoipa::path(
+    post, path = "/v2/sandboxes", tag = "E2B", operation_id = "create_sandbox_v2",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
+    request_body = NewSandbox,
+    responses(
+        (status = 201, description = "It is there, and its policy is enforced", body = Connection),
+        (status = 400, response = Problem), (status = 409, response = Problem),
+        (status = 413, response = Problem), (status = 503, response = Problem),
+    )
+)]
+pub async fn create_v2(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Connection>), Problem> {
+    create(&api, body.parse()?, &headers, true).await
+}
+
+async fn create(
+    api: &Api,
+    new: NewSandbox,
+    headers: &HeaderMap,
+    secure: bool,
+) -> Result<(StatusCode, Json<Connection>), Problem> {
+    new.others.refuse_any_about_the_network()?;
+    let wish = Wish {
+        origin: Origin { template_id: new.template_id, metadata: new.metadata.unwrap_or_default() },
+        network: new.network.unwrap_or_default(),
+        allow_internet_access: new.allow_internet_access,
+        timeout: new.timeout.unwrap_or(DEFAULT).duration(),
+        idempotency_key: idempotency_key(headers)?,
+    };
+    let sandbox = api.agent.create(wish).await?;
+    let answer = if secure { Connection::secure } else { Connection::open };
+    Ok((StatusCode::CREATED, Json(answer(api, &sandbox))))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Invalid> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len()));
+    let problem = "write 1 to 255 ASCII characters";
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| Invalid::field("Idempotency-Key", problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse;
+
+    fn new(text: &str) -> Result<NewSandbox, Invalid> {
+        parse(text.as_bytes())
+    }
+
+    #[test]
+    fn what_clients_send_is_accepted() {
+        let body = r#"{"templateID":"base","autoPause":false,"autoResume":{"enabled":false},
+            "metadata":{"user":"me"},"timeout":300,"envVars":{"A":"b"},"secure":true,
+            "allow_internet_access":false,"mcp":null,"iam":{},"volumeMounts":[],
+            "network":{"allowOut":["1.1.1.1"],"rules":{}}}"#;
+        let new = new(body).expect("good");
+        assert_eq!(new.template_id, "base");
+        assert_eq!(new.allow_internet_access, Some(false));
+        assert_eq!(new.metadata.as_ref().map(|metadata| metadata["user"].as_str()), Some("me"));
+        assert_eq!(new.others.refuse_any_about_the_network(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("[]", "must be an object"),
+            ("{}", "templateID: is missing"),
+            (r#"{"templateID":"b","templateID":"c"}"#, "templateID: given twice"),
+            (r#"{"templateID":"b","timeout":0}"#, "timeout: 0: "),
+            (r#"{"templateID":"b","timeout":"5"}"#, "timeout: \"5\": "),
+            (r#"{"templateID":"b","timeout":2592001}"#, "timeout: 2592001: "),
+            (r#"{"templateID":"b","metadata":{"a":1}}"#, "metadata.a: must be a string"),
+            (r#"{"templateID":"b","network":{"allowout":[]}}"#, "network.allowout: unknown field"),
+            (r#"{"templateID":"b","network":[]}"#, "network: must be an object, not a list"),
+        ] {
+            let error = new(text).err().map(|error| error.to_string()).expect(text);
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_short_text() {
+        let key = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, value.try_into().expect("a header's value"));
+            idempotency_key(&headers)
+        };
+        assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
+        assert_eq!(key(b"abc-1"), Ok(Some("abc-1".to_owned())));
+        for bad in [b"".as_slice(), "\u{e9}".as_bytes(), &[b'a'; 256]] {
+            assert_eq!(key(bad).expect_err("bad").field, "Idempotency-Key");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What stands after the question mark of a list, as E2B's clients write it.
+
+use std::{borrow::Cow, collections::BTreeMap, str::FromStr};
+
+use form_urlencoded::parse as pairs;
+use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
+use utoipa::IntoParams;
+
+use super::{page::Place, template};
+use crate::{agent::Sandbox, policy::Invalid};
+
+/// The longest page, and the default one.
+const MAX_LIMIT: usize = 100;
+
+/// The parameters, for the API's document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it is written down for readers")]
+pub struct Parameters {
+    /// `key=value` pairs, joined by `&` and escaped; a sandbox has to have them all.
+    #[param(required = false)]
+    metadata: String,
+    /// `running`, `paused`, or both with a comma; no sandbox is ever paused here.
+    #[param(required = false)]
+    state: String,
+    /// `asc` or `desc`, by the time of the start. Absent: `desc`.
+    #[param(required = false)]
+    order: String,
+    /// Only those that started then or later, RFC 3339.
+    #[param(required = false, rename = "startedAfter")]
+    started_after: String,
+    /// Only those created from this template.
+    #[param(required = false)]
+    template: String,
+    /// How many at most, 1 to 100. Absent: 100.
+    #[param(required = false)]
+    limit: u32,
+    /// Where to go on: `X-Next-Token` of the answer before.
+    #[param(required = false, rename = "nextToken")]
+    next_token: String,
+}
+
+/// In which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The oldest first.
+    Ascending,
+    /// The newest first.
+    #[default]
+    Descending,
+}
+
+/// Which sandboxes, in which order, and how many.
+#[derive(Debug)]
+pub struct Query {
+    metadata: BTreeMap<String, String>,
+    no_running: bool,
+    started_after: Option<Timestamp>,
+    template: Option<String>,
+    /// In which order.
+    pub order: Order,
+    /// How many.
+    pub limit: usize,
+    /// Behind which one.
+    pub after: Option<Place>,
+}
+
+impl Query {
+    /// Reads it. Parameters that are not known change nothing about what is shown to whom, and are
+    /// overlooked.
+    ///
+    /// # Errors
+    /// Names the parameter that is wrong.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let mut states = Vec::new();
+        let mut query = Self {
+            metadata: BTreeMap::new(),
+            no_running: false,
+            started_after: None,
+            template: None,
+            order: Order::default(),
+            limit: MAX_LIMIT,
+            after: None,
+        };
+        for (name, value) in pairs(text.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+            match &*name {
+                "metadata" => query.metadata.extend(metadata(&value)),
+                "state" => states.extend(self::states(&value)?),
+                "order" => query.order = order(&value)?,
+                "startedAfter" => query.started_after = Some(read(&name, &value)?),
+                "template" => query.template = Some(value.into_owned()),
+                "limit" => query.limit = limit(&value)?,
+                "nextToken" => query.after = Some(read(&name, &value)?),
+                _ => {}
+            }
+        }
+        query.no_running = !states.is_empty() && !states.contains(&State::Running);
+        Ok(query)
+    }
+
+    /// Whether a sandbox is among them.
+    pub fn wants(&self, sandbox: &Sandbox) -> bool {
+        let life = &sandbox.life;
+        let has = |(key, value): (&String, &String)| {
+            life.origin().and_then(|origin| origin.metadata.get(key)) == Some(value)
+        };
+        !self.no_running
+            && self.started_after.is_none_or(|time| life.started() >= time)
+            && self.template.as_ref().is_none_or(|wanted| *wanted == template(sandbox))
+            && self.metadata.iter().all(has)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Paused,
+}
+
+fn states(text: &str) -> Result<Vec<State>, Invalid> {
+    let state = |word: &str| match word {
+        "running" => Ok(State::Running),
+        "paused" => Ok(State::Paused),
+        _ => Err(Invalid::entry("state", word, "write running or paused")),
+    };
+    text.split(',').map(state).collect()
+}
+
+fn order(text: &str) -> Result<Order, Invalid> {
+    match text {
+        "asc" => Ok(Order::Ascending),
+        "desc" => Ok(Order::Descending),
+        _ => Err(Invalid::entry("order", text, "write asc or desc")),
+    }
+}
+
+fn limit(text: &str) -> Result<usize, Invalid> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| Invalid::entry("limit", text, "write a number from 1 to 100"))
+}
+
+fn read<T: FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, Invalid> {
+    text.parse().map_err(|error: T::Err| Invalid::entry(name, text, error.to_string()))
+}
+
+/// The clients escape keys and values, then write them as a form, then escape that as a parameter.
+/// The parameter is unescaped already.
+fn metadata(text: &str) -> BTreeMap<String, String> {
+    let plain = |text: Cow<'_, str>| percent_decode_str(&text).decode_utf8_lossy().into_owned();
+    pairs(text.as_bytes()).map(|(key, value)| (plain(key), plain(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(text: &str) -> String {
+        Query::parse(text).expect_err(text).field
+    }
+
+    #[test]
+    fn metadata_is_read_as_the_clients_write_it() {
+        // {"my key": "ä&b=c"}: quoted, as a form, and quoted again.
+        let query = "metadata=my%252520key%3D%2525C3%2525A4%252526b%25253Dc%26other%3Dx";
+        let query = Query::parse(query).expect("good");
+        assert_eq!(query.metadata["my key"], "ä&b=c");
+        assert_eq!(query.metadata["other"], "x");
+    }
+
+    #[test]
+    fn states_come_in_one_parameter_or_in_several() {
+        let no_running = |text| Query::parse(text).expect(text).no_running;
+        assert!(!no_running("") && !no_running("state=running%2Cpaused"));
+        assert!(!no_running("state=paused&state=running"));
+        assert!(no_running("state=paused"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(field("state=stopped"), "state");
+        assert_eq!(field("order=up"), "order");
+        assert_eq!(field("limit=0"), "limit");
+        assert_eq!(field("limit=101"), "limit");
+        assert_eq!(field("nextToken=x"), "nextToken");
+        assert_eq!(field("startedAfter=yesterday"), "startedAfter");
+    }
+
+    #[test]
+    fn a_time_may_have_any_offset() {
+        let query = "startedAfter=2026-11-25T10%3A00%3A00.5%2B01%3A00&limit=7&order=asc&template=b";
+        let query = Query::parse(query).expect("good");
+        let time = "2026-11-25T09:00:00.5Z".parse().expect("a time");
+        assert_eq!(query.started_after, Some(time));
+        assert_eq!((query.limit, query.order), (7, Order::Ascending));
+    }
+}

@@ -1,0 +1,157 @@
+//! What a client is told when its request does not reach a service: JSON for programs, a page for
+//! people.
+
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderMap, HeaderValue},
+};
+use serde::Serialize;
+
+use super::target::Target;
+use crate::policy::SandboxId;
+
+/// Why a request goes nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<SandboxId>,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(serialize_with = "number")]
+    code: StatusCode,
+}
+
+fn number<S: serde::Serializer>(code: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(code.as_u16())
+}
+
+impl Refusal {
+    /// The request is not one that can be passed on.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        let code = StatusCode::BAD_REQUEST;
+        Self { sandbox_id: None, message: message.into(), port: None, code }
+    }
+
+    /// There is no such sandbox.
+    pub fn unknown(target: &Target) -> Self {
+        let message = "there is no such sandbox: it was never there, or it has ended";
+        Self { port: None, ..Self::of(target, StatusCode::BAD_GATEWAY, message) }
+    }
+
+    /// The sandbox is private, and the request does not show its token.
+    pub fn forbidden(target: &Target) -> Self {
+        let message = "this sandbox is private: send its traffic access token in the header \
+                       e2b-traffic-access-token, or as a query parameter or cookie of that name";
+        Self::of(target, StatusCode::FORBIDDEN, message)
+    }
+
+    /// The sandbox has as many connections as it may have.
+    pub fn too_many(target: &Target) -> Self {
+        let message = "too many connections to this sandbox at a time: try again";
+        Self::of(target, StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
+    /// The service does not answer, and why.
+    pub fn no_service(target: &Target, message: &str) -> Self {
+        Self::of(target, StatusCode::BAD_GATEWAY, message)
+    }
+
+    fn of(target: &Target, code: StatusCode, message: &str) -> Self {
+        let sandbox_id = Some(target.sandbox.clone());
+        Self { sandbox_id, message: message.to_owned(), port: Some(target.port), code }
+    }
+
+    /// The answer, in the form that the client wants.
+    pub fn answer(&self, for_browser: bool) -> Response<Full<Bytes>> {
+        let (kind, text) = if for_browser {
+            ("text/html; charset=utf-8", self.page())
+        } else {
+            let text = serde_json::to_string(self).unwrap_or_default();
+            ("application/json", text)
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = self.code;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        let no_store = HeaderValue::from_static("no-store");
+        response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+        response
+    }
+
+    /// Nothing in it comes from the client but an ID and a port, which are letters and digits.
+    fn page(&self) -> String {
+        let code = self.code;
+        let what = match (&self.sandbox_id, self.port) {
+            (Some(id), Some(port)) => format!("<p>Sandbox <b>{id}</b>, port <b>{port}</b></p>"),
+            (Some(id), None) => format!("<p>Sandbox <b>{id}</b></p>"),
+            _ => String::new(),
+        };
+        let message = &self.message;
+        format!(
+            "<!doctype html><html lang=en><meta charset=utf-8><title>{code}</title>\
+             <body style=\"font:16px sans-serif;max-width:40em;margin:4em auto\">\
+             <h1>{code}</h1>{what}<p>{}</p>\n",
+            message.replace('<', "&lt;")
+        )
+    }
+}
+
+/// Whether a person reads the answer: a browser that loads a page, not a script in it or a program.
+pub fn is_for_browser(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let accept = text("accept");
+    let (html, json) = (accept.contains("text/html"), accept.contains("json"));
+    let by_script =
+        matches!(text("sec-fetch-mode"), "cors" | "no-cors" | "same-origin" | "websocket")
+            || headers.contains_key("x-requested-with");
+    if by_script || (json && !html) {
+        return false;
+    }
+    html || text("user-agent").starts_with("Mozilla/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        let sandbox = "abc".parse().expect("an ID");
+        Target { sandbox, port: 3000, host: "3000-abc.example.com".to_owned() }
+    }
+
+    #[test]
+    fn programs_get_the_fields_that_clients_read() {
+        let json = |refusal: Refusal| serde_json::to_value(refusal).expect("JSON");
+        let unknown = json(Refusal::unknown(&target()));
+        assert_eq!((&unknown["sandboxId"], &unknown["code"]), (&"abc".into(), &502.into()));
+        assert!(unknown.get("port").is_none() && unknown["message"].is_string());
+        let closed = json(Refusal::no_service(&target(), "closed"));
+        assert_eq!((&closed["port"], &closed["code"]), (&3000.into(), &502.into()));
+        let bad = json(Refusal::bad_request("bad"));
+        assert_eq!(bad, serde_json::json!({"message": "bad", "code": 400}));
+    }
+
+    #[test]
+    fn people_get_a_page() {
+        let asked = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                (name.parse().expect("a name"), HeaderValue::from_static(value))
+            });
+            is_for_browser(&headers.collect::<HeaderMap>())
+        };
+        let page = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        assert!(asked(&[page]));
+        assert!(asked(&[("user-agent", "Mozilla/5.0 (X11)"), ("accept", "*/*")]));
+        assert!(!asked(&[]));
+        assert!(!asked(&[("accept", "*/*"), ("user-agent", "curl/8.0")]));
+        assert!(!asked(&[("accept", "application/json"), ("user-agent", "Mozilla/5.0")]));
+        for mode in ["cors", "no-cors", "same-origin", "websocket"] {
+            assert!(!asked(&[page, ("sec-fetch-mode", mode)]));
+        }
+        assert!(asked(&[page, ("sec-fetch-mode", "navigate")]));
+        assert!(!asked(&[page, ("x-requested-with", "XMLHttpRequest")]));
+    }
+}

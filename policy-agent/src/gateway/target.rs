@@ -1,0 +1,197 @@
+//! Which sandbox and which of its ports a request is for.
+
+use std::net::IpAddr;
+
+use hyper::{
+    Request, Version,
+    header::{self, HeaderMap},
+    http::uri::Authority,
+};
+
+use crate::policy::SandboxId;
+
+const SANDBOX_HEADER: &str = "e2b-sandbox-id";
+const PORT_HEADER: &str = "e2b-sandbox-port";
+
+/// A port of a sandbox, which need not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// The port inside it.
+    pub port: u16,
+    /// The host that the client asked for, as it wrote it.
+    pub host: String,
+}
+
+/// Why a request is for nobody; the text says what to write instead.
+pub type Misdirected = &'static str;
+
+/// The target of a request.
+///
+/// # Errors
+/// Its host is missing, given more than once, or not of the form of a public URL.
+pub fn of<B>(request: &Request<B>, domain: &str) -> Result<Target, Misdirected> {
+    let host = host(request)?;
+    let authority: Authority = host.parse().map_err(|_| "Host is not a valid host")?;
+    if !is_plain(&authority) {
+        return Err("Host is not a valid host");
+    }
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let (sandbox, port) = match name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) {
+        Some(label) if label != "sandbox" => by_label(label)?,
+        Some(_) => by_headers(request.headers())?,
+        None if is_local(&name) => by_headers(request.headers())?,
+        None => return Err("Host is not in the domain of this gateway"),
+    };
+    Ok(Target { sandbox, port, host: host.to_owned() })
+}
+
+/// The one host that a request names.
+fn host<B>(request: &Request<B>) -> Result<&str, Misdirected> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let named = hosts.next().map(|host| host.to_str().map_err(|_| "Host is not a valid host"));
+    let named = named.transpose()?;
+    if hosts.next().is_some() {
+        return Err("Host is given more than once");
+    }
+    match (request.uri().authority().map(Authority::as_str), named) {
+        (Some(target), Some(named)) if !target.eq_ignore_ascii_case(named) => {
+            Err("Host differs from the request's target")
+        }
+        // RFC 9112, 3.2.2: an absolute target does not replace the field in HTTP/1.1.
+        (Some(_), None) if request.version() < Version::HTTP_2 => Err("Host is missing"),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err("Host is missing"),
+    }
+}
+
+/// A host, and behind it a port or nothing: the library lets more pass.
+fn is_plain(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').and_then(port_of).is_some())
+}
+
+/// `<port>-<id>` and the older `<port>-<id>-<anything>`.
+fn by_label(label: &str) -> Result<(SandboxId, u16), Misdirected> {
+    let form = "the host has to be <port>-<sandbox ID>.<domain>";
+    let mut parts = label.splitn(3, '-');
+    let (port, id) = (parts.next().ok_or(form)?, parts.next().ok_or(form)?);
+    if label.contains('.') {
+        return Err(form);
+    }
+    Ok((id.parse().map_err(|_| form)?, port_of(port).ok_or(form)?))
+}
+
+/// The headers that say it where the host cannot.
+fn by_headers(headers: &HeaderMap) -> Result<(SandboxId, u16), Misdirected> {
+    let one = |name| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().and_then(|value| value.to_str().ok())?;
+        values.next().is_none().then_some(value)
+    };
+    let id = one(SANDBOX_HEADER).and_then(|id| id.parse().ok());
+    let port = one(PORT_HEADER).and_then(port_of);
+    let advice = "without <port>-<sandbox ID> in the host, \
+                  E2b-Sandbox-Id and E2b-Sandbox-Port have to name them";
+    id.zip(port).ok_or(advice)
+}
+
+/// Digits only, without a zero in front: one port has one spelling.
+fn port_of(digits: &str) -> Option<u16> {
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    if plain { digits.parse().ok() } else { None }
+}
+
+fn is_local(name: &str) -> bool {
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || address.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(
+        build: impl Fn(hyper::http::request::Builder) -> hyper::http::request::Builder,
+    ) -> Result<(String, u16), Misdirected> {
+        let request = build(Request::builder()).body(()).expect("a request");
+        of(&request, "example.com").map(|target| (target.sandbox.to_string(), target.port))
+    }
+
+    #[test]
+    fn the_host_names_port_and_sandbox() {
+        for host in [
+            "3000-abc.example.com",
+            "3000-abc.example.com:8443",
+            "3000-ABC.Example.COM",
+            "3000-abc.example.com.",
+            "3000-abc-6532622b.example.com",
+            "3000-abc-a-b.example.com",
+        ] {
+            let found = target(|request| request.header("host", host));
+            assert_eq!(found, Ok(("abc".to_owned(), 3000)), "{host}");
+        }
+    }
+
+    #[test]
+    fn other_hosts_name_nobody() {
+        for host in [
+            "",
+            "example.com",
+            "abc.example.com",
+            "3000-.example.com",
+            "-abc.example.com",
+            "0-abc.example.com",
+            "03000-abc.example.com",
+            "+3000-abc.example.com",
+            "65536-abc.example.com",
+            "3000-abc.example.org",
+            "3000-abc.evil-example.com",
+            "x.3000-abc.example.com",
+            "3000-a_c.example.com",
+            "u@3000-abc.example.com",
+            "3000-abc.example.com/",
+            "3000-abc.example.com:port",
+            "3000-abc.example.com:",
+            "3000 -abc.example.com",
+        ] {
+            assert!(target(|request| request.header("host", host)).is_err(), "{host:?}");
+        }
+        assert!(target(|request| request).is_err());
+        let twice = |request: hyper::http::request::Builder| {
+            request.header("host", "3000-abc.example.com").header("host", "3000-abc.example.com")
+        };
+        assert_eq!(target(twice), Err("Host is given more than once"));
+    }
+
+    #[test]
+    fn an_absolute_target_has_to_agree() {
+        let at = |uri: &'static str, host: &'static str| {
+            target(move |request| request.uri(uri).header("host", host))
+        };
+        assert!(at("http://1-a.example.com/x", "1-a.example.com").is_ok());
+        assert!(at("http://1-a.example.com/x", "1-b.example.com").is_err());
+        assert!(target(|request| request.uri("http://1-a.example.com/x")).is_err());
+        let h2 = |request: hyper::http::request::Builder| {
+            request.uri("https://1-a.example.com/x").version(Version::HTTP_2)
+        };
+        assert!(target(h2).is_ok());
+    }
+
+    #[test]
+    fn headers_name_them_where_the_host_cannot() {
+        let with = |host: &'static str, id: &'static str, port: &'static str| {
+            target(move |request| {
+                request.header("host", host).header(SANDBOX_HEADER, id).header(PORT_HEADER, port)
+            })
+        };
+        for host in ["localhost:80", "127.0.0.1", "[::1]:3000", "sandbox.example.com"] {
+            assert_eq!(with(host, "abc", "49983"), Ok(("abc".to_owned(), 49983)), "{host}");
+            assert!(with(host, "abc", "0").is_err() && with(host, "a-c", "1").is_err());
+        }
+        assert!(with("example.org", "abc", "1").is_err());
+        let found = with("7-b.example.com", "abc", "1");
+        assert_eq!(found, Ok(("b".to_owned(), 7)), "the host goes before them");
+    }
+}

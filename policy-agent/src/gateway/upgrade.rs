@@ -1,0 +1,25 @@
+//! What follows an answer 101: another protocol (WebSocket, most likely), which only the two sides
+//! understand.
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::{io::copy_bidirectional, sync::OwnedSemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+/// Carries bytes both ways until both sides have ended, or the sandbox has.
+pub async fn join(
+    client: OnUpgrade,
+    service: OnUpgrade,
+    gone: CancellationToken,
+    place: OwnedSemaphorePermit,
+) {
+    let _place = place;
+    let carried = gone.run_until_cancelled(async {
+        let (client, service) = tokio::try_join!(client, service)?;
+        let (mut client, mut service) = (TokioIo::new(client), TokioIo::new(service));
+        // Who breaks off is not the gateway's to judge: the other side sees the end.
+        let _ = copy_bidirectional(&mut client, &mut service).await;
+        Ok::<(), hyper::Error>(())
+    });
+    let _ = carried.await;
+}

@@ -1,0 +1,5 @@
+//! Connections and messages, for the egress proxy and the gateway alike.
+
+pub mod hop;
+pub mod socket;
+pub mod upstream;

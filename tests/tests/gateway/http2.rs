@@ -1,0 +1,141 @@
+//! HTTP/2 in front, HTTP/1.1 behind.
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, body::Bytes, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy_tests::{
+    gateway::{self, PORT, frames::Outcome, recorder::Recorder},
+    probe,
+    stage::{Guest, OrFail as _},
+};
+use serde_json::json;
+use tokio::{net::TcpStream, runtime::Runtime};
+
+use crate::{played, recorded, website};
+
+#[test]
+fn the_version_is_the_clients_choice_and_the_service_sees_http_1_1() {
+    let (sandbox, recorder) = recorded(json!({}));
+    for (scheme, option, version) in [
+        ("http", "--http1.1", "1.1"),
+        ("http", "--http2", "1.1"),
+        ("http", "--http2-prior-knowledge", "2"),
+        ("https", "--http1.1", "1.1"),
+        ("https", "--http2", "2"),
+        ("https", "--no-alpn", "1.1"),
+        ("https", "--http2-prior-knowledge", "2"),
+    ] {
+        let fetched = sandbox.fetch(scheme, "/").with(&[option]).run();
+        let seen = (fetched.status, &*fetched.version);
+        assert_eq!(seen, (200, version), "{scheme} {option}: {fetched:?}");
+        assert!(fetched.text().starts_with("GET / HTTP/1.1\r\n"), "{}", fetched.text());
+    }
+    assert_eq!(recorder.heads().len(), 7);
+}
+
+type Sender = http2::SendRequest<Empty<Bytes>>;
+
+/// A connection with prior knowledge, on a runtime that has to be kept.
+#[track_caller]
+fn connected(sandbox: &Guest) -> (Runtime, Sender) {
+    let runtime = Runtime::new().or_fail("a runtime");
+    let stream = probe::connect(&sandbox.stage.world.internet, gateway::http());
+    let stream = stream.or_fail("connecting");
+    stream.set_nonblocking(true).or_fail("not waiting");
+    let sender = runtime.block_on(async {
+        let stream = TokioIo::new(TcpStream::from_std(stream).or_fail("a stream"));
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), stream).await.or_fail("shaking hands");
+        // Its errors are those of the requests.
+        tokio::spawn(connection);
+        sender
+    });
+    (runtime, sender)
+}
+
+fn request(sandbox: &Guest, path: &str) -> Request<Empty<Bytes>> {
+    let uri = format!("http://{}{path}", sandbox.host(PORT));
+    Request::get(uri).body(Empty::new()).or_fail("a request")
+}
+
+#[test]
+fn many_requests_share_a_connection_and_do_not_wait_for_each_other() {
+    let (sandbox, _website) = website(json!({}));
+    let (runtime, sender) = connected(&sandbox);
+    runtime.block_on(async {
+        let mut stuck = sender.clone();
+        let stuck = stuck.send_request(request(&sandbox, "/never")).await.or_fail("the stuck one");
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let (mut sender, request) = (sender.clone(), request(&sandbox, &format!("/{number}")));
+            tasks.spawn(async move {
+                let answer = sender.send_request(request).await.or_fail("an answer");
+                let body = answer.into_body().collect().await.or_fail("a body").to_bytes();
+                let page: serde_json::Value = serde_json::from_slice(&body).or_fail("a page");
+                assert_eq!(page["target"], format!("/{number}"));
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.or_fail("a request among many");
+        }
+        drop(stuck);
+    });
+}
+
+#[test]
+fn a_body_that_nobody_reads_does_not_hold_up_others() {
+    let (sandbox, _website) = website(json!({}));
+    let (runtime, mut sender) = connected(&sandbox);
+    runtime.block_on(async {
+        let large = request(&sandbox, "/bytes/50000000");
+        let unread = sender.send_request(large).await.or_fail("the large one");
+        let answer = sender.send_request(request(&sandbox, "/")).await.or_fail("the small one");
+        answer.into_body().collect().await.or_fail("its body");
+        let body = unread.into_body().collect().await.or_fail("the large body").to_bytes();
+        assert_eq!(body.len(), 50_000_000);
+    });
+}
+
+#[test]
+fn a_request_that_the_client_gives_up_ends_at_the_service() {
+    let (sandbox, service) = played(json!({}));
+    let (runtime, mut sender) = connected(&sandbox);
+    let asking = runtime.spawn(sender.send_request(request(&sandbox, "/")));
+    let mut served = service.accept();
+    served.head();
+    asking.abort();
+    assert_eq!(served.rest(), "");
+}
+
+#[test]
+fn cookies_and_host_are_put_together() {
+    let (sandbox, recorder) = recorded(json!({}));
+    let host = sandbox.host(PORT);
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", &*host),
+        (":path", "/"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+        ("te", "trailers"),
+    ];
+    assert_eq!(sandbox.stage.frames().request(&fields, ""), Outcome::Answered(200));
+    let lines = recorder.only();
+    let named =
+        |name: &str| lines.iter().filter(|line| line.to_lowercase().starts_with(name)).count();
+    assert!(lines.iter().any(|line| line.eq_ignore_ascii_case("cookie: a=1; b=2")), "{lines:?}");
+    assert_eq!((named("cookie:"), named("host:")), (1, 1), "{lines:?}");
+}
+
+#[test]
+fn one_connection_may_ask_for_several_sandboxes() {
+    let (one, first) = recorded(json!({}));
+    let (other, second) = recorded(json!({}));
+    let (runtime, mut sender) = connected(&one);
+    for sandbox in [&one, &other, &one] {
+        let answer = runtime.block_on(sender.send_request(request(sandbox, "/")));
+        assert_eq!(answer.or_fail("an answer").status(), 200);
+    }
+    assert_eq!([&first, &second].map(|it: &Recorder| it.heads().len()), [2, 1]);
+}

