@@ -11,7 +11,7 @@
 //! - [`agent`]: runs the real `policy-agent` and speaks with it.
 //! - [`precedence`]: the core of the law, for every way of attaching.
 //! - [`packet`], [`kernel`], [`oracle`]: one packet at a time, judged by the programs in the kernel
-//!   and by a slow and obvious judge.
+//!   and by a slow and obvious judge; [`random`] makes policies and packets for them.
 //! - [`mod@bench`]: the same programs, timed.
 //! - [`sdk`]: the E2B SDKs as the agent's clients.
 //! - [`demo`]: all of it for people to look at.
@@ -29,6 +29,7 @@ pub mod packet;
 pub mod patience;
 pub mod precedence;
 pub mod probe;
+pub mod random;
 pub mod sdk;
 pub mod server;
 pub mod stage;

@@ -61,11 +61,15 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
-    /// Build, then try the egress proxy on random ClientHellos and HTTP requests.
+    /// Build, then try the egress proxy on random ClientHellos and HTTP requests, and the kernel
+    /// programs on random frames from a sandbox (as root).
     Fuzz {
-        /// Cases per target.
+        /// Cases per target of the egress proxy.
         #[arg(long, default_value_t = 20_000)]
         cases: u32,
+        /// Frames on the wire.
+        #[arg(long, default_value_t = 0)]
+        frames: u64,
     },
     /// Build, then measure (as root).
     Bench {
@@ -93,7 +97,7 @@ fn run(verb: Verb, way: Option<Way>) -> Result<()> {
         Verb::Test { args } => test::run(way, &args),
         Verb::Check => check::run(way),
         Verb::Demo { keep } => demo::run(way, keep),
-        Verb::Fuzz { cases } => fuzz::run(way, cases),
+        Verb::Fuzz { cases, frames } => fuzz::run(way, fuzz::Amount { cases, frames }),
         Verb::Bench { args } => bench::run(way, &args),
     }
 }

@@ -20,6 +20,7 @@ pub trait Kernel: Send + Sync {
     fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool>;
     fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId>;
     fn published(&self, slot: Slot) -> Result<Option<Published>>;
+    fn restore_pins(&self) -> Result<()>;
     fn detach(&self, id: &str) -> Result<()>;
     fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door>;
     fn close_door(&self, slot: Slot) -> Result<()>;
@@ -54,6 +55,10 @@ impl Kernel for Dataplane {
 
     fn published(&self, slot: Slot) -> Result<Option<Published>> {
         self.published(slot)
+    }
+
+    fn restore_pins(&self) -> Result<()> {
+        self.restore_pins()
     }
 
     fn detach(&self, id: &str) -> Result<()> {

@@ -120,10 +120,13 @@ impl Reconciler {
         }
     }
 
-    /// Forgets what has no use any more.
+    /// Forgets what has no use any more, and puts back what has to be pinned.
     pub fn tidy(&mut self) {
         self.ledger.prune();
         self.pool.prune();
+        if let Err(error) = self.kernel.restore_pins() {
+            tracing::error!("cannot pin the maps again: {error:#}");
+        }
     }
 
     /// Whether the gates are on the interface that now has the name.
@@ -146,7 +149,7 @@ impl Reconciler {
 
     /// Attaches a sandbox if its interface is there, and says so in its status.
     pub(super) fn reattach(&self, sandbox: &mut Sandbox) {
-        let before = sandbox.status.clone();
+        let (before, place) = (sandbox.status.clone(), sandbox.place);
         sandbox.status = match self.kernel.presence(&interface(&sandbox.head)) {
             Presence::Here(_) => match self.place(sandbox) {
                 Ok(()) => Status::Enforcing,
@@ -159,7 +162,18 @@ impl Reconciler {
             sandbox.place = None;
         }
         if sandbox.status == Status::Enforcing {
-            tracing::info!(sandbox = %sandbox.id(), interface = sandbox.head.interface, "attached");
+            let interface = &sandbox.head.interface;
+            // The very interface that it was attached to, which the kernel never lets go of by itself.
+            if before == Status::Enforcing && place.is_some() && place == sandbox.place {
+                tracing::warn!(
+                    sandbox = %sandbox.id(),
+                    interface,
+                    "its gates were gone, or behind another program; attached again: what it sent \
+                     meanwhile was not judged"
+                );
+            } else {
+                tracing::info!(sandbox = %sandbox.id(), interface, "attached");
+            }
         } else if sandbox.status != before {
             tracing::warn!(sandbox = %sandbox.id(), "not attached: {}", sandbox.status);
         }

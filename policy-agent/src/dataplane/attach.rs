@@ -13,8 +13,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
+    maps::MapInfo,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         tc::{
             NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
@@ -27,7 +28,7 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
-use policy_common::name::{GATE_FROM, GATE_TO};
+use policy_common::name::{GATE_FROM, GATE_TO, TC_PROGRAMS};
 
 use super::{AttachMethod, Interface, Mode, Slot, gate::Gates, netns, pins::Pins};
 
@@ -96,8 +97,9 @@ impl Attacher {
         self.pins.note_slot(id, slot)
     }
 
-    /// Whether the gates of `slot` are attached to the interface. Filters of clsact are not
-    /// looked for: attaching them again replaces them in place.
+    /// Whether the gates of `slot` are attached to the interface, in front of everybody else's
+    /// programs, and call what is pinned now. Filters of clsact are not looked for: attaching them
+    /// again replaces them in place.
     pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
         if !self.tcx || self.pins.slot(id)? != Some(slot) {
             return Ok(false);
@@ -105,8 +107,12 @@ impl Attacher {
         if self.xdp != self.pins.link(id, XDP).exists() {
             return Ok(false);
         }
+        let tables = MapInfo::from_pin(self.pins.map(TC_PROGRAMS))?.id();
         netns::within(interface.netns.as_deref(), || {
-            let attached = |pin, hook| is_on(&self.pins.link(id, pin), &interface.name, hook);
+            let attached = |pin, hook| {
+                let gate = first_of_ours(&self.pins.link(id, pin), &interface.name, hook);
+                gate.is_some_and(|gate| calls_through(&gate, tables))
+            };
             Ok(attached(FROM, TcAttachType::Ingress) && attached(TO, TcAttachType::Egress))
         })
     }
@@ -132,7 +138,7 @@ impl Attacher {
         if !self.tcx {
             return attach_clsact(interface, hook, gate);
         }
-        if is_on(pin, interface, hook) {
+        if first_of_ours(pin, interface, hook).is_some() {
             let link: FdLink = PinnedLink::from_pin(pin)?.into();
             let replaced = gate.attach_to_link(link.try_into()?)?;
             drop(gate.take_link(replaced)?);
@@ -142,8 +148,8 @@ impl Attacher {
         let link = gate
             .attach_with_options(interface, hook, order)
             .with_context(|| format!("interface: cannot attach to {interface}"))?;
-        // The old pin goes after the new gate is attached: it may belong to an interface that is
-        // gone, or that has been given to another sandbox.
+        // The old pin goes after the new gate is attached: its gate may be behind another program, or
+        // belong to an interface that is gone or has been given to another sandbox.
         remove(pin)?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
         link.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
@@ -245,15 +251,19 @@ fn attach_clsact(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier
     Ok(())
 }
 
-/// Whether a pinned link's program is among those of the interface's hook.
-fn is_on(pin: &PathBuf, interface: &str, hook: TcAttachType) -> bool {
-    let program = || {
-        let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
-        Some(link.info().ok()?.program_id())
-    };
-    let Some(program) = program() else { return false };
-    SchedClassifier::query_tcx(interface, hook)
-        .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == program))
+/// The program of a pinned link, if it is the first of the interface's hook: one in front of it could
+/// let packets pass without asking.
+fn first_of_ours(pin: &PathBuf, interface: &str, hook: TcAttachType) -> Option<ProgramInfo> {
+    let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
+    let program = link.info().ok()?.program_id();
+    let (_, programs) = SchedClassifier::query_tcx(interface, hook).ok()?;
+    programs.into_iter().next().filter(|first| first.id() == program)
+}
+
+/// Whether a gate calls through this table. One whose pin was removed while no agent ran goes on
+/// enforcing, and nobody can change what.
+fn calls_through(gate: &ProgramInfo, table: u32) -> bool {
+    gate.map_ids().is_ok_and(|maps| maps.is_some_and(|maps| maps.contains(&table)))
 }
 
 fn remove(pin: &PathBuf) -> Result<()> {

@@ -10,6 +10,7 @@ mod doors;
 mod events;
 pub mod gate;
 mod image;
+mod maps;
 mod netns;
 mod pins;
 mod policies;
@@ -30,12 +31,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use aya::maps::MapData;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{counter::Counters, limit::Limits};
 
 use self::{
-    attach::Attacher, doors::Doors, gate::Gate, pins::Pins, policies::Policies,
-    programs::ProgramLog, sandboxes::Sandboxes,
+    attach::Attacher,
+    doors::Doors,
+    gate::Gate,
+    maps::Maps,
+    pins::{Owner, Pins},
+    policies::Policies,
+    programs::ProgramLog,
+    sandboxes::Sandboxes,
 };
 pub use self::{
     doors::Door,
@@ -49,6 +57,10 @@ use crate::policy::compile::Compiled;
 /// The kernel's enforcement. It goes on when this is dropped.
 pub struct Dataplane {
     pins: Pins,
+    _owner: Owner,
+    /// Gates that are yet to be replaced call through these; they go with the agent.
+    _replaced: Vec<MapData>,
+    maps: Maps,
     bpffs: std::path::PathBuf,
     flags: u32,
     report_flows: AtomicBool,
@@ -66,6 +78,9 @@ impl Dataplane {
     pub fn open(settings: Settings) -> Result<Self> {
         raise_limits();
         let pins = Pins::create(&settings.bpffs)?;
+        let owner = pins::own(&settings.bpffs)?;
+        let mut replaced = maps::discard_incomplete(&pins)?;
+        replaced.extend(maps::tables_of_other_versions(&settings.bpffs)?);
         let attacher = Attacher::new(pins.clone(), settings.attach, settings.mode)?;
         let mut object = programs::load(&pins)?;
         // Opening a gate makes the tables that the programs go into.
@@ -78,6 +93,9 @@ impl Dataplane {
         let policies = Policies::open(&pins)?;
         let doors = Doors::open(&pins)?;
         Ok(Self {
+            _owner: owner,
+            _replaced: replaced,
+            maps: Maps::hold(&pins)?,
             flags: settings.flags(),
             bpffs: settings.bpffs,
             report_flows: AtomicBool::new(false),
@@ -107,6 +125,7 @@ impl Dataplane {
     ///
     /// When the interface or its namespace is not there, or the kernel refuses.
     pub fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
+        self.maps.restore()?;
         self.attacher.attach(id, slot, interface)?;
         self.interfaces()?.insert(id.to_owned(), interface.clone());
         self.retire_other_versions(id)
@@ -126,6 +145,11 @@ impl Dataplane {
     /// What is in force in a slot; `None`: nothing, or it is not known.
     pub fn published(&self, slot: Slot) -> Result<Option<Published>> {
         self.policies.published(slot)
+    }
+
+    /// Puts back the pins of maps that somebody removed.
+    pub fn restore_pins(&self) -> Result<()> {
+        self.maps.restore()
     }
 
     /// Takes off the gates that are pinned under this name. It is no error when there are none.

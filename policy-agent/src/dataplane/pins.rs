@@ -12,13 +12,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use policy_common::ABI_VERSION;
 
 use super::Slot;
 
 /// Begins the name of the directory that notes a slot.
 const SLOT: &str = "slot";
+
+/// The right to change what is pinned, as long as this lives.
+pub type Owner = Flock<fs::File>;
+
+/// Takes the right to change what is pinned under `bpffs`: of two agents with different state
+/// directories, each would take the other's sandboxes for left over.
+pub fn own(bpffs: &Path) -> Result<Owner> {
+    let shown = bpffs.display();
+    let directory = fs::File::open(bpffs).with_context(|| format!("cannot open {shown}"))?;
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(owner) => Ok(owner),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            bail!("another agent has its pins in {shown}: stop it, or give --bpffs another place")
+        }
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {shown}")),
+    }
+}
 
 /// The pins of one ABI version.
 #[derive(Clone, Debug)]
@@ -30,16 +51,18 @@ impl Pins {
     /// The pins of this version under `bpffs`, whose directories are made if they are missing.
     pub fn create(bpffs: &Path) -> Result<Self> {
         let pins = Self { root: bpffs.join(format!("v{ABI_VERSION}")) };
-        for directory in [pins.maps(), pins.links()] {
+        pins.create_directories()?;
+        Ok(pins)
+    }
+
+    /// Makes the directories that are missing.
+    pub fn create_directories(&self) -> Result<()> {
+        for directory in [self.maps(), self.links()] {
             fs::create_dir_all(&directory).with_context(|| {
-                format!(
-                    "cannot make {}: is {} on a BPF file system?",
-                    directory.display(),
-                    bpffs.display()
-                )
+                format!("cannot make {}: is that on a BPF file system?", directory.display())
             })?;
         }
-        Ok(pins)
+        Ok(())
     }
 
     /// The pins of every version that is there.

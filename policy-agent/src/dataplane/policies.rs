@@ -29,7 +29,7 @@ use super::{
 use crate::policy::compile::Compiled;
 
 /// Pinned beside the kernel's maps, for the agent alone: what was published in each slot.
-const PUBLISHED: &str = "PUBLISHED";
+pub const PUBLISHED: &str = "PUBLISHED";
 
 /// Which compiled policy a verdict comes from, as events tell it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -4,6 +4,7 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -43,26 +44,34 @@ impl Answer {
 impl Agent {
     /// Asks the API, with a JSON body unless that is empty.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Result<Answer> {
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        self.exchange(request.as_bytes()).with_context(|| format!("{method} {path}"))
+        request_at(&self.socket(), method, path, body)
     }
 
     /// Sends a request as it is and reads the answer to its end: the request should ask for the
     /// connection to be closed.
     pub fn exchange(&self, request: &[u8]) -> Result<Answer> {
-        let socket = self.socket();
-        let mut stream = UnixStream::connect(&socket)
-            .with_context(|| format!("connecting to {}", socket.display()))?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(request).context("sending the request")?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).context("reading the answer")?;
-        parse(&bytes).context("the answer is no HTTP")
+        exchange_at(&self.socket(), request)
     }
+}
+
+/// Asks the API of whichever agent has this socket, which may be about to end.
+pub fn request_at(socket: &Path, method: &str, path: &str, body: &str) -> Result<Answer> {
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    exchange_at(socket, request.as_bytes()).with_context(|| format!("{method} {path}"))
+}
+
+fn exchange_at(socket: &Path, request: &[u8]) -> Result<Answer> {
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("connecting to {}", socket.display()))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(request).context("sending the request")?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).context("reading the answer")?;
+    parse(&bytes).context("the answer is no HTTP")
 }
 
 fn parse(bytes: &[u8]) -> Result<Answer> {

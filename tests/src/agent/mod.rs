@@ -17,7 +17,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-pub use client::Answer;
+pub use client::{Answer, request_at};
 pub use command_line::Ran;
 
 use crate::{

@@ -12,7 +12,7 @@ use std::{
 use crate::wire::Wire;
 
 /// No test needs longer.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(60);
 /// A round begins so long after the one before: much faster than a change of a policy, and slow
 /// enough for who counts the packets.
 const ROUND: Duration = Duration::from_micros(20);
@@ -27,16 +27,26 @@ pub struct Flood {
 impl Flood {
     /// Begins to send `frames`, in rounds.
     pub fn of(wire: Wire, frames: Vec<Vec<u8>>) -> Self {
+        Self::every(ROUND, wire, frames)
+    }
+
+    /// The same at another pace.
+    pub fn every(round: Duration, wire: Wire, frames: Vec<Vec<u8>>) -> Self {
         let (ended, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (end, count) = (Arc::clone(&ended), Arc::clone(&rounds));
         let thread = thread::spawn(move || {
             let (begin, mut next) = (Instant::now(), Duration::ZERO);
             while !end.load(Ordering::Relaxed) && begin.elapsed() < LONGEST {
-                if begin.elapsed() < next {
-                    thread::yield_now();
+                let early = next.saturating_sub(begin.elapsed());
+                if !early.is_zero() {
+                    if round > ROUND {
+                        thread::sleep(early)
+                    } else {
+                        thread::yield_now()
+                    }
                     continue;
                 }
-                next = begin.elapsed() + ROUND;
+                next = begin.elapsed() + round;
                 if !frames.iter().all(|frame| wire.send(frame).is_ok()) {
                     return;
                 }
@@ -62,7 +72,8 @@ impl Flood {
         self.rounds()
     }
 
-    fn join(&mut self) {
+    /// Ends it.
+    pub(super) fn join(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -8,6 +8,7 @@ mod flood;
 mod guest;
 mod name_scene;
 mod refusal;
+mod tally;
 mod tap_guest;
 
 use std::{
@@ -22,6 +23,7 @@ pub use flood::Flood;
 pub use guest::{Guest, MARKER_TO};
 pub use name_scene::NameScene;
 pub use refusal::{cli_refuses, in_force, refuses_network, still_in_force};
+pub use tally::Tally;
 pub use tap_guest::{TOKEN, TapGuest};
 
 use crate::{

@@ -107,11 +107,15 @@ impl Sandbox {
     /// The two ends must not have the same index: the kernel would take them for one device that
     /// has no link below it, and let up to a second go by before it calls the link up.
     pub fn plug_into(&self, host: &Namespace) -> Result<()> {
+        self.plug_into_as(host, HOST_SIDE + u32::from(self.identity.number))
+    }
+
+    /// The same with a certain index of the host's end.
+    pub fn plug_into_as(&self, host: &Namespace, index: u32) -> Result<()> {
         let (identity, interface) = (self.identity, &self.interface);
         host.ip(&format!(
-            "link add {interface} index {} address {} type veth peer name {INSIDE} address {} netns {}
+            "link add {interface} index {index} address {} type veth peer name {INSIDE} address {} netns {}
              link set {interface} up",
-            HOST_SIDE + u32::from(identity.number),
             mac_text(identity.gateway_mac()),
             mac_text(identity.mac()),
             self.inside.name(),
@@ -127,16 +131,22 @@ impl Sandbox {
 
     /// Makes the host the sandbox's way to everything.
     pub fn route_to(&self, host: &Namespace) -> Result<()> {
+        self.address_host_end(host)?;
+        let identity = self.identity;
+        self.inside.ip(&format!(
+            "route add 0.0.0.0/0 via {}
+             route add ::/0 via {}",
+            identity.gateway_v4(),
+            identity.gateway_v6(),
+        ))
+    }
+
+    /// Gives the host's end its addresses, which it loses when it goes to another namespace.
+    pub fn address_host_end(&self, host: &Namespace) -> Result<()> {
         let (identity, interface) = (self.identity, &self.interface);
         host.ip(&format!(
             "addr add {}/24 dev {interface}
              addr add {}/64 dev {interface} nodad",
-            identity.gateway_v4(),
-            identity.gateway_v6(),
-        ))?;
-        self.inside.ip(&format!(
-            "route add 0.0.0.0/0 via {}
-             route add ::/0 via {}",
             identity.gateway_v4(),
             identity.gateway_v6(),
         ))

@@ -5,9 +5,6 @@
 
 #![expect(clippy::print_stdout, reason = "the seed has to be known to run a failure again")]
 
-mod addresses;
-mod packets;
-mod policies;
 mod trial;
 
 use policy_agent::dataplane::Inbound;

@@ -15,11 +15,10 @@ use policy_tests::{
         Frame,
         cast::{SANDBOX, SANDBOX_TOO},
     },
-};
-
-use super::{
-    packets::{Packet, Packets},
-    policies::{self, Random},
+    random::{
+        Packet, Packets,
+        policies::{self, Random},
+    },
 };
 
 /// Sizes of lists: many small ones, some for which the kernel has other tables.
@@ -108,7 +107,7 @@ impl Trial {
         let mut rng = self.rng.fork();
         let mut packets = Packets::near(&nets, &mut rng);
         for _ in 0..count {
-            match packets.next() {
+            match packets.draw() {
                 Packet::Out(frame) => self.out(&frame),
                 Packet::In(frame, origin) if is_runnable(frame.bytes()) => {
                     let seen = self.kernel.to_sandbox(frame.bytes(), origin);

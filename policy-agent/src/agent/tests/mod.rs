@@ -106,6 +106,10 @@ impl Kernel for Fake {
         Ok(self.memory().published.get(&slot).copied())
     }
 
+    fn restore_pins(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn detach(&self, id: &str) -> Result<()> {
         self.call("detach")?.attached.remove(id);
         Ok(())

@@ -54,6 +54,10 @@ impl Kernel for NoKernel {
         bail!("no kernel")
     }
 
+    fn restore_pins(&self) -> Result<()> {
+        bail!("no kernel")
+    }
+
     fn detach(&self, _: &str) -> Result<()> {
         bail!("no kernel")
     }

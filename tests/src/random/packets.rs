@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use fastrand::Rng;
 use ipnet::IpNet;
-use policy_tests::{
+
+use super::addresses;
+use crate::{
     kernel::Origin,
     packet::{
         Datagram, Extension, Frame, Payload, TcpFlags,
@@ -17,14 +19,14 @@ use policy_tests::{
     },
 };
 
-use super::addresses;
-
 const PORTS: [u16; 6] = [22, 53, 80, 443, 4000, 40_000];
 const FLAGS: [u8; 8] = [0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x00, 0xc2];
 
 /// A packet and which way it goes.
 pub enum Packet {
+    /// From the sandbox.
     Out(Frame),
+    /// Towards the sandbox.
     In(Frame, Origin),
 }
 
@@ -45,7 +47,7 @@ impl<'a> Packets<'a> {
     }
 
     /// The next packet.
-    pub fn next(&mut self) -> Packet {
+    pub fn draw(&mut self) -> Packet {
         let frame = match self.rng.u8(..16) {
             0 | 1 => return self.inbound(),
             2 | 3 => self.answer().frame(),

@@ -9,9 +9,15 @@ use super::addresses;
 
 /// A configuration, what it means, and the prefixes in it.
 pub struct Random {
+    /// The network configuration.
     pub network: Value,
+    /// `allowInternetAccess` beside it.
+    pub internet: Option<bool>,
+    /// What they mean.
     pub policy: Policy,
+    /// The floor under it.
     pub floor: Floor,
+    /// The prefixes in all of it.
     pub nets: Vec<IpNet>,
 }
 
@@ -40,7 +46,7 @@ pub fn policy(rng: &mut Rng, floor: &Floor, most: usize) -> Random {
             // Few among the others, so they are named more than once.
             let servers = policy.nameservers().iter().map(|address| IpNet::from(*address));
             nets.extend(servers.cycle().take(policy.nameservers().len() * 4));
-            return Random { network, policy, floor: floor.clone(), nets };
+            return Random { network, internet, policy, floor: floor.clone(), nets };
         }
     }
 }

@@ -1,0 +1,9 @@
+//! Agents that die, stop, are upgraded and come back while sandboxes send: not one packet passes that
+//! should not, and not one is lost that should pass.
+//!
+//! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
+
+mod gaps;
+mod many;
+mod other_abi;
+mod second;

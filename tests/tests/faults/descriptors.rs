@@ -1,0 +1,76 @@
+//! An agent that has no file descriptors left.
+
+use std::{fs, process::Command, time::Instant};
+
+use policy_tests::{
+    patience::eventually,
+    stage::{Guest, OPENED, OrFail as _, Stage},
+    world::command,
+};
+use serde_json::json;
+
+use super::{can_be_changed, took};
+
+#[test]
+fn without_descriptors_nothing_opens_and_nothing_is_detached() {
+    let (stage, sandbox) = Stage::with_sandbox();
+    let pid = stage.agent().pid().or_fail("the agent's process");
+    let tally = sandbox.tally();
+    // From none at all to nearly enough: every place at which they can run out comes into reach.
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).or_fail("its descriptors").count();
+    for spare in (0..24).step_by(2) {
+        limit(pid, &(open + spare).to_string());
+        try_to_change(&sandbox);
+        assert_eq!(tally.leaked(), 0, "with {spare} descriptors to spare");
+    }
+    limit(pid, "8192");
+    let begin = Instant::now();
+    let works = || stage.agent().is_healthy().then_some(());
+    eventually("it answers again", works).or_fail("raising the limit");
+    took("no descriptors: an answer after there are some", begin);
+    sandbox.may_only_reach(&OPENED);
+    let (sent, leaked, _) = tally.end("no descriptors, changes tried");
+    assert!(sent > 0 && leaked == 0, "{leaked} leaked");
+    assert_eq!(stage.agent().pid(), Some(pid), "it is the same process");
+    assert_eq!(sandbox.status()["status"], "enforcing");
+    can_be_changed(&sandbox);
+}
+
+#[test]
+fn without_descriptors_what_is_allowed_goes_on() {
+    let (stage, sandbox) = Stage::with_sandbox();
+    let pid = stage.agent().pid().or_fail("the agent's process");
+    let tally = sandbox.tally();
+    limit(pid, "4");
+    // Several looks at the interfaces fail in this time.
+    for _ in 0..100 {
+        sandbox.reaches("8.8.8.8");
+        sandbox.is_refused("8.8.8.9");
+    }
+    limit(pid, "8192");
+    let works = || stage.agent().is_healthy().then_some(());
+    eventually("it answers again", works).or_fail("raising the limit");
+    tally.is_clean("no descriptors");
+    can_be_changed(&sandbox);
+}
+
+/// Asks for a policy that denies the same and a little more; whether it is accepted is open.
+fn try_to_change(sandbox: &Guest) {
+    let network = json!({ "denyOut": ["0.0.0.0/0"], "allowOut": [OPENED[0], OPENED[1]] });
+    let mut other = network.clone();
+    other["allowOut"] = json!([OPENED[0], OPENED[1], "203.0.113.10"]);
+    for network in [other, network] {
+        let spec = sandbox.spec(&json!({ "network": network })).to_string();
+        let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+        let socket = sandbox.stage.agent().socket();
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "--max-time", "1", "-X", "PUT", "-d", &spec, "--unix-socket"]);
+        let _ = curl.arg(socket).arg(format!("http://agent{path}")).output();
+    }
+}
+
+fn limit(pid: u32, soft: &str) {
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), &format!("--nofile={soft}:")]);
+    command::run(&mut prlimit).or_fail("setting a limit");
+}

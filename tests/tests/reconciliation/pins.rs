@@ -1,0 +1,92 @@
+//! Pins that somebody removes by hand. The kernel takes a program off when its link's last reference
+//! goes: until the agent looks again, nothing is judged.
+
+use std::{fs, path::PathBuf};
+
+use policy_common::ABI_VERSION;
+use policy_tests::stage::{Guest, OPENED, OrFail as _, Stage};
+
+use super::{becomes, is_said, is_shut_again};
+
+fn pins(stage: &Stage) -> PathBuf {
+    stage.agent().bpffs().directory().join(format!("v{ABI_VERSION}"))
+}
+
+fn remove_all_in(directory: PathBuf) {
+    fs::remove_dir_all(&directory).or_fail("removing pins by hand");
+}
+
+#[test]
+fn links_of_a_sandbox_are_attached_again_and_it_is_said() {
+    let (stage, sandbox) = Stage::with_sandbox();
+    for _ in 0..3 {
+        remove_all_in(pins(&stage).join("links").join(&sandbox.id));
+        is_shut_again(&sandbox, "links removed by hand");
+        is_said(&stage, "what it sent meanwhile was not judged");
+    }
+}
+
+#[test]
+fn maps_are_pinned_again() {
+    let (stage, sandbox) = Stage::with_sandbox();
+    let tally = sandbox.tally();
+    remove_all_in(pins(&stage).join("maps"));
+    // What needs new gates finds the tables that are in force.
+    let other = stage.sandbox();
+    other.may_only_reach(&["8.8.8.9"]);
+    other.reaches("8.8.8.9");
+    other.is_refused("8.8.8.8");
+    is_said(&stage, "pinned again");
+    stage.kill();
+    stage.restart();
+    sandbox.may_only_reach(&OPENED);
+    tally.is_clean("maps' pins removed by hand while it runs");
+    follows(&sandbox);
+}
+
+/// The gates of the agent before this one call through tables that nobody can reach any more.
+#[test]
+fn maps_that_went_while_no_agent_ran_are_replaced_with_their_gates() {
+    let (stage, sandbox) = Stage::with_sandbox();
+    for name in ["SANDBOXES", "POLICIES_V4", "TC_PROGRAMS", "PUBLISHED", ""] {
+        let tally = sandbox.tally();
+        stage.kill();
+        match name {
+            "" => remove_all_in(pins(&stage).join("maps")),
+            name => fs::remove_file(pins(&stage).join("maps").join(name)).or_fail(name),
+        }
+        stage.restart();
+        becomes(&sandbox, "enforcing");
+        let what = if name.is_empty() { "all maps" } else { name };
+        let fault = format!("pin of {what} removed by hand while no agent ran");
+        match name {
+            // The kernel empties a table of programs that nobody holds: everything is denied until the
+            // next start.
+            "" | "TC_PROGRAMS" => assert_eq!(tally.end(&fault).1, 0, "leaked"),
+            _ => tally.is_clean(&fault),
+        }
+        follows(&sandbox);
+    }
+}
+
+#[test]
+fn everything_is_pinned_and_attached_again() {
+    let (stage, sandbox) = Stage::with_sandbox();
+    remove_all_in(stage.agent().bpffs().directory().to_owned());
+    is_shut_again(&sandbox, "all pins removed by hand");
+    stage.kill();
+    sandbox.is_refused("8.8.8.9");
+    stage.restart();
+    follows(&sandbox);
+}
+
+/// What the API says is what is enforced.
+#[track_caller]
+fn follows(sandbox: &Guest) {
+    sandbox.may_only_reach(&["8.8.8.9"]);
+    sandbox.reaches("8.8.8.9");
+    sandbox.is_refused("8.8.8.8");
+    sandbox.may_only_reach(&OPENED);
+    sandbox.reaches("8.8.8.8");
+    sandbox.is_refused("8.8.8.9");
+}
