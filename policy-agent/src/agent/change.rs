@@ -124,7 +124,9 @@ impl Reconciler {
     fn record(&self, change: &Change) -> Result<Option<Place>, (&'static str, anyhow::Error)> {
         let entry = change.sandbox.entry();
         self.store.save(&entry).map_err(|error| ("cannot write it to disk", error))?;
-        if change.old.is_some() {
+        // Gates that are in force stay until the policy is: in a slot that denies everything, what the
+        // sandbox may reach would be cut off in between.
+        if change.old.is_some() || self.is_orphan(&change.sandbox) {
             return Ok(None);
         }
         let Sandbox { gates, slot, head, .. } = &change.sandbox;
@@ -136,7 +138,8 @@ impl Reconciler {
     pub(super) fn finish(&mut self, change: Change, policy: PolicyId) -> Result<(), Error> {
         let mut sandbox = Sandbox { policy: Some(policy), ..change.sandbox.clone() };
         let placed = match &change.old {
-            None => Ok(()),
+            None if sandbox.place.is_some() => Ok(()),
+            None => self.place(&mut sandbox),
             Some(_) if change.has_new_slot() => self.move_to(&mut sandbox),
             Some(_) => self.stay(&mut sandbox),
         };
@@ -210,6 +213,11 @@ impl Reconciler {
         self.kernel.attach(gates, slot, wanted)?;
         let provable = self.kernel.is_attached(gates, slot, wanted)?;
         Ok(Place { namespace, index, provable })
+    }
+
+    /// Whether an earlier agent's gates, which no file told of, are in force for the sandbox.
+    pub(super) fn is_orphan(&self, sandbox: &Sandbox) -> bool {
+        [&*sandbox.gates, sandbox.id().as_str()].iter().any(|name| self.orphans.contains(*name))
     }
 
     /// Takes off what an earlier agent attached for the sandbox under another name.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{
     change::Change,
@@ -39,7 +39,10 @@ impl Reconciler {
 
     fn restore(&self, change: &Change) -> Result<()> {
         let Some(old) = &change.old else {
-            let left = self.leave(&change.sandbox);
+            let left = match self.is_orphan(&change.sandbox) {
+                true => self.spare(&change.sandbox),
+                false => self.leave(&change.sandbox),
+            };
             return self.store.remove(change.id()).and(left);
         };
         self.store.save(&old.entry())?;
@@ -53,6 +56,14 @@ impl Reconciler {
             self.kernel.attach(&old.gates, old.slot, &wanted)?;
         }
         Ok(())
+    }
+
+    /// Leaves an earlier agent's gates where they are: without them, everything would pass.
+    fn spare(&self, sandbox: &Sandbox) -> Result<()> {
+        match self.kernel.attached_slot(&sandbox.gates)? {
+            Some(slot) if slot != sandbox.slot => Ok(()),
+            _ => bail!("the gates of an earlier agent may name its slot by now"),
+        }
     }
 
     /// Puts the old policy of a slot back in force, where the new one is already. If that fails, it

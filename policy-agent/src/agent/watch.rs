@@ -37,11 +37,12 @@ impl Agent {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
-            self.look_after(&self.table.all()).await;
-            self.shut_vacant(&self.berths).await;
+            // Pins of maps first: gates that call what is not pinned any more look like none.
             if let Err(error) = self.change(Reconciler::tidy).await {
                 tracing::error!("cannot tidy up: {error}");
             }
+            self.look_after(&self.table.all()).await;
+            self.shut_vacant(&self.berths).await;
         }
     }
 

@@ -4,12 +4,7 @@
 //! The gates of an attached interface are replaced in place, without a moment in which a packet
 //! passes by.
 
-use std::{
-    os::fd::AsRawFd as _,
-    path::PathBuf,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsRawFd as _, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -36,10 +31,6 @@ use super::{AttachMethod, Interface, Mode, Slot, gate::Gates, netns, pins::Pins}
 const FROM: &str = "from";
 const TO: &str = "to";
 const XDP: &str = "xdp";
-
-/// How long the kernel may take to let go of an XDP link whose pin is gone, and how often it is asked.
-const LETS_GO: Duration = Duration::from_secs(1);
-const A_MOMENT: Duration = Duration::from_millis(1);
 
 /// Ours are the first filters that clsact runs. The handle is an unusual one, so that nobody else's
 /// filter is replaced.
@@ -83,16 +74,16 @@ impl Attacher {
             check(&interface.name)?;
             let name = &interface.name;
             if self.xdp {
-                self.attach_xdp(&self.pins.link(id, XDP), name, gate.xdp()?)?;
+                self.attach_xdp(id, name, gate.xdp()?)?;
             }
             let from = gate.from_sandbox()?;
-            self.attach_tc(&self.pins.link(id, FROM), name, TcAttachType::Ingress, from)?;
+            self.attach_tc(id, name, TcAttachType::Ingress, from)?;
             let to = gate.to_sandbox()?;
-            self.attach_tc(&self.pins.link(id, TO), name, TcAttachType::Egress, to)?;
+            self.attach_tc(id, name, TcAttachType::Egress, to)?;
             self.remove_other_method(id, name)
         })?;
         if !self.xdp {
-            remove(&self.pins.link(id, XDP))?;
+            self.pins.remove_link(id, XDP)?;
         }
         self.pins.note_slot(id, slot)
     }
@@ -124,13 +115,12 @@ impl Attacher {
         {
             detach_clsact(interface);
         }
-        self.pins.remove_links(id)?;
-        Ok(())
+        self.pins.remove_links(id)
     }
 
     fn attach_tc(
         &self,
-        pin: &PathBuf,
+        id: &str,
         interface: &str,
         hook: TcAttachType,
         gate: &mut SchedClassifier,
@@ -138,7 +128,9 @@ impl Attacher {
         if !self.tcx {
             return attach_clsact(interface, hook, gate);
         }
-        if first_of_ours(pin, interface, hook).is_some() {
+        let name = if hook == TcAttachType::Ingress { FROM } else { TO };
+        let pin = self.pins.link(id, name);
+        if first_of_ours(&pin, interface, hook).is_some() {
             let link: FdLink = PinnedLink::from_pin(pin)?.into();
             let replaced = gate.attach_to_link(link.try_into()?)?;
             drop(gate.take_link(replaced)?);
@@ -150,10 +142,9 @@ impl Attacher {
             .with_context(|| format!("interface: cannot attach to {interface}"))?;
         // The old pin goes after the new gate is attached: its gate may be behind another program, or
         // belong to an interface that is gone or has been given to another sandbox.
-        remove(pin)?;
+        self.pins.remove_link(id, name)?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
-        link.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
-        Ok(())
+        self.pin(link, id, name)
     }
 
     /// Removes the gates that were attached by the other method, now that ours are.
@@ -162,29 +153,24 @@ impl Attacher {
             remove_filters(interface);
             return Ok(());
         }
-        remove(&self.pins.link(id, FROM))?;
-        remove(&self.pins.link(id, TO))
+        self.pins.remove_link(id, FROM)?;
+        self.pins.remove_link(id, TO)
     }
 
-    fn attach_xdp(&self, pin: &PathBuf, interface: &str, gate: &mut Xdp) -> Result<()> {
-        // The old link may be on another interface. A moment without early drop lets nothing pass:
-        // the gates at TC decide.
-        let had_one = pin.exists();
-        remove(pin)?;
-        let begin = Instant::now();
-        let link = loop {
-            match gate.attach(interface, XdpMode::default()) {
-                Ok(link) => break link,
-                // An interface has room for one, and the old one may still be going.
-                Err(_) if had_one && begin.elapsed() < LETS_GO => thread::sleep(A_MOMENT),
-                Err(error) => {
-                    let problem = format!("interface: cannot attach XDP to {interface}");
-                    return Err(error).context(problem);
-                }
-            }
-        };
+    fn attach_xdp(&self, id: &str, interface: &str, gate: &mut Xdp) -> Result<()> {
+        // The old link may be on another interface, and an interface has room for one. A moment
+        // without early drop lets nothing pass: the gates at TC decide.
+        self.pins.remove_link(id, XDP)?;
+        let link = gate
+            .attach(interface, XdpMode::default())
+            .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
-        link.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+        self.pin(link, id, XDP)
+    }
+
+    fn pin(&self, link: FdLink, id: &str, name: &str) -> Result<()> {
+        let pin = self.pins.link(id, name);
+        link.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
         Ok(())
     }
 }
@@ -253,7 +239,7 @@ fn attach_clsact(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier
 
 /// The program of a pinned link, if it is the first of the interface's hook: one in front of it could
 /// let packets pass without asking.
-fn first_of_ours(pin: &PathBuf, interface: &str, hook: TcAttachType) -> Option<ProgramInfo> {
+fn first_of_ours(pin: &Path, interface: &str, hook: TcAttachType) -> Option<ProgramInfo> {
     let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
     let program = link.info().ok()?.program_id();
     let (_, programs) = SchedClassifier::query_tcx(interface, hook).ok()?;
@@ -264,13 +250,4 @@ fn first_of_ours(pin: &PathBuf, interface: &str, hook: TcAttachType) -> Option<P
 /// enforcing, and nobody can change what.
 fn calls_through(gate: &ProgramInfo, table: u32) -> bool {
     gate.map_ids().is_ok_and(|maps| maps.is_some_and(|maps| maps.contains(&table)))
-}
-
-fn remove(pin: &PathBuf) -> Result<()> {
-    match std::fs::remove_file(pin) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", pin.display()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,6 +1,6 @@
 //! The pins of the maps, which belong together: gates, programs and agent have to find the same ones.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
@@ -33,14 +33,6 @@ pub fn discard_incomplete(pins: &Pins) -> Result<Vec<MapData>> {
         fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
     }
     Ok(kept)
-}
-
-/// The tables of programs of other versions. Their gates call through them for a moment after their
-/// links' pins are gone, since the kernel lets go of a link later than of a pin: whoever emptied the
-/// tables first would shut the sandboxes.
-pub fn tables_of_other_versions(bpffs: &Path) -> Result<Vec<MapData>> {
-    let versions = Pins::every_version(bpffs)?;
-    Ok(versions.iter().filter(|pins| !pins.is_current()).flat_map(tables).collect())
 }
 
 fn tables(pins: &Pins) -> Vec<MapData> {

@@ -79,8 +79,7 @@ impl Dataplane {
         raise_limits();
         let pins = Pins::create(&settings.bpffs)?;
         let owner = pins::own(&settings.bpffs)?;
-        let mut replaced = maps::discard_incomplete(&pins)?;
-        replaced.extend(maps::tables_of_other_versions(&settings.bpffs)?);
+        let replaced = maps::discard_incomplete(&pins)?;
         let attacher = Attacher::new(pins.clone(), settings.attach, settings.mode)?;
         let mut object = programs::load(&pins)?;
         // Opening a gate makes the tables that the programs go into.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use aya::programs::links::{FdLink, PinnedLink};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -130,17 +131,42 @@ impl Pins {
         Ok(number.and_then(Slot::new))
     }
 
-    /// Removes a sandbox's links, which detaches them. `false`: there were none.
-    pub fn remove_links(&self, id: &str) -> Result<bool> {
-        remove_tree(&self.links().join(id))
+    /// Removes one link, which is detached when this returns. It is no error when it is not there.
+    pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
+        remove_link(&self.link(id, name))
+    }
+
+    /// Removes a sandbox's links, which are detached when this returns.
+    pub fn remove_links(&self, id: &str) -> Result<()> {
+        let directory = self.links().join(id);
+        for name in names(&directory)?.iter().filter(|name| !name.starts_with(SLOT)) {
+            self.remove_link(id, name)?;
+        }
+        remove_tree(&directory)
     }
 
     /// Removes everything: links first, since a gate without its table is shut.
     pub fn remove_all(&self) -> Result<()> {
-        remove_tree(&self.links())?;
-        remove_tree(&self.root)?;
-        Ok(())
+        for id in self.ids()? {
+            self.remove_links(&id)?;
+        }
+        remove_tree(&self.root)
     }
+}
+
+/// The kernel leaves it to a worker of its own to let go of a link whose pin is removed. Of one whose
+/// last descriptor is closed it lets go at once, so callers know that it is off, and thousands of
+/// links do not go all at once: Linux up to at least 6.18 can deadlock over that many programs.
+fn remove_link(pin: &Path) -> Result<()> {
+    let last: Option<FdLink> = PinnedLink::from_pin(pin).ok().map(Into::into);
+    let removed = match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", pin.display()))
+        }
+        _ => Ok(()),
+    };
+    drop(last);
+    removed
 }
 
 /// Names in a directory; none if it is not there.
@@ -158,10 +184,12 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn remove_tree(directory: &Path) -> Result<bool> {
+/// Removes a directory, which may be gone already.
+fn remove_tree(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {}", directory.display())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
     }
 }

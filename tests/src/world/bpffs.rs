@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use aya::programs::links::PinnedLink;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
@@ -40,7 +41,7 @@ impl Bpffs {
 
 impl Drop for Bpffs {
     fn drop(&mut self) {
-        // Without its pins the kernel lets links and maps go.
+        unpin(&self.directory);
         if self.directory.exists()
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
         {
@@ -50,6 +51,19 @@ impl Drop for Bpffs {
             && let Err(errno) = umount2(mounted.path(), MntFlags::MNT_DETACH)
         {
             eprintln!("{} stays mounted: {errno}", mounted.path().display());
+        }
+    }
+}
+
+/// Links go one by one, as the last descriptor of each is closed: see `docs/kernel-support.md` for what
+/// can happen to a kernel that has to let thousands go at once.
+fn unpin(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            unpin(&path);
+        } else if let Ok(pinned) = PinnedLink::from_pin(&path) {
+            drop(pinned.unpin());
         }
     }
 }
