@@ -70,6 +70,13 @@ impl Scene {
         self.stage.request("GET", path, &Value::Null).code == 200
     }
 
+    /// When its lease ends.
+    fn ends(&self, path: &str) -> Timestamp {
+        let answer = self.stage.request("GET", path, &Value::Null).json();
+        let ends = answer["endAt"].as_str().or_fail("an end");
+        ends.parse().or_fail(ends)
+    }
+
     /// How many frames of a burst to what sandboxes may reach come through.
     fn crossing(&self) -> usize {
         let frame = self.guest.sender().udp(ip(OPEN), server::CLOSED, &self.guest.token());
@@ -244,4 +251,35 @@ fn cleanup_opens_it_and_leaves_nothing() {
     })
     .or_fail("cleaning up");
     assert!(!agent.bpffs().directory().exists());
+}
+
+/// When the agent's clock jumps, leases go on; by that clock a lease ends only across a restart.
+#[test]
+fn a_clock_that_jumps_ends_no_lease_and_opens_nothing() {
+    let scene = Scene::before_the_agent("");
+    let clock = scene.stage.agent_mut().with_clock().or_fail("a clock of its own");
+    scene.start();
+    let sandbox = scene.create(600);
+    let tally = scene.other.tally();
+    let mut began = scene.ends(&sandbox);
+    for (offset, days) in [("+400d", 400), ("-400d", -400), ("+0", 0)] {
+        clock.set(offset).or_fail(offset);
+        assert_eq!(scene.ends(&sandbox), began, "{offset}: its end moved");
+        scene.guest.reaches(OPEN);
+        scene.guest.is_refused(CLOSED);
+        scene.other.may_only_reach(&OPENED);
+        // The agent's clock did jump.
+        let path = format!("{sandbox}/timeout");
+        let answer = scene.stage.request("POST", &path, &json!({ "timeout": 600 }));
+        assert_eq!(answer.code, 204, "{}", answer.body);
+        let jumped = scene.ends(&sandbox).duration_since(began).as_secs() / 3600;
+        assert!((jumped - days * 24).abs() < 2, "{offset}: {jumped} h");
+        began = scene.ends(&sandbox);
+    }
+    tally.is_clean("clock jumps by 400 days, forth and back");
+    scene.stage.kill();
+    clock.set("+1h").or_fail("setting the clock");
+    scene.stage.restart();
+    eventually("its time is over", || (!scene.is_known(&sandbox)).then_some(())).or_fail("waiting");
+    assert_eq!(scene.crossing(), 0);
 }

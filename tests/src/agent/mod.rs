@@ -1,6 +1,7 @@
 //! Runs the real `policy-agent` in a world's host, with directories of its own.
 
 mod client;
+mod clock;
 mod command_line;
 
 use std::{
@@ -18,6 +19,7 @@ use nix::{
 use tempfile::TempDir;
 
 pub use client::{Answer, request_at};
+pub use clock::Clock;
 pub use command_line::Ran;
 
 use crate::{
@@ -31,6 +33,7 @@ const TAIL: usize = 60;
 /// One agent: its configuration, its directories, and the process while it runs.
 pub struct Agent {
     process: Option<Child>,
+    environment: Vec<(&'static str, String)>,
     bpffs: Bpffs,
     directory: TempDir,
 }
@@ -39,7 +42,8 @@ impl Agent {
     /// Writes the configuration: directories of its own, and `config` (TOML) behind them.
     pub fn configure(config: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique("agent")).tempdir()?;
-        let agent = Self { process: None, bpffs: Bpffs::find()?, directory };
+        let agent =
+            Self { process: None, environment: Vec::new(), bpffs: Bpffs::find()?, directory };
         let state = agent.directory.path().join("state");
         let bpffs = agent.bpffs.directory();
         let text = format!("state_dir = {state:?}\nbpffs = {bpffs:?}\n{config}\n");
@@ -55,6 +59,7 @@ impl Agent {
         command.args(["run", "--config"]).arg(self.config());
         command.arg("--socket").arg(self.socket());
         command.stdout(log.try_clone()?).stderr(log);
+        command.envs(self.environment.iter().cloned());
         let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
         self.process = Some(child);
         let healthy = eventually("the agent answers", || match self.exited() {

@@ -55,9 +55,10 @@ impl Drop for Bpffs {
     }
 }
 
-/// Links go one by one, as the last descriptor of each is closed: see `docs/kernel-support.md` for what
-/// can happen to a kernel that has to let thousands go at once.
-fn unpin(directory: &Path) {
+/// Removes the pins below a directory. Links are off when this returns, one by one, as the last descriptor
+/// of each is closed: see `docs/kernel-support.md` for what can happen to a kernel that has to let
+/// thousands go at once.
+pub fn unpin(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {

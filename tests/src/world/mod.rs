@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Result;
 
-pub use bpffs::Bpffs;
+pub use bpffs::{Bpffs, unpin};
 pub use name::{names_begin_with, unique};
 pub use namespace::{Entered, Namespace};
 pub use sandbox::Sandbox;

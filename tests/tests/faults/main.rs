@@ -1,4 +1,4 @@
-//! Things that break: the disk, the state on it, the descriptors, the resolver, the clients. Nothing
+//! Things that break: the disk, the state on it, the descriptors, the memory, the resolver, the clients. Nothing
 //! opens, what is allowed goes on, and when the fault is gone everything works again.
 //!
 //! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
@@ -6,6 +6,7 @@
 mod clients;
 mod descriptors;
 mod disk;
+mod memory;
 mod resolver;
 mod state_files;
 mod updates;

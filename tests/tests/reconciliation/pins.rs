@@ -4,7 +4,10 @@
 use std::{fs, path::PathBuf};
 
 use policy_common::ABI_VERSION;
-use policy_tests::stage::{Guest, OPENED, OrFail as _, Stage};
+use policy_tests::{
+    stage::{Guest, OPENED, OrFail as _, Stage},
+    world::unpin,
+};
 
 use super::{becomes, is_said, is_shut_again};
 
@@ -12,7 +15,9 @@ fn pins(stage: &Stage) -> PathBuf {
     stage.agent().bpffs().directory().join(format!("v{ABI_VERSION}"))
 }
 
+/// As with `rm`, but links are off when this returns.
 fn remove_all_in(directory: PathBuf) {
+    unpin(&directory);
     fs::remove_dir_all(&directory).or_fail("removing pins by hand");
 }
 
