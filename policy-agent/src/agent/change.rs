@@ -211,7 +211,10 @@ impl Reconciler {
         let namespace = namespace(wanted.netns.as_deref()).ok();
         let index = self.kernel.presence(wanted).index(wanted)?;
         self.kernel.attach(gates, slot, wanted)?;
-        let provable = self.kernel.is_attached(gates, slot, wanted)?;
+        let provable = self.kernel.sees_gates();
+        if provable && !self.kernel.is_attached(gates, slot, wanted)? {
+            bail!("interface: the gates on {} were taken off again at once", wanted.name);
+        }
         Ok(Place { namespace, index, provable })
     }
 

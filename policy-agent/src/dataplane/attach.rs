@@ -108,6 +108,11 @@ impl Attacher {
         })
     }
 
+    /// Whether the kernel tells which gates are attached.
+    pub fn sees_gates(&self) -> bool {
+        self.tcx
+    }
+
     /// Takes the gates off. With clsact the interface has to be known.
     pub fn detach(&self, id: &str, interface: Option<&Interface>) -> Result<()> {
         if let Some(interface) = interface

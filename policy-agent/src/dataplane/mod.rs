@@ -135,6 +135,11 @@ impl Dataplane {
         self.attacher.is_attached(id, slot, interface)
     }
 
+    /// Whether the kernel tells which gates are attached. Filters of clsact cannot be asked for.
+    pub fn sees_gates(&self) -> bool {
+        self.attacher.sees_gates()
+    }
+
     /// Puts a compiled policy in force in some slots; returns when the kernel enforces it. On an
     /// error the old policies stay in force.
     pub fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId> {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Flood, Guest, OPENED, ip};
+use super::{Flood, Guest, OPENED, OrFail as _, ip};
 use crate::{
     patience::eventually,
     server,
@@ -21,6 +21,9 @@ use crate::{
 const ROUND: Duration = Duration::from_millis(5);
 /// Allowed packets per round: few enough for every one to be read on a busy machine.
 const ALLOWED: u64 = 10;
+
+/// Rounds before it may end: half a second.
+const ENOUGH: u64 = 100;
 
 /// What a sandbox may not reach that may reach what is [`OPENED`].
 const DENIED: &str = "8.8.8.9";
@@ -72,6 +75,11 @@ impl Counts {
 }
 
 impl Tally {
+    /// Rounds so far, of five milliseconds.
+    pub fn rounds(&self) -> u64 {
+        self.flood.rounds()
+    }
+
     /// Packets that should have been dropped and crossed, so far.
     pub fn leaked(&self) -> u64 {
         self.counts.leaked.load(Ordering::Relaxed)
@@ -80,6 +88,8 @@ impl Tally {
     /// Ends it: allowed packets sent, denied ones leaked, allowed ones lost. They are shown, for `docs/reliability.md`.
     #[track_caller]
     pub fn end(mut self, fault: &str) -> (u64, u64, u64) {
+        let enough = || (self.flood.rounds() >= ENOUGH).then_some(());
+        eventually("enough was sent to prove anything", enough).or_fail(fault);
         assert!(self.flood.is_under_way(), "the flood ended too early to prove anything");
         self.flood.join();
         let denied = self.flood.rounds();

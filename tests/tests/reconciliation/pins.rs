@@ -1,7 +1,7 @@
 //! Pins that somebody removes by hand. The kernel takes a program off when its link's last reference
 //! goes: until the agent looks again, nothing is judged.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Instant};
 
 use policy_common::ABI_VERSION;
 use policy_tests::{
@@ -25,8 +25,9 @@ fn remove_all_in(directory: PathBuf) {
 fn links_of_a_sandbox_are_attached_again_and_it_is_said() {
     let (stage, sandbox) = Stage::with_sandbox();
     for _ in 0..3 {
+        let begin = Instant::now();
         remove_all_in(pins(&stage).join("links").join(&sandbox.id));
-        is_shut_again(&sandbox, "links removed by hand");
+        is_shut_again(&sandbox, "links removed by hand", begin);
         is_said(&stage, "what it sent meanwhile was not judged");
     }
 }
@@ -77,8 +78,10 @@ fn maps_that_went_while_no_agent_ran_are_replaced_with_their_gates() {
 #[test]
 fn everything_is_pinned_and_attached_again() {
     let (stage, sandbox) = Stage::with_sandbox();
+    let begin = Instant::now();
     remove_all_in(stage.agent().bpffs().directory().to_owned());
-    is_shut_again(&sandbox, "all pins removed by hand");
+    is_shut_again(&sandbox, "all pins removed by hand", begin);
+    is_said(&stage, "what it sent meanwhile was not judged");
     stage.kill();
     sandbox.is_refused("8.8.8.9");
     stage.restart();
