@@ -6,7 +6,9 @@ use proptest::{prelude::*, sample::Index};
 /// As many cases as PROPTEST_CASES says, or else these.
 pub fn few(usual: u32) -> ProptestConfig {
     let said = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
-    ProptestConfig { cases: said.unwrap_or(usual), ..ProptestConfig::default() }
+    // The smallest failing input is printed: it becomes a test of its own, not a seed in a file.
+    let cases = said.unwrap_or(usual);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Bytes made of these pieces, of what chance adds between them, and of some that chance changes.

@@ -12,6 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+mod fuzz;
+
 use crate::{
     dataplane::Slot,
     life::Kept,

@@ -18,7 +18,7 @@ const GOOD: &str = r#"{"sandboxID":"web1","interface":"tap0","netns":"/run/netns
 "httpsPorts":[443,8443],"egressProxy":{"address":"p.example:1080","username":"u",
 "password":"hunter2Secret","tls":{"enabled":true,"serverName":"p"}},"rules":[]}}"#;
 
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 30] = [
     "sandboxID",
     "sandbox_id",
     "interface",
@@ -47,6 +47,8 @@ const NAMES: [&str; 28] = [
     "rules",
     "",
     "denyout",
+    "a`b",
+    "\u{1b}[31m\n",
 ];
 
 const TEXTS: [&str; 20] = [
