@@ -30,26 +30,40 @@ fn confined() -> Arc<Stage> {
     stage
 }
 
-/// A line of the agent's `/proc/PID/status`.
-fn status(stage: &Stage, name: &str) -> String {
-    let pid = stage.agent().pid().or_fail("a running agent");
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).or_fail("its status");
+/// The file that tells about the agent's process.
+fn process(stage: &Stage) -> String {
+    format!("/proc/{}/status", stage.agent().pid().or_fail("a running agent"))
+}
+
+/// A line of such a file.
+fn line(file: &str, name: &str) -> String {
+    let text = fs::read_to_string(file).or_fail(file);
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.or_fail(name).trim().to_owned()
+}
+
+/// A set of capabilities in such a file.
+fn mask(file: &str, name: &str) -> u64 {
+    u64::from_str_radix(&line(file, name), 16).or_fail(name)
 }
 
 #[test]
 fn the_agent_has_what_the_unit_leaves_and_nothing_else() {
     let stage = confined();
-    let expected = Unit::read().and_then(|unit| unit.mask()).or_fail("the unit's capabilities");
+    let unit = Unit::read().and_then(|unit| unit.mask()).or_fail("the unit's capabilities");
+    // A container may have less to give, without CAP_SYS_RESOURCE for example.
+    let here = mask("/proc/self/status", "CapBnd");
+    let expected = unit & here;
+    let needed = Unit::NEEDED.iter().map(|bit| 1 << bit).sum::<u64>();
+    assert_eq!(expected & needed, needed, "the unit leaves {unit:x}, of which there is {here:x}");
     for set in ["CapPrm", "CapEff", "CapBnd"] {
-        let bits = u64::from_str_radix(&status(&stage, set), 16).or_fail(set);
+        let bits = mask(&process(&stage), set);
         assert_eq!(bits, expected, "{set}: {bits:x} and not {expected:x}");
     }
     for set in ["CapInh", "CapAmb"] {
-        assert_eq!(u64::from_str_radix(&status(&stage, set), 16), Ok(0), "{set}");
+        assert_eq!(mask(&process(&stage), set), 0, "{set}");
     }
-    assert_eq!(status(&stage, "NoNewPrivs"), "1");
+    assert_eq!(line(&process(&stage), "NoNewPrivs"), "1");
     let socket = fs::metadata(stage.agent().socket()).or_fail("the socket");
     assert_eq!(socket.permissions().mode() & 0o777, 0o660);
     let state = fs::metadata(stage.agent().state_dir().join("sandboxes")).or_fail("the state");
@@ -64,7 +78,8 @@ fn addresses_names_and_public_urls_work() {
     sandbox.may_only_reach(&["right.example", "8.8.8.8"]);
     for scheme in ["http", "https"] {
         let url = |name: &str| format!("{scheme}://{name}/");
-        sandbox.curl(&url("right.example")).run().is_from(right.v4);
+        let fetched = sandbox.curl(&url("right.example")).run();
+        assert!(right.shows(&fetched.page()), "{fetched:?}");
         assert_ne!(sandbox.curl(&url("wrong.example")).run().status, 200, "{}", wrong.v4);
     }
     sandbox.was_denied("wrong.example", "name_not_allowed");
@@ -133,7 +148,7 @@ fn cleanup_and_doctor_need_no_more() {
 
 /// MiB that the agent ever had in memory.
 fn peak(stage: &Stage) -> u64 {
-    let text = status(stage, "VmHWM");
+    let text = line(&process(stage), "VmHWM");
     text.trim_end_matches(" kB").parse::<u64>().or_fail("a number") / 1024
 }
 
@@ -174,12 +189,15 @@ fn what_is_too_large_is_refused_in_bounded_memory() {
     assert!(small < before + 32, "{before} and then {small} MiB");
     // One that is not told is noticed at the limit of 64 MiB.
     let chunk = head("Transfer-Encoding: chunked") + "40000000\r\n";
-    assert_eq!(send(&stage, &chunk, 256, ""), 413);
     let in_json = "{\"sandboxID\":\"";
     let length = in_json.len() + (48 << 20) + 2;
     let begin = head(&format!("Content-Length: {length}")) + in_json;
-    assert_eq!(send(&stage, &begin, 48, "\"}"), 400);
-    let large = peak(&stage);
-    assert!(large < small + 4 * 64, "{small} and then {large} MiB");
+    for _ in 0..3 {
+        assert_eq!(send(&stage, &chunk, 256, ""), 413);
+        assert_eq!(send(&stage, &begin, 48, "\"}"), 400);
+        // The body in pieces, put together, as the text it holds, and as an error quotes that.
+        let large = peak(&stage);
+        assert!(large < small + 6 * 64, "{small} and then {large} MiB");
+    }
     assert!(stage.agent().is_healthy());
 }

@@ -123,7 +123,8 @@ fn is_told<T: Debug>(text: &[u8], read: &Result<T, Invalid>) -> Result<(), TestC
             || message.starts_with("not valid JSON"),
         "{message}"
     );
-    prop_assert!(!message.contains(PASSWORD), "{message}");
+    // A mutation may make a field's name of it.
+    prop_assert!(!message.contains(PASSWORD) || message.contains("unknown field"), "{message}");
     prop_assert!(!message.contains(" at line ") || error.field.is_empty(), "{message}");
     let plain = message.chars().all(|char| !char.is_control());
     prop_assert!(plain && message.len() < 2000, "{message:?}");

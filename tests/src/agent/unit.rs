@@ -11,6 +11,10 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF: without one of
+    /// them something is not shown.
+    pub const NEEDED: [u8; 5] = [10, 12, 21, 38, 39];
+
     /// Reads the unit that is shipped.
     ///
     /// # Errors

@@ -102,7 +102,9 @@ proptest! {
         // A fragment is no part of a request, and cookies that are no text are not read.
         let is_cut = place == 0 && before.contains(&b'#');
         let is_text = place != 1 || [before, behind].concat().iter().all(|byte| byte.is_ascii());
-        prop_assume!(!is_cut && is_text);
+        if is_cut || !is_text {
+            return Ok(());
+        }
         let shown = Shown::take(&mut request);
         prop_assert!(shown.proves(&Secret::new(TOKEN.to_owned())), "{uri:?} {fields:?}");
         prop_assert!(!shown.proves(&Secret::new(TOKEN.to_lowercase())));
