@@ -95,6 +95,9 @@ fn a_wrong_key_is_not_shown() {
     {
         try_it(format!("[api]\n{}", text.replace('K', KEY)).as_bytes()).expect(text);
     }
+    try_it(format!("api = \"{KEY}\"").as_bytes()).expect("a table");
+    let unknown = format!("{:#}", Config::parse("[api]\nlistn = 1").expect_err("unknown"));
+    assert!(unknown.starts_with("line 2: ") && unknown.contains("listn"), "{unknown}");
 }
 
 proptest! {

@@ -21,8 +21,10 @@ pub(super) fn read(text: &str) -> Result<Config> {
 fn told(text: &str, path: &str, error: &de::Error) -> Error {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
+    let holds_secrets = path == "api" || path.starts_with(SECRET);
     let message = match error.message() {
-        _ if path.starts_with(SECRET) => "write a list of strings",
+        // They quote the value.
+        message if holds_secrets && message.starts_with("invalid") => "it is of another type",
         message => message,
     };
     let path: String = path.chars().flat_map(char::escape_debug).collect();
