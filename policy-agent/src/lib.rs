@@ -12,6 +12,8 @@ pub mod config;
 pub mod dataplane;
 pub mod doctor;
 pub mod events;
+#[cfg(test)]
+mod fuzz;
 pub mod gateway;
 pub mod life;
 pub mod metrics;

@@ -9,8 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+
+#[cfg(test)]
+mod fuzz;
 
 use crate::{
     dataplane::Slot,
@@ -184,7 +188,7 @@ fn directory(state_dir: &Path) -> PathBuf {
 
 fn read(path: &Path) -> Result<Entry> {
     let text = fs::read(path)?;
-    let Reading { version, slot, sandbox, life } = serde_json::from_slice(&text)?;
+    let Reading { version, slot, sandbox, life } = serde_json::from_slice(&text).map_err(told)?;
     if version != VERSION {
         bail!("it has version {version}, and this agent reads version {VERSION}");
     }
@@ -193,6 +197,17 @@ fn read(path: &Path) -> Result<Entry> {
         bail!("it holds sandbox {}, which its name contradicts", sandbox.sandbox_id);
     }
     Ok(Entry { slot, spec: sandbox, life })
+}
+
+/// What is wrong with a file, without a word of it: there are secrets in it, and this is logged.
+fn told(error: serde_json::Error) -> anyhow::Error {
+    match error.classify() {
+        Category::Data => {
+            let (line, column) = (error.line(), error.column());
+            anyhow!("it is not what an agent writes, at line {line}, column {column}")
+        }
+        _ => error.into(),
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! `cargo xtask check`: formatting, lints and documentation, for the host and the BPF target.
+//! `cargo xtask check`: formatting, lints and documentation, for the host and the BPF target, and
+//! what is built in of others.
 
 use anyhow::{Context as _, Result};
 
 use crate::toolchain::{self, Way};
-use crate::{apt, build, host, step};
+use crate::{apt, build, host, step, supply};
 
 /// What Debian calls rustfmt and clippy.
 const DEBIAN: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
@@ -29,7 +30,9 @@ pub fn run(way: Option<Way>) -> Result<()> {
     ]))?;
     step::streamed(
         host::cargo("doc").args(["--release", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
-    )
+    )?;
+    // Last, so that what it could not check is not overlooked.
+    supply::check()
 }
 
 fn host_components() -> Result<()> {

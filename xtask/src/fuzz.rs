@@ -1,14 +1,15 @@
-//! `cargo xtask fuzz`: what a hostile sandbox may say to the egress proxy, in random bytes and
-//! splits, and what it may put on the wire, for as many cases as one has time for. The same tests run
-//! with few cases in `test`.
+//! `cargo xtask fuzz`: what a hostile sandbox may say to the egress proxy and what anyone may say to
+//! the gateway and the API, in random bytes and splits, what may stand in files, and what may be put
+//! on the wire, for as many cases as one has time for. The same tests run with few cases in `test`.
 
 use anyhow::Result;
 
 use crate::toolchain::Way;
 use crate::{build, host, step, test_tools};
 
-/// Parts of the names of the egress proxy's tests.
-const TARGETS: [&str; 4] = [
+/// Parts of the names of the tests of parsers: modules, and tests of the egress proxy.
+const TARGETS: [&str; 5] = [
+    "::fuzz::",
     "arbitrary_bytes_are_never_a_name",
     "a_mutated_hello_asks_for_what_a_server_would_see",
     "no_server_sees_a_request_that_was_not_judged",
@@ -18,7 +19,7 @@ const TARGETS: [&str; 4] = [
 /// How much.
 #[derive(Clone, Copy)]
 pub struct Amount {
-    /// Cases per target of the egress proxy.
+    /// Cases per target in the agent.
     pub cases: u32,
     /// Raw frames, for which one has to be root.
     pub frames: u64,

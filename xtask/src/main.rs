@@ -2,8 +2,8 @@
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
 //! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`sdks`]
-//! the E2B SDKs, [`host`] runs the cargo that runs us, and [`step`] runs programs and shows how
-//! they get on.
+//! the E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs
+//! programs and shows how they get on.
 
 mod apt;
 mod bench;
@@ -16,6 +16,7 @@ mod quiet_services;
 mod sdks;
 mod setup;
 mod step;
+mod supply;
 mod test;
 mod test_tools;
 mod toolchain;
@@ -53,7 +54,7 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Check formatting, lints and documentation.
+    /// Check formatting, lints, documentation, and what is built in of others.
     Check,
     /// Build, then show the agent at work in a network of its own (as root).
     Demo {
@@ -61,10 +62,10 @@ enum Verb {
         #[arg(long)]
         keep: bool,
     },
-    /// Build, then try the egress proxy on random ClientHellos and HTTP requests, and the kernel
-    /// programs on random frames from a sandbox (as root).
+    /// Build, then try all that reads foreign bytes on random ones: the egress proxy, the gateway,
+    /// the API, files; and the kernel programs on random frames from a sandbox (as root).
     Fuzz {
-        /// Cases per target of the egress proxy.
+        /// Cases per target in the agent.
         #[arg(long, default_value_t = 20_000)]
         cases: u32,
         /// Frames on the wire.

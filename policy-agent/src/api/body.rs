@@ -3,7 +3,7 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request, rejection::BytesRejection},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_LENGTH},
 };
 use serde::de::DeserializeOwned;
 
@@ -38,15 +38,24 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // Told at once, not after as much of it as there may be.
+        let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        if length.is_some_and(|length| length > BODY_LIMIT) {
+            return Err(too_large());
+        }
         Bytes::from_request(request, state).await.map(Self).map_err(refused)
     }
 }
 
+fn too_large() -> Problem {
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    Problem::with_status(status, format!("the body is larger than {BODY_LIMIT} bytes"))
+}
+
 fn refused(rejection: BytesRejection) -> Problem {
     match rejection.status() {
-        status @ StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::with_status(status, format!("the body is larger than {BODY_LIMIT} bytes"))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         status => Problem::with_status(status, rejection.body_text()),
     }
 }

@@ -1,7 +1,10 @@
 //! The agent's own configuration: a TOML file of which every key is optional, and the flags of
 //! `run` that override it.
 
+#[cfg(test)]
+mod fuzz;
 mod gateway;
+mod read;
 mod slots;
 
 use std::{
@@ -114,7 +117,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)?;
+        let config = read::read(text)?;
         config.check()?;
         Ok(config)
     }

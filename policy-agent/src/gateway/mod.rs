@@ -17,6 +17,8 @@ mod counts;
 mod dial;
 mod forwarded;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod listen;
 mod refusal;
 mod strict;

@@ -26,8 +26,8 @@ impl Shown {
             *request.uri_mut() = uri;
         }
         // A page that was opened with the token in its URL names it in what it loads.
-        let referer = request.headers().get(header::REFERER);
-        if referer.is_some_and(|referer| contains(referer.as_bytes(), NAME.as_bytes())) {
+        let mut referers = request.headers().get_all(header::REFERER).iter();
+        if referers.any(|referer| contains(referer.as_bytes(), NAME.as_bytes())) {
             request.headers_mut().remove(header::REFERER);
         }
         Self(shown.into_iter().map(Secret::new).collect())
@@ -142,6 +142,14 @@ mod tests {
         assert_eq!(request.uri(), "http://h/a");
         assert_eq!(request.headers()["cookie"], "x=1; y=2");
         assert_eq!(request.headers()["referer"], "r");
+    }
+
+    #[test]
+    fn no_referer_names_it_not_even_a_second_one() {
+        let named = "http://h/?e2b-traffic-access-token=t";
+        let mut request = request("/", &[("referer", "http://h/"), ("referer", named)]);
+        Shown::take(&mut request);
+        assert!(request.headers().is_empty());
     }
 
     #[test]

@@ -5,6 +5,9 @@ use serde_json::error::Category;
 
 use super::Invalid;
 
+/// Characters that an error shows of a field's name.
+const SHOWN: usize = 80;
+
 /// Reads one JSON value that fills the whole text.
 ///
 /// # Errors
@@ -41,21 +44,37 @@ fn explain(path: &str, error: &serde_json::Error) -> Invalid {
         Some(end) => &message[..end],
         None => &message,
     };
-    about_a_field(path, message).unwrap_or_else(|| Invalid::field(path, plain(path, message)))
+    about_a_field(path, message)
+        .unwrap_or_else(|| Invalid::field(legible_path(path), plain(path, message)))
 }
 
 /// serde reports these three at the object; people look for the field.
 fn about_a_field(path: &str, message: &str) -> Option<Invalid> {
     let (kind, rest) = message.split_once(" field `")?;
-    let (field, rest) = rest.split_once('`')?;
+    // A field that somebody made up may hold anything, quotes too.
+    let (field, known) = rest.split_once("`, ").or_else(|| rest.split_once('`'))?;
     let problem = match kind {
-        "unknown" => format!("unknown field; known here: {}", canonical(rest)),
+        "unknown" => format!("unknown field; known here: {}", canonical(known.split_once('`')?.1)),
         "missing" => "is missing".to_owned(),
         "duplicate" => "given twice (camelCase and snake_case spell the same field)".to_owned(),
         _ => return None,
     };
     let parent = path.strip_suffix(field).map_or(path, |path| path.trim_end_matches('.'));
-    Some(Invalid::field(field, problem).within(parent))
+    Some(Invalid::field(legible(field), problem).within(&legible_path(parent)))
+}
+
+/// A field's name as it is if it could be one of ours, else quoted and not longer than it has to be.
+fn legible(field: &str) -> String {
+    let plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-');
+    if (1..=SHOWN).contains(&field.len()) && field.chars().all(plain) {
+        return field.to_owned();
+    }
+    format!("{:?}", field.chars().take(SHOWN).collect::<String>())
+}
+
+/// A path in which somebody's own names may stand: control characters must not reach a terminal.
+fn legible_path(path: &str) -> String {
+    path.chars().take(4 * SHOWN).flat_map(char::escape_debug).collect()
 }
 
 /// Of the fields in serde's list, those in canonical spelling.
@@ -158,6 +177,20 @@ mod tests {
             assert!(!error.contains("hunter2") && !error.contains("12345"), "{text}: {error}");
             assert!(!error.contains(" at line "), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_field_that_is_made_up_is_quoted() {
+        for (name, expected) in [
+            ("", "network.\"\": unknown field; known here: allowOut"),
+            ("a`b", "network.\"a`b\": unknown field"),
+            ("\\u001b[31m\\n", "network.\"\\u{1b}[31m\\n\": unknown field"),
+        ] {
+            let error = network(&format!("{{\"{name}\":1}}")).expect_err(name).to_string();
+            assert!(error.starts_with(expected), "{name}: {error}");
+        }
+        let long = network(&format!("{{\"{}\":1}}", "a".repeat(1_000_000))).expect_err("long");
+        assert!(long.to_string().len() < 400);
     }
 
     #[test]

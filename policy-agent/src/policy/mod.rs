@@ -38,6 +38,8 @@ mod tunnel;
 
 #[cfg(test)]
 mod differential;
+#[cfg(test)]
+mod fuzz;
 
 pub use authority::Host;
 pub use by_name::by_name;

@@ -3,6 +3,7 @@
 mod client;
 mod clock;
 mod command_line;
+pub mod unit;
 
 use std::{
     fs::{self, File},
@@ -33,17 +34,17 @@ const TAIL: usize = 60;
 /// One agent: its configuration, its directories, and the process while it runs.
 pub struct Agent {
     process: Option<Child>,
-    environment: Vec<(&'static str, String)>,
     bpffs: Bpffs,
     directory: TempDir,
+    launcher: Vec<String>,
 }
 
 impl Agent {
     /// Writes the configuration: directories of its own, and `config` (TOML) behind them.
     pub fn configure(config: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique("agent")).tempdir()?;
-        let agent =
-            Self { process: None, environment: Vec::new(), bpffs: Bpffs::find()?, directory };
+        let (bpffs, launcher) = (Bpffs::find()?, Vec::new());
+        let agent = Self { process: None, bpffs, directory, launcher };
         let state = agent.directory.path().join("state");
         let bpffs = agent.bpffs.directory();
         let text = format!("state_dir = {state:?}\nbpffs = {bpffs:?}\n{config}\n");
@@ -54,13 +55,14 @@ impl Agent {
     /// Starts it in the namespace `host`, and waits until it answers.
     pub fn start(&mut self, host: &Namespace) -> Result<()> {
         let log = File::options().append(true).create(true).open(self.log_file())?;
-        let binary = binary()?;
-        let mut command = host.command(&binary.to_string_lossy())?;
-        command.args(["run", "--config"]).arg(self.config());
+        let binary = binary()?.to_string_lossy().into_owned();
+        let words = self.launcher.iter().chain([&binary]);
+        let mut words = words.map(String::as_str);
+        let mut command = host.command(words.next().unwrap_or_default())?;
+        command.args(words).args(["run", "--config"]).arg(self.config());
         command.arg("--socket").arg(self.socket());
         command.stdout(log.try_clone()?).stderr(log);
-        command.envs(self.environment.iter().cloned());
-        let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
+        let child = command.spawn().with_context(|| format!("starting {binary}"))?;
         self.process = Some(child);
         let healthy = eventually("the agent answers", || match self.exited() {
             Some(status) => Some(Err(status)),
@@ -71,6 +73,11 @@ impl Agent {
             Ok(Err(status)) => bail!("the agent ended ({status}); its log:\n{}", self.log()),
             Err(error) => Err(error.context(format!("its log:\n{}", self.log()))),
         }
+    }
+
+    /// From the next start on, it is run by this program, which has to become it.
+    pub fn launch_by(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
     }
 
     /// Whether it answers `GET /health`.

@@ -9,6 +9,8 @@
 mod connection;
 mod create;
 mod detail;
+#[cfg(test)]
+mod fuzz;
 mod lease;
 mod list;
 mod network;

@@ -1,0 +1,74 @@
+//! The agent's systemd unit, as far as it takes rights away: by it the agent can be started with
+//! these and no other.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+
+/// The rights that the unit leaves.
+pub struct Unit {
+    capabilities: Vec<String>,
+}
+
+impl Unit {
+    /// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF: without one of
+    /// them something is not shown.
+    pub const NEEDED: [u8; 5] = [10, 12, 21, 38, 39];
+
+    /// Reads the unit that is shipped.
+    ///
+    /// # Errors
+    /// It is not there, or leaves all capabilities or none, or new ones by `exec`.
+    pub fn read() -> Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../policy-agent/systemd/policy-agent.service");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let value = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            value.with_context(|| format!("the unit has no {name}"))
+        };
+        anyhow::ensure!(value("NoNewPrivileges")? == "yes", "exec could give more");
+        let words = value("CapabilityBoundingSet")?.split_whitespace();
+        let capabilities: Option<Vec<String>> =
+            words.map(|word| Some(word.strip_prefix("CAP_")?.to_ascii_lowercase())).collect();
+        let capabilities = capabilities.context("the unit's capabilities are no plain list")?;
+        anyhow::ensure!(!capabilities.is_empty(), "the unit leaves no capabilities");
+        Ok(Self { capabilities })
+    }
+
+    /// Bit by bit, as `/proc/PID/status` shows them.
+    ///
+    /// # Errors
+    /// One of them is not in the table here.
+    pub fn mask(&self) -> Result<u64> {
+        let bits = self.capabilities.iter().map(|name| {
+            let known = NUMBERS.iter().find(|(known, _)| known == name);
+            known.map(|(_, bit)| 1_u64 << bit).with_context(|| format!("{name} has no number here"))
+        });
+        bits.sum()
+    }
+
+    /// What has to stand before a program's path: root with these capabilities, as systemd starts
+    /// a unit without `User`.
+    #[must_use]
+    pub fn launcher(&self) -> Vec<String> {
+        let mut words = vec!["setpriv".to_owned(), "--no-new-privs".to_owned()];
+        words.push("--inh-caps=-all".to_owned());
+        words.push(format!("--bounding-set=-all,+{}", self.capabilities.join(",+")));
+        words
+    }
+}
+
+/// capability.h
+const NUMBERS: [(&str, u8); 10] = [
+    ("dac_override", 1),
+    ("net_bind_service", 10),
+    ("net_admin", 12),
+    ("net_raw", 13),
+    ("ipc_lock", 14),
+    ("sys_ptrace", 19),
+    ("sys_admin", 21),
+    ("sys_resource", 24),
+    ("perfmon", 38),
+    ("bpf", 39),
+];
