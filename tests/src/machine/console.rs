@@ -1,4 +1,4 @@
-//! The shell of a guest, over its serial line.
+//! The shell of a guest, over a virtio line: an emulated serial port loses interrupts.
 
 use std::{
     io::{Read, Write as _},
@@ -18,11 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Output {
     /// Its exit code.
     pub code: i32,
-    /// What it printed, and what the kernel said meanwhile.
+    /// What it printed.
     pub text: String,
 }
 
-/// A guest's serial line.
+/// A line to a guest's shell.
 pub struct Console {
     input: ChildStdin,
     heard: Receiver<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! A guest's whole file system: busybox, modules, and an init that gives its serial line a shell.
+//! A guest's whole file system: busybox, modules, and an init that gives its virtio line a shell.
 
 use std::{fs, io::Write as _};
 
@@ -13,17 +13,18 @@ const BUSYBOX: &str = "/bin/busybox";
 /// What init says when its shell listens.
 pub(super) const READY: &str = "<<the guest is ready>>\n";
 
-/// The shell reads from a pipe, so that it neither prompts nor edits lines.
+/// The shell reads from a pipe, so that it neither prompts nor edits lines. The line is there at once
+/// when its driver is, but cannot be opened until QEMU has answered.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-exec >/dev/ttyS0 2>&1
-stty -F /dev/ttyS0 raw -echo
 for module in /modules/*; do insmod $module; done
+until line=$(ls /dev/vport*p1) && (: <>$line); do sleep 0.05; done 2>/dev/null
+exec 4<>$line >&4 2>&1
 echo "<<the guest is ready>>"
-cat /dev/ttyS0 | sh
+cat <&4 | sh
 "#;
 
 /// `S_IFDIR`, and who may enter.

@@ -10,10 +10,17 @@ use anyhow::{Context as _, Result};
 
 use crate::world::command;
 
-/// What a guest needs for its network card, in the order in which they need each other. Kernels
-/// differ in which are built in.
-const MODULES: [&str; 6] =
-    ["failover", "net_failover", "virtio_ring", "virtio", "virtio_mmio", "virtio_net"];
+/// What a guest needs for its network card and its shell's line, in the order in which they need each
+/// other. Kernels differ in which are built in.
+const MODULES: [&str; 7] = [
+    "failover",
+    "net_failover",
+    "virtio_ring",
+    "virtio",
+    "virtio_mmio",
+    "virtio_net",
+    "virtio_console",
+];
 
 /// An unpacked package of a kernel.
 pub struct Kernel {
@@ -40,7 +47,7 @@ impl Kernel {
         image.with_context(|| format!("no kernel in {}", boot.display()))
     }
 
-    /// The modules of a network card that are not built in, in the order of loading.
+    /// The modules of guests that are not built in, in the order of loading.
     pub fn modules(&self) -> Result<Vec<Vec<u8>>> {
         let mut files = Vec::new();
         walk(&self.directory.join("lib/modules"), &mut files)?;

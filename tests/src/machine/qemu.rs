@@ -52,9 +52,10 @@ impl Qemu {
         match ready {
             Ok((console, monitor)) => Ok(Self { child, console, monitor, _directory: directory }),
             Err(error) => {
-                let stderr = fs::read_to_string(at.join("stderr")).unwrap_or_default();
                 end(&mut child);
-                Err(error.context(format!("booting a guest; QEMU says: {stderr}")))
+                let said = |name| fs::read_to_string(at.join(name)).unwrap_or_default();
+                let (qemu, guest) = (said("stderr"), said("kernel"));
+                Err(error.context(format!("booting a guest; QEMU says: {qemu}\nit says: {guest}")))
             }
         }
     }
@@ -65,11 +66,15 @@ impl Qemu {
     }
 }
 
-/// A machine as small as a microVM is: a serial line, a network card and a monitor.
+/// A machine as small as a microVM is: a line for its shell, a serial port on which its kernel says what
+/// goes wrong, a network card, and a monitor.
 fn virtual_hardware(command: &mut Command, at: &Path, tap: &str, mac: &str) {
     command.args(["-M", "microvm", "-accel", "tcg", "-cpu", "max", "-m", "192"]);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    command.args(["-global", "virtio-mmio.force-legacy=false", "-serial", "stdio"]);
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    command.arg("-serial").arg(format!("file:{}/kernel", at.display()));
+    command.args(["-device", "virtio-serial-device", "-chardev", "stdio,id=shell"]);
+    command.args(["-device", "virtserialport,chardev=shell,name=shell"]);
     let netdev = format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off");
     command.args(["-netdev", &netdev]);
     command.args(["-device", &format!("virtio-net-device,netdev=net,mac={mac}")]);

@@ -97,15 +97,13 @@ impl Machine {
         self.guest = Some(guest);
         let identity = self.identity;
         let configured = self.run(&format!(
-            "set -e
-             echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
-             ip link set lo up
-             ip link set eth0 up
-             ip addr add {}/24 dev eth0
-             ip addr add {}/64 dev eth0
-             ip route add default via {}
-             ip -6 route add default via {}
-             set +e",
+            "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad &&
+             ip link set lo up &&
+             ip link set eth0 up &&
+             ip addr add {}/24 dev eth0 &&
+             ip addr add {}/64 dev eth0 &&
+             ip route add default via {} &&
+             ip -6 route add default via {}",
             identity.v4(),
             identity.v6(),
             identity.gateway_v4(),
@@ -146,13 +144,13 @@ impl Machine {
     #[track_caller]
     pub fn wget(&mut self, address: &str) -> Output {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        self.run(&format!("wget -q -T 10 -O - http://{host}/ 2>&1"))
+        self.run(&format!("timeout 20 wget -q -O - http://{host}/"))
     }
 
     /// Sends an echo request, as the guest's own `ping` does.
     #[track_caller]
     pub fn ping(&mut self, address: &str) -> Output {
-        self.run(&format!("ping -c 1 -W 5 {address} 2>&1"))
+        self.run(&format!("ping -c 1 -W 5 {address}"))
     }
 
     /// What the agent knows about the sandbox.
