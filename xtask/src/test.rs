@@ -3,12 +3,13 @@
 use anyhow::Result;
 
 use crate::toolchain::Way;
-use crate::{build, host, sdks, step, test_tools};
+use crate::{build, host, kernels, sdks, step, test_tools};
 
 pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
     host::require_root("test")?;
     test_tools::ensure()?;
     sdks::ensure_or_say();
+    kernels::ensure_guests_or_say();
     build::run(way)?;
     // No `--workspace`, so that `-- -p policy-common` selects; the default members are all but
     // policy-ebpf, which has no tests of its own.

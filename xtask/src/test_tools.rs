@@ -12,7 +12,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 16] = [
     Tool { program: "ip", package: "iproute2", why: "makes interfaces, routes and namespaces" },
     Tool { program: "curl", package: "curl", why: "plays the HTTP client in a sandbox" },
     Tool { program: "ping", package: "iputils-ping", why: "sends ICMP from a sandbox" },
@@ -29,6 +29,10 @@ const TOOLS: [Tool; 12] = [
     Tool { program: "microsocks", package: "microsocks", why: "plays a sandbox's SOCKS5 proxy" },
     Tool { program: "chromium", package: "chromium", why: "opens a public URL as people do" },
     Tool { program: "wrk", package: "wrk", why: "asks as much as the benchmark's servers bear" },
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "runs real guests" },
+    Tool { program: "busybox", package: "busybox-static", why: "is what real guests consist of" },
+    Tool { program: "faketime", package: "faketime", why: "gives an agent a clock that jumps" },
+    Tool { program: "xz", package: "xz-utils", why: "unpacks the modules of a guest's kernel" },
 ];
 
 /// A module is no program on the path.

@@ -1,0 +1,83 @@
+//! The shell of a guest, over a virtio line: an emulated serial port loses interrupts.
+
+use std::{
+    io::{Read, Write as _},
+    process::{ChildStdin, ChildStdout},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// How long a command may take: an emulated machine is slow, and others may be busy beside it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub text: String,
+}
+
+/// A line to a guest's shell.
+pub struct Console {
+    input: ChildStdin,
+    heard: Receiver<Vec<u8>>,
+    text: String,
+    commands: u32,
+}
+
+impl Console {
+    /// The line whose ends these are.
+    pub(super) fn new(input: ChildStdin, output: ChildStdout) -> Self {
+        let (say, heard) = channel();
+        thread::spawn(move || listen(output, |bytes| say.send(bytes).is_ok()));
+        Self { input, heard, text: String::new(), commands: 0 }
+    }
+
+    /// Runs a command of the guest's shell to its end. Commands in the background go on after it.
+    pub fn run(&mut self, command: &str) -> Result<Output> {
+        self.commands += 1;
+        let mark = format!("<<command {} ended with ", self.commands);
+        let line = format!("{{ {command}\n}} </dev/null; echo \"{mark}$?>>\"\n");
+        self.input.write_all(line.as_bytes()).context("writing to the guest's console")?;
+        let what = || format!("the end of {command:?} in the guest");
+        let text = self.until(&mark).with_context(what)?;
+        let code = self.until(">>\n").with_context(what)?;
+        Ok(Output { code: code.parse().with_context(what)?, text })
+    }
+
+    /// What is said until `mark`, which is left out.
+    pub(super) fn until(&mut self, mark: &str) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some((before, after)) = self.text.split_once(mark) {
+                let (before, after) = (before.to_owned(), after.to_owned());
+                self.text = after;
+                return Ok(before);
+            }
+            match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.text += &String::from_utf8_lossy(&bytes),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("waited {PATIENCE:?} in vain; the console says:\n{}", self.text)
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("the machine ended; its console says:\n{}", self.text)
+                }
+            }
+        }
+    }
+}
+
+/// Ends with the machine, or when nobody wants to know any more.
+fn listen(mut output: impl Read, mut tell: impl FnMut(Vec<u8>) -> bool) {
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = output.read(&mut bytes) {
+        if !tell(bytes[..length].to_vec()) {
+            return;
+        }
+    }
+}

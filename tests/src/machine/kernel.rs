@@ -1,0 +1,87 @@
+//! The kernel that guests boot: Debian's, unpacked by `cargo xtask test`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::world::command;
+
+/// What a guest needs for its network card and its shell's line, in the order in which they need each
+/// other. Kernels differ in which are built in.
+const MODULES: [&str; 7] = [
+    "failover",
+    "net_failover",
+    "virtio_ring",
+    "virtio",
+    "virtio_mmio",
+    "virtio_net",
+    "virtio_console",
+];
+
+/// An unpacked package of a kernel.
+pub struct Kernel {
+    directory: PathBuf,
+}
+
+impl Kernel {
+    /// The guests' kernel: `POLICY_GUEST_KERNEL`, or where `cargo xtask test` unpacks it.
+    pub fn find() -> Result<Self> {
+        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kernels/guest");
+        let directory = std::env::var_os("POLICY_GUEST_KERNEL").map_or(unpacked, PathBuf::from);
+        let directory = directory.canonicalize().with_context(|| {
+            format!("{} is missing: `cargo xtask test` unpacks a kernel", directory.display())
+        })?;
+        Ok(Self { directory })
+    }
+
+    /// The image that a machine boots.
+    pub fn image(&self) -> Result<PathBuf> {
+        let boot = self.directory.join("boot");
+        let files = fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))?;
+        let mut files = files.flatten().map(|entry| entry.path());
+        let image = files.find(|path| file_name(path).starts_with("vmlinuz"));
+        image.with_context(|| format!("no kernel in {}", boot.display()))
+    }
+
+    /// The modules of guests that are not built in, in the order of loading.
+    pub fn modules(&self) -> Result<Vec<Vec<u8>>> {
+        let mut files = Vec::new();
+        walk(&self.directory.join("lib/modules"), &mut files)?;
+        let find = |module: &str| {
+            let is_it = |path: &&PathBuf| file_name(path).split('.').next() == Some(module);
+            files.iter().filter(|path| file_name(path).contains(".ko")).find(is_it)
+        };
+        MODULES.iter().filter_map(|module| find(module)).map(|path| module(path)).collect()
+    }
+}
+
+/// A module as `insmod` takes it.
+fn module(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_none_or(|extension| extension != "xz") {
+        return fs::read(path).with_context(|| format!("reading {}", path.display()));
+    }
+    let unpacked = command::output(Command::new("xz").args(["-dc"]).arg(path))?;
+    anyhow::ensure!(unpacked.status.success(), "`xz` cannot unpack {}", path.display());
+    Ok(unpacked.stdout)
+}
+
+fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(directory);
+    for entry in entries.with_context(|| format!("reading {}", directory.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}

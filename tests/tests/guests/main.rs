@@ -1,0 +1,4 @@
+//! Real guests: virtual machines behind tap devices, whose own programs meet the policy.
+
+mod life;
+mod policy;
