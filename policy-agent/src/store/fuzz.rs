@@ -38,7 +38,8 @@ fn try_it(text: &[u8]) -> Result<(), TestCaseError> {
         prop_assert!(path.ends_with("web1.broken") && path.exists());
         prop_assert!(!format!("{error:#}").contains(PASSWORD), "{error:#}");
     }
-    for entry in &loaded.entries {
+    // The other is there, and the disk is slow.
+    for entry in loaded.entries.iter().filter(|entry| entry.spec.sandbox_id.as_str() == "web1") {
         store.save(entry).expect("saved");
     }
     prop_assert_eq!(store.load().expect("a list").entries, loaded.entries);
