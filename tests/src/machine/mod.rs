@@ -3,7 +3,7 @@
 //! segmentation that virtio leaves to the host, and its programs see what comes of them.
 //!
 //! [`Machine`] is what tests use. Below it: [`Qemu`] runs a guest, [`Console`] speaks to its shell
-//! and [`Monitor`] to QEMU; [`kernel`] and [`initramfs`] are what it boots.
+//! and [`Monitor`] to QEMU; `kernel` and `initramfs` are what it boots.
 
 mod connection;
 mod console;
