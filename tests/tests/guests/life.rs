@@ -23,7 +23,7 @@ fn a_pause_keeps_the_policy_and_the_connections() {
 }
 
 #[test]
-fn a_flood_goes_on_after_a_pause_and_none_of_it_crosses() {
+fn a_flood_is_denied_before_and_after_a_pause() {
     let mut machine = Machine::booted(&STAGE.stage(), &["8.8.8.8"]);
     machine.run("while true; do ping -q -c 20 -i 0.01 -W 1 8.8.8.9; done >/dev/null 2>&1 &");
     let grows = |machine: &Machine| {
