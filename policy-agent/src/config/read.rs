@@ -11,7 +11,8 @@ const SECRET: &str = "api.api_keys";
 
 /// Reads the types; what they cannot say is checked elsewhere.
 pub(super) fn read(text: &str) -> Result<Config> {
-    let deserializer = Deserializer::parse(text).map_err(|error| told(text, "", &error))?;
+    let deserializer = Deserializer::parse(text)
+        .map_err(|error| anyhow!("it is not TOML: {}", told(text, "", &error)))?;
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();
         told(text, if path == "." { "" } else { &path }, error.inner())
