@@ -2,9 +2,8 @@
 
 use std::process::Command;
 
-use policy_agent::dataplane::{Dataplane, DenyAction, Inbound, Interface, Slot};
+use policy_agent::dataplane::{Dataplane, Interface, Slot};
 use policy_tests::{
-    kernel,
     stage::OrFail as _,
     world::{Namespace, World, command},
 };
@@ -77,9 +76,8 @@ fn the_next_agent_finds_them_and_a_clean_up_removes_them() {
     let world = World::build().or_fail("building a world");
     let stage = Stage::with(&world, NAMES);
     let _door = stage.open_door();
-    // As after a kill: nothing is closed, and everything is opened again.
-    let next = kernel::open(&stage.bpffs, DenyAction::Reject, Inbound::Any).or_fail("opening");
-    let door = next.open_door(stage.slot, &stage.interface).or_fail("opening a door");
+    let stage = stage.taken_over();
+    let door = stage.open_door();
     assert_eq!(ours(&world.host), ESTABLISHED);
     stage.connect_through(&door, at("1.1.1.1", 443));
     let gone = Interface { name: "tap0".to_owned(), netns: Some("/run/netns/no-such".into()) };

@@ -63,6 +63,15 @@ impl Stage {
         stage
     }
 
+    /// The same with the next agent's dataplane. As after a kill, the one before it closed nothing.
+    #[track_caller]
+    pub fn taken_over(self) -> Self {
+        let Self { dataplane, slot, interface, sandbox, bpffs } = self;
+        drop(dataplane);
+        let next = kernel::open(&bpffs, DenyAction::Reject, Inbound::Any);
+        Self { dataplane: next.or_fail("opening it again"), slot, interface, sandbox, bpffs }
+    }
+
     /// Puts a network configuration in force.
     #[track_caller]
     pub fn publish(&self, network: &str) {
