@@ -104,7 +104,7 @@ impl Reconciler {
         }
         // With gates of another version or name in force, the policy comes first and then these
         // gates, or what the sandbox may reach would be cut off in between.
-        if ![&*gates, sandbox.id().as_str()].iter().any(|name| pinned.contains(*name)) {
+        if !sandbox.has_gates_in(pinned) {
             self.reattach(sandbox);
         }
         Ok(())

@@ -126,7 +126,7 @@ impl Reconciler {
         self.store.save(&entry).map_err(|error| ("cannot write it to disk", error))?;
         // Gates that are in force stay until the policy is: in a slot that denies everything, what the
         // sandbox may reach would be cut off in between.
-        if change.old.is_some() || self.is_orphan(&change.sandbox) {
+        if change.old.is_some() || change.sandbox.has_gates_in(&self.orphans) {
             return Ok(None);
         }
         let Sandbox { gates, slot, head, .. } = &change.sandbox;
@@ -216,11 +216,6 @@ impl Reconciler {
             bail!("interface: the gates on {} were taken off again at once", wanted.name);
         }
         Ok(Place { namespace, index, provable })
-    }
-
-    /// Whether an earlier agent's gates, which no file told of, are in force for the sandbox.
-    pub(super) fn is_orphan(&self, sandbox: &Sandbox) -> bool {
-        [&*sandbox.gates, sandbox.id().as_str()].iter().any(|name| self.orphans.contains(*name))
     }
 
     /// Takes off what an earlier agent attached for the sandbox under another name.

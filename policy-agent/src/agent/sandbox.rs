@@ -1,6 +1,6 @@
 //! A sandbox as the agent knows it.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use policy_common::counter::Counters;
 use serde::{Serialize, Serializer};
@@ -63,6 +63,12 @@ impl Sandbox {
     #[must_use]
     pub fn id(&self) -> &SandboxId {
         &self.head.sandbox_id
+    }
+
+    /// Whether gates are pinned for it, under today's name or the one of earlier agents.
+    #[must_use]
+    pub fn has_gates_in(&self, pinned: &BTreeSet<String>) -> bool {
+        pinned.contains(&*self.gates) || pinned.contains(self.id().as_str())
     }
 
     /// All that was asked for.

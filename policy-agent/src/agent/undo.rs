@@ -39,7 +39,7 @@ impl Reconciler {
 
     fn restore(&self, change: &Change) -> Result<()> {
         let Some(old) = &change.old else {
-            let left = match self.is_orphan(&change.sandbox) {
+            let left = match change.sandbox.has_gates_in(&self.orphans) {
                 true => self.spare(&change.sandbox),
                 false => self.leave(&change.sandbox),
             };

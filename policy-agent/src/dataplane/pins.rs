@@ -132,8 +132,17 @@ impl Pins {
     }
 
     /// Removes one link, which is detached when this returns. It is no error when it is not there.
+    ///
+    /// The kernel leaves it to a worker of its own to let go of a link whose pin is removed. Of one
+    /// whose last descriptor is closed it lets go at once, so callers know that it is off, and
+    /// thousands of links do not go all at once: Linux up to at least 6.18 can deadlock over that many
+    /// programs.
     pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
-        remove_link(&self.link(id, name))
+        let pin = self.link(id, name);
+        let last: Option<FdLink> = PinnedLink::from_pin(&pin).ok().map(Into::into);
+        let removed = is_gone(fs::remove_file(&pin), &pin);
+        drop(last);
+        removed
     }
 
     /// Removes a sandbox's links, which are detached when this returns.
@@ -142,7 +151,7 @@ impl Pins {
         for name in names(&directory)?.iter().filter(|name| !name.starts_with(SLOT)) {
             self.remove_link(id, name)?;
         }
-        remove_tree(&directory)
+        is_gone(fs::remove_dir_all(&directory), &directory)
     }
 
     /// Removes everything: links first, since a gate without its table is shut.
@@ -150,23 +159,8 @@ impl Pins {
         for id in self.ids()? {
             self.remove_links(&id)?;
         }
-        remove_tree(&self.root)
+        is_gone(fs::remove_dir_all(&self.root), &self.root)
     }
-}
-
-/// The kernel leaves it to a worker of its own to let go of a link whose pin is removed. Of one whose
-/// last descriptor is closed it lets go at once, so callers know that it is off, and thousands of
-/// links do not go all at once: Linux up to at least 6.18 can deadlock over that many programs.
-fn remove_link(pin: &Path) -> Result<()> {
-    let last: Option<FdLink> = PinnedLink::from_pin(pin).ok().map(Into::into);
-    let removed = match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", pin.display()))
-        }
-        _ => Ok(()),
-    };
-    drop(last);
-    removed
 }
 
 /// Names in a directory; none if it is not there.
@@ -184,11 +178,11 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes a directory, which may be gone already.
-fn remove_tree(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
+/// What was removed may have been gone already.
+fn is_gone(removed: io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
     }

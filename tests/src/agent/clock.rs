@@ -20,13 +20,13 @@ impl Agent {
         ensure!(library.exists(), "{} is missing", library.display());
         let clock = Clock(self.directory().join("clock"));
         clock.set("+0")?;
-        self.launcher = vec![
+        self.launch_by(vec![
             "env".to_owned(),
             format!("LD_PRELOAD={}", library.display()),
             format!("FAKETIME_TIMESTAMP_FILE={}", clock.0.display()),
             "FAKETIME_NO_CACHE=1".to_owned(),
             "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
-        ];
+        ]);
         Ok(clock)
     }
 }
