@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Ipv6Addr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -30,8 +30,16 @@ impl Service {
     /// # Errors
     /// The port cannot be listened on.
     pub fn listen(namespace: &Namespace, port: u16) -> Result<Self> {
+        Self::listen_at(namespace, (Ipv6Addr::UNSPECIFIED, port))
+    }
+
+    /// Listens at one address of a namespace.
+    ///
+    /// # Errors
+    /// The address cannot be listened at.
+    pub fn listen_at(namespace: &Namespace, at: (Ipv6Addr, u16)) -> Result<Self> {
         let _inside = namespace.enter()?;
-        let listener = TcpListener::bind(("::", port)).with_context(|| format!("port {port}"))?;
+        let listener = TcpListener::bind(at).with_context(|| format!("port {}", at.1))?;
         listener.set_nonblocking(true)?;
         Ok(Self(listener))
     }

@@ -1,7 +1,7 @@
 //! Which sandbox and port a request is for.
 
 use policy_tests::{
-    gateway::{self, DOMAIN, PORT, recorder::Recorder},
+    gateway::{self, DOMAIN, PORT, recorder::Recorder, service::Service},
     names::raw::Talk,
     server::HTTP,
     stage::{Guest, OrFail as _},
@@ -147,14 +147,15 @@ fn twins_in_two_namespaces_are_told_apart() {
 #[test]
 fn clients_and_services_may_be_of_either_family() {
     let sandbox = sandbox(json!({}));
-    let (_inside, v6) = (sandbox.inside.enter().or_fail("entering"), sandbox.identity.v6());
-    let service = std::net::TcpListener::bind((v6, PORT)).or_fail("an IPv6 service");
-    drop(_inside);
+    let at = (sandbox.identity.v6(), PORT);
+    let service = Service::listen_at(&sandbox.inside, at).or_fail("an IPv6 service");
     let to = (std::net::IpAddr::from(HOST_V6), HTTP).into();
     let mut talk = Talk::from(&sandbox.stage.world.internet, to).or_fail("connecting by IPv6");
     talk.get(&sandbox.host(PORT));
-    let (mut stream, _) = service.accept().or_fail("accepting");
-    std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").or_fail("an answer");
+    let mut served = service.accept();
+    // The answer must not come before the question: a client takes such a connection for broken.
+    served.head();
+    served.say("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(talk.reply().status, 204);
 }
 
