@@ -15,6 +15,7 @@ pub mod name;
 pub mod policy;
 pub mod reason;
 pub mod sandbox;
+pub mod skb;
 pub mod table;
 
 /// Shape of everything in this crate. Pinned maps are adopted only by a program with the same

@@ -74,6 +74,8 @@ pub const GATE_FROM: &str = "gate_from";
 pub const GATE_TO: &str = "gate_to";
 /// Program in `gate.o`: XDP; names its slot and calls `early_drop`.
 pub const GATE_XDP: &str = "gate_xdp";
+/// The global in `policy.o` that holds the [`SkbLayout`](crate::skb::SkbLayout).
+pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
 /// The global in `gate.o` that holds the slot. A `u32`.
 pub const GATE_SLOT: &str = "SLOT";
 

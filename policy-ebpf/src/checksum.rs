@@ -6,21 +6,23 @@
 //! checksum keeps IPv4 addresses safe from that, so what line 4, 6 or 9 lets pass in IPv4 need not
 //! be looked at. Nor need what the egress proxy gets, which does not leave.
 
-use aya_ebpf::{
-    helpers::{bpf_l4_csum_replace, bpf_skb_change_tail},
-    programs::TcContext,
-};
-use policy_common::reason::Reason;
+use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
+use policy_common::{reason::Reason, skb::SkbLayout};
 
 use crate::{
-    context::{Seen, skb, view},
-    header::{ETHERNET, Part, TCP, UDP},
+    context::{Seen, skb},
+    header::{Part, TCP, UDP},
     outcome::{Judgement, Way},
 };
 
 const SCTP: u8 = 132;
-/// Two bytes that every frame has that passes.
-const PROBE: usize = ETHERNET + 2;
+/// `CHECKSUM_PARTIAL` of `ip_summed`.
+const PARTIAL: u8 = 3;
+
+/// Filled in by the agent.
+#[unsafe(no_mangle)]
+static SKB_LAYOUT: SkbLayout =
+    SkbLayout { summed: 0, summed_shift: 0, start: 0, offset: 0, head: 0, data: 0 };
 
 /// Lets a packet pass if no checksum will be written over what was judged.
 #[inline(always)]
@@ -36,9 +38,12 @@ pub fn confirm(ctx: &TcContext, seen: &Seen, way: Way) -> Judgement<Way> {
 /// Whether the checksum is complete, or will be written where the protocol has it or behind.
 #[inline(never)]
 fn is_harmless(ctx: &TcContext, seen: &Seen) -> bool {
-    match is_partial(ctx) {
-        Some(false) => return true,
-        Some(true) => {}
+    // SAFETY: the global is initialised and never written to while programs run. Volatile, since its
+    // value here is not the one that it is compiled with.
+    let layout = unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) };
+    match field::<u8>(ctx, layout.summed) {
+        Some(bits) if (bits >> layout.summed_shift) & PARTIAL != PARTIAL => return true,
+        Some(_) => {}
         None => return false,
     }
     let checksum = match (seen.header.part, seen.header.protocol) {
@@ -47,27 +52,20 @@ fn is_harmless(ctx: &TcContext, seen: &Seen) -> bool {
         (Part::Whole, SCTP) => 8,
         _ => return false,
     };
-    // The kernel refuses to cut a packet off before the end of the place where its checksum will
-    // be. If it does cut, that place lies too far in front, and the packet is dropped.
-    #[expect(clippy::cast_possible_truncation, reason = "headers lie in the first 2 KiB")]
-    let before = (seen.header.transport + checksum + 1) as u32;
-    // SAFETY: the context is valid while the program runs; the helper checks the length.
-    unsafe { bpf_skb_change_tail(skb(ctx), before, 0) != 0 }
+    // All counted from the start of the kernel's buffer, in which the frame begins somewhere.
+    let Some(start) = field::<u16>(ctx, layout.start) else { return false };
+    let Some(offset) = field::<u16>(ctx, layout.offset) else { return false };
+    let Some(head) = field::<u64>(ctx, layout.head) else { return false };
+    let Some(data) = field::<u64>(ctx, layout.data) else { return false };
+    let frame = data.wrapping_sub(head);
+    u64::from(start) + u64::from(offset) >= frame + seen.header.transport as u64 + checksum
 }
 
-/// Whether the checksum is left to the device. Programs cannot see that, but
-/// `bpf_l4_csum_replace` leaves the field of such a packet alone; another's is put back.
+/// A field of the kernel's own `struct sk_buff`, which is what the context is behind the verifier's
+/// view of it.
 #[inline(always)]
-fn is_partial(ctx: &TcContext) -> Option<bool> {
-    let before = *view(ctx).read::<[u8; 2]>(PROBE)?;
-    // SAFETY: the context is valid while the program runs; the helper checks the offset.
-    if unsafe { bpf_l4_csum_replace(skb(ctx), PROBE as u32, 0, 1, 2) } != 0 {
-        return None;
-    }
-    let after = *view(ctx).read::<[u8; 2]>(PROBE)?;
-    if before[0] == after[0] && before[1] == after[1] {
-        return Some(true);
-    }
-    ctx.store(PROBE, &before, 0).ok()?;
-    Some(false)
+fn field<T>(ctx: &TcContext, at: u32) -> Option<T> {
+    let field = skb(ctx).wrapping_byte_add(at as usize).cast::<T>();
+    // SAFETY: the helper reads any address, and fails where there is nothing.
+    unsafe { bpf_probe_read_kernel(field.cast_const()) }.ok()
 }

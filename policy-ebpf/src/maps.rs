@@ -18,10 +18,14 @@ use policy_common::{
 
 const SLOTS: usize = MAX_SANDBOXES as usize;
 
+/// Value of the tries. An array of one, since Linux 6.1 looks into structures for timers, and takes
+/// a template that it looked into for unlike the agent's maps, which it did not.
+pub type Leaf = [Verdict; 1];
+
 /// Shape of the tries of IPv4 prefixes. The agent makes each as large as its policy.
-pub type TrieV4 = LpmTrie<[u8; 4], Verdict, 1>;
+pub type TrieV4 = LpmTrie<[u8; 4], Leaf, 1>;
 /// Shape of the tries of IPv6 prefixes.
-pub type TrieV6 = LpmTrie<[u8; 16], Verdict, 1>;
+pub type TrieV6 = LpmTrie<[u8; 16], Leaf, 1>;
 
 /// Shape of the tables of large policies: one value that is the whole block.
 pub type Block<const WORDS: usize> = Array<[u64; WORDS], 1>;

@@ -56,7 +56,7 @@ pub extern "C" fn policy_v6(slot: u32, high: u64, low: u64) -> u64 {
 #[inline(always)]
 fn v4(slot: u32, address: u32) -> Option<u64> {
     let key = Key::new(32, address.to_be_bytes());
-    let verdict = *POLICIES_V4.get(slot)?.get(&key)?;
+    let [verdict] = *POLICIES_V4.get(slot)?.get(&key)?;
     if verdict.flags & LARGE != 0 {
         return table::v4(LARGE_V4.get(slot)?.get(0)?, address);
     }
@@ -71,7 +71,7 @@ fn v6(slot: u32, high: u64, low: u64) -> Option<u64> {
     let halves = [high.to_be(), low.to_be()];
     // SAFETY: same size, and bytes have no invalid values.
     let key = Key::new(128, unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) });
-    let verdict = *POLICIES_V6.get(slot)?.get(&key)?;
+    let [verdict] = *POLICIES_V6.get(slot)?.get(&key)?;
     if verdict.flags & LARGE != 0 {
         return table::v6(LARGE_V6.get(slot)?.get(0)?, high, low);
     }

@@ -18,6 +18,7 @@ mod programs;
 mod routing;
 mod sandboxes;
 mod settings;
+mod skb;
 mod table;
 
 use std::{

@@ -11,10 +11,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::name::{
-    self, EARLY_DROP, FROM_SANDBOX, HAND_OVER, REJECT, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail,
+    self, EARLY_DROP, FROM_SANDBOX, HAND_OVER, REJECT, SKB_LAYOUT, TC_PROGRAMS, TO_SANDBOX,
+    XDP_PROGRAMS, tail,
 };
 
-use super::pins::Pins;
+use super::{pins::Pins, skb};
 
 /// How often a program is tried to be loaded.
 const ATTEMPTS: u32 = 5;
@@ -30,6 +31,8 @@ pub fn load(pins: &Pins) -> Result<Ebpf> {
     for name in name::PINNED {
         loader.map_pin_path(name, pins.map(name));
     }
+    let layout = skb::layout()?;
+    loader.override_global(SKB_LAYOUT, &layout, true);
     loader.load(OBJECT).context("cannot load policy.o")
 }
 
