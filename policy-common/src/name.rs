@@ -76,6 +76,8 @@ pub const GATE_TO: &str = "gate_to";
 pub const GATE_XDP: &str = "gate_xdp";
 /// The global in `policy.o` that holds the [`SkbLayout`](crate::skb::SkbLayout).
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
+/// The global in `policy.o` that says whether there are huge tables. A `u32`, not 0 if so.
+pub const HUGE_TABLES: &str = "HUGE_TABLES";
 /// The global in `gate.o` that holds the slot. A `u32`.
 pub const GATE_SLOT: &str = "SLOT";
 

@@ -19,6 +19,19 @@ use crate::{
 /// 2001::/32, Teredo (RFC 4380).
 const TEREDO: u64 = 0x2001_0000;
 
+/// Filled in by the agent.
+#[unsafe(no_mangle)]
+static HUGE_TABLES: u32 = 1;
+
+/// Whether this kernel can have huge tables. Where it cannot, the verifier does not look at the code
+/// that reads them.
+#[inline(always)]
+fn has_huge_tables() -> bool {
+    // SAFETY: the global is initialised and never written to while programs run. Volatile, since its
+    // value here is not the one that it is compiled with.
+    unsafe { core::ptr::read_volatile(&raw const HUGE_TABLES) != 0 }
+}
+
 /// What the policy says about the packet's destination. No trie, or one without an answer, is a
 /// policy that is not there yet.
 #[inline(always)]
@@ -60,7 +73,7 @@ fn v4(slot: u32, address: u32) -> Option<u64> {
     if verdict.flags & LARGE != 0 {
         return table::v4(LARGE_V4.get(slot)?.get(0)?, address);
     }
-    if verdict.flags & HUGE != 0 {
+    if verdict.flags & HUGE != 0 && has_huge_tables() {
         return table::v4(HUGE_V4.get(slot)?.get(0)?, address);
     }
     Some(to_word(verdict))
@@ -75,7 +88,7 @@ fn v6(slot: u32, high: u64, low: u64) -> Option<u64> {
     if verdict.flags & LARGE != 0 {
         return table::v6(LARGE_V6.get(slot)?.get(0)?, high, low);
     }
-    if verdict.flags & HUGE != 0 {
+    if verdict.flags & HUGE != 0 && has_huge_tables() {
         return table::v6(HUGE_V6.get(slot)?.get(0)?, high, low);
     }
     Some(to_word(verdict))

@@ -3,7 +3,7 @@
 //! - [`world`]: a host, an "internet" and sandboxes, each a network namespace of its own. Nothing
 //!   touches the machine's own network, so public addresses are safe to use inside.
 //! - [`server`]: what answers in that internet.
-//! - [`machine`]: sandboxes that are virtual machines.
+//! - [`machine`]: sandboxes that are virtual machines; [`kernels`]: the tests in such machines.
 //! - [`names`]: an internet with names, and web servers behind them.
 //! - [`probe`]: what a program in a sandbox sees when it tries to reach something.
 //! - [`wire`]: packet sockets, to send raw frames and to prove what crossed and what did not.
@@ -24,6 +24,7 @@ pub mod demo;
 pub mod fixture;
 pub mod gateway;
 pub mod kernel;
+pub mod kernels;
 pub mod machine;
 pub mod names;
 pub mod oracle;

@@ -1,14 +1,22 @@
 //! Waiting: never for a time, always for something, and never for ever.
 
 use std::{
+    env,
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 
+/// The seconds of [`PATIENCE`] on a machine that is slower than most, as an emulated one is.
+pub const SECONDS: &str = "POLICY_TEST_PATIENCE";
+
 /// How long anything that should happen may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(10))
+});
 
 /// Asks again and again until there is an answer; an error that names `what` after [`PATIENCE`].
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
@@ -17,8 +25,8 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T
         if let Some(answer) = ask() {
             return Ok(answer);
         }
-        if begin.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} in vain for: {what}");
+        if begin.elapsed() > *PATIENCE {
+            bail!("waited {:?} in vain for: {what}", *PATIENCE);
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -2,8 +2,7 @@
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
 //! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`sdks`]
-//! the E2B SDKs, [`supply`] cargo-deny, [`kernels`] unpacks those of virtual machines, [`host`] runs
-//! the cargo that runs us, and [`step`] runs programs and shows how they get on.
+//! the E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs programs and shows how they get on.
 
 mod apt;
 mod bench;
@@ -73,6 +72,8 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         frames: u64,
     },
+    /// Build, then run tests on Debian's kernels, each in a virtual machine (as root).
+    Kernels(kernels::Choice),
     /// Build, then measure (as root).
     Bench {
         /// Passed on to the benchmark.
@@ -100,6 +101,7 @@ fn run(verb: Verb, way: Option<Way>) -> Result<()> {
         Verb::Check => check::run(way),
         Verb::Demo { keep } => demo::run(way, keep),
         Verb::Fuzz { cases, frames } => fuzz::run(way, fuzz::Amount { cases, frames }),
+        Verb::Kernels(choice) => kernels::run(way, &choice),
         Verb::Bench { args } => bench::run(way, &args),
     }
 }

@@ -1,12 +1,15 @@
-//! The calls of bpf(2) that aya does not have: batches, and deletion in an array of maps.
+//! The calls of bpf(2) that aya does not have: batches, and making an array of maps and deleting in it.
 //!
 //! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
@@ -40,6 +43,33 @@ struct Element {
     flags: u64,
 }
 
+/// The anonymous struct of `union bpf_attr` for `BPF_MAP_CREATE`, its beginning.
+#[repr(C)]
+struct Creation {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+/// Makes an array of maps that are like `inner`.
+pub fn array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut creation = Creation {
+        map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
+        key_size: 4,
+        value_size: 4,
+        max_entries: entries,
+        map_flags: 0,
+        inner_map_fd: fd(inner),
+    };
+    let made = call(BPF_MAP_CREATE, &mut creation)?;
+    let made = i32::try_from(made).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
 /// Updates many elements with one call where the kernel can (tries: 5.13, arrays of maps: 5.18),
 /// one by one elsewhere. On an error some of the elements may have been updated.
 pub fn update_many<K: Copy, V: Copy>(
@@ -58,7 +88,7 @@ pub fn update_many<K: Copy, V: Copy>(
         map_fd: fd(map),
         ..Batch::default()
     };
-    match call(BPF_MAP_UPDATE_BATCH, &mut batch) {
+    match done(BPF_MAP_UPDATE_BATCH, &mut batch) {
         Err(error) if matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL)) => {
             let mut pairs = keys.iter().zip(values);
             pairs.try_for_each(|(key, value)| update(map, key, value))
@@ -75,7 +105,7 @@ pub fn update_bytes<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T]) -> io::
         value: value.as_ptr() as u64,
         ..Element::default()
     };
-    call(BPF_MAP_UPDATE_ELEM, &mut element)
+    done(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
 /// Empties an element of an array of maps. Nothing is done where there is nothing: the kernel waits
@@ -86,7 +116,7 @@ pub fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     }
     let mut element =
         Element { map_fd: fd(map), key: (&raw const key) as u64, ..Element::default() };
-    match call(BPF_MAP_DELETE_ELEM, &mut element) {
+    match done(BPF_MAP_DELETE_ELEM, &mut element) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
@@ -101,7 +131,7 @@ fn holds_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
         value: (&raw mut id) as u64,
         ..Element::default()
     };
-    match call(BPF_MAP_LOOKUP_ELEM, &mut element) {
+    match done(BPF_MAP_LOOKUP_ELEM, &mut element) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         result => result.map(|()| true),
     }
@@ -114,16 +144,21 @@ fn update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
         value: std::ptr::from_ref(value) as u64,
         ..Element::default()
     };
-    call(BPF_MAP_UPDATE_ELEM, &mut element)
+    done(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
-fn call<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
+/// Calls where success has nothing more to tell.
+fn done<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
+    call(command, attribute).map(|_| ())
+}
+
+fn call<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the attribute is a prefix of `union bpf_attr` of the size given, and the pointers
     // in it point to live, initialised buffers of the sizes that the map's key and value have.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<A>())
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
 }
 
 fn fd(map: BorrowedFd<'_>) -> u32 {

@@ -16,6 +16,7 @@ use policy_common::{
 
 use super::{
     bpf::{update_bytes, update_many},
+    huge,
     table::{self, Entry},
 };
 use crate::policy::compile::Compiled;
@@ -33,7 +34,10 @@ pub enum Class {
 }
 
 impl Class {
-    const ALL: [Self; 2] = [Self::Large, Self::Huge];
+    /// Those that this kernel has.
+    fn all() -> &'static [Self] {
+        if *huge::SUPPORTED == 0 { &[Self::Large] } else { &[Self::Large, Self::Huge] }
+    }
 
     fn words(self) -> usize {
         match self {
@@ -164,7 +168,8 @@ fn trie<A: Pod>(keys: &[Key<A>], verdicts: &[Verdict]) -> Result<MapData> {
 /// The table of the prefixes in the smallest class that holds it; `None` when none does.
 fn fitting(entries: &[Entry]) -> Result<Option<(Class, MapData)>> {
     let mut words = table::build(entries.to_vec());
-    let Some(class) = Class::ALL.into_iter().find(|class| words.len() <= class.words()) else {
+    let Some(class) = Class::all().iter().copied().find(|class| words.len() <= class.words())
+    else {
         return Ok(None);
     };
     words.resize(class.words(), 0);

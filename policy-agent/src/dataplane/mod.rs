@@ -9,6 +9,7 @@ mod bpf;
 mod doors;
 mod events;
 pub mod gate;
+mod huge;
 mod image;
 mod maps;
 mod netns;

@@ -11,11 +11,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::name::{
-    self, EARLY_DROP, FROM_SANDBOX, HAND_OVER, REJECT, SKB_LAYOUT, TC_PROGRAMS, TO_SANDBOX,
-    XDP_PROGRAMS, tail,
+    self, EARLY_DROP, FROM_SANDBOX, HAND_OVER, HUGE_TABLES, REJECT, SKB_LAYOUT, TC_PROGRAMS,
+    TO_SANDBOX, XDP_PROGRAMS, tail,
 };
 
-use super::{pins::Pins, skb};
+use super::{huge, pins::Pins, skb};
 
 /// How often a program is tried to be loaded.
 const ATTEMPTS: u32 = 5;
@@ -33,6 +33,8 @@ pub fn load(pins: &Pins) -> Result<Ebpf> {
     }
     let layout = skb::layout()?;
     loader.override_global(SKB_LAYOUT, &layout, true);
+    huge::stand_in(pins)?;
+    loader.override_global(HUGE_TABLES, &*huge::SUPPORTED, true);
     loader.load(OBJECT).context("cannot load policy.o")
 }
 

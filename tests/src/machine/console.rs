@@ -40,19 +40,28 @@ impl Console {
 
     /// Runs a command of the guest's shell to its end. Commands in the background go on after it.
     pub fn run(&mut self, command: &str) -> Result<Output> {
+        self.run_within(PATIENCE, command)
+    }
+
+    /// The same, for a command that takes longer than most.
+    pub fn run_within(&mut self, patience: Duration, command: &str) -> Result<Output> {
         self.commands += 1;
         let mark = format!("<<command {} ended with ", self.commands);
         let line = format!("{{ {command}\n}} </dev/null; echo \"{mark}$?>>\"\n");
         self.input.write_all(line.as_bytes()).context("writing to the guest's console")?;
         let what = || format!("the end of {command:?} in the guest");
-        let text = self.until(&mark).with_context(what)?;
+        let text = self.until_within(patience, &mark).with_context(what)?;
         let code = self.until(">>\n").with_context(what)?;
         Ok(Output { code: code.parse().with_context(what)?, text })
     }
 
     /// What is said until `mark`, which is left out.
     pub(super) fn until(&mut self, mark: &str) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
+        self.until_within(PATIENCE, mark)
+    }
+
+    fn until_within(&mut self, patience: Duration, mark: &str) -> Result<String> {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some((before, after)) = self.text.split_once(mark) {
                 let (before, after) = (before.to_owned(), after.to_owned());
@@ -62,7 +71,7 @@ impl Console {
             match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.text += &String::from_utf8_lossy(&bytes),
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("waited {PATIENCE:?} in vain; the console says:\n{}", self.text)
+                    bail!("waited {patience:?} in vain; the console says:\n{}", self.text)
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!("the machine ended; its console says:\n{}", self.text)

@@ -1,6 +1,7 @@
-//! A guest's whole file system: busybox, modules, and an init that gives its virtio line a shell.
+//! A guest's whole file system: busybox, modules, an init that gives its virtio line a shell, and what
+//! else it is given.
 
-use std::{fs, io::Write as _};
+use std::{collections::BTreeSet, fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, Result};
 use cpio::newc::{Builder, trailer};
@@ -34,25 +35,61 @@ const PROGRAM: u32 = 0o100_755;
 
 /// The archive, as the kernel unpacks it (`newc`, without compression: unpacking costs more than
 /// copying in an emulated machine).
-pub fn build(kernel: &Kernel) -> Result<Vec<u8>> {
-    let busybox = fs::read(BUSYBOX).context("reading busybox (Debian's package busybox-static)")?;
-    let mut archive = Vec::new();
-    for directory in ["bin", "dev", "modules", "proc", "sys", "tmp"] {
-        add(&mut archive, directory, DIRECTORY, &[])?;
-    }
-    add(&mut archive, "bin/busybox", PROGRAM, &busybox)?;
-    add(&mut archive, "init", PROGRAM, INIT.as_bytes())?;
-    for (number, module) in kernel.modules()?.iter().enumerate() {
-        add(&mut archive, &format!("modules/{number}.ko"), PROGRAM, module)?;
-    }
-    trailer(&mut archive)?;
-    Ok(archive)
+pub struct Initramfs {
+    archive: Vec<u8>,
+    made: BTreeSet<String>,
 }
 
-fn add(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) -> Result<()> {
-    let entry = Builder::new(name).mode(mode).nlink(1);
-    let mut writer = entry.write(archive, u32::try_from(data.len())?);
-    writer.write_all(data)?;
-    writer.finish()?;
-    Ok(())
+impl Initramfs {
+    /// What every guest has.
+    pub fn of(kernel: &Kernel) -> Result<Self> {
+        let busybox =
+            fs::read(BUSYBOX).context("reading busybox (Debian's package busybox-static)")?;
+        let mut files = Self { archive: Vec::new(), made: BTreeSet::new() };
+        for directory in ["dev", "proc", "sys", "tmp"] {
+            files.directory(directory)?;
+        }
+        files.add("bin/busybox", &busybox)?;
+        files.add("init", INIT.as_bytes())?;
+        for (number, module) in kernel.modules()?.iter().enumerate() {
+            files.add(&format!("modules/{number}.ko"), module)?;
+        }
+        Ok(files)
+    }
+
+    /// Adds a file that may be run, and the directories that it is in. The first of a name stays.
+    pub fn add(&mut self, name: &str, data: &[u8]) -> Result<()> {
+        if let Some(parent) = Path::new(name).parent().and_then(Path::to_str) {
+            self.directory(parent)?;
+        }
+        self.entry(name, PROGRAM, data)
+    }
+
+    /// Adds a directory, and those that it is in.
+    pub fn directory(&mut self, name: &str) -> Result<()> {
+        let ancestors: Vec<&Path> = Path::new(name).ancestors().collect();
+        for directory in ancestors.iter().rev().filter_map(|path| path.to_str()) {
+            if !directory.is_empty() {
+                self.entry(directory, DIRECTORY, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole archive.
+    pub fn finish(mut self) -> Result<Vec<u8>> {
+        trailer(&mut self.archive)?;
+        Ok(self.archive)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, data: &[u8]) -> Result<()> {
+        if !self.made.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let entry = Builder::new(name).mode(mode).nlink(1);
+        let mut writer = entry.write(&mut self.archive, u32::try_from(data.len())?);
+        writer.write_all(data)?;
+        writer.finish()?;
+        Ok(())
+    }
 }

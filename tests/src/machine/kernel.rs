@@ -38,6 +38,21 @@ impl Kernel {
         Ok(Self { directory })
     }
 
+    /// An unpacked package.
+    #[must_use]
+    pub const fn unpacked(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Where its modules are: a directory named after its release.
+    pub fn modules_directory(&self) -> Result<PathBuf> {
+        let modules = self.directory.join("lib/modules");
+        let mut releases =
+            fs::read_dir(&modules).with_context(|| format!("reading {}", modules.display()))?;
+        let release = releases.next().with_context(|| format!("no release in {modules:?}"))?;
+        Ok(release?.path())
+    }
+
     /// The image that a machine boots.
     pub fn image(&self) -> Result<PathBuf> {
         let boot = self.directory.join("boot");
@@ -60,7 +75,7 @@ impl Kernel {
 }
 
 /// A module as `insmod` takes it.
-fn module(path: &Path) -> Result<Vec<u8>> {
+pub fn module(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(path).with_context(|| format!("reading {}", path.display()));
     }
@@ -69,7 +84,8 @@ fn module(path: &Path) -> Result<Vec<u8>> {
     Ok(unpacked.stdout)
 }
 
-fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the files below a directory.
+pub fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(directory);
     for entry in entries.with_context(|| format!("reading {}", directory.display()))? {
         let entry = entry?;

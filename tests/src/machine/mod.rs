@@ -15,7 +15,8 @@ mod sandbox;
 
 pub use connection::Connection;
 pub use console::{Console, Output};
-pub use kernel::Kernel;
+pub use initramfs::Initramfs;
+pub use kernel::{Kernel, module, walk};
 pub use monitor::Monitor;
-pub use qemu::Qemu;
+pub use qemu::{Card, Hardware, Qemu};
 pub use sandbox::Machine;

@@ -20,7 +20,7 @@ impl Monitor {
     /// Connects to the monitor of a machine that has just been started.
     pub(super) fn connect(socket: &Path) -> Result<Self> {
         let stream = eventually("QEMU's monitor", || UnixStream::connect(socket).ok())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(*PATIENCE))?;
         let mut monitor = Self { stream: BufReader::new(stream) };
         monitor.next().context("QEMU's greeting")?;
         monitor.execute("qmp_capabilities", &json!({}))?;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::{Console, Kernel, Monitor, initramfs};
+use super::{Console, Initramfs, Kernel, Monitor, initramfs};
 use crate::world::{Namespace, unique};
 
 /// Emulation in software needs nothing of the machine it runs on, which may be virtual itself.
@@ -33,15 +33,12 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Starts a guest whose network card is the tap device `tap` of the namespace, and waits for its
-    /// shell. It lives no longer than the thread that starts it.
-    pub fn boot(host: &Namespace, tap: &str, mac: &str) -> Result<Self> {
-        let kernel = Kernel::find()?;
+    /// Starts a guest, and waits for its shell. It lives no longer than the thread that starts it.
+    pub fn boot(hardware: &Hardware<'_>, kernel: &Kernel, files: Initramfs) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique("machine")).tempdir()?;
         let at = directory.path();
-        fs::write(at.join("initramfs"), initramfs::build(&kernel)?)?;
-        let mut command = host.command(PROGRAM)?;
-        virtual_hardware(&mut command, at, tap, mac);
+        fs::write(at.join("initramfs"), files.finish()?)?;
+        let mut command = hardware.command(at)?;
         command.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(at.join("initramfs"));
         command.args(["-append", KERNEL_COMMAND_LINE]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -67,18 +64,49 @@ impl Qemu {
 }
 
 /// A machine as small as a microVM is: a line for its shell, a serial port on which its kernel says what
-/// goes wrong, a network card, and a monitor.
-fn virtual_hardware(command: &mut Command, at: &Path, tap: &str, mac: &str) {
-    command.args(["-M", "microvm", "-accel", "tcg", "-cpu", "max", "-m", "192"]);
-    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-    command.args(["-global", "virtio-mmio.force-legacy=false"]);
-    command.arg("-serial").arg(format!("file:{}/kernel", at.display()));
-    command.args(["-device", "virtio-serial-device", "-chardev", "stdio,id=shell"]);
-    command.args(["-device", "virtserialport,chardev=shell,name=shell"]);
-    let netdev = format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off");
-    command.args(["-netdev", &netdev]);
-    command.args(["-device", &format!("virtio-net-device,netdev=net,mac={mac}")]);
-    command.arg("-qmp").arg(format!("unix:{}/monitor,server=on,wait=off", at.display()));
+/// goes wrong, a monitor, and a network card if it has one.
+#[derive(Default)]
+pub struct Hardware<'a> {
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Processors.
+    pub processors: u32,
+    /// Its network card.
+    pub card: Option<Card<'a>>,
+}
+
+/// A network card whose other end is a tap device.
+pub struct Card<'a> {
+    /// The namespace of the tap device.
+    pub host: &'a Namespace,
+    /// The tap device.
+    pub tap: &'a str,
+    /// The card's MAC address.
+    pub mac: &'a str,
+}
+
+impl Hardware<'_> {
+    /// QEMU with it; what it leaves is in the directory `at`.
+    fn command(&self, at: &Path) -> Result<Command> {
+        let mut command = match &self.card {
+            Some(card) => card.host.command(PROGRAM)?,
+            None => Command::new(PROGRAM),
+        };
+        command.args(["-M", "microvm", "-accel", "tcg", "-cpu", "max"]);
+        command.args(["-m", &self.memory.to_string(), "-smp", &self.processors.to_string()]);
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        command.args(["-global", "virtio-mmio.force-legacy=false"]);
+        command.arg("-serial").arg(format!("file:{}/kernel", at.display()));
+        command.args(["-device", "virtio-serial-device", "-chardev", "stdio,id=shell"]);
+        command.args(["-device", "virtserialport,chardev=shell,name=shell"]);
+        if let Some(Card { tap, mac, .. }) = self.card {
+            let netdev = format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off");
+            command.args(["-netdev", &netdev]);
+            command.args(["-device", &format!("virtio-net-device,netdev=net,mac={mac}")]);
+        }
+        command.arg("-qmp").arg(format!("unix:{}/monitor,server=on,wait=off", at.display()));
+        Ok(command)
+    }
 }
 
 /// A test that is killed leaves no machine behind.

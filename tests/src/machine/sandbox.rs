@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, thread};
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Output, Qemu};
+use super::{Card, Hardware, Initramfs, Kernel, Output, Qemu};
 use crate::{
     patience::eventually,
     stage::{OrFail as _, Stage},
@@ -92,9 +93,7 @@ impl Machine {
     /// Starts a guest and gives it its addresses.
     #[track_caller]
     pub fn boot(&mut self) {
-        let mac = mac_text(self.identity.mac());
-        let guest = Qemu::boot(&self.stage.world.host, &self.tap(), &mac).or_fail("booting");
-        self.guest = Some(guest);
+        self.guest = Some(self.guest_with_card().or_fail("booting"));
         let identity = self.identity;
         let configured = self.run(&format!(
             "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad &&
@@ -110,6 +109,14 @@ impl Machine {
             identity.gateway_v6(),
         ));
         assert_eq!(configured.code, 0, "{}", configured.text);
+    }
+
+    fn guest_with_card(&self) -> Result<Qemu> {
+        let (tap, mac) = (self.tap(), mac_text(self.identity.mac()));
+        let card = Card { host: &self.stage.world.host, tap: &tap, mac: &mac };
+        let hardware = Hardware { memory: 192, processors: 1, card: Some(card) };
+        let kernel = Kernel::find()?;
+        Qemu::boot(&hardware, &kernel, Initramfs::of(&kernel)?)
     }
 
     /// Ends the guest at once, as one that is killed. The tap device stays.

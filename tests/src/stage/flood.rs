@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::wire::Wire;
+use crate::{patience::PATIENCE, wire::Wire};
 
-/// No test needs longer.
-const LONGEST: Duration = Duration::from_secs(60);
+/// No test needs longer: so many times what anything may take.
+const LONGEST: u32 = 6;
 /// A round begins so long after the one before: much faster than a change of a policy, and slow
 /// enough for who counts the packets.
 const ROUND: Duration = Duration::from_micros(20);
@@ -36,7 +36,7 @@ impl Flood {
         let (end, count) = (Arc::clone(&ended), Arc::clone(&rounds));
         let thread = thread::spawn(move || {
             let (begin, mut next) = (Instant::now(), Duration::ZERO);
-            while !end.load(Ordering::Relaxed) && begin.elapsed() < LONGEST {
+            while !end.load(Ordering::Relaxed) && begin.elapsed() < LONGEST * *PATIENCE {
                 let early = next.saturating_sub(begin.elapsed());
                 if !early.is_zero() {
                     if round > ROUND {

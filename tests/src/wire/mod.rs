@@ -65,7 +65,7 @@ impl Wire {
 
     /// Every frame up to the one that `is_marker` recognises, which is left out.
     pub fn until(&self, is_marker: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + *PATIENCE;
         let mut frames = Vec::new();
         while Instant::now() < deadline {
             match self.next()? {
@@ -74,7 +74,8 @@ impl Wire {
                 None => self.wait()?,
             }
         }
-        bail!("the marker did not arrive within {PATIENCE:?}, but {} other frames", frames.len())
+        let (waited, others) = (*PATIENCE, frames.len());
+        bail!("the marker did not arrive within {waited:?}, but {others} other frames")
     }
 
     /// The next frame that waits, if one does.

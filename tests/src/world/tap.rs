@@ -84,7 +84,7 @@ impl Tap {
         what: &str,
         mut wanted: impl FnMut(&[u8]) -> bool,
     ) -> Result<([u8; VIRTIO_HEADER], Vec<u8>)> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + *PATIENCE;
         while Instant::now() < deadline {
             match self.read()? {
                 Some((header, frame)) if wanted(&frame) => return Ok((header, frame)),
@@ -92,7 +92,7 @@ impl Tap {
                 None => self.wait()?,
             }
         }
-        bail!("the guest waited {PATIENCE:?} in vain for {what}")
+        bail!("the guest waited {:?} in vain for {what}", *PATIENCE)
     }
 
     fn read(&self) -> Result<Option<([u8; VIRTIO_HEADER], Vec<u8>)>> {

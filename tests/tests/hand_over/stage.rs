@@ -141,7 +141,7 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
     let accepted = || listener.accept().ok();
     let (stream, _) = eventually("a connection comes out", accepted).or_fail("accepting");
     stream.set_nonblocking(false).or_fail("a blocking socket");
-    stream.set_read_timeout(Some(PATIENCE)).or_fail("a bound on reading");
+    stream.set_read_timeout(Some(*PATIENCE)).or_fail("a bound on reading");
     stream
 }
 
@@ -181,9 +181,9 @@ pub fn connect_from(namespace: &Namespace, from: SocketAddr, to: IpAddr, port: u
     socket.set_reuse_address(true).or_fail("a port that was used before");
     socket.bind(&from.into()).or_fail("binding");
     let to = SocketAddr::new(to, port);
-    socket.connect_timeout(&to.into(), PATIENCE).or_fail("connecting");
+    socket.connect_timeout(&to.into(), *PATIENCE).or_fail("connecting");
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).or_fail("a bound on reading");
+    stream.set_read_timeout(Some(*PATIENCE)).or_fail("a bound on reading");
     stream
 }
 

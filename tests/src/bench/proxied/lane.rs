@@ -107,7 +107,7 @@ impl Lane {
             }
             match hello::connect(&self.sandbox.inside, &self.hello) {
                 Ok(_) => return Ok(()),
-                Err(error) if begin.elapsed() > PATIENCE => return Err(error),
+                Err(error) if begin.elapsed() > *PATIENCE => return Err(error),
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }
         }

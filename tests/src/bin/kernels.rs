@@ -1,0 +1,56 @@
+//! `cargo run -p policy-tests --bin kernels`: runs test binaries on other kernels. It is
+//! `cargo xtask kernels` that knows where both are.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser;
+use policy_tests::{agent, kernels::Suite};
+
+/// Boots kernels in virtual machines, and runs tests in them. Exit status 0: all passed.
+#[derive(Parser)]
+struct Arguments {
+    /// A directory with an unpacked package of a kernel
+    #[arg(long = "kernel", required = true)]
+    kernels: Vec<PathBuf>,
+    /// A binary that cargo has made of tests
+    #[arg(long = "test", required = true)]
+    tests: Vec<PathBuf>,
+    /// How many seconds tests wait for what should happen, on a machine that is emulated
+    #[arg(long, default_value_t = 90)]
+    patience: u32,
+    /// What each binary is told: names of tests, or options
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(failed) => {
+            eprintln!("kernels: {failed} failed");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("kernels: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many binaries failed, of all kernels.
+fn run(arguments: &Arguments) -> Result<usize> {
+    let agent = agent::binary()?;
+    let mut failed = 0;
+    for kernel in &arguments.kernels {
+        let suite = Suite {
+            kernel,
+            agent: &agent,
+            tests: &arguments.tests,
+            arguments: &arguments.arguments,
+            patience: arguments.patience,
+        };
+        failed += suite.run()?;
+    }
+    Ok(failed)
+}

@@ -1,0 +1,110 @@
+//! The tests on other kernels: in a virtual machine for each, whose files are this machine's.
+
+#![expect(clippy::print_stdout, reason = "it is for people to read")]
+
+mod modules;
+mod root;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    machine::{Hardware, Initramfs, Kernel, Output, Qemu},
+    patience,
+};
+
+/// How long the tests of one file may take: an emulated machine is some ten times slower.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// What a kernel that was booted for the tests needs besides the kernel's own file systems. The
+/// kernel itself asks for modules by `/sbin/modprobe`.
+const SETUP: &str = "export PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp RUST_BACKTRACE=0 &&
+    mkdir -p /dev/net /dev/pts /dev/shm /run /sbin &&
+    ln -s /bin/busybox /sbin/modprobe &&
+    mount -t tmpfs tmp /tmp && mount -t tmpfs run /run && mount -t tmpfs shm /dev/shm &&
+    mount -t devpts pts /dev/pts &&
+    mount -t bpf bpf /sys/fs/bpf && mount -t cgroup2 cgroup /sys/fs/cgroup &&
+    ip link set lo up";
+
+/// A kernel, and what is to be run on it.
+pub struct Suite<'a> {
+    /// An unpacked package of a kernel.
+    pub kernel: &'a Path,
+    /// The agent's binary.
+    pub agent: &'a Path,
+    /// Binaries that cargo has made of tests.
+    pub tests: &'a [PathBuf],
+    /// What those are told: names of tests, or options.
+    pub arguments: &'a [String],
+    /// How many seconds tests wait for what should happen.
+    pub patience: u32,
+}
+
+impl Suite<'_> {
+    /// Runs the tests, says how each file of them did, and returns how many of these failed.
+    pub fn run(&self) -> Result<usize> {
+        let began = Instant::now();
+        let mut machine = self.boot()?;
+        let release = machine.console.run("uname -r")?.text;
+        println!("\n## Linux {}, after {} s", release.trim(), began.elapsed().as_secs());
+        let doctor = machine.console.run("/t/policy-agent doctor")?;
+        println!("{}", doctor.text.trim_end());
+        ensure!(doctor.code == 0, "`doctor` says that the agent cannot work on this kernel");
+        let mut failed = 0;
+        for test in self.tests {
+            failed += usize::from(!self.passes(&mut machine, test)?);
+        }
+        Ok(failed)
+    }
+
+    fn boot(&self) -> Result<Qemu> {
+        let kernel = Kernel::unpacked(self.kernel.to_owned());
+        let mut files = Initramfs::of(&kernel)?;
+        modules::add(&mut files, &kernel)?;
+        root::add(&mut files)?;
+        root::add_program(&mut files, "t/policy-agent", self.agent)?;
+        for test in self.tests {
+            root::add_program(&mut files, &format!("t/{}", name(test)?), test)?;
+        }
+        let hardware = Hardware { memory: 4_096, processors: 2, card: None };
+        let mut machine = Qemu::boot(&hardware, &kernel, files)?;
+        let setup = machine.console.run(SETUP)?;
+        ensure!(setup.code == 0, "setting up the machine: {}", setup.text);
+        Ok(machine)
+    }
+
+    fn passes(&self, machine: &mut Qemu, test: &Path) -> Result<bool> {
+        let (name, began) = (name(test)?, Instant::now());
+        let command = format!(
+            "{}={} POLICY_AGENT_BIN=/t/policy-agent /t/{name} {} 2>&1",
+            patience::SECONDS,
+            self.patience,
+            self.arguments.join(" "),
+        );
+        let output = machine.console.run_within(LONGEST, &command)?;
+        let passed = output.code == 0;
+        if !passed {
+            println!("{}", output.text);
+        }
+        println!("{name}: {} ({} s)", summary(&output), began.elapsed().as_secs());
+        Ok(passed)
+    }
+}
+
+/// What the test binary itself says at its end.
+fn summary(output: &Output) -> String {
+    let result = output.text.lines().rev().find_map(|line| line.strip_prefix("test result: "));
+    let words = result.and_then(|result| result.split_once("; 0 measured"));
+    words.map_or_else(|| format!("exit code {}", output.code), |(words, _)| words.to_owned())
+}
+
+/// A test's name, without the hash that cargo adds.
+fn name(binary: &Path) -> Result<&str> {
+    let file = binary.file_name().and_then(|name| name.to_str());
+    let name = file.and_then(|name| name.rsplit_once('-')).map(|(name, _)| name);
+    name.with_context(|| format!("{} is no test binary of cargo's", binary.display()))
+}

@@ -1,0 +1,142 @@
+//! `cargo xtask kernels`: set up, build, then tests in virtual machines with Debian's kernels, by the
+//! bin `kernels` of `policy-tests`. The kernels are unpacked in `target/kernels/`: nothing is
+//! installed, so that this machine boots what it did before.
+
+mod archive;
+mod executables;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use archive::Archive;
+use clap::ValueEnum;
+
+use crate::toolchain::Way;
+use crate::{build, host, step, test_tools};
+
+/// Tests that say most about a kernel: what its verifier takes, what its hooks see of a packet, what
+/// becomes of programs and maps when the agent goes.
+const TELLING: [&str; 6] = ["checksum", "clsact", "datapath", "lifecycle", "must_work", "tap"];
+
+/// A line of kernels that Debian keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Series {
+    #[value(name = "5.10")]
+    V5_10,
+    #[value(name = "6.1")]
+    V6_1,
+    #[value(name = "6.12")]
+    V6_12,
+}
+
+impl Series {
+    /// The release of Debian that has it.
+    const fn suite(self) -> &'static str {
+        match self {
+            Self::V5_10 => "bullseye",
+            Self::V6_1 | Self::V6_12 => "bookworm",
+        }
+    }
+
+    /// The package that depends on the newest of the series, of those for virtual machines.
+    const fn newest(self) -> &'static str {
+        match self {
+            Self::V5_10 | Self::V6_1 => "linux-image-cloud-amd64",
+            Self::V6_12 => "linux-image-6.12-cloud-amd64",
+        }
+    }
+}
+
+/// What to run, and where.
+#[derive(clap::Args)]
+pub struct Choice {
+    /// Only on this kernel.
+    #[arg(long, value_enum)]
+    only: Vec<Series>,
+    /// Only this file of tests, as in `cargo test --test`.
+    #[arg(long = "test")]
+    tests: Vec<String>,
+    /// Passed on to the tests: names of tests, or options.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub fn run(way: Option<Way>, choice: &Choice) -> Result<()> {
+    host::require_root("kernels")?;
+    test_tools::ensure()?;
+    let series = if choice.only.is_empty() { Series::value_variants() } else { &choice.only };
+    let kernels: Result<Vec<PathBuf>> = series.iter().map(|&series| ensure(series)).collect();
+    let kernels = kernels?;
+    build::run(way)?;
+    let telling = TELLING.map(str::to_owned);
+    let tests = if choice.tests.is_empty() { &telling[..] } else { &choice.tests };
+    let mut run = host::cargo("run");
+    run.args(["--release", "--package", "policy-tests", "--bin", "kernels", "--"]);
+    for kernel in &kernels {
+        run.arg("--kernel").arg(kernel);
+    }
+    for test in executables::of(tests)? {
+        run.arg("--test").arg(test);
+    }
+    step::become_(run.arg("--").args(&choice.arguments))
+}
+
+/// For verbs that do more than this: what fails without a kernel says so itself.
+pub fn ensure_guests_or_say() {
+    if let Err(error) = ensure_guests() {
+        step::say(&format!("tests with virtual machines will fail: {error:#}"));
+    }
+}
+
+/// Makes `target/kernels/guest` a link to the kernel that guests boot.
+pub fn ensure_guests() -> Result<()> {
+    let guest = directory().join("guest");
+    if guest.join("boot").is_dir() {
+        return Ok(());
+    }
+    let unpacked = ensure(Series::V6_1)?;
+    let _dangling = fs::remove_file(&guest);
+    symlink(&unpacked, &guest).with_context(|| format!("linking {}", guest.display()))
+}
+
+/// The newest kernel of a series, unpacked.
+fn ensure(series: Series) -> Result<PathBuf> {
+    let archive = Archive::open(&directory().join("apt"), series.suite())?;
+    let newest = || unpack(&archive, &archive.dependency(series.newest(), "linux-image-")?);
+    // The lists may name versions which the archive has dropped since.
+    newest().or_else(|_| archive.fetch().and_then(|()| newest()))
+}
+
+/// Unpacks a package: all of it or none.
+fn unpack(archive: &Archive, package: &str) -> Result<PathBuf> {
+    let to = directory().join(package);
+    if to.is_dir() {
+        return Ok(to);
+    }
+    let half = directory().join(format!("{package}.part"));
+    let _left = fs::remove_dir_all(&half);
+    let contents = half.join("contents");
+    fs::create_dir_all(&contents).with_context(|| format!("creating {}", contents.display()))?;
+    archive.download(package, &half)?;
+    let mut extract = host::command("dpkg-deb");
+    extract.arg("--extract").arg(downloaded(&half)?).arg(&contents);
+    step::logged(&format!("unpacking {package}"), "kernel-unpack", &mut extract)?;
+    fs::rename(&contents, &to).with_context(|| format!("moving to {}", to.display()))?;
+    fs::remove_dir_all(&half)?;
+    Ok(to)
+}
+
+fn downloaded(directory: &Path) -> Result<PathBuf> {
+    let mut files = fs::read_dir(directory)?.flatten().map(|entry| entry.path());
+    let package = files.find(|path| path.extension().is_some_and(|it| it == "deb"));
+    let Some(package) = package else {
+        bail!("apt-get left no package in {}", directory.display());
+    };
+    Ok(package)
+}
+
+fn directory() -> PathBuf {
+    host::target_dir().join("kernels")
+}
