@@ -44,7 +44,7 @@ pub fn to_sandbox(hook: &Hook, seen: &mut Seen, from_host: bool) -> Judgement {
 #[inline(always)]
 fn start(hook: &Hook, seen: &mut Seen, from_host: bool, closed: bool) -> Result<bool, Reason> {
     let header = &seen.header;
-    if matches!(header.part, Part::Later(_)) {
+    if header.part == Part::Later {
         return Ok(false);
     }
     seen.transport = transport::read(&hook.packet, header)?;

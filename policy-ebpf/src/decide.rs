@@ -56,9 +56,9 @@ pub fn from_sandbox(hook: &Hook, seen: &mut Seen) -> Judgement<Way> {
             let remembered = fragment::first(hook, &seen.header, pass.0);
             if remembered { Ok(Way::On(pass)) } else { Err(Reason::Fragment.into()) }
         }
-        Part::Later(offset) => {
+        Part::Later => {
             let policy = policy::lookup(hook.slot, header)?.policy;
-            outcome::of_code(fragment::later(hook, header, offset, policy)).map(Way::On)
+            outcome::of_code(fragment::later(hook, header, policy)).map(Way::On)
         }
     }
 }

@@ -27,8 +27,8 @@ pub fn first(hook: &Hook, header: &Header, passed: Verdict) -> bool {
 /// Whether a later fragment may follow its first: the code of the reason. A first that another
 /// policy than the present one let through does not count.
 #[inline(never)]
-pub fn later(hook: &Hook, header: &Header, offset: u32, policy: u16) -> u8 {
-    if transport::overlaps(header, offset) {
+pub fn later(hook: &Hook, header: &Header, policy: u16) -> u8 {
+    if transport::overlaps(header) {
         return Reason::Fragment as u8;
     }
     // SAFETY: the entry is read once; another CPU may replace it, not tear it.

@@ -38,15 +38,16 @@ const MAX_CHAIN: usize = 6;
 const V4_MORE: u16 = 0x2000;
 const V4_OFFSET: u16 = 0x1fff;
 
-/// Which part of a datagram a packet is.
+/// Which part of a datagram a packet is. Where a later one begins stands beside it: what only some of
+/// the variants hold would be unset in the others, which old verifiers do not let a program copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// All of it.
     Whole,
     /// The first fragment, which holds the transport header.
     First,
-    /// A later fragment, beginning at this offset in bytes.
-    Later(u32),
+    /// A later fragment.
+    Later,
 }
 
 /// What an IP header says.
@@ -59,6 +60,8 @@ pub struct Header {
     /// Hop limit or time to live.
     pub hops: u8,
     pub part: Part,
+    /// Bytes of the datagram that come before this part.
+    pub offset: u32,
     /// All of a datagram, and yet behind an IPv6 fragment header (RFC 6946).
     pub atomic: bool,
     /// The identification field as it was read from the wire.
@@ -77,6 +80,7 @@ pub const NO_HEADER: Header = Header {
     protocol: 0,
     hops: 0,
     part: Part::Whole,
+    offset: 0,
     atomic: false,
     identification: 0,
     transport: 0,
@@ -108,13 +112,15 @@ pub fn ipv4(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
         return Err(Reason::Malformed);
     }
     let fragment = u16::from_be_bytes(ip.frags);
+    let offset = u32::from(fragment & V4_OFFSET) * 8;
     *header = Header {
         v6: false,
         source: mapped(ip.src_addr),
         destination: mapped(ip.dst_addr),
         protocol: ip.proto,
         hops: ip.ttl,
-        part: part(u32::from(fragment & V4_OFFSET) * 8, fragment & V4_MORE != 0),
+        part: part(offset, fragment & V4_MORE != 0),
+        offset,
         atomic: false,
         identification: u32::from(u16::from_ne_bytes(ip.id)),
         transport: ETHERNET + Ipv4Hdr::LEN,
@@ -135,6 +141,7 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
     let mut chain = Chain {
         protocol: ip.next_hdr,
         part: Part::Whole,
+        offset: 0,
         fragmented: false,
         identification: 0,
         octets: 0,
@@ -154,6 +161,7 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
         protocol: chain.protocol,
         hops: ip.hop_limit,
         part: chain.part,
+        offset: chain.offset,
         atomic: chain.fragmented && chain.part == Part::Whole,
         identification: chain.identification,
         transport,
@@ -166,6 +174,7 @@ pub fn ipv6(hook: &Hook, header: &mut Header) -> Result<(), Reason> {
 struct Chain {
     protocol: u8,
     part: Part,
+    offset: u32,
     /// Whether there was a fragment header; one that says it is the whole datagram counts, too.
     fragmented: bool,
     identification: u32,
@@ -197,7 +206,7 @@ fn walk(packet: &Packet, chain: &mut Chain) -> Result<(), Reason> {
         chain.protocol = start[0];
         chain.octets = chain.octets.checked_add(length).ok_or(Reason::ExtensionHeaders)?;
         match chain.part {
-            Part::Later(_) => return Ok(()),
+            Part::Later => return Ok(()),
             // What stands between could be longer in a later fragment, which would then write over
             // the transport header.
             Part::First if is_extension(chain.protocol) && chain.protocol != FRAGMENT => {
@@ -216,8 +225,9 @@ fn fragment(chain: &mut Chain, start: [u8; 8]) -> Result<(), Reason> {
         return Err(Reason::ExtensionHeaders);
     }
     chain.fragmented = true;
-    let offset = u16::from_be_bytes([start[2], start[3]]);
-    chain.part = part(u32::from(offset & 0xfff8), offset & 1 != 0);
+    let place = u16::from_be_bytes([start[2], start[3]]);
+    chain.offset = u32::from(place & 0xfff8);
+    chain.part = part(chain.offset, place & 1 != 0);
     chain.identification = u32::from_ne_bytes([start[4], start[5], start[6], start[7]]);
     Ok(())
 }
@@ -244,7 +254,7 @@ fn part(offset: u32, more: bool) -> Part {
     match (offset, more) {
         (0, false) => Part::Whole,
         (0, true) => Part::First,
-        _ => Part::Later(offset),
+        _ => Part::Later,
     }
 }
 

@@ -69,7 +69,7 @@ pub fn arp(hook: &Hook, sandbox: &Sandbox, mac: &[u8; 6]) -> Reason {
 /// fragment has no type.
 #[inline(always)]
 pub fn is_discovery(packet: &Packet, header: &Header) -> bool {
-    if matches!(header.part, Part::Later(_)) || header.transport + 8 > header.end {
+    if header.part == Part::Later || header.transport + 8 > header.end {
         return false;
     }
     let Some(start) = packet.read::<[u8; 8]>(header.transport) else { return false };
@@ -161,7 +161,7 @@ fn on_link(hook: &Hook, header: &Header, icmp: &[u8; 8], own: &Own<'_>) -> bool 
 }
 
 /// Whether the host would forward a packet to this destination: then it is not the host's own.
-#[inline(always)]
+#[inline(never)] // the question is long, and callers have little room on the stack
 fn is_routed(hook: &Hook, header: &Header) -> bool {
     const AF_INET6: u8 = 10;
     // SAFETY: integers and byte arrays, for which zero is valid.

@@ -40,7 +40,7 @@ pub fn is_due(hook: &Hook, seen: &Seen, verdict: Verdict) -> bool {
     let wanted = SANDBOXES.get(hook.slot).is_some_and(|sandbox| sandbox.flags & REJECT != 0);
     let answered = Reason::from_code(verdict.reason).is_some_and(Reason::rejects);
     // Behind the header of a later fragment stand no ports to answer to.
-    if !wanted || !answered || matches!(seen.header.part, Part::Later(_)) {
+    if !wanted || !answered || seen.header.part == Part::Later {
         return false;
     }
     let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return false };

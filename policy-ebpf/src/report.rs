@@ -29,7 +29,7 @@ pub fn flow(hook: &Hook, seen: &Seen, verdict: Verdict) {
 fn is_new(hook: &Hook, seen: &Seen, verdict: Verdict) -> bool {
     let reported =
         verdict.reason != Reason::Reply as u8 && verdict.reason != Reason::Neighbor as u8;
-    if !reported || matches!(seen.header.part, Part::Later(_)) {
+    if !reported || seen.header.part == Part::Later {
         return false;
     }
     if seen.header.protocol == TCP {

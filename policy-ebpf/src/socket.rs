@@ -6,8 +6,7 @@ use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        bpf_sock, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
     },
     helpers::{
@@ -94,44 +93,47 @@ impl Full<'_> {
 
 /// What names a connection, as it comes in.
 pub struct Tuple {
-    tuple: bpf_sock_tuple,
-    size: u32,
+    /// A `bpf_sock_tuple`: source, destination, both ports.
+    words: [u32; 9],
+    /// As wide as a register: old verifiers know a number again that the compiler keeps on the stack,
+    /// and that they have to know, in that width only.
+    size: u64,
 }
 
 impl Tuple {
     /// The connection that a segment belongs to.
     #[inline(always)]
     pub fn of(header: &Header, transport: &Transport) -> Self {
-        let (saddr, daddr) = (header.source, header.destination);
-        let (sport, dport) = (transport.source_port.to_be(), transport.destination_port.to_be());
-        let (addresses, size) = if header.v6 {
-            let ipv6 = TupleV6 { saddr, daddr, sport, dport };
-            (bpf_sock_tuple__bindgen_ty_1 { ipv6 }, size_of::<TupleV6>())
+        let ([a, b, c, d], [e, f, g, h]) = (header.source, header.destination);
+        let (from, to) = (transport.source_port, transport.destination_port);
+        let [from, to] = [from.to_be_bytes(), to.to_be_bytes()];
+        let ports = u32::from_ne_bytes([from[0], from[1], to[0], to[1]]);
+        // Words without padding, all of them set: old verifiers take one that is not for a mistake,
+        // even where it is only copied.
+        let (words, size) = if header.v6 {
+            ([a, b, c, d, e, f, g, h, ports], size_of::<TupleV6>())
         } else {
-            let ipv4 = TupleV4 { saddr: saddr[3], daddr: daddr[3], sport, dport };
-            (bpf_sock_tuple__bindgen_ty_1 { ipv4 }, size_of::<TupleV4>())
+            ([d, h, ports, 0, 0, 0, 0, 0, 0], size_of::<TupleV4>())
         };
-        #[expect(clippy::cast_possible_truncation, reason = "36 bytes at most")]
-        let size = size as u32;
-        Self { tuple: bpf_sock_tuple { __bindgen_anon_1: addresses }, size }
+        Self { words, size: size as u64 }
     }
 
     /// The socket or stand-in of this connection, or a listener at its destination.
     #[inline(always)]
     pub fn socket(&self, ctx: &TcContext) -> Option<Socket> {
-        let tuple = (&raw const self.tuple).cast_mut();
-        // SAFETY: the context is valid while the program runs, and as much of the tuple is
-        // initialised as its size says.
-        let found = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.size, HERE, 0) };
+        let tuple = (&raw const self.words).cast_mut().cast();
+        // SAFETY: the context is valid while the program runs, and the tuple is no shorter than its
+        // size says.
+        let found = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.size as u32, HERE, 0) };
         NonNull::new(found).map(Socket)
     }
 
     /// The same, but in place of a request for a connection the listener that it waits at.
     #[inline(always)]
     pub fn full_socket(&self, ctx: &TcContext) -> Option<Socket> {
-        let tuple = (&raw const self.tuple).cast_mut();
+        let tuple = (&raw const self.words).cast_mut().cast();
         // SAFETY: as above.
-        let found = unsafe { bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, self.size, HERE, 0) };
+        let found = unsafe { bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, self.size as u32, HERE, 0) };
         NonNull::new(found).map(Socket)
     }
 }

@@ -46,13 +46,13 @@ pub fn read(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
 
 /// Whether a later fragment could write over the transport header of its first (RFC 3128).
 #[inline(always)]
-pub fn overlaps(header: &Header, offset: u32) -> bool {
+pub fn overlaps(header: &Header) -> bool {
     let minimum = match header.protocol {
         TCP => TCP_MIN,
         UDP | ICMP | ICMPV6 => UDP_MIN,
         _ => 0,
     };
-    (offset as usize) < minimum
+    (header.offset as usize) < minimum
 }
 
 #[inline(always)]
