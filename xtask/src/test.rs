@@ -1,4 +1,5 @@
-//! `cargo xtask test`: set up, build, then every test of the workspace.
+//! `cargo xtask test`: set up, build, then every test of the workspace, then
+//! a few of them on other kernels.
 
 use anyhow::Result;
 
@@ -11,7 +12,13 @@ pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
     sdks::ensure_or_say();
     kernels::ensure_guests_or_say();
     build::run(way)?;
+    let mut test = host::cargo("test");
     // No `--workspace`, so that `-- -p policy-common` selects; the default members are all but
     // policy-ebpf, which has no tests of its own.
-    step::become_(host::cargo("test").arg("--release").args(args))
+    test.arg("--release").args(args);
+    if !args.is_empty() {
+        return step::become_(&mut test);
+    }
+    step::streamed(&mut test)?;
+    kernels::short()
 }

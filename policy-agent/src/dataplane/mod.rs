@@ -56,6 +56,17 @@ pub use self::{
 };
 use crate::policy::compile::Compiled;
 
+/// Whether the running kernel describes its packets, which the programs need to know.
+pub fn knows_packets() -> Result<()> {
+    skb::layout().map(drop)
+}
+
+/// Whether the running kernel can have the largest of the tables for large policies.
+#[must_use]
+pub fn has_huge_tables() -> bool {
+    *huge::SUPPORTED != 0
+}
+
 /// The kernel's enforcement. It goes on when this is dropped.
 pub struct Dataplane {
     pins: Pins,

@@ -5,14 +5,19 @@ use std::path::Path;
 use nix::sys::utsname::uname;
 
 use super::{Finding, sysctl};
+use crate::dataplane;
 
-/// BPF ring buffers.
-const OLDEST: (u32, u32) = (5, 8);
-/// tcx links, which can be pinned and replaced in one step.
-const TCX: (u32, u32) = (6, 6);
+/// The oldest that the programs were written for.
+const OLDEST: (u32, u32) = (5, 10);
+/// Since when there is what the agent can do without, and what it does then.
+const WITHOUT: [((u32, u32), &str); 3] = [
+    ((6, 6), "no tcx: clsact filters are used"),
+    ((5, 18), "no batches for arrays of maps: one call per sandbox of a change"),
+    ((5, 13), "no batches for tries: one call per prefix"),
+];
 
 pub fn examine() -> Vec<Finding> {
-    vec![version(), btf(), jit(), namespaces()]
+    vec![version(), btf(), tables(), jit(), namespaces()]
 }
 
 fn version() -> Finding {
@@ -23,16 +28,22 @@ fn version() -> Finding {
     let release = name.release().to_string_lossy().into_owned();
     match parse(&release) {
         Some(version) if version < OLDEST => {
-            Finding::missing(WHAT, release, "run Linux 5.8 or newer, best 6.6 or newer")
+            Finding::missing(WHAT, release, "run Linux 5.10 or newer, best 6.6 or newer")
         }
-        Some(version) if version < TCX => Finding::degraded(
-            WHAT,
-            format!("{release}: no tcx, so clsact filters are used"),
-            "run Linux 6.6 or newer",
-        ),
-        Some(_) => Finding::ok(WHAT, format!("{release}: has tcx")),
+        Some(version) => match without(version).as_slice() {
+            [] => Finding::ok(WHAT, format!("{release}: has tcx")),
+            lacks => {
+                let found = format!("{release}: {}", lacks.join("; "));
+                Finding::degraded(WHAT, found, "run Linux 6.6 or newer")
+            }
+        },
         None => Finding::degraded(WHAT, release, "run Linux 6.6 or newer"),
     }
+}
+
+fn without(version: (u32, u32)) -> Vec<&'static str> {
+    let lacks = WITHOUT.iter().filter(|(since, _)| version < *since);
+    lacks.map(|(_, without)| *without).collect()
 }
 
 fn parse(release: &str) -> Option<(u32, u32)> {
@@ -42,13 +53,25 @@ fn parse(release: &str) -> Option<(u32, u32)> {
 
 fn btf() -> Finding {
     const WHAT: &str = "kernel types (BTF)";
-    if Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Finding::ok(WHAT, "there");
+    match dataplane::knows_packets() {
+        Ok(()) => Finding::ok(WHAT, "there"),
+        Err(error) => Finding::missing(
+            WHAT,
+            format!("{error:#}"),
+            "run a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        ),
+    }
+}
+
+fn tables() -> Finding {
+    const WHAT: &str = "tables for large policies";
+    if dataplane::has_huge_tables() {
+        return Finding::ok(WHAT, "up to 32 MiB");
     }
     Finding::degraded(
         WHAT,
-        "not there: tools like bpftool show less of the programs",
-        "run a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        "up to 4 MiB: what does not fit (some 100 000 prefixes) is in a slower trie",
+        "run Linux 6.1 or newer",
     )
 }
 
@@ -88,5 +111,12 @@ mod tests {
         assert_eq!(parse("6.6"), Some((6, 6)));
         assert_eq!(parse("5.15.0-1084-aws"), Some((5, 15)));
         assert_eq!(parse("linux"), None);
+    }
+
+    #[test]
+    fn older_kernels_lack_more() {
+        assert_eq!(without((6, 6)), [""; 0]);
+        assert_eq!(without((6, 5)).len(), 1);
+        assert_eq!(without((5, 10)).len(), 3);
     }
 }
