@@ -22,6 +22,7 @@ mod rules;
 mod sandbox;
 mod slots;
 mod table;
+mod turn;
 mod undo;
 mod watch;
 
@@ -36,6 +37,7 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 
+use self::reconciler::only;
 pub use self::{
     berths::Berth,
     create::Wish,
@@ -49,6 +51,7 @@ pub use self::{
     rules::{Law, Rules},
     sandbox::{Sandbox, Status},
     table::Table,
+    turn::{Queue, Request},
 };
 use crate::{
     metrics::Timings,
@@ -60,6 +63,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Agent {
     changes: Arc<Mutex<Reconciler>>,
+    queue: Arc<Queue>,
     kernel: Arc<dyn Kernel>,
     egress: Arc<dyn Egress>,
     law: Arc<Law>,
@@ -97,8 +101,8 @@ impl Agent {
         );
         reconciler.adopt()?;
         let changes = Arc::new(Mutex::new(reconciler));
-        let (renewed, timings) = (Arc::default(), Timings::default());
-        Ok(Self { changes, kernel, egress, law, table, ledger, berths, renewed, timings })
+        let (queue, renewed, timings) = (Arc::default(), Arc::default(), Timings::default());
+        Ok(Self { changes, queue, kernel, egress, law, table, ledger, berths, renewed, timings })
     }
 
     /// Creates or replaces sandboxes, all of which are checked before the first is changed.
@@ -106,7 +110,7 @@ impl Agent {
     /// # Errors
     /// One of them is wrong, so nothing was changed.
     pub async fn apply(&self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
-        self.timed(move |reconciler| reconciler.apply(specs)).await
+        self.queued(Request::Apply(specs)).await
     }
 
     /// Replaces a sandbox's egress fields.
@@ -114,7 +118,7 @@ impl Agent {
     /// # Errors
     /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
     pub async fn update_network(&self, id: String, network: NetworkConfig) -> Result<(), Error> {
-        self.timed(move |reconciler| reconciler.update_network(&id, &network)).await
+        only(self.queued(Request::Network(id, Box::new(network))).await?)
     }
 
     /// Detaches a sandbox and forgets it.
@@ -201,6 +205,19 @@ impl Agent {
     #[must_use]
     pub fn timings(&self) -> &Timings {
         &self.timings
+    }
+
+    /// Does what is asked for when it is its turn, together with what others ask for by then.
+    async fn queued(&self, request: Request) -> Result<Outcomes, Error> {
+        let start = Instant::now();
+        let answer = self.queue.push(request);
+        let queue = self.queue.clone();
+        self.change(move |reconciler| queue.serve(reconciler)).await?;
+        let outcomes = answer.await.map_err(|_| Error::Internal(anyhow!("not answered")))??;
+        if outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
+            self.timings.observe(start.elapsed());
+        }
+        Ok(outcomes)
     }
 
     async fn timed<T: Send + 'static>(

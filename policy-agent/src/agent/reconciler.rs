@@ -18,6 +18,7 @@ use super::{
     sandbox::{Sandbox, interface, split},
     slots::Slots,
     table::Table,
+    turn::Request,
 };
 use crate::{
     policy::{Invalid, NetworkConfig, SandboxId, SandboxSpec},
@@ -74,18 +75,7 @@ impl Reconciler {
     /// One of them is wrong, so nothing was changed. What the kernel or the disk refuses
     /// afterwards concerns single sandboxes: see the outcomes.
     pub fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
-        let candidates = self.check(specs)?;
-        let mut outcomes = Outcomes::new();
-        let mut staged = Vec::new();
-        for candidate in candidates {
-            let id = candidate.head.sandbox_id.clone();
-            match self.stage(candidate, None) {
-                Ok(change) => staged.push(change),
-                Err(error) => outcomes.push((id, Err(error))),
-            }
-        }
-        self.commit(staged, &mut outcomes);
-        Ok(outcomes)
+        self.change_all(vec![Request::Apply(specs)]).pop().unwrap_or_else(|| Ok(Outcomes::new()))
     }
 
     /// Replaces the egress fields of a sandbox, as `PUT …/network` does.
@@ -94,6 +84,15 @@ impl Reconciler {
     /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
     /// What was in force stays in force.
     pub fn update_network(&mut self, id: &str, update: &NetworkConfig) -> Result<(), Error> {
+        let request = Request::Network(id.to_owned(), Box::new(update.clone()));
+        only(self.change_all(vec![request]).pop().unwrap_or_else(|| Ok(Outcomes::new()))?)
+    }
+
+    pub(super) fn check_update(
+        &mut self,
+        id: &str,
+        update: &NetworkConfig,
+    ) -> Result<Candidate, Error> {
         let known = self.table.find(id);
         let before = known.as_ref().map(|sandbox| &sandbox.rules.network);
         let network = before.unwrap_or(&NetworkConfig::default()).replace_egress(update)?;
@@ -105,9 +104,7 @@ impl Reconciler {
         // An update that says nothing about internet access lifts what was said before.
         let spec = SandboxSpec { network, allow_internet_access: None, ..head };
         let policy = self.law.judge(&spec)?;
-        let candidate = self.candidate(spec, policy);
-        let change = self.stage(candidate, None)?;
-        self.commit_one(change)
+        Ok(self.candidate(spec, policy))
     }
 
     /// Detaches a sandbox and forgets it.
@@ -220,11 +217,11 @@ impl Reconciler {
     pub(super) fn commit_one(&mut self, change: Change) -> Result<(), Error> {
         let mut outcomes = Outcomes::new();
         self.commit(vec![change], &mut outcomes);
-        outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
+        only(outcomes)
     }
 
     /// Publishes what is staged and finishes it, or undoes it.
-    fn commit(&mut self, staged: Vec<Change>, outcomes: &mut Outcomes) {
+    pub(super) fn commit(&mut self, staged: Vec<Change>, outcomes: &mut Outcomes) {
         let published = publish::all(&*self.kernel, &self.ledger, staged);
         for (change, published) in published {
             let id = change.id().clone();
@@ -235,4 +232,9 @@ impl Reconciler {
             outcomes.push((id, outcome));
         }
     }
+}
+
+/// The outcome where there is one sandbox.
+pub(super) fn only(mut outcomes: Outcomes) -> Result<(), Error> {
+    outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
 }

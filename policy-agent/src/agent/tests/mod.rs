@@ -2,6 +2,7 @@
 
 mod berths;
 mod leases;
+mod turns;
 
 use std::{
     collections::{HashMap, HashSet},
