@@ -12,7 +12,9 @@ use super::{can_be_changed, restart, took};
 
 /// How long.
 const LONG: Duration = Duration::from_secs(15);
-const CLIENTS: usize = 4;
+/// Sandboxes that change, and clients that change each of them.
+const SANDBOXES: usize = 8;
+const CLIENTS: usize = 2;
 /// Changes that have to be done in this time on a machine that does other things, too.
 const AT_LEAST: usize = 200;
 /// Descriptors by which the agent may have grown: those of a connection or two.
@@ -22,14 +24,16 @@ const FEW: usize = 8;
 fn changes_without_a_pause_leak_nothing_lose_nothing_and_leave_nothing_behind() {
     let (stage, sandbox) = Stage::with_sandbox();
     let pid = stage.agent().pid().or_fail("the agent's process");
-    change(&sandbox, 0);
+    let others: Vec<_> = (1..SANDBOXES).map(|_| stage.sandbox()).collect();
+    let changing: Vec<_> = std::iter::once(&sandbox).chain(&others).collect();
+    changing.iter().for_each(|sandbox| change(sandbox, 0));
     let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).or_fail("descriptors").count();
     let before = descriptors();
     let tally = sandbox.tally();
     let begin = Instant::now();
     let changes: usize = thread::scope(|scope| {
         let work = |client: usize| {
-            let sandbox = &sandbox;
+            let sandbox = changing[client / CLIENTS];
             move || {
                 let mut done = 0;
                 while begin.elapsed() < LONG {
@@ -39,7 +43,8 @@ fn changes_without_a_pause_leak_nothing_lose_nothing_and_leave_nothing_behind() 
                 done
             }
         };
-        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(work(client))).collect();
+        let clients: Vec<_> =
+            (0..SANDBOXES * CLIENTS).map(|client| scope.spawn(work(client))).collect();
         clients.into_iter().map(join).sum()
     });
     took(&format!("{changes} changes"), begin);

@@ -104,7 +104,8 @@ fn all_that_is_asked_for_is_answered_however_much_it_is() {
     let machine = Machine::new();
     let mut agent = two(&machine);
     let queue = Queue::default();
-    let change = |number: u32| network(if number % 2 == 0 { "a" } else { "b" }, &address(number));
+    let change =
+        |number: u32| network(if number.is_multiple_of(2) { "a" } else { "b" }, &address(number));
     let mut answers: Vec<_> = (0..200).map(|number| queue.push(change(number))).collect();
     // Every one of them takes a turn, whether something is left for it or not.
     for _ in 0..200 {

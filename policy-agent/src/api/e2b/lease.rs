@@ -84,32 +84,14 @@ pub struct Refresh {
         (status = 413, response = Problem),
     )
 )]
-pub async fn connect_v1(
+pub async fn connect(
     State(api): State<Api>,
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<Connection>, Problem> {
-    connect(&api, &id, &body).await
-}
-
-/// Connect to a sandbox
-///
-/// It lives at least `timeout` seconds from now on.
-#[utoipa::path(
-    post, path = "/v2/sandboxes/{id}/connect", tag = "E2B", operation_id = "connect_sandbox_v2",
-    request_body = Connect,
-    responses(
-        (status = 200, description = "How to speak with it", body = Connection),
-        (status = 400, response = Problem), (status = 404, response = Problem),
-        (status = 413, response = Problem),
-    )
-)]
-pub async fn connect_v2(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    body: Body,
-) -> Result<Json<Connection>, Problem> {
-    connect(&api, &id, &body).await
+    let Connect { timeout } = body.parse_or_default()?;
+    let sandbox = prolong(&api, &id, timeout.unwrap_or(DEFAULT)).await?;
+    Ok(Json(Connection::secure(&api, &sandbox)))
 }
 
 /// Set when a sandbox ends
@@ -157,12 +139,6 @@ pub async fn refresh(
     let Refresh { duration } = body.parse_or_default()?;
     prolong(&api, &id, duration.unwrap_or(DEFAULT)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn connect(api: &Api, id: &str, body: &Body) -> Result<Json<Connection>, Problem> {
-    let Connect { timeout } = body.parse_or_default()?;
-    let sandbox = prolong(api, id, timeout.unwrap_or(DEFAULT)).await?;
-    Ok(Json(Connection::secure(api, &sandbox)))
 }
 
 /// As E2B's clients expect it, a lease that ends later, or never, stays as it is.

@@ -89,33 +89,11 @@ impl Summary {
         (status = 400, response = Problem),
     )
 )]
-pub async fn list_v1(
+pub async fn list(
     State(api): State<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<(HeaderMap, Json<Vec<Summary>>), Problem> {
-    list(&api, query.as_deref())
-}
-
-/// List sandboxes
-#[utoipa::path(
-    get, path = "/v2/sandboxes", tag = "E2B", operation_id = "list_sandboxes_v2",
-    params(Parameters),
-    responses(
-        (status = 200, description = "Those of this page", body = Vec<Summary>, headers(
-            ("X-Next-Token" = Option<String>, description = "nextToken of the next page, if any"),
-        )),
-        (status = 400, response = Problem),
-    )
-)]
-pub async fn list_v2(
-    State(api): State<Api>,
-    RawQuery(query): RawQuery,
-) -> Result<(HeaderMap, Json<Vec<Summary>>), Problem> {
-    list(&api, query.as_deref())
-}
-
-fn list(api: &Api, query: Option<&str>) -> Result<(HeaderMap, Json<Vec<Summary>>), Problem> {
-    let query = Query::parse(query.unwrap_or_default())?;
+    let query = Query::parse(query.as_deref().unwrap_or_default())?;
     let wanted = api.agent.table().all().into_iter().filter(|sandbox| query.wants(sandbox));
     let Page { sandboxes, next } = page::of(wanted.collect(), &query);
     let mut headers = HeaderMap::new();

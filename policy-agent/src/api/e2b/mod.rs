@@ -36,14 +36,30 @@ const ENVD_VERSION: &str = "0.5.13";
 /// The routes.
 pub fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
-        .routes(routes!(list::list_v1, create::create_v1))
-        .routes(routes!(list::list_v2, create::create_v2))
+        .routes(routes!(create::create_v1))
+        .routes(routes!(create::create_v2))
         .routes(routes!(detail::show, detail::kill))
         .routes(routes!(network::replace))
-        .routes(routes!(lease::connect_v1))
-        .routes(routes!(lease::connect_v2))
         .routes(routes!(lease::set_timeout))
         .routes(routes!(lease::refresh))
+        .merge(of_both_versions())
+        // Merged, since what is nested takes the place of what is there below the same path.
+        .merge(OpenApiRouter::new().nest("/v2", named_v2(of_both_versions())))
+}
+
+/// The routes that E2B has below `/v2`, too.
+fn of_both_versions() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(list::list)).routes(routes!(lease::connect))
+}
+
+/// The same under other names, since a document has each name once.
+fn named_v2(mut router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+    let paths = router.get_openapi_mut().paths.paths.values_mut();
+    let operations = paths.flat_map(|path| [path.get.as_mut(), path.post.as_mut()]).flatten();
+    for name in operations.filter_map(|operation| operation.operation_id.as_mut()) {
+        name.push_str("_v2");
+    }
+    router
 }
 
 fn find(api: &Api, id: &str) -> Result<Arc<Sandbox>, Problem> {
