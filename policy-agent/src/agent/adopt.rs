@@ -96,7 +96,7 @@ impl Reconciler {
         if self.kernel.is_attached(&gates, sandbox.slot, &wanted).unwrap_or(false) {
             let Presence::Here(index) = self.kernel.presence(&wanted) else { return Ok(()) };
             let namespace = namespace(wanted.netns.as_deref()).ok();
-            sandbox.place = Some(Place { namespace, index, provable: true });
+            sandbox.place = Some(Place { namespace, index });
             return Ok(());
         }
         if self.kernel.published(sandbox.slot)?.is_none() {

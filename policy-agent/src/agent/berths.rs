@@ -178,8 +178,8 @@ impl Reconciler {
 
     fn look_at_vacant(&mut self, gates: String, interface: &Interface) {
         let before = self.berths.vacant.get(&gates);
-        if let (Some(Vacancy::Shut(place)), Some(empty)) = (before, self.berths.empty)
-            && self.holds(&gates, empty, interface, *place)
+        if let (Some(Vacancy::Shut(_)), Some(empty)) = (before, self.berths.empty)
+            && self.holds(&gates, empty, interface)
         {
             return;
         }

@@ -183,11 +183,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Makes sure that a sandbox is still attached: its interface may be a new one of that name. Where
-    /// that cannot be proved, the gates are attached again, which replaces them in place.
+    /// Makes sure that a sandbox is still attached: its interface may be a new one of that name.
     fn stay(&self, sandbox: &mut Sandbox) -> Result<()> {
-        let provable = sandbox.place.is_some_and(|place| place.provable);
-        if provable && self.is_in_place(sandbox) {
+        if self.is_in_place(sandbox) {
             sandbox.status = Status::Enforcing;
             return Ok(());
         }
@@ -211,11 +209,10 @@ impl Reconciler {
         let namespace = namespace(wanted.netns.as_deref()).ok();
         let index = self.kernel.presence(wanted).index(wanted)?;
         self.kernel.attach(gates, slot, wanted)?;
-        let provable = self.kernel.sees_gates();
-        if provable && !self.kernel.is_attached(gates, slot, wanted)? {
+        if !self.kernel.is_attached(gates, slot, wanted)? {
             bail!("interface: the gates on {} were taken off again at once", wanted.name);
         }
-        Ok(Place { namespace, index, provable })
+        Ok(Place { namespace, index })
     }
 
     /// Takes off what an earlier agent attached for the sandbox under another name.

@@ -18,7 +18,6 @@ pub trait Kernel: Send + Sync {
     fn prepare(&self, slot: Slot, identity: &Identity) -> Result<()>;
     fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()>;
     fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool>;
-    fn sees_gates(&self) -> bool;
     fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId>;
     fn published(&self, slot: Slot) -> Result<Option<Published>>;
     fn restore_pins(&self) -> Result<()>;
@@ -48,10 +47,6 @@ impl Kernel for Dataplane {
 
     fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
         self.is_attached(id, slot, interface)
-    }
-
-    fn sees_gates(&self) -> bool {
-        self.sees_gates()
     }
 
     fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId> {

@@ -43,8 +43,6 @@ pub struct Place {
     pub namespace: Option<Namespace>,
     /// Its index there.
     pub index: u32,
-    /// Whether the kernel can be asked if the gates are still there; it cannot about clsact's.
-    pub provable: bool,
 }
 
 /// Whether a sandbox's policy is enforced.

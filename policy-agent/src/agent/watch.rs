@@ -10,10 +10,10 @@ use super::{
     berths::Berth,
     change::Change,
     links,
-    presence::{Presence, namespace},
+    presence::Presence,
     publish,
     reconciler::Reconciler,
-    sandbox::{Place, Sandbox, Status, interface},
+    sandbox::{Sandbox, Status, interface},
 };
 use crate::{
     dataplane::{Interface, Slot},
@@ -132,20 +132,13 @@ impl Reconciler {
 
     /// Whether the gates are on the interface that now has the name.
     pub(super) fn is_in_place(&self, sandbox: &Sandbox) -> bool {
-        let Some(place) = sandbox.place else { return false };
-        self.holds(&sandbox.gates, sandbox.slot, &interface(&sandbox.head), place)
+        sandbox.place.is_some()
+            && self.holds(&sandbox.gates, sandbox.slot, &interface(&sandbox.head))
     }
 
-    /// Whether gates that were attached at this place point to this slot, and are on the interface
-    /// that now has the name.
-    pub(super) fn holds(&self, gates: &str, slot: Slot, wanted: &Interface, place: Place) -> bool {
-        if place.provable {
-            return self.kernel.is_attached(gates, slot, wanted).unwrap_or(false);
-        }
-        // Filters of clsact cannot be asked for: what is known is whether this still is the very
-        // interface that they were added to, as far as its index and namespace tell.
-        let same_namespace = namespace(wanted.netns.as_deref()).ok() == place.namespace;
-        same_namespace && self.kernel.presence(wanted) == Presence::Here(place.index)
+    /// Whether gates point to this slot, and are on the interface that now has the name.
+    pub(super) fn holds(&self, gates: &str, slot: Slot, wanted: &Interface) -> bool {
+        self.kernel.is_attached(gates, slot, wanted).unwrap_or(false)
     }
 
     /// Attaches a sandbox if its interface is there, and says so in its status.

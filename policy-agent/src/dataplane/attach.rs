@@ -12,10 +12,7 @@ use aya::{
     programs::{
         LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
-        tc::{
-            NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
-            qdisc_detach_program,
-        },
+        tc::TcAttachOptions,
     },
     util::KernelVersion,
 };
@@ -23,19 +20,14 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
-use policy_common::name::{GATE_FROM, GATE_TO, TC_PROGRAMS};
+use policy_common::name::TC_PROGRAMS;
 
-use super::{AttachMethod, Interface, Mode, Slot, gate::Gates, netns, pins::Pins};
+use super::{AttachMethod, Interface, Mode, Slot, filters, gate::Gates, netns, pins::Pins};
 
-/// Names of the links' pins.
+/// Names of pins: of links, or with clsact of the programs themselves.
 const FROM: &str = "from";
 const TO: &str = "to";
 const XDP: &str = "xdp";
-
-/// Ours are the first filters that clsact runs. The handle is an unusual one, so that nobody else's
-/// filter is replaced.
-const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 0x7061);
 
 /// Attaches gates.
 pub struct Attacher {
@@ -80,7 +72,10 @@ impl Attacher {
             self.attach_tc(id, name, TcAttachType::Ingress, from)?;
             let to = gate.to_sandbox()?;
             self.attach_tc(id, name, TcAttachType::Egress, to)?;
-            self.remove_other_method(id, name)
+            if self.tcx {
+                filters::remove(name);
+            }
+            Ok(())
         })?;
         if !self.xdp {
             self.pins.remove_link(id, XDP)?;
@@ -89,10 +84,9 @@ impl Attacher {
     }
 
     /// Whether the gates of `slot` are attached to the interface, in front of everybody else's
-    /// programs, and call what is pinned now. Filters of clsact are not looked for: attaching them
-    /// again replaces them in place.
+    /// programs, and call what is pinned now.
     pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
-        if !self.tcx || self.pins.slot(id)? != Some(slot) {
+        if self.pins.slot(id)? != Some(slot) {
             return Ok(false);
         }
         if self.xdp != self.pins.link(id, XDP).exists() {
@@ -101,16 +95,11 @@ impl Attacher {
         let tables = MapInfo::from_pin(self.pins.map(TC_PROGRAMS))?.id();
         netns::within(interface.netns.as_deref(), || {
             let attached = |pin, hook| {
-                let gate = first_of_ours(&self.pins.link(id, pin), &interface.name, hook);
+                let gate = self.first_of_ours(&self.pins.link(id, pin), &interface.name, hook);
                 gate.is_some_and(|gate| calls_through(&gate, tables))
             };
             Ok(attached(FROM, TcAttachType::Ingress) && attached(TO, TcAttachType::Egress))
         })
-    }
-
-    /// Whether the kernel tells which gates are attached.
-    pub fn sees_gates(&self) -> bool {
-        self.tcx
     }
 
     /// Takes the gates off. With clsact the interface has to be known.
@@ -118,7 +107,7 @@ impl Attacher {
         if let Some(interface) = interface
             && !self.tcx
         {
-            detach_clsact(interface);
+            filters::detach(interface);
         }
         self.pins.remove_links(id)
     }
@@ -130,12 +119,14 @@ impl Attacher {
         hook: TcAttachType,
         gate: &mut SchedClassifier,
     ) -> Result<()> {
-        if !self.tcx {
-            return attach_clsact(interface, hook, gate);
-        }
         let name = if hook == TcAttachType::Ingress { FROM } else { TO };
         let pin = self.pins.link(id, name);
-        if first_of_ours(&pin, interface, hook).is_some() {
+        if !self.tcx {
+            filters::attach(interface, hook, gate)?;
+            self.pins.remove_link(id, name)?;
+            return gate.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()));
+        }
+        if self.first_of_ours(&pin, interface, hook).is_some() {
             let link: FdLink = PinnedLink::from_pin(pin)?.into();
             let replaced = gate.attach_to_link(link.try_into()?)?;
             drop(gate.take_link(replaced)?);
@@ -152,14 +143,23 @@ impl Attacher {
         self.pin(link, id, name)
     }
 
-    /// Removes the gates that were attached by the other method, now that ours are.
-    fn remove_other_method(&self, id: &str, interface: &str) -> Result<()> {
-        if self.tcx {
-            remove_filters(interface);
-            return Ok(());
+    /// The program of a pin, if it is the first of the interface's hook: one in front of it could let
+    /// packets pass without asking.
+    fn first_of_ours(
+        &self,
+        pin: &Path,
+        interface: &str,
+        hook: TcAttachType,
+    ) -> Option<ProgramInfo> {
+        if !self.tcx {
+            let program = ProgramInfo::from_pin(pin).ok()?;
+            let first = filters::first_program(interface, hook).ok()?;
+            return (first == Some(program.id())).then_some(program);
         }
-        self.pins.remove_link(id, FROM)?;
-        self.pins.remove_link(id, TO)
+        let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
+        let program = link.info().ok()?.program_id();
+        let (_, programs) = SchedClassifier::query_tcx(interface, hook).ok()?;
+        programs.into_iter().next().filter(|first| first.id() == program)
     }
 
     fn attach_xdp(&self, id: &str, interface: &str, gate: &mut Xdp) -> Result<()> {
@@ -178,20 +178,6 @@ impl Attacher {
         link.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
         Ok(())
     }
-}
-
-/// Removes the filters of an interface that may be gone.
-pub fn detach_clsact(interface: &Interface) {
-    let _ = netns::within(interface.netns.as_deref(), || {
-        remove_filters(&interface.name);
-        Ok(())
-    });
-}
-
-/// Removes our filters, if there are any.
-fn remove_filters(interface: &str) {
-    let _ = qdisc_detach_program(interface, TcAttachType::Ingress, GATE_FROM);
-    let _ = qdisc_detach_program(interface, TcAttachType::Egress, GATE_TO);
 }
 
 /// The interface exists and is one that the programs can judge.
@@ -223,32 +209,6 @@ fn hardware_type(interface: &str) -> Result<u16> {
     }
     // SAFETY: the call succeeded, so this member is the one that it filled in.
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
-}
-
-/// Adds the filter, or replaces it if it is there.
-fn attach_clsact(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier) -> Result<()> {
-    let _ = qdisc_add_clsact(interface); // it is there already, or the next step says what is wrong
-    let old = SchedClassifierLink::attached(interface, hook, PRIORITY, HANDLE, None)?;
-    let link = match gate.attach_to_link(old) {
-        Ok(link) => link,
-        Err(_) => {
-            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-            gate.attach_with_options(interface, hook, TcAttachOptions::Netlink(options))
-                .with_context(|| format!("interface: cannot attach to {interface}"))?
-        }
-    };
-    // Dropping the link would remove the filter; the kernel is to keep it.
-    std::mem::forget(gate.take_link(link)?);
-    Ok(())
-}
-
-/// The program of a pinned link, if it is the first of the interface's hook: one in front of it could
-/// let packets pass without asking.
-fn first_of_ours(pin: &Path, interface: &str, hook: TcAttachType) -> Option<ProgramInfo> {
-    let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
-    let program = link.info().ok()?.program_id();
-    let (_, programs) = SchedClassifier::query_tcx(interface, hook).ok()?;
-    programs.into_iter().next().filter(|first| first.id() == program)
 }
 
 /// Whether a gate calls through this table. One whose pin was removed while no agent ran goes on

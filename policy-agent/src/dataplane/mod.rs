@@ -8,10 +8,12 @@ mod attach;
 mod bpf;
 mod doors;
 mod events;
+mod filters;
 pub mod gate;
 mod huge;
 mod image;
 mod maps;
+mod netlink;
 mod netns;
 mod pins;
 mod policies;
@@ -145,12 +147,11 @@ impl Dataplane {
 
     /// Whether what is pinned for the sandbox is attached to this interface and slot.
     pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
-        self.attacher.is_attached(id, slot, interface)
-    }
-
-    /// Whether the kernel tells which gates are attached. Filters of clsact cannot be asked for.
-    pub fn sees_gates(&self) -> bool {
-        self.attacher.sees_gates()
+        let attached = self.attacher.is_attached(id, slot, interface)?;
+        if attached {
+            self.interfaces()?.insert(id.to_owned(), interface.clone());
+        }
+        Ok(attached)
     }
 
     /// Puts a compiled policy in force in some slots; returns when the kernel enforces it. On an
@@ -253,11 +254,11 @@ impl Dataplane {
     /// sandboxes that had links.
     pub fn cleanup(bpffs: &Path, interfaces: &[Interface]) -> Result<Vec<String>> {
         let mut ids = Vec::new();
-        interfaces.iter().for_each(attach::detach_clsact);
+        interfaces.iter().for_each(filters::detach);
         for pins in Pins::every_version(bpffs)? {
             let pinned = pins.ids()?;
             pinned.iter().filter_map(|id| Interface::of_gates(id)).for_each(|interface| {
-                attach::detach_clsact(&interface);
+                filters::detach(&interface);
             });
             ids.extend(pinned);
             pins.remove_all()?;

@@ -17,6 +17,7 @@ use std::{
     pin::pin,
 };
 
+use super::{netlink, netns::Namespace};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
@@ -30,9 +31,6 @@ use rtnetlink::{
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
-use tokio::runtime;
-
-use super::netns::Namespace;
 
 /// There is no such rule, no such route, or no such family.
 const ABSENT: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
@@ -81,14 +79,7 @@ fn inside(
     namespace: &Namespace,
     work: impl AsyncFnOnce(Handle) -> Result<()> + Send,
 ) -> Result<()> {
-    namespace.enter(|| {
-        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
-        runtime.block_on(async {
-            let (connection, netlink, _) = rtnetlink::new_connection()?;
-            tokio::spawn(connection);
-            work(netlink).await
-        })
-    })
+    namespace.enter(|| netlink::speak(work))
 }
 
 /// Brings an interface up, if it is down.

@@ -2,6 +2,7 @@
 //! enforced follows what was asked for, and what could not be is said.
 
 mod addresses;
+mod filters;
 mod foreign;
 mod interfaces;
 mod others;

@@ -94,10 +94,6 @@ impl Kernel for Fake {
         Ok(here && memory.attached.get(id) == Some(&(slot, interface.clone())))
     }
 
-    fn sees_gates(&self) -> bool {
-        !self.memory().blind
-    }
-
     fn publish(&self, slots: &[Slot], compiled: &Compiled) -> Result<PolicyId> {
         let mut memory = self.call("publish")?;
         memory.policies += 1;

@@ -42,10 +42,6 @@ impl Kernel for NoKernel {
         bail!("no kernel")
     }
 
-    fn sees_gates(&self) -> bool {
-        false
-    }
-
     fn is_attached(&self, _: &str, _: Slot, _: &Interface) -> Result<bool> {
         bail!("no kernel")
     }
