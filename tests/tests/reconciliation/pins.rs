@@ -15,10 +15,15 @@ fn pins(stage: &Stage) -> PathBuf {
     stage.agent().bpffs().directory().join(format!("v{ABI_VERSION}"))
 }
 
-/// As with `rm`, but links are off when this returns.
+/// As with `rm`, but links are off when this returns, and the agent does not see half of it.
 fn remove_all_in(directory: PathBuf) {
-    unpin(&directory);
-    fs::remove_dir_all(&directory).or_fail("removing pins by hand");
+    // The file system keeps names with dots for itself.
+    let mut gone = directory.clone().into_os_string();
+    gone.push("-gone");
+    let gone = PathBuf::from(gone);
+    fs::rename(&directory, &gone).or_fail("moving pins away");
+    unpin(&gone);
+    fs::remove_dir_all(&gone).or_fail("removing pins by hand");
 }
 
 #[test]
