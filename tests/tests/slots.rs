@@ -243,7 +243,10 @@ fn cleanup_opens_it_and_leaves_nothing() {
     let agent = scene.stage.agent();
     let mut command = agent.command().or_fail("policy-agent");
     let config = agent.config();
+    // Where the agent ran: filters of clsact are found by the names of their interfaces.
+    let inside = scene.stage.world.host.enter().or_fail("entering the host");
     let output = command.arg("cleanup").arg("--config").arg(config).output().or_fail("cleaning up");
+    drop(inside);
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(&format!("interface {} detached", scene.guest.interface)), "{said}");

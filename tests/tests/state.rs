@@ -60,7 +60,10 @@ fn cleanup_detaches_everything_and_leaves_nothing() {
     stage.stop();
     let (pins, state) = (stage.agent().bpffs().directory().to_owned(), stage.agent().state_dir());
     let mut command = stage.agent().command().or_fail("policy-agent");
+    // Where the agent ran: filters of clsact are found by the names of their interfaces.
+    let inside = stage.world.host.enter().or_fail("entering the host");
     let output = command.args(cleanup).output().or_fail("cleaning up");
+    drop(inside);
     assert!(output.status.success(), "{output:?}");
     // The kernel lets go of links a moment after their pins.
     eventually("the sandbox is open", || {

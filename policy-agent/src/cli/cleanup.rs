@@ -13,7 +13,7 @@ use crate::{
 /// Detach everything, and remove pins and state
 ///
 /// Takes all policies off, which leaves the sandboxes' interfaces open, and removes pins and state.
-/// Stop the agent first.
+/// Stop the agent first, and run this in the same network namespace.
 #[derive(Args)]
 pub struct Cleanup {
     #[command(flatten)]

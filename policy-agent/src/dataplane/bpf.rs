@@ -1,10 +1,16 @@
-//! The calls of bpf(2) that aya does not have: batches, and making an array of maps and deleting in it.
+//! The calls of bpf(2) that aya does not have: batches, making an array of maps and deleting in it, and
+//! detaching a link that others hold.
 //!
 //! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
@@ -13,7 +19,9 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The kernel's ENOTSUPP, which is no errno of libc.
 const ENOTSUPP: i32 = 524;
@@ -64,10 +72,27 @@ pub fn array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd>
         map_flags: 0,
         inner_map_fd: fd(inner),
     };
-    let made = call(BPF_MAP_CREATE, &mut creation)?;
-    let made = i32::try_from(made).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just opened it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+    opened(BPF_MAP_CREATE, &mut creation)
+}
+
+/// The anonymous struct of `union bpf_attr` for `BPF_OBJ_GET`.
+#[repr(C)]
+struct Object {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Opens what is pinned.
+pub fn open(pin: &Path) -> io::Result<OwnedFd> {
+    let pathname = CString::new(pin.as_os_str().as_bytes())?;
+    let mut object = Object { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    opened(BPF_OBJ_GET, &mut object)
+}
+
+/// Detaches a link (Linux 5.9), whoever else holds it.
+pub fn detach(link: &OwnedFd) -> io::Result<()> {
+    done(BPF_LINK_DETACH, &mut fd(link.as_fd()))
 }
 
 /// Updates many elements with one call where the kernel can (tries: 5.13, arrays of maps: 5.18),
@@ -145,6 +170,13 @@ fn update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
         ..Element::default()
     };
     done(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+/// Calls that open something.
+fn opened<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
+    let opened = i32::try_from(call(command, attribute)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 
 /// Calls where success has nothing more to tell.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI's version
-//! <bpffs>/v1/links/<id>/from        tcx links of a sandbox: from, to; xdp
+//! <bpffs>/v1/links/<id>/from        tcx links of a sandbox: from, to; xdp. With clsact the programs
 //! <bpffs>/v1/links/slot-<hex>/from  those of an interface of `[[slots]]`, whoever has it
 //! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that its gates name
 //! ```
@@ -13,14 +13,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs::links::{FdLink, PinnedLink};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
 use policy_common::ABI_VERSION;
 
-use super::Slot;
+use super::{Slot, bpf};
 
 /// Begins the name of the directory that notes a slot.
 const SLOT: &str = "slot";
@@ -131,15 +130,18 @@ impl Pins {
         Ok(number.and_then(Slot::new))
     }
 
-    /// Removes one link, which is detached when this returns. It is no error when it is not there.
+    /// Removes one pin; a link is detached when this returns. It is no error when it is not there.
     ///
-    /// The kernel leaves it to a worker of its own to let go of a link whose pin is removed. Of one
-    /// whose last descriptor is closed it lets go at once, so callers know that it is off, and
-    /// thousands of links do not go all at once: Linux up to at least 6.18 can deadlock over that many
-    /// programs.
+    /// The kernel leaves it to a worker of its own to let go of a link whose pin is removed. Detached
+    /// by us, callers know that it is off, and thousands of links do not go all at once: Linux up to
+    /// at least 6.18 can deadlock over that many programs. For the same reason the last descriptor is
+    /// closed by us.
     pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
         let pin = self.link(id, name);
-        let last: Option<FdLink> = PinnedLink::from_pin(&pin).ok().map(Into::into);
+        let last = bpf::open(&pin).ok();
+        if let Some(link) = &last {
+            let _ = bpf::detach(link); // a program that is pinned is no link
+        }
         let removed = is_gone(fs::remove_file(&pin), &pin);
         drop(last);
         removed

@@ -64,13 +64,13 @@ fn btf() -> Finding {
 }
 
 fn tables() -> Finding {
-    const WHAT: &str = "tables for large policies";
+    const WHAT: &str = "large policies";
     if dataplane::has_huge_tables() {
-        return Finding::ok(WHAT, "up to 32 MiB");
+        return Finding::ok(WHAT, "tables of up to 32 MiB");
     }
     Finding::degraded(
         WHAT,
-        "up to 4 MiB: what does not fit (some 100 000 prefixes) is in a slower trie",
+        "tables of up to 4 MiB: what does not fit (some 100 000 prefixes) is in a slower trie",
         "run Linux 6.1 or newer",
     )
 }

@@ -9,14 +9,19 @@ use super::Agent;
 /// As Debian's package has it, below the directory of the libraries of this architecture.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
+/// The library that answers for the kernel.
+#[must_use]
+pub fn library() -> PathBuf {
+    PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH)).join(LIBRARY)
+}
+
 /// The wall clock of an agent. Its monotonic clock is the kernel's.
 pub struct Clock(PathBuf);
 
 impl Agent {
     /// Gives the agent a clock that can be set, from its next start on.
     pub fn with_clock(&mut self) -> Result<Clock> {
-        let directory = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-        let library = PathBuf::from(directory).join(LIBRARY);
+        let library = library();
         ensure!(library.exists(), "{} is missing", library.display());
         let clock = Clock(self.directory().join("clock"));
         clock.set("+0")?;

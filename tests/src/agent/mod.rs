@@ -1,7 +1,7 @@
 //! Runs the real `policy-agent` in a world's host, with directories of its own.
 
 mod client;
-mod clock;
+pub mod clock;
 mod command_line;
 pub mod unit;
 

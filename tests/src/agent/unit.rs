@@ -1,9 +1,10 @@
 //! The agent's systemd unit, as far as it takes rights away: by it the agent can be started with
 //! these and no other.
 
-use std::{fs, path::Path};
-
 use anyhow::{Context as _, Result};
+
+/// The unit that is shipped.
+const UNIT: &str = include_str!("../../../policy-agent/systemd/policy-agent.service");
 
 /// The rights that the unit leaves.
 pub struct Unit {
@@ -18,13 +19,10 @@ impl Unit {
     /// Reads the unit that is shipped.
     ///
     /// # Errors
-    /// It is not there, or leaves all capabilities or none, or new ones by `exec`.
+    /// It leaves all capabilities or none, or new ones by `exec`.
     pub fn read() -> Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../policy-agent/systemd/policy-agent.service");
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let value = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            let value = UNIT.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
             value.with_context(|| format!("the unit has no {name}"))
         };
         anyhow::ensure!(value("NoNewPrivileges")? == "yes", "exec could give more");

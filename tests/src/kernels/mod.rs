@@ -20,11 +20,11 @@ use crate::{
 /// How long the tests of one file may take: an emulated machine is some ten times slower.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
-/// What a kernel that was booted for the tests needs besides the kernel's own file systems. The
-/// kernel itself asks for modules by `/sbin/modprobe`.
+/// What a machine needs for the tests besides its kernel's own file systems. The kernel itself asks
+/// for modules by `/sbin/modprobe`; the one for tap devices makes a device, by which it is asked for.
 const SETUP: &str = "export PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp RUST_BACKTRACE=0 &&
     mkdir -p /dev/net /dev/pts /dev/shm /run /sbin &&
-    ln -s /bin/busybox /sbin/modprobe &&
+    ln -s /bin/busybox /sbin/modprobe && modprobe tun &&
     mount -t tmpfs tmp /tmp && mount -t tmpfs run /run && mount -t tmpfs shm /dev/shm &&
     mount -t devpts pts /dev/pts &&
     mount -t bpf bpf /sys/fs/bpf && mount -t cgroup2 cgroup /sys/fs/cgroup &&
@@ -87,7 +87,7 @@ impl Suite<'_> {
         );
         let output = machine.console.run_within(LONGEST, &command)?;
         let passed = output.code == 0;
-        if !passed {
+        if !passed || self.arguments.iter().any(|argument| argument == "--nocapture") {
             println!("{}", output.text);
         }
         println!("{name}: {} ({} s)", summary(&output), began.elapsed().as_secs());

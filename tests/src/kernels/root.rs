@@ -4,20 +4,20 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{machine::Initramfs, world::command};
+use crate::{agent::clock, machine::Initramfs, world::command};
 
 /// What tests call. Browsers, the E2B SDKs and QEMU itself are not among them: what those show does
 /// not depend on the kernel.
 const PROGRAMS: [&str; 11] = [
-    "bpftool",
     "curl",
     "dnsmasq",
-    "faketime",
     "ip",
     "microsocks",
     "nft",
     "nginx",
     "ping",
+    "prlimit",
+    "setpriv",
     "tc",
     "unshare",
 ];
@@ -39,6 +39,8 @@ pub fn add(files: &mut Initramfs) -> Result<()> {
             files.add(file.trim_start_matches('/'), &data)?;
         }
     }
+    let clock = clock::library();
+    add_program(files, clock.to_string_lossy().trim_start_matches('/'), &clock)?;
     for program in PROGRAMS {
         if let Some(path) = find(program) {
             add_program(files, &format!("usr/bin/{program}"), &path)?;
