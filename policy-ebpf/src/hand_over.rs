@@ -63,11 +63,17 @@ fn note(ctx: &TcContext, verdict: Verdict) {
     }
 }
 
-/// The verdict that was left.
+/// The verdict that was left. It is taken away: where sockets are looked up, older kernels (5.10) take
+/// these bytes for what IPv6 notes about a packet, and find none that is not bound to an interface.
 #[inline(always)]
 fn noted(ctx: &TcContext) -> Verdict {
-    // SAFETY: the context is valid while the program runs.
-    let (first, rule) = unsafe { ((*skb(ctx)).cb[1], (*skb(ctx)).cb[2]) };
+    // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
+    let (first, rule) = unsafe {
+        let cb = &raw mut (*skb(ctx)).cb;
+        let noted = ((*cb)[1], (*cb)[2]);
+        ((*cb)[1], (*cb)[2]) = (0, 0);
+        noted
+    };
     let [reason, _, a, b] = first.to_le_bytes();
     Verdict { reason, flags: 0, policy: u16::from_le_bytes([a, b]), rule }
 }
