@@ -28,7 +28,11 @@ const SETUP: &str = "export PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp RUST_BACKTR
     mount -t tmpfs tmp /tmp && mount -t tmpfs run /run && mount -t tmpfs shm /dev/shm &&
     mount -t devpts pts /dev/pts &&
     mount -t bpf bpf /sys/fs/bpf && mount -t cgroup2 cgroup /sys/fs/cgroup &&
-    ip link set lo up";
+    : >>/etc/resolv.conf && ip link set lo up";
+
+/// Tests that ask more of `BPF_PROG_TEST_RUN` than a kernel has, by the beginning of its release. 5.10
+/// lets nobody say at which interface a frame came in.
+const NOT_TRIED: [(&str, &[&str]); 1] = [("5.10.", &["inbound::", "kernel_and_oracle_agree"])];
 
 /// A kernel, and what is to be run on it.
 pub struct Suite<'a> {
@@ -54,9 +58,16 @@ impl Suite<'_> {
         let doctor = machine.console.run("/t/policy-agent doctor")?;
         println!("{}", doctor.text.trim_end());
         ensure!(doctor.code == 0, "`doctor` says that the agent cannot work on this kernel");
+        let skipped = not_tried(&release);
+        if !skipped.is_empty() {
+            println!("not tried on this kernel: {}", skipped.join(", "));
+        }
+        let skipped = skipped.iter().flat_map(|test| ["--skip", test]);
+        let arguments: Vec<&str> =
+            self.arguments.iter().map(String::as_str).chain(skipped).collect();
         let mut failed = 0;
         for test in self.tests {
-            failed += usize::from(!self.passes(&mut machine, test)?);
+            failed += usize::from(!self.passes(&mut machine, test, &arguments)?);
         }
         Ok(failed)
     }
@@ -77,22 +88,27 @@ impl Suite<'_> {
         Ok(machine)
     }
 
-    fn passes(&self, machine: &mut Qemu, test: &Path) -> Result<bool> {
+    fn passes(&self, machine: &mut Qemu, test: &Path, arguments: &[&str]) -> Result<bool> {
         let (name, began) = (name(test)?, Instant::now());
         let command = format!(
             "{}={} POLICY_AGENT_BIN=/t/policy-agent /t/{name} {} 2>&1",
             patience::SECONDS,
             self.patience,
-            self.arguments.join(" "),
+            arguments.join(" "),
         );
         let output = machine.console.run_within(LONGEST, &command)?;
         let passed = output.code == 0;
-        if !passed || self.arguments.iter().any(|argument| argument == "--nocapture") {
+        if !passed || arguments.contains(&"--nocapture") {
             println!("{}", output.text);
         }
         println!("{name}: {} ({} s)", summary(&output), began.elapsed().as_secs());
         Ok(passed)
     }
+}
+
+fn not_tried(release: &str) -> &'static [&'static str] {
+    let found = NOT_TRIED.iter().find(|(series, _)| release.starts_with(series));
+    found.map_or(&[], |(_, tests)| tests)
 }
 
 /// What the test binary itself says at its end.

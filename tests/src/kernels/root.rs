@@ -23,8 +23,14 @@ const PROGRAMS: [&str; 11] = [
 ];
 
 /// Who is who: daemons want to be somebody.
-const FILES: [&str; 5] =
-    ["/etc/group", "/etc/nsswitch.conf", "/etc/passwd", "/etc/protocols", "/etc/services"];
+const FILES: [&str; 6] = [
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/protocols",
+    "/etc/services",
+];
 
 /// What daemons expect to be there.
 const DIRECTORIES: [&str; 3] = ["var/lib/nginx", "var/log/nginx", "root"];
