@@ -1,6 +1,6 @@
 //! The kernel: its version, and what it was built with.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use nix::sys::utsname::uname;
 
@@ -17,7 +17,7 @@ const WITHOUT: [((u32, u32), &str); 3] = [
 ];
 
 pub fn examine() -> Vec<Finding> {
-    vec![version(), btf(), tables(), jit(), namespaces()]
+    vec![version(), btf(), lockdown(), tables(), jit(), namespaces()]
 }
 
 fn version() -> Finding {
@@ -61,6 +61,22 @@ fn btf() -> Finding {
             "run a kernel with CONFIG_DEBUG_INFO_BTF=y",
         ),
     }
+}
+
+/// Programs read a few of the kernel's own fields, which its strictest lockdown does not allow.
+fn lockdown() -> Finding {
+    const WHAT: &str = "kernel lockdown";
+    // One word of all is in brackets. Where there is no such file, there is no lockdown.
+    let state = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    if state.contains("[confidentiality]") {
+        let mend = "boot with lockdown=integrity, or without";
+        return Finding::missing(
+            WHAT,
+            "confidentiality: programs cannot read a packet's fields",
+            mend,
+        );
+    }
+    Finding::ok(WHAT, if state.contains("[integrity]") { "integrity" } else { "none" })
 }
 
 fn tables() -> Finding {
