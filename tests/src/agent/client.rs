@@ -5,16 +5,16 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Agent;
+use crate::patience::PATIENCE;
 
-/// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(20);
+/// How long an answer may take: so many times what anything may take.
+const LONGEST: u32 = 2;
 
 /// An answer of the API.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub fn request_at(socket: &Path, method: &str, path: &str, body: &str) -> Result
 fn exchange_at(socket: &Path, request: &[u8]) -> Result<Answer> {
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("connecting to {}", socket.display()))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(LONGEST * *PATIENCE))?;
     stream.write_all(request).context("sending the request")?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).context("reading the answer")?;

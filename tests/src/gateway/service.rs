@@ -4,7 +4,6 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv6Addr, TcpListener, TcpStream},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -13,13 +12,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     names::web::{self, Visits},
-    patience::eventually,
+    patience::{PATIENCE, eventually},
     stage::OrFail as _,
     world::Namespace,
 };
-
-/// How long something may take that the service waits for.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// A port of which the test itself is the service.
 pub struct Service(TcpListener);
@@ -50,7 +46,7 @@ impl Service {
         let accepted = eventually("the gateway connects", || self.0.accept().ok());
         let (stream, _) = accepted.or_fail("accepting");
         stream.set_nonblocking(false).or_fail("a blocking socket");
-        stream.set_read_timeout(Some(LIMIT)).or_fail("a limit");
+        stream.set_read_timeout(Some(*PATIENCE)).or_fail("a limit");
         stream.set_nodelay(true).or_fail("no delay");
         Served { stream, unread: Vec::new() }
     }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
+    patience::PATIENCE,
     stage::{Guest, OrFail as _},
     world::{Namespace, command, unique},
 };
@@ -14,8 +15,8 @@ use crate::{
 pub const CA: &str = "ca.pem";
 /// The resolver's configuration, among a client's files.
 const RESOLV_CONF: &str = "resolv.conf";
-/// Seconds that a transfer may take.
-const LIMIT: &str = "20";
+/// How long a transfer may take: so many times what anything may take.
+const LONGEST: u32 = 2;
 /// Puts two files in the place of the machine's, and becomes the rest of the command line.
 const MOUNT_AND_BECOME: &str = "mount --bind \"$1\" /etc/resolv.conf \
                                 && mount --bind \"$2\" /etc/hosts && shift 2 && exec \"$@\"";
@@ -96,7 +97,8 @@ impl<'a> Curl<'a> {
     pub fn fetching(inside: &'a Namespace, files: &'a Path, url: &str) -> Self {
         let mut curl = Self { inside, files, hosts: String::new(), arguments: Vec::new() };
         let ca = files.join(CA).to_string_lossy().into_owned();
-        for argument in ["-sS", "--max-time", LIMIT, "--cacert", &ca, url] {
+        let limit = (LONGEST * *PATIENCE).as_secs().to_string();
+        for argument in ["-sS", "--max-time", &limit, "--cacert", &ca, url] {
             curl.arguments.push(argument.to_owned());
         }
         curl
