@@ -17,19 +17,20 @@ fn no_second_request_comes_of_one() {
     let count = || recorder.heads().len();
     assert_eq!(sandbox.stage.frames().request(&good, ""), Outcome::Answered(200));
 
-    let refuses = |fields: &[(&str, &str)], body: &str| {
+    let comes_through = |most: usize, fields: &[(&str, &str)], body: &str| {
         let before = count();
         let outcome = sandbox.stage.frames().request(fields, body);
         let refused =
             matches!(outcome, Outcome::Answered(400..500) | Outcome::Reset | Outcome::Closed);
-        assert!(refused, "{fields:?}: {outcome:?}");
-        assert_eq!(count(), before, "{fields:?} comes through");
+        assert!(refused || most > 0, "{fields:?}: {outcome:?}");
+        assert!(count() <= before + most, "{fields:?} comes through");
         let canary = format!("GET /canary-{before}");
         let reply = sandbox.ask(&canary, "\r\n").reply();
         assert!(reply.body.starts_with(&canary), "behind {fields:?}: {reply:?}");
         let text = recorder.text();
         assert!(!text.contains("smuggled"), "{fields:?}: {text}");
     };
+    let refuses = |fields: &[(&str, &str)], body: &str| comes_through(0, fields, body);
     let with = |more: &[(&'static str, &'static str)], body: &str| {
         refuses(&[&good[..], more].concat(), body);
     };
@@ -38,8 +39,13 @@ fn no_second_request_comes_of_one() {
     for field in ["connection", "keep-alive", "proxy-connection", "upgrade"] {
         with(&[(field, "close")], "");
     }
-    for length in ["0", "1", "1000", "x", "+42", "42, 42", ""] {
+    for length in ["x", "+42", "42, 42", ""] {
         with(&[("content-length", length)], SMUGGLED);
+    }
+    // Its head may be on its way, and answered, when the body is found to be another one: then it is one
+    // request that comes through, and nothing behind it.
+    for length in ["0", "1", "1000"] {
+        comes_through(1, &[&good[..], &[("content-length", length)]].concat(), SMUGGLED);
     }
     with(&[("content-length", "5")], "");
     with(&[("content-length", "42"), ("content-length", "45")], SMUGGLED);
