@@ -210,10 +210,19 @@ impl Agent {
     /// Does what is asked for when it is its turn, together with what others ask for by then.
     async fn queued(&self, request: Request) -> Result<Outcomes, Error> {
         let start = Instant::now();
-        let answer = self.queue.push(request);
+        let mut answer = self.queue.push(request);
         let queue = self.queue.clone();
-        self.change(move |reconciler| queue.serve(reconciler)).await?;
-        let outcomes = answer.await.map_err(|_| Error::Internal(anyhow!("not answered")))??;
+        // Who is answered in somebody else's turn gives up its own: if it waited for that, there would
+        // never be more than one to share a turn.
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer => answered,
+            served = self.change(move |reconciler| queue.serve(reconciler)) => {
+                served?;
+                answer.await
+            }
+        };
+        let outcomes = answered.map_err(|_| Error::Internal(anyhow!("not answered")))??;
         if outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
             self.timings.observe(start.elapsed());
         }
