@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -130,7 +129,7 @@ fn cleanup_and_doctor_need_no_more() {
     let config = stage.agent().config();
     let confined = |arguments: &[&str]| {
         let launcher = Unit::read().or_fail("reading the unit").launcher();
-        let mut command = Command::new(&launcher[0]);
+        let mut command = stage.world.host.command(&launcher[0]).or_fail("entering the host");
         command.args(&launcher[1..]).arg(binary().or_fail("policy-agent"));
         command.args(arguments).arg("--config").arg(&config).output().or_fail("running it")
     };
