@@ -37,7 +37,6 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 
-use self::reconciler::only;
 pub use self::{
     berths::Berth,
     create::Wish,
@@ -46,7 +45,7 @@ pub use self::{
     kernel::Kernel,
     ledger::Ledger,
     presence::Presence,
-    reconciler::{Outcomes, Reconciler},
+    reconciler::{Outcomes, Reconciler, only},
     report::{Count, Report, totals},
     rules::{Law, Rules},
     sandbox::{Sandbox, Status},

@@ -18,7 +18,6 @@ use super::{
     sandbox::{Sandbox, interface, split},
     slots::Slots,
     table::Table,
-    turn::Request,
 };
 use crate::{
     policy::{Invalid, NetworkConfig, SandboxId, SandboxSpec},
@@ -69,25 +68,7 @@ impl Reconciler {
         }
     }
 
-    /// Creates or replaces sandboxes. Everything is checked before anything is changed.
-    ///
-    /// # Errors
-    /// One of them is wrong, so nothing was changed. What the kernel or the disk refuses
-    /// afterwards concerns single sandboxes: see the outcomes.
-    pub fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
-        self.change_all(vec![Request::Apply(specs)]).pop().unwrap_or_else(|| Ok(Outcomes::new()))
-    }
-
-    /// Replaces the egress fields of a sandbox, as `PUT …/network` does.
-    ///
-    /// # Errors
-    /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
-    /// What was in force stays in force.
-    pub fn update_network(&mut self, id: &str, update: &NetworkConfig) -> Result<(), Error> {
-        let request = Request::Network(id.to_owned(), Box::new(update.clone()));
-        only(self.change_all(vec![request]).pop().unwrap_or_else(|| Ok(Outcomes::new()))?)
-    }
-
+    /// A sandbox with its egress fields replaced, as `PUT …/network` asks.
     pub(super) fn check_update(
         &mut self,
         id: &str,
@@ -235,6 +216,9 @@ impl Reconciler {
 }
 
 /// The outcome where there is one sandbox.
-pub(super) fn only(mut outcomes: Outcomes) -> Result<(), Error> {
+///
+/// # Errors
+/// Its own.
+pub fn only(mut outcomes: Outcomes) -> Result<(), Error> {
     outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
 }

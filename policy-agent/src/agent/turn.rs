@@ -2,7 +2,7 @@
 //! all of them wait for once.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, PoisonError},
 };
 
@@ -59,8 +59,8 @@ impl Queue {
 #[derive(Default)]
 struct Batch {
     staged: Vec<Change>,
-    /// Whose request each is.
-    requests: Vec<(SandboxId, usize)>,
+    /// The number of the request that each is of.
+    requests: BTreeMap<SandboxId, usize>,
 }
 
 impl Reconciler {
@@ -78,7 +78,7 @@ impl Reconciler {
                     let id = candidate.head.sandbox_id.clone();
                     match self.stage(candidate, None) {
                         Ok(change) => {
-                            batch.requests.push((id, number));
+                            batch.requests.insert(id, number);
                             batch.staged.push(change);
                         }
                         Err(error) => refused.push((id, Err(error))),
@@ -94,13 +94,12 @@ impl Reconciler {
     /// Whether a request needs to know nothing of what is in the batch: it is about other sandboxes,
     /// and none that moves to an interface, which may be taken by then.
     fn may_join(&self, request: &Request, batch: &Batch) -> bool {
-        let taken: BTreeSet<&str> = batch.requests.iter().map(|(id, _)| id.as_str()).collect();
         match request {
-            Request::Network(id, _) => !taken.contains(id.as_str()),
+            Request::Network(id, _) => !batch.requests.contains_key(id.as_str()),
             Request::Apply(specs) => specs.iter().all(|spec| {
                 let known = self.table.get(&spec.sandbox_id);
                 let stays = known.is_some_and(|sandbox| sandbox.is_where(spec));
-                stays && !taken.contains(spec.sandbox_id.as_str())
+                stays && !batch.requests.contains_key(&spec.sandbox_id)
             }),
         }
     }
@@ -117,8 +116,8 @@ impl Reconciler {
         let mut outcomes = Outcomes::new();
         self.commit(staged, &mut outcomes);
         for (id, outcome) in outcomes {
-            let number = requests.iter().find(|(own, _)| *own == id).map(|(_, number)| *number);
-            if let Some(Ok(answer)) = number.and_then(|number| answers.get_mut(number)) {
+            let number = requests.get(&id);
+            if let Some(Ok(answer)) = number.and_then(|number| answers.get_mut(*number)) {
                 answer.push((id, outcome));
             }
         }

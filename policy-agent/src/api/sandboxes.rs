@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{Api, Problem, body::Body};
 use crate::{
-    agent::{Outcomes, Report},
+    agent::{Report, only},
     policy::{Invalid, SandboxId, SandboxSpec},
 };
 
@@ -130,13 +130,6 @@ fn named(body: &Body, id: &str) -> Result<SandboxSpec, Problem> {
         // Read from the text itself: a field given twice shows there only.
         _ => body.parse(),
     }
-}
-
-fn only(outcomes: Outcomes) -> Result<(), Problem> {
-    for (_, outcome) in outcomes {
-        outcome?;
-    }
-    Ok(())
 }
 
 fn outcome((sandbox_id, outcome): (SandboxId, Result<(), crate::agent::Error>)) -> Outcome {

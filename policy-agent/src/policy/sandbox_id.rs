@@ -1,6 +1,6 @@
 //! The name of a sandbox.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,12 @@ impl SandboxId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Borrow<str> for SandboxId {
+    fn borrow(&self) -> &str {
+        self.as_str()
     }
 }
 

@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use policy_common::{counter::Counters, limit::Limits};
 
 use super::{
-    Agent, Berth, Egress, Error, Kernel, Law, Ledger, Presence, Reconciler, Rules, Status, Table,
-    Wish, create::new_id,
+    Agent, Berth, Egress, Error, Kernel, Law, Ledger, Outcomes, Presence, Reconciler, Request,
+    Rules, Status, Table, Wish, create::new_id, only,
 };
 use crate::{
     dataplane::{Door, Identity, Interface, PolicyId, Published, Slot},
@@ -238,6 +238,17 @@ fn sandbox(id: &str, interface: &str, address: &str, denied: &str) -> SandboxSpe
         "network":{{"denyOut":["{denied}"],"allowPublicTraffic":false}}}}"#
     );
     read(&text).expect("a right sandbox").remove(0)
+}
+
+impl Reconciler {
+    fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
+        self.change_all(vec![Request::Apply(specs)]).remove(0)
+    }
+
+    fn update_network(&mut self, id: &str, update: &NetworkConfig) -> Result<(), Error> {
+        let request = Request::Network(id.to_owned(), Box::new(update.clone()));
+        only(self.change_all(vec![request]).remove(0)?)
+    }
 }
 
 /// Applies one sandbox.
