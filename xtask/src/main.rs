@@ -2,7 +2,8 @@
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
 //! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`sdks`]
-//! the E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs programs and shows how they get on.
+//! the E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs
+//! programs and shows how they get on.
 
 mod apt;
 mod bench;

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: set up, build, then every test of the workspace, then
-//! a few of them on other kernels.
+//! `cargo xtask test`: set up, build, then every test of the workspace, then a few of them on
+//! other kernels.
 
 use anyhow::Result;
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use archive::Archive;
 use clap::ValueEnum;
+use executables::Executables;
 
 use crate::toolchain::Way;
 use crate::{build, host, step, test_tools};
@@ -53,7 +54,7 @@ impl Series {
 }
 
 /// What to run, and where. The default is all that a virtual machine can run, on all kernels; that
-/// takes an hour for each.
+/// takes an hour or two for each.
 #[derive(Default, clap::Args)]
 pub struct Choice {
     /// Only on this kernel.
@@ -84,14 +85,15 @@ pub fn short() -> Result<()> {
 
 fn boot(choice: &Choice) -> Result<()> {
     let series = if choice.only.is_empty() { Series::value_variants() } else { &choice.only };
-    let mut run = host::cargo("run");
-    run.args(["--release", "--package", "policy-tests", "--bin", "kernels", "--"]);
-    for &series in series {
-        run.arg("--kernel").arg(ensure(series)?);
-    }
+    let kernels: Vec<PathBuf> = series.iter().copied().map(ensure).collect::<Result<_>>()?;
     let short = SHORT.map(str::to_owned);
     let tests = if choice.short { &short[..] } else { &choice.tests };
-    for (name, path) in executables::of(tests)? {
+    let made = Executables::build(tests)?;
+    let mut run = host::command(&made.kernels);
+    for kernel in &kernels {
+        run.arg("--kernel").arg(kernel);
+    }
+    for (name, path) in &made.tests {
         if !tests.is_empty() || !ELSEWHERE.contains(&name.as_str()) {
             run.arg("--test").arg(path);
         }
