@@ -74,6 +74,8 @@ enum Verb {
         frames: u64,
     },
     /// Build, then run tests on Debian's kernels, each in a virtual machine (as root).
+    ///
+    /// Without options it runs nearly all tests on all kernels, which takes an hour or two for each.
     Kernels(kernels::Choice),
     /// Build, then measure (as root).
     Bench {

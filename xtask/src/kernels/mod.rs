@@ -53,8 +53,7 @@ impl Series {
     }
 }
 
-/// What to run, and where. The default is all that a virtual machine can run, on all kernels; that
-/// takes an hour or two for each.
+/// What to run, and where. The default is all that a virtual machine can run, on all kernels.
 #[derive(Default, clap::Args)]
 pub struct Choice {
     /// Only on this kernel.
