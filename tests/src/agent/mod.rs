@@ -166,10 +166,20 @@ impl Drop for Agent {
     }
 }
 
-/// The binary under test: `POLICY_AGENT_BIN`, or where `cargo xtask build` leaves it.
+/// The binary under test: `POLICY_AGENT_BIN`, or the one that was built with the program which asks.
 pub fn binary() -> Result<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/policy-agent");
-    let path = std::env::var_os("POLICY_AGENT_BIN").map_or(built, PathBuf::from);
-    path.canonicalize()
-        .with_context(|| format!("{} is missing: run `cargo xtask build` first", path.display()))
+    let path = match std::env::var_os("POLICY_AGENT_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => beside_this_program()?,
+    };
+    path.canonicalize().with_context(|| {
+        format!("{} is missing: run `cargo xtask test`, which builds it first", path.display())
+    })
+}
+
+/// Programs are in the directory of a profile, tests in its `deps/`.
+fn beside_this_program() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("looking for this program's own path")?;
+    let profile = this.ancestors().skip(1).find(|it| !it.ends_with("deps"));
+    Ok(profile.context("this program is in no directory")?.join("policy-agent"))
 }
