@@ -3,11 +3,12 @@
 use anyhow::Result;
 
 use crate::toolchain::Way;
-use crate::{build, host, step, test_tools};
+use crate::tools::{self, Caller};
+use crate::{build, host, step};
 
 pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
     host::require_root("bench")?;
-    test_tools::ensure()?;
+    tools::ensure(Caller::Bench)?;
     build::run(way)?;
     let mut bench = host::cargo("run");
     bench.args(["--release", "--package", "policy-tests", "--bin", "bench", "--"]);

@@ -20,17 +20,8 @@ pub fn run(way: Option<Way>) -> Result<()> {
     // The agent's build script embeds the objects, so not even clippy can do without them.
     build::objects(&toolchain)?;
 
-    // In the release profile, like all else here: what it compiles is of use to build and test.
-    step::streamed(host::cargo("clippy").args([
-        "--release",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
-    step::streamed(
-        host::cargo("doc").args(["--release", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
+    step::streamed(host::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
+    step::streamed(host::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
     // Last, so that what it could not check is not overlooked.
     supply::check()
 }

@@ -3,15 +3,16 @@
 use anyhow::Result;
 
 use crate::toolchain::Way;
-use crate::{build, host, sdks, step, test_tools};
+use crate::tools::{self, Caller};
+use crate::{build, host, sdks, step};
 
 pub fn run(way: Option<Way>, keep: bool) -> Result<()> {
     host::require_root("demo")?;
-    test_tools::ensure()?;
-    sdks::ensure_or_say();
-    build::run(way)?;
-    let mut demo = host::cargo("run");
-    demo.args(["--release", "--package", "policy-tests", "--bin", "demo", "--"]);
+    build::development(way, || {
+        tools::ensure(Caller::Demo)?;
+        sdks::ensure_for_demo()
+    })?;
+    let mut demo = host::command(host::target_dir().join("debug/demo"));
     demo.args(keep.then_some("--keep"));
     step::become_(&mut demo)
 }

@@ -5,7 +5,8 @@
 use anyhow::Result;
 
 use crate::toolchain::Way;
-use crate::{build, host, step, test_tools};
+use crate::tools::{self, Caller};
+use crate::{build, host, step};
 
 /// Parts of the names of the tests of parsers: modules, and tests of the egress proxy.
 const TARGETS: [&str; 5] = [
@@ -28,7 +29,7 @@ pub struct Amount {
 pub fn run(way: Option<Way>, amount: Amount) -> Result<()> {
     if amount.frames > 0 {
         host::require_root("fuzz --frames")?;
-        test_tools::ensure()?;
+        tools::ensure(Caller::Tests)?;
     }
     build::run(way)?;
     if amount.cases > 0 {

@@ -1,11 +1,13 @@
 //! `cargo xtask <verb>`: everything that is done to this repository, by one command each.
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
-//! target, [`apt`] installs Debian packages (with [`quiet_services`] none starts a server), [`sdks`]
-//! the E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs
-//! programs and shows how they get on.
+//! target, [`tools`] the programs that tests call, by [`apt`] (with [`quiet_services`] none starts a
+//! server), [`qemu`] and [`archive`] unpack packages without installing them, [`sdks`] installs the
+//! E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs programs
+//! and shows how they get on.
 
 mod apt;
+mod archive;
 mod bench;
 mod build;
 mod check;
@@ -13,14 +15,15 @@ mod demo;
 mod fuzz;
 mod host;
 mod kernels;
+mod qemu;
 mod quiet_services;
 mod sdks;
 mod setup;
 mod step;
 mod supply;
 mod test;
-mod test_tools;
 mod toolchain;
+mod tools;
 
 use std::process::ExitCode;
 

@@ -24,9 +24,14 @@ pub fn ensure_or_say() {
     }
 }
 
+/// Installs the SDK that the demo uses.
+pub fn ensure_for_demo() -> Result<()> {
+    python("python", "requirements.txt")
+}
+
 /// Installs the SDKs that are missing, or of other versions than the pins.
 pub fn ensure() -> Result<()> {
-    python("python", "requirements.txt")?;
+    ensure_for_demo()?;
     python("python-v1", "requirements-v1.txt")?;
     javascript()
 }

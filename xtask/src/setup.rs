@@ -1,14 +1,18 @@
-//! `cargo xtask setup`: the toolchain for the BPF target, the programs which tests call, the
-//! E2B SDKs, and a kernel for guests.
+//! `cargo xtask setup`: the toolchain for the BPF target, the programs which the demo, the tests and
+//! the benchmark call, QEMU, the E2B SDKs, and a kernel for guests.
 
 use anyhow::Result;
 
 use crate::toolchain::{self, Way};
-use crate::{kernels, sdks, test_tools};
+use crate::tools::{self, Caller};
+use crate::{kernels, qemu, sdks};
 
 pub fn run(way: Option<Way>) -> Result<()> {
     toolchain::ensure(way)?;
-    test_tools::ensure()?;
+    for caller in [Caller::Demo, Caller::Tests, Caller::Bench] {
+        tools::ensure(caller)?;
+    }
+    qemu::ensure()?;
     sdks::ensure()?;
     kernels::ensure_guests()
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,6 +51,19 @@ pub fn logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
     logged_within(DEADLINE, what, log, command)
 }
 
+/// Like [`logged`], beside a step that shows its own signs of life.
+pub fn silent(what: &str, log: &str, command: &mut Command) -> Result<()> {
+    let log = log_file(log)?;
+    let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+    say(&format!("{what} (log: {})", log.display()));
+    command.stdout(file.try_clone()?).stderr(file).stdin(Stdio::null());
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status}): see {}", shown(command), log.display());
+    }
+    Ok(())
+}
+
 /// Like [`logged`], for a program that may well hang.
 pub fn logged_within(
     deadline: Duration,
@@ -57,8 +71,7 @@ pub fn logged_within(
     log: &str,
     command: &mut Command,
 ) -> Result<()> {
-    let log = host::target_dir().join("log").join(log).with_extension("log");
-    fs::create_dir_all(log.with_file_name(""))?;
+    let log = log_file(log)?;
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     say(&format!("{what} (log: {})", log.display()));
 
@@ -76,6 +89,12 @@ pub fn logged_within(
     }
     say(&format!("done in {} s", begin.elapsed().as_secs()));
     Ok(())
+}
+
+fn log_file(name: &str) -> Result<PathBuf> {
+    let logs = host::target_dir().join("log");
+    fs::create_dir_all(&logs)?;
+    Ok(logs.join(name).with_extension("log"))
 }
 
 /// Waits with signs of life; `None` means that the deadline passed and the child was killed.

@@ -16,6 +16,8 @@ use crate::world::{Namespace, unique};
 
 /// Emulation in software needs nothing of the machine it runs on, which may be virtual itself.
 const PROGRAM: &str = "qemu-system-x86_64";
+/// Where `cargo xtask test` unpacks it if it is not on the path.
+const UNPACKED: &str = "../target/qemu";
 
 /// What the guest's kernel is told. An emulated clock is too coarse for the kernel to measure on a
 /// busy machine, so that it would wait for ever: it gets a frequency. A panic ends the machine.
@@ -44,7 +46,8 @@ impl Qemu {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(File::create(at.join("stderr"))?);
         die_with_parent(&mut command);
-        let mut child = command.spawn().context("starting QEMU (Debian's qemu-system-x86)")?;
+        let mut child =
+            command.spawn().context("starting QEMU, which `cargo xtask test` unpacks")?;
         let ready = ready(&mut child, at);
         match ready {
             Ok((console, monitor)) => Ok(Self { child, console, monitor, _directory: directory }),
@@ -89,8 +92,8 @@ impl Hardware<'_> {
     /// QEMU with it; what it leaves is in the directory `at`.
     fn command(&self, at: &Path) -> Result<Command> {
         let mut command = match &self.card {
-            Some(card) => card.host.command(PROGRAM)?,
-            None => Command::new(PROGRAM),
+            Some(card) => card.host.command(&program())?,
+            None => Command::new(program()),
         };
         command.args(["-M", "microvm", "-accel", "tcg", "-cpu", "max"]);
         command.args(["-m", &self.memory.to_string(), "-smp", &self.processors.to_string()]);
@@ -106,6 +109,14 @@ impl Hardware<'_> {
         }
         command.arg("-qmp").arg(format!("unix:{}/monitor,server=on,wait=off", at.display()));
         Ok(command)
+    }
+}
+
+fn program() -> String {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join(UNPACKED).join(PROGRAM);
+    match unpacked.to_str() {
+        Some(path) if unpacked.is_file() => path.to_owned(),
+        _ => PROGRAM.to_owned(),
     }
 }
 

@@ -21,7 +21,7 @@ impl Executables {
     /// would choose other features and compile all of it once more.
     pub fn build(tests: &[String]) -> Result<Self> {
         let mut cargo = host::cargo("test");
-        cargo.args(["--release", "--no-run", "--message-format=json-render-diagnostics"]);
+        cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
         let every = ["*".to_owned()];
         for test in if tests.is_empty() { &every[..] } else { tests } {
             cargo.args(["--test", test]);

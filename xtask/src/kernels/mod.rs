@@ -2,7 +2,6 @@
 //! bin `kernels` of `policy-tests`. The kernels are unpacked in `target/kernels/`: nothing is
 //! installed, so that this machine boots what it did before.
 
-mod archive;
 mod executables;
 
 use std::fs;
@@ -10,12 +9,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use archive::Archive;
 use clap::ValueEnum;
 use executables::Executables;
 
+use crate::archive::{self, Archive};
 use crate::toolchain::Way;
-use crate::{build, host, step, test_tools};
+use crate::tools::{self, Caller};
+use crate::{build, host, qemu, step};
 
 /// Tests that say most about a kernel in little time: that it takes the programs and the maps, and
 /// what its hooks see of a packet. `cargo xtask test` ends with them.
@@ -72,8 +72,10 @@ pub struct Choice {
 
 pub fn run(way: Option<Way>, choice: &Choice) -> Result<()> {
     host::require_root("kernels")?;
-    test_tools::ensure()?;
-    build::run(way)?;
+    build::development(way, || {
+        tools::ensure(Caller::Tests)?;
+        qemu::ensure()
+    })?;
     boot(choice)
 }
 
@@ -97,7 +99,7 @@ fn boot(choice: &Choice) -> Result<()> {
             run.arg("--test").arg(path);
         }
     }
-    step::become_(run.arg("--").args(&choice.arguments))
+    step::streamed(run.arg("--").args(&choice.arguments))
 }
 
 /// For verbs that do more than this: what fails without a kernel says so itself.
@@ -135,11 +137,9 @@ fn unpack(archive: &Archive, package: &str) -> Result<PathBuf> {
     let half = directory().join(format!("{package}.part"));
     let _left = fs::remove_dir_all(&half);
     let contents = half.join("contents");
-    fs::create_dir_all(&contents).with_context(|| format!("creating {}", contents.display()))?;
+    fs::create_dir_all(&half).with_context(|| format!("creating {}", half.display()))?;
     archive.download(package, &half)?;
-    let mut extract = host::command("dpkg-deb");
-    extract.arg("--extract").arg(downloaded(&half)?).arg(&contents);
-    step::logged(&format!("unpacking {package}"), "kernel-unpack", &mut extract)?;
+    archive::extract(&downloaded(&half)?, &contents)?;
     fs::rename(&contents, &to).with_context(|| format!("moving to {}", to.display()))?;
     fs::remove_dir_all(&half)?;
     Ok(to)

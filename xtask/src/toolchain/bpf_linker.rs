@@ -72,13 +72,13 @@ fn compile(prefix: &Path, llvm: &str) -> Result<()> {
     let what = format!("compiling bpf-linker {VERSION} for LLVM {llvm} (once, about a minute)");
     let mut install = host::cargo("install");
     install
-        .args(["bpf-linker", "--locked", "--force", "--no-default-features", "--root"])
+        // Without optimisation: LLVM does the work.
+        .args(["bpf-linker", "--locked", "--force", "--debug", "--no-default-features", "--root"])
         .arg(prefix)
         .arg(format!("--version={VERSION}"))
         .arg(format!("--features=llvm-{major}"))
         .env("LLVM_PREFIX", prefix)
-        // Its release profile asks for debug information: 40 MB and a third of the time.
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
         // A temporary directory instead.
         .env_remove("CARGO_TARGET_DIR");
     step::logged(&what, "bpf-linker", &mut install)

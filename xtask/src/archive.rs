@@ -40,7 +40,7 @@ impl Archive {
     pub fn download(&self, package: &str, to: &Path) -> Result<()> {
         let mut download = self.apt("apt-get");
         download.current_dir(to).args(["download", package]);
-        step::logged(&format!("downloading {package}"), "kernel-download", &mut download)
+        step::logged(&format!("downloading {package}"), "archive-download", &mut download)
     }
 
     /// Fetches the lists.
@@ -52,7 +52,7 @@ impl Archive {
         }
         fs::write(self.sources(), sources(self.suite)?)?;
         let what = format!("fetching the package lists of Debian's {}", self.suite);
-        step::logged(&what, "kernel-lists", self.apt("apt-get").arg("update"))?;
+        step::logged(&what, "archive-lists", self.apt("apt-get").arg("update"))?;
         fs::write(self.lists().join("fetched"), "")?;
         Ok(())
     }
@@ -83,6 +83,13 @@ impl Archive {
     }
 }
 
+/// Unpacks a package below a directory.
+pub fn extract(package: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
+    step::output(host::command("dpkg-deb").arg("--extract").arg(package).arg(to))?;
+    Ok(())
+}
+
 /// The release in the archives that this machine takes Debian's packages from.
 fn sources(suite: &str) -> Result<String> {
     if archives()?.is_empty() {
@@ -96,7 +103,7 @@ fn sources(suite: &str) -> Result<String> {
         })
         .collect();
     if lines.is_empty() {
-        bail!("apt-get knows no archive of Debian's: the kernels are Debian's");
+        bail!("apt-get knows no archive of Debian's, which has the kernels");
     }
     Ok(lines.concat())
 }
