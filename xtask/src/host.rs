@@ -21,6 +21,13 @@ pub fn target_dir() -> PathBuf {
     root().join("target")
 }
 
+/// Where tools that are compiled once for all checkouts are kept.
+pub fn cache_dir() -> PathBuf {
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    cache.map_or_else(|| target_dir().join("tools"), |cache| cache.join("policy-agent"))
+}
+
 /// A command that runs at the top of the checkout and is never asked a question.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -45,7 +45,7 @@ fn run(deny: &Path) -> Command {
 
 /// The one on the path if it is of this version, else ours, which is compiled first if need be.
 fn ensure() -> Result<PathBuf> {
-    let tools = host::target_dir().join("tools");
+    let tools = host::cache_dir().join(format!("cargo-deny-{VERSION}"));
     let own = tools.join("bin/cargo-deny");
     let found = host::find("cargo-deny").into_iter().chain([own.clone()]).find(|it| is_right(it));
     if let Some(found) = found {

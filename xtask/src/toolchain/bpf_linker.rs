@@ -4,7 +4,6 @@
 //! declarations: neither LLVM's headers nor its development packages are needed, only the shared
 //! library. It is kept in the user's cache, for all checkouts, by the two versions it depends on.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ const LLVM_MAJORS: [&str; 3] = ["21", "22", "23"];
 
 /// Returns the linker's path. `llvm` is the version which `rustc` reports.
 pub fn ensure(rustc: &Path, llvm: &str) -> Result<PathBuf> {
-    let prefix = cache().join(format!("bpf-linker-{VERSION}-llvm-{llvm}"));
+    let prefix = host::cache_dir().join(format!("bpf-linker-{VERSION}-llvm-{llvm}"));
     let linker = prefix.join("bin/bpf-linker");
     if runs(&linker) {
         return Ok(linker);
@@ -82,12 +81,6 @@ fn compile(prefix: &Path, llvm: &str) -> Result<()> {
         // A temporary directory instead.
         .env_remove("CARGO_TARGET_DIR");
     step::logged(&what, "bpf-linker", &mut install)
-}
-
-fn cache() -> PathBuf {
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    cache.map_or_else(|| host::target_dir().join("tools"), |cache| cache.join("policy-agent"))
 }
 
 #[cfg(test)]
