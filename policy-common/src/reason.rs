@@ -87,6 +87,8 @@ reasons! {
     EgressProxyFailed = 39, "egress_proxy_failed", 0, "The sandbox's egressProxy did not make the connection.";
     TooManyConnections = 40, "too_many_connections", 0, "The sandbox has as many connections through the egress proxy as it may have.";
     ProxyTimeout = 41, "proxy_timeout", 0, "The sandbox did not say in time what it asks for.";
+    BadResponse = 42, "bad_response", 0, "What the server answered is no HTTP/1 response that could be passed on.";
+    ServerBrokeOff = 43, "server_broke_off", 0, "The server took the connection and ended it before it had answered the request.";
 }
 
 /// Whether the packet passes with this code; a code that is none drops.
