@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::advice;
+
 /// The entry that means all IP addresses of both families.
 pub const ALL_TRAFFIC: &str = "0.0.0.0/0";
 
@@ -16,6 +18,15 @@ const MAPPED: u8 = 96;
 
 /// Reads an IP address or CIDR. The error says what to write instead.
 pub(super) fn parse(entry: &str) -> Result<IpNet, String> {
+    parse_unlike_names(entry, advice::NO_NAMES)
+}
+
+/// The same, where an error about a name says why none can stand there.
+fn parse_unlike_names(entry: &str, about_names: &str) -> Result<IpNet, String> {
+    net(entry).map_err(|problem| advice::on_address(entry, about_names).unwrap_or(problem))
+}
+
+fn net(entry: &str) -> Result<IpNet, String> {
     spelling(entry)?;
     let (address, length) = match entry.split_once('/') {
         Some((address, length)) => (address, Some(length)),
@@ -34,8 +45,9 @@ pub(super) fn parse(entry: &str) -> Result<IpNet, String> {
 }
 
 /// Reads an entry of a sandbox's list, where the unspecified address stands only in /0.
-pub(super) fn parse_specific(entry: &str) -> Result<IpNet, String> {
-    let net = parse(entry)?;
+/// `about_names` says why no name can stand there.
+pub(super) fn parse_specific(entry: &str, about_names: &str) -> Result<IpNet, String> {
+    let net = parse_unlike_names(entry, about_names)?;
     if net.network().is_unspecified() && net.prefix_len() != 0 {
         return Err(format!(
             "covers the unspecified address {}; only {ALL_TRAFFIC} (all traffic) and ::/0 (all \
@@ -46,12 +58,14 @@ pub(super) fn parse_specific(entry: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-/// Reads an address that stands for itself: no prefix length.
-pub(super) fn parse_address(entry: &str) -> Result<IpAddr, String> {
+/// Reads an address that stands for itself: no prefix length. `about_names` says why no name can
+/// stand there.
+pub(super) fn parse_address(entry: &str, about_names: &str) -> Result<IpAddr, String> {
+    let net = parse_specific(entry, about_names)?;
     if entry.contains('/') {
         return Err("write a single IP address, without a prefix length".to_owned());
     }
-    parse_specific(entry).map(|net| net.addr())
+    Ok(net.addr())
 }
 
 /// Whether an entry is meant as an address, so that an error about it should speak of addresses.
@@ -70,7 +84,7 @@ fn spelling(entry: &str) -> Result<(), String> {
     } else if entry.contains('%') {
         "a zone (%…) has no meaning here; write the address alone"
     } else if entry.contains(['[', ']']) {
-        "write an IPv6 address without brackets and port; rules hold for all ports"
+        "write an IPv6 address without brackets and port"
     } else {
         return Ok(());
     };
@@ -81,12 +95,12 @@ fn spelling(entry: &str) -> Result<(), String> {
 fn no_address(text: &str) -> String {
     let numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     let part_with_zero = |part: &str| part.len() > 1 && part.starts_with('0');
-    if text == "ALL_TRAFFIC" {
+    if is_sdk_constant(text) {
         format!("write {ALL_TRAFFIC}, which is what the SDKs' ALL_TRAFFIC stands for")
     } else if text.matches(':').count() == 1 {
-        "write it without a port; rules hold for all ports".to_owned()
+        "write it without a port".to_owned()
     } else if !text.contains(':') && text.contains(char::is_alphabetic) {
-        "write a domain alone, without a path or prefix length".to_owned()
+        "write a name alone, without a path or prefix length".to_owned()
     } else if text.bytes().all(numeric) && text.split('.').any(part_with_zero) {
         "write the numbers without leading zeros (some programs read them as octal)".to_owned()
     } else if text.bytes().all(|byte| numeric(byte) || byte == b'-') && text.contains('-') {
@@ -145,6 +159,11 @@ pub(super) fn length(net: &IpNet, address: IpAddr) -> Option<u8> {
     covers.then_some(net.prefix_len())
 }
 
+/// Whether an entry is the name that the SDKs have for [`ALL_TRAFFIC`]. It would be a domain, too.
+pub(super) const fn is_sdk_constant(text: &str) -> bool {
+    text.eq_ignore_ascii_case("ALL_TRAFFIC")
+}
+
 /// Whether an entry is [`ALL_TRAFFIC`].
 pub(super) const fn is_all_traffic(net: &IpNet) -> bool {
     matches!(net, IpNet::V4(all) if all.prefix_len() == 0)
@@ -153,6 +172,10 @@ pub(super) const fn is_all_traffic(net: &IpNet) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn specific(entry: &str) -> Result<IpNet, String> {
+        parse_specific(entry, advice::NO_NAMES)
+    }
 
     #[test]
     fn entries_are_normalised() {
@@ -176,10 +199,10 @@ mod tests {
             ("::ffff:10.0.0.1/128", "10.0.0.1/32"),
             ("::ffff:128.0.0.1/97", "128.0.0.0/1"),
         ] {
-            let net = parse_specific(entry).unwrap_or_else(|error| panic!("{entry}: {error}"));
+            let net = specific(entry).unwrap_or_else(|error| panic!("{entry}: {error}"));
             assert_eq!(net.to_string(), normal, "{entry}");
             // What `check` prints is an entry that means the same.
-            assert_eq!(parse_specific(normal), Ok(net), "{normal}");
+            assert_eq!(specific(normal), Ok(net), "{normal}");
         }
     }
 
@@ -191,14 +214,14 @@ mod tests {
             ("10.0.0.1\n", "white space"),
             ("10.0.0.0 /8", "white space"),
             ("10.0.0.1\0", "control character"),
-            ("http://10.0.0.1", "without a scheme"),
+            ("http://10.0.0.1", "write 10.0.0.1 alone"),
             ("fe80::1%eth0", "zone"),
-            ("[::1]", "brackets"),
-            ("[::1]:443", "brackets"),
-            ("10.0.0.1:80", "without a port"),
+            ("[::1]", "write ::1 alone"),
+            ("[::1]:443", "write ::1 alone"),
+            ("10.0.0.1:80", "write 10.0.0.1 alone"),
             ("010.0.0.1", "leading zeros"),
             ("10.0.0.01/8", "leading zeros"),
-            ("10.0.0.1-10.0.0.9", "range"),
+            ("10.0.0.1-10.0.0.9", "a range; write CIDRs instead: 10.0.0.1/32, 10.0.0.2/31"),
             ("1.2.3", "not an IP address"),
             ("1", "not an IP address"),
             ("999.1.1.1", "not an IP address"),
@@ -207,8 +230,9 @@ mod tests {
             ("::1::", "not an IP address"),
             ("١.2.3.4/8", "not an IP address"),
             ("ALL_TRAFFIC", "0.0.0.0/0"),
-            ("example.com/24", "a domain alone"),
-            ("example.com:443", "without a port"),
+            ("all_traffic", "0.0.0.0/0"),
+            ("example.com/24", "only IP addresses and CIDRs"),
+            ("example.com:443", "only IP addresses and CIDRs"),
             ("10.0.0.0/", "from 0 to 32"),
             ("10.0.0.0/33", "from 0 to 32"),
             ("10.0.0.0/+8", "from 0 to 32"),
@@ -235,7 +259,7 @@ mod tests {
             ("::ffff:10.0.0.1/64", "at least 97"),
             ("::ffff:10.0.0.1/0", "at least 97"),
         ] {
-            let error = parse_specific(entry).expect_err(entry);
+            let error = specific(entry).expect_err(entry);
             assert!(error.contains(advice), "{entry:?}: {error}");
         }
     }
@@ -244,7 +268,7 @@ mod tests {
     fn only_the_operator_may_name_the_unspecified_address() {
         for entry in ["0.0.0.0", "0.0.0.0/8", "::", "::/128", "::/96"] {
             assert!(parse(entry).is_ok(), "{entry}");
-            assert!(parse_specific(entry).is_err(), "{entry}");
+            assert!(specific(entry).is_err(), "{entry}");
         }
     }
 

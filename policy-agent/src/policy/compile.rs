@@ -30,7 +30,7 @@ pub fn compile(policy: &Policy, floor: &Floor) -> Compiled {
     lists.add_policy(policy);
     let verdict = |entry: Entry| Verdict {
         reason: entry.reason as u8,
-        flags: flags(policy, entry.reason),
+        flags: flags(policy, entry),
         policy: 0,
         rule: entry.rule,
     };
@@ -42,13 +42,16 @@ pub fn compile(policy: &Policy, floor: &Floor) -> Compiled {
     }
 }
 
-/// What TCP needs beyond the verdict: line 7 stands before lines 8 and 9, and the tunnel carries
-/// what lines 6 and 9 let out.
-fn flags(policy: &Policy, reason: Reason) -> u8 {
-    let names = policy.has_names() && matches!(reason.line(), 8 | 9);
+/// What TCP needs beyond the verdict: line 7 stands before lines 8 and 9 and before the host's own
+/// addresses, and the tunnel carries what lines 6 and 9 let out.
+fn flags(policy: &Policy, Entry { rank, reason, .. }: Entry) -> u8 {
+    let names = policy.has_names() && (rank == HOST || matches!(reason.line(), 8 | 9));
     let tunnel = policy.tunnel().is_some() && matches!(reason.line(), 6 | 9);
     (if names { NAMES } else { 0 }) | (if tunnel { TUNNEL } else { 0 })
 }
+
+/// The rank of the host's own addresses, behind the lists of line 5.
+const HOST: u8 = 2;
 
 /// Why a prefix is in the table. The derived order is by rank, then by place in its list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,12 +68,17 @@ impl Entry {
         let rank = match reason {
             Reason::PlatformAllow => 0,
             Reason::PlatformDeny => 1,
-            Reason::AllowOut => 2,
-            Reason::DnsServer => 3,
-            Reason::DenyOut => 4,
-            _ => 5,
+            Reason::AllowOut => 3,
+            Reason::DnsServer => 4,
+            Reason::DenyOut => 5,
+            _ => 6,
         };
         Self { rank, rule, reason }
+    }
+
+    /// The host's own address that is this rule of line 5.
+    fn host(rule: u32) -> Self {
+        Self { rank: HOST, rule, reason: Reason::PlatformDeny }
     }
 }
 
@@ -84,15 +92,22 @@ struct Lists {
 impl Lists {
     fn add_floor(&mut self, floor: &Floor) {
         self.add_list(Reason::PlatformAllow, floor.allow.iter().copied());
-        self.add_list(Reason::PlatformDeny, floor.deny.iter().copied());
-        for (place, net) in floor.deny.iter().enumerate() {
-            let IpNet::V4(v4) = net else { continue };
-            // All traffic covers every IPv6 address already.
-            if cidr::is_all_traffic(net) {
-                continue;
-            }
-            let entry = Entry::new(Reason::PlatformDeny, rule::index(place));
-            self.v6.extend(embedded::prefixes(*v4).map(|net| (net, entry)));
+        for (place, net) in floor.deny.iter().chain(&*floor.deny_add).enumerate() {
+            self.add_denied(*net, Entry::new(Reason::PlatformDeny, rule::index(place)));
+        }
+        for (place, net) in floor.host.iter().enumerate() {
+            self.add_denied(*net, Entry::host(rule::index(floor.host_from() + place)));
+        }
+    }
+
+    /// Line 5 looks inside IPv6 addresses.
+    fn add_denied(&mut self, net: IpNet, entry: Entry) {
+        self.add(net, entry);
+        // All traffic covers every IPv6 address already.
+        if let IpNet::V4(v4) = net
+            && !cidr::is_all_traffic(&net)
+        {
+            self.v6.extend(embedded::prefixes(v4).map(|net| (net, entry)));
         }
     }
 
@@ -196,7 +211,7 @@ fn append(bytes: &mut Vec<u8>, length: u8, verdict: &Verdict) {
 mod tests {
     use std::time::Instant;
 
-    use super::super::{Defaults, NetworkConfig};
+    use super::super::{Defaults, NetworkConfig, rule};
     use super::*;
 
     fn strings(list: &[&str]) -> Vec<String> {
@@ -287,6 +302,56 @@ mod tests {
                 "2002:a00:1::/48 platform_allow 0",
             ]
         );
+    }
+
+    #[test]
+    fn the_hosts_own_addresses_are_denied_behind_the_lists() {
+        let strings = strings(&["192.0.2.9", "10.0.0.0/8", "198.51.100.0/24"]);
+        let (allow, rest) = strings.split_at(1);
+        let (deny, added) = rest.split_at(1);
+        let floor = Floor::new(allow, Some(deny)).and_then(|floor| floor.with_added(added));
+        let nets = ["192.0.2.0/28", "10.11.0.1/32", "198.51.100.7/32", "203.0.113.1/32"];
+        let host = nets.map(|net| net.parse::<IpNet>().expect(net));
+        let floor = floor.expect("a floor").with_host(&host);
+        let of = |network: &str| {
+            let network: NetworkConfig = super::super::parse(network.as_bytes()).expect(network);
+            let policy = Policy::new(&network, None, &Defaults::default(), &floor);
+            let policy = policy.expect("a policy");
+            (compile(&policy, &floor), policy)
+        };
+        let (table, policy) = of(r#"{"allowOut":["203.0.113.0/24","192.0.2.1"]}"#);
+        assert_eq!(
+            lines(&table.v4),
+            [
+                "0.0.0.0/0 no_rule",
+                "10.0.0.0/8 platform_deny 0",
+                "192.0.2.0/28 platform_deny 2",
+                "192.0.2.9/32 platform_allow 0",
+                "198.51.100.0/24 platform_deny 1",
+                "203.0.113.0/24 allow_out 0",
+                "203.0.113.1/32 platform_deny 3",
+            ]
+        );
+        let named = |index| rule(&policy, &floor, Reason::PlatformDeny, index);
+        let names = [0, 1, 2, 3].map(|index| named(index).expect("a rule").to_string());
+        assert_eq!(
+            names,
+            [
+                "platform_deny[0]: 10.0.0.0/8",
+                "platform_deny_add[0]: 198.51.100.0/24",
+                "host_address: 192.0.2.0/28",
+                "host_address: 203.0.113.1/32",
+            ]
+        );
+        assert_eq!(named(4), None);
+        assert!(table.v4.iter().all(|(_, verdict)| verdict.flags == 0));
+        // What is for the gateway has to come to the proxy.
+        let (table, _) = of(r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"]}"#);
+        for (net, verdict) in &table.v4 {
+            let host = verdict.reason == Reason::PlatformDeny as u8 && verdict.rule >= 2;
+            let denied = verdict.reason == Reason::DenyOut as u8;
+            assert_eq!(verdict.flags == NAMES, host || denied, "{net}");
+        }
     }
 
     #[test]

@@ -99,10 +99,10 @@ fn entry() -> impl Strategy<Value = String> {
         format!("{address}/{}", length.index(bits))
     });
     prop_oneof![
-        12 => net.prop_filter("refused", |entry| cidr::parse_specific(entry).is_ok()),
+        12 => net.prop_filter("refused", |entry| cidr::parse_specific(entry, "").is_ok()),
         3 => address()
             .prop_map(|address| address.to_string())
-            .prop_filter("refused", |entry| cidr::parse_specific(entry).is_ok()),
+            .prop_filter("refused", |entry| cidr::parse_specific(entry, "").is_ok()),
         1 => select(&["0.0.0.0/0", "::/0"][..]).prop_map(str::to_owned),
     ]
 }
@@ -116,6 +116,8 @@ prop_compose! {
         allow in entries(3),
         deny in prop::option::of(entries(5)),
         current in any::<bool>(),
+        added in entries(2),
+        host in prop::collection::vec((address(), any::<prop::sample::Index>()), 0..4),
     ) -> Floor {
         // The operator's lists may name the unspecified address.
         let deny = deny.map(|mut deny| {
@@ -124,7 +126,14 @@ prop_compose! {
             }
             deny
         });
-        Floor::new(&allow, deny.as_deref()).expect("a floor")
+        let host: Vec<IpNet> = host.into_iter().map(|(address, length)| {
+            // Mostly single addresses.
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            let length = u8::try_from(length.index(2 * bits).min(bits)).expect("a length");
+            IpNet::new(address, length).expect("a length of the family").trunc()
+        }).collect();
+        let floor = Floor::new(&allow, deny.as_deref()).expect("a floor");
+        floor.with_added(&added).expect("a floor").with_host(&host)
     }
 }
 
@@ -169,7 +178,8 @@ prop_compose! {
 fn edges(policy: &Policy, floor: &Floor) -> Vec<IpAddr> {
     let allowed = policy.allow_out().iter().filter_map(|target| target.to_string().parse().ok());
     let nets =
-        allowed.chain(policy.deny_out().iter().chain(&floor.allow).chain(&floor.deny).copied());
+        allowed.chain(policy.deny_out().iter().chain(&*floor.allow).chain(&*floor.deny).copied());
+    let nets = nets.chain(floor.deny_add.iter().chain(&*floor.host).copied());
     let mut edges = policy.nameservers().to_vec();
     for net in nets {
         match net {

@@ -1,38 +1,52 @@
 //! What the operator decides for all sandboxes: lines 4 and 5 of the precedence.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Invalid, cidr, embedded, list, rule};
+use super::{Invalid, cidr, embedded, host_addresses, list, rule};
 
-/// `platform_deny` when the operator sets none: what is not the public Internet.
-const PLATFORM_DENY: [&str; 16] = [
-    "0.0.0.0/8",      // "this network", RFC 791
-    "10.0.0.0/8",     // private, RFC 1918
-    "100.64.0.0/10",  // carrier-grade NAT, RFC 6598
-    "127.0.0.0/8",    // loopback
-    "169.254.0.0/16", // link-local, and the clouds' metadata services
-    "172.16.0.0/12",  // private, RFC 1918
-    "192.168.0.0/16", // private, RFC 1918
-    "192.0.0.0/24",   // IETF protocol assignments, RFC 6890
-    "198.18.0.0/15",  // benchmarking, RFC 2544
-    "224.0.0.0/4",    // multicast
-    "240.0.0.0/4",    // reserved, and broadcast
-    "::/128",         // unspecified
-    "::1/128",        // loopback
-    "fc00::/7",       // unique local, RFC 4193
-    "fe80::/10",      // link-local
-    "ff00::/8",       // multicast
+/// `platform_deny` when the operator sets none: what is not the public Internet. Each entry comes
+/// with the reason why.
+pub const PLATFORM_DENY: [(&str, &str); 21] = [
+    ("0.0.0.0/8", "\"this network\", RFC 791"),
+    ("10.0.0.0/8", "private, RFC 1918"),
+    ("100.64.0.0/10", "carrier-grade NAT, RFC 6598"),
+    ("127.0.0.0/8", "loopback, RFC 1122"),
+    ("169.254.0.0/16", "link-local, RFC 3927, and the clouds' metadata services"),
+    ("168.63.129.16/32", "Azure's metadata service and DNS"),
+    ("172.16.0.0/12", "private, RFC 1918"),
+    ("192.168.0.0/16", "private, RFC 1918"),
+    ("192.0.0.0/24", "IETF protocol assignments, RFC 6890"),
+    ("192.88.99.0/24", "6to4 relays, withdrawn by RFC 7526"),
+    ("198.18.0.0/15", "benchmarking, RFC 2544"),
+    ("224.0.0.0/4", "multicast, RFC 5771"),
+    ("240.0.0.0/4", "reserved, RFC 1112, and broadcast"),
+    ("::/128", "unspecified, RFC 4291"),
+    ("::1/128", "loopback, RFC 4291"),
+    ("64:ff9b:1::/48", "NAT64 of local networks, RFC 8215"),
+    ("5f00::/16", "segment routing, RFC 9602"),
+    ("fc00::/7", "unique local, RFC 4193"),
+    ("fe80::/10", "link-local, RFC 4291"),
+    ("fec0::/10", "site-local, withdrawn by RFC 3879"),
+    ("ff00::/8", "multicast, RFC 4291"),
 ];
 
-/// The operator's lists. No sandbox's policy overrides them.
+/// The operator's lists, and what is denied like them. No sandbox's policy overrides it.
+///
+/// Rules of line 5 are numbered through: `deny`, then `deny_add`, then `host`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Floor {
     /// `platform_allow`: let out before anything else is asked.
-    pub allow: Vec<IpNet>,
+    pub allow: Arc<[IpNet]>,
     /// `platform_deny`: dropped, also when embedded in an IPv6 address.
-    pub deny: Vec<IpNet>,
+    pub deny: Arc<[IpNet]>,
+    /// `platform_deny_add`: the same.
+    pub deny_add: Arc<[IpNet]>,
+    /// The host's own addresses in one network namespace, as far as no list holds them: dropped
+    /// likewise. TCP to ports 80 and 443 of them is judged by name where there are domain rules,
+    /// since the gateway may listen there.
+    pub host: Arc<[IpNet]>,
 }
 
 impl Floor {
@@ -44,10 +58,45 @@ impl Floor {
     pub fn new(allow: &[String], deny: Option<&[String]>) -> Result<Self, Invalid> {
         let allow = list::read("dataplane.platform_allow", allow, cidr::parse)?;
         let deny = match deny {
-            Some(deny) => list::read("dataplane.platform_deny", deny, cidr::parse)?,
+            Some(deny) => list::read("dataplane.platform_deny", deny, cidr::parse)?.into(),
             None => Self::default().deny,
         };
-        Ok(Self { allow, deny })
+        Ok(Self { allow: allow.into(), deny, deny_add: Arc::default(), host: Arc::default() })
+    }
+
+    /// The same with `platform_deny_add`.
+    ///
+    /// # Errors
+    /// Names the entry at fault.
+    pub fn with_added(self, added: &[String]) -> Result<Self, Invalid> {
+        let added = list::read("dataplane.platform_deny_add", added, cidr::parse)?;
+        Ok(Self { deny_add: added.into(), ..self })
+    }
+
+    /// The same where the host has these addresses, in place of those that it had. What a list
+    /// holds whole is left out. Beyond [`host_addresses::MAX`] of them, prefixes are widened until
+    /// they fit: more is denied then, never less.
+    #[must_use]
+    pub fn with_host(&self, addresses: &[IpNet]) -> Self {
+        let lists = self.allow.iter().chain(&*self.deny).chain(&*self.deny_add);
+        Self { host: host_addresses::denied(addresses, lists).into(), ..self.clone() }
+    }
+
+    /// Whether there were so many addresses of the host that their prefixes were widened.
+    #[must_use]
+    pub fn is_widened(&self, addresses: &[IpNet]) -> bool {
+        // Half of everything is made of what stands for all.
+        let given = |net: &IpNet| net.prefix_len() == 1 || addresses.contains(net);
+        !self.host.iter().all(given)
+    }
+
+    /// The same where every address may be the host's: what holds while that is not known.
+    #[must_use]
+    pub fn with_unknown_host(&self) -> Self {
+        self.with_host(&[
+            IpNet::V4(ipnet::Ipv4Net::default()),
+            IpNet::V6(ipnet::Ipv6Net::default()),
+        ])
     }
 
     /// Whether lines 4 and 5 let this address be reached at all. The egress proxy asks this about
@@ -63,26 +112,50 @@ impl Floor {
         self.allowing(address).is_some()
     }
 
+    /// Whether line 5 denies an address as one of the host's own.
+    #[must_use]
+    pub fn denies_as_host(&self, address: IpAddr) -> bool {
+        let denied = || self.denying(address).is_some_and(|place| self.host_entry(place).is_some());
+        self.allowing(address).is_none() && denied()
+    }
+
     /// Line 4: the entry of `platform_allow` that covers an address.
     pub(super) fn allowing(&self, address: IpAddr) -> Option<usize> {
         rule::longest(self.allow.iter().map(|net| cidr::length(net, address)))
     }
 
-    /// Line 5: the entry of `platform_deny` that covers an address, or the one that it embeds.
+    /// Line 5: the entry that covers an address, or the one that it embeds. The operator's lists come
+    /// before the host's own addresses.
     ///
     /// An embedded address is denied by `platform_deny` also where `platform_allow` holds its
     /// IPv4: the operator who wants it writes the IPv6 form into `platform_allow`. Only for the
     /// Teredo client `platform_allow` counts, because that is an IPv4 lookup.
     pub(super) fn denying(&self, address: IpAddr) -> Option<usize> {
-        let direct = rule::longest(self.deny.iter().map(|net| denies(net, address)));
-        direct.or_else(|| {
+        self.matching(|net| denies(net, address)).or_else(|| {
             let IpAddr::V6(v6) = address else { return None };
             let client = embedded::teredo_client(v6)?.into();
             if self.allowing(client).is_some() {
                 return None;
             }
-            rule::longest(self.deny.iter().map(|net| cidr::length(net, client)))
+            self.matching(|net| cidr::length(net, client))
         })
+    }
+
+    /// The entry that matches best, the operator's before the host's.
+    fn matching(&self, length: impl Fn(&IpNet) -> Option<u8>) -> Option<usize> {
+        let listed = self.deny.iter().chain(&*self.deny_add);
+        let host = || rule::longest(self.host.iter().map(&length));
+        rule::longest(listed.map(&length)).or_else(|| Some(self.host_from() + host()?))
+    }
+
+    /// The number of the first of the host's own addresses among the rules of line 5.
+    pub(super) fn host_from(&self) -> usize {
+        self.deny.len() + self.deny_add.len()
+    }
+
+    /// The host's own address that is this rule of line 5.
+    pub(super) fn host_entry(&self, place: usize) -> Option<&IpNet> {
+        self.host.get(place.checked_sub(self.host_from())?)
     }
 }
 
@@ -99,8 +172,8 @@ fn denies(net: &IpNet, address: IpAddr) -> Option<u8> {
 impl Default for Floor {
     fn default() -> Self {
         // A test reads every one of them.
-        let deny = PLATFORM_DENY.iter().filter_map(|entry| entry.parse().ok()).collect();
-        Self { allow: Vec::new(), deny }
+        let deny = PLATFORM_DENY.iter().filter_map(|(entry, _)| entry.parse().ok()).collect();
+        Self { allow: Arc::default(), deny, deny_add: Arc::default(), host: Arc::default() }
     }
 }
 
@@ -119,10 +192,18 @@ mod tests {
         assert_eq!(floor.deny.len(), PLATFORM_DENY.len());
         assert_eq!(Floor::new(&[], None), Ok(floor));
         assert_eq!(
-            Floor::new(&[], Some(&strings(&PLATFORM_DENY))),
+            Floor::new(&[], Some(&strings(&PLATFORM_DENY.map(|(entry, _)| entry)))),
             Floor::new(&[], None),
             "the list can be written out"
         );
+    }
+
+    #[test]
+    fn the_documentation_lists_the_default_with_reasons() {
+        let page = include_str!("../../../docs/policy.md");
+        for (entry, why) in PLATFORM_DENY {
+            assert!(page.contains(&format!("| `{entry}` | {why} |\n")), "{entry}");
+        }
     }
 
     #[test]
@@ -137,25 +218,38 @@ mod tests {
             ("100.63.255.255", true),
             ("100.64.0.0", false),
             ("127.0.0.1", false),
+            ("168.63.129.15", true),
+            ("168.63.129.16", false),
+            ("168.63.129.17", true),
             ("169.254.169.254", false),
             ("172.15.255.255", true),
             ("172.31.255.255", false),
             ("172.32.0.0", true),
             ("192.0.0.1", false),
             ("192.0.1.1", true),
+            ("192.88.98.255", true),
+            ("192.88.99.1", false),
             ("198.19.0.1", false),
             ("224.0.0.1", false),
             ("255.255.255.255", false),
             ("::", false),
             ("::1", false),
+            ("64:ff9b:1::1", false),
+            ("64:ff9b:2::1", true),
+            ("5eff::1", true),
+            ("5f00::1", false),
+            ("5f01::1", true),
             ("fd00::1", false),
             ("fe80::1", false),
+            ("fec0::1", false),
             ("ff02::1", false),
             ("::ffff:10.0.0.1", false),
             ("::ffff:8.8.8.8", true),
             ("::10.0.0.1", false),
             ("64:ff9b::a9fe:a9fe", false),
             ("64:ff9b::808:808", true),
+            ("64:ff9b::a83f:8110", false), // 168.63.129.16
+            ("2002:c058:6301::1", false),  // 192.88.99.1
             ("2002:a00:1::1", false),
             ("2002:808:808::1", true),
             ("2001:0:a00:1::", false), // Teredo, the server 10.0.0.1
@@ -179,6 +273,67 @@ mod tests {
             ("2001:0:808:808::f5ff:ffc9", false), // the Teredo client 10.0.0.54
         ] {
             assert_eq!(floor.admits(address.parse().expect(address)), admitted, "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_denied_beside_the_rest() {
+        let added = strings(&["203.0.113.0/24", "2001:db8::/32"]);
+        let allow = strings(&["203.0.113.7"]);
+        for deny in [None, Some(strings(&["9.9.9.9"]))] {
+            let floor = Floor::new(&allow, deny.as_deref()).expect("good");
+            let before = floor.deny.clone();
+            let floor = floor.with_added(&added).expect("good");
+            assert_eq!(floor.deny, before);
+            for (address, admitted) in [
+                ("203.0.113.1", false),
+                ("203.0.113.7", true),
+                ("203.0.114.1", true),
+                ("2001:db8::1", false),
+                ("64:ff9b::203.0.113.1", false),
+                ("2002:cb00:7101::1", false),
+                ("10.0.0.1", deny.is_some()),
+                ("9.9.9.9", deny.is_none()),
+            ] {
+                assert_eq!(floor.admits(address.parse().expect(address)), admitted, "{address}");
+            }
+        }
+        let error = Floor::default().with_added(&strings(&["10.0.0.0/8", "10.0.0.0/99"]));
+        let error = error.expect_err("a bad length").to_string();
+        assert!(error.starts_with("dataplane.platform_deny_add[1]: \"10.0.0.0/99\": "), "{error}");
+    }
+
+    #[test]
+    fn the_hosts_own_addresses_are_denied_unless_they_are_allowed() {
+        let nets = |list: &[&str]| -> Vec<IpNet> {
+            list.iter().map(|net| net.parse().expect(net)).collect()
+        };
+        let allow = strings(&["192.0.2.2", "2001:db8::2"]);
+        let floor = Floor::new(&allow, None).expect("good");
+        let host = ["192.0.2.1/32", "192.0.2.2/32", "198.51.100.0/24", "2001:db8::1/128"];
+        let floor = floor.with_host(&nets(&host));
+        for (address, admitted) in [
+            ("192.0.2.1", false),
+            ("192.0.2.2", true),
+            ("192.0.2.3", true),
+            ("198.51.100.77", false),
+            ("2001:db8::1", false),
+            ("2001:db8::2", true),
+            ("2001:db8::3", true),
+            ("64:ff9b::192.0.2.1", false),
+            ("2002:c000:201::1", false),
+            ("2001:0:808:808::3fff:fdfe", false), // Teredo, the client 192.0.2.1
+            ("2001:0:808:808::3fff:fdfd", true),  // Teredo, the client 192.0.2.2
+        ] {
+            let address = address.parse().expect(address);
+            assert_eq!(floor.admits(address), admitted, "{address}");
+            assert_eq!(floor.denies_as_host(address), !admitted, "{address}");
+        }
+        assert!(!floor.denies_as_host([10, 0, 0, 1].into()), "denied by a list");
+        assert_eq!(floor.with_host(&[]).host, Arc::default(), "other addresses replace them");
+        let unknown = floor.with_unknown_host();
+        for (address, admitted) in [("8.8.8.8", false), ("192.0.2.2", true), ("2600::", false)] {
+            assert_eq!(unknown.admits(address.parse().expect(address)), admitted, "{address}");
         }
     }
 

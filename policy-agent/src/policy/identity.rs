@@ -1,6 +1,10 @@
 //! Which sandbox is meant: its interface, namespace and addresses.
 
-use std::{collections::HashSet, net::IpAddr, path::Path};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use policy_common::sandbox::MAX_ADDRESSES;
 
@@ -57,6 +61,9 @@ fn addresses(addresses: &[IpAddr]) -> Result<(), Invalid> {
         if !is_a_hosts(*address) {
             return refuse("not an address that one host can send from");
         }
+        if is_of_metadata(*address) {
+            return refuse("is where a cloud's metadata service answers; give the sandbox another");
+        }
         if !seen.insert(address) {
             return refuse("given twice");
         }
@@ -69,8 +76,39 @@ fn addresses(addresses: &[IpAddr]) -> Result<(), Invalid> {
 }
 
 fn is_a_hosts(address: IpAddr) -> bool {
-    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    !(broadcast || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+    // 0.0.0.0/8 is "this network" (RFC 791), broadcast everybody on it.
+    let nobody = |v4: Ipv4Addr| v4.is_broadcast() || v4.octets()[0] == 0;
+    let nobody = matches!(address, IpAddr::V4(v4) if nobody(v4));
+    !(nobody || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}
+
+/// Where clouds answer the host's own questions, with its credentials for instance. Other link-local
+/// and unique local addresses are fine for sandboxes.
+const METADATA: [IpAddr; 12] = [
+    v4(169, 254, 169, 254), // AWS, Azure, Google, Oracle and others
+    v4(169, 254, 169, 253), // AWS: DNS
+    v4(169, 254, 169, 123), // AWS: time
+    v4(169, 254, 170, 2),   // AWS: credentials of tasks
+    v4(169, 254, 170, 23),  // AWS: credentials of pods
+    v4(168, 63, 129, 16),   // Azure
+    v4(100, 100, 100, 200), // Alibaba
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]), // AWS
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253]), // AWS: DNS
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23]), // AWS: credentials of pods
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]), // Google
+    v6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]), // Oracle
+];
+
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h))
+}
+
+fn is_of_metadata(address: IpAddr) -> bool {
+    METADATA.contains(&address)
 }
 
 #[cfg(test)]
@@ -129,6 +167,11 @@ mod tests {
             ("", Some("addresses: name at least one")),
             ("10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 fd00::1 10.0.0.5", Some("addresses[5]: ")),
             ("10.0.0.1 fd00::1 10.0.0.1", Some(r#"addresses[2]: "10.0.0.1": given twice"#)),
+            ("169.254.0.21 fd20:ce::1", None),
+            ("169.254.169.254", Some("metadata service")),
+            ("fd00:ec2::254", Some("metadata service")),
+            ("168.63.129.16", Some("metadata service")),
+            ("0.1.2.3", Some("not an address that one host")),
             ("0.0.0.0", Some("not an address that one host")),
             ("::", Some("not an address that one host")),
             ("127.0.0.1", Some("not an address that one host")),

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::Invalid;
+use super::{Invalid, similar};
 
 /// Characters that an error shows of a field's name.
 const SHOWN: usize = 80;
@@ -54,7 +54,7 @@ fn about_a_field(path: &str, message: &str) -> Option<Invalid> {
     // A field that somebody made up may hold anything, quotes too.
     let (field, known) = rest.split_once("`, ").or_else(|| rest.split_once('`'))?;
     let problem = match kind {
-        "unknown" => format!("unknown field; known here: {}", canonical(known.split_once('`')?.1)),
+        "unknown" => unknown(field, &canonical(known.split_once('`')?.1)),
         "missing" => "is missing".to_owned(),
         "duplicate" => "given twice (camelCase and snake_case spell the same field)".to_owned(),
         _ => return None,
@@ -77,10 +77,20 @@ fn legible_path(path: &str) -> String {
     path.chars().take(4 * SHOWN).flat_map(char::escape_debug).collect()
 }
 
+fn unknown(field: &str, known: &[&str]) -> String {
+    let listed = known.join(", ");
+    // The list in an error has an end, and so has the time that looking takes.
+    let meant = (field.len() <= SHOWN).then(|| similar(field, known.iter().copied())).flatten();
+    match meant {
+        Some(meant) => format!("unknown field; did you mean {meant}? Known here: {listed}"),
+        None => format!("unknown field; known here: {listed}"),
+    }
+}
+
 /// Of the fields in serde's list, those in canonical spelling.
-fn canonical(list: &str) -> String {
+fn canonical(list: &str) -> Vec<&str> {
     let names = list.split('`').filter(|part| part.starts_with(char::is_alphanumeric));
-    names.filter(|name| !name.contains('_')).collect::<Vec<_>>().join(", ")
+    names.filter(|name| !name.contains('_')).collect()
 }
 
 /// serde's words for a wrong type, in the words of JSON.
@@ -148,7 +158,7 @@ mod tests {
             ("\"x\"", "network: must be an object, not "),
             (
                 r#"{"allowout":[]}"#,
-                "network.allowout: unknown field; known here: allowOut, denyOut, dns",
+                "network.allowout: unknown field; did you mean allowOut? Known here: allowOut, denyOut, dns",
             ),
             (r#"{"denyOut":[],"deny_out":[]}"#, "network.denyOut: given twice"),
             (r#"{"denyOut":[],"denyOut":[]}"#, "network.denyOut: given twice"),

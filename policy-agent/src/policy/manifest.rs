@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Invalid, SandboxSpec, json};
+use super::{
+    Invalid, SandboxSpec,
+    conflict::{self, Claims},
+    json,
+};
 
 /// Reads and checks all sandboxes in `text`, in their order.
 ///
@@ -35,7 +39,7 @@ fn lines(text: &str) -> Result<Vec<SandboxSpec>, Invalid> {
 }
 
 fn check(sandboxes: &[SandboxSpec]) -> Result<(), Invalid> {
-    let mut seen = HashSet::new();
+    let (mut seen, mut claims) = (HashSet::new(), Claims::default());
     for (place, sandbox) in sandboxes.iter().enumerate() {
         let prefix = if sandboxes.len() == 1 { String::new() } else { format!("[{place}]") };
         sandbox.validate().map_err(|error| error.within(&prefix))?;
@@ -48,6 +52,7 @@ fn check(sandboxes: &[SandboxSpec]) -> Result<(), Invalid> {
             )
             .within(&prefix));
         }
+        conflict::check(&mut claims, sandbox).map_err(|error| error.within(&prefix))?;
     }
     Ok(())
 }
@@ -56,8 +61,16 @@ fn check(sandboxes: &[SandboxSpec]) -> Result<(), Invalid> {
 mod tests {
     use super::*;
 
+    /// A sandbox with an interface and an address of its own.
     fn sandbox(id: &str) -> String {
-        format!(r#"{{"sandboxID":"{id}","interface":"tap0","addresses":["10.11.0.2"]}}"#)
+        let number = id.bytes().next().unwrap_or_default();
+        with(id, &format!("tap{id}"), "null", &format!("10.11.0.{number}"))
+    }
+
+    fn with(id: &str, interface: &str, netns: &str, address: &str) -> String {
+        format!(
+            r#"{{"sandboxID":"{id}","interface":"{interface}","netns":{netns},"addresses":["{address}"]}}"#
+        )
     }
 
     #[test]
@@ -80,7 +93,7 @@ mod tests {
     #[test]
     fn errors_name_the_sandbox_and_the_field() {
         let (a, b) = (sandbox("a"), sandbox("b"));
-        let bad = b.replace("tap0", "a/b");
+        let bad = b.replace("tapb", "a/b");
         let typo = b.replace("interface", "interfase");
         for (text, start) in [
             (String::new(), "no sandbox in it"),
@@ -97,6 +110,41 @@ mod tests {
         ] {
             let error = read(&text).expect_err(&text).to_string();
             assert!(error.starts_with(start), "{text}: {error}");
+        }
+    }
+    #[test]
+    fn interfaces_and_addresses_have_one_sandbox() {
+        for (a, b, problem) in [
+            (("tap0", "null", "10.11.0.2"), ("tap1", "null", "10.11.0.3"), ""),
+            (
+                ("tap0", "null", "10.11.0.2"),
+                ("tap0", "null", "10.11.0.3"),
+                r#"[1].interface: "tap0": belongs to sandbox a"#,
+            ),
+            (
+                ("tap0", "null", "10.11.0.2"),
+                ("tap1", "null", "::ffff:10.11.0.2"),
+                r#"[1].addresses[0]: "10.11.0.2": sandboxes a and b cannot both have it"#,
+            ),
+            // As hosts of microVMs have them: everything is the same, but the namespace.
+            (
+                ("tap0", r#""/run/netns/a""#, "10.11.0.2"),
+                ("tap0", r#""/run/netns/b""#, "10.11.0.2"),
+                "",
+            ),
+            (
+                ("tap0", r#""/run/netns/a""#, "fd00::2"),
+                ("tap1", r#""/run/netns/a""#, "fd00::2"),
+                r#"[1].addresses[0]: "fd00::2": sandboxes a and b"#,
+            ),
+            // Each link has such addresses of its own.
+            (("tap0", "null", "fe80::2"), ("tap1", "null", "fe80::2"), ""),
+        ] {
+            let text = [with("a", a.0, a.1, a.2), with("b", b.0, b.1, b.2)].join("\n");
+            let said = read(&text).err().map(|error| error.to_string()).unwrap_or_default();
+            let right =
+                if problem.is_empty() { said.is_empty() } else { said.starts_with(problem) };
+            assert!(right, "{text}: {said}");
         }
     }
 }

@@ -9,12 +9,16 @@
 //! The oracle never looks at what `compile` made: tests hold one against the other. Everything
 //! else in the agent may use this module; it uses nothing but `policy-common`.
 
+mod advice;
 mod authority;
 mod by_name;
 mod cidr;
 pub mod compile;
+pub mod conflict;
 mod embedded;
+mod endpoint;
 pub mod floor;
+mod host_addresses;
 mod host_mask;
 mod identity;
 pub mod invalid;
@@ -30,11 +34,15 @@ mod object;
 pub mod oracle;
 #[expect(clippy::module_inception, reason = "the concept that gives the module its name")]
 mod policy;
+mod ranges;
 pub mod rule;
 mod sandbox_id;
 pub mod schema;
 mod secret;
+mod similar;
 mod tunnel;
+mod warning;
+mod whole;
 
 #[cfg(test)]
 mod differential;
@@ -45,7 +53,8 @@ pub use authority::Host;
 pub use by_name::by_name;
 pub use cidr::ALL_TRAFFIC;
 pub use compile::{Compiled, compile};
-pub use floor::Floor;
+pub use endpoint::Endpoint;
+pub use floor::{Floor, PLATFORM_DENY};
 pub use host_mask::HostMask;
 pub use invalid::Invalid;
 pub use json::parse;
@@ -62,4 +71,7 @@ pub use rule::{RuleRef, rule};
 pub use sandbox_id::SandboxId;
 pub use schema::{EgressProxy, NetworkConfig, ProxyTls, SandboxSpec, Unsupported};
 pub use secret::Secret;
+pub use similar::similar;
 pub use tunnel::{Credentials, Tunnel, TunnelTls};
+pub use warning::{Warning, warnings};
+pub use whole::whole;

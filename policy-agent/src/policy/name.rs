@@ -2,25 +2,51 @@
 
 use std::fmt;
 
-use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+use idna::uts46::{self, AsciiDenyList, DnsLength, Uts46};
 
 /// Bytes of a name without its trailing dot (RFC 1035, 2.3.4, less the root's length byte).
 const MAX_NAME: usize = 253;
 /// Bytes of a label.
 const MAX_LABEL: usize = 63;
 
-/// A domain name: lower-case labels of letters, digits and inner hyphens, IDNA labels in A-label
-/// form (`xn--…`), without a trailing dot. Never an IP address.
+/// What cannot stand in a name: UTS 46's `STD3`, but underscores, which names in use do have
+/// (`my_bucket.s3.…`).
+const DENIED: AsciiDenyList = AsciiDenyList::new(true, r##"!"#$%&'()*+,/:;<=>?@[\]^`{|}~"##);
+
+/// A domain name: lower-case labels of letters, digits, hyphens and underscores, IDNA labels in
+/// A-label form (`xn--…`), without a trailing dot. Never an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);
 
+/// Where hyphens may stand in a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hyphens {
+    /// Between other characters.
+    Inner,
+    /// Anywhere.
+    Anywhere,
+}
+
 impl Name {
-    /// Reads a name as a user, an SNI or a Host header gives it.
+    /// Reads a name as a user writes it in a policy.
     ///
     /// # Errors
     /// Says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut name = ascii(text)?;
+        Self::with(text, Hyphens::Inner)
+    }
+
+    /// Reads a name as a client asks for it, in an SNI or a Host header. Its labels may begin or end
+    /// with hyphens, as some names in use do; only a wildcard can match such a name.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn asked(text: &str) -> Result<Self, String> {
+        Self::with(text, Hyphens::Anywhere)
+    }
+
+    fn with(text: &str, hyphens: Hyphens) -> Result<Self, String> {
+        let mut name = ascii(text, hyphens)?;
         if name.ends_with('.') {
             name.pop();
         }
@@ -30,7 +56,7 @@ impl Name {
         if name.len() > MAX_NAME {
             return Err(format!("longer than {MAX_NAME} characters"));
         }
-        name.split('.').try_for_each(label)?;
+        name.split('.').try_for_each(|one| label(one, hyphens))?;
         match name.rsplit('.').next() {
             Some(last) if is_number(last) => Err("a name cannot end in a number".to_owned()),
             _ => Ok(Self(name)),
@@ -50,7 +76,7 @@ impl Name {
 }
 
 /// Lower case, A-labels.
-fn ascii(text: &str) -> Result<String, String> {
+fn ascii(text: &str, hyphens: Hyphens) -> Result<String, String> {
     let lower = text.to_ascii_lowercase();
     let has_a_label = lower.split('.').any(|label| label.starts_with("xn--"));
     // Most names need no IDNA; labels get better errors from `label` than from there.
@@ -58,23 +84,28 @@ fn ascii(text: &str) -> Result<String, String> {
         return Ok(lower);
     }
     // Hyphens in the third and fourth place are in real use (`r3---sn-….example`).
+    let hyphens = match hyphens {
+        Hyphens::Inner => uts46::Hyphens::CheckFirstLast,
+        Hyphens::Anywhere => uts46::Hyphens::Allow,
+    };
     Uts46::new()
-        .to_ascii(lower.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Ignore)
+        .to_ascii(lower.as_bytes(), DENIED, hyphens, DnsLength::Ignore)
         .map(String::from)
         .map_err(|_| "not a valid internationalised (IDNA) name".to_owned())
 }
 
-fn label(label: &str) -> Result<(), String> {
+fn label(label: &str, hyphens: Hyphens) -> Result<(), String> {
     if label.is_empty() {
         return Err("an empty label (a dot at the start, or two dots in a row)".to_owned());
     }
     if label.len() > MAX_LABEL {
         return Err(format!("a label is longer than {MAX_LABEL} characters"));
     }
-    if let Some(other) = label.chars().find(|c| !c.is_ascii_alphanumeric() && *c != '-') {
-        return Err(format!("{other:?} cannot stand in a name; only letters, digits and -"));
+    let known = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if let Some(other) = label.chars().find(|c| !known(c)) {
+        return Err(format!("{other:?} cannot stand in a name; only letters, digits, - and _"));
     }
-    if label.starts_with('-') || label.ends_with('-') {
+    if hyphens == Hyphens::Inner && (label.starts_with('-') || label.ends_with('-')) {
         return Err("a label cannot start or end with -".to_owned());
     }
     Ok(())
@@ -197,6 +228,11 @@ mod tests {
             ("faß.example", "xn--fa-hia.example"),
             ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
             ("ｅｘａｍｐｌｅ.com", "example.com"),
+            ("My_Bucket.s3.example", "my_bucket.s3.example"),
+            ("_dmarc.example", "_dmarc.example"),
+            ("a_.example", "a_.example"),
+            ("*.my_zone.example", "*.my_zone.example"),
+            ("a_b.bücher.example", "a_b.xn--bcher-kva.example"),
             (&longest_label, &longest_label),
             (&longest, &longest),
             (&longest_wild, &longest_wild),
@@ -227,7 +263,6 @@ mod tests {
             ("**", "wildcard"),
             ("*.*", "wildcard"),
             ("exa mple.com", "' ' cannot"),
-            ("a_b.example", "'_' cannot"),
             ("example.com\0", "cannot"),
             ("a/b", "'/' cannot"),
             ("-a.example", "start or end with -"),
@@ -272,9 +307,17 @@ mod tests {
             ("*", "localhost", true),
             ("bücher.example", "xn--bcher-kva.example", true),
             ("xn--bcher-kva.example", "Bücher.example", true),
+            ("*.amazonaws.com", "my_bucket.s3.amazonaws.com", true),
+            ("my_bucket.s3.amazonaws.com", "My_Bucket.s3.amazonaws.com", true),
+            ("my_bucket.s3.amazonaws.com", "my-bucket.s3.amazonaws.com", false),
+            ("*.example.com", "-r3---sn.example.com", true),
+            ("*.example.com", "a.b-.example.com", true),
+            ("*.example.com", "-.example.com", true),
+            ("*", "-a.bücher.example", true),
+            ("example.com", "-example.com", false),
         ] {
             let read = Pattern::parse(pattern).expect(pattern);
-            let name = Name::parse(host).expect(host);
+            let name = Name::asked(host).expect(host);
             assert_eq!(read.matches(&name), matches, "{pattern} on {host}");
         }
     }
@@ -303,19 +346,30 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_a_name_and_reads_as_itself(text in r"(\PC|[a-zA-Z0-9.*-]){0,12}") {
+        fn what_is_read_is_a_name_and_reads_as_itself(text in r"(\PC|[a-zA-Z0-9.*_-]){0,12}") {
             if let Ok(name) = Name::parse(&text) {
                 let text = name.as_str();
                 prop_assert!(text.len() <= MAX_NAME && !text.ends_with('.'));
                 prop_assert!(text.split('.').all(|label| (1..=MAX_LABEL).contains(&label.len())));
                 prop_assert!(text.bytes().all(
-                    |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-'
+                    |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b)
                 ));
                 prop_assert!(text.parse::<std::net::IpAddr>().is_err());
                 prop_assert_eq!(Name::parse(text), Ok(name.clone()));
+                prop_assert_eq!(Name::asked(text), Ok(name.clone()));
             }
             if let Ok(pattern) = Pattern::parse(&text) {
                 prop_assert_eq!(Pattern::parse(&pattern.to_string()), Ok(pattern));
+            }
+        }
+
+        #[test]
+        fn what_a_client_asks_for_reads_as_itself(text in r"[a-wyz0-9._-]{0,12}") {
+            if let Ok(name) = Name::asked(&text) {
+                prop_assert_eq!(Name::asked(name.as_str()), Ok(name.clone()));
+                let outer = |label: &str| label.starts_with('-') || label.ends_with('-');
+                let strict = Name::parse(&text);
+                prop_assert_eq!(strict.is_err(), name.as_str().split('.').any(outer));
             }
         }
 

@@ -12,6 +12,10 @@ pub const MAX_NAMESERVERS: usize = 10;
 
 const FIELD: &str = "network.dnsServers";
 
+/// Why a DNS server has no name here.
+const NO_NAMES: &str =
+    "write the DNS server's IP address: without a DNS server the sandbox can resolve no name";
+
 /// What the operator sets for all sandboxes, besides the [`Floor`](super::Floor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
@@ -54,7 +58,7 @@ impl Nameservers {
             return Err(Invalid::field(FIELD, problem));
         }
         list::limit(FIELD, servers.len(), MAX_NAMESERVERS)?;
-        list::read(FIELD, servers, cidr::parse_address).map(Self::Given)
+        list::read(FIELD, servers, |server| cidr::parse_address(server, NO_NAMES)).map(Self::Given)
     }
 
     /// Their addresses.

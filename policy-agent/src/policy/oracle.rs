@@ -69,7 +69,7 @@ pub fn explain(policy: &Policy, floor: &Floor, destination: &Destination) -> Exp
     }
     let host = destination.host.as_deref().filter(|host| !is_address(host));
     let Some(host) = host else { return by_address(policy, floor, destination.address) };
-    let explanation = match Name::parse(host).map(|name| matching(policy, &name)) {
+    let explanation = match Name::asked(host).map(|name| matching(policy, &name)) {
         Ok(Some(place)) => {
             let rule = RuleRef::domain(policy, rule::index(place));
             Explanation { rule, ..verdict(policy, floor, Reason::AllowName, NO_RULE, true) }
@@ -86,7 +86,7 @@ pub fn explain(policy: &Policy, floor: &Floor, destination: &Destination) -> Exp
 pub fn explain_packet(policy: &Policy, floor: &Floor, destination: &Destination) -> Explanation {
     let address = destination.address;
     let (reason, index) = platform_allow(floor, address)
-        .or_else(|| platform_deny(floor, address))
+        .or_else(|| platform_deny(policy, floor, destination))
         .or_else(|| allow_out(policy, address))
         .or_else(|| dns_servers(policy, address))
         .or_else(|| names(policy, destination))
@@ -97,9 +97,16 @@ pub fn explain_packet(policy: &Policy, floor: &Floor, destination: &Destination)
     Explanation { by_name, ..verdict(policy, floor, reason, index, carried) }
 }
 
-/// Judges by the address alone what line 7 caught and what asks for no name: lines 8 and 9.
+/// Judges by the address alone what line 7 caught and what asks for no name: the host's own
+/// addresses, then lines 8 and 9.
 pub(super) fn by_address(policy: &Policy, floor: &Floor, address: IpAddr) -> Explanation {
-    let (reason, index) = deny_out(policy, address).unwrap_or((Reason::NoRule, NO_RULE));
+    let own = || Some((Reason::PlatformDeny, rule::index(floor.denying(address)?)));
+    let (reason, index) = floor
+        .denies_as_host(address)
+        .then(own)
+        .flatten()
+        .or_else(|| deny_out(policy, address))
+        .unwrap_or((Reason::NoRule, NO_RULE));
     Explanation { by_name: true, ..verdict(policy, floor, reason, index, reason.passes()) }
 }
 
@@ -126,9 +133,12 @@ fn platform_allow(floor: &Floor, address: IpAddr) -> Option<Match> {
     floor.allowing(address).map(|place| (Reason::PlatformAllow, rule::index(place)))
 }
 
-/// Line 5.
-fn platform_deny(floor: &Floor, address: IpAddr) -> Option<Match> {
-    floor.denying(address).map(|place| (Reason::PlatformDeny, rule::index(place)))
+/// Line 5. What names the host itself is judged by its name where line 7 does so: the gateway may
+/// listen there.
+fn platform_deny(policy: &Policy, floor: &Floor, destination: &Destination) -> Option<Match> {
+    let place = floor.denying(destination.address)?;
+    let by_name = floor.host_entry(place).and_then(|_| names(policy, destination));
+    Some(by_name.unwrap_or((Reason::PlatformDeny, rule::index(place))))
 }
 
 /// Line 6.
@@ -249,7 +259,9 @@ mod tests {
             ("1.1.1.1 53", "deny_out allowInternetAccess: false"),
             ("2001:db8::1 53", "deny_out allowInternetAccess: false"),
             ("1.1.1.1 443 x.example", "allow_name network.allowOut[0]: *"),
-            ("1.1.1.1 443 not_a_name", "invalid_name"),
+            ("1.1.1.1 443 a_name", "allow_name network.allowOut[0]: *"),
+            ("1.1.1.1 443 -a.name-", "allow_name network.allowOut[0]: *"),
+            ("1.1.1.1 443 no!name", "invalid_name"),
             ("1.1.1.1 443 1.1.1.1", "deny_out allowInternetAccess: false"),
             ("1.1.1.1 443 [::1]", "deny_out allowInternetAccess: false"),
         ] {

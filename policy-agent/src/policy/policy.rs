@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     ALL_TRAFFIC, Defaults, Floor, HostMask, Invalid, MAX_ENTRIES, NetworkConfig, Pattern, Tunnel,
-    cidr, list, nameservers::Nameservers,
+    advice, cidr, list, nameservers::Nameservers,
 };
 
 /// An entry of `allowOut`.
@@ -153,20 +153,22 @@ fn allows_internet(beside: Option<bool>, network: &NetworkConfig) -> Result<bool
     }
 }
 
+/// Why `denyOut` holds no name.
+const NO_DENIED_NAMES: &str =
+    "a domain cannot be denied; deny 0.0.0.0/0 and list what to allow in allowOut";
+
 fn target(entry: &str) -> Result<Target, String> {
-    if entry.is_empty() || entry == "ALL_TRAFFIC" || cidr::is_meant_as_address(entry) {
-        return cidr::parse_specific(entry).map(Target::Net);
-    }
-    Pattern::parse(entry).map(Target::Name)
+    let meant_as_address = cidr::is_sdk_constant(entry) || cidr::is_meant_as_address(entry);
+    let read = if entry.is_empty() || meant_as_address {
+        cidr::parse_specific(entry, advice::NO_NAMES).map(Target::Net)
+    } else {
+        Pattern::parse(entry).map(Target::Name)
+    };
+    read.map_err(|problem| advice::on_target(entry).unwrap_or(problem))
 }
 
 fn denied(entry: &str) -> Result<IpNet, String> {
-    if !cidr::is_meant_as_address(entry) && Pattern::parse(entry).is_ok() {
-        return Err(format!(
-            "a domain cannot be denied; deny {ALL_TRAFFIC} and list what to allow in allowOut"
-        ));
-    }
-    cidr::parse_specific(entry)
+    cidr::parse_specific(entry, NO_DENIED_NAMES)
 }
 
 /// Whether there are domains; they mean something only where everything else is denied.
@@ -250,11 +252,11 @@ mod tests {
             (r#"{"allowOut":["999.1.1.1"]}"#, r#"network.allowOut[0]: "999.1.1.1": not an IP"#),
             (
                 r#"{"allowOut":["https://example.com/"]}"#,
-                r#"network.allowOut[0]: "https://example.com/": write the host alone"#,
+                r#"network.allowOut[0]: "https://example.com/": write example.com alone"#,
             ),
             (
                 r#"{"allowOut":["a.example:443"]}"#,
-                r#"network.allowOut[0]: "a.example:443": write it without"#,
+                r#"network.allowOut[0]: "a.example:443": write a.example alone; a name holds on"#,
             ),
             (
                 r#"{"allowOut":["*.1.2.3.4"]}"#,
@@ -333,10 +335,13 @@ mod tests {
                 r#"["1.1.1.1","1.1.1.0/24"]"#.to_owned(),
                 r#"network.dnsServers[1]: "1.1.1.0/24": write a"#,
             ),
-            (r#"["dns.example"]"#.to_owned(), r#"network.dnsServers[0]: "dns.example": "#),
+            (
+                r#"["dns.example"]"#.to_owned(),
+                r#"network.dnsServers[0]: "dns.example": write the DNS server's IP address"#,
+            ),
             (
                 r#"["1.1.1.1:53"]"#.to_owned(),
-                r#"network.dnsServers[0]: "1.1.1.1:53": write it without"#,
+                r#"network.dnsServers[0]: "1.1.1.1:53": write 1.1.1.1 alone"#,
             ),
             (r#"["0.0.0.0"]"#.to_owned(), r#"network.dnsServers[0]: "0.0.0.0": covers"#),
         ] {

@@ -47,13 +47,28 @@ pub fn rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) -> Optio
     let place = usize::try_from(index).ok()?;
     let (list, entry) = match reason {
         Reason::PlatformAllow => ("platform_allow", floor.allow.get(place)?.to_string()),
-        Reason::PlatformDeny => ("platform_deny", floor.deny.get(place)?.to_string()),
+        Reason::PlatformDeny => return platform_deny(floor, place),
         Reason::AllowOut => ("network.allowOut", policy.allow_out().get(place)?.to_string()),
         Reason::DnsServer => ("network.dnsServers", policy.nameservers().get(place)?.to_string()),
         Reason::DenyOut => ("network.denyOut", policy.deny_out().get(place)?.to_string()),
         _ => return None,
     };
     Some(RuleRef { list, index: Some(index), entry })
+}
+
+/// The rules of line 5, which are numbered through; the host's own addresses stand in no list.
+fn platform_deny(floor: &Floor, place: usize) -> Option<RuleRef> {
+    if let Some(own) = floor.host_entry(place) {
+        return Some(RuleRef { list: "host_address", index: None, entry: own.to_string() });
+    }
+    let (list, place, entry) = match floor.deny.get(place) {
+        Some(entry) => ("platform_deny", place, entry),
+        None => {
+            let place = place.checked_sub(floor.deny.len())?;
+            ("platform_deny_add", place, floor.deny_add.get(place)?)
+        }
+    };
+    Some(RuleRef { list, index: Some(index(place)), entry: entry.to_string() })
 }
 
 /// The rules that stand in no list.

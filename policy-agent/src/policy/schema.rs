@@ -9,7 +9,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
-use super::{Defaults, Floor, Invalid, MacAddress, Policy, SandboxId, Secret, object};
+use super::{Defaults, Floor, Invalid, MacAddress, Policy, SandboxId, Secret, object, whole};
 
 object::only! { SandboxSpec, NetworkConfig, EgressProxy }
 
@@ -248,7 +248,7 @@ fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>,
     impl<'de> Deserialize<'de> for Port {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let value = serde_json::Value::deserialize(deserializer)?;
-            let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+            let port = whole(&value).and_then(|port| u16::try_from(port).ok());
             port.filter(|port| *port != 0).map(Self).ok_or_else(|| {
                 de::Error::custom(format_args!("{value}: a port is a number from 1 to 65535"))
             })
