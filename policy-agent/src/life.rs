@@ -1,5 +1,5 @@
 //! What a sandbox has from its creation to its end, whatever becomes of its policy meanwhile: the
-//! traffic token, its lease, and word of its end for whoever serves it.
+//! traffic token, its lease, what the egress proxy counts, and word of its end for whoever serves it.
 //!
 //! A lease runs by the monotonic clock while the agent does, so that a jump of the wall clock
 //! neither ends nor prolongs it. The state file tells the next agent its end by the wall clock.
@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
-use crate::policy::{Invalid, Secret};
+use crate::{
+    agent::Tally,
+    policy::{Invalid, Secret},
+};
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 20;
@@ -79,6 +82,7 @@ pub struct Life {
     end: CancellationToken,
     started: Timestamp,
     leased: Option<Leased>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug)]
@@ -110,7 +114,7 @@ impl Life {
     #[must_use]
     pub fn with_token(token: Secret) -> Self {
         let (end, started) = (CancellationToken::new(), Timestamp::now());
-        Self { token, end, started, leased: None }
+        Self { token, end, started, leased: None, tally: Arc::default() }
     }
 
     /// A life that goes on as it was kept.
@@ -145,6 +149,12 @@ impl Life {
     #[must_use]
     pub fn token(&self) -> &Secret {
         &self.token
+    }
+
+    /// What the egress proxy counts for it. Begins anew with the agent.
+    #[must_use]
+    pub const fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     /// When the sandbox was created.

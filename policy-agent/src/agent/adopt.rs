@@ -14,7 +14,6 @@ use super::{
 use crate::{
     dataplane::{Interface, Slot},
     life::Life,
-    policy::{Compiled, SandboxSpec},
     store::Entry,
 };
 
@@ -63,8 +62,9 @@ impl Reconciler {
         let policy = self.law.judge(&entry.spec)?;
         let slot = self.slot_on_disk(&entry)?;
         let life = Life::resume(entry.life)?;
+        let floor = self.floor_of_adopted(entry.spec.netns.as_deref());
         let (head, network) = split(entry.spec);
-        let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
+        let (rules, compiled) = self.pool.share(network, policy, &floor);
         let id = head.sandbox_id.clone();
         let gates = self.berths.gates(&head);
         if self.berths.are_of(&gates)
@@ -144,7 +144,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Takes off gates that others have replaced, since `[[slots]]` names an interface that it did
+    /// Takes off gates that others have replaced, since `[[interfaces]]` names an interface that it did
     /// not name before; and those of an interface that it does not name any more.
     fn retire_outgrown(&mut self) {
         let mut outgrown: BTreeSet<String> = self.orphans.clone();
@@ -168,10 +168,5 @@ impl Reconciler {
                 }
             };
         }
-    }
-
-    /// The compiled policy of a known sandbox, again.
-    pub(super) fn recompile(&self, spec: &SandboxSpec) -> Result<Compiled> {
-        Ok(crate::policy::compile(&self.law.judge(spec)?, &self.law.floor))
     }
 }

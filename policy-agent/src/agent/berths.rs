@@ -1,4 +1,4 @@
-//! Berths: the interfaces of `[[slots]]`. (A slot is a number in the kernel's tables.)
+//! Berths: the interfaces of `[[interfaces]]`. (A slot is a number in the kernel's tables.)
 //!
 //! The gates of a berth stay on it, under a name of its own, and are pointed to the slot of the
 //! sandbox that has it, or to an empty slot, which denies everything, while nobody does. So handing
@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
+    claims::Claims,
     presence::{Namespace, Presence, namespace},
     reconciler::Reconciler,
     sandbox::{Place, Sandbox, interface},
@@ -23,7 +24,7 @@ use crate::{
     policy::{MacAddress, NetworkConfig, SandboxId, SandboxSpec},
 };
 
-/// One interface of `[[slots]]`.
+/// One interface of `[[interfaces]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Berth {
     /// Where it is.
@@ -32,6 +33,8 @@ pub struct Berth {
     pub addresses: Vec<IpAddr>,
     /// Its Ethernet address.
     pub mac: Option<MacAddress>,
+    /// Whether it may be an interface that the host needs for itself.
+    pub force: bool,
 }
 
 impl Berth {
@@ -113,7 +116,7 @@ impl Berths {
 /// Who has which interface.
 struct Taken {
     gates: HashSet<Arc<str>>,
-    owners: HashMap<(String, Namespace), SandboxId>,
+    claims: Claims,
 }
 
 impl Taken {
@@ -122,8 +125,8 @@ impl Taken {
             return true;
         }
         let Some(namespace) = berth.namespace() else { return false };
-        let owner = self.owners.get(&(berth.interface.name.clone(), namespace));
-        owner.is_some_and(|owner| reconciler.is_in(owner, namespace))
+        let owner = self.claims.owner_of_interface(namespace, &berth.interface.name);
+        owner.is_some_and(|owner| reconciler.is_in(&owner.id, namespace))
     }
 }
 
@@ -132,12 +135,16 @@ impl Reconciler {
     pub(super) fn free_berth(&self, spec: impl Fn(&Berth) -> SandboxSpec) -> Option<SandboxSpec> {
         let taken = self.taken();
         let free = self.berths.all.iter().filter(|berth| !taken.contains(self, berth));
-        free.map(spec).find(|spec| self.check_interface(spec, &mut self.owners()).is_ok())
+        let fits = |spec: &SandboxSpec, force| {
+            self.check_place(spec, &mut self.claims(&[]), force).is_ok()
+        };
+        free.map(|berth| (spec(berth), berth.force))
+            .find_map(|(spec, force)| fits(&spec, force).then_some(spec))
     }
 
     fn taken(&self) -> Taken {
         let gates = self.table.all().iter().map(|sandbox| sandbox.gates.clone()).collect();
-        Taken { gates, owners: self.owners() }
+        Taken { gates, claims: self.claims(&[]) }
     }
 
     /// Finds the slot where the gates of vacant berths point, and makes sure that it is empty. The
@@ -171,19 +178,20 @@ impl Reconciler {
             if taken.contains(self, berth) {
                 self.berths.vacant.remove(&gates);
             } else {
-                self.look_at_vacant(gates, &berth.interface);
+                self.look_at_vacant(gates, berth);
             }
         }
     }
 
-    fn look_at_vacant(&mut self, gates: String, interface: &Interface) {
+    fn look_at_vacant(&mut self, gates: String, berth: &Berth) {
+        let interface = &berth.interface;
         let before = self.berths.vacant.get(&gates);
         if let (Some(Vacancy::Shut(_)), Some(empty)) = (before, self.berths.empty)
             && self.holds(&gates, empty, interface)
         {
             return;
         }
-        let now = match self.shut(&gates, interface) {
+        let now = match self.shut_vacancy(&gates, berth) {
             Ok(Some(place)) => Vacancy::Shut(place),
             Ok(None) => Vacancy::Missing,
             Err(error) => Vacancy::Failed(format!("{error:#}")),
@@ -199,6 +207,14 @@ impl Reconciler {
             }
         }
         self.berths.vacant.insert(gates, now);
+    }
+
+    /// Shuts a berth that nobody has, unless the host needs its interface for itself.
+    fn shut_vacancy(&self, gates: &str, berth: &Berth) -> Result<Option<Place>> {
+        if !berth.force && matches!(self.kernel.presence(&berth.interface), Presence::Here(_)) {
+            self.refuse_uplink(&berth.interface)?;
+        }
+        self.shut(gates, &berth.interface)
     }
 
     /// Points the gates of a berth to the empty slot, wherever they pointed before. `None`: there is

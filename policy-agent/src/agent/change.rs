@@ -30,6 +30,8 @@ use crate::{
     policy::{Compiled, SandboxId, SandboxSpec},
 };
 
+/// How often gates are attached that somebody takes off at once.
+const ATTEMPTS: usize = 3;
 /// What cannot be done without a door.
 const NO_DOOR: &str = "cannot open its way to the egress proxy";
 
@@ -204,15 +206,18 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Attaches an interface to a slot, with gates that are pinned under this name.
+    /// Attaches an interface to a slot, with gates that are pinned under this name: again where
+    /// somebody takes them off meanwhile.
     pub(super) fn attach(&self, gates: &str, slot: Slot, wanted: &Interface) -> Result<Place> {
         let namespace = namespace(wanted.netns.as_deref()).ok();
         let index = self.kernel.presence(wanted).index(wanted)?;
-        self.kernel.attach(gates, slot, wanted)?;
-        if !self.kernel.is_attached(gates, slot, wanted)? {
-            bail!("interface: the gates on {} were taken off again at once", wanted.name);
+        for _ in 0..ATTEMPTS {
+            self.kernel.attach(gates, slot, wanted)?;
+            if self.kernel.is_attached(gates, slot, wanted)? {
+                return Ok(Place { namespace, index });
+            }
         }
-        Ok(Place { namespace, index })
+        bail!("interface: the gates on {} were taken off again at once", wanted.name)
     }
 
     /// Takes off what an earlier agent attached for the sandbox under another name.

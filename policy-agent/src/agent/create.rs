@@ -1,4 +1,4 @@
-//! Sandboxes that the agent makes by itself, on an interface of `[[slots]]`, and that end with their
+//! Sandboxes that the agent makes by itself, on an interface of `[[interfaces]]`, and that end with their
 //! lease.
 
 use std::{sync::Arc, time::Duration};
@@ -50,7 +50,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 impl Agent {
-    /// Creates a sandbox on a free interface of `[[slots]]`. Its policy is enforced when this returns.
+    /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
     ///
     /// # Errors
     /// The wish is wrong; no interface is free ([`Error::NoSlot`]); the idempotency key belongs to
@@ -115,7 +115,8 @@ impl Reconciler {
 
     /// Goes the way of `apply`, with a life.
     fn admit(&mut self, spec: SandboxSpec, life: Life) -> Result<(), Error> {
-        let candidate = self.check(vec![spec])?.pop();
+        // Whether the host needs the interface was asked when it was chosen.
+        let candidate = self.check(vec![spec], true)?.pop();
         let candidate = candidate.ok_or_else(|| Error::Internal(anyhow!("nothing to create")))?;
         let change = self.stage(candidate, Some(life))?;
         self.commit_one(change)

@@ -4,23 +4,42 @@
 //! A door's listeners stand in the namespace of the sandbox's interface and would keep it alive, so
 //! the door of an interface that went is shut.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{
     presence::Presence,
     reconciler::Reconciler,
     sandbox::{Sandbox, Status, interface},
 };
-use crate::dataplane::Slot;
+use crate::{
+    dataplane::Slot,
+    policy::{Invalid, Policy, SandboxSpec},
+};
+
+/// What is wrong with a bridge between a sandbox and the egress proxy.
+const PORT: &str = "is a port of a bridge (or bond), which takes the sandbox's frames before domain \
+                    rules and egressProxy can be applied to them; take it off the bridge and route \
+                    to it, or write rules for addresses only";
 
 impl Reconciler {
+    /// The sandbox's connections can come to the proxy, if they have to.
+    pub(super) fn check_way(&self, spec: &SandboxSpec, policy: &Policy) -> Result<(), Invalid> {
+        let is_needed = policy.has_names() || policy.tunnel().is_some();
+        // One that cannot be looked at is not attached either.
+        if is_needed && self.kernel.is_port(&interface(spec)).unwrap_or(false) {
+            return Err(Invalid::entry("interface", &spec.interface, PORT));
+        }
+        Ok(())
+    }
+
     /// Opens the door of a sandbox that needs one and has none.
     pub(super) fn open_door(&self, sandbox: &Sandbox) -> Result<()> {
         if !sandbox.rules.need_proxy() || self.egress.is_open(sandbox.slot) {
             return Ok(());
         }
         let door = self.kernel.open_door(sandbox.slot, &interface(&sandbox.head))?;
-        let opened = self.egress.open(sandbox.slot, sandbox.id(), &sandbox.rules, door);
+        let (id, tally) = (sandbox.id(), sandbox.life.tally());
+        let opened = self.egress.open(sandbox.slot, id, tally, &sandbox.rules, door);
         opened.inspect_err(|_| {
             // What went wrong first is what to tell.
             let _ = self.kernel.close_door(sandbox.slot);
@@ -43,6 +62,10 @@ impl Reconciler {
             return Ok(());
         }
         if sandbox.status == Status::Enforcing {
+            // It may have become one by now.
+            if self.kernel.is_port(&interface(&sandbox.head)).unwrap_or(false) {
+                bail!("interface: {:?} {PORT}", sandbox.head.interface);
+            }
             self.open_door(sandbox)?;
         }
         self.egress.follow(sandbox.slot, &sandbox.rules);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rules::Rules;
+use super::{rules::Rules, tally::Tally};
 use crate::{
     dataplane::{Door, Slot},
     policy::SandboxId,
@@ -10,8 +10,8 @@ use crate::{
 
 /// The egress proxy. Its methods do not wait for anybody's connection.
 pub trait Egress: Send + Sync {
-    /// A sandbox's connections come out of this door from now on, and these rules hold for them.
-    /// The slot has no door yet.
+    /// A sandbox's connections come out of this door from now on, these rules hold for them, and
+    /// here they are counted. The slot has no door yet.
     ///
     /// # Errors
     /// The door's listeners cannot be served.
@@ -19,6 +19,7 @@ pub trait Egress: Send + Sync {
         &self,
         slot: Slot,
         sandbox: &SandboxId,
+        tally: &Arc<Tally>,
         rules: &Arc<Rules>,
         door: Door,
     ) -> anyhow::Result<()>;

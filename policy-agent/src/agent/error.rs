@@ -16,7 +16,7 @@ pub enum Error {
         invalid: Invalid,
     },
     /// There is no such sandbox.
-    #[error("there is no sandbox {0:?}: create it first, or list them")]
+    #[error("there is no sandbox {0:?}; list them to see which there are")]
     Unknown(String),
     /// No more sandboxes fit.
     #[error("sandbox {sandbox}: all {limit} places are taken: delete a sandbox first")]
@@ -26,9 +26,9 @@ pub enum Error {
         /// How many fit.
         limit: u32,
     },
-    /// No interface of `[[slots]]` is free.
+    /// No interface of `[[interfaces]]` is free.
     #[error(
-        "no interface of [[slots]] is free: end a sandbox first, or name more interfaces in the \
+        "no interface of [[interfaces]] is free: end a sandbox first, or name more interfaces in the \
          agent's configuration"
     )]
     NoSlot,

@@ -1,12 +1,15 @@
 //! What the agent asks of the kernel side: the dataplane, or a stand-in when the agent itself is
 //! tested.
 
+use std::path::Path;
+
 use anyhow::Result;
+use ipnet::IpNet;
 use policy_common::{counter::Counters, limit::Limits};
 
 use super::presence::{self, Presence};
 use crate::{
-    dataplane::{Dataplane, Door, Identity, Interface, PolicyId, Published, Slot},
+    dataplane::{self, Dataplane, Door, Identity, Interface, PolicyId, Published, Slot},
     policy::Compiled,
 };
 
@@ -15,6 +18,10 @@ use crate::{
 pub trait Kernel: Send + Sync {
     /// Whether there is such an interface.
     fn presence(&self, interface: &Interface) -> Presence;
+    /// The addresses that the host itself has in a network namespace, in order.
+    fn host_addresses(&self, netns: Option<&Path>) -> Result<Vec<IpNet>>;
+    /// Whether the interface is its network namespace's way to everywhere.
+    fn carries_default_route(&self, interface: &Interface) -> Result<bool>;
     fn prepare(&self, slot: Slot, identity: &Identity) -> Result<()>;
     fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()>;
     fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool>;
@@ -22,6 +29,7 @@ pub trait Kernel: Send + Sync {
     fn published(&self, slot: Slot) -> Result<Option<Published>>;
     fn restore_pins(&self) -> Result<()>;
     fn detach(&self, id: &str) -> Result<()>;
+    fn is_port(&self, interface: &Interface) -> Result<bool>;
     fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door>;
     fn close_door(&self, slot: Slot) -> Result<()>;
     fn release(&self, slot: Slot) -> Result<()>;
@@ -35,6 +43,14 @@ pub trait Kernel: Send + Sync {
 impl Kernel for Dataplane {
     fn presence(&self, interface: &Interface) -> Presence {
         presence::of(interface)
+    }
+
+    fn host_addresses(&self, netns: Option<&Path>) -> Result<Vec<IpNet>> {
+        dataplane::host_addresses(netns)
+    }
+
+    fn carries_default_route(&self, interface: &Interface) -> Result<bool> {
+        dataplane::carries_default_route(interface)
     }
 
     fn prepare(&self, slot: Slot, identity: &Identity) -> Result<()> {
@@ -63,6 +79,10 @@ impl Kernel for Dataplane {
 
     fn detach(&self, id: &str) -> Result<()> {
         self.detach(id)
+    }
+
+    fn is_port(&self, interface: &Interface) -> Result<bool> {
+        self.is_port(interface)
     }
 
     fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door> {

@@ -6,10 +6,12 @@
 mod adopt;
 mod berths;
 mod change;
+mod claims;
 mod create;
 mod door;
 mod egress;
 mod error;
+mod floors;
 mod kernel;
 mod lease;
 mod ledger;
@@ -22,6 +24,7 @@ mod rules;
 mod sandbox;
 mod slots;
 mod table;
+mod tally;
 mod turn;
 mod undo;
 mod watch;
@@ -29,7 +32,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Result, anyhow};
 use tokio::{
@@ -48,13 +51,14 @@ pub use self::{
     reconciler::{Outcomes, Reconciler, only},
     report::{Count, Report, totals},
     rules::{Law, Rules},
-    sandbox::{Sandbox, Status},
+    sandbox::{Sandbox, Status, interface},
     table::Table,
+    tally::{Protocol, Tally},
     turn::{Queue, Request},
 };
 use crate::{
     metrics::Timings,
-    policy::{Destination, Explanation, NetworkConfig, SandboxSpec, explain},
+    policy::{Floor, NetworkConfig, SandboxSpec},
     store::Store,
 };
 
@@ -104,12 +108,13 @@ impl Agent {
         Ok(Self { changes, queue, kernel, egress, law, table, ledger, berths, renewed, timings })
     }
 
-    /// Creates or replaces sandboxes, all of which are checked before the first is changed.
+    /// Creates or replaces sandboxes, all of which are checked before the first is changed. `force`:
+    /// also on an interface that the host needs for itself.
     ///
     /// # Errors
     /// One of them is wrong, so nothing was changed.
-    pub async fn apply(&self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
-        self.queued(Request::Apply(specs)).await
+    pub async fn apply(&self, specs: Vec<SandboxSpec>, force: bool) -> Result<Outcomes, Error> {
+        self.queued(Request::Apply { specs, force }).await
     }
 
     /// Replaces a sandbox's egress fields.
@@ -154,26 +159,15 @@ impl Agent {
         reports.await.map_err(internal)?.map_err(Error::Internal)
     }
 
-    /// What happens to a packet of a known sandbox to this destination.
+    /// The floor in a network namespace, with the host's own addresses there.
     ///
     /// # Errors
-    /// There is no such sandbox.
-    pub fn explain(&self, id: &str, destination: &Destination) -> Result<Explanation, Error> {
-        let sandbox = self.table.find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
-        Ok(explain(&sandbox.rules.policy, &self.law.floor, destination))
-    }
-
-    /// The same for a sandbox that is described and need not exist.
-    ///
-    /// # Errors
-    /// The description is wrong.
-    pub fn explain_spec(
-        &self,
-        spec: &SandboxSpec,
-        destination: &Destination,
-    ) -> Result<Explanation, Error> {
-        spec.validate()?;
-        Ok(explain(&self.law.judge(spec)?, &self.law.floor, destination))
+    /// The agent is stopping.
+    pub async fn floor_in(&self, netns: Option<PathBuf>) -> Result<Floor, Error> {
+        let kernel = self.kernel.clone();
+        let own = spawn_blocking(move || kernel.host_addresses(netns.as_deref())).await;
+        // Where there is no such namespace, the host has no addresses either.
+        Ok(self.law.floor.with_host(&own.map_err(internal)?.unwrap_or_default()))
     }
 
     /// The sandboxes, for whoever only reads.

@@ -2,25 +2,27 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    path::PathBuf,
     sync::Arc,
 };
 
 use super::{
     berths::{Berth, Berths},
     change::{Candidate, Change},
+    claims::Claims,
     egress::Egress,
     error::Error,
+    floors::Floors,
     kernel::Kernel,
     ledger::Ledger,
-    presence::{Namespace, namespace},
     publish,
     rules::{Law, Pool},
-    sandbox::{Sandbox, interface, split},
+    sandbox::split,
     slots::Slots,
     table::Table,
 };
 use crate::{
-    policy::{Invalid, NetworkConfig, SandboxId, SandboxSpec},
+    policy::{Floor, Invalid, NetworkConfig, Policy, SandboxId, SandboxSpec},
     store::Store,
 };
 
@@ -37,6 +39,7 @@ pub struct Reconciler {
     pub(super) ledger: Arc<Ledger>,
     pub(super) slots: Slots,
     pub(super) pool: Pool,
+    pub(super) floors: Floors,
     pub(super) berths: Berths,
     /// Attached by an agent before this one, and not in the store: they stay as they are.
     pub(super) orphans: BTreeSet<String>,
@@ -54,6 +57,7 @@ impl Reconciler {
         ledger: Arc<Ledger>,
         berths: Arc<[Berth]>,
     ) -> Self {
+        let floors = Floors::new(&law.floor);
         Self {
             kernel,
             egress,
@@ -63,6 +67,7 @@ impl Reconciler {
             ledger,
             slots: Slots::default(),
             pool: Pool::default(),
+            floors,
             berths: Berths::new(berths),
             orphans: BTreeSet::new(),
         }
@@ -85,7 +90,8 @@ impl Reconciler {
         // An update that says nothing about internet access lifts what was said before.
         let spec = SandboxSpec { network, allow_internet_access: None, ..head };
         let policy = self.law.judge(&spec)?;
-        Ok(self.candidate(spec, policy))
+        self.check_way(&spec, &policy)?;
+        Ok(self.candidate(spec, policy, &sandbox.rules.floor))
     }
 
     /// Detaches a sandbox and forgets it.
@@ -128,10 +134,18 @@ impl Reconciler {
         Ok(())
     }
 
-    pub(super) fn check(&mut self, specs: Vec<SandboxSpec>) -> Result<Vec<Candidate>, Error> {
-        let mut owners = self.owners();
+    /// `force`: whether an interface may be one that the host needs for itself.
+    pub(super) fn check(
+        &mut self,
+        specs: Vec<SandboxSpec>,
+        force: bool,
+    ) -> Result<Vec<Candidate>, Error> {
+        // Most changes move nobody, and a thousand sandboxes have a lot of addresses.
+        let nobody_moves = specs.iter().all(|spec| self.stays(spec));
+        let mut claims = if nobody_moves { Claims::default() } else { self.claims(&specs) };
         let mut seen = BTreeSet::new();
         let mut judged = Vec::with_capacity(specs.len());
+        let mut asked = HashMap::new();
         for spec in specs {
             let id = spec.sandbox_id.clone();
             let refuse = |invalid| Error::invalid(&id, invalid);
@@ -139,58 +153,44 @@ impl Reconciler {
             if !seen.insert(id.clone()) {
                 return Err(refuse(Invalid::entry("sandboxID", id.as_str(), "is given twice")));
             }
-            self.check_interface(&spec, &mut owners).map_err(refuse)?;
+            self.check_place(&spec, &mut claims, force).map_err(refuse)?;
             let policy = self.law.judge(&spec).map_err(refuse)?;
-            judged.push((spec, policy));
+            self.check_way(&spec, &policy).map_err(refuse)?;
+            let floor = self.floor_for(&spec, &mut asked)?;
+            judged.push((spec, policy, floor));
         }
-        Ok(judged.into_iter().map(|(spec, policy)| self.candidate(spec, policy)).collect())
+        let judged = judged.into_iter();
+        Ok(judged.map(|(spec, policy, floor)| self.candidate(spec, policy, &floor)).collect())
     }
 
-    /// An interface has to be there before the kernel can be told to enforce anything on it, and
-    /// it belongs to one sandbox.
-    pub(super) fn check_interface(
-        &self,
+    /// The floor where a sandbox is to be. Where one is in place already it is followed at every look;
+    /// for others the kernel is asked, once for each namespace.
+    fn floor_for(
+        &mut self,
         spec: &SandboxSpec,
-        owners: &mut HashMap<(String, Namespace), SandboxId>,
-    ) -> Result<(), Invalid> {
-        let wanted = interface(spec);
-        let known = self.table.get(&spec.sandbox_id);
-        if known.is_none_or(|sandbox| interface(&sandbox.head) != wanted) {
-            self.kernel.presence(&wanted).index(&wanted)?;
+        asked: &mut HashMap<Option<PathBuf>, Arc<Floor>>,
+    ) -> Result<Arc<Floor>, Error> {
+        let known = self.table.get(&spec.sandbox_id).filter(|known| known.is_where(spec));
+        if let Some(known) = known {
+            return Ok(Arc::clone(&known.rules.floor));
         }
-        // A known sandbox may wait for its namespace, and nobody else can be in it then.
-        let Ok(namespace) = namespace(spec.netns.as_deref()) else { return Ok(()) };
-        let id = spec.sandbox_id.clone();
-        match owners.insert((wanted.name.clone(), namespace), id) {
-            Some(owner) if owner != spec.sandbox_id && self.is_in(&owner, namespace) => {
-                Err(Invalid::entry(
-                    "interface",
-                    wanted.name,
-                    format!("belongs to sandbox {owner}; an interface has one sandbox"),
-                ))
-            }
-            _ => Ok(()),
+        if let Some(floor) = asked.get(&spec.netns) {
+            return Ok(Arc::clone(floor));
         }
+        let learned = self.floors.learn(&*self.kernel, spec.netns.as_deref());
+        let floor = learned.map_err(|cause| Error::Failed {
+            sandbox: spec.sandbox_id.clone(),
+            task: "cannot tell which addresses are the host's own",
+            kept: "nothing was changed",
+            cause,
+        })?;
+        asked.insert(spec.netns.clone(), Arc::clone(&floor));
+        Ok(floor)
     }
 
-    /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
-    /// of date: the kernel gives a new namespace the number of one that is gone.
-    pub(super) fn is_in(&self, id: &SandboxId, wanted: Namespace) -> bool {
-        let Some(sandbox) = self.table.get(id) else { return true };
-        namespace(sandbox.head.netns.as_deref()).is_ok_and(|found| found == wanted)
-    }
-
-    pub(super) fn owners(&self) -> HashMap<(String, Namespace), SandboxId> {
-        let owner = |sandbox: &Arc<Sandbox>| {
-            let namespace = sandbox.place?.namespace?;
-            Some(((sandbox.head.interface.clone(), namespace), sandbox.id().clone()))
-        };
-        self.table.all().iter().filter_map(owner).collect()
-    }
-
-    fn candidate(&mut self, spec: SandboxSpec, policy: crate::policy::Policy) -> Candidate {
+    fn candidate(&mut self, spec: SandboxSpec, policy: Policy, floor: &Arc<Floor>) -> Candidate {
         let (head, network) = split(spec);
-        let (rules, compiled) = self.pool.share(network, policy, &self.law.floor);
+        let (rules, compiled) = self.pool.share(network, policy, floor);
         Candidate { head, rules, compiled }
     }
 

@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use policy_common::{
-    counter::{Counter, Counters},
-    reason::Reason,
-};
+use policy_common::{counter::Counters, reason::Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -33,7 +30,8 @@ pub struct Report {
     pub policy_id: Option<PolicyId>,
     /// What came from the sandbox, or went to it, and passed.
     pub passed: Count,
-    /// What was dropped.
+    /// What was denied: packets, and each connection or request that the egress proxy refused as one
+    /// packet without bytes.
     pub denied: Count,
     /// The same by reason; those that never happened are left out.
     pub counters: BTreeMap<&'static str, Count>,
@@ -62,8 +60,13 @@ impl Report {
     pub fn of(sandbox: &Sandbox, kernel: &dyn Kernel, egress: &dyn Egress) -> anyhow::Result<Self> {
         let totals = totals(sandbox, kernel)?;
         let limits = kernel.limits(sandbox.slot)?;
-        let count = |reason: Reason| (reason, Count::from(totals.by_reason[reason as usize]));
-        let counts = || Reason::counted().map(count);
+        let tally = sandbox.life.tally();
+        let count = |&reason: &Reason| {
+            let counter = totals.by_reason.get(reason as usize).copied().unwrap_or_default();
+            let packets = counter.packets + tally.refused(reason);
+            (reason, Count { packets, bytes: counter.bytes })
+        };
+        let counts = || Reason::ALL.iter().map(count);
         Ok(Self {
             spec: sandbox.spec(),
             status: sandbox.status.clone(),
@@ -89,12 +92,6 @@ pub fn totals(sandbox: &Sandbox, kernel: &dyn Kernel) -> anyhow::Result<Counters
     let mut totals = *sandbox.carried;
     add(&mut totals, &kernel.counters(sandbox.slot)?);
     Ok(totals)
-}
-
-impl From<Counter> for Count {
-    fn from(Counter { packets, bytes }: Counter) -> Self {
-        Self { packets, bytes }
-    }
 }
 
 fn sum(counts: impl Iterator<Item = (Reason, Count)>) -> Count {

@@ -50,9 +50,11 @@ pub struct Rules {
     pub network: NetworkConfig,
     /// As it is meant.
     pub policy: Policy,
+    /// What holds before it: the operator's lists, and the addresses of the host where the sandbox is.
+    pub floor: Arc<Floor>,
     /// Its domains.
     pub names: Names,
-    /// Digest of the compiled form under the floor that is in force.
+    /// Digest of the compiled form.
     pub digest: [u8; 16],
 }
 
@@ -63,10 +65,16 @@ impl Rules {
         self.policy.has_names() || self.policy.tunnel().is_some()
     }
 
+    /// The compiled form, again.
+    #[must_use]
+    pub fn compile(&self) -> Compiled {
+        compile(&self.policy, &self.floor)
+    }
+
     /// Line 7, for a connection to `address` that asks for `host`.
     #[must_use]
-    pub fn by_name(&self, floor: &Floor, host: Option<&str>, address: IpAddr) -> Explanation {
-        by_name(&self.policy, &self.names, floor, host, address)
+    pub fn by_name(&self, host: Option<&str>, address: IpAddr) -> Explanation {
+        by_name(&self.policy, &self.names, &self.floor, host, address)
     }
 }
 
@@ -83,11 +91,11 @@ impl Pool {
         &mut self,
         network: NetworkConfig,
         policy: Policy,
-        floor: &Floor,
+        floor: &Arc<Floor>,
     ) -> (Arc<Rules>, Compiled) {
         let compiled = compile(&policy, floor);
         let (names, digest) = (Names::of(&policy), compiled.digest());
-        let rules = Rules { network, policy, names, digest };
+        let rules = Rules { network, policy, floor: Arc::clone(floor), names, digest };
         (self.intern(rules), compiled)
     }
 

@@ -21,7 +21,12 @@ const AT_ONCE: usize = 64;
 /// What somebody asks to be changed.
 pub enum Request {
     /// Create or replace sandboxes, all of which are checked before the first is changed.
-    Apply(Vec<SandboxSpec>),
+    Apply {
+        /// The sandboxes.
+        specs: Vec<SandboxSpec>,
+        /// Whether they may be on an interface that the host needs for itself.
+        force: bool,
+    },
     /// Replace the egress fields of a sandbox.
     Network(String, Box<NetworkConfig>),
 }
@@ -96,7 +101,7 @@ impl Reconciler {
     fn may_join(&self, request: &Request, batch: &Batch) -> bool {
         match request {
             Request::Network(id, _) => !batch.requests.contains_key(id.as_str()),
-            Request::Apply(specs) => specs.iter().all(|spec| {
+            Request::Apply { specs, .. } => specs.iter().all(|spec| {
                 let known = self.table.get(&spec.sandbox_id);
                 let stays = known.is_some_and(|sandbox| sandbox.is_where(spec));
                 stays && !batch.requests.contains_key(&spec.sandbox_id)
@@ -106,7 +111,7 @@ impl Reconciler {
 
     fn candidates(&mut self, request: Request) -> Result<Vec<Candidate>, Error> {
         match request {
-            Request::Apply(specs) => self.check(specs),
+            Request::Apply { specs, force } => self.check(specs, force),
             Request::Network(id, update) => Ok(vec![self.check_update(&id, &update)?]),
         }
     }

@@ -70,7 +70,7 @@ impl Reconciler {
     /// is tried again at the next look.
     fn reinstate(&self, old: &Arc<Sandbox>) -> Result<()> {
         if old.policy.is_some() {
-            let change = Change::of_known(old, self.recompile(&old.spec())?);
+            let change = Change::of_known(old, old.rules.compile());
             for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
                 if let Err(error) = published {
                     self.table.insert(Sandbox { policy: None, ..Sandbox::clone(old) });

@@ -1,6 +1,6 @@
 //! Interfaces come and go: brings back what is missing, and notices what went.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::time::MissedTickBehavior;
@@ -13,7 +13,7 @@ use super::{
     presence::Presence,
     publish,
     reconciler::Reconciler,
-    sandbox::{Sandbox, Status, interface},
+    sandbox::{Place, Sandbox, Status, interface},
 };
 use crate::{
     dataplane::{Interface, Slot},
@@ -41,6 +41,7 @@ impl Agent {
             if let Err(error) = self.change(Reconciler::tidy).await {
                 tracing::error!("cannot tidy up: {error}");
             }
+            self.look_at_hosts().await;
             self.look_after(&self.table.all()).await;
             self.shut_vacant(&self.berths).await;
         }
@@ -66,12 +67,26 @@ impl Agent {
         tracing::warn!("new interfaces are noticed late from now on");
     }
 
+    /// Learns which addresses the host has in the namespaces of the sandboxes.
+    async fn look_at_hosts(&self) {
+        let table = self.table.all();
+        let namespaces: BTreeSet<_> = table.iter().map(|one| one.head.netns.clone()).collect();
+        let namespaces: Vec<_> = namespaces.into_iter().collect();
+        for some in namespaces.chunks(LOOK_AT) {
+            let some = some.to_vec();
+            let looked = self.change(move |reconciler| reconciler.learn_hosts(&some)).await;
+            if let Err(error) = looked {
+                tracing::error!("cannot look at the host's own addresses: {error}");
+            }
+        }
+    }
+
     async fn shut_vacant(&self, berths: &[Berth]) {
         for some in berths.chunks(LOOK_AT) {
             let some = some.to_vec();
             let looked = self.change(move |reconciler| reconciler.shut_vacant(&some)).await;
             if let Err(error) = looked {
-                tracing::error!("cannot look after the interfaces of [[slots]]: {error}");
+                tracing::error!("cannot look after the interfaces of [[interfaces]]: {error}");
             }
         }
     }
@@ -80,6 +95,7 @@ impl Agent {
         for some in sandboxes.chunks(LOOK_AT) {
             let ids: Vec<_> = some.iter().map(|sandbox| sandbox.id().clone()).collect();
             let looked = self.change(move |reconciler| {
+                reconciler.follow_hosts(&ids);
                 ids.iter().for_each(|id| reconciler.look_after(id));
             });
             if let Err(error) = looked.await {
@@ -125,6 +141,7 @@ impl Reconciler {
     pub fn tidy(&mut self) {
         self.ledger.prune();
         self.pool.prune();
+        self.forget_hosts();
         if let Err(error) = self.kernel.restore_pins() {
             tracing::error!("cannot pin the maps again: {error:#}");
         }
@@ -155,27 +172,37 @@ impl Reconciler {
         if sandbox.status != Status::Enforcing {
             sandbox.place = None;
         }
-        if sandbox.status == Status::Enforcing {
-            let interface = &sandbox.head.interface;
-            // The very interface that it was attached to, which the kernel never lets go of by itself.
-            if before == Status::Enforcing && place.is_some() && place == sandbox.place {
-                tracing::warn!(
-                    sandbox = %sandbox.id(),
-                    interface,
-                    "its gates were gone, or behind another program; attached again: what it sent \
-                     meanwhile was not judged"
-                );
-            } else {
-                tracing::info!(sandbox = %sandbox.id(), interface, "attached");
+        Self::say(sandbox, &before, place);
+    }
+
+    /// What became of a sandbox that was not attached, before in this status and place.
+    fn say(sandbox: &Sandbox, before: &Status, place: Option<Place>) {
+        let interface = &sandbox.head.interface;
+        // The very interface that it was attached to, which the kernel never lets go of by itself.
+        let were_there = *before == Status::Enforcing && place.is_some();
+        match &sandbox.status {
+            Status::Enforcing if were_there && place == sandbox.place => tracing::warn!(
+                sandbox = %sandbox.id(),
+                interface,
+                "its gates were gone, or behind another program; attached again: what it sent \
+                 meanwhile was not judged"
+            ),
+            Status::Enforcing => tracing::info!(sandbox = %sandbox.id(), interface, "attached"),
+            Status::Failed(reason) if were_there => tracing::error!(
+                sandbox = %sandbox.id(),
+                interface,
+                "its gates are gone, or behind another program, and cannot be attached: what it \
+                 sends is not judged: {reason}"
+            ),
+            status if status != before => {
+                tracing::warn!(sandbox = %sandbox.id(), "not attached: {status}");
             }
-        } else if sandbox.status != before {
-            tracing::warn!(sandbox = %sandbox.id(), "not attached: {}", sandbox.status);
+            _ => {}
         }
     }
 
     fn publish_again(&self, sandbox: &mut Sandbox) -> Result<()> {
-        let compiled = self.recompile(&sandbox.spec())?;
-        let change = Change::of_known(&Arc::new(sandbox.clone()), compiled);
+        let change = Change::of_known(&Arc::new(sandbox.clone()), sandbox.rules.compile());
         for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
             sandbox.policy = Some(published?);
         }

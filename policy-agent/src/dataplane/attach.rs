@@ -4,7 +4,10 @@
 //! The gates of an attached interface are replaced in place, without a moment in which a packet
 //! passes by.
 
-use std::{os::fd::AsRawFd as _, path::Path};
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -22,7 +25,12 @@ use nix::{
 };
 use policy_common::name::TC_PROGRAMS;
 
-use super::{AttachMethod, Interface, Mode, Slot, filters, gate::Gates, netns, pins::Pins};
+use super::{
+    AttachMethod, Interface, Mode, Slot, bpf, filters,
+    gate::Gates,
+    netns,
+    pins::{self, Pins},
+};
 
 /// Names of pins: of links, or with clsact of the programs themselves.
 const FROM: &str = "from";
@@ -124,7 +132,7 @@ impl Attacher {
         if !self.tcx {
             filters::attach(interface, hook, gate)?;
             self.pins.remove_link(id, name)?;
-            return gate.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()));
+            return pins::pin(gate.fd()?.as_fd(), &pin);
         }
         if self.first_of_ours(&pin, interface, hook).is_some() {
             let link: FdLink = PinnedLink::from_pin(pin)?.into();
@@ -140,7 +148,7 @@ impl Attacher {
         // belong to an interface that is gone or has been given to another sandbox.
         self.pins.remove_link(id, name)?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
-        self.pin(link, id, name)
+        self.pin(&link, id, name)
     }
 
     /// The program of a pin, if it is the first of the interface's hook: one in front of it could let
@@ -170,13 +178,13 @@ impl Attacher {
             .attach(interface, XdpMode::default())
             .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
-        self.pin(link, id, XDP)
+        self.pin(&link, id, XDP)
     }
 
-    fn pin(&self, link: FdLink, id: &str, name: &str) -> Result<()> {
-        let pin = self.pins.link(id, name);
-        link.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
-        Ok(())
+    /// aya's own pinning gives the link up when it fails, and its gate with it.
+    fn pin(&self, link: &FdLink, id: &str, name: &str) -> Result<()> {
+        let link = bpf::link(link.info()?.id())?;
+        pins::pin(link.as_fd(), &self.pins.link(id, name))
     }
 }
 

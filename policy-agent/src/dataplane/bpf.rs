@@ -1,5 +1,5 @@
-//! The calls of bpf(2) that aya does not have: batches, making an array of maps and deleting in it, and
-//! detaching a link that others hold.
+//! The calls of bpf(2) that aya does not have: batches, making an array of maps and deleting in it,
+//! detaching a link that others hold, and pinning what stays ours when that fails.
 //!
 //! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
 
@@ -19,8 +19,10 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The kernel's ENOTSUPP, which is no errno of libc.
@@ -75,7 +77,7 @@ pub fn array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd>
     opened(BPF_MAP_CREATE, &mut creation)
 }
 
-/// The anonymous struct of `union bpf_attr` for `BPF_OBJ_GET`.
+/// The anonymous struct of `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
 struct Object {
     pathname: u64,
@@ -83,11 +85,24 @@ struct Object {
     file_flags: u32,
 }
 
+/// Pins a map, a program or a link.
+pub fn pin(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
+    let pathname = CString::new(pin.as_os_str().as_bytes())?;
+    let mut object =
+        Object { pathname: pathname.as_ptr() as u64, bpf_fd: fd(object), file_flags: 0 };
+    done(BPF_OBJ_PIN, &mut object)
+}
+
 /// Opens what is pinned.
 pub fn open(pin: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
     let mut object = Object { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     opened(BPF_OBJ_GET, &mut object)
+}
+
+/// Opens the link with this number (Linux 5.8).
+pub fn link(id: u32) -> io::Result<OwnedFd> {
+    opened(BPF_LINK_GET_FD_BY_ID, &mut { id })
 }
 
 /// Detaches a link (Linux 5.9), whoever else holds it.

@@ -42,6 +42,8 @@ impl Gates {
     /// A loader whose gates call through the tables pinned in `pins`.
     pub fn new(pins: &Pins) -> Self {
         let mut loader = EbpfLoader::new();
+        // The gates look at none of the kernel's types, which would stay in memory: 17 MiB.
+        loader.btf(None);
         for name in [TC_PROGRAMS, XDP_PROGRAMS, XDP_SLOT] {
             loader.map_pin_path(name, pins.map(name));
         }

@@ -1,12 +1,15 @@
 //! The pins of the maps, which belong together: gates, programs and agent have to find the same ones.
 
-use std::fs;
+use std::{fs, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use policy_common::name;
 
-use super::{pins::Pins, policies::PUBLISHED};
+use super::{
+    pins::{self, Pins},
+    policies::PUBLISHED,
+};
 
 /// All pinned maps, held so that their pins can be put back.
 pub struct Maps {
@@ -59,7 +62,7 @@ impl Maps {
                 continue;
             }
             self.pins.create_directories()?;
-            map.pin(&pin).with_context(|| format!("cannot pin {}", pin.display()))?;
+            pins::pin(map.fd().as_fd(), &pin)?;
             tracing::warn!("{} was gone: pinned again", pin.display());
         }
         Ok(())

@@ -6,10 +6,12 @@
 
 mod attach;
 mod bpf;
+pub mod device;
 mod doors;
 mod events;
 mod filters;
 pub mod gate;
+mod host_addresses;
 mod huge;
 mod image;
 mod maps;
@@ -18,16 +20,18 @@ mod netns;
 mod pins;
 mod policies;
 mod programs;
+mod route;
 mod routing;
 mod sandboxes;
 mod settings;
 mod skb;
 mod table;
+mod uplink;
 
 use std::{
     collections::HashMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -52,9 +56,11 @@ use self::{
 pub use self::{
     doors::Door,
     events::EventReader,
+    host_addresses::host_addresses,
     netns::within,
     policies::{PolicyId, Published},
     settings::{AttachMethod, DenyAction, Identity, Inbound, Interface, Mode, Settings, Slot},
+    uplink::carries_default_route,
 };
 use crate::policy::compile::Compiled;
 
@@ -76,7 +82,7 @@ pub struct Dataplane {
     /// Gates that are yet to be replaced call through these; they go with the agent.
     _replaced: Vec<MapData>,
     maps: Maps,
-    bpffs: std::path::PathBuf,
+    bpffs: PathBuf,
     flags: u32,
     report_flows: AtomicBool,
     log: Mutex<Option<ProgramLog>>,
@@ -133,7 +139,7 @@ impl Dataplane {
 
     /// Attaches an interface to a slot, or moves an attached one to this slot; a packet meets the
     /// old gates or the new ones. Doing it again changes nothing. `id` is the name of the pins: the
-    /// sandbox's, or that of an interface of `[[slots]]` ([`Interface::gates`]).
+    /// sandbox's, or that of an interface of `[[interfaces]]` ([`Interface::gates`]).
     ///
     /// # Errors
     ///
@@ -182,6 +188,15 @@ impl Dataplane {
         self.retire_other_versions(id)
     }
 
+    /// Whether an interface is a port of a bridge, which takes what would be handed over.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace or the interface is not there.
+    pub fn is_port(&self, interface: &Interface) -> Result<bool> {
+        device::is_port(interface)
+    }
+
     /// Opens a slot's door, in the namespace of the sandbox's interface, and has the kernel hand
     /// over through it. One that is open already is replaced.
     ///
@@ -227,7 +242,7 @@ impl Dataplane {
         self.sandboxes.set_flags(sandboxes::with_flows(self.flags, report))
     }
 
-    /// The sandboxes, and the interfaces of `[[slots]]` ([`Interface::of_gates`]), that have pinned
+    /// The sandboxes, and the interfaces of `[[interfaces]]` ([`Interface::of_gates`]), that have pinned
     /// links, of whatever version.
     pub fn attached_ids(&self) -> Result<Vec<String>> {
         let mut ids = Vec::new();
@@ -265,6 +280,23 @@ impl Dataplane {
         }
         doors::remove_routing(interfaces)?;
         Ok(ids)
+    }
+
+    /// The directories beside `bpffs` in which other agents have pins, and how many sandboxes and
+    /// interfaces each has attached.
+    #[must_use]
+    pub fn others(bpffs: &Path) -> Vec<(PathBuf, usize)> {
+        let Some(beside) = bpffs.parent() else { return Vec::new() };
+        let directories = fs::read_dir(beside).into_iter().flatten().flatten();
+        let others = directories.map(|entry| entry.path()).filter(|path| path != bpffs);
+        let attached = |path: &PathBuf| -> usize {
+            let versions = Pins::every_version(path).unwrap_or_default();
+            versions.iter().map(|pins| pins.ids().map_or(0, |ids| ids.len())).sum()
+        };
+        let mut found: Vec<_> = others.map(|path| (path.clone(), attached(&path))).collect();
+        found.retain(|(_, count)| *count > 0);
+        found.sort();
+        found
     }
 
     /// Removes what another version of the agent attached for a sandbox; it stayed in force until

@@ -3,12 +3,13 @@
 //! ```text
 //! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI's version
 //! <bpffs>/v1/links/<id>/from        tcx links of a sandbox: from, to; xdp. With clsact the programs
-//! <bpffs>/v1/links/slot-<hex>/from  those of an interface of `[[slots]]`, whoever has it
+//! <bpffs>/v1/links/slot-<hex>/from  those of an interface of `[[interfaces]]`, whoever has it
 //! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that its gates name
 //! ```
 
 use std::{
     fs, io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +22,8 @@ use policy_common::ABI_VERSION;
 
 use super::{Slot, bpf};
 
+/// How often something is pinned whose directory somebody removes meanwhile.
+const ATTEMPTS: usize = 5;
 /// Begins the name of the directory that notes a slot.
 const SLOT: &str = "slot";
 
@@ -118,7 +121,8 @@ impl Pins {
     pub fn forget_slot(&self, id: &str) -> Result<()> {
         let directory = self.links().join(id);
         for name in names(&directory)?.iter().filter(|name| name.starts_with(SLOT)) {
-            fs::remove_dir(directory.join(name))?;
+            let note = directory.join(name);
+            is_gone(fs::remove_dir(&note), &note)?;
         }
         Ok(())
     }
@@ -163,6 +167,21 @@ impl Pins {
         }
         is_gone(fs::remove_dir_all(&self.root), &self.root)
     }
+}
+
+/// Pins a map, a link or a program. Its directory is made again where somebody removes it meanwhile.
+pub fn pin(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
+    let mut pinned = bpf::pin(object, pin);
+    for _ in 1..ATTEMPTS {
+        match (&pinned, pin.parent()) {
+            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+                let _ = fs::create_dir_all(directory); // whether it is there, the next attempt says
+                pinned = bpf::pin(object, pin);
+            }
+            _ => break,
+        }
+    }
+    pinned.with_context(|| format!("cannot pin {}", pin.display()))
 }
 
 /// Names in a directory; none if it is not there.

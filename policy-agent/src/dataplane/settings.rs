@@ -5,7 +5,7 @@ use std::{ffi::OsStr, net::IpAddr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 use policy_common::sandbox::{ACTIVE, INBOUND_FROM_HOST, MAX_SANDBOXES, REJECT};
 use serde::{Deserialize, Serialize};
 
-/// Begins the name of the gates of an interface of `[[slots]]`.
+/// Begins the name of the gates of an interface of `[[interfaces]]`.
 const GATES: &str = "slot-";
 /// Bytes of such an interface's name and namespace: twice as many digits have to fit into the name
 /// of a file, which has up to 255.
@@ -134,7 +134,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Under which name the gates of an interface of `[[slots]]` are pinned, whoever has it. No
+    /// Under which name the gates of an interface of `[[interfaces]]` are pinned, whoever has it. No
     /// sandbox has such an ID. `None`: it is too long for the name of a file.
     #[must_use]
     pub fn gates(&self) -> Option<String> {

@@ -8,10 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{Hub, Record};
-use crate::{
-    agent::{Law, Ledger},
-    dataplane::EventReader,
-};
+use crate::{agent::Ledger, dataplane::EventReader};
 
 /// Pause while somebody follows.
 const FOLLOWED: Duration = Duration::from_millis(5);
@@ -22,17 +19,12 @@ const ALONE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The thread cannot be made.
-pub fn read(
-    mut ring: EventReader,
-    hub: Arc<Hub>,
-    ledger: Arc<Ledger>,
-    law: Arc<Law>,
-) -> Result<()> {
+pub fn read(mut ring: EventReader, hub: Arc<Hub>, ledger: Arc<Ledger>) -> Result<()> {
     let poll = move || loop {
         let boot = boot();
         ring.drain(|event| {
             let time = boot + SignedDuration::from_nanos_i128(event.time_ns.into());
-            if let Some(record) = Record::of(event, time, &ledger, &law) {
+            if let Some(record) = Record::of(event, time, &ledger) {
                 hub.push(record);
             }
         });

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{Law, Ledger},
+    agent::Ledger,
     policy::{RuleRef, SandboxId, rule},
 };
 
@@ -107,7 +107,7 @@ impl Record {
     /// Gives the numbers of an event names. `None`: its sandbox is forgotten, or its reason is none
     /// that this agent knows.
     #[must_use]
-    pub fn of(event: &Event, time: Timestamp, ledger: &Ledger, law: &Law) -> Option<Self> {
+    pub fn of(event: &Event, time: Timestamp, ledger: &Ledger) -> Option<Self> {
         let reason = Reason::from_code(event.reason)?;
         let (sandbox_id, rules) = ledger.look_up(event.slot, event.policy)?;
         let is_ip = event.ethertype == IPV4 || event.ethertype == IPV6;
@@ -119,7 +119,7 @@ impl Record {
             verdict: verdict(reason),
             reason: reason.label(),
             line: reason.line(),
-            rule: rules.and_then(|rules| rule(&rules.policy, &law.floor, reason, event.rule)),
+            rule: rules.and_then(|rules| rule(&rules.policy, &rules.floor, reason, event.rule)),
             protocol: is_ip.then(|| protocol(event.protocol)),
             source: address(event.source),
             source_port: is_tcp_or_udp.then_some(event.source_port),
@@ -173,14 +173,7 @@ mod tests {
     use policy_common::{mapped, policy::NO_RULE};
 
     use super::*;
-    use crate::{
-        dataplane::Slot,
-        policy::{Defaults, Floor},
-    };
-
-    fn law() -> Law {
-        Law { floor: Floor::default(), defaults: Defaults::default() }
-    }
+    use crate::dataplane::Slot;
 
     fn ledger() -> Ledger {
         let ledger = Ledger::default();
@@ -189,7 +182,7 @@ mod tests {
     }
 
     fn json(event: &Event) -> Option<serde_json::Value> {
-        let record = Record::of(event, Timestamp::UNIX_EPOCH, &ledger(), &law())?;
+        let record = Record::of(event, Timestamp::UNIX_EPOCH, &ledger())?;
         Some(serde_json::to_value(record).expect("JSON"))
     }
 

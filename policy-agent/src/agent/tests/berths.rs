@@ -1,4 +1,4 @@
-//! Interfaces of `[[slots]]`: handed out, taken back, and shut while nobody has them.
+//! Interfaces of `[[interfaces]]`: handed out, taken back, and shut while nobody has them.
 
 use super::*;
 
@@ -8,6 +8,7 @@ pub fn machine(interfaces: &[&str]) -> Machine {
         interface: Interface { name: (*name).to_owned(), netns: None },
         addresses: vec![[10, 11, 0, u8::try_from(index + 2).expect("few")].into()],
         mac: None,
+        force: false,
     };
     Machine { berths: interfaces.iter().enumerate().map(berth).collect(), ..Machine::new() }
 }

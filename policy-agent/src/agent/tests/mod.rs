@@ -1,16 +1,21 @@
 //! The reconciler against a kernel that fails when it is told to.
 
 mod berths;
+mod claims;
+mod hosts;
 mod leases;
 mod turns;
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use anyhow::{Result, bail};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use policy_common::{counter::Counters, limit::Limits};
 
@@ -29,19 +34,28 @@ use crate::{
 #[derive(Default)]
 struct Memory {
     interfaces: HashSet<String>,
+    /// Those of them that carry the default route.
+    uplinks: HashSet<String>,
     attached: HashMap<String, (Slot, Interface)>,
     published: HashMap<Slot, Published>,
     prepared: HashSet<Slot>,
     policies: u16,
     /// What the egress proxy was told last about each slot that has a door.
     doors: HashMap<Slot, Arc<Rules>>,
+    /// The addresses that the host has.
+    host: Vec<IpNet>,
     /// It cannot be told what there is.
     blind: bool,
+    /// The interfaces are ports of a bridge.
+    bridged: bool,
     /// The call that fails.
     fails: Option<&'static str>,
     /// Changing calls, in their order.
     calls: Vec<&'static str>,
 }
+
+/// An address of the host itself.
+const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 #[derive(Default)]
 struct Fake(Mutex<Memory>);
@@ -70,6 +84,18 @@ impl Kernel for Fake {
             true => Presence::Here(7),
             false => Presence::NoInterface,
         }
+    }
+
+    fn host_addresses(&self, _: Option<&Path>) -> Result<Vec<IpNet>> {
+        let memory = self.memory();
+        if memory.blind {
+            bail!("out of file descriptors");
+        }
+        Ok(memory.host.clone())
+    }
+
+    fn carries_default_route(&self, interface: &Interface) -> Result<bool> {
+        Ok(self.memory().uplinks.contains(&interface.name))
     }
 
     fn prepare(&self, slot: Slot, _: &Identity) -> Result<()> {
@@ -116,6 +142,10 @@ impl Kernel for Fake {
         Ok(())
     }
 
+    fn is_port(&self, _: &Interface) -> Result<bool> {
+        Ok(self.memory().bridged)
+    }
+
     fn open_door(&self, _: Slot, _: &Interface) -> Result<Door> {
         drop(self.call("open_door")?);
         Ok(Door { v4: None, v6: None })
@@ -156,7 +186,14 @@ impl Kernel for Fake {
 }
 
 impl Egress for Fake {
-    fn open(&self, slot: Slot, _: &SandboxId, rules: &Arc<Rules>, _: Door) -> Result<()> {
+    fn open(
+        &self,
+        slot: Slot,
+        _: &SandboxId,
+        _: &Arc<super::Tally>,
+        rules: &Arc<Rules>,
+        _: Door,
+    ) -> Result<()> {
         let before = self.memory().doors.insert(slot, rules.clone());
         assert!(before.is_none(), "a second door for a slot");
         Ok(())
@@ -185,7 +222,7 @@ impl Egress for Fake {
 struct Machine {
     kernel: Arc<Fake>,
     disk: tempfile::TempDir,
-    /// `[[slots]]`
+    /// `[[interfaces]]`
     berths: Arc<[Berth]>,
 }
 
@@ -242,7 +279,7 @@ fn sandbox(id: &str, interface: &str, address: &str, denied: &str) -> SandboxSpe
 
 impl Reconciler {
     fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<Outcomes, Error> {
-        self.change_all(vec![Request::Apply(specs)]).remove(0)
+        self.change_all(vec![Request::Apply { specs, force: false }]).remove(0)
     }
 
     fn update_network(&mut self, id: &str, update: &NetworkConfig) -> Result<(), Error> {
@@ -352,6 +389,18 @@ fn bad_input_changes_nothing_not_even_what_stands_before_it() {
     }
     assert!(machine.kernel.memory().calls.is_empty());
     assert_eq!(machine.on_disk().len(), 1);
+}
+
+#[test]
+fn an_address_of_the_host_is_refused_and_named() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    let mut spec = web("tap0", "10.11.0.2", "1.1.1.1");
+    spec.addresses.push(HOST);
+    machine.kernel.memory().host = vec![HOST.into()];
+    let error = agent.apply(vec![spec]).expect_err("the host's").to_string();
+    assert!(error.contains("addresses[1]: \"192.0.2.1\": belongs to the host itself"), "{error}");
+    assert!(machine.kernel.memory().calls.is_empty() && machine.on_disk().is_empty());
 }
 
 #[test]
@@ -550,6 +599,34 @@ fn a_door_that_cannot_be_opened_stops_the_change() {
     apply(&mut agent, named("10.11.0.2", "a.example")).expect_err("a known sandbox");
     let memory = machine.kernel.memory();
     assert_eq!(memory.published[&before.slot].digest, before.rules.digest);
+}
+
+#[test]
+fn on_a_port_of_a_bridge_there_are_no_names() {
+    let machine = Machine::new();
+    let mut agent = machine.agent();
+    machine.kernel.memory().bridged = true;
+    let refused = apply(&mut agent, named("10.11.0.2", "a.example")).expect_err("bridged");
+    assert!(
+        refused.to_string().contains("interface: \"tap0\": is a port of a bridge"),
+        "{refused}"
+    );
+    assert!(agent.table.is_empty() && machine.kernel.memory().calls.is_empty());
+    apply(&mut agent, web("tap0", "10.11.0.2", "1.1.1.1")).expect("addresses");
+    let names = r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"]}"#;
+    let names = crate::policy::parse(names.as_bytes()).expect("a network");
+    assert!(agent.check_update("web", &names).is_err());
+    // It becomes one while there are names.
+    machine.kernel.memory().bridged = false;
+    let spec = named("10.11.0.2", "a.example");
+    apply(&mut agent, spec.clone()).expect("routed");
+    machine.kernel.memory().bridged = true;
+    agent.look_after(&spec.sandbox_id);
+    let status = agent.table.find("web").expect("known").status.to_string();
+    assert!(status.contains("is a port of a bridge"), "{status}");
+    machine.kernel.memory().bridged = false;
+    agent.look_after(&spec.sandbox_id);
+    assert_eq!(agent.table.find("web").expect("known").status, Status::Enforcing);
 }
 
 #[test]

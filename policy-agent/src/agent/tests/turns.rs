@@ -66,7 +66,7 @@ fn a_request_that_is_refused_spoils_no_other() {
         network("a", "3.3.3.3"),
         network("nobody", "3.3.3.3"),
         network("b", "not an address"),
-        Request::Apply(vec![sandbox("c", "tap9", "10.11.0.4", "1.1.1.1")]),
+        Request::Apply { specs: vec![sandbox("c", "tap9", "10.11.0.4", "1.1.1.1")], force: false },
         network("b", "4.4.4.4"),
     ];
     let answers = agent.change_all(requests);
@@ -79,7 +79,10 @@ fn a_request_that_is_refused_spoils_no_other() {
 fn an_interface_goes_to_who_asked_first() {
     let machine = Machine::new();
     let mut agent = machine.agent();
-    let on_tap0 = |id: &str| Request::Apply(vec![sandbox(id, "tap0", "10.11.0.2", "1.1.1.1")]);
+    let on_tap0 = |id: &str| Request::Apply {
+        specs: vec![sandbox(id, "tap0", "10.11.0.2", "1.1.1.1")],
+        force: false,
+    };
     let answers = agent.change_all(vec![on_tap0("a"), on_tap0("b")]);
     assert_eq!(answers.iter().map(works).collect::<Vec<_>>(), [true, false]);
     assert!(matches!(answers[1], Err(Error::Invalid { .. })));
@@ -127,7 +130,8 @@ fn a_list_is_one_request() {
         sandbox("a", "tap0", "10.11.0.2", "3.3.3.3"),
         sandbox("b", "tap1", "10.11.0.3", "not an address"),
     ];
-    let answers = agent.change_all(vec![Request::Apply(both), network("b", "4.4.4.4")]);
+    let answers = agent
+        .change_all(vec![Request::Apply { specs: both, force: false }, network("b", "4.4.4.4")]);
     assert_eq!(answers.iter().map(works).collect::<Vec<_>>(), [false, true]);
     assert_eq!([denied(&agent, "a"), denied(&agent, "b")], [["1.1.1.1"], ["4.4.4.4"]]);
 }
