@@ -73,6 +73,21 @@ pub async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Reads what a peer still sends, and forgets it, until the peer ends its side: closing a socket with
+/// unread bytes would reset the connection, and the peer might never read the last answer.
+pub async fn drain(socket: &TcpStream) -> io::Result<()> {
+    let mut nothing = [0; 1024];
+    loop {
+        socket.readable().await?;
+        match socket.try_read(&mut nothing) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// A socket for libraries that want to own what they read and write.
 #[derive(Clone, Debug)]
 pub struct Stream(pub Socket);

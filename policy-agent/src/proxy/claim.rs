@@ -1,12 +1,16 @@
 //! A sandbox's connection, from when it is accepted until it is over.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{
     counts::Protocol,
     door::{Door, FromTo},
     means::Means,
     socket::{Socket, broken},
+    turn::Turn,
     verdict::{End, Grounds, Subject, judge},
 };
 use crate::agent::Rules;
@@ -18,6 +22,8 @@ pub struct Claim {
     /// The sandbox's side.
     pub client: Socket,
     pub(super) way: FromTo,
+    /// Until it is let out or refused.
+    pub(super) turn: Mutex<Turn>,
 }
 
 /// A connection that is let out.
@@ -49,7 +55,7 @@ impl Claim {
     pub fn judge(&self, subject: &Subject) -> Result<Pass, End> {
         loop {
             let rules = self.door.rules();
-            let explanation = judge(&rules, &self.means().law.floor, self.destination(), subject);
+            let explanation = judge(&rules, self.destination(), subject);
             if !explanation.allowed {
                 return Err(explanation.into());
             }
@@ -79,7 +85,8 @@ impl Claim {
 
     /// Counts and reports that the connection is let out.
     pub fn let_out(&self, protocol: Protocol, name: Option<&str>, grounds: Grounds) {
-        self.means().counts.count(&self.door.sandbox, protocol, grounds.reason);
+        self.end_turn();
+        self.door.tally.count(protocol, grounds.reason);
         if self.means().hub.wants_flows() {
             self.report(name, grounds);
         }
@@ -87,8 +94,14 @@ impl Claim {
 
     /// Counts and reports that the connection is refused.
     pub fn refuse(&self, protocol: Protocol, name: Option<&str>, grounds: Grounds) {
-        self.means().counts.count(&self.door.sandbox, protocol, grounds.reason);
+        self.end_turn();
+        self.door.tally.count(protocol, grounds.reason);
         self.report(name, grounds);
+    }
+
+    /// The door may take another connection in its place.
+    fn end_turn(&self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn report(&self, name: Option<&str>, grounds: Grounds) {

@@ -10,6 +10,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
+    alert::Alert,
     claim::Claim,
     counts::Protocol,
     dial::{Target, dial},
@@ -17,7 +18,7 @@ use super::{
     means::Means,
     socket::{Socket, Stream, broken, reset, write_all},
     splice,
-    tls::{self, Hello, NoHello},
+    tls::{self, NoHello},
     upstream::{Carrier, Upstream},
     verdict::{End, HTTP, Subject, Way, way},
 };
@@ -25,25 +26,29 @@ use super::{
 /// Serves a connection from when it is accepted until it goes out or ends. Each kind has a task of
 /// its own size.
 pub fn start(claim: Claim) {
-    let way = way(&claim.rules(), &claim.means().law.floor, claim.destination());
+    let way = way(&claim.rules(), claim.destination());
     match way {
         Way::ByName if claim.destination().port() == HTTP => drop(tokio::spawn(http::serve(claim))),
         Way::ByName => drop(tokio::spawn(by_sni(claim))),
         Way::Carried(_) => drop(tokio::spawn(carried(claim))),
-        Way::Stray(explanation) => refuse(&claim, Protocol::Tcp, None, explanation.into()),
+        Way::Stray(explanation) => refuse(claim, Protocol::Tcp, None, explanation.into(), &[]),
     }
 }
 
 async fn by_sni(claim: Claim) {
-    let hello = timeout(claim.means().patience.ask, tls::read(&claim.client)).await;
-    let Hello { name, bytes } = match hello {
-        Ok(Ok(hello)) => hello,
+    let mut reader = tls::Reader::default();
+    let asked = timeout(claim.means().patience.ask, tls::read(&claim.client, &mut reader)).await;
+    let bytes = reader.into_bytes();
+    let reason = match asked {
+        Ok(Ok(name)) => {
+            let subject = Subject::Name(name.map(Arc::from));
+            return go_on(claim, Protocol::Tls, &subject, &bytes).await;
+        }
         Ok(Err(NoHello::Closed)) => return,
-        Ok(Err(NoHello::Bad(reason))) => return refuse(&claim, Protocol::Tls, None, reason.into()),
-        Err(_) => return refuse(&claim, Protocol::Tls, None, Reason::ProxyTimeout.into()),
+        Ok(Err(NoHello::Bad(reason))) => reason,
+        Err(_) => Reason::ProxyTimeout,
     };
-    let subject = Subject::Name(name.map(Arc::from));
-    go_on(claim, Protocol::Tls, &subject, &bytes).await;
+    refuse(claim, Protocol::Tls, None, reason.into(), &bytes);
 }
 
 async fn carried(claim: Claim) {
@@ -55,7 +60,7 @@ async fn go_on(claim: Claim, protocol: Protocol, subject: &Subject, bytes: &[u8]
     match connect(&claim, protocol, subject, bytes).await {
         // A small task of its own: what judging needed is given back.
         Ok(upstream) => drop(tokio::spawn(join(claim, upstream))),
-        Err(end) => refuse(&claim, protocol, subject.name(), end),
+        Err(end) => refuse(claim, protocol, subject.name(), end, bytes),
     }
 }
 
@@ -117,12 +122,21 @@ async fn copy(client: &Socket, upstream: &Socket, mut stream: Box<TlsStream<Stre
     }
 }
 
-/// Ends a connection that is not let out.
-fn refuse(claim: &Claim, protocol: Protocol, name: Option<&str>, end: End) {
-    if let End::Refused(grounds) = end {
-        claim.refuse(protocol, name, grounds);
+/// Ends a connection that is not let out. A client that speaks TLS is told so in its own way; these
+/// bytes have come from it.
+fn refuse(claim: Claim, protocol: Protocol, name: Option<&str>, end: End, sent: &[u8]) {
+    let End::Refused(grounds) = end else { return reset(&claim.client) };
+    let alert = Alert::of(grounds.reason, sent).filter(|_| protocol == Protocol::Tls);
+    claim.refuse(protocol, name, grounds);
+    match alert {
+        // A small task of its own: what judging needed is given back.
+        Some(alert) => drop(tokio::spawn(dismiss(claim, alert))),
+        None => reset(&claim.client),
     }
-    reset(&claim.client);
+}
+
+async fn dismiss(claim: Claim, alert: Alert) {
+    alert.send(&claim.client, claim.means().patience).await;
 }
 
 /// Bytes that the task of an established connection takes.

@@ -1,29 +1,25 @@
 //! Makes the connection that was let out: resolve, hold every address against the floor, connect.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    task::Poll,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use policy_common::reason::Reason;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     means::Means,
-    network::{Later, Place},
+    network::Place,
     tunnel,
     upstream::Upstream,
     verdict::{End, Grounds, packet},
 };
 use crate::{
     agent::Rules,
+    net::race::{Way, interleaved, race},
     policy::{Host, Name, explain_packet},
 };
 
 /// Addresses of one name that are looked at. Each takes a file descriptor while nobody answers.
-const MOST: usize = 6;
+pub const MOST: usize = 6;
 
 /// Where a connection is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +33,7 @@ pub struct Target {
 impl Target {
     /// Of a connection that asks for a name, or for none.
     pub fn new(destination: SocketAddr, name: Option<&str>) -> Self {
-        let name = name.and_then(|name| Name::parse(name).ok());
+        let name = name.and_then(|name| Name::asked(name).ok());
         let address = || Host::Address(destination.ip().to_canonical());
         Self { host: name.map_or_else(address, Host::Name), port: destination.port() }
     }
@@ -49,8 +45,26 @@ pub async fn dial(means: &Means, rules: &Rules, target: &Target) -> Result<Upstr
         return tunnel::through(means, tunnel, target).await;
     }
     let refusal = |address| refusal(means, rules, SocketAddr::new(address, target.port));
-    let addresses = candidates(means, &target.host, refusal).await?;
+    let addresses = candidates(means, target, refusal).await?;
+    let addresses = elsewhere(means, rules, addresses).await?;
     Ok(Upstream::plain(connect(means, &addresses, target.port).await?))
+}
+
+/// Leaves out what is the host's own where the sandbox is. In another namespace than the agent's it
+/// looks like any other address from here; what looks like the host's own is settled already.
+async fn elsewhere(
+    means: &Means,
+    rules: &Rules,
+    addresses: Vec<IpAddr>,
+) -> Result<Vec<IpAddr>, End> {
+    let mut good = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let denied = rules.floor.denies_as_host(address);
+        if !denied || means.network.place(address).await == Place::Host {
+            good.push(address);
+        }
+    }
+    if good.is_empty() { Err(Reason::HostAddress.into()) } else { Ok(good) }
 }
 
 /// Why line 5 keeps an address closed, if it does.
@@ -62,14 +76,14 @@ fn refusal(means: &Means, rules: &Rules, address: SocketAddr) -> Option<Grounds>
     Some(explain_packet(&rules.policy, floor, &packet(address)).into())
 }
 
-/// The addresses of a host that may be dialled. Of those that may not, the first is the reason when
+/// The addresses of a target that may be dialled. Of those that may not, the first is the reason when
 /// there are no others.
 pub async fn candidates(
     means: &Means,
-    host: &Host,
+    target: &Target,
     refusal: impl Fn(IpAddr) -> Option<Grounds>,
 ) -> Result<Vec<IpAddr>, End> {
-    let found = match host {
+    let found = match &target.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => {
             let found = timeout(means.patience.resolve, means.network.resolve(name)).await;
@@ -82,7 +96,8 @@ pub async fn candidates(
     for address in interleaved(&found).into_iter().take(MOST) {
         let refused = match refusal(address) {
             None => {
-                let closed = timeout(means.patience.resolve, closed(means, address)).await;
+                let closed = closed(means, address, target.port);
+                let closed = timeout(means.patience.resolve, closed).await;
                 closed.unwrap_or(Some(Reason::Unreachable)).map(Grounds::from)
             }
             refused => refused,
@@ -100,7 +115,7 @@ pub async fn candidates(
 }
 
 /// Why an address that the floor admits is closed all the same.
-async fn closed(means: &Means, address: IpAddr) -> Option<Reason> {
+pub async fn closed(means: &Means, address: IpAddr, port: u16) -> Option<Reason> {
     if address.is_unspecified() {
         return Some(Reason::HostAddress); // Linux connects it to the host itself
     }
@@ -109,59 +124,21 @@ async fn closed(means: &Means, address: IpAddr) -> Option<Reason> {
     }
     match means.network.place(address).await {
         Place::Elsewhere => None,
-        Place::Host if means.law.floor.allows(address) => None,
+        Place::Host if means.law.floor.allows(address) || means.serves(address, port) => None,
         Place::Host => Some(Reason::HostAddress),
         Place::Nowhere => Some(Reason::Unreachable),
     }
 }
 
-/// One family after the other in turn, so that one that does not work costs one attempt (RFC 8305,
-/// 4).
-fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let of = |v6: bool| addresses.iter().filter(move |address| address.is_ipv6() == v6);
-    let (mut v6, mut v4) = (of(true), of(false));
-    let mut mixed = Vec::with_capacity(addresses.len());
-    while mixed.len() < addresses.len() {
-        mixed.extend(v6.next());
-        mixed.extend(v4.next());
-    }
-    mixed
-}
-
 /// The first connection that one of the addresses accepts.
 pub async fn connect(means: &Means, addresses: &[IpAddr], port: u16) -> Result<TcpStream, End> {
-    let race = race(means, addresses, port);
-    match timeout(means.patience.connect, race).await {
-        Ok(Some(stream)) => Ok(stream),
-        Ok(None) | Err(_) => Err(Reason::Unreachable.into()),
-    }
-}
-
-async fn race(means: &Means, addresses: &[IpAddr], port: u16) -> Option<TcpStream> {
-    let mut attempts = Vec::new();
+    let mut ways: Vec<Way<'_, TcpStream>> = Vec::with_capacity(addresses.len());
     for address in addresses {
-        attempts.push(means.network.connect(SocketAddr::new(*address, port)));
-        let won = timeout(means.patience.stagger, first(&mut attempts)).await;
-        if let Ok(Some(stream)) = won {
-            return Some(stream);
-        }
+        let to = SocketAddr::new(*address, port);
+        ways.push(Box::pin(async move { means.network.connect(to).await }));
     }
-    first(&mut attempts).await
-}
-
-/// The first attempt that succeeds; `None` when all have failed.
-fn first(
-    attempts: &mut Vec<Later<'_, io::Result<TcpStream>>>,
-) -> impl Future<Output = Option<TcpStream>> {
-    std::future::poll_fn(move |cx| {
-        let mut place = 0;
-        while place < attempts.len() {
-            match Pin::new(&mut attempts[place]).poll(cx) {
-                Poll::Ready(Ok(stream)) => return Poll::Ready(Some(stream)),
-                Poll::Ready(Err(_)) => _ = attempts.swap_remove(place),
-                Poll::Pending => place += 1,
-            }
-        }
-        if attempts.is_empty() { Poll::Ready(None) } else { Poll::Pending }
-    })
+    match timeout(means.patience.connect, race(ways, means.patience.stagger, None)).await {
+        Ok(Ok((_, stream))) => Ok(stream),
+        Ok(Err(_)) | Err(_) => Err(Reason::Unreachable.into()),
+    }
 }

@@ -17,24 +17,34 @@ use std::{
 use policy_common::{limit::EVENTS, reason::Reason};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::AbortHandle,
     time::sleep,
 };
 
 use super::{
+    alert::Alert,
     claim::Claim,
     connection,
     counts::Protocol,
     means::Means,
     socket::{Socket, reset},
-    verdict::{Grounds, HTTP, Subject, judge},
+    turn::{Turn, Turns},
+    verdict::{Grounds, HTTP, HTTPS, Subject, judge},
 };
-use crate::{agent::Rules, events::Record, policy::SandboxId};
+use crate::{
+    agent::{Rules, Tally},
+    events::Record,
+    policy::SandboxId,
+};
 
 /// How long to wait after an error before the next connection is asked for.
 const RECOVERY: Duration = Duration::from_millis(20);
 /// How often errors are logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Connections beyond those that a sandbox may have, which are told why they are refused. Each takes
+/// a file descriptor for a moment; others are reset.
+const DISMISSED: usize = 8;
 
 /// A sandbox's door.
 pub struct Door {
@@ -42,10 +52,16 @@ pub struct Door {
     pub means: Arc<Means>,
     /// Whose it is.
     pub sandbox: SandboxId,
+    /// What is counted for it.
+    pub tally: Arc<Tally>,
     state: Mutex<State>,
     /// Bucket of [`EVENTS`]: a sandbox must not flood the log of events.
     events: AtomicU64,
     opened: Instant,
+    /// How many of its connections are judged at a time.
+    pub(super) turns: Turns,
+    /// How many connections more may be told that there are too many.
+    dismissed: Arc<Semaphore>,
 }
 
 struct State {
@@ -62,7 +78,7 @@ pub type FromTo = (SocketAddr, SocketAddr);
 /// Why a connection is not taken.
 enum Refused {
     /// There are as many as there may be.
-    Full,
+    Full(TcpStream),
     /// The door is closed.
     Closed,
 }
@@ -88,15 +104,23 @@ impl Live {
 
 impl Door {
     /// A door without listeners.
-    pub fn new(means: Arc<Means>, sandbox: SandboxId, rules: Arc<Rules>) -> Self {
+    pub fn new(
+        means: Arc<Means>,
+        sandbox: SandboxId,
+        tally: Arc<Tally>,
+        rules: Arc<Rules>,
+    ) -> Self {
         let state =
             State { rules, live: HashMap::new(), next: 0, listeners: Vec::new(), closed: false };
         Self {
             means,
             sandbox,
+            tally,
             state: Mutex::new(state),
             events: AtomicU64::new(0),
             opened: Instant::now(),
+            turns: Turns::default(),
+            dismissed: Arc::new(Semaphore::new(DISMISSED)),
         }
     }
 
@@ -134,11 +158,12 @@ impl Door {
         // What is judged after this is judged by the new rules, so only what was before counts.
         let other_tunnel = before.policy.tunnel() != rules.policy.tunnel();
         for (id, subject, way) in judged {
-            let verdict = judge(rules, &self.means.law.floor, way.1, &subject);
+            let verdict = judge(rules, way.1, &subject);
             if verdict.allowed && !other_tunnel {
                 continue;
             }
             if self.cut(id, &subject) && !verdict.allowed {
+                self.tally.refuse(verdict.reason);
                 self.report(way, subject.name().map(str::to_owned), verdict.into());
             }
         }
@@ -164,7 +189,6 @@ impl Door {
             listener.abort();
         }
         live.values().for_each(|live| self.end(live));
-        self.means.counts.forget(&self.sandbox);
     }
 
     fn end(&self, live: &Live) {
@@ -173,17 +197,23 @@ impl Door {
     }
 
     /// Takes a connection, if the sandbox may have one more.
-    fn admit(self: &Arc<Self>, client: TcpStream, way: FromTo) -> Result<Claim, Refused> {
-        let client = Arc::new(client);
+    fn admit(
+        self: &Arc<Self>,
+        client: TcpStream,
+        way: FromTo,
+        turn: Turn,
+    ) -> Result<Claim, Refused> {
         let mut state = self.lock();
-        let is_full = state.live.len() >= self.means.limit
-            || self.means.counts.active.get() >= self.means.most;
-        if state.closed || is_full {
-            let refused = if state.closed { Refused::Closed } else { Refused::Full };
+        if state.closed {
             drop(state);
             reset(&client);
-            return Err(refused);
+            return Err(Refused::Closed);
         }
+        if state.live.len() >= self.means.limit || self.means.counts.active.get() >= self.means.most
+        {
+            return Err(Refused::Full(client));
+        }
+        let client = Arc::new(client);
         let id = state.next;
         state.next += 1;
         let live =
@@ -191,7 +221,25 @@ impl Door {
         state.live.insert(id, live);
         drop(state);
         self.means.counts.active.inc();
-        Ok(Claim { door: Arc::clone(self), id, client, way })
+        Ok(Claim { door: Arc::clone(self), id, client, way, turn: Mutex::new(turn) })
+    }
+
+    /// Ends a connection that is one too many.
+    fn turn_away(&self, client: TcpStream, way: FromTo) {
+        let reason = Reason::TooManyConnections;
+        self.tally.count(protocol(way.1), reason);
+        self.report(way, None, reason.into());
+        let speaks_tls = way.1.port() == HTTPS && self.rules().policy.has_names();
+        match Arc::clone(&self.dismissed).try_acquire_owned() {
+            Ok(permit) if speaks_tls => {
+                let patience = self.means.patience;
+                tokio::spawn(async move {
+                    Alert::unasked(reason).send(&client, patience).await;
+                    drop(permit);
+                });
+            }
+            _ => reset(&client),
+        }
     }
 
     /// Enters what a connection was judged by under these rules: `None` when there are newer
@@ -259,7 +307,8 @@ async fn accept(door: Arc<Door>, listener: impl Listener) {
         let error = match listener.accept().await {
             Ok((client, source)) => match door.means.network.destination(&client) {
                 Ok(destination) => {
-                    take(&door, client, (source, destination));
+                    let turn = door.turns.next().await;
+                    take(&door, client, (source, destination), turn);
                     continue;
                 }
                 Err(error) => error,
@@ -274,15 +323,12 @@ async fn accept(door: Arc<Door>, listener: impl Listener) {
     }
 }
 
-fn take(door: &Arc<Door>, client: TcpStream, way: FromTo) {
-    match door.admit(client, way) {
-        Ok(claim) => return connection::start(claim),
-        Err(Refused::Closed) => return,
-        Err(Refused::Full) => {}
+fn take(door: &Arc<Door>, client: TcpStream, way: FromTo, turn: Turn) {
+    match door.admit(client, way, turn) {
+        Ok(claim) => connection::start(claim),
+        Err(Refused::Closed) => {}
+        Err(Refused::Full(client)) => door.turn_away(client, way),
     }
-    let reason = Reason::TooManyConnections;
-    door.means.counts.count(&door.sandbox, protocol(way.1), reason);
-    door.report(way, None, reason.into());
 }
 
 /// What a connection would be judged as.

@@ -1,6 +1,10 @@
 //! What all connections are served with.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{counts::Counts, network::Network, pipe::Pool, tunnel::Authorities};
 use crate::{agent::Law, events::Hub};
@@ -19,12 +23,28 @@ pub struct Means {
     pub pipes: Pool,
     /// Who is trusted to name a SOCKS5 proxy.
     pub authorities: Authorities,
+    /// Where the gateway listens.
+    pub gateway: Vec<SocketAddr>,
     /// Connections that a sandbox may have.
     pub limit: usize,
     /// Connections that all of them may have together.
     pub most: i64,
     /// How long things may take.
     pub patience: Patience,
+}
+
+impl Means {
+    /// Whether the gateway is what answers at an address of the host.
+    pub fn serves(&self, address: IpAddr, port: u16) -> bool {
+        self.gateway.iter().any(|listener| {
+            let any = match listener.ip() {
+                IpAddr::V4(own) => own.is_unspecified() && address.is_ipv4(),
+                // Of both families, unless the host says otherwise: then nobody answers.
+                IpAddr::V6(own) => own.is_unspecified(),
+            };
+            listener.port() == port && (any || listener.ip().to_canonical() == address)
+        })
+    }
 }
 
 /// How long things may take.
@@ -51,7 +71,8 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             ask: Duration::from_secs(10),
-            resolve: Duration::from_secs(5),
+            // A little more than the resolver waits for an answer.
+            resolve: Duration::from_secs(6),
             connect: Duration::from_secs(10),
             stagger: Duration::from_millis(250),
             tunnel: Duration::from_secs(15),

@@ -9,20 +9,25 @@
 //! A door knows its connections from when they are accepted, so that new rules, or its end, reach
 //! each of them at once.
 
+mod alert;
+mod answers;
 mod claim;
 mod connection;
 mod counts;
 mod dial;
 mod door;
 mod http;
+mod look_up;
 mod means;
 mod network;
 mod pipe;
 mod resolve;
 mod route;
+mod sni;
 mod splice;
 mod tls;
 mod tunnel;
+mod turn;
 mod verdict;
 
 #[cfg(test)]
@@ -35,10 +40,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::{net::TcpListener, runtime::Handle};
 
-pub use self::counts::Counts;
+pub use self::{counts::Counts, look_up::Found};
 use self::{
     door::Door,
     means::{Means, Patience},
@@ -48,9 +52,10 @@ use self::{
 };
 use crate::net::{socket, upstream};
 use crate::{
-    agent::{Egress, Law, Rules},
+    agent::{Egress, Law, Rules, Tally},
     dataplane::{self, Slot},
     events::Hub,
+    limits::Descriptors,
     policy::SandboxId,
 };
 
@@ -61,6 +66,10 @@ pub struct Settings {
     pub resolvers: Vec<SocketAddr>,
     /// Connections that one sandbox may have through the proxy at a time.
     pub max_connections_per_sandbox: u32,
+    /// Where the agent's own gateway listens: names may lead there, though it is the host itself.
+    pub gateway: Vec<SocketAddr>,
+    /// Whether a gateway shares the process's file descriptors.
+    pub with_gateway: bool,
 }
 
 /// The egress proxy.
@@ -94,8 +103,9 @@ impl Proxy {
             network,
             pipes: Pool::default(),
             authorities: Authorities::default(),
+            gateway: settings.gateway,
             limit: usize::try_from(settings.max_connections_per_sandbox)?,
-            most: most()?,
+            most: most(settings.with_gateway)?,
             patience,
         };
         let runtime = Handle::try_current().context("outside of a runtime")?;
@@ -118,14 +128,12 @@ impl Proxy {
 }
 
 /// File descriptors that a connection always has: its two sides.
-const DESCRIPTORS: u64 = 2;
-/// The part of the process's descriptors that connections leave for what else the agent does.
-const RESERVE: u64 = 40;
+const DESCRIPTORS: usize = 2;
 
 /// How many connections all sandboxes may have together.
-fn most() -> Result<i64> {
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
-    Ok(i64::try_from((limit - limit / RESERVE) / DESCRIPTORS).unwrap_or(i64::MAX).max(1))
+fn most(with_gateway: bool) -> Result<i64> {
+    let descriptors = Descriptors::of_process(with_gateway)?.egress;
+    Ok(i64::try_from(descriptors / DESCRIPTORS).unwrap_or(i64::MAX).max(1))
 }
 
 impl Egress for Proxy {
@@ -133,6 +141,7 @@ impl Egress for Proxy {
         &self,
         slot: Slot,
         sandbox: &SandboxId,
+        tally: &Arc<Tally>,
         rules: &Arc<Rules>,
         door: dataplane::Door,
     ) -> Result<()> {
@@ -146,7 +155,12 @@ impl Egress for Proxy {
         if doors.contains_key(&slot) {
             bail!("slot {} has a door already", slot.get());
         }
-        let door = Door::new(Arc::clone(&self.means), sandbox.clone(), Arc::clone(rules));
+        let door = Door::new(
+            Arc::clone(&self.means),
+            sandbox.clone(),
+            Arc::clone(tally),
+            Arc::clone(rules),
+        );
         let door = Arc::new(door);
         for listener in listeners {
             door.serve(listener);

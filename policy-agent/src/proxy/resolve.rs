@@ -1,32 +1,56 @@
 //! Turns allowed names into addresses. The sandbox has no say in it: the agent's own DNS servers
-//! are asked, no hosts file and no search domains; answers are kept as long as their TTL says.
+//! are asked, no hosts file and no search domains.
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use futures_util::future::{Either, select};
 use hickory_resolver::{
     TokioResolver,
     config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    net::runtime::TokioRuntimeProvider,
-    proto::rr::RecordType,
+    net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
+    proto::{ProtoError, rr},
     system_conf::read_system_conf,
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
+use super::answers::{Addresses, Answer, Answers, Question};
 use crate::policy::Name;
 
-/// How long one DNS server has for its answer.
-const ANSWER: Duration = Duration::from_secs(2);
+/// How long DNS servers have for an answer. They are asked again meanwhile, and each answer counts.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long an answer about the other family is waited for once one is there (RFC 8305, 3).
 const OTHER_FAMILY: Duration = Duration::from_millis(50);
-/// How long it is remembered that a name does not exist.
-const NEGATIVE: Duration = Duration::from_secs(10);
+/// How long it is remembered that a name has no address of a family, whatever the server says of it;
+/// many say nothing (RFC 2308, 2.2).
+const NEGATIVE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(10)];
+/// How long it is remembered that nobody answered (RFC 9520, 3.2), by family: a server that does not
+/// answer about IPv6 most often does about IPv4.
+const FAILED: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
+/// Answers that are waited for at a time though nobody needs them at the moment: they come too late
+/// for a connection, and early enough for the next.
+const LATE: usize = 256;
+/// Servers that are asked at a time: all that resolv.conf(5) may name.
+const SERVERS: usize = 3;
 
 /// Asks DNS servers, over UDP, and over TCP what does not fit.
-pub struct Resolver(TokioResolver);
+pub struct Resolver {
+    dns: Arc<TokioResolver>,
+    /// About IPv6 and IPv4.
+    answers: [Answers; 2],
+    late: Arc<Semaphore>,
+}
+
+/// A family, by the place of its answers.
+#[derive(Clone, Copy)]
+enum Family {
+    V6 = 0,
+    V4 = 1,
+}
 
 impl Resolver {
     /// Asks these servers; none: those of the host's resolv.conf.
@@ -42,40 +66,107 @@ impl Resolver {
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
         options(builder.options_mut());
-        Ok(Self(builder.build().context("cannot set up the resolver")?))
+        let dns = Arc::new(builder.build().context("cannot set up the resolver")?);
+        Ok(Self { dns, answers: Default::default(), late: Arc::new(Semaphore::new(LATE)) })
     }
 
     /// The addresses of a name, IPv6 first. A family that fails is no failure.
     pub async fn addresses(&self, name: &Name) -> Vec<IpAddr> {
-        let name = format!("{name}."); // fully qualified: never completed by a search domain
-        let (v6, v4) = (self.of(&name, RecordType::AAAA), self.of(&name, RecordType::A));
-        tokio::pin!(v6, v4);
-        let mut found = Vec::new();
-        tokio::select! {
-            v6 = &mut v6 => { found.extend(v6); found.extend(other(&found, v4).await) }
-            v4 = &mut v4 => { found.extend(v4); found.extend(other(&found, v6).await) }
+        let [v6, v4] = [Family::V6, Family::V4].map(|family| self.question(name, family));
+        if let (Some(v6), Some(v4)) = (v6.answered(), v4.answered()) {
+            return [&v6[..], &v4[..]].concat();
         }
+        let ages = [v6.age(), v4.age()];
+        let both = [(v6, Family::V6), (v4, Family::V4)];
+        let [v6, v4] = both.map(|(question, family)| Box::pin(self.ask(name, family, question)));
+        let (first, other, since) = match select(v6, v4).await {
+            Either::Left((v6, v4)) => (v6, v4, ages[Family::V4 as usize]),
+            Either::Right((v4, v6)) => (v4, v6, ages[Family::V6 as usize]),
+        };
+        let mut found = first.to_vec();
+        found.extend_from_slice(&self.other(&first, other, since).await);
         found.sort_by_key(IpAddr::is_ipv4);
         found
     }
 
-    async fn of(&self, name: &str, kind: RecordType) -> Vec<IpAddr> {
-        match self.0.lookup(name, kind).await {
-            Ok(answer) => answer.answers().iter().filter_map(|one| one.data.ip_addr()).collect(),
-            Err(error) => {
-                tracing::debug!("{kind} of {name}: {error}");
-                Vec::new()
-            }
+    fn question(&self, name: &Name, family: Family) -> Arc<Question> {
+        self.answers[family as usize].question(name)
+    }
+
+    fn ask(
+        &self,
+        name: &Name,
+        family: Family,
+        question: Arc<Question>,
+    ) -> impl Future<Output = Addresses> + Send + use<> {
+        let (dns, name) = (Arc::clone(&self.dns), name.clone());
+        async move { question.answer(lookup(&dns, &name, family)).await }
+    }
+
+    /// The answer about the other family. It is not waited for long when there are addresses already;
+    /// `since`: how long somebody has waited for it.
+    async fn other(
+        &self,
+        found: &Addresses,
+        mut answer: impl Future<Output = Addresses> + Send + Unpin + 'static,
+        since: Duration,
+    ) -> Addresses {
+        if found.is_empty() {
+            return answer.await;
+        }
+        if let Ok(answer) = timeout(OTHER_FAMILY.saturating_sub(since), &mut answer).await {
+            return answer;
+        }
+        if let Ok(permit) = Arc::clone(&self.late).try_acquire_owned() {
+            tokio::spawn(async move {
+                answer.await;
+                drop(permit);
+            });
+        }
+        Addresses::default()
+    }
+}
+
+async fn lookup(dns: &TokioResolver, name: &Name, family: Family) -> Answer {
+    let kind = match family {
+        Family::V6 => rr::RecordType::AAAA,
+        Family::V4 => rr::RecordType::A,
+    };
+    let found = match absolute(name) {
+        Ok(name) => {
+            let found = timeout(ANSWER, dns.lookup(name, kind)).await;
+            found.unwrap_or(Err(NetError::Timeout))
+        }
+        Err(error) => Err(error.into()),
+    };
+    let now = Instant::now();
+    match found {
+        Ok(found) => {
+            let addresses = found.answers().iter().filter_map(|one| one.data.ip_addr()).collect();
+            Answer { addresses, until: found.valid_until() }
+        }
+        Err(error) => {
+            tracing::debug!("{kind} of {name}: {error}");
+            Answer { addresses: Addresses::default(), until: now + held(&error, family) }
         }
     }
 }
 
-/// The answer about the other family. It is not waited for long when there are addresses already.
-async fn other(found: &[IpAddr], answer: impl Future<Output = Vec<IpAddr>>) -> Vec<IpAddr> {
-    if found.is_empty() {
-        return answer.await;
+/// The name as it goes into a question, label by label and as it is: there are more names in use than
+/// the library would take from a text. It is fully qualified, never completed by a search domain.
+fn absolute(name: &Name) -> Result<rr::Name, ProtoError> {
+    rr::Name::from_labels(name.as_str().split('.').map(str::as_bytes))
+}
+
+/// How long it is remembered that there are no addresses.
+fn held(error: &NetError, family: Family) -> Duration {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(NoRecords { negative_ttl, .. })) => {
+            let [least, most] = NEGATIVE;
+            negative_ttl.map_or(least, |ttl| Duration::from_secs(ttl.into()).clamp(least, most))
+        }
+        _ => FAILED[family as usize],
     }
-    timeout(OTHER_FAMILY, answer).await.unwrap_or_default()
 }
 
 /// The servers of resolv.conf(5), which says that without any it is the host's own.
@@ -100,80 +191,157 @@ fn server(address: SocketAddr) -> NameServerConfig {
 fn options(options: &mut ResolverOpts) {
     options.use_hosts_file = ResolveHosts::Never;
     options.timeout = ANSWER;
-    options.negative_max_ttl = Some(NEGATIVE);
+    options.num_concurrent_reqs = SERVERS;
     options.max_active_requests = 1024;
+    // Some servers refuse EDNS, and some firewalls drop it. What is longer than 512 bytes without it
+    // comes over TCP; the host's own resolver does the same unless it is told otherwise.
+    options.edns0 = false;
+    // The answers are kept here.
+    options.cache_size = 0;
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Arc, Mutex},
-        time::Instant,
-    };
+    use std::sync::Mutex;
 
     use hickory_resolver::proto::{
         op::{Message, MessageType, ResponseCode},
-        rr::{RData, Record, rdata},
+        rr::{RData, Record, RecordType, rdata},
     };
-    use tokio::net::UdpSocket;
+    use tokio::{net::UdpSocket, task::JoinSet, time::sleep};
 
     use super::*;
 
-    /// A DNS server that knows IPv4 addresses only. What it was asked is in the list.
-    async fn server(silent_about_v6: bool) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    /// How a DNS server behaves that knows IPv4 addresses only.
+    #[derive(Clone, Copy, Default)]
+    struct Manner {
+        silent_about_v6: bool,
+        /// What it does with EDNS: it answers so, or not at all.
+        edns: Option<Option<ResponseCode>>,
+        /// How long it takes.
+        late: Duration,
+    }
+
+    /// A DNS server. What it was asked is in the list.
+    async fn server(manner: Manner) -> (Resolver, Arc<Mutex<Vec<String>>>) {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let address = socket.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let list = Arc::clone(&asked);
         tokio::spawn(async move {
             let mut bytes = [0; 1500];
             while let Ok((count, peer)) = socket.recv_from(&mut bytes).await {
-                let mut message = Message::from_vec(&bytes[..count]).unwrap();
-                let question = message.queries[0].clone();
-                let kind = question.query_type();
-                list.lock().unwrap().push(format!("{kind} {}", question.name()));
-                if kind == RecordType::AAAA && silent_about_v6 {
-                    continue;
-                }
-                message.metadata.message_type = MessageType::Response;
-                if question.name().to_ascii().starts_with("unknown.") {
-                    message.metadata.response_code = ResponseCode::NXDomain;
-                } else if kind == RecordType::A {
-                    let data = RData::A(rdata::A::new(192, 0, 2, 7));
-                    message.add_answer(Record::from_rdata(question.name().clone(), 60, data));
-                }
-                socket.send_to(&message.to_vec().unwrap(), peer).await.unwrap();
+                let message = Message::from_vec(&bytes[..count]).unwrap();
+                let question = &message.queries[0];
+                list.lock().unwrap().push(format!("{} {}", question.query_type(), question.name()));
+                let Some(answer) = answer(message, manner) else { continue };
+                let socket = Arc::clone(&socket);
+                tokio::spawn(async move {
+                    sleep(manner.late).await;
+                    socket.send_to(&answer.to_vec().unwrap(), peer).await
+                });
             }
         });
-        (address, asked)
+        (Resolver::new(&[address]).unwrap(), asked)
     }
+
+    fn answer(mut message: Message, manner: Manner) -> Option<Message> {
+        let question = message.queries[0].clone();
+        let kind = question.query_type();
+        if kind == RecordType::AAAA && manner.silent_about_v6 {
+            return None;
+        }
+        message.metadata.message_type = MessageType::Response;
+        match manner.edns {
+            Some(code) if message.edns.is_some() => message.metadata.response_code = code?,
+            _ if question.name().to_ascii().starts_with("unknown.") => {
+                message.metadata.response_code = ResponseCode::NXDomain;
+            }
+            _ if kind == RecordType::A => {
+                let data = RData::A(rdata::A::new(192, 0, 2, 7));
+                message.add_answer(Record::from_rdata(question.name().clone(), 60, data));
+            }
+            _ => {}
+        }
+        Some(message)
+    }
+
+    fn count(asked: &Mutex<Vec<String>>, text: &str) -> usize {
+        asked.lock().unwrap().iter().filter(|asked| *asked == text).count()
+    }
+
+    const FOUND: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))];
 
     #[tokio::test]
     async fn one_family_is_enough_and_answers_are_kept() {
         let good = Name::parse("good.example").unwrap();
         for silent_about_v6 in [false, true] {
-            let (address, asked) = server(silent_about_v6).await;
-            let resolver = Resolver::new(&[address]).unwrap();
+            let (resolver, asked) = server(Manner { silent_about_v6, ..Manner::default() }).await;
             for _ in 0..3 {
                 let start = Instant::now();
-                assert_eq!(resolver.addresses(&good).await, [IpAddr::from([192, 0, 2, 7])]);
+                assert_eq!(resolver.addresses(&good).await, FOUND);
                 assert!(start.elapsed() < ANSWER, "no server is waited for in vain");
             }
-            let asked = asked.lock().unwrap();
-            let count = |text: &str| asked.iter().filter(|asked| *asked == text).count();
-            assert_eq!(count("A good.example."), 1, "{asked:?}");
-            assert!(asked.iter().all(|asked| asked.ends_with(" good.example.")), "{asked:?}");
+            assert_eq!(count(&asked, "A good.example."), 1, "{asked:?}");
+            let expected = if silent_about_v6 { 1..=4 } else { 1..=1 };
+            let about_v6 = count(&asked, "AAAA good.example.");
+            assert!(expected.contains(&about_v6), "no records, and no SOA: {asked:?}");
         }
     }
 
     #[tokio::test]
+    async fn many_connections_ask_once() {
+        let (resolver, asked) = server(Manner::default()).await;
+        let (resolver, mut waiting) = (Arc::new(resolver), JoinSet::new());
+        for _ in 0..50 {
+            let resolver = Arc::clone(&resolver);
+            waiting.spawn(async move {
+                resolver.addresses(&Name::parse("good.example").unwrap()).await.len()
+            });
+        }
+        assert_eq!(waiting.join_all().await, [1; 50]);
+        assert_eq!(asked.lock().unwrap().len(), 2, "{asked:?}");
+    }
+
+    #[tokio::test]
     async fn the_hosts_file_and_search_domains_do_not_count() {
-        let (address, asked) = server(false).await;
-        let resolver = Resolver::new(&[address]).unwrap();
+        let (resolver, asked) = server(Manner::default()).await;
         let name = Name::parse("unknown.example").unwrap();
-        assert_eq!(resolver.addresses(&name).await, [] as [IpAddr; 0]);
+        for _ in 0..3 {
+            assert_eq!(resolver.addresses(&name).await, [] as [IpAddr; 0]);
+        }
         let mut asked = asked.lock().unwrap().clone();
         asked.sort();
         assert_eq!(asked, ["A unknown.example.", "AAAA unknown.example."]);
+    }
+
+    #[tokio::test]
+    async fn servers_without_edns_will_do() {
+        let good = Name::parse("good.example").unwrap();
+        for code in [Some(ResponseCode::FormErr), Some(ResponseCode::NotImp), None] {
+            let (resolver, asked) = server(Manner { edns: Some(code), ..Manner::default() }).await;
+            assert_eq!(resolver.addresses(&good).await, FOUND, "{code:?}: {asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn late_answers_count() {
+        let late = Duration::from_millis(3500);
+        let (resolver, _) = server(Manner { late, ..Manner::default() }).await;
+        let good = Name::parse("good.example").unwrap();
+        assert_eq!(resolver.addresses(&good).await, FOUND);
+    }
+
+    #[tokio::test]
+    async fn odd_names_are_asked_for_as_they_are() {
+        let (resolver, asked) = server(Manner::default()).await;
+        for name in ["my_bucket.s3.example", "-a.example", "a-.b-.example", "_x.example"] {
+            assert_eq!(resolver.addresses(&Name::asked(name).unwrap()).await, FOUND, "{name}");
+            let said = asked.lock().unwrap().clone();
+            assert!(
+                said.iter().any(|said| said.contains(name.trim_start_matches('-'))),
+                "{said:?}"
+            );
+        }
     }
 }

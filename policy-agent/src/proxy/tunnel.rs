@@ -41,7 +41,8 @@ pub async fn through(means: &Means, tunnel: &Tunnel, target: &Target) -> Result<
 async fn make(means: &Means, tunnel: &Tunnel, target: &Target) -> Result<Upstream> {
     let floor = &means.law.floor;
     let refusal = |address| (!Tunnel::admits(floor, address)).then(|| Reason::PlatformDeny.into());
-    let addresses = candidates(means, &tunnel.host, refusal).await.map_err(failure)?;
+    let proxy = Target { host: tunnel.host.clone(), port: tunnel.port };
+    let addresses = candidates(means, &proxy, refusal).await.map_err(failure)?;
     let stream = connect(means, &addresses, tunnel.port).await.map_err(failure)?;
     let Upstream { socket, .. } = Upstream::plain(stream);
     let stream = Stream(Arc::clone(&socket));

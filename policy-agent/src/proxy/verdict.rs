@@ -6,7 +6,7 @@ use policy_common::reason::Reason;
 
 use crate::{
     agent::Rules,
-    policy::{Destination, Explanation, Floor, RuleRef, explain_packet},
+    policy::{Destination, Explanation, RuleRef, explain_packet},
 };
 
 /// IP protocol number of TCP.
@@ -14,7 +14,7 @@ const TCP: u8 = 6;
 /// Where line 7 judges by the Host of requests.
 pub const HTTP: u16 = 80;
 /// Where line 7 judges by the SNI.
-const HTTPS: u16 = 443;
+pub const HTTPS: u16 = 443;
 
 /// What becomes of a connection to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +28,14 @@ pub enum Way {
 }
 
 /// What becomes of a connection, before anything is read from it.
-pub fn way(rules: &Rules, floor: &Floor, destination: SocketAddr) -> Way {
+pub fn way(rules: &Rules, destination: SocketAddr) -> Way {
+    let floor = &*rules.floor;
     if rules.policy.tunnel().is_none() {
         // The kernel has looked into the sandbox's lists already, which may be long.
         let named = matches!(destination.port(), HTTP | HTTPS) && rules.policy.has_names();
-        let named = named && floor.admits(destination.ip());
+        let address = destination.ip();
+        // The gateway may listen at the host's own addresses, whatever the packets may do there.
+        let named = named && (floor.admits(address) || floor.denies_as_host(address));
         return if named { Way::ByName } else { Way::Stray(stray()) };
     }
     let packet = explain_packet(&rules.policy, floor, &packet(destination));
@@ -82,16 +85,9 @@ impl Subject {
 }
 
 /// Whether a connection is let out.
-pub fn judge(
-    rules: &Rules,
-    floor: &Floor,
-    destination: SocketAddr,
-    subject: &Subject,
-) -> Explanation {
-    match (way(rules, floor, destination), subject) {
-        (Way::ByName, Subject::Name(name)) => {
-            rules.by_name(floor, name.as_deref(), destination.ip())
-        }
+pub fn judge(rules: &Rules, destination: SocketAddr, subject: &Subject) -> Explanation {
+    match (way(rules, destination), subject) {
+        (Way::ByName, Subject::Name(name)) => rules.by_name(name.as_deref(), destination.ip()),
         (Way::Carried(explanation), Subject::Address) | (Way::Stray(explanation), _) => explanation,
         // The rules have changed: what it was judged by is not what it would be judged by now.
         _ => stray(),

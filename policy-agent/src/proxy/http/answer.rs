@@ -32,9 +32,11 @@ const fn status(reason: Reason) -> StatusCode {
         Reason::NameConflict | Reason::InvalidName | Reason::NotJudgeable => {
             StatusCode::BAD_REQUEST
         }
-        Reason::NameUnresolved | Reason::Unreachable | Reason::EgressProxyFailed => {
-            StatusCode::BAD_GATEWAY
-        }
+        Reason::NameUnresolved
+        | Reason::Unreachable
+        | Reason::EgressProxyFailed
+        | Reason::BadResponse
+        | Reason::ServerBrokeOff => StatusCode::BAD_GATEWAY,
         _ => StatusCode::FORBIDDEN,
     }
 }

@@ -7,7 +7,7 @@ mod request;
 mod session;
 mod upgrade;
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,11 +18,13 @@ use self::session::Session;
 use super::{
     claim::Claim,
     counts::Protocol,
-    socket::{Stream, broken, reset},
+    socket::{Stream, broken, drain, reset},
 };
 
 /// Bytes that the head of a request or an answer may take, and that are held of a body.
 const LONGEST_HEAD: usize = 64 * 1024;
+/// Fields that the head of an answer may have.
+const MOST_FIELDS: usize = 256;
 
 /// How a connection ended.
 enum Outcome {
@@ -100,20 +102,5 @@ fn outcome(ended: hyper::Result<()>) -> Outcome {
         Err(error) if error.is_parse() => Outcome::NotHttp,
         Err(error) if error.is_timeout() => Outcome::Done,
         Err(_) => Outcome::Broken,
-    }
-}
-
-/// Reads what a client still sends, and forgets it: closing a socket with unread bytes would reset
-/// the connection, and the client might never read the answer.
-async fn drain(client: &tokio::net::TcpStream) -> io::Result<()> {
-    let mut nothing = [0; 1024];
-    loop {
-        client.readable().await?;
-        match client.try_read(&mut nothing) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -10,13 +10,14 @@ use hyper::{
     Request, Response, StatusCode, Version,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
+    header::{self, HeaderMap},
 };
 use hyper_util::rt::TokioIo;
 use policy_common::reason::Reason;
 use tokio::task::AbortHandle;
 
 use super::{
-    LONGEST_HEAD,
+    LONGEST_HEAD, MOST_FIELDS,
     answer::{Body, refusal},
     request, upgrade,
 };
@@ -144,9 +145,10 @@ impl Session {
                 let there = hyper::upgrade::on(&mut response);
                 tokio::spawn(upgrade::join(Arc::clone(self), client, there, server.driver));
             }
-            (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(Reason::Unreachable.into()),
+            (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(Reason::BadResponse.into()),
             _ => {
                 hop::strip(response.headers_mut());
+                one_length(response.headers_mut());
                 *response.version_mut() = Version::HTTP_11;
                 self.keep(server);
             }
@@ -169,13 +171,13 @@ impl Session {
                 // It has just been closed: a new one gets the request, which nobody has seen yet.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(Reason::Unreachable.into()),
+                    None => return Err(kept_alive(error.error())),
                 },
             }
         }
         let mut server = self.connect(name, pass).await?;
         let response = server.sender.send_request(request).await;
-        Ok((response.map_err(|_| End::from(Reason::Unreachable))?, server))
+        Ok((response.map_err(|error| End::from(no_response(&error)))?, server))
     }
 
     async fn connect(&self, name: &Option<Arc<str>>, pass: Pass) -> Result<Server, End> {
@@ -189,9 +191,15 @@ impl Session {
             claim.let_out(Protocol::Http, name.as_deref(), pass.grounds);
         }
         let mut client = http1::Builder::new();
-        client.preserve_header_case(true).max_buf_size(LONGEST_HEAD);
+        client
+            .preserve_header_case(true)
+            .max_buf_size(LONGEST_HEAD)
+            .max_headers(MOST_FIELDS)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true);
         let shaken = client.handshake(TokioIo::new(carrier)).await;
-        let (sender, connection) = shaken.map_err(|_| End::from(Reason::Unreachable))?;
+        let (sender, connection) = shaken.map_err(|error| End::from(no_response(&error)))?;
         let task = tokio::spawn(connection.with_upgrades()).abort_handle();
         Ok(Server { name: name.clone(), sender, driver: Driver { task, socket } })
     }
@@ -202,5 +210,28 @@ impl Session {
 
     fn keep(&self, server: Server) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+}
+
+/// Why there is no response.
+fn no_response(error: &hyper::Error) -> Reason {
+    if error.is_parse() { Reason::BadResponse } else { Reason::ServerBrokeOff }
+}
+
+/// The same on a connection that had requests before. A server may end it at any moment, and whether it
+/// has seen the request nobody knows. So the client's connection ends likewise, without an answer:
+/// clients know this case, and send again what may be sent twice (RFC 9110, 9.2.2).
+fn kept_alive(error: &hyper::Error) -> End {
+    match no_response(error) {
+        Reason::ServerBrokeOff => End::Gone,
+        reason => reason.into(),
+    }
+}
+
+/// A response with chunks says nothing of a length: whoever believed it would find another end (RFC
+/// 9112, 6.3).
+fn one_length(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
     }
 }

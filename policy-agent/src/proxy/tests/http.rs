@@ -151,7 +151,9 @@ async fn what_is_refused() {
         ),
         ("GET / HTTP/1.1\r\nHost: good.example:80:90\r\n\r\n".to_owned(), 400, "invalid_name"),
         ("GET / HTTP/1.1\r\nHost: good.example:x\r\n\r\n".to_owned(), 400, "invalid_name"),
-        ("GET / HTTP/1.1\r\nHost: good_.example\r\n\r\n".to_owned(), 400, "invalid_name"),
+        ("GET / HTTP/1.1\r\nHost: good_.example\r\n\r\n".to_owned(), 403, "name_not_allowed"),
+        ("GET / HTTP/1.1\r\nHost: -good.example\r\n\r\n".to_owned(), 403, "name_not_allowed"),
+        ("GET / HTTP/1.1\r\nHost: good!.example\r\n\r\n".to_owned(), 400, "invalid_name"),
         ("GET / HTTP/1.1\r\nHost: b\u{fc}cher.example\r\n\r\n".to_owned(), 400, "invalid_name"),
         ("GET / HTTP/1.1\r\nHost: good.example\0\r\n\r\n".to_owned(), 400, ""),
         ("GET / HTTP/1.1\r\nHost : good.example\r\n\r\n".to_owned(), 400, ""),
@@ -411,6 +413,7 @@ async fn an_upgrade_that_nobody_asked_for_is_none() {
     let (_, _there) = answer(&server, said).await;
     let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(answer.contains("\r\n\r\nbad_response: "), "{answer}");
 }
 
 #[tokio::test]
@@ -424,10 +427,98 @@ async fn a_server_that_closes_is_found_again() {
         expect(&mut client, OK.as_bytes()).await;
         drop(there);
     }
+}
+
+#[tokio::test]
+async fn answers_that_break_off_or_are_none_have_reasons_of_their_own() {
+    let ok = "HTTP/1.1 200 OK\r\n";
+    for (said, reason) in [
+        (String::new(), "server_broke_off"),
+        ("HTTP/1.1 200 OK\r\nContent-Le".to_owned(), "server_broke_off"),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n".to_owned(), "bad_response"),
+        ("HTTP/2.0 200 OK\r\n\r\n".to_owned(), "bad_response"),
+        (format!("{ok}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"), "bad_response"),
+        (format!("{ok}X: {}\r\n\r\n", "x".repeat(200_000)), "bad_response"),
+    ] {
+        let stage = stage(&["good.example"]).await;
+        let server = stage.listen("good.example", "203.0.113.1", 80).await;
+        let mut client = stage.connect().await;
+        send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+        let mut there = accept(&server).await;
+        read_to(&mut there, "\r\n\r\n").await;
+        let _ = there.write_all(said.as_bytes()).await;
+        there.shutdown().await.unwrap();
+        let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{said:.50?}: {answer}");
+        assert!(answer.contains(&format!("\r\n\r\n{reason}: ")), "{said:.50?}: {answer}");
+        assert_eq!(stage.events(), [(reason, Some("good.example".to_owned()))]);
+        assert!(stage.counted().contains(r#"decision="failed"} 1"#));
+    }
+}
+
+/// The client is the one who can know whether the request may be sent again.
+#[tokio::test]
+async fn a_kept_connection_that_ends_instead_of_an_answer_ends_the_clients() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
+    send(&mut client, "GET /1 HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+    let (_, mut there) = answer(&server, OK).await;
+    expect(&mut client, OK.as_bytes()).await;
+    send(&mut client, "POST /2 HTTP/1.1\r\nHost: good.example\r\nContent-Length: 0\r\n\r\n").await;
+    read_to(&mut there, "\r\n\r\n").await;
+    drop(there);
+    assert!(is_reset(&mut client).await);
+    assert!(stage.events().is_empty());
+}
+
+#[tokio::test]
+async fn odd_answers_pass() {
+    let many: String = (0..250).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    for (odd, seen) in [
+        (many.as_str(), "X-249: 249\r\n"),
+        ("X-Folded: one\r\n two\r\n", "X-Folded: one two\r\n"),
+        ("X-Spaced : 1\r\n", "X-Spaced: 1\r\n"),
+        ("no field at all\r\nX-After: 1\r\n", "X-After: 1\r\n"),
+        ("X-Latin: caf\u{e9}\r\n", "X-Latin: caf"),
+    ] {
+        let stage = stage(&["good.example"]).await;
+        let server = stage.listen("good.example", "203.0.113.1", 80).await;
+        let mut client = stage.connect().await;
+        send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
+        let said = format!("HTTP/1.1 200 OK\r\n{odd}Content-Length: 2\r\n\r\nok");
+        let (_, _there) = answer(&server, &said).await;
+        let head = read_to(&mut client, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(seen), "{odd:.50?}: {head}");
+        expect(&mut client, b"ok").await;
+    }
+}
+
+#[tokio::test]
+async fn of_an_answer_with_chunks_and_a_length_the_chunks_count() {
+    let stage = stage(&["good.example"]).await;
+    let server = stage.listen("good.example", "203.0.113.1", 80).await;
+    let mut client = stage.connect().await;
     send(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
-    drop(accept(&server).await);
-    let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    let said = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                2\r\nok\r\n0\r\n\r\n";
+    let (_, _there) = answer(&server, said).await;
+    let head = read_to(&mut client, "\r\n\r\n").await;
+    assert!(!head.to_lowercase().contains("content-length"), "{head}");
+    expect(&mut client, b"2\r\nok\r\n0\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn odd_names_are_asked_for() {
+    let stage = stage(&["*.example"]).await;
+    for name in ["my_bucket.s3.example", "-a.example", "a-.b.example"] {
+        let server = stage.listen(name, "203.0.113.1", 80).await;
+        let mut client = stage.connect().await;
+        send(&mut client, &format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n")).await;
+        let (head, _there) = answer(&server, OK).await;
+        assert!(head.contains(&format!("Host: {name}\r\n")), "{head}");
+        expect(&mut client, OK.as_bytes()).await;
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{
     hello::client_hello,
-    stage::{Stage, accept, expect, is_reset, names, patience},
+    stage::{Stage, accept, alert, expect, names, patience},
 };
 use crate::policy::Floor;
 
@@ -17,6 +17,7 @@ fn strings(list: &[&str]) -> Vec<String> {
 
 #[tokio::test]
 async fn bad_addresses_are_never_dialled() {
+    // The gateway listens at the host's address, but at another port.
     for (addresses, own, reason, rule) in [
         (&["10.0.0.1"][..], "192.0.2.9", "platform_deny", Some("10.0.0.0/8")),
         (&["169.254.169.254", "::1"], "192.0.2.9", "platform_deny", Some("::1/128")),
@@ -33,7 +34,8 @@ async fn bad_addresses_are_never_dialled() {
         stage.world.own.lock().unwrap().insert(own.parse().unwrap());
         let mut client = stage.connect().await;
         client.write_all(&client_hello("good.example")).await.unwrap();
-        assert!(is_reset(&mut client).await, "{addresses:?}");
+        let denied = !["name_unresolved", "unreachable"].contains(&reason);
+        assert_eq!(alert(&mut client).await, if denied { 49 } else { 80 }, "{addresses:?}");
         let event = stage.event().await;
         assert_eq!((event.reason, event.name.as_deref()), (reason, Some("good.example")));
         assert_eq!(event.rule.as_ref().map(|rule| rule.entry.as_str()), rule);
@@ -66,6 +68,66 @@ async fn the_operator_can_open_the_host_itself() {
 }
 
 #[tokio::test]
+async fn the_hosts_address_where_the_sandbox_is_is_not_dialled_from_elsewhere() {
+    let own: Vec<ipnet::IpNet> =
+        ["203.0.113.1/32", "192.0.2.66/32"].map(|net| net.parse().unwrap()).into();
+    let network = r#"{"allowOut":["good.example","bad.example"],"denyOut":["0.0.0.0/0"]}"#;
+    let rules = super::stage::rules(network, &Floor::default().with_host(&own));
+    // What the sandbox connects to may be the host: the name decides.
+    let stage = Stage::new(&rules, "192.0.2.66:443").await;
+    stage.listen("bad.example", "203.0.113.1", 443).await;
+    let mut client = stage.connect().await;
+    client.write_all(&client_hello("bad.example")).await.unwrap();
+    assert_eq!(alert(&mut client).await, 49);
+    assert_eq!(stage.event().await.reason, "host_address");
+    let server = stage.listen("good.example", "203.0.113.2", 443).await;
+    stage.name("good.example", &["203.0.113.1", "203.0.113.2"]);
+    let mut client = stage.connect().await;
+    client.write_all(&client_hello("good.example")).await.unwrap();
+    accept(&server).await;
+    assert_eq!(*stage.world.dialled.lock().unwrap(), ["203.0.113.2:443".parse().unwrap()]);
+    // Without a name its own address decides.
+    let mut client = stage.connect().await;
+    client.write_all(&client_hello("192.0.2.66")).await.unwrap();
+    assert_eq!(alert(&mut client).await, 49);
+    let last = |(reason, _): &(&'static str, _)| *reason == "platform_deny";
+    super::stage::until("a denial", || stage.events().iter().any(last)).await;
+}
+
+#[tokio::test]
+async fn a_name_may_lead_to_the_agents_own_gateway() {
+    let stage = Stage::new(&names(&["*.example"]), "192.0.2.66:80").await;
+    let gateway = stage.listen("80-web.sandbox.example", "203.0.113.5", 80).await;
+    stage.name("other.example", &["203.0.113.6"]);
+    let own = ["203.0.113.5", "203.0.113.6"].map(|own| own.parse::<std::net::IpAddr>().unwrap());
+    stage.world.own.lock().unwrap().extend(own);
+    for (name, reached) in [("other.example", false), ("80-web.sandbox.example", true)] {
+        let mut client = stage.connect().await;
+        let request = format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        match reached {
+            true => expect(&mut accept(&gateway).await, request.as_bytes()).await,
+            false => assert_eq!(stage.event().await.reason, "host_address"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_is_known_by_address_and_port() {
+    let stage = Stage::new(&names(&["*.example"]), "192.0.2.66:80").await;
+    for (address, port, served) in [
+        ("203.0.113.5", 80, true),
+        ("203.0.113.5", 443, false),
+        ("203.0.113.6", 80, false),
+        ("198.51.100.9", 4430, true),
+        ("2001:db8::5", 4430, false),
+    ] {
+        let found = stage.proxy.means.serves(address.parse().unwrap(), port);
+        assert_eq!(found, served, "{address} {port}");
+    }
+}
+
+#[tokio::test]
 async fn the_next_address_is_tried_when_one_fails_or_is_slow() {
     let stage = Stage::new(&names(&["good.example"]), "192.0.2.66:443").await;
     let server = stage.listen("good.example", "203.0.113.1", 443).await;
@@ -87,7 +149,7 @@ async fn the_next_address_is_tried_when_one_fails_or_is_slow() {
     let start = Instant::now();
     let mut client = stage.connect().await;
     client.write_all(&client_hello("good.example")).await.unwrap();
-    assert!(is_reset(&mut client).await);
+    assert_eq!(alert(&mut client).await, 80);
     assert!(start.elapsed() >= Duration::from_millis(500));
     assert_eq!(stage.event().await.reason, "unreachable");
 }

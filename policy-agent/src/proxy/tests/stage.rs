@@ -2,11 +2,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Result, bail};
+use ipnet::IpNet;
 use policy_common::{counter::Counters, limit::Limits};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,7 +18,7 @@ use tokio::{
 
 use super::network::{StandIn, World};
 use crate::{
-    agent::{Egress as _, Kernel, Law, Presence, Rules},
+    agent::{Egress as _, Kernel, Law, Presence, Rules, Tally},
     dataplane::{self, Identity, Interface, PolicyId, Published, Slot},
     events::{Filter, Hub, Record},
     policy::{Compiled, Defaults, Floor, Names, SandboxId, parse},
@@ -26,12 +28,23 @@ use crate::{
 /// Longer than anything takes that a test waits for.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// Where the agent's own gateway listens.
+pub const GATEWAY: [&str; 2] = ["203.0.113.5:80", "0.0.0.0:4430"];
+
 /// A kernel that does nothing: events need one.
 struct NoKernel;
 
 impl Kernel for NoKernel {
     fn presence(&self, _: &Interface) -> Presence {
         Presence::NoInterface
+    }
+
+    fn host_addresses(&self, _: Option<&Path>) -> Result<Vec<IpNet>> {
+        Ok(Vec::new())
+    }
+
+    fn carries_default_route(&self, _: &Interface) -> Result<bool> {
+        Ok(false)
     }
 
     fn prepare(&self, _: Slot, _: &Identity) -> Result<()> {
@@ -59,6 +72,10 @@ impl Kernel for NoKernel {
     }
 
     fn detach(&self, _: &str) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn is_port(&self, _: &Interface) -> Result<bool> {
         bail!("no kernel")
     }
 
@@ -101,6 +118,7 @@ pub struct Stage {
     pub world: Arc<World>,
     pub hub: Arc<Hub>,
     pub slot: Slot,
+    pub tally: Arc<Tally>,
     pub door: SocketAddr,
 }
 
@@ -127,7 +145,8 @@ pub fn rules(network: &str, floor: &Floor) -> Arc<Rules> {
     let network = parse(network.as_bytes()).expect("a network");
     let policy = law.judge_network(&network, None).expect("a policy");
     let names = Names::of(&policy);
-    Arc::new(Rules { network, policy, names, digest: [0; 16] })
+    let floor = Arc::new(law.floor);
+    Arc::new(Rules { network, policy, floor, names, digest: [0; 16] })
 }
 
 impl Stage {
@@ -148,15 +167,21 @@ impl Stage {
         let law = Arc::new(Law { floor, defaults: Defaults::default() });
         let hub = Arc::new(Hub::new(Arc::new(NoKernel)));
         let network = Box::new(StandIn(world.clone()));
-        let settings = Settings { resolvers: Vec::new(), max_connections_per_sandbox: limit };
+        let settings = Settings {
+            resolvers: Vec::new(),
+            max_connections_per_sandbox: limit,
+            with_gateway: false,
+            gateway: GATEWAY.map(|at| at.parse().expect(at)).to_vec(),
+        };
         let proxy = Proxy::with(network, patience, settings, law, hub.clone()).expect("a proxy");
         let slot = Slot::new(3).expect("a slot");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let door = listener.local_addr().expect("an address");
         let id: SandboxId = "web".parse().expect("an ID");
         let listeners = dataplane::Door { v4: Some(listener), v6: None };
-        proxy.open(slot, &id, rules, listeners).expect("opens");
-        Self { proxy: Arc::new(proxy), world, hub, slot, door }
+        let tally = Arc::<Tally>::default();
+        proxy.open(slot, &id, &tally, rules, listeners).expect("opens");
+        Self { proxy: Arc::new(proxy), world, hub, slot, tally, door }
     }
 
     /// A name leads to these addresses.
@@ -202,11 +227,10 @@ impl Stage {
 
     /// What is counted, as Prometheus would read it.
     pub fn counted(&self) -> String {
-        let mut registry = prometheus_client::registry::Registry::default();
-        registry.register("c", "", self.proxy.counts().connections.clone());
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
-        text
+        let line = |(protocol, decision, count)| {
+            format!("protocol=\"{protocol}\",decision=\"{decision}\"}} {count}\n")
+        };
+        self.tally.connections().map(line).collect()
     }
 }
 
@@ -237,6 +261,15 @@ pub async fn expect(stream: &mut TcpStream, expected: &[u8]) {
 pub async fn is_reset(stream: &mut TcpStream) -> bool {
     let read = read_all(stream).await;
     matches!(read, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+/// The description of the TLS alert that a stream says before it ends in good order (RFC 8446, 6).
+pub async fn alert(stream: &mut TcpStream) -> u8 {
+    let said = read_all(stream).await.expect("no reset");
+    match said[..] {
+        [21, 3, 1..=3, 0, 2, 2, description] => description,
+        _ => panic!("{said:?}"),
+    }
 }
 
 /// The next connection that a listener gets.

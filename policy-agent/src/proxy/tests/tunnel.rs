@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     hello::client_hello,
-    stage::{Stage, accept, expect, is_reset, patience, read_all, rules, until},
+    stage::{Stage, accept, alert, expect, is_reset, patience, read_all, rules, until},
 };
 use crate::{agent::Egress as _, agent::Rules, policy::Floor};
 
@@ -141,7 +141,10 @@ async fn whatever_fails_nothing_goes_past_it() {
                 let stream = there.insert(accept(&listener).await);
                 stream.write_all(answer).await.unwrap();
             }
-            assert!(is_reset(&mut client).await, "{proxy} {destination}");
+            match destination.ends_with(":443") {
+                true => assert_eq!(alert(&mut client).await, 80, "{proxy}"),
+                false => assert!(is_reset(&mut client).await, "{proxy}"),
+            }
             assert_eq!(stage.event().await.reason, "egress_proxy_failed", "{proxy}");
             assert!(stage.counted().contains(r#"decision="failed"} 1"#));
             let dialled = stage.world.dialled.lock().unwrap().clone();
