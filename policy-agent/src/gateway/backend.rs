@@ -1,16 +1,18 @@
-//! The way to the services of one sandbox: its pooled connections, and how many it may have.
+//! The way to the services of one sandbox: its connections, and how many it may have.
 
 use std::{
-    collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http_body_util::{Either, Empty};
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
-    client::conn::http1::{self, SendRequest},
+    client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -22,11 +24,14 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dial::{self, CONNECT_WITHIN, Place},
+    body::Source,
+    dial::{CONNECT_WITHIN, Dialer, Place},
+    flow::{Backlog, LARGE_BLOCKS, Metered, Paced, UNSENT_IN_TLS},
     framing::LONGEST_HEAD,
+    pool::{Connection, Key, Pool},
 };
 use crate::{
-    agent::Sandbox,
+    agent::{Sandbox, interface},
     life::Life,
     net::{
         socket::{Stream, reset},
@@ -35,11 +40,12 @@ use crate::{
 };
 
 /// What goes to a service: the client's body, or none.
-pub type Outgoing = Either<Incoming, Empty<Bytes>>;
-type Sender = SendRequest<Outgoing>;
+pub type Outgoing = Either<Paced<Incoming>, Empty<Bytes>>;
 
-/// Connections that are kept for one port without being used.
-const MOST_IDLE: usize = 64;
+/// Fields that an answer may have; there are services that set many cookies.
+const MOST_FIELDS: usize = 1024;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Why there is no answer of a service.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,9 @@ pub enum Failure {
         "nothing listens on this port: start the service, on all addresses and not on localhost"
     )]
     Closed,
+    /// The gateway has no place for one more connection into a sandbox.
+    #[error("too many connections into sandboxes at a time: try again")]
+    Crowded,
     /// No connection could be made.
     #[error("the port cannot be reached: {0}")]
     Unreachable(#[source] io::Error),
@@ -75,43 +84,50 @@ pub struct Way<'a> {
     pub port: u16,
     /// Set for `httpsPorts`.
     pub tls: Option<&'a Arc<ClientConfig>>,
+    /// Whether a service that is not there may be waited for a moment.
+    pub may_wait: bool,
 }
 
 /// One sandbox's services.
 #[derive(Debug)]
 pub struct Backend {
+    number: u64,
     life: Arc<Life>,
     public: bool,
-    place: Place,
+    dialer: Dialer,
     /// Is cancelled when the sandbox ends, moves, or turns private.
     gone: CancellationToken,
     places: Arc<Semaphore>,
-    idle: Mutex<HashMap<(u16, bool), Vec<Sender>>>,
+    large_blocks: Arc<Semaphore>,
+    pool: Arc<Pool>,
 }
 
 impl Backend {
     /// The services of a sandbox, of which so many connections may be used at a time.
-    pub fn of(sandbox: &Sandbox, limit: usize) -> Self {
+    pub fn of(sandbox: &Sandbox, limit: usize, pool: &Arc<Pool>) -> Self {
         Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             life: Arc::clone(&sandbox.life),
             public: sandbox.rules.policy.allow_public_traffic(),
-            place: place(sandbox),
+            dialer: Dialer::new(place(sandbox)),
             gone: sandbox.life.ended().child_token(),
             places: Arc::new(Semaphore::new(limit)),
-            idle: Mutex::default(),
+            large_blocks: Arc::new(Semaphore::new(LARGE_BLOCKS)),
+            pool: Arc::clone(pool),
         }
     }
 
     /// Whether this still is where the sandbox is, and as open as it is.
     pub fn is_of(&self, sandbox: &Sandbox) -> bool {
         Arc::ptr_eq(&self.life, &sandbox.life)
-            && self.place == place(sandbox)
+            && self.dialer.leads_to(&sandbox.head)
             && self.public == sandbox.rules.policy.allow_public_traffic()
     }
 
     /// Ends all connections.
     pub fn retire(&self) {
         self.gone.cancel();
+        self.pool.forget(self.number);
     }
 
     /// Is cancelled when its connections have to end.
@@ -124,7 +140,9 @@ impl Backend {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer, which comes with its connection. A
+    /// request of which anything may have reached the service is not sent again: whether it was
+    /// carried out is not known.
     ///
     /// # Errors
     /// There is no answer.
@@ -132,115 +150,91 @@ impl Backend {
         &self,
         way: &Way<'_>,
         mut request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let again = repeatable(&request);
-        while let Some(mut sender) = self.take(way) {
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.keep(way, sender, response)),
-                // It was closed while it was idle: nobody has seen the request, or nobody minds.
-                Err(mut error) => match (error.take_message(), &again) {
-                    (Some(unsent), _) => request = unsent,
-                    (None, Some(again)) => {
-                        request = again.clone().map(Either::Right);
-                        break;
-                    }
-                    (None, None) => return Err(error.into_error().into()),
+    ) -> Result<(Response<Incoming>, Source), Failure> {
+        let key = Key { backend: self.number, port: way.port, tls: way.tls.is_some() };
+        while let Some(mut connection) = self.pool.take(key) {
+            goes_to(&mut request, &connection);
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, self.source(key, connection))),
+                // It was closed while it was idle, and the request is still here as a whole.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(error.into_error().into()),
                 },
             }
         }
-        let mut sender = self.connect(way).await?;
-        let response = sender.send_request(request).await?;
-        Ok(self.keep(way, sender, response))
+        // Boxed, since the request would keep room for it as long as it lasts.
+        let mut connection = Box::pin(self.connect(way)).await?;
+        goes_to(&mut request, &connection);
+        let response = connection.sender.send_request(request).await?;
+        Ok((response, self.source(key, connection)))
     }
 
-    async fn connect(&self, way: &Way<'_>) -> Result<Sender, Failure> {
-        let stream = dial::connect(&self.place, way.port).await.map_err(unreachable)?;
+    fn source(&self, key: Key, connection: Connection) -> Source {
+        Source { pool: Arc::clone(&self.pool), key, connection }
+    }
+
+    async fn connect(&self, way: &Way<'_>) -> Result<Connection, Failure> {
+        let place = self.pool.place().await.ok_or(Failure::Crowded)?;
+        let stream = self.dialer.connect(way.port, way.may_wait).await.map_err(unreachable)?;
         let plain = Upstream::plain(stream);
         let socket = Arc::clone(&plain.socket);
         let carrier = match way.tls {
             None => plain.carrier,
             Some(tls) => encrypted(Stream(plain.socket), tls).await.map_err(Failure::Tls)?,
         };
-        let shaken = http1::Builder::new()
-            .max_buf_size(LONGEST_HEAD)
-            .handshake::<_, Outgoing>(TokioIo::new(carrier))
-            .await;
+        let backlog = Backlog::default();
+        let metered = Metered::new(carrier, backlog.clone(), Arc::clone(&self.large_blocks));
+        let shaken = lenient().handshake::<_, Outgoing>(TokioIo::new(metered)).await;
         let (sender, connection) = shaken.map_err(|_| Failure::Broken)?;
+        let made = Connection { sender, backlog, socket: Arc::downgrade(&socket) };
         let gone = self.gone.clone();
         tokio::spawn(async move {
+            let _place = place;
             let ended = gone.run_until_cancelled(connection.with_upgrades()).await;
             if ended.is_none() {
                 reset(&socket);
             }
         });
-        Ok(sender)
+        Ok(made)
     }
+}
 
-    /// A connection that waits for a request.
-    fn take(&self, way: &Way<'_>) -> Option<Sender> {
-        let mut idle = self.idle();
-        let senders = idle.get_mut(&key(way))?;
-        senders.retain(|sender| !sender.is_closed());
-        let ready = senders.iter().rposition(Sender::is_ready)?;
-        Some(senders.swap_remove(ready))
-    }
+/// Reads what other gateways read as well. What is odd is not passed on: the library writes each
+/// answer anew, and [`answer`](super::answer) sees to the length of its body.
+fn lenient() -> http1::Builder {
+    let mut client = http1::Builder::new();
+    client
+        .max_buf_size(LONGEST_HEAD)
+        .max_headers(MOST_FIELDS)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    client
+}
 
-    /// Keeps a connection for the next request. It is ready when this answer has been read.
-    fn keep(
-        &self,
-        way: &Way<'_>,
-        sender: Sender,
-        response: Response<Incoming>,
-    ) -> Response<Incoming> {
-        if response.status() != hyper::StatusCode::SWITCHING_PROTOCOLS {
-            let mut idle = self.idle();
-            let senders = idle.entry(key(way)).or_default();
-            if senders.len() >= MOST_IDLE {
-                senders.retain(|sender| !sender.is_closed());
-            }
-            if senders.len() < MOST_IDLE {
-                senders.push(sender);
-            }
-        }
-        response
-    }
-
-    fn idle(&self) -> MutexGuard<'_, HashMap<(u16, bool), Vec<Sender>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+fn goes_to(request: &mut Request<Outgoing>, connection: &Connection) {
+    if let Either::Left(body) = request.body_mut() {
+        body.goes_to(&connection.backlog);
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.gone.cancel();
+        self.retire();
     }
-}
-
-fn key(way: &Way<'_>) -> (u16, bool) {
-    (way.port, way.tls.is_some())
 }
 
 fn place(sandbox: &Sandbox) -> Place {
     let head = &sandbox.head;
-    Place { netns: head.netns.clone(), addresses: head.addresses.clone() }
-}
-
-/// The request once more, if sending it twice is as good as sending it once.
-fn repeatable(request: &Request<Outgoing>) -> Option<Request<Empty<Bytes>>> {
-    if !request.method().is_idempotent() || matches!(request.body(), Either::Left(_)) {
-        return None;
-    }
-    let mut again = Request::new(Empty::new());
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.headers_mut() = request.headers().clone();
-    Some(again)
+    Place { interface: interface(head), addresses: head.addresses.clone() }
 }
 
 async fn encrypted(stream: Stream, tls: &Arc<ClientConfig>) -> io::Result<Carrier> {
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
-    let stream = timeout(CONNECT_WITHIN, connecting).await??;
+    let mut stream = timeout(CONNECT_WITHIN, connecting).await??;
+    stream.get_mut().1.set_buffer_limit(Some(UNSENT_IN_TLS));
     Ok(Carrier::Encrypted(Box::new(stream)))
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::backend::Backend;
+use super::{backend::Backend, pool::Pool};
 use crate::{
     agent::{Sandbox, Table},
     policy::SandboxId,
@@ -15,13 +15,21 @@ use crate::{
 #[derive(Debug)]
 pub struct Backends {
     limit: usize,
+    pool: Arc<Pool>,
     known: Mutex<HashMap<SandboxId, Arc<Backend>>>,
 }
 
 impl Backends {
-    /// None yet; each may have so many connections at a time.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, known: Mutex::default() }
+    /// None yet; each may have so many connections at a time, all of them together `sockets`, of
+    /// which none has more than half.
+    pub fn new(limit: usize, sockets: usize) -> Self {
+        let limit = limit.min((sockets / 2).max(1));
+        Self { limit, pool: Arc::new(Pool::new(sockets)), known: Mutex::default() }
+    }
+
+    /// The connections that wait for their next request.
+    pub const fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// The backend of a sandbox as it is now. Connections to where it was before end.
@@ -32,7 +40,7 @@ impl Backends {
         {
             return Arc::clone(backend);
         }
-        let backend = Arc::new(Backend::of(sandbox, self.limit));
+        let backend = Arc::new(Backend::of(sandbox, self.limit, &self.pool));
         if let Some(before) = known.insert(sandbox.id().clone(), Arc::clone(&backend)) {
             before.retire();
         }

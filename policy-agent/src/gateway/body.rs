@@ -2,27 +2,51 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::{
+    flow::{Backlog, Paced},
+    pool::{Connection, Key, Pool},
+};
+
 /// What a client gets.
 pub type Answer = Either<Held, Full<Bytes>>;
+
+/// The connection that an answer comes from, which can be used again when that has been read.
+#[derive(Debug)]
+pub struct Source {
+    /// Where it waits for the next request.
+    pub pool: Arc<Pool>,
+    /// Where it leads.
+    pub key: Key,
+    /// The connection.
+    pub connection: Connection,
+}
 
 /// A service's body, which takes one of the sandbox's places as long as it lasts.
 #[derive(Debug)]
 pub struct Held {
-    body: Incoming,
+    body: Paced<Incoming>,
+    has_ended: bool,
+    source: Option<Source>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Held {
     /// A body in this place.
-    pub fn new(body: Incoming, place: OwnedSemaphorePermit) -> Self {
-        Self { body, _place: place }
+    pub fn new(body: Incoming, source: Source, place: OwnedSemaphorePermit) -> Self {
+        Self { body: Paced::new(body), has_ended: false, source: Some(source), _place: place }
+    }
+
+    /// Says which connection it goes to, where that is known.
+    pub fn goes_to(&mut self, backlog: &Backlog) {
+        self.body.goes_to(backlog);
     }
 }
 
@@ -34,7 +58,13 @@ impl Body for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.has_ended |= match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers(),
+            Some(Err(_)) => false,
+        };
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -43,5 +73,15 @@ impl Body for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take()
+            && (self.has_ended || self.body.is_end_stream())
+        {
+            source.pool.put(source.key, source.connection);
+        }
     }
 }

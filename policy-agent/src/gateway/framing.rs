@@ -3,19 +3,25 @@
 //! The HTTP library is lenient where servers differ: it takes a bare LF for the end of a line, and
 //! lets `Transfer-Encoding` win over `Content-Length`. What it passes on is unambiguous, but a client
 //! that sends such things is broken or hostile, and is told so. This follows the boundaries of the
-//! requests in what a client sends; heads and chunk sizes are parsed by httparse. Bytes go on to the
-//! library unchanged, and only whole, judged heads; what has two readings is replaced by what has
-//! none ([`POISON`]), so that the library answers 400 and closes.
+//! requests in what a client sends; heads and chunk sizes are parsed by httparse. Only whole, judged
+//! heads go on to the library, and bytes unchanged, but for targets that it would refuse though they
+//! are clear ([`request_line`](super::request_line)). Behind a head, what has two readings is replaced
+//! by what has none ([`POISON`]), so that the library breaks off.
 
 use httparse::{Request, Status, parse_chunk_size};
+use hyper::Uri;
 
-/// No request and no chunk begins like this.
+use super::request_line;
+
+/// No chunk begins like this.
 pub const POISON: &[u8] = b"\0\r\n\r\n";
 
 /// Bytes that the head of a request may take.
 pub const LONGEST_HEAD: usize = 64 * 1024;
 /// Fields that it may have.
 const MOST_FIELDS: usize = 100;
+/// Bytes of a body that says its length: what the library can count.
+const LONGEST_BODY: u64 = u64::MAX / 2;
 /// Bytes of the line before a chunk, and of a line of trailers.
 const LONGEST_LINE: usize = 8 * 1024;
 
@@ -51,10 +57,12 @@ enum State {
 }
 
 /// What is known about some bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// So many bytes can go on.
     Take(usize),
+    /// So many bytes are the head of a request, which goes on as these.
+    Rewrite(usize, Vec<u8>),
     /// It takes more bytes to tell.
     More,
     /// Nothing goes on until the offer of another protocol is answered.
@@ -108,14 +116,22 @@ impl Follower {
         if !news.contains(&b'\n') && bytes.len() < LONGEST_HEAD {
             return Step::More;
         }
+        let rewritten = request_line::encoded(bytes);
+        let head = rewritten.as_deref().unwrap_or(bytes);
         let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
         let mut request = Request::new(&mut fields);
-        match request.parse(bytes) {
-            Ok(Status::Complete(length)) if length <= LONGEST_HEAD => {
-                match ends_lines_with_crlf(&bytes[..length]).then(|| next(&request)).flatten() {
-                    Some(state) => self.go(state, length),
-                    None => Step::Refuse,
-                }
+        match request.parse(head) {
+            Ok(Status::Complete(end)) => {
+                let length = end - (head.len() - bytes.len());
+                let sound = length <= LONGEST_HEAD && ends_lines_with_crlf(&head[..end]);
+                let Some(state) = sound.then(|| next(&request)).flatten() else {
+                    return Step::Refuse;
+                };
+                let step = self.go(state, length);
+                rewritten.map_or(step, |mut head| {
+                    head.truncate(end);
+                    Step::Rewrite(length, head)
+                })
             }
             Ok(Status::Partial) if bytes.len() < LONGEST_HEAD => Step::More,
             _ => Step::Refuse,
@@ -178,13 +194,13 @@ impl Follower {
     }
 }
 
-/// What follows the head of a request; `None`: its length has two readings.
+/// What follows the head of a request; `None`: its target is none, or its length has two readings.
 fn next(request: &Request<'_, '_>) -> Option<State> {
     let named = |name: &str| {
         let fields = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
         fields.map(|field| field.value).collect::<Vec<_>>()
     };
-    if request.method == Some("CONNECT") {
+    if request.method == Some("CONNECT") || request.path?.parse::<Uri>().is_err() {
         return None;
     }
     match (named("transfer-encoding").as_slice(), named("content-length").as_slice()) {
@@ -192,7 +208,7 @@ fn next(request: &Request<'_, '_>) -> Option<State> {
         ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") && request.version == Some(1) => {
             Some(State::ChunkSize)
         }
-        ([], [length]) => match digits(length)? {
+        ([], [length]) => match digits(length).filter(|length| *length <= LONGEST_BODY)? {
             0 => Some(without_body(!named("upgrade").is_empty())),
             length => Some(State::Body(length)),
         },
@@ -244,7 +260,7 @@ mod tests {
                         waiting.drain(..taken);
                     }
                     Step::More => break,
-                    Step::Wait | Step::Refuse => return None,
+                    Step::Wait | Step::Refuse | Step::Rewrite(..) => return None,
                 }
             }
         }
@@ -279,7 +295,9 @@ mod tests {
         };
         post("Content-Length: 1\r\nContent-Length: 2", "ab");
         post("Content-Length: 1\r\nContent-Length: 1", "a");
-        for length in ["1, 1", "+1", "-1", "0x1", "1 1", "", "99999999999999999999"] {
+        for length in
+            ["1, 1", "+1", "-1", "0x1", "1 1", "", "99999999999999999999", "9223372036854775808"]
+        {
             post(&format!("Content-Length: {length}"), "a");
         }
         post("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n");
@@ -315,6 +333,28 @@ mod tests {
         are("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", None);
         are("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", None);
         are("\0\r\n\r\n", None);
+    }
+
+    #[test]
+    fn a_clear_target_goes_on_in_the_librarys_spelling() {
+        let rest = b" HTTP/1.1\r\nX: \"<\r\n\r\n";
+        let text = [&b"POST /?q=up{job=\"x\"}&l=\xe9"[..], rest, b"GET /"].concat();
+        let length = text.len() - 5;
+        let expected = [&b"POST /?q=up{job=%22x%22}&l=%E9"[..], rest].concat();
+        for seen in 1..length {
+            let mut follower = Follower::default();
+            assert_eq!(follower.step(&text[..seen]), Step::More);
+            assert_eq!(follower.step(&text), Step::Rewrite(length, expected.clone()));
+            assert!(follower.is_in_head());
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for target in ["/\u{7f}", "http://", "a b", "http://[", &"\"".repeat(LONGEST_HEAD / 3)] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(Follower::default().step(text.as_bytes()), Step::Refuse, "{target}");
+        }
     }
 
     #[test]

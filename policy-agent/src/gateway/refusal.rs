@@ -9,7 +9,7 @@ use hyper::{
 };
 use serde::Serialize;
 
-use super::target::Target;
+use super::{cors, target::Target};
 use crate::policy::SandboxId;
 
 /// Why a request goes nowhere.
@@ -34,6 +34,23 @@ impl Refusal {
     pub fn bad_request(message: impl Into<String>) -> Self {
         let code = StatusCode::BAD_REQUEST;
         Self { sandbox_id: None, message: message.into(), port: None, code }
+    }
+
+    /// The head of the request is longer than heads may be.
+    pub fn too_large() -> Self {
+        let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self { code, ..Self::bad_request("the head of the request is longer than 64 KiB") }
+    }
+
+    /// The request came in too slowly.
+    pub fn too_slow() -> Self {
+        let code = StatusCode::REQUEST_TIMEOUT;
+        Self { code, ..Self::bad_request("the head of the request took longer than 30 s") }
+    }
+
+    /// The path is the operator's. It says nothing about the sandbox, which need not exist.
+    pub fn not_public(target: &Target) -> Self {
+        Self::of(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
     }
 
     /// There is no such sandbox.
@@ -66,8 +83,8 @@ impl Refusal {
     }
 
     /// The answer, in the form that the client wants.
-    pub fn answer(&self, for_browser: bool) -> Response<Full<Bytes>> {
-        let (kind, text) = if for_browser {
+    pub fn answer(&self, reader: &Reader) -> Response<Full<Bytes>> {
+        let (kind, text) = if reader.is_person {
             ("text/html; charset=utf-8", self.page())
         } else {
             let text = serde_json::to_string(self).unwrap_or_default();
@@ -78,7 +95,15 @@ impl Refusal {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+        if let Some(origin) = &reader.origin {
+            cors::allow(response.headers_mut(), origin);
+        }
         response
+    }
+
+    /// Its status.
+    pub fn code(&self) -> StatusCode {
+        self.code
     }
 
     /// Nothing in it comes from the client but an ID and a port, which are letters and digits.
@@ -99,8 +124,24 @@ impl Refusal {
     }
 }
 
+/// Who reads the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    is_person: bool,
+    /// Where the script comes from that reads it.
+    origin: Option<HeaderValue>,
+}
+
+impl Reader {
+    /// Who sent a request with these headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let origin = headers.get(header::ORIGIN).cloned();
+        Self { is_person: is_for_browser(headers), origin }
+    }
+}
+
 /// Whether a person reads the answer: a browser that loads a page, not a script in it or a program.
-pub fn is_for_browser(headers: &HeaderMap) -> bool {
+fn is_for_browser(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let accept = text("accept");
     let (html, json) = (accept.contains("text/html"), accept.contains("json"));
@@ -132,6 +173,17 @@ mod tests {
         assert_eq!((&closed["port"], &closed["code"]), (&3000.into(), &502.into()));
         let bad = json(Refusal::bad_request("bad"));
         assert_eq!(bad, serde_json::json!({"message": "bad", "code": 400}));
+    }
+
+    #[test]
+    fn scripts_of_other_origins_may_read_it() {
+        let mut headers = HeaderMap::new();
+        let answer = Refusal::forbidden(&target()).answer(&Reader::of(&headers));
+        assert!(!answer.headers().contains_key("access-control-allow-origin"));
+        headers.insert("origin", HeaderValue::from_static("https://app.example"));
+        let answer = Refusal::forbidden(&target()).answer(&Reader::of(&headers));
+        assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
+        assert!(!answer.headers().contains_key("access-control-allow-credentials"));
     }
 
     #[test]

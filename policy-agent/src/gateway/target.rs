@@ -27,12 +27,22 @@ pub struct Target {
 /// Why a request is for nobody; the text says what to write instead.
 pub type Misdirected = &'static str;
 
-/// The target of a request.
+/// The target of a request. Where its host is none of a sandbox, the one counts for which a trusted proxy
+/// was asked.
 ///
 /// # Errors
 /// Its host is missing, given more than once, or not of the form of a public URL.
-pub fn of<B>(request: &Request<B>, domain: &str) -> Result<Target, Misdirected> {
-    let host = host(request)?;
+pub fn of<B>(
+    request: &Request<B>,
+    domain: &str,
+    forwarded: Option<&str>,
+) -> Result<Target, Misdirected> {
+    let named = at(host(request)?, request.headers(), domain);
+    let forwarded = || at(forwarded?, request.headers(), domain).ok();
+    named.or_else(|misdirected| forwarded().ok_or(misdirected))
+}
+
+fn at(host: &str, headers: &HeaderMap, domain: &str) -> Result<Target, Misdirected> {
     let authority: Authority = host.parse().map_err(|_| "Host is not a valid host")?;
     if !is_plain(&authority) {
         return Err("Host is not a valid host");
@@ -40,11 +50,17 @@ pub fn of<B>(request: &Request<B>, domain: &str) -> Result<Target, Misdirected> 
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let (sandbox, port) = match name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) {
         Some(label) if label != "sandbox" => by_label(label)?,
-        Some(_) => by_headers(request.headers())?,
-        None if is_local(&name) => by_headers(request.headers())?,
+        Some(_) => by_headers(headers)?,
+        None if is_local(&name) => by_headers(headers)?,
         None => return Err("Host is not in the domain of this gateway"),
     };
     Ok(Target { sandbox, port, host: host.to_owned() })
+}
+
+/// The sandbox of whose pages an origin is.
+pub fn sandbox_of(origin: &str, domain: &str) -> Option<SandboxId> {
+    let (_, host) = origin.split_once("://")?;
+    at(host, &HeaderMap::new(), domain).ok().map(|target| target.sandbox)
 }
 
 /// The one host that a request names.
@@ -116,7 +132,7 @@ mod tests {
         build: impl Fn(hyper::http::request::Builder) -> hyper::http::request::Builder,
     ) -> Result<(String, u16), Misdirected> {
         let request = build(Request::builder()).body(()).expect("a request");
-        of(&request, "example.com").map(|target| (target.sandbox.to_string(), target.port))
+        of(&request, "example.com", None).map(|target| (target.sandbox.to_string(), target.port))
     }
 
     #[test]
@@ -177,6 +193,34 @@ mod tests {
             request.uri("https://1-a.example.com/x").version(Version::HTTP_2)
         };
         assert!(target(h2).is_ok());
+    }
+
+    #[test]
+    fn a_trusted_proxy_may_have_been_asked_for_another_host() {
+        let asked = |host: &str, forwarded: &str| {
+            let request = Request::builder().header("host", host).body(()).expect("a request");
+            let target = of(&request, "example.com", Some(forwarded));
+            target.map(|target| (target.sandbox.to_string(), target.host))
+        };
+        let found = |id: &str, host: &str| Ok((id.to_owned(), host.to_owned()));
+        for host in ["gateway.internal:8080", "192.0.2.1", "sandbox.example.com"] {
+            assert_eq!(asked(host, "1-a.example.com"), found("a", "1-a.example.com"), "{host}");
+        }
+        let own = "1-b.example.com";
+        assert_eq!(asked(own, "1-a.example.com"), found("b", own));
+        assert_eq!(asked(own, "app.example.org"), found("b", own));
+        assert!(asked("gateway.internal", "app.example.org").is_err());
+    }
+
+    #[test]
+    fn origins_are_of_sandboxes_or_not() {
+        let of = |origin| sandbox_of(origin, "example.com").map(|id| id.to_string());
+        assert_eq!(of("https://3000-abc.example.com:8443").as_deref(), Some("abc"));
+        for other in
+            ["https://app.example.com", "https://example.org", "null", "3000-abc.example.com"]
+        {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -14,15 +14,19 @@ pub const NAME: &str = "e2b-traffic-access-token";
 
 /// What a request showed.
 #[derive(Debug, Default)]
-pub struct Shown(Vec<Secret>);
+pub struct Shown {
+    header: Vec<Secret>,
+    query: Vec<Secret>,
+    cookies: Vec<Secret>,
+}
 
 impl Shown {
     /// Takes all tokens out of a request, right ones or not, wherever they stand.
     pub fn take<B>(request: &mut Request<B>) -> Self {
-        let mut shown = Vec::new();
-        take_header(request.headers_mut(), &mut shown);
-        take_cookies(request.headers_mut(), &mut shown);
-        if let Some(uri) = without_parameter(request.uri(), &mut shown) {
+        let mut shown = Self::default();
+        take_header(request.headers_mut(), &mut shown.header);
+        take_cookies(request.headers_mut(), &mut shown.cookies);
+        if let Some(uri) = without_parameter(request.uri(), &mut shown.query) {
             *request.uri_mut() = uri;
         }
         // A page that was opened with the token in its URL names it in what it loads.
@@ -30,25 +34,41 @@ impl Shown {
         if referers.any(|referer| contains(referer.as_bytes(), NAME.as_bytes())) {
             request.headers_mut().remove(header::REFERER);
         }
-        Self(shown.into_iter().map(Secret::new).collect())
+        shown
     }
 
     /// Whether one of them is the token. The time this takes tells nothing about it but its length.
     #[must_use]
     pub fn proves(&self, token: &Secret) -> bool {
-        let token = token.reveal().as_bytes();
-        let same = |shown: &Secret| shown.reveal().as_bytes().ct_eq(token);
-        self.0.iter().fold(Choice::from(0), |found, shown| found | same(shown)).into()
+        self.proves_itself(token) | is_among(&self.cookies, token)
+    }
+
+    /// The same without cookies, which browsers add to what any page asks for.
+    #[must_use]
+    pub fn proves_itself(&self, token: &Secret) -> bool {
+        is_among(&self.header, token) | self.is_in_query(token)
+    }
+
+    /// Whether the token stood in the query.
+    #[must_use]
+    pub fn is_in_query(&self, token: &Secret) -> bool {
+        is_among(&self.query, token)
     }
 }
 
-fn take_header(headers: &mut HeaderMap, shown: &mut Vec<String>) {
+fn is_among(shown: &[Secret], token: &Secret) -> bool {
+    let token = token.reveal().as_bytes();
+    let same = |shown: &Secret| shown.reveal().as_bytes().ct_eq(token);
+    shown.iter().fold(Choice::from(0), |found, shown| found | same(shown)).into()
+}
+
+fn take_header(headers: &mut HeaderMap, shown: &mut Vec<Secret>) {
     let values = headers.get_all(NAME).iter().filter_map(|value| value.to_str().ok());
-    shown.extend(values.map(str::to_owned));
+    shown.extend(values.map(secret));
     headers.remove(NAME);
 }
 
-fn take_cookies(headers: &mut HeaderMap, shown: &mut Vec<String>) {
+fn take_cookies(headers: &mut HeaderMap, shown: &mut Vec<Secret>) {
     let has = |value: &HeaderValue| contains(value.as_bytes(), NAME.as_bytes());
     if !headers.get_all(header::COOKIE).iter().any(has) {
         return;
@@ -61,7 +81,7 @@ fn take_cookies(headers: &mut HeaderMap, shown: &mut Vec<String>) {
         let Ok(text) = value.to_str() else { continue };
         for pair in text.split(';').map(str::trim) {
             match pair.split_once('=') {
-                Some((name, token)) if name.trim() == NAME => shown.push(token.trim().to_owned()),
+                Some((name, token)) if name.trim() == NAME => shown.push(secret(token.trim())),
                 _ if pair.contains(NAME) || pair.is_empty() => {}
                 _ => kept.push(pair.to_owned()),
             }
@@ -75,12 +95,12 @@ fn take_cookies(headers: &mut HeaderMap, shown: &mut Vec<String>) {
 }
 
 /// The same URI without the parameter; `None` where it has none.
-fn without_parameter(uri: &Uri, shown: &mut Vec<String>) -> Option<Uri> {
+fn without_parameter(uri: &Uri, shown: &mut Vec<Secret>) -> Option<Uri> {
     let query = uri.query().filter(|query| query.contains(NAME))?;
     let mut kept = Vec::new();
     for pair in query.split('&') {
         match pair.split_once('=') {
-            Some((NAME, token)) => shown.push(token.to_owned()),
+            Some((NAME, token)) => shown.push(secret(token)),
             _ if pair == NAME => {}
             _ => kept.push(pair),
         }
@@ -92,6 +112,10 @@ fn without_parameter(uri: &Uri, shown: &mut Vec<String>) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = path.parse().ok();
     Uri::from_parts(parts).ok()
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -130,6 +154,19 @@ mod tests {
             assert_eq!(request.uri(), "/a?b=1");
             assert!(!format!("{request:?}").contains("t0k"), "{request:?}");
         }
+    }
+
+    #[test]
+    fn it_is_known_where_it_stood() {
+        let shown = |uri: &str, headers: &[(&str, &str)]| {
+            let shown = Shown::take(&mut request(uri, headers));
+            let token = token("t0k");
+            (shown.proves(&token), shown.proves_itself(&token), shown.is_in_query(&token))
+        };
+        let cookie = [("cookie", "e2b-traffic-access-token=t0k")];
+        assert_eq!(shown("/?e2b-traffic-access-token=t0k", &cookie), (true, true, true));
+        assert_eq!(shown("/", &[(NAME, "t0k")]), (true, true, false));
+        assert_eq!(shown("/?e2b-traffic-access-token=x", &cookie), (true, false, false));
     }
 
     #[test]

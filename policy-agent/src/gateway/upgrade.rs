@@ -3,8 +3,12 @@
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, sync::OwnedSemaphorePermit};
+use tokio::{io::copy_bidirectional_with_sizes, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
+
+/// Bytes that are held of each direction, at the most and at the least: such connections are many
+/// and mostly rest.
+const BUFFER: usize = 8 * 1024;
 
 /// Carries bytes both ways until both sides have ended, or the sandbox has.
 pub async fn join(
@@ -18,7 +22,7 @@ pub async fn join(
         let (client, service) = tokio::try_join!(client, service)?;
         let (mut client, mut service) = (TokioIo::new(client), TokioIo::new(service));
         // Who breaks off is not the gateway's to judge: the other side sees the end.
-        let _ = copy_bidirectional(&mut client, &mut service).await;
+        let _ = copy_bidirectional_with_sizes(&mut client, &mut service, BUFFER, BUFFER).await;
         Ok::<(), hyper::Error>(())
     });
     let _ = carried.await;

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body as _, Bytes, Incoming},
-    header::UPGRADE,
+    header::{HeaderValue, UPGRADE},
     server::conn::http1,
     service::service_fn,
 };
@@ -84,8 +84,14 @@ async fn library(bytes: &[u8], lengths: &[usize], takes_up: bool) -> Vec<Read> {
             let (head, body) = request.into_parts();
             let body = body.collect().await.ok().map(|body| body.to_bytes().to_vec());
             let (method, fields) = (head.method.to_string(), sorted(&head.headers));
-            reads.lock().await.push(Read { method, fields, body });
+            let is_fault = method == "CONNECT";
+            if !is_fault {
+                reads.lock().await.push(Read { method, fields, body });
+            }
             let mut response = Response::new(Empty::<Bytes>::new());
+            if is_fault {
+                response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+            }
             if offered {
                 offers.answer(takes_up);
                 if takes_up {
@@ -96,8 +102,17 @@ async fn library(bytes: &[u8], lengths: &[usize], takes_up: bool) -> Vec<Read> {
         }
     });
     // The client has sent all before it is answered: that alone must not end the last request.
-    let mut server = http1::Builder::new();
-    let served = server.half_close(true).serve_connection(io, service).with_upgrades();
+    let ended = offers.clone();
+    let served = async {
+        let served = http1::Builder::new().serve_connection(io, service).with_upgrades();
+        let mut served = std::pin::pin!(served);
+        tokio::select! {
+            biased;
+            served = served.as_mut() => return served,
+            () = ended.ended() => served.as_mut().graceful_shutdown(),
+        }
+        served.await
+    };
     let both = async { tokio::join!(served, send(client, bytes, lengths)) };
     // None waits for ever: whoever offers another protocol gets an answer.
     let _ = timeout(Duration::from_secs(20), both).await.expect("an end");

@@ -78,7 +78,7 @@ proptest! {
         let scheme: &[u8] = if is_absolute { b"http://" } else { b"" };
         let request = request(&[scheme, &uri].concat(), &hosts, &sandbox, h2);
         let Some(request) = request else { return Ok(()) };
-        let Ok(target) = of(&request, DOMAIN) else { return Ok(()) };
+        let Ok(target) = of(&request, DOMAIN, None) else { return Ok(()) };
         prop_assert!(target.port > 0 && hosts.len() <= 1, "{target:?}");
         let plain = target.host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
         prop_assert!(plain && names(&target.host, &target), "{target:?}");
@@ -91,7 +91,7 @@ proptest! {
     fn every_port_and_sandbox_has_its_url(port in 1..=u16::MAX, id in "[a-z0-9]{1,57}") {
         let host = format!("{port}-{id}.{DOMAIN}").into_bytes();
         let request = request(b"/", &[host], &[], false).expect("a request");
-        let target = of(&request, DOMAIN).expect("a target");
+        let target = of(&request, DOMAIN, None).expect("a target");
         prop_assert_eq!((target.port, target.sandbox.as_str()), (port, id.as_str()));
     }
 }

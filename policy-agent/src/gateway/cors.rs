@@ -1,0 +1,89 @@
+//! What scripts of other origins have to be told before a browser lets them read an answer of the
+//! gateway, or send the traffic token at all (the CORS protocol of the Fetch standard).
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderMap, HeaderValue},
+};
+
+/// Seconds for which a browser need not ask again. A sandbox may turn public at any time, and then its
+/// service has the say.
+const REMEMBERED: HeaderValue = HeaderValue::from_static("60");
+/// What a preflight's answer depends on.
+const PREFLIGHT_VARIES: HeaderValue = HeaderValue::from_static(
+    "origin, access-control-request-method, access-control-request-headers",
+);
+
+/// Whether a browser asks if a script of another origin may send a request. Such questions never carry
+/// the token.
+pub fn is_preflight<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.method() == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Yes to what is asked: the request itself has to show the token. It may not come with cookies, which
+/// would let the pages of one sandbox act as the visitor in another.
+pub fn preflight<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let answers = response.headers_mut();
+    for (asked, answered) in [
+        (header::ORIGIN, header::ACCESS_CONTROL_ALLOW_ORIGIN),
+        (header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_ALLOW_METHODS),
+        (header::ACCESS_CONTROL_REQUEST_HEADERS, header::ACCESS_CONTROL_ALLOW_HEADERS),
+    ] {
+        for value in request.headers().get_all(asked) {
+            answers.append(answered.clone(), value.clone());
+        }
+    }
+    answers.insert(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+    answers.insert(header::VARY, PREFLIGHT_VARIES);
+    response
+}
+
+/// Lets scripts of an origin read an answer.
+pub fn allow(headers: &mut HeaderMap, origin: &HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preflight_is_told_yes_but_for_cookies() {
+        let request = Request::options("/")
+            .header("origin", "https://app.example")
+            .header("access-control-request-method", "PUT")
+            .header("access-control-request-headers", "e2b-traffic-access-token,content-type")
+            .body(())
+            .expect("a request");
+        assert!(is_preflight(&request));
+        let response = preflight(&request);
+        let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
+        assert_eq!(response.status(), 204);
+        assert_eq!(header("access-control-allow-origin"), "https://app.example");
+        assert_eq!(header("access-control-allow-methods"), "PUT");
+        let allowed = header("access-control-allow-headers");
+        assert_eq!(allowed, "e2b-traffic-access-token,content-type");
+        assert!(!response.headers().contains_key("access-control-allow-credentials"));
+    }
+
+    #[test]
+    fn other_requests_are_no_preflights() {
+        let is = |method: &str, fields: &[(&str, &str)]| {
+            let request = Request::builder().method(method);
+            let request = fields.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+            is_preflight(&request.body(()).expect("a request"))
+        };
+        let (origin, method) = (("origin", "https://a"), ("access-control-request-method", "GET"));
+        assert!(is("OPTIONS", &[origin, method]));
+        assert!(!is("GET", &[origin, method]));
+        assert!(!is("OPTIONS", &[origin]) && !is("OPTIONS", &[method]));
+    }
+}

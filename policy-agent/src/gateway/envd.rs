@@ -1,0 +1,145 @@
+//! The daemon of E2B's SDKs inside a sandbox. It checks access itself, so the traffic token and the host
+//! mask do not apply to its port; but what the operator alone may ask of it, it answers to anyone.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+/// What the operator asks of the daemon, whatever the method. It answers `/init` without a token.
+const OPERATORS: [&[u8]; 7] =
+    [b"init", b"collapse", b"freeze", b"unfreeze", b"fsfreeze", b"fsthaw", b"upgrade"];
+
+/// How often a path is decoded. What is encoded more often than that is nobody's honest path.
+const MOST_DECODINGS: usize = 4;
+
+/// Whether some router could take a path for one of the operator's.
+///
+/// Letters count in either case, since routers exist that ignore it. Where a path has something that
+/// routers clean away in different orders (empty and dot segments, parameters, backslashes, control
+/// characters), any of its segments counts: `/init//..` is `/` to one and `/init/` to another.
+pub fn is_operators(path: &str) -> bool {
+    let Some(path) = decoded(path.as_bytes()) else { return true };
+    let path = path.strip_suffix(b"/").unwrap_or(&path);
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    if !is_ambiguous(path) {
+        return is_one(path);
+    }
+    path.split(|byte| separates(*byte)).any(is_one)
+}
+
+/// A path without any encoding left; `None`: it is encoded too often.
+fn decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut path = Cow::Borrowed(path);
+    for _ in 0..MOST_DECODINGS {
+        let next: Cow<'_, [u8]> = percent_decode(&path).into();
+        if next == path {
+            return Some(path);
+        }
+        path = Cow::Owned(next.into_owned());
+    }
+    (percent_decode(&path).eq(path.iter().copied())).then_some(path)
+}
+
+fn is_ambiguous(path: &[u8]) -> bool {
+    let is_odd = |byte: &u8| *byte != b'/' && separates(*byte);
+    path.iter().any(is_odd) || path.split(|byte| *byte == b'/').any(is_removed)
+}
+
+/// Segments that are not there once a path is clean.
+fn is_removed(segment: &[u8]) -> bool {
+    matches!(segment, b"" | b"." | b"..")
+}
+
+/// What may end a segment, or the path, to one router and not to another.
+fn separates(byte: u8) -> bool {
+    matches!(byte, b'/' | b'\\' | b';' | b'?' | b'#') || byte.is_ascii_control() || byte == b' '
+}
+
+fn is_one(segment: &[u8]) -> bool {
+    OPERATORS.iter().any(|name| name.eq_ignore_ascii_case(segment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_an_operators_path_is_one() {
+        for name in OPERATORS {
+            let name = std::str::from_utf8(name).expect("ASCII");
+            for path in [format!("/{name}"), format!("/{name}/"), format!("//{name}")] {
+                assert!(is_operators(&path), "{path}");
+            }
+        }
+        for path in [
+            "/INIT",
+            "/%69nit",
+            "/%49NIT",
+            "/in%69t/",
+            "/%2569nit",
+            "/%252569nit",
+            "/%25252525252569nit",
+            "/init%2f",
+            "/init%2F%2f",
+            "/%2finit",
+            "///init///",
+            "/./init",
+            "/init/.",
+            "/init/./",
+            "/init/x/..",
+            "/x/../init",
+            "/x/%2e%2e/init",
+            "/x/%2E./init",
+            "/x%2f..%2finit",
+            "/../init",
+            "/%2e/init",
+            "/init//..",
+            "/init/a%2fb/..",
+            "/%69nit/a%2fb/..",
+            "/init;a=b",
+            "/;a/init",
+            "/init;a/",
+            "/init/..;/init",
+            "/\\init",
+            "/x\\..\\init",
+            "/%5cinit",
+            "/init%00",
+            "/init%00.html",
+            "/x%00/../init",
+            "/init%20",
+            "/init%09",
+            "/init%0a",
+            "/init%3fx",
+            "/init%23x",
+            "//files/../init",
+        ] {
+            assert!(is_operators(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_ordinary() {
+        for path in [
+            "/",
+            "*",
+            "/health",
+            "/files",
+            "/initial",
+            "/init.html",
+            "/xinit",
+            "/init/x",
+            "/files/init",
+            "/files%2finit",
+            "/files/init/",
+            "/files/%69nit",
+            "/a//b/../c;d",
+            "/process.Process/Start",
+            "/filesystem.Filesystem/ListDir",
+            "/100%",
+            "/%zz",
+            "/caf%c3%a9",
+        ] {
+            assert!(!is_operators(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The header of the PROXY protocol, versions 1 and 2, with which balancers of TCP connections say whom
+//! they were asked by. Only trusted proxies are asked for it, and they always send it.
+
+use std::{io, net::IpAddr};
+
+use proxy_header::{ParseConfig, ProxyHeader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// What version 2 begins with. Version 1 is never shorter.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Bytes of a header of version 1, at most.
+const LONGEST_LINE: usize = 107;
+/// Bytes that may follow the first sixteen of version 2: far more than addresses and known fields take.
+const LONGEST_REST: usize = 4096;
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// The client; `None`: the proxy's own, as for its health checks.
+    pub client: Option<IpAddr>,
+    /// Whether the client spoke TLS to the proxy, which has ended it.
+    pub tls: bool,
+}
+
+/// Takes the header off the beginning of a connection, and nothing behind it. `None`: the connection ends
+/// before its first byte.
+///
+/// # Errors
+/// The connection fails, or begins with something else.
+pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<Proxied>> {
+    let mut header = vec![0; SIGNATURE.len()];
+    let read = stream.read(&mut header).await?;
+    if read == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut header[read..]).await?;
+    if header == SIGNATURE {
+        read_rest(stream, &mut header).await?;
+    } else {
+        read_line(stream, &mut header).await?;
+    }
+    let parsed = ProxyHeader::parse(&header, ParseConfig::default());
+    let (parsed, _) = parsed.map_err(|_| io::ErrorKind::InvalidData)?;
+    let client = parsed.proxied_address().map(|address| address.source.ip().to_canonical());
+    Ok(Some(Proxied { client, tls: parsed.ssl().is_some_and(|ssl| ssl.client_ssl()) }))
+}
+
+async fn read_rest<S: AsyncRead + Unpin>(stream: &mut S, header: &mut Vec<u8>) -> io::Result<()> {
+    let mut fixed = [0; 4];
+    stream.read_exact(&mut fixed).await?;
+    let length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    if length > LONGEST_REST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    header.extend(fixed);
+    let begin = header.len();
+    header.resize(begin + length, 0);
+    stream.read_exact(&mut header[begin..]).await.map(drop)
+}
+
+/// Byte by byte: what follows the line is for others to read.
+async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, line: &mut Vec<u8>) -> io::Result<()> {
+    while !line.ends_with(b"\n") {
+        if !line.starts_with(b"PROXY ") || line.len() >= LONGEST_LINE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        line.push(stream.read_u8().await?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of a connection that begins like this, and what is left of it.
+    fn read_of(bytes: &[u8]) -> (io::Result<Option<Proxied>>, Vec<u8>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let mut stream = bytes;
+        let read = runtime.block_on(read(&mut stream));
+        (read, stream.to_vec())
+    }
+
+    fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(rest.len()).expect("a short header").to_be_bytes();
+        [&SIGNATURE[..], &[0x20 | command, family], &length, rest, b"GET /"].concat()
+    }
+
+    #[test]
+    fn both_versions_name_the_client() {
+        let client = |address: &str| Some(address.parse().expect("an address"));
+        let v4 = [192, 0, 2, 7, 198, 51, 100, 1, 0x12, 0x34, 0, 80];
+        let ssl = [0x20, 0, 5, 1, 0, 0, 0, 0];
+        let mut v6 = [0; 36];
+        v6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+        for (bytes, expected, tls) in [
+            (
+                b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\nGET /".to_vec(),
+                client("192.0.2.7"),
+                false,
+            ),
+            (
+                b"PROXY TCP6 2001:db8:: 2001:db8::1 4711 80\r\nGET /".to_vec(),
+                client("2001:db8::"),
+                false,
+            ),
+            (b"PROXY UNKNOWN\r\nGET /".to_vec(), None, false),
+            (version_2(1, 0x11, &v4), client("192.0.2.7"), false),
+            (version_2(1, 0x11, &[&v4[..], &ssl].concat()), client("192.0.2.7"), true),
+            (version_2(1, 0x21, &v6), client("2001:db8::"), false),
+            (version_2(0, 0, &[]), None, false),
+        ] {
+            let (read, rest) = read_of(&bytes);
+            assert_eq!(read.expect("a header"), Some(Proxied { client: expected, tls }));
+            assert_eq!(rest, b"GET /");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let long = [0; LONGEST_REST + 1];
+        for bytes in [
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            b"PROXY TCP4 192.0.2.7\r\n".to_vec(),
+            b"PROXY TCP4 a b c d\r\n".to_vec(),
+            [&b"PROXY "[..], &[b'x'; 200]].concat(),
+            b"PROXY TCP4 ".to_vec(),
+            b"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\0".to_vec(),
+            version_2(1, 0x11, &[1, 2, 3]),
+            version_2(1, 0x11, &long),
+        ] {
+            assert!(read_of(&bytes).0.is_err(), "{bytes:?}");
+        }
+        assert_eq!(read_of(b"").0.expect("nothing"), None);
+    }
+}
