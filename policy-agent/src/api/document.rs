@@ -1,6 +1,8 @@
 //! `GET /openapi.json`: the API, described for programs. The routes themselves say what they take
 //! and answer; here is what they have in common.
 
+mod bounds;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
@@ -15,7 +17,9 @@ use utoipa::{
         self, Ref, RefOr, Schema,
         path::Operation,
         schema::{ObjectBuilder, Type},
-        security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme},
+        security::{
+            ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+        },
     },
 };
 
@@ -23,6 +27,8 @@ use super::Problem;
 
 /// The name of the key in the document.
 const KEY: &str = "key";
+/// The same, sent as `Authorization: Bearer`.
+const BEARER: &str = "bearer";
 
 /// What is said about the API as a whole.
 #[derive(OpenApi)]
@@ -49,7 +55,9 @@ impl Text {
     pub fn of(mut document: openapi::OpenApi) -> Self {
         Common.modify(&mut document);
         // It holds nothing that JSON cannot say.
-        Self(serde_json::to_vec(&document).unwrap_or_default().into())
+        let mut document = serde_json::to_value(&document).unwrap_or_default();
+        bounds::add(&mut document);
+        Self(document.to_string().into())
     }
 }
 
@@ -76,6 +84,8 @@ impl Modify for Common {
         let Some(components) = &mut document.components else { return };
         let key = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
         components.security_schemes.insert(KEY.to_owned(), SecurityScheme::ApiKey(key).into());
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        components.security_schemes.insert(BEARER.to_owned(), bearer.into());
         let all = components.schemas.clone();
         components.schemas.values_mut().for_each(|schema| extend(schema, &all));
         if let Some(RefOr::T(Schema::Object(proxy))) = components.schemas.get_mut("EgressProxy") {
@@ -109,6 +119,7 @@ fn complete(path: &str, operation: &mut Operation) {
     add("500");
     if path != "/health" {
         add("401");
-        operation.security = Some(vec![SecurityRequirement::new(KEY, [""; 0])]);
+        operation.security =
+            Some([KEY, BEARER].map(|name| SecurityRequirement::new(name, [""; 0])).into());
     }
 }

@@ -13,8 +13,11 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{Api, Problem};
-use crate::events::{Filter, News, Record, Subscription};
+use super::{Api, Problem, flag::Flag};
+use crate::{
+    agent::Error,
+    events::{Filter, News, Record, Subscription},
+};
 
 /// What may stand after the question mark.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -24,21 +27,11 @@ pub struct Wanted {
     /// Only this sandbox's.
     sandbox: Option<String>,
     /// New flows that passed, too.
-    #[param(value_type = bool)]
+    #[param(value_type = String, required = false, pattern = "^(true|false|1|0)?$")]
     all: Flag,
     /// From now on, until the client goes.
-    #[param(value_type = bool)]
+    #[param(value_type = String, required = false, pattern = "^(true|false|1|0)?$")]
     follow: Flag,
-}
-
-/// `?all`, `?all=true` and `?all=1` mean the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-enum Flag {
-    #[default]
-    #[serde(rename = "false", alias = "0")]
-    Off,
-    #[serde(rename = "true", alias = "1", alias = "")]
-    On,
 }
 
 /// Denials, and other events
@@ -54,7 +47,7 @@ enum Flag {
             body = Record,
             content_type = "application/x-ndjson",
         ),
-        (status = 400, response = Problem),
+        (status = 400, response = Problem), (status = 404, response = Problem),
     )
 )]
 pub async fn stream(
@@ -63,6 +56,7 @@ pub async fn stream(
 ) -> Result<Response, Problem> {
     let Query(wanted) = wanted.map_err(|error| Problem::bad_request(error.body_text()))?;
     let filter = Filter { sandbox: wanted.sandbox, all: wanted.all == Flag::On };
+    is_known(&api, &filter)?;
     let body = match wanted.follow {
         Flag::Off => Body::from(recent(&api, &filter)),
         Flag::On => {
@@ -73,6 +67,16 @@ pub async fn stream(
         }
     };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Nobody waits for the events of a sandbox whose ID is misspelt. One that is gone may have left some.
+fn is_known(api: &Api, filter: &Filter) -> Result<(), Error> {
+    let Some(id) = &filter.sandbox else { return Ok(()) };
+    let of_it = Filter { all: true, ..filter.clone() };
+    if api.agent.table().find(id).is_some() || !api.events.recent(&of_it).is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unknown(id.clone()))
 }
 
 fn recent(api: &Api, filter: &Filter) -> Vec<u8> {

@@ -1,18 +1,23 @@
-//! `X-API-Key`: who may use the API over TCP.
+//! `X-API-Key` and `Authorization: Bearer`: who may use what is served over TCP.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
+    http::{
+        HeaderMap, HeaderValue,
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::Problem;
+use super::{Problem, guests::Guest};
 
 const HEADER: &str = "x-api-key";
+const SCHEME: &str = "Bearer";
 
 /// The keys that are accepted.
 pub struct Keys {
@@ -34,15 +39,44 @@ impl Keys {
         let none = Choice::from(0);
         self.digests.iter().fold(none, |found, known| found | known.ct_eq(&given)).into()
     }
+
+    /// Whether one of the fields in which keys are sent holds one.
+    fn are_met_by(&self, headers: &HeaderMap) -> bool {
+        let key = headers.get(HEADER).map(HeaderValue::as_bytes);
+        let token = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
+        [key, token].into_iter().flatten().any(|key| self.accept(key))
+    }
 }
 
-/// Lets a request pass that has a key, or that only asks whether the agent lives.
-pub async fn check(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
-    let key = request.headers().get(HEADER);
-    if request.uri().path() == "/health" || key.is_some_and(|key| keys.accept(key.as_bytes())) {
+/// Who may pass.
+pub struct Guard {
+    /// Their keys.
+    pub keys: Keys,
+    /// The path that is for everyone.
+    pub open: Option<&'static str>,
+    /// What whoever has no key is told.
+    pub advice: &'static str,
+}
+
+/// Lets a request pass that has a key, or that is for everyone.
+pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    if guard.keys.are_met_by(request.headers()) {
+        if let Some(guest) = request.extensions().get::<Guest>() {
+            guest.is_known();
+        }
         return next.run(request).await;
     }
-    Problem::unauthorized().into_response()
+    if guard.open == Some(request.uri().path()) {
+        return next.run(request).await;
+    }
+    ([(WWW_AUTHENTICATE, SCHEME)], Problem::unauthorized(guard.advice)).into_response()
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750, 2.1; the scheme in any case).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    let token = token.strip_prefix(b" ")?.trim_ascii();
+    scheme.eq_ignore_ascii_case(SCHEME.as_bytes()).then_some(token)
 }
 
 fn digest(key: &[u8]) -> [u8; 32] {
@@ -59,5 +93,22 @@ mod tests {
         assert!(keys.accept(b"first") && keys.accept(b"second"));
         assert!(!keys.accept(b"") && !keys.accept(b"firs") && !keys.accept(b"firstsecond"));
         assert!(!Keys::new(&[]).accept(b""));
+    }
+
+    #[test]
+    fn a_key_is_sent_in_one_of_two_fields() {
+        let keys = Keys::new(&["first".to_owned()]);
+        let met = |name: &'static str, value: &'static str| {
+            keys.are_met_by(&HeaderMap::from_iter([(
+                name.try_into().expect("a name"),
+                HeaderValue::from_static(value),
+            )]))
+        };
+        assert!(met("x-api-key", "first") && met("authorization", "Bearer first"));
+        assert!(met("authorization", "bearer  first "));
+        for wrong in ["Bearer", "Bearer ", "Bearer second", "Bearerfirst", "Basic first", "first"] {
+            assert!(!met("authorization", wrong), "{wrong}");
+        }
+        assert!(!met("x-api-key", "Bearer first") && !met("cookie", "first"));
     }
 }

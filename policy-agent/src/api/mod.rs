@@ -1,10 +1,13 @@
 //! The HTTP API: on a Unix socket, for whoever may open it, and over TCP, for whoever has a key.
 
+mod answer;
 mod body;
 mod document;
 mod e2b;
 mod events;
 mod explain;
+mod flag;
+mod guests;
 mod key;
 mod problem;
 mod public_url;
@@ -15,13 +18,15 @@ mod timely;
 
 use std::sync::Arc;
 
-use axum::{Extension, Router, extract::DefaultBodyLimit, http::Uri, middleware};
+use axum::{Extension, Router, extract::DefaultBodyLimit, http::Uri, middleware, routing::get};
 use tokio::sync::watch;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::key::Guard;
 pub use self::{
-    explain::{Answer, Question},
+    answer::Answer,
+    explain::{Asked, Question},
     key::Keys,
     problem::Problem,
     public_url::{PublicUrl, Token},
@@ -50,9 +55,20 @@ pub struct Api {
     pub stopping: watch::Receiver<bool>,
 }
 
-/// All routes, without a key. Each says by itself what it is in the document.
+/// All routes, without a key.
 pub fn router(api: Api) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(document::Document::openapi())
+    let (router, document) = routes().split_for_parts();
+    router
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(Extension(Arc::new(document::Text::of(document))))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(api)
+}
+
+/// Each route says by itself what it is in the document.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(document::Document::openapi())
         .routes(routes!(status::health))
         .routes(routes!(status::metrics))
         .routes(routes!(document::show))
@@ -63,18 +79,27 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(public_url::token))
         .routes(routes!(explain::explain))
         .routes(routes!(events::stream))
-        .split_for_parts();
-    router
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
-        .layer(Extension(Arc::new(document::Text::of(document))))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(api)
 }
 
 /// All routes for whoever has a key; `/health` for everyone.
 pub fn guarded(api: Api, keys: Keys) -> Router {
-    router(api).layer(middleware::from_fn_with_state(Arc::new(keys), key::check))
+    let advice = "send one of the agent's api_keys as X-API-Key, or as Authorization: Bearer";
+    let guard = Guard { keys, open: Some("/health"), advice };
+    router(api).layer(middleware::from_fn_with_state(Arc::new(guard), key::check))
+}
+
+/// `/metrics` alone: for everyone, or for whoever has the token.
+pub fn metrics_only(api: Api, token: Option<&str>) -> Router {
+    let router = Router::new()
+        .route("/metrics", get(status::metrics))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(api);
+    let Some(token) = token else { return router };
+    let keys = Keys::new(&[token.to_owned()]);
+    let advice = "send the token of [metrics] as Authorization: Bearer";
+    let guard = Guard { keys, open: None, advice };
+    router.layer(middleware::from_fn_with_state(Arc::new(guard), key::check))
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

@@ -40,10 +40,8 @@ impl Problem {
     }
 
     /// The key is missing or wrong.
-    #[must_use]
-    pub fn unauthorized() -> Self {
-        let message = "send one of the agent's api_keys in the header X-API-Key".to_owned();
-        Self { status: StatusCode::UNAUTHORIZED, message }
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, message: message.into() }
     }
 
     /// A fault on this side.

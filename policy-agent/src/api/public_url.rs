@@ -19,7 +19,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// The port that the service in the sandbox listens on.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 65535)]
     port: u16,
 }
 

@@ -1,22 +1,37 @@
 //! Sandboxes: create, replace, show, delete.
 
+use std::{collections::HashMap, sync::Arc};
+
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{Api, Problem, body::Body};
+use super::{Api, Problem, body::Body, flag::Flag};
 use crate::{
-    agent::{Report, only},
-    policy::{Invalid, SandboxId, SandboxSpec},
+    agent::{Error, Report, Rules, only},
+    policy::{Invalid, SandboxId, SandboxSpec, warnings},
 };
 
 /// The spellings of the ID in a body.
 const ID: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
+
+/// How to apply.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default, deny_unknown_fields)]
+pub struct How {
+    /// Also on an interface that carries the default route of its network namespace.
+    #[param(value_type = bool)]
+    force: Flag,
+    /// Refuse what would get warnings.
+    #[param(value_type = bool)]
+    strict: Flag,
+}
 
 /// List sandboxes with their counters
 #[utoipa::path(
@@ -44,9 +59,9 @@ pub async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<
 /// The body may leave out the ID.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "apply",
-    request_body = SandboxSpec,
+    request_body(content = ref("#/components/schemas/NamedSandbox")), params(How),
     responses(
-        (status = 200, description = "Its policy is enforced", body = Report),
+        (status = 200, description = "Its policy is enforced", body = Applied),
         (status = 400, response = Problem), (status = 413, response = Problem),
         (status = 503, response = Problem),
     )
@@ -54,16 +69,31 @@ pub async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<
 pub async fn put(
     State(api): State<Api>,
     Path(id): Path<String>,
+    how: Result<Query<How>, QueryRejection>,
     body: Body,
-) -> Result<Json<Report>, Problem> {
+) -> Result<Json<Applied>, Problem> {
+    let how = wanted(how)?;
     let known: SandboxId = id.parse()?;
     let spec = named(&body, &id)?;
     if spec.sandbox_id != known {
         let problem = format!("the path says {known}; give the same ID or leave it out");
         return Err(Invalid::entry("sandboxID", spec.sandbox_id.as_str(), problem).into());
     }
-    only(api.agent.apply(vec![spec]).await?)?;
-    Ok(Json(api.agent.get(&id).await?))
+    let specs = vec![spec];
+    check(&api, &how, &specs)?;
+    only(api.agent.apply(specs, how.force == Flag::On).await?)?;
+    let report = api.agent.get(&id).await?;
+    Ok(Json(Applied { report, warnings: Notes::new(&api).about(&known).unwrap_or_default() }))
+}
+
+/// The sandbox as it is now.
+#[derive(Serialize, ToSchema)]
+pub struct Applied {
+    #[serde(flatten)]
+    report: Report,
+    /// Entries without effect, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// What became of one sandbox of many.
@@ -80,6 +110,9 @@ pub struct Outcome {
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// Entries without effect, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// Create or replace many sandboxes
@@ -88,7 +121,7 @@ pub struct Outcome {
 /// with code and message.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "apply_all",
-    request_body = Vec<SandboxSpec>,
+    request_body = Vec<SandboxSpec>, params(How),
     responses(
         (status = 200, description = "All policies are enforced", body = Vec<Outcome>),
         (status = 207, description = "Some are not", body = Vec<Outcome>),
@@ -97,11 +130,17 @@ pub struct Outcome {
 )]
 pub async fn put_all(
     State(api): State<Api>,
+    how: Result<Query<How>, QueryRejection>,
     body: Body,
 ) -> Result<(StatusCode, Json<Vec<Outcome>>), Problem> {
-    let outcomes = api.agent.apply(body.parse()?).await?;
+    let how = wanted(how)?;
+    let specs: Vec<SandboxSpec> = body.parse()?;
+    check(&api, &how, &specs)?;
+    let outcomes = api.agent.apply(specs, how.force == Flag::On).await?;
     let failed = outcomes.iter().any(|(_, outcome)| outcome.is_err());
     let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
+    let mut notes = Notes::new(&api);
+    let outcome = |(id, outcome)| notes.outcome(id, outcome);
     Ok((status, Json(outcomes.into_iter().map(outcome).collect())))
 }
 
@@ -132,11 +171,57 @@ fn named(body: &Body, id: &str) -> Result<SandboxSpec, Problem> {
     }
 }
 
-fn outcome((sandbox_id, outcome): (SandboxId, Result<(), crate::agent::Error>)) -> Outcome {
-    let problem = outcome.err().map(Problem::from);
-    Outcome {
-        sandbox_id,
-        code: problem.as_ref().map(|problem| problem.status().as_u16()),
-        message: problem.map(|problem| problem.message().to_owned()),
+fn wanted(how: Result<Query<How>, QueryRejection>) -> Result<How, Problem> {
+    let Query(how) = how.map_err(|error| Problem::bad_request(error.body_text()))?;
+    Ok(how)
+}
+
+/// Where warnings are errors, they are found before anything is changed.
+fn check(api: &Api, how: &How, specs: &[SandboxSpec]) -> Result<(), Error> {
+    if how.strict == Flag::Off {
+        return Ok(());
+    }
+    let law = api.agent.law();
+    for spec in specs {
+        let refuse = |invalid| Error::invalid(&spec.sandbox_id, invalid);
+        let policy = law.judge(spec).map_err(refuse)?;
+        if let Some(first) = warnings(&spec.network, &policy, &law.floor).into_iter().next() {
+            return Err(refuse(first.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Warnings about the rules that sandboxes have: many may share them.
+struct Notes<'a> {
+    api: &'a Api,
+    known: HashMap<*const Rules, Vec<String>>,
+}
+
+impl<'a> Notes<'a> {
+    fn new(api: &'a Api) -> Self {
+        Self { api, known: HashMap::new() }
+    }
+
+    /// The warnings about a sandbox, if it is still there.
+    fn about(&mut self, id: &SandboxId) -> Option<Vec<String>> {
+        let rules = self.api.agent.table().get(id)?.rules.clone();
+        let floor = &self.api.agent.law().floor;
+        let found = self.known.entry(Arc::as_ptr(&rules)).or_insert_with(|| {
+            let found = warnings(&rules.network, &rules.policy, floor);
+            found.iter().map(ToString::to_string).collect()
+        });
+        Some(found.clone())
+    }
+
+    fn outcome(&mut self, sandbox_id: SandboxId, outcome: Result<(), Error>) -> Outcome {
+        let problem = outcome.err().map(Problem::from);
+        let warnings = if problem.is_none() { self.about(&sandbox_id) } else { None };
+        Outcome {
+            sandbox_id,
+            code: problem.as_ref().map(|problem| problem.status().as_u16()),
+            message: problem.map(|problem| problem.message().to_owned()),
+            warnings: warnings.unwrap_or_default(),
+        }
     }
 }

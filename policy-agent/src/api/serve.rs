@@ -1,5 +1,5 @@
 //! Listening: the Unix socket, and TCP if the operator wants it. A client that takes its time is sent
-//! away, so that it holds no descriptor for ever.
+//! away, so that it holds no descriptor for ever; over TCP, so are clients that are too many.
 
 use std::{
     fs, io,
@@ -23,9 +23,15 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::{net::UnixListener, sync::watch};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
 
-use super::timely::Timely;
+use super::{
+    guests::{Guest, Guests},
+    timely::Timely,
+};
 
 /// How long requests under way may take when the agent is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,13 +71,13 @@ impl Socket {
         Ok(Self { listener: Some(listener), path: path.to_owned() })
     }
 
-    /// Serves until the agent is told to stop.
+    /// Serves whoever may open it, until the agent is told to stop.
     ///
     /// # Errors
     /// The socket fails.
     pub async fn serve(mut self, router: Router, stopping: watch::Receiver<bool>) -> Result<()> {
         match self.listener.take() {
-            Some(listener) => serve(listener, router, stopping).await,
+            Some(listener) => serve(listener, router, stopping, |_| Guest::TRUSTED).await,
             None => Ok(()),
         }
     }
@@ -83,34 +89,49 @@ impl Drop for Socket {
     }
 }
 
-/// Serves until the agent is told to stop; then requests under way have a moment left.
+/// Serves clients over TCP, of whom there may be so many, until the agent is told to stop.
 ///
 /// # Errors
 /// None so far: a listener that cannot accept tries again.
-pub async fn serve<L>(
+pub async fn serve_tcp(
+    listener: TcpListener,
+    router: Router,
+    stopping: watch::Receiver<bool>,
+) -> Result<()> {
+    let guests = Guests::default();
+    serve(listener, router, stopping, |address| guests.admit(address.ip())).await
+}
+
+/// Serves until the agent is told to stop; then requests under way have a moment left.
+async fn serve<L: Listener>(
     mut listener: L,
     router: Router,
     mut stopping: watch::Receiver<bool>,
-) -> Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
+    admit: impl Fn(&L::Addr) -> Guest,
+) -> Result<()> {
     let under_way = GracefulShutdown::new();
     loop {
-        let client = tokio::select! {
-            (client, _) = listener.accept() => client,
+        let (client, guest) = tokio::select! {
+            (client, address) = listener.accept() => (client, admit(&address)),
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         let service = TowerToHyperService::new(router.clone());
-        let in_time = move |request: hyper::Request<Incoming>| {
+        let place = guest.clone();
+        let in_time = move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(place.clone());
             service.call(request.map(|body| Timely::new(body, PATIENCE)))
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
         let connection = http.serve_connection(TokioIo::new(client), service_fn(in_time));
-        // An error is the client's: it went, or it did not speak HTTP.
-        tokio::spawn(under_way.watch(connection));
+        let connection = under_way.watch(connection);
+        tokio::spawn(async move {
+            tokio::select! {
+                // An error is the client's: it went, or it did not speak HTTP.
+                _ = connection => {}
+                () = guest.evicted() => {}
+            }
+        });
     }
     drop(listener);
     let _ = tokio::time::timeout(GRACE, under_way.shutdown()).await; // whoever needs longer is cut off

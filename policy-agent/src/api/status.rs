@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::header,
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::{Api, Problem};
+use crate::metrics::Format;
 
 /// That the agent answers.
 #[derive(Serialize, ToSchema)]
@@ -37,15 +38,21 @@ pub async fn health(State(api): State<Api>) -> Json<Health> {
     get, path = "/metrics", tag = "Agent", operation_id = "metrics",
     responses((
         status = 200,
-        description = "OpenMetrics",
-        body = String,
-        content_type = "application/openmetrics-text",
+        description = "Prometheus' text format, or OpenMetrics where `Accept` asks for it",
+        content((String = "text/plain"), (String = "application/openmetrics-text")),
     )),
 )]
-pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
-    let render =
-        move || api.metrics.render(&api.agent, &api.events, api.proxy.counts(), &api.gateway);
+pub async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get_all(header::ACCEPT).into_iter();
+    let format = Format::asked_for(accept.filter_map(|value| value.to_str().ok()));
+    let turn = api.metrics.turn().await;
+    let render = move || {
+        // Until it is done, even if the client goes.
+        let _turn = turn;
+        api.metrics.render(&api.agent, &api.events, api.proxy.counts(), &api.gateway)
+    };
     let text = spawn_blocking(render).await.map_err(Problem::internal)?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text.map_err(Problem::internal)?).into_response())
+    let text = format.write(text.map_err(Problem::internal)?);
+    let fields = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
+    Ok((fields, text).into_response())
 }

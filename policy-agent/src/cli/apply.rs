@@ -19,7 +19,8 @@ use crate::{api::BODY_LIMIT, client::Client, policy::SandboxSpec};
 ///
 /// Creates or replaces the sandboxes in a file. All of them are checked before the first is
 /// changed (a file over 64 MiB goes in several parts, each of which is checked as a whole). When
-/// the command succeeds, the kernel enforces every policy in the file.
+/// the command succeeds, the kernel enforces every policy in the file. Entries that are right and
+/// have no effect get warnings on stderr.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
@@ -27,6 +28,12 @@ use crate::{api::BODY_LIMIT, client::Client, policy::SandboxSpec};
 pub struct Apply {
     #[command(flatten)]
     file: SandboxFile,
+    /// Refuse what would get warnings
+    #[arg(long)]
+    strict: bool,
+    /// Also on an interface that carries the host's default route: the policy may cut the host off
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -41,6 +48,8 @@ struct Outcome {
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    #[serde(default, skip_serializing)]
+    warnings: Vec<String>,
 }
 
 impl Apply {
@@ -48,9 +57,16 @@ impl Apply {
         let parts = parts(&self.file.read()?)?;
         let client = Client::new(socket);
         let mut outcomes = Vec::<Outcome>::new();
+        let Self { strict, force, .. } = self;
+        let path = format!("/agent/v1/sandboxes?strict={strict}&force={force}");
         for part in parts {
-            let answer = block_on(client.whole(Method::PUT, "/agent/v1/sandboxes", part.into()))??;
+            let answer = block_on(client.whole(Method::PUT, &path, part.into()))??;
             outcomes.extend(serde_json::from_slice::<Vec<Outcome>>(&answer)?);
+        }
+        for Outcome { sandbox_id, warnings, .. } in &outcomes {
+            for warning in warnings {
+                output::note("warning", format_args!("sandbox {sandbox_id}: {warning}"));
+            }
         }
         match self.output.form {
             Form::Json => output::json(&outcomes)?,

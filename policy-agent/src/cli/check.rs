@@ -15,22 +15,29 @@ use super::{
 use crate::{
     agent::Law,
     config::Config,
-    policy::{Normalised, SandboxSpec},
+    policy::{Normalised, SandboxSpec, warnings},
 };
+
+/// The loopback interface, which no sandbox is behind.
+const LOOPBACK: &str = "lo";
 
 /// Validate a file without an agent, and print what it means
 ///
 /// Validates a file as `apply` would, without an agent, and prints what it means: host bits are
-/// cleared, names are in the form that is compared, defaults are filled in.
+/// cleared, names are in the form that is compared, defaults are filled in. Entries that are right
+/// and have no effect get warnings on stderr.
 #[derive(Args)]
 #[command(after_help = "Example:
   policy-agent check -f web.json && policy-agent apply -f web.json")]
 pub struct Check {
     #[command(flatten)]
     file: SandboxFile,
-    /// The agent's configuration, for its default_nameserver
+    /// The agent's configuration, for its default_nameserver, platform_allow and platform_deny
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Refuse what would get warnings
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -41,9 +48,21 @@ impl Check {
         let specs = self.file.read()?;
         let mut meanings = Vec::with_capacity(specs.len());
         for spec in specs {
-            let policy = law.judge(&spec).map_err(|invalid| {
+            let refuse = |invalid: &dyn std::fmt::Display| {
                 Failure::BadInput(anyhow!("sandbox {}: {invalid}", spec.sandbox_id))
-            })?;
+            };
+            if spec.interface == LOOPBACK {
+                return Err(refuse(
+                    &"interface: \"lo\": is the loopback interface; name a tap or veth",
+                ));
+            }
+            let policy = law.judge(&spec).map_err(|invalid| refuse(&invalid))?;
+            for warning in warnings(&spec.network, &policy, &law.floor) {
+                if self.strict {
+                    return Err(refuse(&warning));
+                }
+                output::note("warning", format_args!("sandbox {}: {warning}", spec.sandbox_id));
+            }
             meanings.push((spec, policy.normalised()));
         }
         match self.output.form {

@@ -12,15 +12,16 @@ use super::{
     delete::path_segment,
     explain::named,
     failure::Failure,
-    output::{Form, Output},
+    output::{self, Form, Output},
     run::block_on,
 };
 use crate::client::Client;
 
 /// Show what was denied, and with --all new flows
 ///
-/// Shows the last denials, or with --follow those from now on. A sandbox may write some hundred
-/// events per second; `get` shows how many more there were.
+/// Shows the last denials, or with --follow those from now on. New flows that pass are reported only
+/// while somebody follows with --all; `--all` without --follow shows those that were. A sandbox may
+/// write some hundred events per second; `get` shows how many more there were.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent events --sandbox web
@@ -42,7 +43,12 @@ pub struct Events {
 impl Events {
     pub fn run(self, socket: &Path) -> Result<(), Failure> {
         let client = Client::new(socket);
-        block_on(show(&client, &self.path(), self.output.form))?
+        block_on(show(&client, &self.path(), self.output.form))??;
+        if self.all && !self.follow {
+            let note = "flows that pass are kept only while somebody follows: see --follow --all";
+            output::note("note", note);
+        }
+        Ok(())
     }
 
     fn path(&self) -> String {

@@ -15,26 +15,32 @@ use super::{
     run::block_on,
 };
 use crate::{
-    api::{Answer, Question},
+    api::{Answer, Asked, Question},
     client::Client,
-    policy::{SandboxSpec, explain},
+    policy::{Host, SandboxSpec},
 };
 
 /// Say what happens to a packet, and which rule decides
 ///
-/// Says what happens to a packet from a sandbox, the line of precedence and the rule that decide.
-/// With a file, no agent is asked. Exit status 0: allowed, 3: denied.
+/// Says what happens to a packet from a sandbox, the line of precedence and the rule that decide. A
+/// name or URL is resolved by the agent as its egress proxy would, and each address is judged; it is
+/// allowed if one of them is. Without a port, a name is judged as on TCP ports 80 and 443.
+///
+/// With a file, no agent is asked and nothing is resolved: names are judged on TCP ports 80 and 443,
+/// where the name decides. Exit status 0: allowed, 3: denied.
 #[derive(Args)]
 #[command(
     override_usage = "policy-agent explain [OPTIONS] <ID> <DEST>\n       \
                       policy-agent explain [OPTIONS] -f <FILE> [ID] <DEST>",
     after_help = "Examples:
+  policy-agent explain web https://api.example.com/x
+  policy-agent explain web example.com
   policy-agent explain web 1.1.1.1 --port 443
   policy-agent explain web 93.184.216.34 --port 443 --host example.com
   policy-agent explain -f web.json 10.0.0.1 --proto udp --port 53"
 )]
 pub struct Explain {
-    /// The sandbox, and the IP address that the packet goes to
+    /// The sandbox, and where the packet goes: an IP address, a name or a URL
     #[arg(value_names = ["ID", "DEST"], num_args = 1..=2, required = true)]
     target: Vec<String>,
     /// Take the sandbox from this file, and ask no agent; - is the standard input
@@ -43,10 +49,10 @@ pub struct Explain {
     /// tcp, udp, icmp, icmpv6, sctp, or a number
     #[arg(long, value_name = "PROTO", default_value = "tcp")]
     proto: String,
-    /// The port that the packet goes to
+    /// The port that the packet goes to; a URL says its own
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// The name that the connection asks for (Host or SNI)
+    /// The name that the connection asks for (Host or SNI), where DEST is an address or another name
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// With -f: the agent's configuration, for platform_allow and platform_deny
@@ -67,14 +73,15 @@ impl Explain {
             port: self.port,
             host: self.host,
         };
-        question.destination()?; // wrong input is wrong whether an agent answers or not
+        let asked = question.asked()?; // wrong input is wrong whether an agent answers or not
+        let is_offline = self.file.is_some();
         let answer = match self.file {
             Some(file) => offline(&question, &file, self.config)?,
             None => live(&question, socket)?,
         };
         match self.output.form {
             Form::Json => output::json(&answer)?,
-            Form::Table => show(&answer, question.host.is_some())?,
+            Form::Table => show(&answer, &asked, is_offline)?,
         }
         if answer["allowed"] == true { Ok(()) } else { Err(Failure::Denied) }
     }
@@ -95,7 +102,7 @@ fn offline(question: &Question, file: &Path, config: Option<PathBuf>) -> Result<
     let law = law(&options::load(config)?)?;
     let spec = choose(file::sandboxes(file)?, question.sandbox_id.as_deref())?;
     let policy = law.judge(&spec)?;
-    let answer = Answer::from(explain(&policy, &law.floor, &question.destination()?));
+    let answer = Answer::new(&policy, &law.floor, &question.asked()?, None)?;
     Ok(serde_json::to_value(answer)?)
 }
 
@@ -110,19 +117,57 @@ fn choose(mut specs: Vec<SandboxSpec>, id: Option<&str>) -> Result<SandboxSpec, 
     }
 }
 
-fn show(answer: &Value, asked_by_name: bool) -> Result<(), Failure> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let verdict = if answer["allowed"] == true { "allowed" } else { "denied" };
-    output::line(verdict)?;
-    output::line(format_args!("reason  {}: {}", text(&answer["reason"]), text(&answer["help"])))?;
+fn show(answer: &Value, asked: &Asked, is_offline: bool) -> Result<(), Failure> {
+    output::line(word(answer))?;
+    output::line(format_args!("reason  {}: {}", text(answer, "reason"), text(answer, "help")))?;
     output::line(format_args!("line    {}", answer["line"]))?;
     if let Some(rule) = answer.get("rule") {
         output::line(format_args!("rule    {}", named(rule)))?;
     }
-    if answer["byName"] == true && !asked_by_name {
-        output::line("note    the egress proxy decides by name: ask about one with --host")?;
+    for address in list(answer, "addresses") {
+        output::line(format_args!("address {}: {}", text(address, "address"), verdict(address)))?;
+    }
+    for on in list(answer, "byPort") {
+        output::line(format_args!("port    {}: {}", text(on, "ports"), verdict(on)))?;
+    }
+    if let Some(note) = note(answer, asked, is_offline) {
+        output::line(format_args!("note    {note}"))?;
     }
     Ok(())
+}
+
+/// What the answer leaves open.
+fn note(answer: &Value, asked: &Asked, is_offline: bool) -> Option<&'static str> {
+    match (&asked.to, asked.port) {
+        (Host::Name(_), None) if is_offline => Some(
+            "on TCP ports 80 and 443; others are judged by the address, which is not looked up",
+        ),
+        (Host::Name(_), _) if is_offline => {
+            Some("by the name alone: its addresses are held against the floor when it is resolved")
+        }
+        (Host::Address(_), _) if answer["byName"] == true && asked.host.is_none() => {
+            Some("the egress proxy decides by name: ask about one with --host")
+        }
+        _ => None,
+    }
+}
+
+/// A verdict in one line: `denied by deny_out (network.denyOut[0]: 0.0.0.0/0)`.
+fn verdict(answer: &Value) -> String {
+    let rule = answer.get("rule").map(|rule| format!(" ({})", named(rule)));
+    format!("{} by {}{}", word(answer), text(answer, "reason"), rule.unwrap_or_default())
+}
+
+fn word(answer: &Value) -> &'static str {
+    if answer["allowed"] == true { "allowed" } else { "denied" }
+}
+
+fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
+    answer[field].as_str().unwrap_or_default()
+}
+
+fn list<'a>(answer: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    answer[field].as_array().into_iter().flatten()
 }
 
 /// A rule in one line: `network.denyOut[0]: 0.0.0.0/0`.

@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod cleanup;
+mod config;
 mod delete;
 mod doctor;
 mod events;
@@ -14,6 +15,7 @@ mod lock;
 mod options;
 mod output;
 mod run;
+mod signals;
 mod url;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -43,6 +45,7 @@ const EXAMPLES: &str = "\
 Examples:
   policy-agent doctor                       is everything there that the agent needs?
   policy-agent run                          the agent; leaves the kernel enforcing when it stops
+  policy-agent config show                  what no sandbox may reach, whatever its policy says
   policy-agent check -f web.json            is this configuration right? (asks no agent)
   policy-agent apply -f web.json            from now on the kernel enforces it
   policy-agent explain web 1.1.1.1 --port 443
@@ -62,6 +65,7 @@ enum Command {
     Get(get::Get),
     Delete(delete::Delete),
     Check(check::Check),
+    Config(config::Config),
     Explain(explain::Explain),
     Events(events::Events),
     Url(url::Url),
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Get(command) => command.run(&socket),
         Command::Delete(command) => command.run(&socket),
         Command::Check(command) => command.run(),
+        Command::Config(command) => command.run(),
         Command::Explain(command) => command.run(&socket),
         Command::Events(command) => command.run(&socket),
         Command::Url(command) => command.run(&socket),

@@ -43,9 +43,17 @@ pub struct Dataplane {
     /// any: connections to sandboxes from everywhere; host: from the host only
     #[arg(long, value_name = "WHO", value_parser = word::<Inbound>)]
     inbound: Option<Inbound>,
+    /// Deny this address or network to every sandbox, beside platform_deny; may be repeated
+    #[arg(long, value_name = "NET")]
+    platform_deny_add: Vec<String>,
 }
 
 impl Places {
+    /// Whether nobody has said another place than the default ones.
+    pub fn are_default(&self) -> bool {
+        self.config.is_none() && self.state_dir.is_none() && self.bpffs.is_none()
+    }
+
     /// The configuration with these flags.
     pub fn load(self) -> Result<Config, Failure> {
         self.load_with(None)
@@ -61,6 +69,7 @@ impl Places {
             set(&mut config.dataplane.attach, flags.attach);
             set(&mut config.dataplane.deny_action, flags.deny_action);
             set(&mut config.dataplane.inbound, flags.inbound);
+            config.dataplane.platform_deny_add.extend(flags.platform_deny_add);
         }
         config.check().map_err(Failure::BadInput)?;
         Ok(config)

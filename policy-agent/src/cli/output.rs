@@ -30,6 +30,12 @@ pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
+/// Says something on stderr that does not keep the command from succeeding.
+pub fn note(kind: &str, text: impl std::fmt::Display) {
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
+}
+
 /// Prints JSON that people can read, too.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

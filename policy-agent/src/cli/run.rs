@@ -1,35 +1,32 @@
 //! `run`: the agent itself.
 
-use std::{io, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use tokio::{
-    net::TcpListener,
-    runtime::Runtime,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::spawn_blocking,
-};
-use tracing_subscriber::EnvFilter;
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::spawn_blocking};
 
 use super::{
     check::law,
     failure::Failure,
     lock::Lock,
     options::{Dataplane as Flags, Places},
+    signals,
 };
 use crate::{
     agent::{Agent, Kernel, Law, Ledger},
     api::{
-        Api, Keys, guarded, router,
-        serve::{Socket, serve},
+        Api, Keys, guarded, metrics_only, router,
+        serve::{Socket, serve_tcp},
     },
     config::Config,
     dataplane::Dataplane,
     events::{Hub, read},
     gateway::{self, Files, Gateway},
+    logging::Log,
+    metrics::Metrics,
     proxy::Proxy,
+    runtimes::Runtimes,
     store::Store,
 };
 
@@ -55,54 +52,88 @@ impl Run {
     pub fn run(self, socket: &Path) -> Result<(), Failure> {
         let config = self.places.load_with(Some(self.dataplane))?;
         let law = law(&config)?;
-        log_to_stderr();
+        let log = Log::to_stderr()?;
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let _lock = Lock::take(&config.state_dir)?;
-        let runtime = Runtime::new().context("cannot start the runtime")?;
-        let ended = runtime.block_on(agent(config, law, socket));
-        // A change under way is finished; readers of events sleep for ever and are not waited for.
-        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        let runtimes = Runtimes::start()?;
+        let traffic = runtimes.traffic.handle().clone();
+        let ended = runtimes.control.block_on(agent(config, law, socket, log.clone(), traffic));
+        runtimes.stop();
+        log.flush();
         Ok(ended?)
     }
 }
 
-async fn agent(config: Config, law: Law, path: &Path) -> Result<()> {
+/// The control plane, on the current runtime; what sandboxes and their visitors keep busy goes to
+/// `traffic`.
+async fn agent(config: Config, law: Law, path: &Path, log: Log, traffic: Handle) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let signals = stop_on_signals(stop)?;
+    let signals = signals::heed(stop)?;
     // Whoever connects from now on is answered when everything is taken over.
     let socket = Socket::bind(path)?;
-    let tcp = listen(&config).await?;
-    let of_file = config.clone();
-    let api = spawn_blocking(move || start(&of_file, law, stopping)).await??;
+    let listeners = Listeners::bind(&config).await?;
+    let (of_file, metrics, proxied) = (config.clone(), Metrics::new(log), traffic.clone());
+    let start = move || {
+        let _traffic = proxied.enter();
+        start(&of_file, law, metrics, stopping)
+    };
+    let api = spawn_blocking(start).await??;
     if let Some(settings) = public(&config)? {
-        Gateway::start(&settings, api.agent.table().clone(), api.gateway.clone()).await?;
+        let (table, counts) = (api.agent.table().clone(), api.gateway.clone());
+        let start = async move { Gateway::start(&settings, table, counts).await };
+        traffic.spawn(start).await??;
     }
     tokio::spawn(api.agent.clone().watch());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let stopping = api.stopping.clone();
-    let keys = Keys::new(&config.api.api_keys);
-    let over_tcp = guarded(api.clone(), keys);
-    let served = async {
-        match tcp {
-            Some(tcp) => serve(tcp, over_tcp, stopping.clone()).await,
-            None => Ok(()),
-        }
-    };
-    tokio::try_join!(socket.serve(router(api), stopping.clone()), served)?;
+    tokio::try_join!(socket.serve(router(api.clone()), stopping), listeners.serve(&config, api))?;
     signals.abort();
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
 }
 
-async fn listen(config: &Config) -> Result<Option<TcpListener>> {
-    let Some(address) = config.api.listen else { return Ok(None) };
-    let listener = TcpListener::bind(address).await;
-    Ok(Some(listener.with_context(|| format!("api.listen: cannot listen on {address}"))?))
+/// What is served over TCP, if the operator wants it.
+struct Listeners {
+    api: Option<TcpListener>,
+    metrics: Option<TcpListener>,
 }
 
-/// Takes over what is there. Blocks.
-fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<Api> {
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self> {
+        let api = listen("api.listen", config.api.listen).await?;
+        let metrics = listen("metrics.listen", config.metrics.listen).await?;
+        Ok(Self { api, metrics })
+    }
+
+    /// Serves until the agent is told to stop.
+    async fn serve(self, config: &Config, api: Api) -> Result<()> {
+        let whole = guarded(api.clone(), Keys::new(&config.api.api_keys));
+        let metrics = metrics_only(api.clone(), config.metrics.token.as_deref());
+        let stopping = &api.stopping;
+        let serve = async |listener: Option<TcpListener>, router| match listener {
+            Some(listener) => serve_tcp(listener, router, stopping.clone()).await,
+            None => Ok(()),
+        };
+        tokio::try_join!(serve(self.api, whole), serve(self.metrics, metrics))?;
+        Ok(())
+    }
+}
+
+async fn listen(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("{key}: cannot listen on {address}"))?))
+}
+
+/// Takes over what is there. Blocks. The egress proxy serves on the current runtime.
+fn start(
+    config: &Config,
+    law: Law,
+    metrics: Metrics,
+    stopping: watch::Receiver<bool>,
+) -> Result<Api> {
     let dataplane = Dataplane::open(config.settings())
         .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
     let ring = dataplane.events()?;
@@ -112,11 +143,11 @@ fn start(config: &Config, law: Law, stopping: watch::Receiver<bool>) -> Result<A
     let proxy = Arc::new(Proxy::new(config.proxy(), law.clone(), events.clone())?);
     let store = Store::open(&config.state_dir)?;
     let berths = config.berths();
-    let agent = Agent::start(kernel, proxy.clone(), store, law.clone(), ledger.clone(), berths)?;
+    let agent = Agent::start(kernel, proxy.clone(), store, law, ledger.clone(), berths)?;
     // Not before: what happened while no agent ran is told by what was adopted.
-    read(ring, events.clone(), ledger, law)?;
+    read(ring, events.clone(), ledger)?;
     let gateway = gateway::Counts::default();
-    let (metrics, config) = (Arc::default(), Arc::new(config.clone()));
+    let (metrics, config) = (Arc::new(metrics), Arc::new(config.clone()));
     Ok(Api { agent, events, proxy, gateway, metrics, config, stopping })
 }
 
@@ -133,37 +164,11 @@ fn public(config: &Config) -> Result<Option<gateway::Settings>> {
         http: gateway.http,
         https,
         max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
+        envd_port: gateway.envd_port,
+        trusted_proxies: gateway.trusted_proxies()?,
+        proxy_protocol: gateway.proxy_protocol,
         domain,
     }))
-}
-
-fn stop_on_signals(stop: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-        let _ = stop.send(true); // an error only means that it stops anyway
-        std::future::pending::<()>().await;
-    }))
-}
-
-/// What is logged unless `RUST_LOG` says otherwise. What libraries think of a sandbox's messages
-/// would let it flood the log.
-const LOGGED: &str = "info,hickory_net=error,hickory_proto=error,hickory_resolver=error,\
-                      hyper=error,rustls=error,tokio_rustls=error";
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(terminal)
-        .with_writer(io::stderr)
-        .init();
 }
 
 /// Waits for what a command asks the agent.

@@ -14,29 +14,35 @@ default_nameserver = "1.1.1.1"
 [api]
 listen = "127.0.0.1:3000"
 api_keys = ["aSecretKeyOfTheAPI", "aSecretKeyOfTheAPI2"]
+[metrics]
+listen = "127.0.0.1:9464"
+token = "aSecretKeyOfTheAPI"
 [dataplane]
 mode = "xdp"
 attach = "clsact"
 deny_action = "drop"
 platform_allow = ["10.0.0.53"]
 platform_deny = ["10.0.0.0/8"]
+platform_deny_add = ["203.0.113.0/24"]
 [proxy]
 resolvers = ["10.0.0.53:53"]
 [gateway]
 domain = "sandbox.example.com"
 http = "0.0.0.0:80"
 max_connections_per_sandbox = 1024
-[[slots]]
+trusted_proxies = ["192.0.2.0/24", "2001:db8::1"]
+[[interfaces]]
 interface = "tap0"
 netns = "/run/netns/slot1"
 addresses = ["10.11.0.2", "fd00::2"]
 mac = "02:fc:00:00:00:05"
 "#;
 
-const PIECES: [&str; 28] = [
+const PIECES: [&str; 29] = [
     "[api]\n",
     "[[api]]\n",
     "[[slots]]\n",
+    "[[interfaces]]\n",
     "[slots]\n",
     "[gateway]\n",
     "[dataplane]\n",
@@ -69,7 +75,9 @@ fn try_it(text: &[u8]) -> Result<(), TestCaseError> {
     match Config::parse(text) {
         Ok(config) => {
             prop_assert!(config.floor().is_ok());
-            prop_assert_eq!(config.berths().len(), config.slots.len());
+            let shown = config.show(true).expect("TOML");
+            prop_assert!(!shown.contains(KEY), "{shown}");
+            prop_assert_eq!(config.berths().len(), config.interfaces.len() + config.slots.len());
             prop_assert!(config.url("web", 80).is_none_or(|url| url.contains("://80-web.")));
         }
         Err(error) => {
@@ -97,6 +105,9 @@ fn a_wrong_key_is_not_shown() {
     }
     try_it(format!("api = \"{KEY}\"").as_bytes()).expect("a table");
     let unknown = format!("{:#}", Config::parse("[api]\nlistn = 1").expect_err("unknown"));
+    for text in ["metrics = \"K\"", "[metrics]\ntoken = [\"K\"]", "[metrics]\ntoken.K = 1"] {
+        try_it(text.replace('K', KEY).as_bytes()).expect(text);
+    }
     assert!(unknown.starts_with("line 2: ") && unknown.contains("listn"), "{unknown}");
 }
 

@@ -1,9 +1,13 @@
 //! `[gateway]`: where the public URLs of sandboxes are served.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use anyhow::{Result, anyhow, bail};
-use serde::Deserialize;
+use anyhow::{Context as _, Result, anyhow, bail};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::Name;
 
@@ -15,7 +19,7 @@ const BEFORE_DOMAIN: usize = MAX_LABEL + 1;
 const MAX_NAME: usize = 253;
 
 /// `[gateway]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gateway {
     /// Public domain of the sandboxes.
@@ -31,6 +35,13 @@ pub struct Gateway {
     pub tls_key: Option<PathBuf>,
     /// Connections that one sandbox may have through the gateway at a time.
     pub max_connections_per_sandbox: u32,
+    /// Where the daemon of E2B's SDKs listens in a sandbox, exempt from token and host mask since it
+    /// checks access itself; 0: nowhere.
+    pub envd_port: u16,
+    /// Addresses and networks of the proxies whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<String>,
+    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Gateway {
@@ -42,6 +53,9 @@ impl Default for Gateway {
             tls_cert: None,
             tls_key: None,
             max_connections_per_sandbox: 1024,
+            envd_port: 49983,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
@@ -69,7 +83,25 @@ impl Gateway {
         if self.max_connections_per_sandbox == 0 {
             bail!("gateway.max_connections_per_sandbox: 0 would refuse everyone; write 1 or more");
         }
+        self.trusted_proxies()?;
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            bail!(
+                "gateway.proxy_protocol: needs gateway.trusted_proxies, from which it is accepted"
+            );
+        }
         Ok(())
+    }
+
+    /// The networks whose word about a client counts.
+    ///
+    /// # Errors
+    /// Names the entry that is no network, or is everyone.
+    pub fn trusted_proxies(&self) -> Result<Vec<IpNet>> {
+        let entries = self.trusted_proxies.iter().enumerate();
+        let networks = entries.map(|(index, entry)| {
+            network(entry).with_context(|| format!("gateway.trusted_proxies[{index}]: {entry:?}"))
+        });
+        networks.collect()
     }
 
     /// The public URL of a port of a sandbox: by HTTPS if that is served, else by HTTP. `None`:
@@ -92,9 +124,25 @@ impl Gateway {
     }
 }
 
+fn network(entry: &str) -> Result<IpNet> {
+    let address = entry.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    let network = address.ok().or_else(|| entry.parse().ok()).map(|network: IpNet| network.trunc());
+    let network = network.context("write an address or a network, like 10.0.0.0/8")?;
+    if network.prefix_len() == 0 {
+        bail!(
+            "is everyone, and any visitor could claim to be another; write your proxies' networks"
+        );
+    }
+    Ok(network)
+}
+
 fn check_domain(domain: &str) -> Result<()> {
     let name = Name::parse(domain);
     let name = name.map_err(|problem| anyhow!("gateway.domain: {domain:?}: {problem}"))?;
+    if domain.contains('_') {
+        // RFC 5280, 4.2.1.6: no certificate is made out to such a name.
+        bail!("gateway.domain: {domain:?}: '_' cannot stand in the name of a certificate");
+    }
     if name.as_str() != domain {
         bail!("gateway.domain: {domain:?}: write it as {:?}", name.as_str());
     }
@@ -124,6 +172,28 @@ mod tests {
         assert!(problem(r#"tls_key = "/k""#).starts_with("gateway.tls_key: needs"));
         let none = problem("max_connections_per_sandbox = 0");
         assert!(none.starts_with("gateway.max_connections_per_sandbox: "));
+    }
+
+    #[test]
+    fn trusted_proxies_are_networks_and_not_everyone() {
+        let networks = |list: &str| {
+            gateway(&format!("trusted_proxies = [{list}]")).trusted_proxies().map(|networks| {
+                networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            })
+        };
+        let right = networks(r#""192.0.2.7", "198.51.100.9/24", "2001:db8::/32""#);
+        assert_eq!(right.expect("networks"), "192.0.2.7/32 198.51.100.0/24 2001:db8::/32");
+        for wrong in
+            ["192.0.2.0/33", "lb.example.com", "", "192.0.2.1-192.0.2.9", "0.0.0.0/0", "::/0"]
+        {
+            let list = format!("trusted_proxies = [\"192.0.2.1\", {wrong:?}]");
+            let error = format!("{:#}", gateway(&list).check().expect_err(wrong));
+            let named = format!("gateway.trusted_proxies[1]: {wrong:?}: ");
+            assert!(error.starts_with(&named) && error.contains("write"), "{error}");
+        }
+        let alone = problem("proxy_protocol = true");
+        assert!(alone.starts_with("gateway.proxy_protocol: needs gateway.trusted_proxies"));
+        gateway("proxy_protocol = true\ntrusted_proxies = [\"192.0.2.1\"]").check().expect("both");
     }
 
     #[test]

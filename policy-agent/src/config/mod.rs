@@ -4,7 +4,9 @@
 #[cfg(test)]
 mod fuzz;
 mod gateway;
+mod metrics;
 mod read;
+mod show;
 mod slots;
 
 use std::{
@@ -13,9 +15,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-pub use self::{gateway::Gateway, slots::SlotInterface};
+pub use self::{gateway::Gateway, metrics::Metrics, slots::SlotInterface};
 use crate::{
     agent::Berth,
     dataplane,
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// Everything the operator can set.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where the sandboxes are kept over restarts.
@@ -35,28 +37,32 @@ pub struct Config {
     pub default_nameserver: IpAddr,
     /// `[api]`
     pub api: Api,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[dataplane]`
     pub dataplane: Dataplane,
     /// `[proxy]`
     pub proxy: Proxy,
     /// `[gateway]`
     pub gateway: Option<Gateway>,
-    /// `[[slots]]`
+    /// `[[interfaces]]`
+    pub interfaces: Vec<SlotInterface>,
+    /// `[[slots]]`: the old name of `[[interfaces]]`.
     pub slots: Vec<SlotInterface>,
 }
 
 /// `[api]`: the API over TCP, besides the Unix socket.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     /// Address to listen on; nothing listens without it.
     pub listen: Option<SocketAddr>,
-    /// Accepted values of `X-API-Key`.
+    /// Accepted values of `X-API-Key` and of `Authorization: Bearer`.
     pub api_keys: Vec<String>,
 }
 
 /// `[dataplane]`: what the kernel does.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dataplane {
     /// Where packets are judged.
@@ -71,10 +77,12 @@ pub struct Dataplane {
     pub platform_allow: Vec<String>,
     /// Destinations that no sandbox may reach; a built-in list by default.
     pub platform_deny: Option<Vec<String>>,
+    /// More of them, beside `platform_deny` or the built-in list.
+    pub platform_deny_add: Vec<String>,
 }
 
 /// `[proxy]`: connections that are judged by name, or carried to a sandbox's `egressProxy`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Proxy {
     /// DNS servers that resolve allowed names; those of the host's resolv.conf by default.
@@ -96,9 +104,11 @@ impl Default for Config {
             bpffs: "/sys/fs/bpf/policy-agent".into(),
             default_nameserver: IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)),
             api: Api::default(),
+            metrics: Metrics::default(),
             dataplane: Dataplane::default(),
             proxy: Proxy::default(),
             gateway: None,
+            interfaces: Vec::new(),
             slots: Vec::new(),
         }
     }
@@ -113,7 +123,7 @@ impl Config {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("mend the configuration {}", path.display()))
+        Self::parse(&text).with_context(|| format!("fix the configuration {}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -135,6 +145,7 @@ impl Config {
         if let Some(index) = self.api.api_keys.iter().position(String::is_empty) {
             bail!("api.api_keys[{index}]: is empty");
         }
+        self.metrics.check(self.api.listen)?;
         for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {
             if !path.is_absolute() {
                 bail!("{key}: {:?}: is not an absolute path", path.display().to_string());
@@ -156,7 +167,7 @@ impl Config {
         if let Some(gateway) = &self.gateway {
             gateway.check()?;
         }
-        slots::check(&self.slots)?;
+        slots::check(self.interfaces())?;
         self.floor()?;
         Ok(())
     }
@@ -164,10 +175,12 @@ impl Config {
     /// What holds for all sandboxes, whatever their policies say.
     ///
     /// # Errors
-    /// An entry of `platform_allow` or `platform_deny` is wrong: the error names it.
+    /// An entry of `platform_allow`, `platform_deny` or `platform_deny_add` is wrong: the error names
+    /// it.
     pub fn floor(&self) -> Result<Floor> {
-        let Dataplane { platform_allow, platform_deny, .. } = &self.dataplane;
+        let Dataplane { platform_allow, platform_deny, platform_deny_add, .. } = &self.dataplane;
         Floor::new(platform_allow, platform_deny.as_deref())
+            .and_then(|floor| floor.with_added(platform_deny_add))
             .map_err(|invalid| anyhow::anyhow!("[dataplane] {invalid}"))
     }
 
@@ -188,13 +201,31 @@ impl Config {
     #[must_use]
     pub fn proxy(&self) -> proxy::Settings {
         let Proxy { resolvers, max_connections_per_sandbox } = self.proxy.clone();
-        proxy::Settings { resolvers, max_connections_per_sandbox }
+        let gateway =
+            self.gateway.as_ref().map_or([None, None], |served| [served.http, served.https]);
+        let gateway = gateway.into_iter().flatten().collect();
+        let with_gateway = self.gateway.is_some();
+        proxy::Settings { resolvers, max_connections_per_sandbox, gateway, with_gateway }
     }
 
     /// The interfaces that sandboxes are created on.
     #[must_use]
     pub fn berths(&self) -> Vec<Berth> {
-        self.slots.iter().map(SlotInterface::berth).collect()
+        self.interfaces().map(|(_, interface)| interface.berth()).collect()
+    }
+
+    /// The same under both names, with their keys.
+    fn interfaces(&self) -> impl Iterator<Item = (String, &SlotInterface)> {
+        named("interfaces", &self.interfaces).chain(named("slots", &self.slots))
+    }
+
+    /// What is right today and should be changed.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let old = (!self.slots.is_empty()).then(|| {
+            "[[slots]] is called [[interfaces]] now; the old name will go away".to_owned()
+        });
+        old.into_iter().collect()
     }
 
     /// The public URL of a port of a sandbox; `None` when the gateway does not serve it.
@@ -202,6 +233,14 @@ impl Config {
     pub fn url(&self, id: &str, port: u16) -> Option<String> {
         self.gateway.as_ref()?.url(id, port)
     }
+}
+
+/// The items of a list, with their keys.
+fn named<'a>(
+    key: &'static str,
+    items: &'a [SlotInterface],
+) -> impl Iterator<Item = (String, &'a SlotInterface)> {
+    items.iter().enumerate().map(move |(index, item)| (format!("{key}[{index}]"), item))
 }
 
 #[cfg(test)]
@@ -231,6 +270,9 @@ mod tests {
             [api]
             listen = "127.0.0.1:3000"
             api_keys = ["k"]
+            [metrics]
+            listen = "127.0.0.1:9464"
+            token = "t"
             [dataplane]
             mode = "xdp"
             attach = "clsact"
@@ -238,6 +280,7 @@ mod tests {
             inbound = "host"
             platform_allow = ["10.0.0.53"]
             platform_deny = ["10.0.0.0/8"]
+            platform_deny_add = ["203.0.113.0/24"]
             [proxy]
             resolvers = ["10.0.0.53:53"]
             max_connections_per_sandbox = 1024
@@ -248,10 +291,13 @@ mod tests {
             tls_cert = "/c"
             tls_key = "/k"
             max_connections_per_sandbox = 1024
-            [[slots]]
+            envd_port = 49983
+            trusted_proxies = ["192.0.2.0/24"]
+            proxy_protocol = true
+            [[interfaces]]
             interface = "tap0"
             addresses = ["10.11.0.2"]
-            [[slots]]
+            [[interfaces]]
             interface = "tap0"
             netns = "/run/netns/slot1"
             addresses = ["10.11.0.2", "fd00::2"]
@@ -269,12 +315,45 @@ mod tests {
     fn an_unknown_key_is_named() {
         assert!(problem("[dataplane]\nplatform_denny = []").contains("platform_denny"));
         assert!(problem("modes = 1").contains("modes"));
+        for (text, meant) in [
+            ("[dataplane]\nplatform_denny = []", "did you mean `platform_deny`?"),
+            ("[dataplane]\nplatformAllow = []", "did you mean `platform_allow`?"),
+            ("[dataplanes]\n", "did you mean `dataplane`?"),
+            ("[gateway]\ntls-cert = \"/c\"", "did you mean `tls_cert`?"),
+            ("[[interface]]\n", "did you mean `interfaces`?"),
+        ] {
+            let said = problem(text);
+            assert!(said.contains(meant), "{text}: {said}");
+        }
+        assert!(!problem("nonsense = 1").contains("did you mean"));
+    }
+
+    #[test]
+    fn interfaces_are_read_under_their_old_name_too() {
+        let one = |key: &str, address: &str| {
+            format!(
+                "[[{key}]]\ninterface = \"tap{address}\"\naddresses = [\"10.11.0.{address}\"]\n"
+            )
+        };
+        let new = Config::parse(&one("interfaces", "2")).expect("good");
+        assert_eq!((new.berths().len(), new.warnings()), (1, Vec::new()));
+        let old = Config::parse(&one("slots", "2")).expect("good");
+        assert_eq!(old.berths(), new.berths());
+        assert!(old.warnings()[0].contains("[[interfaces]]"));
+        let both = [one("interfaces", "2"), one("slots", "3")].concat();
+        assert_eq!(Config::parse(&both).expect("good").berths().len(), 2);
+        let twice = problem(&[one("interfaces", "2"), one("slots", "2")].concat());
+        assert!(twice.contains("slots[0].interface"), "{twice}");
     }
 
     #[test]
     fn a_wrong_value_is_named() {
         assert!(problem("[dataplane]\nmode = \"ebpf\"").contains("ebpf"));
         assert!(problem("[dataplane]\nplatform_allow = [\"10.0.0.0/40\"]").contains("10.0.0.0/40"));
+        assert!(
+            problem("[dataplane]\nplatform_deny_add = [\"1.1.1.1\", \"x\"]")
+                .contains("platform_deny_add[1]")
+        );
         assert!(problem("state_dir = \"here\"").contains("state_dir"));
     }
 

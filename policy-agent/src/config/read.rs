@@ -5,9 +5,15 @@ use anyhow::{Error, Result, anyhow};
 use toml::{Deserializer, de};
 
 use super::Config;
+use crate::policy::similar;
+
+/// Bytes of a key that is compared with the known ones.
+const LONGEST: usize = 80;
 
 /// What holds secrets.
-const SECRET: &str = "api.api_keys";
+const SECRETS: [&str; 2] = ["api.api_keys", "metrics.token"];
+/// The tables that hold them.
+const TABLES: [&str; 2] = ["api", "metrics"];
 
 /// Reads the types; what they cannot say is checked elsewhere.
 pub(super) fn read(text: &str) -> Result<Config> {
@@ -22,15 +28,26 @@ pub(super) fn read(text: &str) -> Result<Config> {
 fn told(text: &str, path: &str, error: &de::Error) -> Error {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
-    let holds_secrets = path == "api" || path.starts_with(SECRET);
+    let holds_secrets =
+        TABLES.contains(&path) || SECRETS.iter().any(|secret| path.starts_with(secret));
     let message = match error.message() {
         // They quote the value.
         message if holds_secrets && message.starts_with("invalid") => "it is of another type",
         message => message,
     };
+    let meant = meant(message).map(|meant| format!("; did you mean `{meant}`?"));
+    let message = format!("{message}{}", meant.unwrap_or_default());
     let path: String = path.chars().flat_map(char::escape_debug).collect();
     match path.as_str() {
         "" => anyhow!("line {line}: {message}"),
         path => anyhow!("line {line}: {path}: {message}"),
     }
+}
+
+/// The key that an unknown one is likely meant to be. The message names both: "unknown field `a`,
+/// expected one of `b`, `c`".
+fn meant(message: &str) -> Option<&str> {
+    let (field, known) = message.strip_prefix("unknown field `")?.split_once("`, ")?;
+    let known = known.split('`').skip(1).step_by(2);
+    (field.len() <= LONGEST).then(|| similar(field, known)).flatten()
 }

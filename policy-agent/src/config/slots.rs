@@ -1,18 +1,21 @@
-//! `[[slots]]`: the interfaces that sandboxes are created on.
+//! `[[interfaces]]`, which was called `[[slots]]` before: the interfaces that sandboxes are created on.
 
 use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Berth,
     dataplane::Interface,
-    policy::{MacAddress, NetworkConfig},
+    policy::{MacAddress, NetworkConfig, conflict::Claims},
 };
 
-/// `[[slots]]`
-#[derive(Clone, Debug, Deserialize)]
+/// The loopback interface, which no sandbox is behind.
+const LOOPBACK: &str = "lo";
+
+/// `[[interfaces]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlotInterface {
     /// Host-side interface.
@@ -23,6 +26,9 @@ pub struct SlotInterface {
     pub addresses: Vec<IpAddr>,
     /// Its Ethernet address; absent: any.
     pub mac: Option<MacAddress>,
+    /// Whether it may be an interface that the host needs for itself.
+    #[serde(default)]
+    pub force: bool,
 }
 
 impl SlotInterface {
@@ -32,6 +38,7 @@ impl SlotInterface {
             interface: Interface { name: self.interface.clone(), netns: self.netns.clone() },
             addresses: self.addresses.iter().map(IpAddr::to_canonical).collect(),
             mac: self.mac,
+            force: self.force,
         }
     }
 }
@@ -40,20 +47,43 @@ impl SlotInterface {
 ///
 /// # Errors
 /// Names the key that is wrong.
-pub(super) fn check(slots: &[SlotInterface]) -> Result<()> {
+pub(super) fn check<'a>(
+    interfaces: impl Iterator<Item = (String, &'a SlotInterface)>,
+) -> Result<()> {
     // What a sandbox's own description may say holds here, too.
     let anyone = "anyone".parse().context("an ID")?;
-    for (index, slot) in slots.iter().enumerate() {
-        let key = format!("slots[{index}]");
-        let berth = slot.berth();
+    let mut claims = Claims::default();
+    for (key, one) in interfaces {
+        let berth = one.berth();
         let spec = berth.spec(&anyone, NetworkConfig::default(), None);
         spec.validate().map_err(|invalid| invalid.within(&key))?;
         if berth.interface.gates().is_none() {
             bail!("{key}.netns: is longer than 100 bytes; give it a shorter path");
         }
-        let before = &slots[..index];
-        if before.iter().any(|other| other.berth().interface == berth.interface) {
-            bail!("{key}.interface: {:?}: is given twice", slot.interface);
+        if one.interface == LOOPBACK && !one.force {
+            bail!("{key}.interface: \"lo\": is the loopback interface; name a tap or veth");
+        }
+        claim(&mut claims, &key, &berth)?;
+    }
+    Ok(())
+}
+
+/// An interface, and an address in a network namespace, are given once.
+fn claim(
+    claims: &mut Claims<Option<PathBuf>, String>,
+    key: &str,
+    Berth { interface, addresses, .. }: &Berth,
+) -> Result<()> {
+    let namespace = || interface.netns.clone();
+    if claims.claim_interface(namespace(), &interface.name, key.to_owned()).is_some() {
+        bail!("{key}.interface: {:?}: is given twice", interface.name);
+    }
+    for (place, address) in addresses.iter().enumerate() {
+        if let Some(owner) = claims.claim_address(namespace(), *address, key.to_owned()) {
+            bail!(
+                "{key}.addresses[{place}]: \"{address}\": {owner} has it already, in the same \
+                 network namespace; give each its own"
+            );
         }
     }
     Ok(())
@@ -63,43 +93,62 @@ pub(super) fn check(slots: &[SlotInterface]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn problem(slots: &str) -> String {
+    fn problem(text: &str) -> String {
         #[derive(Deserialize)]
         struct Only {
-            slots: Vec<SlotInterface>,
+            interfaces: Vec<SlotInterface>,
         }
-        let read: Result<Only, _> = toml::from_str(slots);
-        match read {
-            Ok(only) => check(&only.slots).expect_err(slots).to_string(),
-            Err(error) => error.to_string(),
-        }
+        let only = match toml::from_str::<Only>(text) {
+            Ok(only) => only,
+            Err(error) => return error.to_string(),
+        };
+        let keys = (0..).map(|index| format!("interfaces[{index}]"));
+        let checked = check(keys.zip(&only.interfaces));
+        checked.err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let slot = |rest: &str| problem(&format!("[[slots]]\n{rest}"));
+        let one = |rest: &str| problem(&format!("[[interfaces]]\n{rest}"));
         let good = "interface = \"tap0\"\naddresses = [\"10.11.0.2\"]\n";
-        let none = slot("interface = \"tap0\"\naddresses = []");
-        assert!(none.starts_with("slots[0].addresses: "), "{none}");
-        let slash = slot("interface = \"a/b\"\naddresses = [\"10.11.0.2\"]");
-        assert!(slash.starts_with("slots[0].interface: "), "{slash}");
-        let relative = slot(&format!("{good}netns = \"slot1\""));
-        assert!(relative.starts_with("slots[0].netns: "), "{relative}");
-        let long = slot(&format!("{good}netns = \"/{}\"", "n".repeat(120)));
-        assert!(long.starts_with("slots[0].netns: "), "{long}");
-        assert!(slot(&format!("{good}mac = \"ff:ff:ff:ff:ff:ff\"")).contains("mac"));
-        assert!(slot(&format!("{good}mtu = 1500")).contains("mtu"));
-        let mapped =
-            slot("interface = \"tap0\"\naddresses = [\"10.11.0.2\", \"::ffff:10.11.0.2\"]");
-        assert!(mapped.starts_with("slots[0].addresses[1]: "), "{mapped}");
+        assert_eq!(one(good), "");
+        let none = one("interface = \"tap0\"\naddresses = []");
+        assert!(none.starts_with("interfaces[0].addresses: "), "{none}");
+        let slash = one("interface = \"a/b\"\naddresses = [\"10.11.0.2\"]");
+        assert!(slash.starts_with("interfaces[0].interface: "), "{slash}");
+        let loopback = "interface = \"lo\"\naddresses = [\"10.11.0.2\"]\n";
+        assert!(one(loopback).starts_with("interfaces[0].interface: \"lo\": "));
+        assert_eq!(one(&format!("{loopback}force = true")), "");
+        let relative = one(&format!("{good}netns = \"slot1\""));
+        assert!(relative.starts_with("interfaces[0].netns: "), "{relative}");
+        let long = one(&format!("{good}netns = \"/{}\"", "n".repeat(120)));
+        assert!(long.starts_with("interfaces[0].netns: "), "{long}");
+        assert!(one(&format!("{good}mac = \"ff:ff:ff:ff:ff:ff\"")).contains("mac"));
+        assert!(one(&format!("{good}mtu = 1500")).contains("mtu"));
+        let mapped = one("interface = \"tap0\"\naddresses = [\"10.11.0.2\", \"::ffff:10.11.0.2\"]");
+        assert!(mapped.starts_with("interfaces[0].addresses[1]: "), "{mapped}");
+    }
+
+    fn one(interface: &str, address: &str, netns: &str) -> String {
+        format!("[[interfaces]]\ninterface = {interface:?}\naddresses = [{address:?}]\n{netns}\n")
     }
 
     #[test]
     fn an_interface_is_given_once() {
-        let slot = |netns: &str| {
-            format!("[[slots]]\ninterface = \"tap0\"\naddresses = [\"10.11.0.2\"]\n{netns}\n")
-        };
-        let twice = problem(&[slot(""), slot("netns = \"/run/a\""), slot("")].concat());
-        assert_eq!(twice, "slots[2].interface: \"tap0\": is given twice");
+        let tap0 = |address: &str, netns: &str| one("tap0", address, netns);
+        let netns = "netns = \"/run/a\"";
+        let twice = [tap0("10.11.0.2", ""), tap0("10.11.0.2", netns), tap0("10.11.0.3", "")];
+        assert_eq!(problem(&twice.concat()), "interfaces[2].interface: \"tap0\": is given twice");
+    }
+
+    #[test]
+    fn an_address_is_given_once_in_a_namespace() {
+        let netns = "netns = \"/run/a\"";
+        let apart = [one("tap0", "10.11.0.2", ""), one("tap0", "10.11.0.2", netns)];
+        assert_eq!(problem(&apart.concat()), "");
+        let twice = [apart.concat(), one("tap1", "10.11.0.2", netns)].concat();
+        let said = problem(&twice);
+        let expected = "interfaces[2].addresses[0]: \"10.11.0.2\": interfaces[1] has it already";
+        assert!(said.starts_with(expected), "{said}");
     }
 }

@@ -60,7 +60,10 @@ pub struct NewSandbox {
 /// With `secure` the answer holds the sandbox's tokens.
 #[utoipa::path(
     post, path = "/sandboxes", tag = "E2B", operation_id = "create_sandbox",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
+    params((
+        "Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters",
+        min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$"
+    )),
     request_body = NewSandbox,
     responses(
         (status = 201, description = "It is there, and its policy is enforced", body = Connection),
@@ -85,7 +88,10 @@ pub async fn create_v1(
 /// Create a sandbox; always secure
 #[utoipa::path(
     post, path = "/v2/sandboxes", tag = "E2B", operation_id = "create_sandbox_v2",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
+    params((
+        "Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters",
+        min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$"
+    )),
     request_body = NewSandbox,
     responses(
         (status = 201, description = "It is there, and its policy is enforced", body = Connection),

@@ -15,6 +15,7 @@ use super::{connection::Connection, find};
 use crate::{
     agent::Sandbox,
     api::{Api, Problem, body::Body},
+    policy::whole,
 };
 
 /// The longest lease: 30 days.
@@ -37,7 +38,7 @@ impl Seconds {
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        let seconds = value.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
+        let seconds = whole(&value).and_then(|seconds| u32::try_from(seconds).ok());
         let seconds = seconds.filter(|seconds| (1..=LONGEST).contains(seconds));
         seconds.map(Self).ok_or_else(|| {
             let problem = "write a whole number of seconds from 1 to";
@@ -159,6 +160,7 @@ mod tests {
     fn a_lease_is_of_sensible_length_and_the_error_names_the_longest() {
         let read = |text: &str| serde_json::from_str::<Seconds>(text);
         assert_eq!(read("1").expect("good").duration(), Duration::from_secs(1));
+        assert_eq!(read("300.0").expect("whole"), DEFAULT);
         assert_eq!(read(&LONGEST.to_string()).expect("good"), Seconds(LONGEST));
         for bad in ["0", "-1", "1.5", "\"5\"", "true", "2592001", "1e300"] {
             let error = read(bad).expect_err(bad).to_string();

@@ -18,7 +18,7 @@ use crate::{
 /// before the sandbox is looked up.
 #[utoipa::path(
     put, path = "/sandboxes/{id}/network", tag = "E2B", operation_id = "update_sandbox_network",
-    request_body = NetworkConfig,
+    request_body(content = ref("#/components/schemas/NetworkUpdate")),
     responses(
         (status = 204, description = "The new policy is enforced"),
         (status = 400, response = Problem), (status = 404, response = Problem),

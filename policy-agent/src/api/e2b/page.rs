@@ -30,7 +30,7 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", self.started, self.id)
+        write!(f, "{}_{}", self.started.as_nanosecond(), self.id)
     }
 }
 
@@ -39,7 +39,9 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let place = text.split_once('_').and_then(|(started, id)| {
-            Some(Self { started: started.parse().ok()?, id: id.parse().ok()? })
+            // 19 digits reach to the year 2286.
+            let started = Timestamp::from_nanosecond(started.parse().ok()?).ok()?;
+            Some(Self { started, id: id.parse().ok()? })
         });
         place.ok_or("send what X-Next-Token said, as it is")
     }
@@ -71,7 +73,7 @@ mod tests {
     fn a_place_is_read_as_it_is_written() {
         let place = Place { started: Timestamp::UNIX_EPOCH, id: "web".parse().expect("an ID") };
         assert_eq!(place.to_string().parse(), Ok(place));
-        for bad in ["", "web", "_web", "1970-01-01T00:00:00Z_", "1970-01-01T00:00:00Z_W"] {
+        for bad in ["", "web", "_web", "0_", "0_W", "1970-01-01T00:00:00Z_web"] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }

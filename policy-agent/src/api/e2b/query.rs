@@ -22,22 +22,22 @@ pub struct Parameters {
     #[param(required = false)]
     metadata: String,
     /// `running`, `paused`, or both with a comma; no sandbox is ever paused here.
-    #[param(required = false)]
+    #[param(required = false, pattern = "^((running|paused)(,(running|paused))*)?$")]
     state: String,
     /// `asc` or `desc`, by the time of the start. Absent: `desc`.
-    #[param(required = false)]
+    #[param(required = false, pattern = "^(asc|desc)?$")]
     order: String,
     /// Only those that started then or later, RFC 3339.
-    #[param(required = false, rename = "startedAfter")]
+    #[param(required = false, rename = "startedAfter", format = DateTime)]
     started_after: String,
     /// Only those created from this template.
     #[param(required = false)]
     template: String,
     /// How many at most, 1 to 100. Absent: 100.
-    #[param(required = false)]
+    #[param(required = false, minimum = 1, maximum = 100)]
     limit: u32,
     /// Where to go on: `X-Next-Token` of the answer before.
-    #[param(required = false, rename = "nextToken")]
+    #[param(required = false, rename = "nextToken", pattern = "^(-?[0-9]{1,19}_[a-z0-9]{1,63})?$")]
     next_token: String,
 }
 
@@ -83,7 +83,11 @@ impl Query {
             limit: MAX_LIMIT,
             after: None,
         };
-        for (name, value) in pairs(text.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+        // An empty word is none; an empty number or time is a mistake.
+        let said = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| {
+            !value.is_empty() || matches!(&**name, "limit" | "startedAfter")
+        };
+        for (name, value) in pairs(text.as_bytes()).filter(said) {
             match &*name {
                 "metadata" => query.metadata.extend(metadata(&value)),
                 "state" => states.extend(self::states(&value)?),
@@ -182,6 +186,11 @@ mod tests {
         assert_eq!(field("order=up"), "order");
         assert_eq!(field("limit=0"), "limit");
         assert_eq!(field("limit=101"), "limit");
+        assert_eq!(
+            (field("limit="), field("startedAfter=")),
+            ("limit".into(), "startedAfter".into())
+        );
+        assert!(Query::parse("state=&order=&template=&nextToken=").is_ok());
         assert_eq!(field("nextToken=x"), "nextToken");
         assert_eq!(field("startedAfter=yesterday"), "startedAfter");
     }

@@ -1,0 +1,37 @@
+//! The signals that the running agent heeds.
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// Tells `stop` of SIGTERM and SIGINT, and keeps SIGHUP from ending the agent.
+///
+/// # Errors
+/// Signals cannot be heard.
+pub fn heed(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
+    let hear = |kind| signal(kind).context("cannot hear signals");
+    let hang_up = hear(SignalKind::hangup())?;
+    let (mut terminate, mut interrupt) =
+        (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            () = overlook(hang_up) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        let _ = stop.send(true); // an error only means that it stops anyway
+        std::future::pending::<()>().await;
+    }))
+}
+
+/// Says each time why nothing happens.
+async fn overlook(mut hang_up: Signal) {
+    while hang_up.recv().await.is_some() {
+        tracing::info!("SIGHUP: nothing is reloaded; the configuration is read at start only");
+    }
+    std::future::pending().await
+}

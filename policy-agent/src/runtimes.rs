@@ -1,0 +1,69 @@
+//! The threads that the agent works on. The control plane has its own, so that neither a sandbox nor
+//! a visitor of one, however busy, keeps a change waiting.
+
+use std::{io, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads of the control plane: one may be busy with a large body.
+const CONTROL_THREADS: usize = 2;
+/// How long work under way may take when the agent stops.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The agent's runtimes.
+pub struct Runtimes {
+    /// API, reconciler, watch, metrics. What blocks is on threads of this one, too.
+    pub control: Runtime,
+    /// Egress proxy and gateway: a thread per core.
+    pub traffic: Runtime,
+}
+
+impl Runtimes {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The kernel has no more.
+    pub fn start() -> Result<Self> {
+        let start = || -> io::Result<Self> {
+            let mut control = Builder::new_multi_thread();
+            control.worker_threads(CONTROL_THREADS).thread_name("control").enable_all();
+            let mut traffic = Builder::new_multi_thread();
+            traffic.thread_name("traffic").enable_all();
+            Ok(Self { control: control.build()?, traffic: traffic.build()? })
+        };
+        start().context("cannot start the runtime")
+    }
+
+    /// Stops. A change under way is finished; readers of events sleep for ever and are not waited for.
+    pub fn stop(self) {
+        self.control.shutdown_timeout(GRACE);
+        self.traffic.shutdown_background();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn traffic_does_not_keep_the_control_plane_waiting() {
+        let runtimes = Runtimes::start().expect("threads");
+        let (done, waiting) = mpsc::channel::<()>();
+        let waiting = std::sync::Arc::new(std::sync::Mutex::new(waiting));
+        // More than there are threads, and none of them ever yields.
+        for _ in 0..64 {
+            let waiting = waiting.clone();
+            runtimes.traffic.spawn(async move {
+                let _ = waiting.lock().map(|waiting| waiting.recv());
+            });
+        }
+        let task = async { thread::current().name().map(str::to_owned) };
+        let name = runtimes.control.block_on(runtimes.control.spawn(task)).expect("it ends");
+        assert_eq!(name.as_deref(), Some("control"));
+        drop(done);
+        runtimes.stop();
+    }
+}
