@@ -15,18 +15,27 @@ pub const SECONDS: &str = "POLICY_TEST_PATIENCE";
 /// How long anything that should happen may take on a busy machine.
 pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
     let seconds = env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(10))
+    Duration::from_secs(seconds.unwrap_or(30))
 });
 
 /// Asks again and again until there is an answer; an error that names `what` after [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> Result<T> {
+    eventually_within(*PATIENCE, what, ask)
+}
+
+/// The same for what may take another time.
+pub fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Option<T>,
+) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return Ok(answer);
         }
-        if begin.elapsed() > *PATIENCE {
-            bail!("waited {:?} in vain for: {what}", *PATIENCE);
+        if begin.elapsed() > limit {
+            bail!("waited {limit:?} in vain for: {what}");
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -5,16 +5,18 @@ use std::{
     fmt,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::LazyLock,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use crate::{names::dns, server, world::Namespace};
+use crate::{names::dns, patience::PATIENCE, server, world::Namespace};
 
-/// How long an answer may take that should come, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(3);
+/// How long an answer may take that should come, on a busy machine: less than what is waited for again
+/// and again.
+static LIMIT: LazyLock<Duration> = LazyLock::new(|| *PATIENCE / 3);
 /// After this time without any answer an attempt that should get none counts as silent.
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -74,7 +76,7 @@ impl fmt::Display for Seen {
 
 /// Tries to reach `address` from inside a namespace.
 pub fn attempt(from: &Namespace, how: How, address: IpAddr) -> Seen {
-    attempt_within(LIMIT, from, how, address)
+    attempt_within(*LIMIT, from, how, address)
 }
 
 /// The same, when nothing is expected to come back: does not wait as long for it.
@@ -102,8 +104,8 @@ fn attempt_within(limit: Duration, from: &Namespace, how: How, address: IpAddr) 
 /// A connected TCP stream from inside a namespace, with a bound on how long reads may take.
 pub fn connect(from: &Namespace, to: SocketAddr) -> Result<TcpStream> {
     let _inside = from.enter()?;
-    let stream = TcpStream::connect_timeout(&to, LIMIT).with_context(|| format!("to {to}"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    let stream = TcpStream::connect_timeout(&to, *LIMIT).with_context(|| format!("to {to}"))?;
+    stream.set_read_timeout(Some(*LIMIT))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -113,7 +115,7 @@ pub fn datagrams(from: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
     let _inside = from.enter()?;
     let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
     socket.connect(to).with_context(|| format!("a route to {to}"))?;
-    socket.set_read_timeout(Some(LIMIT))?;
+    socket.set_read_timeout(Some(*LIMIT))?;
     Ok(socket)
 }
 

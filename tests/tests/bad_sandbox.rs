@@ -1,7 +1,10 @@
 //! What describes a sandbox wrong in every way that a user could get it wrong: the API answers 400, the command
 //! line ends with 2, both name field and entry, and the policy in force stays.
 
-use policy_tests::stage::{Guest, OrFail as _, Shared, cli_refuses, in_force, still_in_force};
+use policy_tests::{
+    stage::{Guest, OrFail as _, Shared, Stage, cli_refuses, in_force, still_in_force},
+    world::host::UPLINK,
+};
 use serde_json::{Value, json};
 
 static STAGE: Shared = Shared::with("");
@@ -114,4 +117,57 @@ fn a_file_with_one_bad_sandbox_changes_none() {
     let same = json!([good, good]).to_string();
     cli_refuses(&sandbox, "apply", &same, "sandboxID", &sandbox.id);
     still_in_force(&sandbox);
+}
+
+#[test]
+fn an_interface_or_address_that_another_sandbox_has() {
+    let (sandbox, other) = (sandbox(), in_force(STAGE.sandbox()));
+    let third = STAGE.sandbox();
+    let spec = |field: &str, value: Value| {
+        let mut spec = third.spec(&json!({}));
+        spec[field] = value;
+        spec
+    };
+    let interface = spec("interface", json!(sandbox.interface));
+    let address = spec("addresses", json!([sandbox.identity.v4()]));
+    let taken = sandbox.identity.v4().to_string();
+    for (spec, field, entry) in
+        [(&interface, "interface", &sandbox.interface), (&address, "addresses[0]", &taken)]
+    {
+        cli_refuses(&sandbox, "apply", &spec.to_string(), field, entry);
+        // In one file, `check` finds it as well.
+        let both = json!([sandbox.spec(&json!({})), spec]).to_string();
+        for command in ["check", "apply"] {
+            cli_refuses(&sandbox, command, &both, field, entry);
+            cli_refuses(&sandbox, command, &both, field, &sandbox.id);
+        }
+    }
+    still_in_force(&sandbox);
+    still_in_force(&other);
+}
+
+#[test]
+fn the_interface_of_the_default_route() {
+    let sandbox = sandbox();
+    for (interface, problem) in [(UPLINK, "default route"), ("lo", "loopback")] {
+        let mut spec = STAGE.sandbox().spec(&json!({}));
+        spec["interface"] = json!(interface);
+        cli_refuses(&sandbox, "apply", &spec.to_string(), interface, problem);
+        let path = format!("/agent/v1/sandboxes/{}", spec["sandboxID"].as_str().or_fail("an ID"));
+        let answer = sandbox.stage.request("PUT", &path, &spec);
+        assert_eq!((answer.code, answer.body.contains(problem)), (400, true), "{}", answer.body);
+    }
+    still_in_force(&sandbox);
+}
+
+#[test]
+fn forced_the_interface_of_the_default_route_is_taken() {
+    let stage = Stage::with("");
+    let mut spec = stage.sandbox().spec(&json!({}));
+    spec["interface"] = json!(UPLINK);
+    let forced = stage.cli_with(&["apply", "--force", "-f", "-"], &spec.to_string());
+    assert_eq!(forced.code, 0, "{forced:?}");
+    // Once it is there, another policy needs no force.
+    let again = stage.cli_with(&["apply", "-f", "-"], &spec.to_string());
+    assert_eq!(again.code, 0, "{again:?}");
 }

@@ -60,6 +60,44 @@ fn check_prints_what_is_meant_and_asks_no_agent() {
 }
 
 #[test]
+fn what_has_no_effect_gets_warnings_and_strictly_errors() {
+    let sandbox = STAGE.sandbox();
+    let network = json!({
+        "allowOut": ["localhost", "10.0.0.5", "*.a.example", "b.a.example"],
+        "denyOut": ["0.0.0.0/0"], "dnsServers": ["10.0.0.53"],
+    });
+    let spec = sandbox.spec(&json!({ "network": network })).to_string();
+    let warned = [
+        "network.allowOut[0]: \"localhost\"",
+        "network.allowOut[1]: \"10.0.0.5\"",
+        "network.allowOut[3]: \"b.a.example\"",
+        "network.dnsServers[0]: \"10.0.0.53\"",
+    ];
+    for command in ["check", "apply"] {
+        let strict = sandbox.stage.cli_with(&[command, "--strict", "-f", "-"], &spec);
+        assert_eq!((strict.code, strict.stdout.as_str()), (2, ""), "{strict:?}");
+        assert!(strict.stderr.contains(warned[0]), "{strict:?}");
+        let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+        let answer = sandbox.stage.request("GET", &path, &Value::Null);
+        assert_eq!(answer.code, 404, "strictly, nothing is changed");
+        let ran = sandbox.stage.cli_with(&[command, "-o", "json", "-f", "-"], &spec);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(!ran.json().is_null() && !ran.stdout.contains("platform_deny"), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), warned.len(), "{ran:?}");
+        for (line, problem) in ran.stderr.lines().zip(warned) {
+            let start = format!("warning: sandbox {}: {problem}: ", sandbox.id);
+            assert!(line.starts_with(&start), "{line}");
+        }
+    }
+    let spec = serde_json::from_str(&spec).or_fail("JSON");
+    let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+    let answer = sandbox.stage.request("PUT", &path, &spec);
+    assert_eq!(answer.json()["warnings"].as_array().map(Vec::len), Some(4), "{}", answer.body);
+    let strict = sandbox.stage.request("PUT", &format!("{path}?strict=true"), &spec);
+    assert_eq!(strict.code, 400, "{}", strict.body);
+}
+
+#[test]
 fn get_lists_and_shows() {
     let sandbox = STAGE.sandbox();
     sandbox.network(json!({ "denyOut": ["8.8.8.8"] }));
@@ -106,7 +144,7 @@ fn explain_says_in_words_what_happens() {
 fn wrong_usage_ends_with_two() {
     let sandbox = STAGE.sandbox();
     sandbox.network(json!({}));
-    let wrong: [&[&str]; 12] = [
+    let wrong: [&[&str]; 13] = [
         &[],
         &["nonsense"],
         &["apply"],
@@ -114,7 +152,8 @@ fn wrong_usage_ends_with_two() {
         &["check", "-f", "/nonexistent/file.json"],
         &["delete"],
         &["explain"],
-        &["explain", &sandbox.id, "example.com"],
+        &["explain", &sandbox.id, "*.example.com"],
+        &["explain", &sandbox.id, "https://example.com", "--port", "80"],
         &["explain", &sandbox.id, "8.8.8.8", "--port", "99999"],
         &["explain", &sandbox.id, "8.8.8.8", "--proto", "tpc"],
         &["get", "-o", "yaml"],
@@ -131,10 +170,19 @@ fn wrong_usage_ends_with_two() {
 fn what_is_not_there_ends_with_one() {
     let stage = STAGE.stage();
     let spec = r#"{"sandboxID":"a","interface":"lo","addresses":["10.11.0.2"]}"#;
-    for arguments in [["get", "nosuch"], ["delete", "nosuch"]] {
-        let ran = stage.cli(&arguments);
-        assert_eq!((ran.code, ran.stderr.contains("nosuch")), (1, true), "{ran:?}");
+    for arguments in [
+        &["get", "nosuch"][..],
+        &["delete", "nosuch"],
+        &["explain", "nosuch", "https://example.com"],
+        &["events", "--sandbox", "nosuch"],
+        &["events", "--sandbox", "nosuch", "--follow"],
+    ] {
+        let ran = stage.cli(arguments);
+        assert_eq!((ran.code, ran.stderr.contains("no sandbox \"nosuch\"")), (1, true), "{ran:?}");
+        assert!(!ran.stderr.contains("create"), "nobody who deletes wants to create: {ran:?}");
     }
+    let all = stage.cli(&["events", "--all"]);
+    assert_eq!((all.code, all.stderr.contains("--follow")), (0, true), "{all:?}");
     let nowhere = ["--socket", "/nonexistent/agent.sock"];
     for command in [&["get"][..], &["apply", "-f", "-"], &["delete", "a"], &["events"]] {
         let ran = stage.cli_with(&[&nowhere, command].concat(), spec);
@@ -157,6 +205,7 @@ fn a_wrong_configuration_of_the_agent_is_named() {
         ("[dataplane]\ndeny_action = \"shout\"", "shout"),
         ("[dataplane]\ninbound = \"some\"", "some"),
         ("[dataplane]\nplatform_deny = [\"10.0.0.0/8\", \"10.0.0.0/40\"]", "platform_deny[1]"),
+        ("[dataplane]\nplatform_deny_add = [\"10.0.0.0/40\"]", "platform_deny_add[0]"),
         ("[dataplane]\nplatform_allow = [\"example.com\"]", "platform_allow[0]"),
         ("[api]\nlisten = \"127.0.0.1:3000\"", "api_keys"),
         ("[api]\nlisten = \"nowhere\"", "listen"),

@@ -36,7 +36,7 @@ impl Platform {
         let mut file = file.or_fail("opening the configuration");
         for guest in &guests {
             let (interface, addresses) = (&guest.interface, json!(guest.addresses()));
-            writeln!(file, "[[slots]]\ninterface = \"{interface}\"\naddresses = {addresses}")
+            writeln!(file, "[[interfaces]]\ninterface = \"{interface}\"\naddresses = {addresses}")
                 .or_fail("writing the configuration");
         }
         stage.restart();
@@ -170,7 +170,7 @@ fn interfaces_are_handed_out_while_there_are_any() {
     let platform = Platform::new(2);
     let (one, other) = (platform.create(&base()), platform.create(&base()));
     assert_ne!(platform.guest(&one).interface, platform.guest(&other).interface);
-    platform.refuses("/v2/sandboxes", &base(), 503, "slots");
+    platform.refuses("/v2/sandboxes", &base(), 503, "interfaces");
     assert_eq!(platform.ask("DELETE", &path(&one, ""), &Value::Null).code, 204);
     platform.create(&base());
 }
@@ -229,12 +229,14 @@ fn only_a_secure_sandbox_can_be_private() {
 #[test]
 fn a_key_is_needed_over_tcp() {
     let platform = Platform::new(1);
-    for wrong in ["X-API-Key: e2b_012", "X-API-Key;", "Authorization: Bearer e2b_0123"] {
+    for wrong in ["X-API-Key: e2b_012", "X-API-Key;", "Authorization: Bearer e2b_012"] {
         for path in ["/v2/sandboxes", "/sandboxes/nosuch", "/openapi.json"] {
             let (code, error) = platform.over_tcp(&["-H", wrong], path);
             assert_eq!((code.as_str(), &error["code"]), ("401", &json!(401)), "{wrong} {path}");
         }
     }
+    let (code, _) = platform.over_tcp(&["-H", "Authorization: Bearer e2b_0123"], "/v2/sandboxes");
+    assert_eq!(code, "200");
     let key = ["-H", "X-API-Key: e2b_0123", "-H", "Transfer-Encoding: chunked"];
     let body = json!({ "templateID": "base" }).to_string();
     let arguments = [key.as_slice(), &["-d", body.as_str()]].concat();

@@ -1,13 +1,17 @@
 //! What `explain` and `get` say is what was seen.
 
+use std::net::IpAddr;
+
 use policy_tests::{
+    names::zone::Answer,
     probe::Seen,
     server,
-    stage::{Guest, OrFail as _, Shared},
+    stage::{Guest, OrFail as _, RESOLVERS, Shared, ip},
 };
 use serde_json::{Value, json};
 
 static STAGE: Shared = Shared::with("");
+static NAMES: Shared = Shared::with_names(RESOLVERS);
 
 /// Destinations on every line of precedence, and what `explain` should say of them.
 const CASES: [(&str, &str, u8, &str, Option<u32>); 7] = [
@@ -83,4 +87,74 @@ fn counters_tell_what_passed_and_what_did_not() {
     let table = sandbox.stage.cli(&["get", &sandbox.id]);
     assert_eq!(table.code, 0, "{table:?}");
     assert!(table.stdout.contains("deny_out") && table.stdout.contains("enforcing"), "{table:?}");
+}
+
+/// What `explain` says of a name is what a client sees.
+#[test]
+fn a_name_is_resolved_and_judged_as_the_proxy_does() {
+    let sandbox = NAMES.sandbox();
+    let stage = &sandbox.stage;
+    let (good, denied) = (stage.site("good.explained.example"), stage.site("other.test"));
+    let zone = &stage.names().zone;
+    zone.set("private.explained.example", Answer::of(&[ip("10.0.0.5")]));
+    zone.set("mixed.explained.example", Answer::of(&[ip("10.0.0.5"), good.v4]));
+    sandbox.may_only_reach(&["*.explained.example"]);
+    for (name, reason, seen) in [
+        (good.name.as_str(), "allow_name", true),
+        ("mixed.explained.example", "allow_name", true),
+        ("private.explained.example", "platform_deny", false),
+        ("nosuch.explained.example", "name_unresolved", false),
+        (denied.name.as_str(), "name_not_allowed", false),
+    ] {
+        let url = format!("http://{name}/");
+        let explained = stage.cli(&["explain", &sandbox.id, &url, "-o", "json"]);
+        let answer = explained.json();
+        assert_eq!((explained.code, &answer["reason"]), (if seen { 0 } else { 3 }, &json!(reason)));
+        let fetched = sandbox.curl(&url).misled_to(denied.v4).run();
+        assert_eq!(fetched.status == 200, seen, "{name}: {fetched:?}");
+    }
+    let mixed = ["explain", &sandbox.id, "https://mixed.explained.example/", "-o", "json"];
+    let mixed = stage.cli(&mixed).json();
+    let of = |address: IpAddr| {
+        let all = mixed["addresses"].as_array().or_fail("addresses").iter();
+        let address = address.to_string();
+        let one = all.clone().find(|one| one["address"] == address.as_str()).or_fail("the address");
+        one["reason"].clone()
+    };
+    assert_eq!((of(ip("10.0.0.5")), of(good.v4)), (json!("platform_deny"), json!("allow_name")));
+}
+
+#[test]
+fn without_a_port_it_says_what_differs_by_port() {
+    let sandbox = NAMES.sandbox();
+    let site = sandbox.stage.site("ports.explained.example");
+    sandbox.may_only_reach(&[&site.name]);
+    let explained = sandbox.stage.cli(&["explain", &sandbox.id, &site.name]);
+    assert_eq!(explained.code, 0, "{explained:?}");
+    for line in [
+        "port    80, 443: allowed by allow_name (network.allowOut[0]: ports.explained.example)",
+        "port    others: denied by deny_out (network.denyOut[0]: 0.0.0.0/0)",
+        &format!("address {}: allowed by allow_name", site.v4),
+    ] {
+        assert!(explained.stdout.contains(line), "{line}: {explained:?}");
+    }
+    let ssh = sandbox.stage.cli(&["explain", &sandbox.id, &site.name, "--port", "22"]);
+    assert_eq!((ssh.code, ssh.stdout.contains("deny_out")), (3, true), "{ssh:?}");
+}
+
+#[test]
+fn without_an_agent_names_are_not_resolved() {
+    let sandbox = NAMES.sandbox();
+    let network = json!({ "allowOut": ["*.explained.example"], "denyOut": ["0.0.0.0/0"] });
+    let spec = sandbox.spec(&json!({ "network": network })).to_string();
+    for (to, code, word) in [
+        ("https://nosuch.explained.example/x", 0, "allow_name"),
+        ("nosuch.explained.example", 0, "TCP ports 80 and 443"),
+        ("http://other.test", 3, "name_not_allowed"),
+        ("ssh://nosuch.explained.example", 2, "give the address in place of the name"),
+    ] {
+        let ran = sandbox.stage.cli_with(&["explain", "-f", "-", to], &spec);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!((ran.code, said.contains(word)), (code, true), "{to}: {ran:?}");
+    }
 }

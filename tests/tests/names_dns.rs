@@ -50,7 +50,12 @@ fn page(sandbox: &Guest, name: &str) -> Value {
 #[track_caller]
 fn is_refused(sandbox: &Guest, name: &str, status: u64, reason: &str) {
     let to = ip("203.0.113.10");
-    sandbox.curl(&format!("https://{name}/")).misled_to(to).run().is_reset();
+    let https = sandbox.curl(&format!("https://{name}/")).misled_to(to).run();
+    if status == 502 {
+        https.has_failed()
+    } else {
+        https.is_denied()
+    }
     let http = sandbox.curl(&format!("http://{name}/")).misled_to(to).run();
     http.is_refused(status, reason);
     sandbox.was_denied(name, reason);
@@ -98,7 +103,7 @@ fn a_name_that_turns_to_a_private_address_later_is_refused_from_then_on() {
         let url = format!("https://{name}/");
         let refused = || {
             let fetched = sandbox.curl(&url).misled_to(ip("203.0.113.10")).run();
-            (fetched.exit != 0).then(|| fetched.is_reset())
+            (fetched.exit != 0).then(|| fetched.is_denied())
         };
         eventually("the new answer counts", refused).or_fail(name);
         sandbox.was_denied(name, "platform_deny");
@@ -198,12 +203,37 @@ fn a_name_that_leads_to_the_host_is_refused() {
     let gateway = Answer::of(&[sandbox.identity.gateway_v4().into()]);
     names(&sandbox).zone.set("gateway.host.example", gateway);
     let url = "https://gateway.host.example/";
-    sandbox.curl(url).misled_to(ip("203.0.113.10")).run().is_reset();
+    sandbox.curl(url).misled_to(ip("203.0.113.10")).run().is_denied();
     for listener in listeners {
         listener.set_nonblocking(true).or_fail("not blocking");
         let nobody = listener.accept().expect_err("nobody came to the host");
         assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
     }
+}
+
+/// The gateway of the same host is nothing else than anybody's: its listeners can be reached, and the
+/// host's other ones cannot.
+#[test]
+fn a_name_may_lead_to_the_gateway_of_the_same_host() {
+    let gateway = "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"0.0.0.0:80\"\n";
+    let stage = Stage::with_names(&format!("{RESOLVERS}{gateway}"));
+    let sandbox = stage.sandbox();
+    let other = {
+        let _inside = stage.world.host.enter().or_fail("entering the host");
+        TcpListener::bind(("0.0.0.0", HTTPS)).or_fail("listening on the host")
+    };
+    let name = "80-nobody.sandbox.test";
+    sandbox.may_only_reach(&["*.sandbox.test"]);
+    stage.names().zone.set(name, Answer::of(&[HOST_V4.into()]));
+    let to = ip("203.0.113.10");
+    let fetched = sandbox.curl(&format!("http://{name}/")).misled_to(to).run();
+    assert_eq!(fetched.status, 502, "{fetched:?}");
+    assert_eq!(fetched.page()["sandboxId"], "nobody", "{fetched:?}");
+    sandbox.curl(&format!("https://{name}/")).misled_to(to).run().is_denied();
+    sandbox.was_denied(name, "host_address");
+    other.set_nonblocking(true).or_fail("not blocking");
+    let nobody = other.accept().expect_err("nobody came to the host's other listener");
+    assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Scene {
         let before = visits();
         let [http, https] = self.fetch();
         http.is_refused(502, reason);
-        https.is_reset();
+        https.has_failed();
         self.sandbox.event("the refusal", |event| event["reason"] == reason);
         assert_eq!(visits(), before, "somebody went directly");
     }
@@ -127,7 +127,7 @@ fn deny_rules_hold_and_udp_is_not_tunnelled() {
     assert_eq!(scene.sandbox.tcp("8.8.8.8", ECHO), Seen::Answered);
     assert_eq!(scene.socks.log(), [format!("address 8.8.8.8:{ECHO}")]);
     scene.tunnel(scene.by_name(), json!({}));
-    scene.sandbox.curl("https://other.test/").misled_to(ip("1.1.1.1")).run().is_reset();
+    scene.sandbox.curl("https://other.test/").misled_to(ip("1.1.1.1")).run().is_denied();
     let http = scene.sandbox.curl("http://other.test/").misled_to(ip("1.1.1.1")).run();
     http.is_refused(403, "name_not_allowed");
     assert_eq!(scene.socks.log().len(), 1);

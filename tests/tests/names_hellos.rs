@@ -21,17 +21,18 @@ fn other_protocols_on_port_443_are_reset() {
     let scene = scene("notls");
     let http = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", scene.shop.name);
     // An old SSL 2 hello, an alert, application data, and a record of no length without end.
+    let endless = [22, 3, 1, 0, 0].repeat(4000);
     let others = [
         http.as_bytes(),
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
         b"\x15\x03\x01\x00\x02\x02\x28",
         b"\x17\x03\x03\x00\x01\x00",
-        &[22, 3, 1, 0, 0].repeat(4000),
     ];
     for other in others {
         scene.is_reset(other);
     }
+    scene.is_alerted(&endless, hello::INTERNAL_ERROR);
     scene.sandbox.event("a denial", |event| {
         event["reason"] == "not_judgeable" && event["destinationPort"] == HTTPS
     });
@@ -41,11 +42,12 @@ fn other_protocols_on_port_443_are_reset() {
 #[test]
 fn without_a_name_the_address_decides() {
     let scene = scene("nameless");
-    scene.is_reset(&hello::in_records(&hello::asking_for(None, &[]), 500));
+    let hello = hello::in_records(&hello::asking_for(None, &[]), 500);
+    scene.is_alerted(&hello, hello::ACCESS_DENIED);
     let event = scene.sandbox.event("the denial", |event| event["destinationPort"] == HTTPS);
     assert_eq!((&event["reason"], &event["line"]), (&json!("deny_out"), &json!(8)));
     assert!(event.get("name").is_none(), "{event}");
-    scene.sandbox.curl(&format!("https://{}/", scene.evil.v4)).run().is_reset();
+    scene.sandbox.curl(&format!("https://{}/", scene.evil.v4)).run().is_denied();
     scene.evil_saw_nothing();
     // An allowed address goes past the proxy, whatever name is asked for there.
     let evil = scene.evil.v4.to_string();
@@ -84,11 +86,12 @@ fn a_hello_in_any_pieces_is_judged_by_its_name() {
     for (padding, size) in [(0, 1), (0, 50), (2_000, 700), (20_000, hello::RECORD)] {
         let padding = (hello::PADDING, vec![0; padding]);
         let hello = hello::in_records(&hello::asking_for(name, &[padding]), size);
-        scene.is_reset(&hello);
+        scene.is_alerted(&hello, hello::ACCESS_DENIED);
         let mut talk = scene.talk(HTTPS);
         let _ = hello::byte_by_byte(talk.stream(), &hello[..hello.len().min(2000)]);
         talk.say(hello.get(2000..).unwrap_or_default());
-        assert_eq!(talk.ending(), Ending::Reset);
+        assert_eq!(talk.ending(), Ending::Closed);
+        talk.is_alert(hello::ACCESS_DENIED);
     }
     scene.sandbox.was_denied(&scene.evil.name, "name_not_allowed");
     scene.evil_saw_nothing();
@@ -101,7 +104,7 @@ fn of_an_encrypted_hello_the_outer_name_is_judged() {
         let more = [hello::encrypted_inner(300)];
         hello::in_records(&hello::asking_for(Some(name.as_bytes()), &more), hello::RECORD)
     };
-    scene.is_reset(&with_ech(&scene.evil.name));
+    scene.is_alerted(&with_ech(&scene.evil.name), hello::ACCESS_DENIED);
     let mut talk = scene.talk(HTTPS);
     talk.say(with_ech(&scene.shop.name));
     hello::is_answered(talk.stream()).or_fail("the shop's answer");

@@ -10,7 +10,7 @@ use std::{
 
 use policy_tests::{
     names::{Site, daemon::Daemon, hello, pages, raw::Ending},
-    patience::eventually,
+    patience::{PATIENCE, eventually},
     probe,
     server::{HTTP, HTTPS},
     stage::{Guest, OrFail as _, RESOLVERS, Shared, ip},
@@ -55,7 +55,7 @@ impl Own {
         let mut client = probe::connect(&self.sandbox.inside, to).or_fail("connecting");
         client.write_all(&self.hello).or_fail("sending the hello");
         let (mut server, _) = self.listener.accept().or_fail("accepting");
-        server.set_read_timeout(Some(Duration::from_secs(5))).or_fail("a timeout");
+        server.set_read_timeout(Some(*PATIENCE)).or_fail("a timeout");
         let mut hello = vec![0; self.hello.len()];
         server.read_exact(&mut hello).or_fail("the hello");
         assert_eq!(hello, self.hello, "the server sees what the client sent");
@@ -307,7 +307,7 @@ fn a_port_that_was_just_used_can_be_used_again() {
             let socket = socket.or_fail("a socket");
             socket.set_reuse_address(true).or_fail("reusing");
             socket.bind(&SocketAddr::from(([0, 0, 0, 0], 45_678)).into()).or_fail("binding");
-            match socket.connect_timeout(&to.into(), Duration::from_secs(3)) {
+            match socket.connect_timeout(&to.into(), *PATIENCE) {
                 // The client's own end of the connection before waits for its last acknowledgement.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => None,
                 connected => Some(connected.map(|()| TcpStream::from(socket))),
@@ -315,7 +315,7 @@ fn a_port_that_was_just_used_can_be_used_again() {
         };
         let client = eventually("the port is free inside", connect).or_fail("waiting");
         let mut client = client.or_fail("connecting");
-        client.set_read_timeout(Some(Duration::from_secs(3))).or_fail("a timeout");
+        client.set_read_timeout(Some(*PATIENCE)).or_fail("a timeout");
         client.write_all(&own.hello).or_fail("the hello");
         let (mut server, _) = own.listener.accept().or_fail("accepting");
         server.read_exact(&mut vec![0; own.hello.len()]).or_fail("the hello");

@@ -90,7 +90,7 @@ fn a_name_that_is_taken_away_closes_its_connections_and_no_others() {
     assert_eq!(sandbox.stage.request("PUT", &path, &network).code, 204);
     is_over(&mut plain_stays, &goes);
     assert!(secure_stays.is_alive());
-    sandbox.curl("https://goes.example/").run().is_reset();
+    sandbox.curl("https://goes.example/").run().is_denied();
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn names_are_added_at_once() {
     allow(&sandbox, &[&one]);
     answers(&sandbox, &one);
     let mut secure = Secure::to(&sandbox, &one);
-    sandbox.curl("https://two.example/").run().is_reset();
+    sandbox.curl("https://two.example/").run().is_denied();
     allow(&sandbox, &[&one, &other]);
     answers(&sandbox, &other);
     assert!(secure.is_alive());
@@ -160,7 +160,7 @@ fn while_the_agent_is_away_names_are_refused_and_addresses_work() {
     }
     stage.restart();
     answers(&sandbox, &site);
-    sandbox.curl("https://elsewhere.test/").misled_to(site.v4).run().is_reset();
+    sandbox.curl("https://elsewhere.test/").misled_to(site.v4).run().is_denied();
 }
 
 /// The one connection from before went to one of the addresses.

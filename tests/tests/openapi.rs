@@ -160,7 +160,7 @@ fn real_answers_are_as_documented() {
     let (guest, other) = (stage.sandbox(), stage.sandbox());
     let mut file = File::options().append(true).open(stage.agent().config()).or_fail("opening");
     let slot = (&guest.interface, json!(guest.addresses()));
-    writeln!(file, "[[slots]]\ninterface = \"{}\"\naddresses = {}", slot.0, slot.1)
+    writeln!(file, "[[interfaces]]\ninterface = \"{}\"\naddresses = {}", slot.0, slot.1)
         .or_fail("writing");
     stage.restart();
     let document = Document::of(stage);
@@ -193,6 +193,12 @@ fn real_answers_are_as_documented() {
     assert_eq!(document.ask("put", "/sandboxes/{id}/network", id, &wrong).code, 400);
     let question = json!({ "sandboxID": id, "destination": "8.8.8.8", "port": 443 });
     assert_eq!(document.ask("post", "/agent/v1/explain", "", &question).code, 200);
+    let question = json!({ "sandboxID": id, "destination": "203.0.113.9" });
+    let explained = document.ask("post", "/agent/v1/explain", "", &question);
+    assert!(explained.json()["byPort"].is_array(), "{}", explained.body);
+    let warned = other.spec(&json!({ "network": { "allowOut": ["1.1.1.1"] } }));
+    let warned = document.ask("put", "/agent/v1/sandboxes/{id}", &other.id, &warned);
+    assert!(warned.json()["warnings"].is_array(), "{}", warned.body);
     assert_eq!(document.ask("post", "/sandboxes/{id}/connect", id, &json!({})).code, 200);
     assert_eq!(document.ask("delete", "/sandboxes/{id}", id, &Value::Null).code, 204);
     let applied = other.spec(&json!({ "network": network }));

@@ -194,9 +194,10 @@ fn what_is_too_large_is_refused_in_bounded_memory() {
     for _ in 0..3 {
         assert_eq!(send(&stage, &chunk, 256, ""), 413);
         assert_eq!(send(&stage, &begin, 48, "\"}"), 400);
-        // The body in pieces, put together, as the text it holds, and as an error quotes that.
+        // The body in pieces, put together, as the text it holds, and as an error quotes that; and as
+        // much again that the allocator has not given back yet.
         let large = peak(&stage);
-        assert!(large < small + 6 * 64, "{small} and then {large} MiB");
+        assert!(large < small + 8 * 64, "{small} and then {large} MiB");
     }
     assert!(stage.agent().is_healthy());
 }

@@ -1,6 +1,6 @@
 //! How a denial feels to a program: at once, or in silence.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use etherparse::ip_number::{ICMP, IPV6_ICMP};
 use policy_tests::{
@@ -13,9 +13,6 @@ use serde_json::{Value, json};
 
 static REJECT: Shared = Shared::with("");
 static DROP: Shared = Shared::with("[dataplane]\ndeny_action = \"drop\"");
-
-/// "At once", on a busy machine; a time-out takes a second and more.
-const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn deny_all() -> Value {
     json!({ "denyOut": ["0.0.0.0/0"], "allowOut": [MARKER_TO] })
@@ -30,24 +27,31 @@ fn denied(stage: &Shared) -> Guest {
 #[test]
 fn a_denied_attempt_fails_at_once() {
     let sandbox = denied(&REJECT);
-    for address in ["8.8.8.8", "2001:db8:1::1", "169.254.169.254", "fd99::1"] {
-        let begin = Instant::now();
+    for (number, address) in (1..).zip(["8.8.8.8", "2001:db8:1::1", "169.254.169.254", "fd99::1"]) {
         sandbox.is_refused(address);
-        assert!(begin.elapsed() < AT_ONCE, "{address} took {:?}", begin.elapsed());
+        // TCP, UDP and ping: none is sent a second time, as it would be after a second without an answer.
+        assert_eq!(denials(&sandbox), number * 3, "packets until {address} is refused");
     }
+}
+
+/// Packets that were denied.
+#[track_caller]
+fn denials(sandbox: &Guest) -> u64 {
+    let counters = &sandbox.status()["counters"];
+    let packets = |reason: &&str| counters[reason]["packets"].as_u64();
+    ["deny_out", "platform_deny"].iter().filter_map(packets).sum()
 }
 
 #[test]
 fn curl_says_that_it_could_not_connect() {
     let sandbox = denied(&REJECT);
     for url in ["http://8.8.8.8/", "https://8.8.8.8/", "http://[2001:db8:1::1]/"] {
-        let begin = Instant::now();
-        let (code, output) = run(&sandbox, "curl", &["-sS", "--max-time", "10", url]);
+        // The kernel gives up after two minutes, and curl before with another status.
+        let (code, output) = run(&sandbox, "curl", &["-sS", "--max-time", "60", url]);
         assert_eq!(code, Some(7), "curl {url}: {output}");
-        assert!(begin.elapsed() < Duration::from_secs(2), "{url} took {:?}", begin.elapsed());
     }
     sandbox.network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["8.8.8.8"] }));
-    let (code, output) = run(&sandbox, "curl", &["-sS", "--max-time", "10", "http://8.8.8.8/"]);
+    let (code, output) = run(&sandbox, "curl", &["-sS", "--max-time", "60", "http://8.8.8.8/"]);
     assert_eq!((code, output.contains("8.8.8.8 answers")), (Some(0), true), "{output}");
 }
 

@@ -218,7 +218,7 @@ fn is_shown(scene: &Scene, site: &str) {
 /// No page of the site comes through.
 #[track_caller]
 fn is_kept_from(scene: &Scene, site: &str) {
-    scene.fetch("https", site).is_reset();
+    scene.fetch("https", site).is_denied();
     scene.fetch("http", site).is_refused(403, "name_not_allowed");
 }
 

@@ -1,4 +1,4 @@
-//! Interfaces of `[[slots]]`: what is behind one reaches nothing unless a sandbox has it.
+//! Interfaces of `[[interfaces]]`: what is behind one reaches nothing unless a sandbox has it.
 
 use std::{fs::File, io::Write as _, sync::Arc};
 
@@ -9,7 +9,7 @@ use policy_tests::{
     server,
     stage::{Flood, Guest, MARKER_TO, OPENED, OrFail as _, Stage, ip},
     wire::{Wire, carries},
-    world::sandbox::Identity,
+    world::{host::UPLINK, sandbox::Identity},
 };
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ const DAY: i64 = 86_400;
 /// Frames of a burst.
 const BURST: usize = 50;
 
-/// A stage with one interface in `[[slots]]`.
+/// A stage with one interface in `[[interfaces]]`.
 struct Scene {
     /// Behind it.
     guest: Guest,
@@ -100,12 +100,12 @@ impl Scene {
     }
 }
 
-/// Adds an interface to `[[slots]]`.
+/// Adds an interface to `[[interfaces]]`.
 fn name_slot(stage: &Stage, interface: &str, identity: Identity) {
     let file = File::options().append(true).open(stage.agent().config());
     let (mut file, addresses) =
         (file.or_fail("the configuration"), [identity.v4().to_string(), identity.v6().to_string()]);
-    writeln!(file, "[[slots]]\ninterface = {interface:?}\naddresses = {addresses:?}")
+    writeln!(file, "[[interfaces]]\ninterface = {interface:?}\naddresses = {addresses:?}")
         .or_fail("writing the configuration");
 }
 
@@ -255,7 +255,63 @@ fn cleanup_opens_it_and_leaves_nothing() {
         (scene.guest.tcp(CLOSED, server::ECHO) == Seen::Answered).then_some(())
     })
     .or_fail("cleaning up");
-    assert!(!agent.bpffs().directory().exists());
+    let directory = agent.bpffs().directory();
+    assert!(said.contains(&format!("{}: pins removed", directory.display())), "{said}");
+    assert!(!directory.exists());
+}
+
+#[test]
+fn cleanup_says_what_it_left_to_others() {
+    let scene = Scene::with("");
+    let stage =
+        Stage::with("[gateway]\ndomain = \"sandbox.example.com\"\nhttps = \"127.0.0.1:8443\"");
+    let agent = stage.agent();
+    let certificate = agent.state_dir().join("gateway");
+    assert!(certificate.exists());
+    let config = agent.config();
+    drop(agent);
+    stage.stop();
+    let cleaned = stage.cli(&["cleanup", "--config", &config.to_string_lossy()]);
+    assert_eq!(cleaned.code, 0, "{cleaned:?}");
+    assert!(cleaned.stdout.contains("certificate and key removed"), "{cleaned:?}");
+    assert!(!certificate.exists());
+    let (ours, mine) = (scene.stage.agent(), stage.agent());
+    let other = ours.bpffs().directory();
+    // Where each has a file system of its own, neither can know of the other.
+    if other.parent() == mine.bpffs().directory().parent() {
+        let stays = format!("with pins in {}: ", other.display());
+        assert!(cleaned.stderr.contains(&stays), "{cleaned:?}");
+    }
+    drop(ours);
+    assert_eq!(scene.crossing(), 0, "the other agent's interface is shut as before");
+}
+
+#[test]
+fn the_old_name_of_the_key_works_and_is_warned_of() {
+    let stage = Stage::without_agent("");
+    let guest = stage.sandbox();
+    let config = stage.agent().config();
+    let text = std::fs::read_to_string(&config).or_fail("the configuration");
+    let (interface, addresses) = (&guest.interface, json!(guest.addresses()));
+    let slot = format!("[[slots]]\ninterface = {interface:?}\naddresses = {addresses}\n");
+    std::fs::write(&config, text + &slot).or_fail("writing the configuration");
+    stage.restart();
+    let made = stage.request("POST", "/v2/sandboxes", &json!({ "templateID": "base" }));
+    assert_eq!(made.code, 201, "{}", made.body);
+    assert!(stage.agent().log().contains("[[slots]] is called [[interfaces]] now"));
+}
+
+#[test]
+fn an_interface_that_carries_the_default_route_is_not_shut() {
+    let stage = Stage::without_agent("");
+    let (guest, other) = (stage.sandbox(), stage.sandbox());
+    name_slot(&stage, UPLINK, guest.identity);
+    let scene = Scene { guest, other, stage };
+    scene.start();
+    scene.other.reaches(OPEN);
+    let made = scene.stage.request("POST", "/v2/sandboxes", &json!({ "templateID": "base" }));
+    assert_eq!(made.code, 503, "{}", made.body);
+    assert!(scene.stage.agent().log().contains("carries the default route"));
 }
 
 /// When the agent's clock jumps, leases go on; by that clock a lease ends only across a restart.

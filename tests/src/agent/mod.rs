@@ -24,10 +24,13 @@ pub use clock::Clock;
 pub use command_line::Ran;
 
 use crate::{
-    patience::eventually,
+    patience::{PATIENCE, eventually, eventually_within},
     world::{Bpffs, Namespace, unique},
 };
 
+/// How long the agent may take to start: so many times what anything may take. The kernel verifies its
+/// programs meanwhile, those of all tests that begin at the same time.
+const STARTS: u32 = 2;
 /// What of the agent's log is shown when something fails.
 const TAIL: usize = 60;
 
@@ -64,10 +67,11 @@ impl Agent {
         command.stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {binary}"))?;
         self.process = Some(child);
-        let healthy = eventually("the agent answers", || match self.exited() {
-            Some(status) => Some(Err(status)),
-            None => self.is_healthy().then_some(Ok(())),
-        });
+        let healthy =
+            eventually_within(STARTS * *PATIENCE, "the agent answers", || match self.exited() {
+                Some(status) => Some(Err(status)),
+                None => self.is_healthy().then_some(Ok(())),
+            });
         match healthy {
             Ok(Ok(())) => Ok(()),
             Ok(Err(status)) => bail!("the agent ended ({status}); its log:\n{}", self.log()),

@@ -5,6 +5,7 @@ use std::{fs, net::IpAddr, path::Path};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::program;
 use crate::{
     patience::PATIENCE,
     stage::{Guest, OrFail as _},
@@ -13,19 +14,8 @@ use crate::{
 
 /// The authority's certificate, among a client's files.
 pub const CA: &str = "ca.pem";
-/// The resolver's configuration, among a client's files.
-const RESOLV_CONF: &str = "resolv.conf";
 /// How long a transfer may take: so many times what anything may take.
 const LONGEST: u32 = 2;
-/// Puts two files in the place of the machine's, and becomes the rest of the command line.
-const MOUNT_AND_BECOME: &str = "mount --bind \"$1\" /etc/resolv.conf \
-                                && mount --bind \"$2\" /etc/hosts && shift 2 && exec \"$@\"";
-
-/// Writes what [`Curl`] needs into a directory, beside the authority's certificate.
-pub(super) fn prepare(files: &Path) -> Result<()> {
-    fs::write(files.join(RESOLV_CONF), "nameserver 8.8.8.8\noptions timeout:2 attempts:1\n")?;
-    Ok(())
-}
 
 /// A curl that is to be run.
 pub struct Curl<'a> {
@@ -54,7 +44,7 @@ pub struct Fetched {
 
 /// curl's exit status when a connection is refused at once.
 pub const REFUSED: i32 = 7;
-/// curl's exit status when a TLS handshake fails, as by a reset.
+/// curl's exit status when a TLS handshake fails, as by an alert.
 pub const HANDSHAKE: i32 = 35;
 
 impl Fetched {
@@ -76,11 +66,22 @@ impl Fetched {
         assert_eq!(self.page()["server"], expected, "{} {} {text}", self.status, self.stderr);
     }
 
-    /// Whether a TLS handshake ended in a reset.
+    /// Whether a TLS handshake ended in an alert that says that the policy denies it.
     #[track_caller]
-    pub fn is_reset(&self) {
-        let reset = self.exit == HANDSHAKE && self.stderr.to_lowercase().contains("reset by peer");
-        assert!(reset, "exit status {}: {} {}", self.exit, self.stderr, self.text());
+    pub fn is_denied(&self) {
+        self.is_alerted("alert access denied");
+    }
+
+    /// Whether a TLS handshake ended in an alert that says that something failed.
+    #[track_caller]
+    pub fn has_failed(&self) {
+        self.is_alerted("alert internal error");
+    }
+
+    #[track_caller]
+    fn is_alerted(&self, alert: &str) {
+        let alerted = self.exit == HANDSHAKE && self.stderr.to_lowercase().contains(alert);
+        assert!(alerted, "exit status {}: {} {}", self.exit, self.stderr, self.text());
     }
 
     /// Whether a request was refused with this status and reason.
@@ -130,11 +131,9 @@ impl<'a> Curl<'a> {
     pub fn fetch(self) -> Result<Fetched> {
         let hosts = self.files.join(unique("hosts"));
         fs::write(&hosts, format!("127.0.0.1 localhost\n{}", self.hosts))?;
-        let mut unshare = self.inside.command("unshare")?;
-        unshare.args(["--mount", "sh", "-c", MOUNT_AND_BECOME, "sh"]);
-        unshare.arg(self.files.join(RESOLV_CONF)).arg(&hosts);
-        unshare.args(["curl", "--write-out", "%{stderr}\n%{json}"]).args(&self.arguments);
-        let output = command::output(&mut unshare);
+        let mut curl = program::with_hosts(self.inside, self.files, &hosts, "curl".as_ref())?;
+        curl.args(["--write-out", "%{stderr}\n%{json}"]).args(&self.arguments);
+        let output = command::output(&mut curl);
         fs::remove_file(&hosts)?;
         let output = output?;
         let stderr = String::from_utf8_lossy(&output.stderr);

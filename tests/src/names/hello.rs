@@ -11,6 +11,10 @@ use rustls::{ClientConfig, ClientConnection, Stream, pki_types::ServerName};
 
 /// The extension that holds the server's name.
 const SERVER_NAME: u16 = 0;
+/// The alert when the policy denies a name.
+pub const ACCESS_DENIED: u8 = 49;
+/// The alert when something else fails.
+pub const INTERNAL_ERROR: u8 = 80;
 /// Padding (RFC 7685).
 pub const PADDING: u16 = 21;
 /// Encrypted ClientHello (RFC 9849).

@@ -4,7 +4,8 @@
 //! - [`zone`] and [`dns`] say what names mean.
 //! - [`authority`] issues certificates, and [`pages`] is what web servers show.
 //! - [`socks`] is a SOCKS5 proxy, and [`daemon`] are servers from Debian's packages.
-//! - [`curl`], [`hello`] and [`raw`] are what programs in a sandbox do, good ones and others.
+//! - [`program`] runs a program in a sandbox; [`curl`], [`hello`] and [`raw`] are what programs there do,
+//!   good ones and others.
 
 pub mod authority;
 pub mod curl;
@@ -12,6 +13,7 @@ pub mod daemon;
 pub mod dns;
 pub mod hello;
 pub mod pages;
+pub mod program;
 pub mod raw;
 mod site;
 pub mod socks;
@@ -77,7 +79,7 @@ impl Names {
             _own: None,
         };
         fs::write(files.join(curl::CA), names.authority.pem())?;
-        curl::prepare(files)?;
+        program::prepare(files)?;
         let entered = names.runtime.enter();
         for address in internet::addresses() {
             web::serve(&names.authority, &names.visits, address)?;

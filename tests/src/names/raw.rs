@@ -138,6 +138,15 @@ impl Talk {
         &self.unread
     }
 
+    /// What was read is a TLS alert with this description (RFC 8446, 6), and nothing else.
+    #[track_caller]
+    pub fn is_alert(&self, description: u8) {
+        match self.unread[..] {
+            [21, 3, 1..=3, 0, 2, 2, said] => assert_eq!(said, description),
+            _ => panic!("{:?}", self.unread),
+        }
+    }
+
     /// How it ends, after whatever else comes.
     #[track_caller]
     pub fn ending(&mut self) -> Ending {

@@ -151,7 +151,9 @@ impl Zone {
 
     /// Notes a question, and says whose turn it is.
     fn turn(&self, question: &Query, by: IpAddr, over_tcp: bool) -> Option<Answer> {
-        let name = question.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+        // As it is on the wire: text would have a `-` that begins a label as `\045`.
+        let labels = question.name().iter().map(|label| String::from_utf8_lossy(label));
+        let name = labels.collect::<Vec<_>>().join(".").to_ascii_lowercase();
         let kind = question.query_type();
         let mut state = self.state();
         let before = state.asked.iter().filter(|it| it.name == name && it.kind == kind).count();

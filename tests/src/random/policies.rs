@@ -23,13 +23,16 @@ pub struct Random {
 
 /// A random floor.
 pub fn floor(rng: &mut Rng) -> Floor {
-    if rng.bool() {
-        return Floor::default();
-    }
+    let floor = if rng.bool() { Floor::default() } else { random_floor(rng) };
+    if rng.bool() { floor } else { floor.with_host(&nets(rng, 4)) }
+}
+
+fn random_floor(rng: &mut Rng) -> Floor {
     let list = |rng: &mut Rng, most| strings(&nets(rng, most));
-    let (allow, deny) = (list(rng, 3), list(rng, 12));
+    let (allow, deny, added) = (list(rng, 3), list(rng, 12), list(rng, 3));
     Floor::new(&allow, Some(&deny))
-        .unwrap_or_else(|invalid| panic!("{allow:?} {deny:?}: {invalid}"))
+        .and_then(|floor| floor.with_added(&added))
+        .unwrap_or_else(|invalid| panic!("{allow:?} {deny:?} {added:?}: {invalid}"))
 }
 
 /// A random configuration with up to `most` entries per list.
@@ -42,7 +45,8 @@ pub fn policy(rng: &mut Rng, floor: &Floor, most: usize) -> Random {
         let internet = (rng.u8(..8) == 0).then_some(false);
         // Some are refused: a tunnel to an address in the floor.
         if let Ok(policy) = Policy::new(&parsed, internet, &defaults, floor) {
-            let mut nets = [allow, deny, floor.allow.clone(), floor.deny.clone()].concat();
+            let lists = [&*floor.allow, &*floor.deny, &*floor.deny_add, &*floor.host].concat();
+            let mut nets = [allow, deny, lists].concat();
             // Few among the others, so they are named more than once.
             let servers = policy.nameservers().iter().map(|address| IpNet::from(*address));
             nets.extend(servers.cycle().take(policy.nameservers().len() * 4));

@@ -29,7 +29,7 @@ pub fn config() -> String {
 pub fn slot(identity: Identity) -> String {
     let (v4, v6) = (identity.v4(), identity.v6());
     let interface = identity.interface();
-    format!("[[slots]]\ninterface = \"{interface}\"\naddresses = [\"{v4}\", \"{v6}\"]\n")
+    format!("[[interfaces]]\ninterface = \"{interface}\"\naddresses = [\"{v4}\", \"{v6}\"]\n")
 }
 
 /// One SDK.
@@ -71,7 +71,11 @@ impl Sdk {
         Ok(command)
     }
 
-    fn interpreter(self) -> Result<PathBuf> {
+    /// The SDK's Python, or Node.
+    ///
+    /// # Errors
+    /// The SDK is not installed.
+    pub fn interpreter(self) -> Result<PathBuf> {
         let interpreter = installed().join(match self {
             Self::Python => "python/bin/python",
             Self::PythonV1 => "python-v1/bin/python",
@@ -99,6 +103,7 @@ pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk")
 }
 
-fn installed() -> PathBuf {
+/// What `cargo xtask` installs.
+pub fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/sdk")
 }

@@ -53,9 +53,17 @@ impl NameScene {
         assert!(asked.iter().all(|asked| own.contains(&asked.by)), "{asked:?}");
     }
 
-    /// Sends a ClientHello towards the attacker. It ends in a reset.
+    /// Sends a ClientHello towards the attacker. It ends in an alert with this description.
     #[track_caller]
-    pub fn is_reset(&self, hello: &[u8]) {
-        assert_eq!(self.sandbox.ending(self.evil.v4, HTTPS, hello), Ending::Reset);
+    pub fn is_alerted(&self, hello: &[u8], description: u8) {
+        let mut talk = self.talk(HTTPS);
+        assert_eq!(talk.say(hello).ending(), Ending::Closed);
+        talk.is_alert(description);
+    }
+
+    /// Sends something else towards the attacker. It ends in a reset.
+    #[track_caller]
+    pub fn is_reset(&self, bytes: &[u8]) {
+        assert_eq!(self.sandbox.ending(self.evil.v4, HTTPS, bytes), Ending::Reset);
     }
 }

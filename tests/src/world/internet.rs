@@ -31,15 +31,20 @@ pub const PUBLIC: [&str; 11] = [
 
 /// What no sandbox may reach by default: metadata, private ranges, and IPv6 addresses that stand
 /// for an IPv4 address of that kind (NAT64, 6to4, Teredo, IPv4-compatible).
-pub const FLOOR: [&str; 16] = [
+pub const FLOOR: [&str; 21] = [
     "169.254.169.254",
+    "168.63.129.16",
     "10.99.0.1",
     "172.16.5.5",
     "192.168.7.7",
     "100.64.0.1",
     "198.18.0.1",
     "192.0.0.9",
+    "192.88.99.1",
     "fd99::1",
+    "fec0::1",
+    "5f00::1",
+    "64:ff9b:1::1",
     "64:ff9b::a9fe:a9fe",
     "64:ff9b::a63:1",
     "2002:a9fe:a9fe::1",

@@ -1,7 +1,7 @@
 //! A slot: a network namespace of its own for one sandbox's interface, as hosts of microVMs have
 //! them, in which every sandbox has the same interface name and the same address.
 //!
-//! The slot is its own little internet, so that equal addresses need no translation.
+//! Each slot has a little internet of its own, so that equal addresses need no translation.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ pub struct Slot {
     /// The sandbox; its ID is the slot's own.
     pub sandbox: Sandbox,
     _servers: Servers,
+    _internet: Namespace,
     /// Where the sandbox's interface stands.
     pub namespace: Namespace,
 }
@@ -27,14 +28,17 @@ impl Slot {
     /// Builds a slot whose sandbox has this ID.
     pub fn build(id: &str) -> Result<Self> {
         let namespace = Namespace::create(&format!("slot-{id}"))?;
+        let internet = Namespace::create(&format!("internet-{id}"))?;
         host::become_router(&namespace)?;
-        internet::own_addresses(&namespace)?;
+        host::link(&namespace, &internet)?;
+        internet::own_addresses(&internet)?;
+        internet::route_back(&internet)?;
         let mut sandbox = Sandbox::unlinked(NUMBER, INTERFACE)?;
         id.clone_into(&mut sandbox.id);
         sandbox.plug_into(&namespace)?;
         sandbox.route_to(&namespace)?;
-        let servers = Servers::start(&namespace, &internet::addresses())?;
-        Ok(Self { sandbox, _servers: servers, namespace })
+        let servers = Servers::start(&internet, &internet::addresses())?;
+        Ok(Self { sandbox, _servers: servers, _internet: internet, namespace })
     }
 
     /// The sandbox as `apply` wants it.

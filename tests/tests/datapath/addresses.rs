@@ -52,7 +52,7 @@ fn the_floor_stays_shut_even_if_the_sandbox_allows_everything() {
             ("fdff:ffff::1", PlatformDeny),
             ("fe80::1", PlatformDeny),
             ("febf::1", PlatformDeny),
-            ("fec0::1", AllowOut),
+            ("fec0::1", PlatformDeny),
             ("2001:db8:1::1", AllowOut),
             ("8.8.8.8", AllowOut),
         ],
@@ -106,7 +106,7 @@ fn an_embedded_ipv4_address_is_judged_by_the_floor() {
             ("2002:808:808::1", AllowOut),
             ("2001:0:808:808:0:ffff:f7f7:f7f7", AllowOut),
             // Looks like it, and is none.
-            ("64:ff9b:1::169.254.169.254", AllowOut),
+            ("64:ff9b:1::169.254.169.254", PlatformDeny),
             ("2001:1:a9fe:a9fe::1", AllowOut),
         ],
     );

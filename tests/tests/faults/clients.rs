@@ -47,11 +47,11 @@ fn slow_clients_are_sent_away_and_nobody_waits_for_them() {
         })
         .collect();
     let crowd: Vec<_> = (0..300).map(|_| connect(&stage.agent(), "PUT /")).collect();
+    sandbox.may_only_reach(&OPENED);
+    let waiting = clients.iter().all(|(_, _, client)| !client.is_finished());
+    assert!(waiting, "a change waited until a slow client was sent away");
     for _ in 0..20 {
-        let asked = Instant::now();
         sandbox.may_only_reach(&OPENED);
-        let waited = asked.elapsed();
-        assert!(waited < Duration::from_secs(2), "a change took {waited:?}");
     }
     tally.is_clean("slow clients of the API");
     for (what, trickles, client) in clients {

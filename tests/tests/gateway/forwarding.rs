@@ -35,6 +35,14 @@ fn the_client_is_named_and_what_it_claims_is_dropped() {
         "X-Forwarded-Proto: gopher",
         "Forwarded: for=1.2.3.4",
         "X-Real-IP: 1.2.3.4",
+        "X_Forwarded_For: 1.2.3.4",
+        "X_Real_IP: 1.2.3.4",
+        "True-Client-IP: 1.2.3.4",
+        "CF-Connecting-IP: 1.2.3.4",
+        "X-Client-IP: 1.2.3.4",
+        "X-Cluster-Client-IP: 1.2.3.4",
+        "Fastly-Client-IP: 1.2.3.4",
+        "X-Original-Forwarded-For: 1.2.3.4",
     ];
     let claims: Vec<&str> = claims.into_iter().flat_map(|claim| ["-H", claim]).collect();
     for scheme in ["http", "https"] {

@@ -97,6 +97,21 @@ fn a_body_that_nobody_reads_does_not_hold_up_others() {
 }
 
 #[test]
+fn heads_may_be_as_long_as_in_http_1() {
+    let (sandbox, recorder) = recorded(json!({}));
+    let (runtime, mut sender) = connected(&sandbox);
+    let mut long = request(&sandbox, "/");
+    for number in 0..6 {
+        let name = format!("x-long-{number}");
+        let name: hyper::header::HeaderName = name.parse().or_fail("a name");
+        long.headers_mut().insert(name, "y".repeat(10_000).parse().or_fail("a value"));
+    }
+    let answer = runtime.block_on(sender.send_request(long)).or_fail("an answer");
+    assert_eq!(answer.status(), 200);
+    assert!(recorder.text().len() > 60_000);
+}
+
+#[test]
 fn a_request_that_the_client_gives_up_ends_at_the_service() {
     let (sandbox, service) = played(json!({}));
     let (runtime, mut sender) = connected(&sandbox);

@@ -9,7 +9,7 @@ use policy_tests::{
         service::{Served, Service},
     },
     names::raw::Talk,
-    patience::eventually,
+    patience::{PATIENCE, eventually},
     probe::{self, Seen},
     server::ECHO,
     stage::{Guest, OrFail as _, Stage, ip},
@@ -135,7 +135,7 @@ fn from_port(sandbox: &Guest, to: SocketAddr) -> Seen {
     // A program that another test is just starting may still hold what it will not inherit.
     let taken = eventually("the exposed port is free", || socket.bind(&from.into()).ok());
     taken.or_fail("taking the exposed port");
-    match socket.connect_timeout(&to.into(), std::time::Duration::from_secs(3)) {
+    match socket.connect_timeout(&to.into(), *PATIENCE) {
         Ok(()) => Seen::Answered,
         Err(error) => probe::seen(&error),
     }

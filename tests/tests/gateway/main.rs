@@ -1,14 +1,22 @@
 //! The gateway: public URLs of sandboxes, visited from the internet by real clients, with services of
 //! all kinds behind them.
 
+mod answers;
+mod balancer;
 mod browser;
 mod conformance;
+mod cross_origin;
 mod downgrade;
+mod envd;
 mod forwarding;
 mod http2;
 mod lifecycle;
 mod limits;
 mod log;
+mod pooling;
+mod reaching;
+mod readers;
+mod requests;
 mod routing;
 mod streaming;
 mod tls;

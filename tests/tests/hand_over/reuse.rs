@@ -1,9 +1,10 @@
 //! The ends and the beginnings of connections: ports that are used again, and queues that are full.
 
 use std::{
+    fs,
     io::Read as _,
     net::{Ipv4Addr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use policy_agent::dataplane::Door;
@@ -37,12 +38,16 @@ fn open_and_close(stage: &Stage, door: &Door, from: u16, to: SocketAddr) {
 fn a_port_can_be_used_again(stage: &Stage) {
     let door = stage.open_door();
     for address in SOMEWHERE {
-        let begin = Instant::now();
-        for _ in 0..5 {
+        open_and_close(stage, &door, 41_000, at(address, 443));
+        let again = (0..4).map(|_| {
+            let begin = Instant::now();
             open_and_close(stage, &door, 41_000, at(address, 443));
-        }
-        // Each would wait for a second, if the client had to send its first segment again.
-        assert!(begin.elapsed().as_secs() < 3, "{:?}", begin.elapsed());
+            begin.elapsed()
+        });
+        // Each would wait for a second, if the client had to send its first segment again. On a busy machine
+        // some may take as long, but not all.
+        let fastest = again.min().or_fail("several attempts");
+        assert!(fastest < Duration::from_secs(1), "{fastest:?}");
     }
     assert_eq!(stage.counted(Reason::ProxyUnavailable), 0);
 }
@@ -84,7 +89,7 @@ fn syn_cookies_keep_a_flooded_door_open() {
     }
     let cookies = || {
         let _inside = world.host.enter().ok()?;
-        let table = std::fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
+        let table = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
         let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
         let place = lines.next()?.split(' ').position(|name| name == "SyncookiesSent")?;
         let sent: u64 = lines.next()?.split(' ').nth(place)?.parse().ok()?;

@@ -17,6 +17,9 @@ use policy_tests::{
     stage::{Guest, OrFail as _, Stage},
 };
 
+/// What the agent says of gates that somebody took off, once they are on again.
+const NOT_JUDGED: &str = "what it sent meanwhile was not judged";
+
 /// Waits until a sandbox has this status.
 #[track_caller]
 fn becomes(sandbox: &Guest, status: &str) {
@@ -39,7 +42,13 @@ fn is_shut_again(sandbox: &Guest, fault: &str, begin: Instant) {
 /// Waits until the agent's log says this.
 #[track_caller]
 fn is_said(stage: &Arc<Stage>, what: &str) {
+    is_said_times(stage, what, 1);
+}
+
+/// Waits until the agent's log has said this so many times.
+#[track_caller]
+fn is_said_times(stage: &Arc<Stage>, what: &str, times: usize) {
     let log = || stage.agent().log();
-    let said = eventually(what, || log().contains(what).then_some(()));
+    let said = eventually(what, || (log().matches(what).count() >= times).then_some(()));
     said.or_fail(&log());
 }

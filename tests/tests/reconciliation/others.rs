@@ -9,7 +9,7 @@ use policy_tests::{
     stage::{OPENED, OrFail as _, Stage},
 };
 
-use super::{foreign::PassesEverything, is_said, is_shut_again};
+use super::{NOT_JUDGED, foreign::PassesEverything, is_said, is_shut_again};
 
 #[test]
 fn one_beside_ours_comes_after_it() {
@@ -30,5 +30,5 @@ fn one_in_front_of_ours_is_behind_it_after_the_next_look() {
     let open = || (sandbox.tcp("8.8.8.9", server::ECHO) == Seen::Answered).then_some(());
     eventually("it takes the packets away from ours", open).or_fail("attaching it");
     is_shut_again(&sandbox, "another program attached in front of ours", begin);
-    is_said(&stage, "what it sent meanwhile was not judged");
+    is_said(&stage, NOT_JUDGED);
 }
