@@ -1,5 +1,6 @@
 //! The E2B SDKs, by which tests and demo speak to the agent as their users do: unmodified, at the
 //! versions which `tests/sdk/` pins, installed in `target/sdk/` by Python's and Node's own clients.
+//! Likewise Schemathesis, which tries the API by its own document.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +12,7 @@ use crate::{apt, host, step};
 
 /// Debian's, whatever else is on the path.
 const PYTHON: &str = "/usr/bin/python3";
-const WHY: &str = "the E2B SDK for Python is installed by it";
+const WHY: &str = "the E2B SDK for Python and Schemathesis are installed by it";
 
 /// Says where Node is, which comes from a Python package.
 const WHERE_IS_NODE: &str =
@@ -33,6 +34,7 @@ pub fn ensure_for_demo() -> Result<()> {
 pub fn ensure() -> Result<()> {
     ensure_for_demo()?;
     python("python-v1", "requirements-v1.txt")?;
+    python("schemathesis", "requirements-schemathesis.txt")?;
     javascript()
 }
 
@@ -51,7 +53,7 @@ fn python(name: &str, pins: &str) -> Result<()> {
     let mut venv = host::command(PYTHON);
     venv.args(["-m", "venv", "--clear"]).arg(&to);
     step::logged(&what, &format!("sdk-{name}-venv"), &mut venv)?;
-    let what = format!("installing the E2B SDK for Python that {} pins", pins.display());
+    let what = format!("installing the Python packages that {} pins", pins.display());
     let mut pip = host::command(to.join("bin/python"));
     pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]);
     step::logged(&what, &format!("sdk-{name}"), pip.arg("--requirement").arg(&pins))?;

@@ -29,7 +29,7 @@ struct Tool {
 /// A module is no program on the path.
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 19] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -94,6 +94,30 @@ const TOOLS: [Tool; 15] = [
         program: "xz",
         package: "xz-utils",
         why: "unpacks the modules of a guest's kernel",
+        callers: &[Tests],
+    },
+    Tool {
+        program: "git",
+        package: "git",
+        why: "is cloned with, and serves repositories",
+        callers: &[Tests],
+    },
+    Tool {
+        program: "go",
+        package: "golang-go",
+        why: "gets a module through the egress proxy",
+        callers: &[Tests],
+    },
+    Tool {
+        program: "java",
+        package: "openjdk-17-jdk-headless",
+        why: "runs Java's HttpClient in a sandbox",
+        callers: &[Tests],
+    },
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        why: "checks the metrics' format",
         callers: &[Tests],
     },
     Tool {

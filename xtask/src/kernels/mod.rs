@@ -18,11 +18,12 @@ use crate::tools::{self, Caller};
 use crate::{build, host, qemu, step};
 
 /// Tests that say most about a kernel in little time: that it takes the programs and the maps, and
-/// what its hooks see of a packet. `cargo xtask test` ends with them.
-const SHORT: [&str; 4] = ["checksum", "clsact", "must_work", "tap"];
+/// what its hooks see of a packet. `cargo xtask test` ends with them. Kernels without tcx run them with
+/// clsact.
+const SHORT: [&str; 2] = ["checksum", "must_work"];
 
 /// Tests that need what the virtual machines do not have: QEMU, the E2B SDKs.
-const ELSEWHERE: [&str; 2] = ["guests", "sdk"];
+const ELSEWHERE: [&str; 3] = ["field", "guests", "sdk"];
 
 /// A line of kernels that Debian keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
