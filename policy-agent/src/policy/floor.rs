@@ -74,7 +74,7 @@ impl Floor {
     }
 
     /// The same where the host has these addresses, in place of those that it had. What a list
-    /// holds whole is left out. Beyond [`host_addresses::MAX`] of them, prefixes are widened until
+    /// holds whole is left out. Beyond 4 096 of them, prefixes are widened until
     /// they fit: more is denied then, never less.
     #[must_use]
     pub fn with_host(&self, addresses: &[IpNet]) -> Self {

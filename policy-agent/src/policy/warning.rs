@@ -30,7 +30,7 @@ impl From<Warning> for Invalid {
 }
 
 /// What is without effect in a sandbox's configuration: `network` as it was written, and its
-/// `policy` under this floor. At most [`SHOWN`] warnings, and one that says so.
+/// `policy` under this floor. At most 20 warnings, and one that says so.
 #[must_use]
 pub fn warnings(network: &NetworkConfig, policy: &Policy, floor: &Floor) -> Vec<Warning> {
     let written = network.allow_out.as_deref().unwrap_or_default();
