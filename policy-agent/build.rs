@@ -10,7 +10,7 @@ const OBJECTS: [&str; 2] = ["policy.o", "gate.o"];
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed=POLICY_BPF_DIR");
-    match embed() {
+    match copy_objects() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             println!("cargo::error={problem}");
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn embed() -> Result<(), String> {
+fn copy_objects() -> Result<(), String> {
     let from = objects_directory()?;
     let to = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run cargo")?);
     for object in OBJECTS {

@@ -18,9 +18,9 @@ use tokio::net::UnixStream;
 
 /// Why there is no good answer.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum ApiClientError {
     /// Nobody answers.
-    #[error("{}", advice(.socket, .cause))]
+    #[error("{}", unreachable_message(.socket, .cause))]
     Unreachable {
         /// Where it was tried.
         socket: PathBuf,
@@ -38,10 +38,10 @@ pub enum Error {
     },
     /// The conversation broke off.
     #[error("the agent broke off: see its log")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    BrokenConnection(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-impl Error {
+impl ApiClientError {
     /// Whether what was asked for is wrong, rather than what was done with it.
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
@@ -52,17 +52,17 @@ impl Error {
 
 /// An error as the agent words it.
 #[derive(Deserialize)]
-struct Refusal {
+struct ApiErrorBody {
     message: String,
 }
 
 /// Speaks with one agent.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ApiClient {
     socket: PathBuf,
 }
 
-impl Client {
+impl ApiClient {
     /// A client of the agent that listens there.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
@@ -73,25 +73,30 @@ impl Client {
     ///
     /// # Errors
     /// There is no good answer.
-    pub async fn get(&self, path: &str) -> Result<Bytes, Error> {
-        self.whole(Method::GET, path, Bytes::new()).await
+    pub async fn get(&self, path: &str) -> Result<Bytes, ApiClientError> {
+        self.request(Method::GET, path, Bytes::new()).await
     }
 
     /// Any method, for the whole answer.
     ///
     /// # Errors
     /// There is no good answer.
-    pub async fn whole(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Error> {
-        let answer = self.send(method, path, body).await?;
-        Ok(answer.into_body().collect().await.map_err(broken)?.to_bytes())
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ApiClientError> {
+        let response = self.send(method, path, body).await?;
+        Ok(response.into_body().collect().await.map_err(broken_error)?.to_bytes())
     }
 
     /// `GET`, for an answer that comes piece by piece.
     ///
     /// # Errors
     /// There is no good answer.
-    pub async fn stream(&self, path: &str) -> Result<Pieces, Error> {
-        Ok(Pieces(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
+    pub async fn stream(&self, path: &str) -> Result<BodyChunks, ApiClientError> {
+        Ok(BodyChunks(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
     }
 
     async fn send(
@@ -99,12 +104,12 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Response<Incoming>, ApiClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|cause| Error::Unreachable { socket: self.socket.clone(), cause })?;
+            .map_err(|cause| ApiClientError::Unreachable { socket: self.socket.clone(), cause })?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken_error)?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -112,23 +117,27 @@ impl Client {
             .header("host", "agent")
             .header("content-type", "application/json")
             .body(Full::new(body))
-            .map_err(broken)?;
-        let answer = sender.send_request(request).await.map_err(broken)?;
-        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+            .map_err(broken_error)?;
+        let response = sender.send_request(request).await.map_err(broken_error)?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(refused_error(response).await)
+        }
     }
 }
 
 /// An answer's body as it comes.
-pub struct Pieces(Incoming);
+pub struct BodyChunks(Incoming);
 
-impl Pieces {
+impl BodyChunks {
     /// The next piece; `None` at the end.
     ///
     /// # Errors
     /// The conversation broke off.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiClientError> {
         while let Some(frame) = self.0.frame().await {
-            if let Ok(data) = frame.map_err(broken)?.into_data() {
+            if let Ok(data) = frame.map_err(broken_error)?.into_data() {
                 return Ok(Some(data));
             }
         }
@@ -136,24 +145,24 @@ impl Pieces {
     }
 }
 
-async fn refusal(answer: Response<Incoming>) -> Error {
-    let status = answer.status();
-    let body = match answer.into_body().collect().await {
+async fn refused_error(response: Response<Incoming>) -> ApiClientError {
+    let status = response.status();
+    let body = match response.into_body().collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return broken(error),
+        Err(error) => return broken_error(error),
     };
-    let message = match serde_json::from_slice::<Refusal>(&body) {
-        Ok(refusal) => refusal.message,
+    let message = match serde_json::from_slice::<ApiErrorBody>(&body) {
+        Ok(error_body) => error_body.message,
         Err(_) => format!("the agent answers {status}"),
     };
-    Error::Refused { status, message }
+    ApiClientError::Refused { status, message }
 }
 
-fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Broken(Box::new(error))
+fn broken_error(error: impl std::error::Error + Send + Sync + 'static) -> ApiClientError {
+    ApiClientError::BrokenConnection(Box::new(error))
 }
 
-fn advice(socket: &Path, cause: &io::Error) -> String {
+fn unreachable_message(socket: &Path, cause: &io::Error) -> String {
     let socket = socket.display();
     match cause.kind() {
         io::ErrorKind::PermissionDenied => {

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::Tally,
-    policy::{Invalid, Secret},
+    agent::SandboxProxyCounters,
+    policy::{SecretString, ValidationError},
 };
 
 /// Random bytes of a token.
@@ -26,7 +26,7 @@ const TOKEN_BYTES: usize = 20;
 
 /// What the creator of a sandbox said about it. It means nothing to the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct SandboxMetadata {
     /// The template that it is made of.
     pub template_id: String,
     /// The creator's own notes.
@@ -35,194 +35,213 @@ pub struct Origin {
 
 /// What makes a repeated creation the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Idempotency {
+pub struct IdempotencyRecord {
     /// Digest of the key.
-    pub key: String,
+    pub key_digest: String,
     /// Digest of what was wished for.
-    pub wish: String,
+    pub request_digest: String,
 }
 
 /// What makes a sandbox end by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
+pub struct PersistedLease {
     /// When, by the wall clock.
-    pub ends: Timestamp,
+    pub ends_at: Timestamp,
     /// What its creator said.
-    pub origin: Origin,
+    pub metadata: SandboxMetadata,
     /// The key that it was created with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<IdempotencyRecord>,
 }
 
 /// A life as the state file keeps it. What an older agent's file lacks is begun anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct PersistedLifetime {
     /// The traffic token.
-    #[serde(default, serialize_with = "reveal")]
-    pub token: Option<Secret>,
+    #[serde(default, serialize_with = "serialize_secret")]
+    pub traffic_token: Option<SecretString>,
     /// When it was created.
     #[serde(default)]
-    pub started: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
     /// Its lease, if it has one.
     #[serde(default)]
-    pub lease: Option<Lease>,
+    pub lease: Option<PersistedLease>,
 }
 
 /// The end of a lease by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term {
+pub struct LeaseDeadline {
     wall: Timestamp,
     monotonic: Instant,
 }
 
 /// One sandbox's life.
 #[derive(Debug)]
-pub struct Life {
-    token: Secret,
-    end: CancellationToken,
-    started: Timestamp,
-    leased: Option<Leased>,
-    tally: Arc<Tally>,
+pub struct SandboxLifetime {
+    traffic_token: SecretString,
+    cancellation: CancellationToken,
+    started_at: Timestamp,
+    lease: Option<ActiveLease>,
+    proxy_counters: Arc<SandboxProxyCounters>,
 }
 
 #[derive(Debug)]
-struct Leased {
-    origin: Origin,
-    idempotency: Option<Idempotency>,
-    term: Mutex<Term>,
+struct ActiveLease {
+    metadata: SandboxMetadata,
+    idempotency: Option<IdempotencyRecord>,
+    deadline: Mutex<LeaseDeadline>,
 }
 
-impl Life {
+impl SandboxLifetime {
     /// A new life, with a token that nobody can guess, and without a lease.
     ///
     /// # Errors
     /// The kernel has no random numbers.
-    pub fn begin() -> Result<Self> {
-        Ok(Self::with_token(Secret::new(random_hex::<TOKEN_BYTES>()?)))
+    pub fn without_lease() -> Result<Self> {
+        Ok(Self::with_token(SecretString::new(random_hex::<TOKEN_BYTES>()?)))
     }
 
     /// A new life that ends with its lease.
     ///
     /// # Errors
     /// The kernel has no random numbers.
-    pub fn leased(origin: Origin, idempotency: Option<Idempotency>, term: Term) -> Result<Self> {
-        let leased = Leased { origin, idempotency, term: Mutex::new(term) };
-        Ok(Self { leased: Some(leased), ..Self::begin()? })
+    pub fn with_lease(
+        metadata: SandboxMetadata,
+        idempotency: Option<IdempotencyRecord>,
+        deadline: LeaseDeadline,
+    ) -> Result<Self> {
+        let leased = ActiveLease { metadata, idempotency, deadline: Mutex::new(deadline) };
+        Ok(Self { lease: Some(leased), ..Self::without_lease()? })
     }
 
     /// A life that goes on with the token it had.
     #[must_use]
-    pub fn with_token(token: Secret) -> Self {
-        let (end, started) = (CancellationToken::new(), Timestamp::now());
-        Self { token, end, started, leased: None, tally: Arc::default() }
+    pub fn with_token(token: SecretString) -> Self {
+        let (cancellation, started_at) = (CancellationToken::new(), Timestamp::now());
+        Self {
+            traffic_token: token,
+            cancellation,
+            started_at,
+            lease: None,
+            proxy_counters: Arc::default(),
+        }
     }
 
     /// A life that goes on as it was kept.
     ///
     /// # Errors
     /// A token is missing, and the kernel has no random numbers.
-    pub fn resume(kept: Kept) -> Result<Self> {
-        let life = match kept.token {
+    pub fn restore(persisted: PersistedLifetime) -> Result<Self> {
+        let lifetime = match persisted.traffic_token {
             Some(token) => Self::with_token(token),
-            None => Self::begin()?,
+            None => Self::without_lease()?,
         };
-        let leased = kept.lease.map(|Lease { ends, origin, idempotency }| Leased {
-            origin,
-            idempotency,
-            term: Mutex::new(Term::at(ends)),
-        });
-        Ok(Self { started: kept.started.unwrap_or(life.started), leased, ..life })
+        let lease =
+            persisted.lease.map(|PersistedLease { ends_at, metadata, idempotency }| ActiveLease {
+                metadata,
+                idempotency,
+                deadline: Mutex::new(LeaseDeadline::at_wall_clock(ends_at)),
+            });
+        Ok(Self {
+            started_at: persisted.started_at.unwrap_or(lifetime.started_at),
+            lease,
+            ..lifetime
+        })
     }
 
     /// This life for the state file.
     #[must_use]
-    pub fn kept(&self) -> Kept {
-        let lease = self.leased.as_ref().map(|leased| Lease {
-            ends: leased.term().wall,
-            origin: leased.origin.clone(),
+    pub fn to_persisted(&self) -> PersistedLifetime {
+        let lease = self.lease.as_ref().map(|leased| PersistedLease {
+            ends_at: leased.deadline().wall,
+            metadata: leased.metadata.clone(),
             idempotency: leased.idempotency.clone(),
         });
-        Kept { token: Some(self.token.clone()), started: Some(self.started), lease }
+        PersistedLifetime {
+            traffic_token: Some(self.traffic_token.clone()),
+            started_at: Some(self.started_at),
+            lease,
+        }
     }
 
     /// What a client of a private public URL has to show.
     #[must_use]
-    pub fn token(&self) -> &Secret {
-        &self.token
+    pub fn traffic_token(&self) -> &SecretString {
+        &self.traffic_token
     }
 
     /// What the egress proxy counts for it. Begins anew with the agent.
     #[must_use]
-    pub const fn tally(&self) -> &Arc<Tally> {
-        &self.tally
+    pub const fn proxy_counters(&self) -> &Arc<SandboxProxyCounters> {
+        &self.proxy_counters
     }
 
     /// When the sandbox was created.
     #[must_use]
-    pub fn started(&self) -> Timestamp {
-        self.started
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
     }
 
     /// When its lease ends; `None`: it has none, as what `apply` made.
     #[must_use]
-    pub fn ends(&self) -> Option<Timestamp> {
-        Some(self.leased.as_ref()?.term().wall)
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        Some(self.lease.as_ref()?.deadline().wall)
     }
 
     /// The same by the monotonic clock.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        Some(self.leased.as_ref()?.term().monotonic)
+        Some(self.lease.as_ref()?.deadline().monotonic)
     }
 
     /// What its creator said; `None` for what `apply` made.
     #[must_use]
-    pub fn origin(&self) -> Option<&Origin> {
-        Some(&self.leased.as_ref()?.origin)
+    pub fn metadata(&self) -> Option<&SandboxMetadata> {
+        Some(&self.lease.as_ref()?.metadata)
     }
 
     /// The key that it was created with.
     #[must_use]
-    pub fn idempotency(&self) -> Option<&Idempotency> {
-        self.leased.as_ref()?.idempotency.as_ref()
+    pub fn idempotency(&self) -> Option<&IdempotencyRecord> {
+        self.lease.as_ref()?.idempotency.as_ref()
     }
 
     /// Its lease ends then. A life without a lease stays without.
-    pub fn renew(&self, term: Term) {
-        if let Some(leased) = &self.leased {
-            *leased.lock() = term;
+    pub fn renew(&self, deadline: LeaseDeadline) {
+        if let Some(lease) = &self.lease {
+            *lease.lock() = deadline;
         }
     }
 
     /// Is cancelled when the sandbox is no more.
     #[must_use]
-    pub fn ended(&self) -> &CancellationToken {
-        &self.end
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.cancellation
     }
 
     /// The sandbox is no more: everybody who serves it learns it.
     pub fn end(&self) {
-        self.end.cancel();
+        self.cancellation.cancel();
     }
 }
 
-impl Leased {
-    fn term(&self) -> Term {
+impl ActiveLease {
+    fn deadline(&self) -> LeaseDeadline {
         *self.lock()
     }
 
     /// A term is replaced whole.
-    fn lock(&self) -> MutexGuard<'_, Term> {
-        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LeaseDeadline> {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Term {
+impl LeaseDeadline {
     /// A term that begins now.
     ///
     /// # Errors
     /// It ends when no clock counts any more.
-    pub fn lasting(timeout: Duration) -> Result<Self, Invalid> {
+    pub fn after(timeout: Duration) -> Result<Self, ValidationError> {
         let signed = SignedDuration::try_from(timeout).ok();
         let wall = signed.and_then(|timeout| Timestamp::now().checked_add(timeout).ok());
         let monotonic = Instant::now().checked_add(timeout);
@@ -230,14 +249,18 @@ impl Term {
             (Some(wall), Some(monotonic)) => Ok(Self { wall, monotonic }),
             _ => {
                 let seconds = timeout.as_secs().to_string();
-                Err(Invalid::entry("timeout", seconds, "so many seconds are too long"))
+                Err(ValidationError::about_entry(
+                    "timeout",
+                    seconds,
+                    "so many seconds are too long",
+                ))
             }
         }
     }
 
     /// A term that ends when the wall clock, as it goes now, shows `wall`.
     #[must_use]
-    pub fn at(wall: Timestamp) -> Self {
+    pub fn at_wall_clock(wall: Timestamp) -> Self {
         let now = Instant::now();
         let left = Duration::try_from(wall.duration_since(Timestamp::now())).unwrap_or_default();
         Self { wall, monotonic: now.checked_add(left).unwrap_or(now) }
@@ -245,7 +268,7 @@ impl Term {
 
     /// Its end by the wall clock.
     #[must_use]
-    pub const fn ends(&self) -> Timestamp {
+    pub const fn ends_at(&self) -> Timestamp {
         self.wall
     }
 }
@@ -257,86 +280,98 @@ impl Term {
 pub fn random_hex<const N: usize>() -> Result<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context("the kernel has no random numbers")?;
-    Ok(Hex(&bytes).to_string())
+    Ok(HexDisplay(&bytes).to_string())
 }
 
 /// Bytes in hexadecimal digits.
-pub(crate) struct Hex<'a>(pub &'a [u8]);
+pub(crate) struct HexDisplay<'a>(pub &'a [u8]);
 
-impl fmt::Display for Hex<'_> {
+impl fmt::Display for HexDisplay<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
 /// The state file holds the token.
-fn reveal<S: Serializer>(token: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
-    token.as_ref().map(Secret::reveal).serialize(serializer)
+fn serialize_secret<S: Serializer>(
+    token: &Option<SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    token.as_ref().map(SecretString::reveal).serialize(serializer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn leased(timeout: Duration) -> Life {
-        let origin = Origin { template_id: "base".to_owned(), ..Origin::default() };
-        Life::leased(origin, None, Term::lasting(timeout).expect("short")).expect("random")
+    fn leased_lifetime(timeout: Duration) -> SandboxLifetime {
+        let metadata =
+            SandboxMetadata { template_id: "base".to_owned(), ..SandboxMetadata::default() };
+        SandboxLifetime::with_lease(metadata, None, LeaseDeadline::after(timeout).expect("short"))
+            .expect("random")
     }
 
     #[test]
     fn tokens_differ_and_do_not_show() {
-        let (one, other) = (Life::begin().expect("random"), Life::begin().expect("random"));
-        assert_ne!(one.token(), other.token());
-        assert_eq!(one.token().reveal().len(), 2 * TOKEN_BYTES);
-        assert!(!format!("{one:?}").contains(one.token().reveal()));
+        let (one, other) = (
+            SandboxLifetime::without_lease().expect("random"),
+            SandboxLifetime::without_lease().expect("random"),
+        );
+        assert_ne!(one.traffic_token(), other.traffic_token());
+        assert_eq!(one.traffic_token().reveal().len(), 2 * TOKEN_BYTES);
+        assert!(!format!("{one:?}").contains(one.traffic_token().reveal()));
     }
 
     #[test]
-    fn an_end_is_heard_of() {
-        let life = Life::begin().expect("random");
-        assert!(!life.ended().is_cancelled());
-        life.end();
-        assert!(life.ended().is_cancelled());
+    fn an_end_cancels_the_token() {
+        let lifetime = SandboxLifetime::without_lease().expect("random");
+        assert!(!lifetime.cancellation().is_cancelled());
+        lifetime.end();
+        assert!(lifetime.cancellation().is_cancelled());
     }
 
     #[test]
-    fn what_has_no_lease_gets_none() {
-        let life = Life::begin().expect("random");
-        life.renew(Term::lasting(Duration::from_secs(1)).expect("short"));
-        assert_eq!((life.ends(), life.deadline(), life.origin()), (None, None, None));
+    fn renewing_without_a_lease_adds_none() {
+        let lifetime = SandboxLifetime::without_lease().expect("random");
+        lifetime.renew(LeaseDeadline::after(Duration::from_secs(1)).expect("short"));
+        assert_eq!(
+            (lifetime.ends_at(), lifetime.deadline(), lifetime.metadata()),
+            (None, None, None)
+        );
     }
 
     #[test]
-    fn a_life_goes_on_as_it_was_kept() {
-        let life = leased(Duration::from_secs(60));
-        let kept = serde_json::to_string(&life.kept()).expect("serialises");
-        let again = Life::resume(serde_json::from_str(&kept).expect("reads")).expect("resumed");
-        assert_eq!(again.kept(), life.kept());
-        assert_eq!(again.token(), life.token());
+    fn a_lifetime_is_restored_as_it_was_persisted() {
+        let lifetime = leased_lifetime(Duration::from_secs(60));
+        let persisted = serde_json::to_string(&lifetime.to_persisted()).expect("serialises");
+        let again = SandboxLifetime::restore(serde_json::from_str(&persisted).expect("reads"))
+            .expect("resumed");
+        assert_eq!(again.to_persisted(), lifetime.to_persisted());
+        assert_eq!(again.traffic_token(), lifetime.traffic_token());
         let left = again.deadline().expect("a lease").duration_since(Instant::now());
         assert!((59..=60).contains(&left.as_secs()), "{left:?}");
     }
 
     #[test]
-    fn a_lease_that_ran_out_while_no_agent_ran_is_over() {
-        let mut kept = leased(Duration::from_secs(60)).kept();
-        kept.lease.as_mut().expect("a lease").ends = Timestamp::UNIX_EPOCH;
-        let life = Life::resume(kept).expect("resumed");
-        assert!(life.deadline().expect("a lease") <= Instant::now());
+    fn a_lease_that_expired_while_no_agent_ran_is_over() {
+        let mut persisted = leased_lifetime(Duration::from_secs(60)).to_persisted();
+        persisted.lease.as_mut().expect("a lease").ends_at = Timestamp::UNIX_EPOCH;
+        let lifetime = SandboxLifetime::restore(persisted).expect("resumed");
+        assert!(lifetime.deadline().expect("a lease") <= Instant::now());
     }
 
     #[test]
     fn a_renewed_lease_ends_from_now() {
-        let life = leased(Duration::ZERO);
-        let term = Term::lasting(Duration::from_secs(60)).expect("short");
-        life.renew(term);
-        assert_eq!(life.ends(), Some(term.ends()));
-        assert!(life.deadline().expect("a lease") > Instant::now());
+        let lifetime = leased_lifetime(Duration::ZERO);
+        let deadline = LeaseDeadline::after(Duration::from_secs(60)).expect("short");
+        lifetime.renew(deadline);
+        assert_eq!(lifetime.ends_at(), Some(deadline.ends_at()));
+        assert!(lifetime.deadline().expect("a lease") > Instant::now());
     }
 
     #[test]
-    fn a_term_that_never_ends_is_refused() {
-        let error = Term::lasting(Duration::MAX).expect_err("for ever");
+    fn a_deadline_that_never_comes_is_rejected() {
+        let error = LeaseDeadline::after(Duration::MAX).expect_err("for ever");
         assert_eq!(error.field, "timeout");
     }
 }

@@ -7,35 +7,39 @@ use nix::sys::resource::{Resource, getrlimit};
 
 /// Descriptors of the process, divided among its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptors {
+pub struct DescriptorBudget {
     /// Connections of visitors to the gateway.
-    pub visitors: usize,
+    pub gateway_clients: usize,
     /// Connections of the gateway into sandboxes, used and idle.
-    pub services: usize,
+    pub gateway_backends: usize,
     /// Both sides of connections through the egress proxy.
-    pub egress: usize,
+    pub proxy_connections: usize,
 }
 
 /// One in so many is the control plane's.
-const RESERVE: u64 = 10;
+const RESERVE_DIVISOR: u64 = 10;
 /// One in so many is for visitors of the gateway, and one for its connections into sandboxes.
-const QUARTER: u64 = 4;
+const GATEWAY_DIVISOR: u64 = 4;
 
-impl Descriptors {
+impl DescriptorBudget {
     /// Of this process. Where no gateway runs, its part is the egress proxy's.
     ///
     /// # Errors
     /// The limit cannot be read.
-    pub fn of_process(with_gateway: bool) -> Result<Self> {
+    pub fn for_process(with_gateway: bool) -> Result<Self> {
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read RLIMIT_NOFILE")?;
-        Ok(Self::of(limit, with_gateway))
+        Ok(Self::divide(limit, with_gateway))
     }
 
-    fn of(limit: u64, with_gateway: bool) -> Self {
-        let quarter = if with_gateway { limit / QUARTER } else { 0 };
-        let egress = limit - limit / RESERVE - 2 * quarter;
+    fn divide(limit: u64, with_gateway: bool) -> Self {
+        let quarter = if with_gateway { limit / GATEWAY_DIVISOR } else { 0 };
+        let proxy_connections = limit - limit / RESERVE_DIVISOR - 2 * quarter;
         let count = |part: u64| usize::try_from(part).unwrap_or(usize::MAX);
-        Self { visitors: count(quarter), services: count(quarter), egress: count(egress) }
+        Self {
+            gateway_clients: count(quarter),
+            gateway_backends: count(quarter),
+            proxy_connections: count(proxy_connections),
+        }
     }
 }
 
@@ -47,15 +51,20 @@ mod tests {
     fn all_parts_together_leave_the_control_plane_its_own() {
         for limit in [1024, 4096, 8192, 1 << 20, u64::MAX >> 1] {
             for with_gateway in [false, true] {
-                let parts = Descriptors::of(limit, with_gateway);
-                let Descriptors { visitors, services, egress } = parts;
-                let all = (visitors + services + egress) as u64;
+                let parts = DescriptorBudget::divide(limit, with_gateway);
+                let DescriptorBudget { gateway_clients, gateway_backends, proxy_connections } =
+                    parts;
+                let all = (gateway_clients + gateway_backends + proxy_connections) as u64;
                 assert!(all + limit / 11 <= limit, "{limit}: {parts:?}");
                 assert!(all >= limit / 100 * 85, "{limit}: {parts:?}");
             }
         }
-        let parts = Descriptors::of(4096, true);
-        let expected = Descriptors { visitors: 1024, services: 1024, egress: 1639 };
+        let parts = DescriptorBudget::divide(4096, true);
+        let expected = DescriptorBudget {
+            gateway_clients: 1024,
+            gateway_backends: 1024,
+            proxy_connections: 1639,
+        };
         assert_eq!(parts, expected);
     }
 }

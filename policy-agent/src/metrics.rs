@@ -1,6 +1,6 @@
 //! Metrics for Prometheus. What the kernel counts is read when somebody asks.
 
-mod format;
+mod exposition;
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
-use policy_common::{counter::Counters, reason::Reason};
+use policy_common::{counters::ReasonCounters, reason::Reason};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -22,29 +22,29 @@ use prometheus_client::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use self::format::Format;
+pub use self::exposition::ExpositionFormat;
 
 use crate::{
-    agent::{Agent, Sandbox, totals},
-    events::Hub,
+    agent::{Agent, Sandbox, total_counters},
+    events::EventBuffer,
     gateway,
-    logging::Log,
+    logging::LogSink,
     policy::SandboxId,
-    proxy::Counts,
+    proxy::ProxyMetrics,
 };
 
 /// How long it took until changes were enforced.
 #[derive(Clone, Debug)]
-pub struct Timings(Histogram);
+pub struct ApplyTimings(Histogram);
 
-impl Default for Timings {
+impl Default for ApplyTimings {
     fn default() -> Self {
         // From 1 ms, less than a grace period of the kernel, to 8 s.
         Self(Histogram::new(exponential_buckets(0.001, 2.0, 14)))
     }
 }
 
-impl Timings {
+impl ApplyTimings {
     /// A change took so long.
     pub fn observe(&self, duration: Duration) {
         self.0.observe(duration.as_secs_f64());
@@ -52,65 +52,65 @@ impl Timings {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+struct PacketLabels {
     sandbox: String,
     verdict: &'static str,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Denied {
+struct DenialLabels {
     sandbox: String,
     reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Proxied {
+struct ProxyConnectionLabels {
     sandbox: String,
     protocol: &'static str,
     decision: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Build {
+struct BuildLabels {
     version: &'static str,
 }
 
 /// What is counted by sandbox.
 #[derive(Default)]
-struct BySandbox {
-    packets: Family<Labels, Counter>,
-    bytes: Family<Labels, Counter>,
-    denials: Family<Denied, Counter>,
-    proxied: Family<Proxied, Counter>,
+struct SandboxFamilies {
+    packets: Family<PacketLabels, Counter>,
+    bytes: Family<PacketLabels, Counter>,
+    denials: Family<DenialLabels, Counter>,
+    proxy_connections: Family<ProxyConnectionLabels, Counter>,
 }
 
 /// What has to be remembered from one reading to the next.
 #[derive(Debug)]
-pub struct Metrics {
-    log: Log,
-    losses: Mutex<Losses>,
+pub struct MetricsExporter {
+    log: LogSink,
+    losses: Mutex<EventLosses>,
     /// One reading at a time: many would keep the kernel and the blocking threads busy.
-    turns: Arc<Semaphore>,
+    render_permits: Arc<Semaphore>,
 }
 
 /// Events lost in the kernel. A slot's count starts again when the slot does; this one does not.
 #[derive(Debug, Default)]
-struct Losses {
+struct EventLosses {
     total: u64,
     by_sandbox: HashMap<SandboxId, u64>,
 }
 
-impl Metrics {
+impl MetricsExporter {
     /// Nothing is remembered yet.
     #[must_use]
-    pub fn new(log: Log) -> Self {
-        Self { log, losses: Mutex::default(), turns: Arc::new(Semaphore::new(1)) }
+    pub fn new(log: LogSink) -> Self {
+        Self { log, losses: Mutex::default(), render_permits: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits until nobody else reads.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        self.turns.clone().acquire_owned().await.ok() // it is never closed
+    pub async fn acquire_render_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.render_permits.clone().acquire_owned().await.ok() // it is never closed
     }
 
     /// All metrics, in OpenMetrics. Blocks.
@@ -120,87 +120,99 @@ impl Metrics {
     pub fn render(
         &self,
         agent: &Agent,
-        hub: &Hub,
-        proxy: &Counts,
-        gateway: &gateway::Counts,
+        event_buffer: &EventBuffer,
+        proxy: &ProxyMetrics,
+        gateway: &gateway::GatewayMetrics,
     ) -> Result<String> {
-        let sandboxes = agent.table().all();
+        let sandboxes = agent.registry().all();
         let mut registry = Registry::default();
-        let counted = BySandbox::default();
+        let families = SandboxFamilies::default();
         for sandbox in &sandboxes {
-            counted.add(sandbox, &totals(sandbox, &**agent.kernel())?);
+            families.add_sandbox(sandbox, &total_counters(sandbox, &**agent.dataplane())?);
         }
-        counted.register(&mut registry);
+        families.register(&mut registry);
         let help = "Connections that sandboxes have through the egress proxy";
-        registry.register("policy_proxy_active_connections", help, proxy.active.clone());
+        registry.register(
+            "policy_proxy_active_connections",
+            help,
+            proxy.active_connections.clone(),
+        );
         let help = "Requests to public URLs, by the status of their answer";
         registry.register("policy_gateway_requests", help, gateway.requests.clone());
         let help = "TLS handshakes with clients of public URLs that failed";
-        registry.register("policy_gateway_failed_handshakes", help, gateway.handshakes.clone());
-        let lost = self.lost(&sandboxes, agent)? + hub.lost();
-        self.register(agent, sandboxes.len(), lost, &mut registry)?;
+        registry.register(
+            "policy_gateway_failed_handshakes",
+            help,
+            gateway.failed_handshakes.clone(),
+        );
+        let lost_events = self.total_lost_events(&sandboxes, agent)? + event_buffer.lost();
+        self.register_agent_metrics(agent, sandboxes.len(), lost_events, &mut registry)?;
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
     }
 
     /// What is about the agent itself.
-    fn register(
+    fn register_agent_metrics(
         &self,
         agent: &Agent,
         sandboxes: usize,
-        lost: u64,
+        lost_events: u64,
         registry: &mut Registry,
     ) -> Result<()> {
-        let build = Family::<Build, Gauge>::default();
-        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("policy_build_info", "Always 1; its label says which agent runs", build);
         let number = Gauge::<i64>::default();
         number.set(i64::try_from(sandboxes)?);
         registry.register("policy_sandboxes", "Sandboxes", number);
         let help = "Time until a change was enforced";
         registry.register("policy_apply_seconds", help, agent.timings().0.clone());
-        registry.register("policy_events_lost", "Events that nobody got to see", counter(lost));
+        registry.register(
+            "policy_events_lost",
+            "Events that nobody got to see",
+            counter_with_value(lost_events),
+        );
         let help = "Lines of the log that were dropped, since stderr was not read in time";
-        registry.register("policy_log_lines_dropped", help, counter(self.log.dropped()));
+        registry.register("policy_log_lines_dropped", help, counter_with_value(self.log.dropped()));
         Ok(())
     }
 
-    fn lost(&self, sandboxes: &[Arc<Sandbox>], agent: &Agent) -> Result<u64> {
+    fn total_lost_events(&self, sandboxes: &[Arc<Sandbox>], agent: &Agent) -> Result<u64> {
         let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_sandbox = HashMap::with_capacity(sandboxes.len());
         for sandbox in sandboxes {
-            let limits = agent.kernel().limits(sandbox.slot)?;
-            let now = limits.events_lost + limits.events_suppressed;
-            let before = losses.by_sandbox.get(sandbox.id()).copied().unwrap_or(0);
-            losses.total += now.checked_sub(before).unwrap_or(now);
-            by_sandbox.insert(sandbox.id().clone(), now);
+            let limits = agent.dataplane().rate_limits(sandbox.slot)?;
+            let current = limits.events_lost + limits.events_suppressed;
+            let previous = losses.by_sandbox.get(sandbox.id()).copied().unwrap_or(0);
+            losses.total += current.checked_sub(previous).unwrap_or(current);
+            by_sandbox.insert(sandbox.id().clone(), current);
         }
         losses.by_sandbox = by_sandbox;
         Ok(losses.total)
     }
 }
 
-impl BySandbox {
-    fn add(&self, sandbox: &Sandbox, totals: &Counters) {
+impl SandboxFamilies {
+    fn add_sandbox(&self, sandbox: &Sandbox, totals: &ReasonCounters) {
         let id = || sandbox.id().to_string();
         for &reason in Reason::ALL {
-            let refused = sandbox.life.tally().refused(reason);
+            let refused = sandbox.lifetime.proxy_counters().refusals(reason);
             let counter = totals.by_reason.get(reason as usize).copied().unwrap_or_default();
             if counter.packets > 0 {
                 let verdict = if reason.passes() { "allowed" } else { "denied" };
-                let labels = Labels { sandbox: id(), verdict, reason: reason.label() };
+                let labels = PacketLabels { sandbox: id(), verdict, reason: reason.label() };
                 self.packets.get_or_create(&labels).inc_by(counter.packets);
                 self.bytes.get_or_create(&labels).inc_by(counter.bytes);
             }
             if !reason.passes() && counter.packets + refused > 0 {
-                let labels = Denied { sandbox: id(), reason: reason.label() };
+                let labels = DenialLabels { sandbox: id(), reason: reason.label() };
                 self.denials.get_or_create(&labels).inc_by(counter.packets + refused);
             }
         }
-        for (protocol, decision, count) in sandbox.life.tally().connections() {
-            let labels = Proxied { sandbox: id(), protocol, decision };
-            self.proxied.get_or_create(&labels).inc_by(count);
+        for (protocol, decision, count) in sandbox.lifetime.proxy_counters().connection_counts() {
+            let labels = ProxyConnectionLabels { sandbox: id(), protocol, decision };
+            self.proxy_connections.get_or_create(&labels).inc_by(count);
         }
     }
 
@@ -211,11 +223,11 @@ impl BySandbox {
                     proxy refused, by reason";
         registry.register("policy_denials", help, self.denials);
         let help = "Connections that the egress proxy decided about";
-        registry.register("policy_proxy_connections", help, self.proxied);
+        registry.register("policy_proxy_connections", help, self.proxy_connections);
     }
 }
 
-fn counter(value: u64) -> Counter {
+fn counter_with_value(value: u64) -> Counter {
     let counter = Counter::default();
     counter.inc_by(value);
     counter

@@ -9,17 +9,17 @@ use tokio::runtime::{Builder, Runtime};
 /// Threads of the control plane: one may be busy with a large body.
 const CONTROL_THREADS: usize = 2;
 /// How long work under way may take when the agent stops.
-const GRACE: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// The agent's runtimes.
-pub struct Runtimes {
+pub struct AgentRuntimes {
     /// API, reconciler, watch, metrics. What blocks is on threads of this one, too.
     pub control: Runtime,
     /// Egress proxy and gateway: a thread per core.
     pub traffic: Runtime,
 }
 
-impl Runtimes {
+impl AgentRuntimes {
     /// Starts the threads.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Runtimes {
 
     /// Stops. A change under way is finished; readers of events sleep for ever and are not waited for.
     pub fn stop(self) {
-        self.control.shutdown_timeout(GRACE);
+        self.control.shutdown_timeout(SHUTDOWN_GRACE);
         self.traffic.shutdown_background();
     }
 }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn traffic_does_not_keep_the_control_plane_waiting() {
-        let runtimes = Runtimes::start().expect("threads");
+        let runtimes = AgentRuntimes::start().expect("threads");
         let (done, waiting) = mpsc::channel::<()>();
         let waiting = std::sync::Arc::new(std::sync::Mutex::new(waiting));
         // More than there are threads, and none of them ever yields.

@@ -18,65 +18,65 @@ mod fuzz;
 
 use crate::{
     dataplane::Slot,
-    life::Kept,
+    life::PersistedLifetime,
     policy::{SandboxId, SandboxSpec},
 };
 
 /// Shape of the files. One that a newer agent wrote is not guessed at.
-const VERSION: u32 = 1;
-const BROKEN: &str = "broken";
+const FILE_VERSION: u32 = 1;
+const BROKEN_EXTENSION: &str = "broken";
 
 /// A sandbox as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SandboxRecord {
     /// Its number in the kernel's tables.
     pub slot: Slot,
     /// What was asked for.
     pub spec: SandboxSpec,
     /// Its life; parts are missing in the file of an older agent.
-    pub life: Kept,
+    pub lifetime: PersistedLifetime,
 }
 
-/// What [`Store::load`] found.
+/// What [`SandboxStore::load`] found.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedSandboxes {
     /// Every sandbox whose file could be read.
-    pub entries: Vec<Entry>,
+    pub records: Vec<SandboxRecord>,
     /// Files that could not be, and why. They were renamed to `<id>.broken`.
     pub broken: Vec<(PathBuf, anyhow::Error)>,
 }
 
 #[derive(Deserialize)]
-struct Reading {
+struct StateFile {
     version: u32,
     slot: Slot,
     sandbox: SandboxSpec,
     #[serde(flatten)]
-    life: Kept,
+    lifetime: PersistedLifetime,
 }
 
 #[derive(Serialize)]
-struct Writing<'a> {
+struct StateFileRef<'a> {
     version: u32,
     slot: Slot,
     sandbox: serde_json::Value,
     #[serde(flatten)]
-    life: &'a Kept,
+    lifetime: &'a PersistedLifetime,
 }
 
 /// The directory of the files.
 #[derive(Debug)]
-pub struct Store {
+pub struct SandboxStore {
     directory: PathBuf,
 }
 
-impl Store {
+impl SandboxStore {
     /// Opens `state_dir`, which is made if it is missing.
     ///
     /// # Errors
     /// The directory cannot be made.
     pub fn open(state_dir: &Path) -> Result<Self> {
-        let directory = directory(state_dir);
+        let directory = sandboxes_directory(state_dir);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
             format!("cannot make {}: give state_dir another place", directory.display())
         })?;
@@ -87,19 +87,19 @@ impl Store {
     ///
     /// # Errors
     /// The directory cannot be listed.
-    pub fn load(&self) -> Result<Loaded> {
-        let mut loaded = Loaded::default();
-        for path in self.files()? {
-            match read(&path) {
-                Ok(entry) => loaded.entries.push(entry),
+    pub fn load(&self) -> Result<LoadedSandboxes> {
+        let mut loaded = LoadedSandboxes::default();
+        for path in self.list_files()? {
+            match read_record(&path) {
+                Ok(entry) => loaded.records.push(entry),
                 Err(error) => {
-                    let aside = path.with_extension(BROKEN);
-                    let moved = fs::rename(&path, &aside);
+                    let broken_path = path.with_extension(BROKEN_EXTENSION);
+                    let moved = fs::rename(&path, &broken_path);
                     let error = match moved {
                         Ok(()) => error,
                         Err(problem) => error.context(format!("cannot set it aside: {problem}")),
                     };
-                    loaded.broken.push((aside, error));
+                    loaded.broken.push((broken_path, error));
                 }
             }
         }
@@ -110,16 +110,16 @@ impl Store {
     ///
     /// # Errors
     /// The disk refuses; what was there before stays.
-    pub fn save(&self, entry: &Entry) -> Result<()> {
-        let id = &entry.spec.sandbox_id;
-        let path = self.path(id);
-        let text = serde_json::to_vec(&Writing {
-            version: VERSION,
-            slot: entry.slot,
-            sandbox: entry.spec.with_secrets()?,
-            life: &entry.life,
+    pub fn save(&self, record: &SandboxRecord) -> Result<()> {
+        let id = &record.spec.sandbox_id;
+        let path = self.file_path(id);
+        let text = serde_json::to_vec(&StateFileRef {
+            version: FILE_VERSION,
+            slot: record.slot,
+            sandbox: record.spec.to_json_with_secrets()?,
+            lifetime: &record.lifetime,
         })?;
-        self.replace(&path, &text)
+        self.write_atomically(&path, &text)
             .with_context(|| format!("cannot write {}: is the disk full?", path.display()))
     }
 
@@ -128,12 +128,12 @@ impl Store {
     /// # Errors
     /// The disk refuses.
     pub fn remove(&self, id: &SandboxId) -> Result<()> {
-        let path = self.path(id);
+        let path = self.file_path(id);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }
-            _ => self.sync(),
+            _ => self.sync_directory(),
         }
     }
 
@@ -141,8 +141,8 @@ impl Store {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn destroy(state_dir: &Path) -> Result<()> {
-        let directory = directory(state_dir);
+    pub fn remove_all(state_dir: &Path) -> Result<()> {
+        let directory = sandboxes_directory(state_dir);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", directory.display()))
@@ -151,7 +151,7 @@ impl Store {
         }
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>> {
+    fn list_files(&self) -> Result<Vec<PathBuf>> {
         let entries = fs::read_dir(&self.directory)
             .with_context(|| format!("cannot list {}", self.directory.display()))?;
         let paths = entries.map(|entry| Ok(entry?.path()));
@@ -161,11 +161,11 @@ impl Store {
         Ok(paths)
     }
 
-    fn path(&self, id: &SandboxId) -> PathBuf {
+    fn file_path(&self, id: &SandboxId) -> PathBuf {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn replace(&self, path: &Path, text: &[u8]) -> Result<()> {
+    fn write_atomically(&self, path: &Path, text: &[u8]) -> Result<()> {
         let new = path.with_extension("new");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -173,34 +173,35 @@ impl Store {
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
-        self.sync()
+        self.sync_directory()
     }
 
     /// A rename is on disk only when its directory is.
-    fn sync(&self) -> Result<()> {
+    fn sync_directory(&self) -> Result<()> {
         Ok(File::open(&self.directory)?.sync_all()?)
     }
 }
 
-fn directory(state_dir: &Path) -> PathBuf {
+fn sandboxes_directory(state_dir: &Path) -> PathBuf {
     state_dir.join("sandboxes")
 }
 
-fn read(path: &Path) -> Result<Entry> {
+fn read_record(path: &Path) -> Result<SandboxRecord> {
     let text = fs::read(path)?;
-    let Reading { version, slot, sandbox, life } = serde_json::from_slice(&text).map_err(told)?;
-    if version != VERSION {
-        bail!("it has version {version}, and this agent reads version {VERSION}");
+    let StateFile { version, slot, sandbox, lifetime } =
+        serde_json::from_slice(&text).map_err(redacted_error)?;
+    if version != FILE_VERSION {
+        bail!("it has version {version}, and this agent reads version {FILE_VERSION}");
     }
-    let named = path.file_stem().and_then(|name| name.to_str());
-    if named != Some(sandbox.sandbox_id.as_str()) {
+    let file_name_id = path.file_stem().and_then(|name| name.to_str());
+    if file_name_id != Some(sandbox.sandbox_id.as_str()) {
         bail!("it holds sandbox {}, which its name contradicts", sandbox.sandbox_id);
     }
-    Ok(Entry { slot, spec: sandbox, life })
+    Ok(SandboxRecord { slot, spec: sandbox, lifetime })
 }
 
 /// What is wrong with a file, without a word of it: there are secrets in it, and this is logged.
-fn told(error: serde_json::Error) -> anyhow::Error {
+fn redacted_error(error: serde_json::Error) -> anyhow::Error {
     match error.classify() {
         Category::Data => {
             let (line, column) = (error.line(), error.column());
@@ -216,42 +217,46 @@ mod tests {
 
     use super::*;
     use crate::{
-        life::{Lease, Origin},
-        policy::Secret,
+        life::{PersistedLease, SandboxMetadata},
+        policy::SecretString,
     };
 
-    fn entry(id: &str) -> Entry {
+    fn sample_record(id: &str) -> SandboxRecord {
         let spec = format!(
             r#"{{"sandboxID":"{id}","interface":"tap0","addresses":["10.11.0.2"],"network":
             {{"egressProxy":{{"address":"proxy.example:1080","username":"u","password":"p"}}}}}}"#
         );
         let spec = serde_json::from_str(&spec).expect("a sandbox");
-        let token = Some(Secret::new("t0ken".to_owned()));
+        let token = Some(SecretString::new("t0ken".to_owned()));
         let ends = "2026-11-25T10:00:00Z".parse().expect("a time");
-        let lease = Some(Lease { ends, origin: Origin::default(), idempotency: None });
-        let life = Kept { token, started: None, lease };
-        Entry { slot: Slot::new(7).expect("a slot"), spec, life }
+        let lease = Some(PersistedLease {
+            ends_at: ends,
+            metadata: SandboxMetadata::default(),
+            idempotency: None,
+        });
+        let lifetime = PersistedLifetime { traffic_token: token, started_at: None, lease };
+        SandboxRecord { slot: Slot::new(7).expect("a slot"), spec, lifetime }
     }
 
     #[test]
     fn what_is_saved_is_loaded_with_its_secrets() {
         let state = tempfile::tempdir().expect("a directory");
-        let store = Store::open(state.path()).expect("a store");
-        let (a, b) = (entry("a"), entry("b"));
+        let store = SandboxStore::open(state.path()).expect("a store");
+        let (a, b) = (sample_record("a"), sample_record("b"));
         store.save(&b).expect("saved");
         store.save(&a).expect("saved");
         store.save(&a).expect("replaced");
-        assert_eq!(store.load().expect("loaded").entries, [a.clone(), b.clone()]);
+        assert_eq!(store.load().expect("loaded").records, [a.clone(), b.clone()]);
         store.remove(&a.spec.sandbox_id).expect("removed");
         store.remove(&a.spec.sandbox_id).expect("removing twice is no error");
-        assert_eq!(store.load().expect("loaded").entries, [b]);
+        assert_eq!(store.load().expect("loaded").records, [b]);
     }
 
     #[test]
     fn only_the_agents_user_may_read() {
         let state = tempfile::tempdir().expect("a directory");
-        let store = Store::open(state.path()).expect("a store");
-        store.save(&entry("a")).expect("saved");
+        let store = SandboxStore::open(state.path()).expect("a store");
+        store.save(&sample_record("a")).expect("saved");
         let file = state.path().join("sandboxes/a.json");
         let mode = fs::metadata(file).expect("the file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -260,14 +265,14 @@ mod tests {
     #[test]
     fn a_broken_file_is_set_aside_and_the_others_are_served() {
         let state = tempfile::tempdir().expect("a directory");
-        let store = Store::open(state.path()).expect("a store");
-        store.save(&entry("good")).expect("saved");
+        let store = SandboxStore::open(state.path()).expect("a store");
+        store.save(&sample_record("good")).expect("saved");
         let files = state.path().join("sandboxes");
         fs::write(files.join("half.json"), "{\"version\":1,").expect("written");
         fs::write(files.join("future.json"), "{\"version\":99}").expect("written");
         fs::copy(files.join("good.json"), files.join("other.json")).expect("copied");
         let loaded = store.load().expect("loaded");
-        assert_eq!(loaded.entries, [entry("good")]);
+        assert_eq!(loaded.records, [sample_record("good")]);
         assert_eq!(loaded.broken.len(), 3);
         assert!(files.join("half.broken").exists());
         assert!(store.load().expect("loaded").broken.is_empty());

@@ -2,12 +2,12 @@
 //! precedence and help. A code is never reused for another meaning.
 
 /// Number of reason codes that the kernel counts, from 0. Codes from here on are the egress proxy's.
-pub const REASONS: usize = 32;
+pub const KERNEL_REASON_CODES: usize = 32;
 
 /// Codes below this one let the packet pass; the others drop it. Code 0 is no reason at all.
-const FIRST_DROP: u8 = 16;
+const FIRST_DENY_CODE: u8 = 16;
 
-macro_rules! reasons {
+macro_rules! define_reasons {
     ($($name:ident = $code:literal, $label:literal, $line:literal, $help:literal;)*) => {
         /// The reason of a verdict. The verdict follows from it: see [`Reason::passes`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ macro_rules! reasons {
     };
 }
 
-reasons! {
+define_reasons! {
     Neighbor = 1, "neighbor", 2, "ARP or IPv6 neighbour discovery that the sandbox needs.";
     Reply = 2, "reply", 3, "Belongs to an inbound connection that was let in.";
     PlatformAllow = 3, "platform_allow", 4, "The operator allows this destination for all sandboxes.";
@@ -94,21 +94,21 @@ reasons! {
 /// Whether the packet passes with this code; a code that is none drops.
 #[inline(always)]
 #[must_use]
-pub const fn passes(code: u8) -> bool {
-    code != 0 && code < FIRST_DROP
+pub const fn code_passes(code: u8) -> bool {
+    code != 0 && code < FIRST_DENY_CODE
 }
 
 impl Reason {
     /// The reasons that the kernel counts.
-    pub fn counted() -> impl Iterator<Item = Self> {
-        Self::ALL.iter().copied().filter(|reason| (*reason as usize) < REASONS)
+    pub fn kernel_counted() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|reason| (*reason as usize) < KERNEL_REASON_CODES)
     }
 
     /// Whether the packet passes.
     #[inline(always)]
     #[must_use]
     pub const fn passes(self) -> bool {
-        passes(self as u8)
+        code_passes(self as u8)
     }
 
     /// Whether a denial with this reason is answered when `deny_action` is `reject`. What cannot
@@ -116,7 +116,7 @@ impl Reason {
     /// comes towards the sandbox.
     #[inline(always)]
     #[must_use]
-    pub const fn rejects(self) -> bool {
+    pub const fn is_rejectable(self) -> bool {
         matches!(self, Self::PlatformDeny | Self::DenyOut | Self::NoPolicy | Self::ProxyUnavailable)
     }
 }
@@ -132,9 +132,9 @@ mod tests {
         }
         for reason in Reason::ALL {
             assert_ne!(*reason as u8, 0);
-            assert!(!reason.rejects() || (*reason as usize) < REASONS);
+            assert!(!reason.is_rejectable() || (*reason as usize) < KERNEL_REASON_CODES);
             assert_eq!(Reason::from_code(*reason as u8), Some(*reason));
-            assert!(!(reason.passes() && reason.rejects()));
+            assert!(!(reason.passes() && reason.is_rejectable()));
         }
         assert_eq!(Reason::from_code(0), None);
     }

@@ -4,38 +4,39 @@
 //! ones carry no ports; they are known by source, destination, protocol and identification.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use policy_common::{flow::FragmentKey, policy::Verdict, reason::Reason};
+use policy_common::{flow::FragmentedDatagramKey, reason::Reason, verdict::Verdict};
 
 use crate::{
-    context::Hook,
-    decide::owner,
-    header::{Header, bytes},
+    from_sandbox::endpoint_instance_id,
+    header::{IpHeader, address_to_bytes},
     maps::FRAGMENTS,
+    packet_context::PacketContext,
     transport,
 };
 
 /// How long the fragments of a datagram may take, in ticks: Linux's own limit for reassembly.
-const LIFETIME: u64 = 30_000_000_000 >> 20;
+const REASSEMBLY_TIMEOUT_TICKS: u64 = 30_000_000_000 >> 20;
 
 /// Remembers a first fragment that passes, and why; `false` when that cannot be done.
 #[inline(never)]
-pub fn first(hook: &Hook, header: &Header, passed: Verdict) -> bool {
-    let stamp = ticks() << 24 | u64::from(passed.policy) << 8 | u64::from(passed.reason);
-    FRAGMENTS.insert(key(hook, header), stamp, 0).is_ok()
+pub fn remember_first_fragment(hook: &PacketContext, header: &IpHeader, passed: Verdict) -> bool {
+    let stamp =
+        current_ticks() << 24 | u64::from(passed.policy_id) << 8 | u64::from(passed.reason_code);
+    FRAGMENTS.insert(datagram_key(hook, header), stamp, 0).is_ok()
 }
 
 /// Whether a later fragment may follow its first: the code of the reason. A first that another
 /// policy than the present one let through does not count.
 #[inline(never)]
-pub fn later(hook: &Hook, header: &Header, policy: u16) -> u8 {
-    if transport::overlaps(header) {
+pub fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, policy: u16) -> u8 {
+    if transport::overlaps_transport_header(header) {
         return Reason::Fragment as u8;
     }
     // SAFETY: the entry is read once; another CPU may replace it, not tear it.
-    let stamp = unsafe { FRAGMENTS.get(key(hook, header)) }.copied();
+    let stamp = unsafe { FRAGMENTS.get(datagram_key(hook, header)) }.copied();
     let Some(stamp) = stamp else { return Reason::Fragment as u8 };
     let same_policy = stamp >> 8 & 0xffff == u64::from(policy);
-    if !same_policy || ticks().wrapping_sub(stamp >> 24) > LIFETIME {
+    if !same_policy || current_ticks().wrapping_sub(stamp >> 24) > REASSEMBLY_TIMEOUT_TICKS {
         return Reason::Fragment as u8;
     }
     #[expect(clippy::cast_possible_truncation, reason = "the low byte is the reason")]
@@ -45,18 +46,18 @@ pub fn later(hook: &Hook, header: &Header, policy: u16) -> u8 {
 
 /// The time, in units of 2²⁰ ns: 40 bits of them last for 36 years.
 #[inline(always)]
-fn ticks() -> u64 {
+fn current_ticks() -> u64 {
     // SAFETY: the helper reads a clock.
     unsafe { bpf_ktime_get_ns() >> 20 }
 }
 
 #[inline(always)]
-fn key(hook: &Hook, header: &Header) -> FragmentKey {
-    FragmentKey {
-        owner: owner(hook),
+fn datagram_key(hook: &PacketContext, header: &IpHeader) -> FragmentedDatagramKey {
+    FragmentedDatagramKey {
+        instance_id: endpoint_instance_id(hook),
         identification: header.identification,
-        source: bytes(header.source),
-        destination: bytes(header.destination),
+        source_address: address_to_bytes(header.source),
+        destination_address: address_to_bytes(header.destination),
         protocol: header.protocol,
         padding: [0; 3],
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! gate ─► from_sandbox: decide (lines 1 to 9) → account → pass, or report and drop ─► reject
-//!           └► hand_over: to the egress proxy → account → pass, or report and drop ─► reject
+//!           └► proxy_redirect: to the egress proxy → account → pass, or report and drop ─► reject
 //! gate ─► to_sandbox:   admit (remember inbound connections) → account → pass, or report and drop
 //! gate ─► early_drop:   decide → account → drop, or leave it to from_sandbox
 //! ```
@@ -16,25 +16,25 @@
 #![no_main]
 #![expect(missing_docs, reason = "aya's macros do not hand the comments on")]
 
-mod account;
-mod admit;
-mod checksum;
-mod context;
-mod decide;
+mod anti_spoofing;
+mod checksum_offload;
+mod disposition;
+mod event_report;
 mod fragment;
-mod hand_over;
+mod from_sandbox;
 mod header;
-mod inbound;
+mod inbound_connections;
 mod maps;
 mod neighbor;
-mod outcome;
-mod packet;
-mod policy;
+mod packet_context;
+mod packet_counting;
+mod packet_view;
+mod policy_lookup;
+mod poptrie;
+mod proxy_redirect;
 mod reject;
-mod report;
-mod socket;
-mod spoof;
-mod table;
+mod socket_lookup;
+mod to_sandbox;
 mod transport;
 
 use aya_ebpf::{
@@ -43,49 +43,54 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::error;
-use policy_common::name::tail;
+use policy_common::bpf_names::tail_call_index;
 
 use crate::{
-    context::{Hook, Seen},
+    disposition::{DenyPacket, PacketResult},
     maps::TC_PROGRAMS,
-    outcome::{Drop, Judgement},
+    packet_context::{PacketContext, ParsedHeaders},
 };
 
 /// Judges a packet that the sandbox sends.
 #[classifier]
 pub fn from_sandbox(ctx: TcContext) -> i32 {
-    let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
-    let judgement = decide::from_sandbox(&hook, &mut seen)
-        .and_then(|way| checksum::confirm(&ctx, &seen, way))
-        .and_then(|way| hand_over::or_pass(&ctx, way));
-    act(&ctx, &hook, &seen, judgement)
+    let (hook, mut seen) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    let judgement = from_sandbox::judge_from_sandbox(&hook, &mut seen)
+        .and_then(|way| checksum_offload::deny_misplaced_checksum(&ctx, &seen, way))
+        .and_then(|way| proxy_redirect::allow_or_redirect(&ctx, way));
+    finish_packet(&ctx, &hook, &seen, judgement)
 }
 
 /// Hands a packet that `from_sandbox` judged to the egress proxy. A program of its own, so that
 /// others do not pay for it.
 #[classifier]
-pub fn hand_over(ctx: TcContext) -> i32 {
-    let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
-    let judgement = hand_over::carry_out(&ctx, &hook, &mut seen);
-    act(&ctx, &hook, &seen, judgement)
+pub fn proxy_redirect(ctx: TcContext) -> i32 {
+    let (hook, mut seen) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    let judgement = proxy_redirect::redirect_packet(&ctx, &hook, &mut seen);
+    finish_packet(&ctx, &hook, &seen, judgement)
 }
 
 /// The one door for what the sandbox sends.
 #[inline(always)]
-fn act(ctx: &TcContext, hook: &Hook, seen: &Seen, judgement: Judgement) -> i32 {
+fn finish_packet(
+    ctx: &TcContext,
+    hook: &PacketContext,
+    seen: &ParsedHeaders,
+    judgement: PacketResult,
+) -> i32 {
     match judgement {
         Ok(pass) => {
-            account::count(hook, pass.0);
-            report::flow(hook, seen, pass.0);
+            packet_counting::count_packet(hook, pass.0);
+            event_report::report_new_flow(hook, seen, pass.0);
             TC_ACT_UNSPEC // the next program at this hook, or pass
         }
-        Err(Drop(verdict)) => {
-            account::count(hook, verdict);
-            report::write(hook, seen, verdict);
-            if reject::is_due(hook, seen, verdict) {
+        Err(DenyPacket(verdict)) => {
+            packet_counting::count_packet(hook, verdict);
+            event_report::write_event(hook, seen, verdict);
+            if reject::take_reject_token(hook, seen, verdict) {
                 // SAFETY: on success the call does not come back; nothing here needs dropping.
-                unsafe { TC_PROGRAMS.tail_call(ctx, tail::REJECT) };
-                report_unanswered(ctx);
+                unsafe { TC_PROGRAMS.tail_call(ctx, tail_call_index::REJECT) };
+                log_missing_reject_program(ctx);
             }
             TC_ACT_SHOT
         }
@@ -94,7 +99,7 @@ fn act(ctx: &TcContext, hook: &Hook, seen: &Seen, judgement: Judgement) -> i32 {
 
 /// What should never happen: the call came back. The packet is dropped all the same.
 #[inline(never)] // not cold: its section would be one that the loader does not link
-fn report_unanswered(ctx: &TcContext) {
+fn log_missing_reject_program(ctx: &TcContext) {
     error!(ctx, "TC_PROGRAMS has no program that answers: denied packets vanish");
 }
 
@@ -102,21 +107,21 @@ fn report_unanswered(ctx: &TcContext) {
 /// 512 bytes.
 #[classifier]
 pub fn reject(ctx: TcContext) -> i32 {
-    reject::answer(&ctx)
+    reject::send_reject(&ctx)
 }
 
 /// Sees a packet that the sandbox receives.
 #[classifier]
 pub fn to_sandbox(ctx: TcContext) -> i32 {
-    let (hook, mut seen) = (Hook::of_tc(&ctx), Seen::NOTHING);
-    match admit::to_sandbox(&hook, &mut seen, context::is_from_host(&ctx)) {
+    let (hook, mut seen) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    match to_sandbox::judge_to_sandbox(&hook, &mut seen, packet_context::is_from_host(&ctx)) {
         Ok(pass) => {
-            account::count(&hook, pass.0);
+            packet_counting::count_packet(&hook, pass.0);
             TC_ACT_UNSPEC
         }
-        Err(Drop(verdict)) => {
-            account::count(&hook, verdict);
-            report::write(&hook, &seen, verdict);
+        Err(DenyPacket(verdict)) => {
+            packet_counting::count_packet(&hook, verdict);
+            event_report::write_event(&hook, &seen, verdict);
             TC_ACT_SHOT
         }
     }
@@ -125,11 +130,11 @@ pub fn to_sandbox(ctx: TcContext) -> i32 {
 /// Drops what `from_sandbox` would drop in silence, before the kernel builds a packet of it.
 #[xdp]
 pub fn early_drop(ctx: XdpContext) -> u32 {
-    let (hook, mut seen) = (Hook::of_xdp(&ctx), Seen::NOTHING);
-    match decide::early(&hook, &mut seen) {
-        Some(Drop(verdict)) => {
-            account::count(&hook, verdict);
-            report::write(&hook, &seen, verdict);
+    let (hook, mut seen) = (PacketContext::from_xdp(&ctx), ParsedHeaders::EMPTY);
+    match from_sandbox::judge_early_drop(&hook, &mut seen) {
+        Some(DenyPacket(verdict)) => {
+            packet_counting::count_packet(&hook, verdict);
+            event_report::write_event(&hook, &seen, verdict);
             xdp_action::XDP_DROP
         }
         None => xdp_action::XDP_PASS,

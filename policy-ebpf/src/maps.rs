@@ -7,57 +7,64 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use policy_common::{
-    counter::Counters,
-    event::{Event, RING_BYTES},
-    flow::{FlowKey, FragmentKey, InboundKey, MAX_FLOWS, MAX_FRAGMENTS, MAX_INBOUND},
-    limit::Limits,
-    policy::Verdict,
-    sandbox::{MAX_SANDBOXES, Sandbox},
-    table::{HUGE_WORDS, LARGE_WORDS},
+    counters::ReasonCounters,
+    endpoint::{MAX_SANDBOXES, SandboxEndpoint},
+    event::{EVENT_RING_BYTES, VerdictEvent},
+    flow::{
+        FragmentedDatagramKey, InboundConnectionKey, MAX_FRAGMENTED_DATAGRAMS,
+        MAX_INBOUND_CONNECTIONS, MAX_REPORTED_FLOWS, ReportedFlowKey,
+    },
+    poptrie::{HUGE_POPTRIE_WORDS, LARGE_POPTRIE_WORDS},
+    rate_limit::RateLimiterState,
+    verdict::Verdict,
 };
 
-const SLOTS: usize = MAX_SANDBOXES as usize;
+const SLOT_COUNT: usize = MAX_SANDBOXES as usize;
 
 /// Value of the tries. An array of one, since Linux 6.1 looks into structures for timers, and takes
 /// a template that it looked into for unlike the agent's maps, which it did not.
-pub type Leaf = [Verdict; 1];
+pub type TrieValue = [Verdict; 1];
 
 /// Shape of the tries of IPv4 prefixes. The agent makes each as large as its policy.
-pub type TrieV4 = LpmTrie<[u8; 4], Leaf, 1>;
+pub type PolicyTrieV4 = LpmTrie<[u8; 4], TrieValue, 1>;
 /// Shape of the tries of IPv6 prefixes.
-pub type TrieV6 = LpmTrie<[u8; 16], Leaf, 1>;
+pub type PolicyTrieV6 = LpmTrie<[u8; 16], TrieValue, 1>;
 
 /// Shape of the tables of large policies: one value that is the whole block.
-pub type Block<const WORDS: usize> = Array<[u64; WORDS], 1>;
+pub type PoptrieBlock<const WORDS: usize> = Array<[u64; WORDS], 1>;
 
 #[btf_map]
-pub static SANDBOXES: Array<Sandbox, SLOTS> = Array::new();
+pub static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT> = Array::new();
 #[btf_map]
-pub static POLICIES_V4: ArrayOfMaps<TrieV4, SLOTS> = ArrayOfMaps::new();
+pub static POLICIES_V4: ArrayOfMaps<PolicyTrieV4, SLOT_COUNT> = ArrayOfMaps::new();
 #[btf_map]
-pub static POLICIES_V6: ArrayOfMaps<TrieV6, SLOTS> = ArrayOfMaps::new();
+pub static POLICIES_V6: ArrayOfMaps<PolicyTrieV6, SLOT_COUNT> = ArrayOfMaps::new();
 #[btf_map]
-pub static LARGE_V4: ArrayOfMaps<Block<LARGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+pub static LARGE_V4: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
+    ArrayOfMaps::new();
 #[btf_map]
-pub static LARGE_V6: ArrayOfMaps<Block<LARGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+pub static LARGE_V6: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
+    ArrayOfMaps::new();
 #[btf_map]
-pub static HUGE_V4: ArrayOfMaps<Block<HUGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+pub static HUGE_V4: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> = ArrayOfMaps::new();
 #[btf_map]
-pub static HUGE_V6: ArrayOfMaps<Block<HUGE_WORDS>, SLOTS> = ArrayOfMaps::new();
+pub static HUGE_V6: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> = ArrayOfMaps::new();
 #[btf_map]
-pub static INBOUND: LruHashMap<InboundKey, u64, MAX_INBOUND> = LruHashMap::new();
+pub static INBOUND: LruHashMap<InboundConnectionKey, u64, MAX_INBOUND_CONNECTIONS> =
+    LruHashMap::new();
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, u64, MAX_FRAGMENTS> = LruHashMap::new();
+pub static FRAGMENTS: LruHashMap<FragmentedDatagramKey, u64, MAX_FRAGMENTED_DATAGRAMS> =
+    LruHashMap::new();
 #[btf_map]
-pub static FLOWS: LruHashMap<FlowKey, u64, MAX_FLOWS> = LruHashMap::new();
+pub static FLOWS: LruHashMap<ReportedFlowKey, u64, MAX_REPORTED_FLOWS> = LruHashMap::new();
 #[btf_map]
-pub static COUNTERS: PerCpuArray<Counters, SLOTS> = PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<ReasonCounters, SLOT_COUNT> = PerCpuArray::new();
 #[btf_map]
-pub static LIMITS: Array<Limits, SLOTS> = Array::new();
+pub static LIMITS: Array<RateLimiterState, SLOT_COUNT> = Array::new();
 #[btf_map]
-pub static DOORS: SockMap<{ 2 * SLOTS }> = SockMap::new();
+pub static PROXY_LISTENERS: SockMap<{ 2 * SLOT_COUNT }> = SockMap::new();
 #[btf_map]
-pub static EVENTS: RingBuf<Event, RING_BYTES> = RingBuf::new();
+pub static EVENTS: RingBuf<VerdictEvent, EVENT_RING_BYTES> = RingBuf::new();
 #[btf_map]
 pub static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
 #[btf_map]

@@ -3,111 +3,126 @@
 use policy_common::reason::Reason;
 
 use crate::{
-    header::{Header, ICMP, ICMPV6, Part, TCP, UDP},
-    packet::Packet,
+    header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader},
+    packet_view::PacketView,
 };
 
-const TCP_MIN: usize = 20;
-const UDP_MIN: usize = 8;
-const ICMP_MIN: usize = 8;
+const TCP_HEADER_MIN_LEN: usize = 20;
+const UDP_HEADER_LEN: usize = 8;
+const ICMP_HEADER_LEN: usize = 8;
 
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
 
 /// What of a transport header is judged. Ports in host byte order.
 #[derive(Clone, Copy)]
-pub struct Transport {
+pub struct TransportHeader {
     pub source_port: u16,
     pub destination_port: u16,
     /// TCP: a SYN without ACK, the start of a connection.
-    pub opens: bool,
+    pub opens_connection: bool,
     /// ICMP: the type.
-    pub kind: u8,
+    pub icmp_type: u8,
     /// ICMP: the code.
-    pub code: u8,
+    pub icmp_code: u8,
 }
 
 /// The transport header of a protocol without ports.
-pub const NONE: Transport =
-    Transport { source_port: 0, destination_port: 0, opens: false, kind: 0, code: 0 };
+pub const EMPTY_TRANSPORT_HEADER: TransportHeader = TransportHeader {
+    source_port: 0,
+    destination_port: 0,
+    opens_connection: false,
+    icmp_type: 0,
+    icmp_code: 0,
+};
 
 /// The transport header of a whole datagram or of a first fragment, which has to hold all of it.
 /// Protocols without ports are judged by their addresses.
 #[inline(always)]
-pub fn read(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
+pub fn parse_transport(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, Reason> {
     match header.protocol {
-        TCP => tcp(packet, header),
-        UDP => udp(packet, header),
-        ICMP if !header.v6 => icmp(packet, header),
-        ICMPV6 if header.v6 => icmp(packet, header),
-        _ => Ok(NONE),
+        IPPROTO_TCP => parse_tcp(packet, header),
+        IPPROTO_UDP => parse_udp(packet, header),
+        IPPROTO_ICMP if !header.is_v6 => parse_icmp(packet, header),
+        IPPROTO_ICMPV6 if header.is_v6 => parse_icmp(packet, header),
+        _ => Ok(EMPTY_TRANSPORT_HEADER),
     }
 }
 
 /// Whether a later fragment could write over the transport header of its first (RFC 3128).
 #[inline(always)]
-pub fn overlaps(header: &Header) -> bool {
+pub fn overlaps_transport_header(header: &IpHeader) -> bool {
     let minimum = match header.protocol {
-        TCP => TCP_MIN,
-        UDP | ICMP | ICMPV6 => UDP_MIN,
+        IPPROTO_TCP => TCP_HEADER_MIN_LEN,
+        IPPROTO_UDP | IPPROTO_ICMP | IPPROTO_ICMPV6 => UDP_HEADER_LEN,
         _ => 0,
     };
-    (header.offset as usize) < minimum
+    (header.fragment_offset as usize) < minimum
 }
 
 #[inline(always)]
-fn tcp(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
-    let missing = missing(header);
-    let start = header.transport;
-    if start + TCP_MIN > header.end {
+fn parse_tcp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, Reason> {
+    let missing = missing_header_reason(header);
+    let start = header.transport_offset;
+    if start + TCP_HEADER_MIN_LEN > header.datagram_end {
         return Err(missing);
     }
-    let bytes = packet.read::<[u8; TCP_MIN]>(start).ok_or(missing)?;
+    let bytes = packet.read_at::<[u8; TCP_HEADER_MIN_LEN]>(start).ok_or(missing)?;
     let length = usize::from(bytes[12] >> 4) * 4;
-    if length < TCP_MIN || start + length > header.end {
+    if length < TCP_HEADER_MIN_LEN || start + length > header.datagram_end {
         return Err(missing);
     }
-    Ok(Transport {
+    Ok(TransportHeader {
         source_port: u16::from_be_bytes([bytes[0], bytes[1]]),
         destination_port: u16::from_be_bytes([bytes[2], bytes[3]]),
-        opens: bytes[13] & (SYN | ACK) == SYN,
-        ..NONE
+        opens_connection: bytes[13] & (TCP_SYN | TCP_ACK) == TCP_SYN,
+        ..EMPTY_TRANSPORT_HEADER
     })
 }
 
 #[inline(always)]
-fn udp(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
-    let missing = missing(header);
-    if header.transport + UDP_MIN > header.end {
+fn parse_udp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, Reason> {
+    let missing = missing_header_reason(header);
+    if header.transport_offset + UDP_HEADER_LEN > header.datagram_end {
         return Err(missing);
     }
-    let bytes = packet.read::<[u8; UDP_MIN]>(header.transport).ok_or(missing)?;
+    let bytes = packet.read_at::<[u8; UDP_HEADER_LEN]>(header.transport_offset).ok_or(missing)?;
     let length = usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
-    let room = header.part == Part::First || header.transport + length <= header.end;
-    if length < UDP_MIN || !room {
+    let room = header.fragment_part == FragmentPart::FirstFragment
+        || header.transport_offset + length <= header.datagram_end;
+    if length < UDP_HEADER_LEN || !room {
         return Err(missing);
     }
-    Ok(Transport {
+    Ok(TransportHeader {
         source_port: u16::from_be_bytes([bytes[0], bytes[1]]),
         destination_port: u16::from_be_bytes([bytes[2], bytes[3]]),
-        ..NONE
+        ..EMPTY_TRANSPORT_HEADER
     })
 }
 
 /// The identifier of an ICMP echo stands for the port of the side that asks.
 #[inline(always)]
-fn icmp(packet: &Packet, header: &Header) -> Result<Transport, Reason> {
-    let missing = missing(header);
-    if header.transport + ICMP_MIN > header.end {
+fn parse_icmp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, Reason> {
+    let missing = missing_header_reason(header);
+    if header.transport_offset + ICMP_HEADER_LEN > header.datagram_end {
         return Err(missing);
     }
-    let bytes = packet.read::<[u8; ICMP_MIN]>(header.transport).ok_or(missing)?;
+    let bytes = packet.read_at::<[u8; ICMP_HEADER_LEN]>(header.transport_offset).ok_or(missing)?;
     let identifier = u16::from_be_bytes([bytes[4], bytes[5]]);
-    Ok(Transport { source_port: identifier, kind: bytes[0], code: bytes[1], ..NONE })
+    Ok(TransportHeader {
+        source_port: identifier,
+        icmp_type: bytes[0],
+        icmp_code: bytes[1],
+        ..EMPTY_TRANSPORT_HEADER
+    })
 }
 
 /// A first fragment without its transport header hides it on purpose.
 #[inline(always)]
-fn missing(header: &Header) -> Reason {
-    if header.part == Part::First { Reason::Fragment } else { Reason::Malformed }
+fn missing_header_reason(header: &IpHeader) -> Reason {
+    if header.fragment_part == FragmentPart::FirstFragment {
+        Reason::Fragment
+    } else {
+        Reason::Malformed
+    }
 }

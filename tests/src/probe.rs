@@ -12,20 +12,22 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use crate::{names::dns, patience::PATIENCE, server, world::Namespace};
+use crate::{
+    named_internet::dns_server, network::NetworkNamespace, test_servers, wait::WAIT_LIMIT,
+};
 
 /// How long an answer may take that should come, on a busy machine: less than what is waited for again
 /// and again.
-static LIMIT: LazyLock<Duration> = LazyLock::new(|| *PATIENCE / 3);
+static REPLY_TIMEOUT: LazyLock<Duration> = LazyLock::new(|| *WAIT_LIMIT / 3);
 /// After this time without any answer an attempt that should get none counts as silent.
-const SILENCE: Duration = Duration::from_millis(300);
+const SILENCE_WINDOW: Duration = Duration::from_millis(300);
 
 /// What is asked of who may be no echo server, but TLS or DNS in earnest: any answer will do.
-const QUESTION: &[u8] = b"is anybody there?";
+const PROBE_PAYLOAD: &[u8] = b"is anybody there?";
 
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum ProbeKind {
     /// A TCP connection to this port.
     Tcp(u16),
     /// A UDP datagram to this port.
@@ -34,7 +36,7 @@ pub enum How {
     Ping,
 }
 
-impl fmt::Display for How {
+impl fmt::Display for ProbeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(port) => write!(f, "tcp {port}"),
@@ -46,7 +48,7 @@ impl fmt::Display for How {
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum ProbeResult {
     /// Somebody answered: the connection stands, the datagram came back.
     Answered,
     /// At once: "connection refused". TCP: a reset.
@@ -56,66 +58,76 @@ pub enum Seen {
     /// An HTTP server's or the proxy's answer 403.
     Forbidden,
     /// Nothing came back.
-    Silence,
+    NoReply,
     /// Something else went wrong.
     Failed(String),
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for ProbeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answered => f.write_str("answered"),
             Self::Refused => f.write_str("refused"),
             Self::Prohibited => f.write_str("prohibited"),
             Self::Forbidden => f.write_str("forbidden"),
-            Self::Silence => f.write_str("silence"),
+            Self::NoReply => f.write_str("silence"),
             Self::Failed(why) => f.write_str(why),
         }
     }
 }
 
 /// Tries to reach `address` from inside a namespace.
-pub fn attempt(from: &Namespace, how: How, address: IpAddr) -> Seen {
-    attempt_within(*LIMIT, from, how, address)
+pub fn probe(from: &NetworkNamespace, how: ProbeKind, address: IpAddr) -> ProbeResult {
+    probe_within(*REPLY_TIMEOUT, from, how, address)
 }
 
 /// The same, when nothing is expected to come back: does not wait as long for it.
-pub fn attempt_in_vain(from: &Namespace, how: How, address: IpAddr) -> Seen {
-    attempt_within(SILENCE, from, how, address)
+pub fn probe_expecting_silence(
+    from: &NetworkNamespace,
+    how: ProbeKind,
+    address: IpAddr,
+) -> ProbeResult {
+    probe_within(SILENCE_WINDOW, from, how, address)
 }
 
-fn attempt_within(limit: Duration, from: &Namespace, how: How, address: IpAddr) -> Seen {
+fn probe_within(
+    limit: Duration,
+    from: &NetworkNamespace,
+    how: ProbeKind,
+    address: IpAddr,
+) -> ProbeResult {
     let inside = match from.enter() {
         Ok(inside) => inside,
-        Err(error) => return Seen::Failed(format!("{error:#}")),
+        Err(error) => return ProbeResult::Failed(format!("{error:#}")),
     };
     let result = match how {
-        How::Tcp(port) => tcp((address, port).into(), limit),
-        How::Udp(port) => udp((address, port).into(), limit),
-        How::Ping => ping(address, limit),
+        ProbeKind::Tcp(port) => probe_tcp((address, port).into(), limit),
+        ProbeKind::Udp(port) => probe_udp((address, port).into(), limit),
+        ProbeKind::Ping => probe_ping(address, limit),
     };
     drop(inside);
     match result {
-        Ok(()) => Seen::Answered,
-        Err(error) => seen(&error),
+        Ok(()) => ProbeResult::Answered,
+        Err(error) => result_from_error(&error),
     }
 }
 
 /// A connected TCP stream from inside a namespace, with a bound on how long reads may take.
-pub fn connect(from: &Namespace, to: SocketAddr) -> Result<TcpStream> {
+pub fn connect(from: &NetworkNamespace, to: SocketAddr) -> Result<TcpStream> {
     let _inside = from.enter()?;
-    let stream = TcpStream::connect_timeout(&to, *LIMIT).with_context(|| format!("to {to}"))?;
-    stream.set_read_timeout(Some(*LIMIT))?;
+    let stream =
+        TcpStream::connect_timeout(&to, *REPLY_TIMEOUT).with_context(|| format!("to {to}"))?;
+    stream.set_read_timeout(Some(*REPLY_TIMEOUT))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// A connected UDP socket inside a namespace.
-pub fn datagrams(from: &Namespace, to: SocketAddr) -> Result<UdpSocket> {
+pub fn connect_udp(from: &NetworkNamespace, to: SocketAddr) -> Result<UdpSocket> {
     let _inside = from.enter()?;
-    let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+    let socket = UdpSocket::bind((unspecified_address(to.ip()), 0))?;
     socket.connect(to).with_context(|| format!("a route to {to}"))?;
-    socket.set_read_timeout(Some(*LIMIT))?;
+    socket.set_read_timeout(Some(*REPLY_TIMEOUT))?;
     Ok(socket)
 }
 
@@ -124,7 +136,7 @@ pub fn echo(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes)?;
     let mut back = vec![0; bytes.len()];
     stream.read_exact(&mut back)?;
-    same(&back, bytes)
+    expect_same_bytes(&back, bytes)
 }
 
 /// Sends a datagram to an echo server and wants it back.
@@ -132,51 +144,51 @@ pub fn echo_datagram(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
     socket.send(bytes)?;
     let mut back = vec![0; 65_536];
     let length = socket.recv(&mut back)?;
-    same(&back[..length], bytes)
+    expect_same_bytes(&back[..length], bytes)
 }
 
 /// What an error of a socket means for the one who tried.
-pub fn seen(error: &io::Error) -> Seen {
+pub fn result_from_error(error: &io::Error) -> ProbeResult {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => Seen::Refused,
-        Some(libc::EHOSTUNREACH | libc::EACCES) => Seen::Prohibited,
-        Some(libc::EAGAIN | libc::ETIMEDOUT) => Seen::Silence,
-        _ if error.kind() == io::ErrorKind::TimedOut => Seen::Silence,
-        _ => Seen::Failed(error.to_string()),
+        Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => ProbeResult::Refused,
+        Some(libc::EHOSTUNREACH | libc::EACCES) => ProbeResult::Prohibited,
+        Some(libc::EAGAIN | libc::ETIMEDOUT) => ProbeResult::NoReply,
+        _ if error.kind() == io::ErrorKind::TimedOut => ProbeResult::NoReply,
+        _ => ProbeResult::Failed(error.to_string()),
     }
 }
 
-fn tcp(to: SocketAddr, limit: Duration) -> io::Result<()> {
+fn probe_tcp(to: SocketAddr, limit: Duration) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&to, limit)?;
     stream.set_read_timeout(Some(limit))?;
     match to.port() {
-        server::SSH => stream.read_exact(&mut [0; 4]),
-        server::HTTP => Ok(()),
-        server::HTTPS => {
-            stream.write_all(QUESTION)?;
+        test_servers::SSH_PORT => stream.read_exact(&mut [0; 4]),
+        test_servers::HTTP_PORT => Ok(()),
+        test_servers::HTTPS_PORT => {
+            stream.write_all(PROBE_PAYLOAD)?;
             stream.read_exact(&mut [0])
         }
-        server::DNS => {
-            stream.write_all(&dns::prefixed(&dns::any_query())?)?;
+        test_servers::DNS_PORT => {
+            stream.write_all(&dns_server::with_length_prefix(&dns_server::probe_query())?)?;
             stream.read_exact(&mut [0; 2])
         }
-        _ => echo(&mut stream, QUESTION),
+        _ => echo(&mut stream, PROBE_PAYLOAD),
     }
 }
 
-fn udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
-    let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+fn probe_udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
+    let socket = UdpSocket::bind((unspecified_address(to.ip()), 0))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(limit))?;
-    if to.port() == server::DNS {
-        socket.send(&dns::any_query())?;
+    if to.port() == test_servers::DNS_PORT {
+        socket.send(&dns_server::probe_query())?;
         return socket.recv(&mut [0; 512]).map(|_| ());
     }
-    echo_datagram(&socket, QUESTION)
+    echo_datagram(&socket, PROBE_PAYLOAD)
 }
 
 /// By a ping socket, which like UDP is told of ICMP errors.
-fn ping(to: IpAddr, limit: Duration) -> io::Result<()> {
+fn probe_ping(to: IpAddr, limit: Duration) -> io::Result<()> {
     let (family, protocol, request) = match to {
         IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8),
         IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 128),
@@ -190,12 +202,12 @@ fn ping(to: IpAddr, limit: Duration) -> io::Result<()> {
     socket.recv(&mut [0; 64]).map(|_| ())
 }
 
-fn same(back: &[u8], sent: &[u8]) -> io::Result<()> {
+fn expect_same_bytes(back: &[u8], sent: &[u8]) -> io::Result<()> {
     let whole = back == sent;
     if whole { Ok(()) } else { Err(io::Error::other("the answer differs from what was sent")) }
 }
 
-fn unspecified(like: IpAddr) -> IpAddr {
+fn unspecified_address(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,12 +1,12 @@
 //! The API over TCP: for whoever has a key, and for no sandbox.
 
 use policy_tests::{
-    probe::Seen,
-    stage::{OrFail as _, Shared},
+    probe::ProbeResult,
+    testbed::{OrFail as _, SharedTestbed},
 };
 use serde_json::json;
 
-static STAGE: Shared = Shared::with(
+static TESTBED: SharedTestbed = SharedTestbed::with_config(
     r#"[api]
     listen = "127.0.0.1:3000"
     api_keys = ["e2b_0123", "another"]"#,
@@ -14,9 +14,9 @@ static STAGE: Shared = Shared::with(
 
 #[test]
 fn over_tcp_a_key_is_needed() {
-    let stage = STAGE.stage();
+    let stage = TESTBED.testbed();
     let get = |path: &str, key: Option<&str>| {
-        let mut curl = stage.world.host.command("curl").or_fail("entering the host");
+        let mut curl = stage.network.host.command("curl").or_fail("entering the host");
         curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]);
         if let Some(key) = key {
             curl.args(["-H", &format!("X-API-Key: {key}")]);
@@ -36,10 +36,10 @@ fn over_tcp_a_key_is_needed() {
 
 #[test]
 fn a_sandbox_cannot_reach_the_api() {
-    let sandbox = STAGE.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0"] }));
-    let gateway = sandbox.identity.gateway_v4().to_string();
-    assert_eq!(sandbox.tcp(&gateway, 3000), Seen::Refused);
-    let reason = sandbox.event("the attempt", |event| event["destinationPort"] == 3000);
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"] }));
+    let gateway = sandbox.addressing.gateway_v4().to_string();
+    assert_eq!(sandbox.probe_tcp(&gateway, 3000), ProbeResult::Refused);
+    let reason = sandbox.wait_for_event("the attempt", |event| event["destinationPort"] == 3000);
     assert_eq!(reason["reason"], "platform_deny");
 }

@@ -1,19 +1,22 @@
 //! Every field of `network` wrong in every way that a user could get it wrong: the API answers 400, the command
 //! line ends with 2, both name field and entry, and the policy in force stays.
 
-use policy_tests::stage::{Guest, Shared, cli_refuses, in_force, refuses_network, still_in_force};
+use policy_tests::testbed::{
+    SharedTestbed, TestSandbox, assert_cli_refuses, assert_lasting_policy, assert_network_refused,
+    with_lasting_policy,
+};
 use serde_json::{Value, json};
 
-static STAGE: Shared = Shared::with("");
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
-fn sandbox() -> Guest {
-    in_force(STAGE.sandbox())
+fn sandbox_with_lasting_policy() -> TestSandbox {
+    with_lasting_policy(TESTBED.add_sandbox())
 }
 
 /// A `network`, and what an error about it has to name: the field and the entry.
-type Case = (Value, &'static str, &'static str);
+type InvalidNetwork = (Value, &'static str, &'static str);
 
-fn addresses() -> Vec<Case> {
+fn invalid_addresses() -> Vec<InvalidNetwork> {
     let wrong = [
         "",
         " ",
@@ -50,7 +53,7 @@ fn addresses() -> Vec<Case> {
         "١.١.١.١",
         "ALL_TRAFFIC",
     ];
-    let mut cases: Vec<Case> = Vec::new();
+    let mut cases: Vec<InvalidNetwork> = Vec::new();
     for entry in wrong {
         let shown = entry.trim_matches(['\n', ' ']);
         cases.push((json!({ "denyOut": ["1.1.1.1", entry] }), "denyOut[1]", shown));
@@ -64,17 +67,17 @@ fn addresses() -> Vec<Case> {
 }
 
 #[test]
-fn an_address_that_is_none() {
-    let sandbox = sandbox();
-    for (network, field, entry) in addresses() {
-        refuses_network(&sandbox, &network, field, entry);
+fn an_invalid_address() {
+    let sandbox = sandbox_with_lasting_policy();
+    for (network, field, entry) in invalid_addresses() {
+        assert_network_refused(&sandbox, &network, field, entry);
     }
-    still_in_force(&sandbox);
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
-fn a_name_that_is_none_or_in_the_wrong_place() {
-    let sandbox = sandbox();
+fn an_invalid_or_misplaced_name() {
+    let sandbox = sandbox_with_lasting_policy();
     let wrong = [
         "exa mple.com",
         "-example.com",
@@ -94,13 +97,18 @@ fn a_name_that_is_none_or_in_the_wrong_place() {
     ];
     for entry in wrong {
         let network = json!({ "allowOut": [entry], "denyOut": ["0.0.0.0/0"] });
-        refuses_network(&sandbox, &network, "allowOut[0]", entry);
+        assert_network_refused(&sandbox, &network, "allowOut[0]", entry);
     }
     let label = "a".repeat(64);
     let network = json!({ "allowOut": [format!("{label}.com")], "denyOut": ["0.0.0.0/0"] });
-    refuses_network(&sandbox, &network, "allowOut[0]", &label);
+    assert_network_refused(&sandbox, &network, "allowOut[0]", &label);
     for denied in ["example.com", "*.example.com", "*"] {
-        refuses_network(&sandbox, &json!({ "denyOut": ["1.1.1.1", denied] }), "denyOut[1]", denied);
+        assert_network_refused(
+            &sandbox,
+            &json!({ "denyOut": ["1.1.1.1", denied] }),
+            "denyOut[1]",
+            denied,
+        );
     }
     // Names without a deny of everything: the message says what to add.
     for network in [
@@ -108,14 +116,14 @@ fn a_name_that_is_none_or_in_the_wrong_place() {
         json!({ "allowOut": ["example.com"], "denyOut": ["1.1.1.1"] }),
         json!({ "allowOut": ["example.com"], "denyOut": ["::/0"] }),
     ] {
-        refuses_network(&sandbox, &network, "allowOut[0]", "0.0.0.0/0");
+        assert_network_refused(&sandbox, &network, "allowOut[0]", "0.0.0.0/0");
     }
-    still_in_force(&sandbox);
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
-fn an_entry_that_is_nearly_right_is_told_what_to_write() {
-    let sandbox = sandbox();
+fn a_nearly_valid_entry_gets_a_suggestion() {
+    let sandbox = sandbox_with_lasting_policy();
     for (entry, instead) in [
         ("github.com:443", "write github.com alone; a name holds on TCP ports 80 and 443"),
         ("https://github.com/x", "write github.com alone"),
@@ -125,19 +133,19 @@ fn an_entry_that_is_nearly_right_is_told_what_to_write() {
         ("10.0.0.1-10.0.0.9", "10.0.0.1/32, 10.0.0.2/31, 10.0.0.4/30, 10.0.0.8/31"),
     ] {
         let network = json!({ "allowOut": [entry], "denyOut": ["0.0.0.0/0"] });
-        refuses_network(&sandbox, &network, "allowOut[0]", instead);
+        assert_network_refused(&sandbox, &network, "allowOut[0]", instead);
     }
-    let dns = names(json!({ "dnsServers": ["dns.google"] }));
-    refuses_network(&sandbox, &dns, "dnsServers[0]", "write the DNS server's IP address");
+    let dns = with_domain_rule(json!({ "dnsServers": ["dns.google"] }));
+    assert_network_refused(&sandbox, &dns, "dnsServers[0]", "write the DNS server's IP address");
     let misspelt = json!({ "allowout": ["1.1.1.1"] });
-    refuses_network(&sandbox, &misspelt, "allowout", "did you mean allowOut?");
-    still_in_force(&sandbox);
+    assert_network_refused(&sandbox, &misspelt, "allowout", "did you mean allowOut?");
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
 fn a_field_of_the_wrong_type_or_of_no_meaning() {
-    let sandbox = sandbox();
-    let cases: [Case; 21] = [
+    let sandbox = sandbox_with_lasting_policy();
+    let cases: [InvalidNetwork; 21] = [
         (json!({ "denyOut": "0.0.0.0/0" }), "denyOut", "0.0.0.0/0"),
         (json!({ "denyOut": [1] }), "denyOut[0]", "1"),
         (json!({ "denyOut": [null] }), "denyOut[0]", "null"),
@@ -150,9 +158,13 @@ fn a_field_of_the_wrong_type_or_of_no_meaning() {
         (json!({ "deny": ["0.0.0.0/0"] }), "deny", ""),
         (json!({ "deny_out": [], "denyOut": ["0.0.0.0/0"] }), "denyOut", ""),
         (json!({ "dnsServers": ["1.1.1.1"] }), "dnsServers", ""),
-        (names(json!({ "dnsServers": ["dns.example.com"] })), "dnsServers[0]", "dns.example.com"),
-        (names(json!({ "dnsServers": ["1.1.1.1/24"] })), "dnsServers[0]", "1.1.1.1/24"),
-        (names(json!({ "dnsServers": vec!["1.1.1.1"; 11] })), "dnsServers", "10"),
+        (
+            with_domain_rule(json!({ "dnsServers": ["dns.example.com"] })),
+            "dnsServers[0]",
+            "dns.example.com",
+        ),
+        (with_domain_rule(json!({ "dnsServers": ["1.1.1.1/24"] })), "dnsServers[0]", "1.1.1.1/24"),
+        (with_domain_rule(json!({ "dnsServers": vec!["1.1.1.1"; 11] })), "dnsServers", "10"),
         (json!({ "egressProxy": "proxy:1080" }), "egressProxy", "object"),
         (json!({ "egressProxy": {} }), "egressProxy", "address"),
         (json!({ "egressProxy": { "address": "proxy.example.com" } }), "address", "port"),
@@ -161,33 +173,33 @@ fn a_field_of_the_wrong_type_or_of_no_meaning() {
         (json!({ "rules": { "example.com": [] } }), "rules", ""),
     ];
     for (network, field, entry) in cases {
-        refuses_network(&sandbox, &network, field, entry);
+        assert_network_refused(&sandbox, &network, field, entry);
     }
     let secret = json!({ "address": "proxy.example.com:1", "password": "hush-hush" });
-    refuses_network(&sandbox, &json!({ "egressProxy": secret }), "password", "username");
-    still_in_force(&sandbox);
+    assert_network_refused(&sandbox, &json!({ "egressProxy": secret }), "password", "username");
+    assert_lasting_policy(&sandbox);
 }
 
 /// A network with a domain rule, which some fields demand.
-fn names(mut network: Value) -> Value {
+fn with_domain_rule(mut network: Value) -> Value {
     network["allowOut"] = json!(["example.com"]);
     network["denyOut"] = json!(["0.0.0.0/0"]);
     network
 }
 
 #[test]
-fn too_long_a_list() {
-    let sandbox = sandbox();
+fn a_list_that_is_too_long() {
+    let sandbox = sandbox_with_lasting_policy();
     let entries: Vec<_> =
         (0..100_001).map(|i| format!("10.{}.{}.0/24", i / 256 % 256, i % 256)).collect();
-    refuses_network(&sandbox, &json!({ "denyOut": entries }), "denyOut", "100000");
-    still_in_force(&sandbox);
+    assert_network_refused(&sandbox, &json!({ "denyOut": entries }), "denyOut", "100000");
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
-fn an_ingress_field_that_is_none() {
-    let sandbox = sandbox();
-    let cases: [Case; 7] = [
+fn an_invalid_ingress_field() {
+    let sandbox = sandbox_with_lasting_policy();
+    let cases: [InvalidNetwork; 7] = [
         (json!({ "allowPublicTraffic": "yes" }), "allowPublicTraffic", "yes"),
         (json!({ "maskRequestHost": "" }), "maskRequestHost", ""),
         (json!({ "maskRequestHost": "a b" }), "maskRequestHost", "a b"),
@@ -197,13 +209,13 @@ fn an_ingress_field_that_is_none() {
         (json!({ "httpsPorts": ["443"] }), "httpsPorts[0]", "443"),
     ];
     for (network, field, entry) in cases {
-        let spec = sandbox.spec(&json!({ "network": network })).to_string();
-        cli_refuses(&sandbox, "check", &spec, field, entry);
-        cli_refuses(&sandbox, "apply", &spec, field, entry);
+        let spec = sandbox.sandbox_spec(&json!({ "network": network })).to_string();
+        assert_cli_refuses(&sandbox, "check", &spec, field, entry);
+        assert_cli_refuses(&sandbox, "apply", &spec, field, entry);
     }
     // An update is about egress; an ingress field in it would have no effect.
     let path = format!("/sandboxes/{}/network", sandbox.id);
-    let update = sandbox.stage.request("PUT", &path, &json!({ "allowPublicTraffic": false }));
-    assert_eq!((update.code, update.body.contains("allowPublicTraffic")), (400, true));
-    still_in_force(&sandbox);
+    let update = sandbox.testbed.request("PUT", &path, &json!({ "allowPublicTraffic": false }));
+    assert_eq!((update.status, update.body.contains("allowPublicTraffic")), (400, true));
+    assert_lasting_policy(&sandbox);
 }

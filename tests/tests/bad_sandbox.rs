@@ -2,20 +2,23 @@
 //! line ends with 2, both name field and entry, and the policy in force stays.
 
 use policy_tests::{
-    stage::{Guest, OrFail as _, Shared, Stage, cli_refuses, in_force, still_in_force},
-    world::host::UPLINK,
+    network::host_router::UPLINK_INTERFACE,
+    testbed::{
+        OrFail as _, SharedTestbed, TestSandbox, Testbed, assert_cli_refuses,
+        assert_lasting_policy, with_lasting_policy,
+    },
 };
 use serde_json::{Value, json};
 
-static STAGE: Shared = Shared::with("");
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
-fn sandbox() -> Guest {
-    in_force(STAGE.sandbox())
+fn sandbox_with_lasting_policy() -> TestSandbox {
+    with_lasting_policy(TESTBED.add_sandbox())
 }
 
 #[test]
 fn a_sandbox_that_is_described_wrongly() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_with_lasting_policy();
     let cases: [(&str, Value, &str); 26] = [
         ("sandboxID", json!(""), ""),
         ("sandboxID", json!("Upper"), "Upper"),
@@ -45,25 +48,25 @@ fn a_sandbox_that_is_described_wrongly() {
         ("network", json!([]), ""),
     ];
     for (field, value, entry) in cases {
-        let mut spec = sandbox.spec(&json!({}));
+        let mut spec = sandbox.sandbox_spec(&json!({}));
         spec[field] = value;
         for command in ["check", "apply"] {
-            cli_refuses(&sandbox, command, &spec.to_string(), field, entry);
+            assert_cli_refuses(&sandbox, command, &spec.to_string(), field, entry);
         }
         if field != "sandboxID" {
             let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
-            let answer = sandbox.stage.request("PUT", &path, &spec);
+            let answer = sandbox.testbed.request("PUT", &path, &spec);
             let named = answer.body.contains(field) && answer.body.contains(entry);
-            assert!(answer.code == 400 && named, "{spec}: {answer:?}");
+            assert!(answer.status == 400 && named, "{spec}: {answer:?}");
         }
     }
-    still_in_force(&sandbox);
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
-fn text_that_is_no_json() {
-    let sandbox = sandbox();
-    let good = sandbox.spec(&json!({})).to_string();
+fn text_that_is_not_json() {
+    let sandbox = sandbox_with_lasting_policy();
+    let good = sandbox.sandbox_spec(&json!({})).to_string();
     let twice = good.replacen('{', "{\"interface\":\"lo\",", 1);
     let texts = [
         "",
@@ -91,83 +94,84 @@ fn text_that_is_no_json() {
     for text in texts {
         for path in ["/agent/v1/sandboxes/ID", "/sandboxes/ID/network", "/agent/v1/sandboxes"] {
             let path = path.replace("ID", &sandbox.id);
-            let answer = sandbox.stage.agent().request("PUT", &path, text).or_fail("asking");
+            let answer = sandbox.testbed.agent().request("PUT", &path, text).or_fail("asking");
             let shown: String = text.chars().take(60).collect();
-            assert_eq!(answer.code, 400, "{path} {shown}: {}", answer.body);
+            assert_eq!(answer.status, 400, "{path} {shown}: {}", answer.body);
             assert_ne!(answer.json()["message"], Value::Null, "{path} {shown}: {}", answer.body);
         }
         for command in ["check", "apply"] {
-            cli_refuses(&sandbox, command, text, "", "");
+            assert_cli_refuses(&sandbox, command, text, "", "");
         }
     }
-    still_in_force(&sandbox);
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
 fn a_file_with_one_bad_sandbox_changes_none() {
-    let (sandbox, other) = (sandbox(), sandbox());
-    let good = sandbox.spec(&json!({ "network": { "denyOut": ["8.8.8.8"] } }));
-    let bad = other.spec(&json!({ "network": { "denyOut": ["8.8.8.8", "nonsense/"] } }));
+    let (sandbox, other) = (sandbox_with_lasting_policy(), sandbox_with_lasting_policy());
+    let good = sandbox.sandbox_spec(&json!({ "network": { "denyOut": ["8.8.8.8"] } }));
+    let bad = other.sandbox_spec(&json!({ "network": { "denyOut": ["8.8.8.8", "nonsense/"] } }));
     let lines = format!("{good}\n{bad}\n");
     for text in [json!([good, bad]).to_string(), json!([bad, good]).to_string(), lines] {
-        cli_refuses(&sandbox, "apply", &text, "denyOut[1]", "nonsense/");
-        still_in_force(&sandbox);
-        still_in_force(&other);
+        assert_cli_refuses(&sandbox, "apply", &text, "denyOut[1]", "nonsense/");
+        assert_lasting_policy(&sandbox);
+        assert_lasting_policy(&other);
     }
     let same = json!([good, good]).to_string();
-    cli_refuses(&sandbox, "apply", &same, "sandboxID", &sandbox.id);
-    still_in_force(&sandbox);
+    assert_cli_refuses(&sandbox, "apply", &same, "sandboxID", &sandbox.id);
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
 fn an_interface_or_address_that_another_sandbox_has() {
-    let (sandbox, other) = (sandbox(), in_force(STAGE.sandbox()));
-    let third = STAGE.sandbox();
+    let (sandbox, other) =
+        (sandbox_with_lasting_policy(), with_lasting_policy(TESTBED.add_sandbox()));
+    let third = TESTBED.add_sandbox();
     let spec = |field: &str, value: Value| {
-        let mut spec = third.spec(&json!({}));
+        let mut spec = third.sandbox_spec(&json!({}));
         spec[field] = value;
         spec
     };
     let interface = spec("interface", json!(sandbox.interface));
-    let address = spec("addresses", json!([sandbox.identity.v4()]));
-    let taken = sandbox.identity.v4().to_string();
+    let address = spec("addresses", json!([sandbox.addressing.v4()]));
+    let taken = sandbox.addressing.v4().to_string();
     for (spec, field, entry) in
         [(&interface, "interface", &sandbox.interface), (&address, "addresses[0]", &taken)]
     {
-        cli_refuses(&sandbox, "apply", &spec.to_string(), field, entry);
+        assert_cli_refuses(&sandbox, "apply", &spec.to_string(), field, entry);
         // In one file, `check` finds it as well.
-        let both = json!([sandbox.spec(&json!({})), spec]).to_string();
+        let both = json!([sandbox.sandbox_spec(&json!({})), spec]).to_string();
         for command in ["check", "apply"] {
-            cli_refuses(&sandbox, command, &both, field, entry);
-            cli_refuses(&sandbox, command, &both, field, &sandbox.id);
+            assert_cli_refuses(&sandbox, command, &both, field, entry);
+            assert_cli_refuses(&sandbox, command, &both, field, &sandbox.id);
         }
     }
-    still_in_force(&sandbox);
-    still_in_force(&other);
+    assert_lasting_policy(&sandbox);
+    assert_lasting_policy(&other);
 }
 
 #[test]
 fn the_interface_of_the_default_route() {
-    let sandbox = sandbox();
-    for (interface, problem) in [(UPLINK, "default route"), ("lo", "loopback")] {
-        let mut spec = STAGE.sandbox().spec(&json!({}));
+    let sandbox = sandbox_with_lasting_policy();
+    for (interface, problem) in [(UPLINK_INTERFACE, "default route"), ("lo", "loopback")] {
+        let mut spec = TESTBED.add_sandbox().sandbox_spec(&json!({}));
         spec["interface"] = json!(interface);
-        cli_refuses(&sandbox, "apply", &spec.to_string(), interface, problem);
+        assert_cli_refuses(&sandbox, "apply", &spec.to_string(), interface, problem);
         let path = format!("/agent/v1/sandboxes/{}", spec["sandboxID"].as_str().or_fail("an ID"));
-        let answer = sandbox.stage.request("PUT", &path, &spec);
-        assert_eq!((answer.code, answer.body.contains(problem)), (400, true), "{}", answer.body);
+        let answer = sandbox.testbed.request("PUT", &path, &spec);
+        assert_eq!((answer.status, answer.body.contains(problem)), (400, true), "{}", answer.body);
     }
-    still_in_force(&sandbox);
+    assert_lasting_policy(&sandbox);
 }
 
 #[test]
-fn forced_the_interface_of_the_default_route_is_taken() {
-    let stage = Stage::with("");
-    let mut spec = stage.sandbox().spec(&json!({}));
-    spec["interface"] = json!(UPLINK);
-    let forced = stage.cli_with(&["apply", "--force", "-f", "-"], &spec.to_string());
-    assert_eq!(forced.code, 0, "{forced:?}");
+fn the_interface_of_the_default_route_is_accepted_with_force() {
+    let stage = Testbed::with_config("");
+    let mut spec = stage.add_sandbox().sandbox_spec(&json!({}));
+    spec["interface"] = json!(UPLINK_INTERFACE);
+    let forced = stage.cli_with_stdin(&["apply", "--force", "-f", "-"], &spec.to_string());
+    assert_eq!(forced.exit_code, 0, "{forced:?}");
     // Once it is there, another policy needs no force.
-    let again = stage.cli_with(&["apply", "-f", "-"], &spec.to_string());
-    assert_eq!(again.code, 0, "{again:?}");
+    let again = stage.cli_with_stdin(&["apply", "-f", "-"], &spec.to_string());
+    assert_eq!(again.exit_code, 0, "{again:?}");
 }

@@ -2,66 +2,77 @@
 //! wherever the sandbox said. Nowhere but where the protocol has them.
 
 use policy_tests::{
-    packet::{Payload, TcpFlags},
-    server,
-    stage::{Guest, MARKER_TO, Shared, ip},
-    wire::{FROM_PORT, unfinished},
+    packet_socket::{SOURCE_PORT, with_partial_checksum},
+    packets::{IpPayload, TcpFlags},
+    test_servers,
+    testbed::{MARKER_ADDRESS, SharedTestbed, TestSandbox, parse_ip},
 };
 
-static STAGE: Shared = Shared::with("");
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
 const ALLOWED: &str = "2001:db8:1::1";
 /// Where headers begin in an IPv6 frame.
-const IP: u16 = 14;
-const TRANSPORT: u16 = IP + 40;
-const DESTINATION: u16 = IP + 24;
+const IP_OFFSET: u16 = 14;
+const TRANSPORT_OFFSET: u16 = IP_OFFSET + 40;
+const DESTINATION_OFFSET: u16 = IP_OFFSET + 24;
 
-fn sandbox() -> Guest {
-    let sandbox = STAGE.sandbox();
-    sandbox.may_only_reach(&[ALLOWED, MARKER_TO]);
+fn sandbox_allowed_one_address() -> TestSandbox {
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.allow_only(&[ALLOWED, MARKER_ADDRESS]);
     sandbox
 }
 
-fn udp(sandbox: &Guest) -> Vec<u8> {
-    let payload = Payload::udp(FROM_PORT, server::CLOSED, &sandbox.token());
-    sandbox.sender().send(ip(ALLOWED), payload)
+fn udp_frame(sandbox: &TestSandbox) -> Vec<u8> {
+    let payload = IpPayload::udp(SOURCE_PORT, test_servers::CLOSED_PORT, &sandbox.frame_token());
+    sandbox.frame_builder().frame_payload(parse_ip(ALLOWED), payload)
 }
 
-fn tcp(sandbox: &Guest) -> Vec<u8> {
-    let payload = Payload::tcp(FROM_PORT, server::CLOSED, TcpFlags::SYN).data(&sandbox.token());
-    sandbox.sender().send(ip(ALLOWED), payload)
+fn tcp_frame(sandbox: &TestSandbox) -> Vec<u8> {
+    let payload = IpPayload::tcp(SOURCE_PORT, test_servers::CLOSED_PORT, TcpFlags::SYN)
+        .with_data(&sandbox.frame_token());
+    sandbox.frame_builder().frame_payload(parse_ip(ALLOWED), payload)
 }
 
 /// How many of the frames cross when the device is to write their checksum there.
-fn crossing(sandbox: &Guest, frame: &[u8], start: u16, place: u16) -> usize {
-    let frame = unfinished(frame, start, place - start);
-    sandbox.crossing_through(&sandbox.offloading_wire(), &[frame]).len()
+fn count_crossing(sandbox: &TestSandbox, frame: &[u8], start: u16, place: u16) -> usize {
+    let frame = with_partial_checksum(frame, start, place - start);
+    sandbox.frames_crossing_through(&sandbox.open_virtio_packet_socket(), &[frame]).len()
 }
 
 #[test]
 fn a_checksum_at_its_place_may_be_left_to_the_device() {
-    let sandbox = sandbox();
-    assert_eq!(crossing(&sandbox, &udp(&sandbox), TRANSPORT, TRANSPORT + 6), 1);
-    assert_eq!(crossing(&sandbox, &tcp(&sandbox), TRANSPORT, TRANSPORT + 16), 1);
+    let sandbox = sandbox_allowed_one_address();
+    assert_eq!(
+        count_crossing(&sandbox, &udp_frame(&sandbox), TRANSPORT_OFFSET, TRANSPORT_OFFSET + 6),
+        1
+    );
+    assert_eq!(
+        count_crossing(&sandbox, &tcp_frame(&sandbox), TRANSPORT_OFFSET, TRANSPORT_OFFSET + 16),
+        1
+    );
 }
 
 #[test]
 fn a_checksum_over_what_was_judged_stops_the_frame() {
-    let sandbox = sandbox();
-    let (udp, tcp) = (udp(&sandbox), tcp(&sandbox));
+    let sandbox = sandbox_allowed_one_address();
+    let (udp, tcp) = (udp_frame(&sandbox), tcp_frame(&sandbox));
     let bent = [
-        (&udp, IP + 6, DESTINATION + 2, "a group of the destination"),
-        (&udp, IP + 6, DESTINATION - 2, "a group of the source"),
-        (&udp, TRANSPORT, TRANSPORT + 2, "UDP's destination port"),
-        (&tcp, TRANSPORT, TRANSPORT + 2, "TCP's destination port"),
-        (&tcp, TRANSPORT, TRANSPORT + 12, "TCP's flags"),
+        (&udp, IP_OFFSET + 6, DESTINATION_OFFSET + 2, "a group of the destination"),
+        (&udp, IP_OFFSET + 6, DESTINATION_OFFSET - 2, "a group of the source"),
+        (&udp, TRANSPORT_OFFSET, TRANSPORT_OFFSET + 2, "UDP's destination port"),
+        (&tcp, TRANSPORT_OFFSET, TRANSPORT_OFFSET + 2, "TCP's destination port"),
+        (&tcp, TRANSPORT_OFFSET, TRANSPORT_OFFSET + 12, "TCP's flags"),
     ];
     for (frame, start, place, what) in bent {
-        assert_eq!(crossing(&sandbox, frame, start, place), 0, "over {what}");
+        assert_eq!(count_crossing(&sandbox, frame, start, place), 0, "over {what}");
     }
     // It is the policy that stops them: without one they cross.
     sandbox.delete();
     for (frame, start, place, what) in bent {
-        assert_eq!(crossing(&sandbox, frame, start, place), 1, "over {what}, without a policy");
+        assert_eq!(
+            count_crossing(&sandbox, frame, start, place),
+            1,
+            "over {what}, without a policy"
+        );
     }
 }

@@ -2,27 +2,27 @@
 
 use policy_tests::{
     precedence_tests,
-    stage::{OrFail as _, Shared, Stage},
+    testbed::{OrFail as _, SharedTestbed, Testbed},
 };
 use serde_json::json;
 
-const CLSACT: &str = "[dataplane]\nattach = \"clsact\"";
+const CLSACT_CONFIG: &str = "[dataplane]\nattach = \"clsact\"";
 
-static STAGE: Shared = Shared::with(CLSACT);
+static TESTBED: SharedTestbed = SharedTestbed::with_config(CLSACT_CONFIG);
 
-precedence_tests!(STAGE);
+precedence_tests!(TESTBED);
 
 #[test]
 fn filters_outlive_a_killed_agent_and_are_adopted() {
-    let stage = Stage::with(CLSACT);
-    let sandbox = stage.sandbox();
-    sandbox.network(json!({ "denyOut": ["8.8.8.8"] }));
+    let stage = Testbed::with_config(CLSACT_CONFIG);
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(json!({ "denyOut": ["8.8.8.8"] }));
     stage.agent_mut().kill().or_fail("killing the agent");
-    sandbox.is_refused("8.8.8.8");
-    sandbox.reaches("8.8.8.9");
-    stage.restart();
-    sandbox.is_refused("8.8.8.8");
-    sandbox.network(json!({ "denyOut": ["8.8.8.9"] }));
-    sandbox.is_refused("8.8.8.9");
-    sandbox.reaches("8.8.8.8");
+    sandbox.assert_refused("8.8.8.8");
+    sandbox.assert_reaches("8.8.8.9");
+    stage.restart_agent();
+    sandbox.assert_refused("8.8.8.8");
+    sandbox.apply_network(json!({ "denyOut": ["8.8.8.9"] }));
+    sandbox.assert_refused("8.8.8.9");
+    sandbox.assert_reaches("8.8.8.8");
 }

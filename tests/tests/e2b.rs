@@ -3,15 +3,15 @@
 use std::{collections::BTreeSet, fs::File, io::Write as _, sync::Arc};
 
 use policy_tests::{
-    agent::Answer,
-    patience::eventually,
-    probe::Seen,
-    server,
-    stage::{Guest, OrFail as _, Stage},
+    agent::ApiResponse,
+    probe::ProbeResult,
+    test_servers,
+    testbed::{OrFail as _, TestSandbox, Testbed},
+    wait::eventually,
 };
 use serde_json::{Value, json};
 
-const CONFIG: &str = r#"
+const API_CONFIG: &str = r#"
 [api]
 listen = "127.0.0.1:3000"
 api_keys = ["e2b_0123"]
@@ -19,74 +19,80 @@ api_keys = ["e2b_0123"]
 domain = "sandbox.example.com"
 https = "127.0.0.1:8443"
 "#;
-const NO_GATEWAY: &str = "";
+const CONFIG_WITHOUT_GATEWAY: &str = "";
 
 /// Every test counts interfaces that are free, so each has a stage of its own.
-struct Platform {
-    guests: Vec<Guest>,
-    stage: Arc<Stage>,
+struct E2bTestbed {
+    sandboxes: Vec<TestSandbox>,
+    testbed: Arc<Testbed>,
 }
 
-impl Platform {
+impl E2bTestbed {
     /// An agent that may hand out as many interfaces as there are `slots`.
-    fn with(config: &str, slots: usize) -> Self {
-        let stage = Stage::without_agent(config);
-        let guests: Vec<Guest> = (0..slots).map(|_| stage.sandbox()).collect();
-        let file = File::options().append(true).open(stage.agent().config());
+    fn with_config(config: &str, slots: usize) -> Self {
+        let stage = Testbed::without_agent(config);
+        let guests: Vec<TestSandbox> = (0..slots).map(|_| stage.add_sandbox()).collect();
+        let file = File::options().append(true).open(stage.agent().config_path());
         let mut file = file.or_fail("opening the configuration");
         for guest in &guests {
             let (interface, addresses) = (&guest.interface, json!(guest.addresses()));
             writeln!(file, "[[interfaces]]\ninterface = \"{interface}\"\naddresses = {addresses}")
                 .or_fail("writing the configuration");
         }
-        stage.restart();
-        Self { guests, stage }
+        stage.restart_agent();
+        Self { sandboxes: guests, testbed: stage }
     }
 
     fn new(slots: usize) -> Self {
-        Self::with(CONFIG, slots)
+        Self::with_config(API_CONFIG, slots)
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
-        self.stage.request(method, path, body)
+    fn request(&self, method: &str, path: &str, body: &Value) -> ApiResponse {
+        self.testbed.request(method, path, body)
     }
 
-    fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, &Value::Null)
+    fn get_ok(&self, path: &str) -> ApiResponse {
+        self.request("GET", path, &Value::Null)
     }
 
-    fn create(&self, body: &Value) -> Value {
-        let answer = self.ask("POST", "/v2/sandboxes", body);
-        assert_eq!(answer.code, 201, "{}", answer.body);
+    fn create_sandbox(&self, body: &Value) -> Value {
+        let answer = self.request("POST", "/v2/sandboxes", body);
+        assert_eq!(answer.status, 201, "{}", answer.body);
         answer.json()
     }
 
-    fn refuses(&self, path: &str, body: &Value, code: u16, words: &str) {
-        let answer = self.ask("POST", path, body);
+    fn assert_refuses(&self, path: &str, body: &Value, code: u16, words: &str) {
+        let answer = self.request("POST", path, body);
         let error = answer.json();
-        assert_eq!((answer.code, &error["code"]), (code, &json!(code)), "{body}: {}", answer.body);
+        assert_eq!(
+            (answer.status, &error["code"]),
+            (code, &json!(code)),
+            "{body}: {}",
+            answer.body
+        );
         let message = error["message"].as_str().unwrap_or_default();
         assert!(message.contains(words), "{words:?} is not in {message:?}");
     }
 
-    fn ids(&self, path: &str) -> Vec<String> {
-        let answer = self.get(path);
-        assert_eq!(answer.code, 200, "{}", answer.body);
+    fn sandbox_ids(&self, path: &str) -> Vec<String> {
+        let answer = self.get_ok(path);
+        assert_eq!(answer.status, 200, "{}", answer.body);
         let list = answer.json();
         let list = list.as_array().or_fail("a list");
-        list.iter().map(id).collect()
+        list.iter().map(sandbox_id).collect()
     }
 
     /// The guest whose interface a sandbox was given.
-    fn guest(&self, sandbox: &Value) -> &Guest {
-        let own = self.get(&format!("/agent/v1/sandboxes/{}", id(sandbox))).json();
-        let guest = self.guests.iter().find(|guest| own["interface"] == guest.interface.as_str());
+    fn sandbox_of(&self, sandbox: &Value) -> &TestSandbox {
+        let own = self.get_ok(&format!("/agent/v1/sandboxes/{}", sandbox_id(sandbox))).json();
+        let guest =
+            self.sandboxes.iter().find(|guest| own["interface"] == guest.interface.as_str());
         guest.or_fail("the sandbox's interface")
     }
 
     /// Asks over TCP, with this key.
-    fn over_tcp(&self, arguments: &[&str], path: &str) -> (String, Value) {
-        let mut curl = self.stage.world.host.command("curl").or_fail("entering the host");
+    fn request_over_tcp(&self, arguments: &[&str], path: &str) -> (String, Value) {
+        let mut curl = self.testbed.network.host.command("curl").or_fail("entering the host");
         curl.args(["-s", "-w", "\n%{http_code}", "--max-time", "10"]).args(arguments);
         let output = curl.arg(format!("http://127.0.0.1:3000{path}")).output().or_fail("curl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -95,28 +101,28 @@ impl Platform {
     }
 }
 
-fn id(sandbox: &Value) -> String {
+fn sandbox_id(sandbox: &Value) -> String {
     sandbox["sandboxID"].as_str().or_fail("a sandboxID").to_owned()
 }
 
-fn path(sandbox: &Value, rest: &str) -> String {
-    format!("/sandboxes/{}{rest}", id(sandbox))
+fn sandbox_path(sandbox: &Value, rest: &str) -> String {
+    format!("/sandboxes/{}{rest}", sandbox_id(sandbox))
 }
 
 /// Seconds from the Unix epoch to a time in an answer.
-fn time(value: &Value) -> i64 {
+fn unix_seconds(value: &Value) -> i64 {
     let time = value.as_str().or_fail("a time").parse::<jiff::Timestamp>();
     time.or_fail("a time, RFC 3339").as_second()
 }
 
-fn base() -> Value {
+fn minimal_body() -> Value {
     json!({ "templateID": "base" })
 }
 
 #[test]
 fn a_sandbox_from_creation_to_its_end() {
-    let platform = Platform::new(1);
-    let made = platform.create(&json!({
+    let platform = E2bTestbed::new(1);
+    let made = platform.create_sandbox(&json!({
         "templateID": "base", "timeout": 60, "metadata": { "user": "me" },
         "envVars": { "A": "b" }, "allow_internet_access": false,
         "network": { "allowOut": ["8.8.8.8"] },
@@ -126,60 +132,65 @@ fn a_sandbox_from_creation_to_its_end() {
     for field in ["clientID", "envdVersion", "trafficAccessToken", "envdAccessToken"] {
         assert!(made[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {made}");
     }
-    let guest = platform.guest(&made);
-    guest.reaches("8.8.8.8");
-    assert_eq!(guest.tcp("1.1.1.1", server::ECHO), Seen::Refused);
+    let guest = platform.sandbox_of(&made);
+    guest.assert_reaches("8.8.8.8");
+    assert_eq!(guest.probe_tcp("1.1.1.1", test_servers::ECHO_PORT), ProbeResult::Refused);
 
-    let shown = platform.get(&path(&made, "")).json();
-    assert_eq!((id(&shown), &shown["state"]), (id(&made), &json!("running")));
+    let shown = platform.get_ok(&sandbox_path(&made, "")).json();
+    assert_eq!((sandbox_id(&shown), &shown["state"]), (sandbox_id(&made), &json!("running")));
     assert_eq!(shown["network"], json!({ "allowOut": ["8.8.8.8"] }));
     assert_eq!(
         (&shown["allowInternetAccess"], &shown["metadata"]),
         (&json!(false), &json!({ "user": "me" }))
     );
-    let life = time(&shown["endAt"]) - time(&shown["startedAt"]);
+    let life = unix_seconds(&shown["endAt"]) - unix_seconds(&shown["startedAt"]);
     assert!((59..=60).contains(&life), "{life} seconds");
-    assert_eq!(platform.ids("/v2/sandboxes"), [id(&made)]);
-    assert_eq!(platform.ids("/sandboxes"), [id(&made)]);
+    assert_eq!(platform.sandbox_ids("/v2/sandboxes"), [sandbox_id(&made)]);
+    assert_eq!(platform.sandbox_ids("/sandboxes"), [sandbox_id(&made)]);
 
     let update = json!({ "denyOut": ["8.8.8.8"] });
-    assert_eq!(platform.ask("PUT", &path(&made, "/network"), &update).code, 204);
-    guest.reaches("1.1.1.1");
-    guest.is_refused("8.8.8.8");
-    let shown = platform.get(&path(&made, "")).json();
+    assert_eq!(platform.request("PUT", &sandbox_path(&made, "/network"), &update).status, 204);
+    guest.assert_reaches("1.1.1.1");
+    guest.assert_refused("8.8.8.8");
+    let shown = platform.get_ok(&sandbox_path(&made, "")).json();
     assert_eq!((&shown["network"], shown.get("allowInternetAccess")), (&update, None));
 
     for connect in ["", "/v2"] {
-        let connect = format!("{connect}{}", path(&made, "/connect"));
-        let connected = platform.ask("POST", &connect, &json!({ "timeout": 30 }));
-        assert_eq!((connected.code, connected.json()), (200, made.clone()), "{connect}");
+        let connect = format!("{connect}{}", sandbox_path(&made, "/connect"));
+        let connected = platform.request("POST", &connect, &json!({ "timeout": 30 }));
+        assert_eq!((connected.status, connected.json()), (200, made.clone()), "{connect}");
     }
-    let gone = platform.ask("DELETE", &path(&made, ""), &Value::Null);
-    assert_eq!((gone.code, gone.body.as_str()), (204, ""));
+    let gone = platform.request("DELETE", &sandbox_path(&made, ""), &Value::Null);
+    assert_eq!((gone.status, gone.body.as_str()), (204, ""));
     for (method, rest) in
         [("DELETE", ""), ("GET", ""), ("POST", "/connect"), ("POST", "/refreshes")]
     {
         let body = if method == "POST" { json!({}) } else { Value::Null };
-        assert_eq!(platform.ask(method, &path(&made, rest), &body).code, 404, "{method} {rest}");
+        assert_eq!(
+            platform.request(method, &sandbox_path(&made, rest), &body).status,
+            404,
+            "{method} {rest}"
+        );
     }
-    assert!(platform.ids("/v2/sandboxes").is_empty());
+    assert!(platform.sandbox_ids("/v2/sandboxes").is_empty());
 }
 
 #[test]
-fn interfaces_are_handed_out_while_there_are_any() {
-    let platform = Platform::new(2);
-    let (one, other) = (platform.create(&base()), platform.create(&base()));
-    assert_ne!(platform.guest(&one).interface, platform.guest(&other).interface);
-    platform.refuses("/v2/sandboxes", &base(), 503, "interfaces");
-    assert_eq!(platform.ask("DELETE", &path(&one, ""), &Value::Null).code, 204);
-    platform.create(&base());
+fn interfaces_are_allocated_while_any_are_free() {
+    let platform = E2bTestbed::new(2);
+    let (one, other) =
+        (platform.create_sandbox(&minimal_body()), platform.create_sandbox(&minimal_body()));
+    assert_ne!(platform.sandbox_of(&one).interface, platform.sandbox_of(&other).interface);
+    platform.assert_refuses("/v2/sandboxes", &minimal_body(), 503, "interfaces");
+    assert_eq!(platform.request("DELETE", &sandbox_path(&one, ""), &Value::Null).status, 204);
+    platform.create_sandbox(&minimal_body());
 }
 
 #[test]
 fn what_is_wrong_is_refused_and_named() {
-    let platform = Platform::new(1);
+    let platform = E2bTestbed::new(1);
     let with = |field: &str, value: Value| {
-        let mut body = base();
+        let mut body = minimal_body();
         body[field] = value;
         body
     };
@@ -197,71 +208,78 @@ fn what_is_wrong_is_refused_and_named() {
         (with("allow_internet_acces", json!(false)), "allow_internet_acces"),
     ] {
         for path in ["/v2/sandboxes", "/sandboxes"] {
-            platform.refuses(path, &body, 400, words);
+            platform.assert_refuses(path, &body, 400, words);
         }
     }
     for query in ["limit=0", "limit=x", "state=gone", "order=up", "nextToken=x", "startedAfter=x"] {
-        let answer = platform.get(&format!("/v2/sandboxes?{query}"));
+        let answer = platform.get_ok(&format!("/v2/sandboxes?{query}"));
         let field = query.split('=').next().unwrap_or_default();
-        assert_eq!(answer.code, 400, "{query}");
+        assert_eq!(answer.status, 400, "{query}");
         assert!(answer.body.contains(field), "{query}: {}", answer.body);
     }
-    platform.create(&base()); // nothing that was refused holds the interface
+    platform.create_sandbox(&minimal_body()); // nothing that was refused holds the interface
 }
 
 #[test]
 fn only_a_secure_sandbox_can_be_private() {
-    let platform = Platform::new(1);
+    let platform = E2bTestbed::new(1);
     let mut private = json!({ "templateID": "base", "network": { "allowPublicTraffic": false } });
-    platform.refuses("/sandboxes", &private, 400, "secure");
+    platform.assert_refuses("/sandboxes", &private, 400, "secure");
     private["secure"] = json!(true);
-    let made = platform.ask("POST", "/sandboxes", &private);
-    assert_eq!(made.code, 201, "{}", made.body);
+    let made = platform.request("POST", "/sandboxes", &private);
+    assert_eq!(made.status, 201, "{}", made.body);
     assert!(made.json()["trafficAccessToken"].is_string());
-    assert_eq!(platform.ask("DELETE", &path(&made.json(), ""), &Value::Null).code, 204);
+    assert_eq!(
+        platform.request("DELETE", &sandbox_path(&made.json(), ""), &Value::Null).status,
+        204
+    );
 
-    let open = platform.ask("POST", "/sandboxes", &base());
-    assert_eq!(open.code, 201, "{}", open.body);
+    let open = platform.request("POST", "/sandboxes", &minimal_body());
+    assert_eq!(open.status, 201, "{}", open.body);
     assert_eq!(open.json().get("trafficAccessToken"), None);
     assert_eq!(open.json().get("envdAccessToken"), None);
 }
 
 #[test]
 fn a_key_is_needed_over_tcp() {
-    let platform = Platform::new(1);
+    let platform = E2bTestbed::new(1);
     for wrong in ["X-API-Key: e2b_012", "X-API-Key;", "Authorization: Bearer e2b_012"] {
         for path in ["/v2/sandboxes", "/sandboxes/nosuch", "/openapi.json"] {
-            let (code, error) = platform.over_tcp(&["-H", wrong], path);
+            let (code, error) = platform.request_over_tcp(&["-H", wrong], path);
             assert_eq!((code.as_str(), &error["code"]), ("401", &json!(401)), "{wrong} {path}");
         }
     }
-    let (code, _) = platform.over_tcp(&["-H", "Authorization: Bearer e2b_0123"], "/v2/sandboxes");
+    let (code, _) =
+        platform.request_over_tcp(&["-H", "Authorization: Bearer e2b_0123"], "/v2/sandboxes");
     assert_eq!(code, "200");
     let key = ["-H", "X-API-Key: e2b_0123", "-H", "Transfer-Encoding: chunked"];
     let body = json!({ "templateID": "base" }).to_string();
     let arguments = [key.as_slice(), &["-d", body.as_str()]].concat();
-    let (code, made) = platform.over_tcp(&arguments, "/v2/sandboxes");
+    let (code, made) = platform.request_over_tcp(&arguments, "/v2/sandboxes");
     assert_eq!(code, "201", "a chunked body: {made}");
-    let (code, shown) = platform.over_tcp(&key[..2], &path(&made, ""));
-    assert_eq!((code.as_str(), id(&shown)), ("200", id(&made)));
+    let (code, shown) = platform.request_over_tcp(&key[..2], &sandbox_path(&made, ""));
+    assert_eq!((code.as_str(), sandbox_id(&shown)), ("200", sandbox_id(&made)));
 }
 
 #[test]
 fn a_lease_ends_unless_it_is_renewed() {
-    let platform = Platform::new(2);
-    let short = platform.create(&json!({ "templateID": "base", "timeout": 1 }));
-    let renewed = platform.create(&json!({ "templateID": "base", "timeout": 10 }));
-    let connect = platform.ask("POST", &format!("/v2{}", path(&renewed, "/connect")), &json!({}));
-    assert_eq!(connect.code, 200, "{}", connect.body);
-    let ended = || (platform.get(&path(&short, "")).code == 404).then_some(());
+    let platform = E2bTestbed::new(2);
+    let short = platform.create_sandbox(&json!({ "templateID": "base", "timeout": 1 }));
+    let renewed = platform.create_sandbox(&json!({ "templateID": "base", "timeout": 10 }));
+    let connect =
+        platform.request("POST", &format!("/v2{}", sandbox_path(&renewed, "/connect")), &json!({}));
+    assert_eq!(connect.status, 200, "{}", connect.body);
+    let ended = || (platform.get_ok(&sandbox_path(&short, "")).status == 404).then_some(());
     eventually("the lease ends", ended).or_fail("waiting");
     let left = |sandbox: &Value| {
-        let shown = platform.get(&path(sandbox, "")).json();
-        time(&shown["endAt"]) - jiff::Timestamp::now().as_second()
+        let shown = platform.get_ok(&sandbox_path(sandbox, "")).json();
+        unix_seconds(&shown["endAt"]) - jiff::Timestamp::now().as_second()
     };
     assert!((200..=300).contains(&left(&renewed)), "{}", left(&renewed));
 
-    let ask = |rest: &str, body: Value| platform.ask("POST", &path(&renewed, rest), &body).code;
+    let ask = |rest: &str, body: Value| {
+        platform.request("POST", &sandbox_path(&renewed, rest), &body).status
+    };
     assert_eq!(ask("/refreshes", json!({ "duration": 900 })), 204);
     assert!((800..=900).contains(&left(&renewed)));
     assert_eq!(ask("/connect", json!({ "timeout": 10 })), 200);
@@ -270,30 +288,31 @@ fn a_lease_ends_unless_it_is_renewed() {
     assert!(left(&renewed) <= 100, "but this does");
     assert_eq!((ask("/timeout", json!({ "timeout": 0 })), ask("/timeout", json!({}))), (400, 400));
     assert_eq!(ask("/timeout", json!({ "timeout": 1 })), 204);
-    let ended = || (platform.get(&path(&renewed, "")).code == 404).then_some(());
+    let ended = || (platform.get_ok(&sandbox_path(&renewed, "")).status == 404).then_some(());
     eventually("it ends, too", ended).or_fail("waiting");
 }
 
 #[test]
 fn what_was_applied_is_there_and_has_no_end() {
-    let platform = Platform::new(0);
-    let guest = platform.stage.sandbox();
-    guest.network(json!({ "denyOut": ["8.8.8.8"] }));
-    let shown = platform.get(&format!("/sandboxes/{}", guest.id)).json();
+    let platform = E2bTestbed::new(0);
+    let guest = platform.testbed.add_sandbox();
+    guest.apply_network(json!({ "denyOut": ["8.8.8.8"] }));
+    let shown = platform.get_ok(&format!("/sandboxes/{}", guest.id)).json();
     assert_eq!(
         (&shown["templateID"], &shown["network"]),
         (&json!(""), &json!({ "denyOut": ["8.8.8.8"] }))
     );
     assert!(shown["endAt"].as_str().is_some_and(|end| end.starts_with("9999-")), "{shown}");
-    let refused = platform.ask("POST", &path(&shown, "/timeout"), &json!({ "timeout": 1 }));
-    assert_eq!(refused.code, 409, "{}", refused.body);
-    assert_eq!(platform.ask("POST", &path(&shown, "/connect"), &json!({})).code, 200);
-    assert!(platform.get(&path(&shown, "")).json()["endAt"] == shown["endAt"]);
+    let refused =
+        platform.request("POST", &sandbox_path(&shown, "/timeout"), &json!({ "timeout": 1 }));
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert_eq!(platform.request("POST", &sandbox_path(&shown, "/connect"), &json!({})).status, 200);
+    assert!(platform.get_ok(&sandbox_path(&shown, "")).json()["endAt"] == shown["endAt"]);
 }
 
 #[test]
 fn a_repeated_creation_is_the_same_one() {
-    let platform = Platform::new(2);
+    let platform = E2bTestbed::new(2);
     let create = |key: &str, body: &Value| {
         let body = body.to_string();
         let request = format!(
@@ -301,28 +320,30 @@ fn a_repeated_creation_is_the_same_one() {
              Idempotency-Key: {key}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        platform.stage.agent().exchange(request.as_bytes()).or_fail("asking")
+        platform.testbed.agent().send_raw(request.as_bytes()).or_fail("asking")
     };
-    let first = create("key-1", &base());
-    assert_eq!(first.code, 201, "{}", first.body);
-    assert_eq!(create("key-1", &base()).json(), first.json());
+    let first = create("key-1", &minimal_body());
+    assert_eq!(first.status, 201, "{}", first.body);
+    assert_eq!(create("key-1", &minimal_body()).json(), first.json());
     let other = json!({ "templateID": "base", "network": { "denyOut": ["8.8.8.8"] } });
-    assert_eq!(create("key-1", &other).code, 409);
-    assert_eq!(create(&"k".repeat(256), &base()).code, 400);
-    assert_ne!(create("key-2", &base()).json()["sandboxID"], first.json()["sandboxID"]);
-    assert_eq!(platform.ids("/v2/sandboxes").len(), 2);
+    assert_eq!(create("key-1", &other).status, 409);
+    assert_eq!(create(&"k".repeat(256), &minimal_body()).status, 400);
+    assert_ne!(create("key-2", &minimal_body()).json()["sandboxID"], first.json()["sandboxID"]);
+    assert_eq!(platform.sandbox_ids("/v2/sandboxes").len(), 2);
 }
 
 #[test]
 fn lists_are_filtered_and_come_in_pages() {
-    let platform = Platform::new(3);
+    let platform = E2bTestbed::new(3);
     let create = |template: &str, user: &str| {
         let metadata = json!({ "user name": user });
-        id(&platform.create(&json!({ "templateID": template, "metadata": metadata })))
+        sandbox_id(
+            &platform.create_sandbox(&json!({ "templateID": template, "metadata": metadata })),
+        )
     };
     let made = [create("a", "me"), create("b", "me"), create("b", "you & I")];
     let newest_first = made.iter().rev().cloned().collect::<Vec<_>>();
-    let ids = |query: &str| platform.ids(&format!("/v2/sandboxes?{query}"));
+    let ids = |query: &str| platform.sandbox_ids(&format!("/v2/sandboxes?{query}"));
     assert_eq!(ids(""), newest_first);
     assert_eq!(ids("order=asc"), made);
     assert_eq!(ids("template=b&order=asc"), made[1..]);
@@ -330,7 +351,7 @@ fn lists_are_filtered_and_come_in_pages() {
     assert!(ids("state=paused").is_empty());
     // As the clients write {"user name": "you & I"}: quoted, as a form, quoted again.
     assert_eq!(ids("metadata=user%252520name%3Dyou%252520%252526%252520I"), made[2..]);
-    let second = platform.get(&format!("/sandboxes/{}", made[1])).json()["startedAt"].clone();
+    let second = platform.get_ok(&format!("/sandboxes/{}", made[1])).json()["startedAt"].clone();
     let after = format!("startedAfter={}", second.as_str().or_fail("a time"));
     assert_eq!(
         ids(&after).into_iter().collect::<BTreeSet<_>>(),
@@ -338,11 +359,11 @@ fn lists_are_filtered_and_come_in_pages() {
     );
 
     for list in ["/sandboxes", "/v2/sandboxes"] {
-        let first = platform.get(&format!("{list}?limit=2"));
+        let first = platform.get_ok(&format!("{list}?limit=2"));
         let token = first.header("X-Next-Token").or_fail("a token").to_owned();
         assert_eq!(first.json().as_array().map(Vec::len), Some(2));
         let next = format!("{list}?limit=2&nextToken={token}");
-        let last = platform.get(&next);
+        let last = platform.get_ok(&next);
         assert_eq!(last.header("X-Next-Token"), None);
         assert_eq!(last.json()[0]["sandboxID"], json!(made[0]));
         assert_eq!(last.json().as_array().map(Vec::len), Some(1));
@@ -351,22 +372,22 @@ fn lists_are_filtered_and_come_in_pages() {
 
 #[test]
 fn secrets_are_where_they_belong_and_nowhere_else() {
-    let platform = Platform::new(1);
+    let platform = E2bTestbed::new(1);
     let proxy = json!({
         "address": "203.0.113.5:1080", "username": "u", "password": "hush-hush",
         "tls": { "enabled": true, "serverName": "proxy.example" },
     });
-    let made = platform.create(&json!({
+    let made = platform.create_sandbox(&json!({
         "templateID": "base", "network": { "egressProxy": proxy, "allowPublicTraffic": false },
     }));
     let token = made["trafficAccessToken"].as_str().or_fail("a token");
     let daemon = made["envdAccessToken"].as_str().or_fail("a token");
     assert!(!made.to_string().contains("hush-hush"));
-    let own = format!("/agent/v1{}", path(&made, ""));
-    let told = platform.get(&format!("{own}/token")).json();
+    let own = format!("/agent/v1{}", sandbox_path(&made, ""));
+    let told = platform.get_ok(&format!("{own}/token")).json();
     assert_eq!(told, json!({ "trafficAccessToken": token }));
 
-    let shown = platform.get(&path(&made, "")).json();
+    let shown = platform.get_ok(&sandbox_path(&made, "")).json();
     let expected = json!({
         "address": "203.0.113.5:1080", "username": "u",
         "tls": { "enabled": true, "serverName": "proxy.example" },
@@ -374,7 +395,7 @@ fn secrets_are_where_they_belong_and_nowhere_else() {
     assert_eq!(shown["network"]["egressProxy"], expected);
     let url = format!("{own}/url?port=3000");
     let all = [
-        path(&made, ""),
+        sandbox_path(&made, ""),
         "/sandboxes".into(),
         "/v2/sandboxes".into(),
         own.clone(),
@@ -385,11 +406,11 @@ fn secrets_are_where_they_belong_and_nowhere_else() {
         "/health".into(),
         "/openapi.json".into(),
     ];
-    let answers = all.map(|path| platform.get(&path)).map(|answer| {
-        assert_eq!(answer.code, 200, "{}", answer.body);
+    let answers = all.map(|path| platform.get_ok(&path)).map(|answer| {
+        assert_eq!(answer.status, 200, "{}", answer.body);
         format!("{}\n{}", answer.head, answer.body)
     });
-    let log = std::fs::read_to_string(platform.stage.agent().log_file()).or_fail("the log");
+    let log = std::fs::read_to_string(platform.testbed.agent().log_path()).or_fail("the log");
     for text in answers.iter().chain([&log]) {
         for secret in [token, daemon, "hush-hush"] {
             assert!(!text.contains(secret), "{text}");
@@ -398,35 +419,35 @@ fn secrets_are_where_they_belong_and_nowhere_else() {
 }
 
 #[test]
-fn a_public_url_is_told_by_command_line_and_api() {
-    let platform = Platform::new(1);
-    let made = platform.create(&json!({
+fn a_public_url_is_shown_by_command_line_and_api() {
+    let platform = E2bTestbed::new(1);
+    let made = platform.create_sandbox(&json!({
         "templateID": "base", "network": { "allowPublicTraffic": false },
     }));
-    let name = id(&made);
+    let name = sandbox_id(&made);
     let url = format!("https://3000-{name}.sandbox.example.com:8443");
     let token = made["trafficAccessToken"].as_str().or_fail("a token");
-    let run = |arguments: &[&str]| platform.stage.cli(arguments);
+    let run = |arguments: &[&str]| platform.testbed.cli(arguments);
     let plain = run(&["url", &name, "3000"]);
-    assert_eq!((plain.code, plain.stdout.trim_end()), (0, url.as_str()), "{}", plain.stderr);
+    assert_eq!((plain.exit_code, plain.stdout.trim_end()), (0, url.as_str()), "{}", plain.stderr);
     let both = run(&["url", &name, "3000", "--token"]);
     assert!(both.stdout.contains(token) && both.stdout.contains(&url), "{}", both.stdout);
     let expected = json!({ "url": url, "public": false, "trafficAccessToken": token });
     assert_eq!(run(&["url", &name, "3000", "--token", "-o", "json"]).json(), expected);
-    assert_eq!(run(&["url", "nosuch", "3000"]).code, 1);
-    assert_eq!(run(&["url", &name, "0"]).code, 2);
+    assert_eq!(run(&["url", "nosuch", "3000"]).exit_code, 1);
+    assert_eq!(run(&["url", &name, "0"]).exit_code, 2);
     for bad in ["", "?port=0", "?port=65536", "?port=x"] {
-        let answer = platform.get(&format!("/agent/v1/sandboxes/{name}/url{bad}"));
-        assert_eq!(answer.code, 400, "{bad}: {}", answer.body);
+        let answer = platform.get_ok(&format!("/agent/v1/sandboxes/{name}/url{bad}"));
+        assert_eq!(answer.status, 400, "{bad}: {}", answer.body);
     }
 }
 
 #[test]
 fn without_a_domain_there_is_no_public_url() {
-    let platform = Platform::with(NO_GATEWAY, 1);
-    let made = platform.create(&base());
+    let platform = E2bTestbed::with_config(CONFIG_WITHOUT_GATEWAY, 1);
+    let made = platform.create_sandbox(&minimal_body());
     assert_eq!(made.get("domain"), None);
-    let ran = platform.stage.cli(&["url", &id(&made), "3000"]);
-    assert_eq!(ran.code, 1);
+    let ran = platform.testbed.cli(&["url", &sandbox_id(&made), "3000"]);
+    assert_eq!(ran.exit_code, 1);
     assert!(ran.stderr.contains("[gateway]") && ran.stderr.contains("domain"), "{}", ran.stderr);
 }

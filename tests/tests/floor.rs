@@ -2,96 +2,98 @@
 
 use std::sync::Arc;
 
-use policy_agent::policy::PLATFORM_DENY;
+use policy_agent::policy::DEFAULT_PLATFORM_DENY;
 use policy_tests::{
-    patience::eventually,
-    probe::{self, How, Seen},
-    server,
-    stage::{Guest, MARKER_TO, OrFail as _, Shared, Stage, ip},
-    world::{
-        Namespace,
-        host::{HOST_V4, HOST_V6, INTERNET_V4},
-        internet,
-        slot::Slot,
+    network::{
+        NetworkNamespace,
+        host_router::{HOST_UPLINK_V4, HOST_UPLINK_V6, INTERNET_UPLINK_V4},
+        internet_addresses,
+        namespaced_sandbox::NamespacedSandbox,
     },
+    probe::{self, ProbeKind, ProbeResult},
+    test_servers,
+    testbed::{MARKER_ADDRESS, OrFail as _, SharedTestbed, TestSandbox, Testbed, parse_ip},
+    wait::eventually,
 };
 use serde_json::{Value, json};
 
-static DEFAULT: Shared = Shared::with("");
-static OWN: Shared = Shared::with(
+static DEFAULT_FLOOR: SharedTestbed = SharedTestbed::with_config("");
+static CUSTOM_FLOOR: SharedTestbed = SharedTestbed::with_config(
     r#"[dataplane]
     platform_allow = ["10.99.0.0/24", "198.51.100.7"]
     platform_deny = ["10.0.0.0/8", "1.1.1.1", "2001:db8:2::/48"]"#,
 );
 /// The host's addresses at the uplink are opened.
-static OPEN_HOST: Shared = Shared::with(
+static OPEN_HOST: SharedTestbed = SharedTestbed::with_config(
     r#"[dataplane]
     platform_allow = ["192.0.2.1", "2001:db8:ffff::1"]
     platform_deny_add = ["1.1.1.1", "2001:db8:2::/48"]"#,
 );
 
 #[test]
-fn metadata_and_private_addresses_stay_closed_even_if_allowed_by_name() {
-    let sandbox = DEFAULT.sandbox();
-    let entries: Vec<&str> = internet::FLOOR.into_iter().chain(["0.0.0.0/0"]).collect();
-    sandbox.network(json!({ "allowOut": entries }));
-    for closed in internet::FLOOR {
-        sandbox.is_refused(closed);
+fn metadata_and_private_addresses_stay_denied_even_if_allowed_by_name() {
+    let sandbox = DEFAULT_FLOOR.add_sandbox();
+    let entries: Vec<&str> =
+        internet_addresses::FLOOR_ADDRESSES.into_iter().chain(["0.0.0.0/0"]).collect();
+    sandbox.apply_network(json!({ "allowOut": entries }));
+    for closed in internet_addresses::FLOOR_ADDRESSES {
+        sandbox.assert_refused(closed);
     }
-    sandbox.reaches("64:ff9b::101:101");
+    sandbox.assert_reaches("64:ff9b::101:101");
 }
 
 #[test]
 fn the_gateway_and_other_sandboxes_are_private() {
-    let (sandbox, other) = (DEFAULT.sandbox(), DEFAULT.sandbox());
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0"] }));
-    sandbox.is_refused(&sandbox.identity.gateway_v4().to_string());
-    sandbox.is_refused(&sandbox.identity.gateway_v6().to_string());
-    sandbox.is_refused(&other.identity.v4().to_string());
-    sandbox.is_refused(&other.identity.v6().to_string());
+    let (sandbox, other) = (DEFAULT_FLOOR.add_sandbox(), DEFAULT_FLOOR.add_sandbox());
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"] }));
+    sandbox.assert_refused(&sandbox.addressing.gateway_v4().to_string());
+    sandbox.assert_refused(&sandbox.addressing.gateway_v6().to_string());
+    sandbox.assert_refused(&other.addressing.v4().to_string());
+    sandbox.assert_refused(&other.addressing.v6().to_string());
 }
 
 #[test]
 fn broadcast_and_multicast_are_denied_in_silence() {
-    let sandbox = DEFAULT.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0"] }));
-    let (me, token) = (sandbox.sender(), sandbox.token());
+    let sandbox = DEFAULT_FLOOR.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"] }));
+    let (me, token) = (sandbox.frame_builder(), sandbox.frame_token());
     let many = ["255.255.255.255", "224.0.0.251", "239.255.255.250", "240.0.0.1", "ff02::fb"];
-    let frames: Vec<_> = many.iter().map(|to| me.udp(ip(to), server::CLOSED, &token)).collect();
-    assert!(sandbox.crossing(&frames).is_empty());
+    let frames: Vec<_> =
+        many.iter().map(|to| me.udp(parse_ip(to), test_servers::CLOSED_PORT, &token)).collect();
+    assert!(sandbox.frames_crossing(&frames).is_empty());
     let denied = &sandbox.status()["counters"]["platform_deny"]["packets"];
     assert_eq!(*denied, many.len());
 }
 
 #[test]
 fn platform_allow_beats_platform_deny_and_deny_out() {
-    let sandbox = OWN.sandbox();
-    sandbox.configure(&json!({ "allowInternetAccess": false }));
-    sandbox.reaches("10.99.0.1");
-    sandbox.reaches("198.51.100.7");
-    sandbox.is_refused("8.8.8.8");
-    sandbox.network(json!({ "denyOut": ["10.99.0.1", "198.51.100.7"] }));
-    sandbox.reaches("10.99.0.1");
-    sandbox.reaches("198.51.100.7");
+    let sandbox = CUSTOM_FLOOR.add_sandbox();
+    sandbox.apply_config(&json!({ "allowInternetAccess": false }));
+    sandbox.assert_reaches("10.99.0.1");
+    sandbox.assert_reaches("198.51.100.7");
+    sandbox.assert_refused("8.8.8.8");
+    sandbox.apply_network(json!({ "denyOut": ["10.99.0.1", "198.51.100.7"] }));
+    sandbox.assert_reaches("10.99.0.1");
+    sandbox.assert_reaches("198.51.100.7");
 }
 
 #[test]
-fn an_own_platform_deny_replaces_the_default() {
-    let sandbox = OWN.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0"] }));
-    sandbox.is_refused("1.1.1.1");
-    sandbox.is_refused("2001:db8:2::1");
+fn a_custom_platform_deny_replaces_the_default() {
+    let sandbox = CUSTOM_FLOOR.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"] }));
+    sandbox.assert_refused("1.1.1.1");
+    sandbox.assert_refused("2001:db8:2::1");
     for open in ["169.254.169.254", "192.168.7.7", "fd99::1", "8.8.8.8"] {
-        sandbox.reaches(open);
+        sandbox.assert_reaches(open);
     }
 }
 
 #[test]
 fn a_denied_ipv4_address_is_denied_in_every_ipv6_form() {
-    let sandbox = OWN.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0", "64:ff9b::101:101", MARKER_TO] }));
-    sandbox.is_refused("64:ff9b::101:101");
-    let (me, token) = (sandbox.sender(), sandbox.token());
+    let sandbox = CUSTOM_FLOOR.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0", "64:ff9b::101:101", MARKER_ADDRESS] }));
+    sandbox.assert_refused("64:ff9b::101:101");
+    let (me, token) = (sandbox.frame_builder(), sandbox.frame_token());
     let forms = [
         "64:ff9b::101:101",
         "2002:101:101::1",
@@ -99,90 +101,105 @@ fn a_denied_ipv4_address_is_denied_in_every_ipv6_form() {
         "::101:101",
         "::ffff:1.1.1.1",
     ];
-    let frames: Vec<_> = forms.iter().map(|to| me.udp(ip(to), server::CLOSED, &token)).collect();
-    assert!(sandbox.crossing(&frames).is_empty());
+    let frames: Vec<_> =
+        forms.iter().map(|to| me.udp(parse_ip(to), test_servers::CLOSED_PORT, &token)).collect();
+    assert!(sandbox.frames_crossing(&frames).is_empty());
 }
 
 #[test]
 fn the_hosts_own_addresses_are_denied() {
-    let sandbox = DEFAULT.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0", "192.0.2.0/24"] }));
-    for own in [HOST_V4.to_string(), HOST_V6.to_string()] {
-        sandbox.is_refused(&own);
-        let explained = sandbox.stage.cli(&["explain", &sandbox.id, &own, "-o", "json"]);
+    let sandbox = DEFAULT_FLOOR.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0", "192.0.2.0/24"] }));
+    for own in [HOST_UPLINK_V4.to_string(), HOST_UPLINK_V6.to_string()] {
+        sandbox.assert_refused(&own);
+        let explained = sandbox.testbed.cli(&["explain", &sandbox.id, &own, "-o", "json"]);
         let answer = explained.json();
-        assert_eq!((explained.code, &answer["reason"]), (3, &json!("platform_deny")), "{answer}");
+        assert_eq!(
+            (explained.exit_code, &answer["reason"]),
+            (3, &json!("platform_deny")),
+            "{answer}"
+        );
         assert_eq!(answer["rule"]["list"], "host_address", "{answer}");
-        let event = sandbox.event(&format!("a denial of {own}"), |event| {
+        let event = sandbox.wait_for_event(&format!("a denial of {own}"), |event| {
             event["destination"] == own.as_str() && event["reason"] == "platform_deny"
         });
         assert_eq!(event["rule"], answer["rule"], "{event}");
     }
-    sandbox.reaches("203.0.113.10");
-    assert_eq!(sandbox.ping(&INTERNET_V4.to_string()), Seen::Answered, "its neighbour's");
+    sandbox.assert_reaches("203.0.113.10");
+    assert_eq!(
+        sandbox.probe_ping(&INTERNET_UPLINK_V4.to_string()),
+        ProbeResult::Answered,
+        "its neighbour's"
+    );
     // An uplink's broadcast address is delivered to the host as well.
-    assert_eq!(sandbox.udp("192.0.2.255", server::ECHO), Seen::Prohibited);
+    assert_eq!(sandbox.probe_udp("192.0.2.255", test_servers::ECHO_PORT), ProbeResult::Prohibited);
 }
 
 #[test]
-fn what_the_host_answers_and_asks_passes_all_the_same() {
-    let sandbox = DEFAULT.sandbox();
-    sandbox.network(json!({ "denyOut": ["0.0.0.0/0"] }));
-    let asked = probe::attempt(&sandbox.stage.world.host, How::Ping, sandbox.identity.v4().into());
-    assert_eq!(asked, Seen::Answered, "the answer belongs to what the host began");
+fn replies_and_requests_of_the_host_still_pass() {
+    let sandbox = DEFAULT_FLOOR.add_sandbox();
+    sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"] }));
+    let asked = probe::probe(
+        &sandbox.testbed.network.host,
+        ProbeKind::Ping,
+        sandbox.addressing.v4().into(),
+    );
+    assert_eq!(asked, ProbeResult::Answered, "the answer belongs to what the host began");
 }
 
 #[test]
 fn platform_allow_opens_the_hosts_own_addresses() {
-    let sandbox = OPEN_HOST.sandbox();
-    sandbox.configure(&json!({ "allowInternetAccess": false }));
-    for own in [HOST_V4.to_string(), HOST_V6.to_string()] {
-        assert_eq!(sandbox.ping(&own), Seen::Answered, "{own}");
+    let sandbox = OPEN_HOST.add_sandbox();
+    sandbox.apply_config(&json!({ "allowInternetAccess": false }));
+    for own in [HOST_UPLINK_V4.to_string(), HOST_UPLINK_V6.to_string()] {
+        assert_eq!(sandbox.probe_ping(&own), ProbeResult::Answered, "{own}");
     }
-    sandbox.is_refused(&sandbox.identity.gateway_v4().to_string());
+    sandbox.assert_refused(&sandbox.addressing.gateway_v4().to_string());
 }
 
 #[test]
 fn what_is_added_to_platform_deny_is_denied_beside_the_default() {
-    let sandbox = OPEN_HOST.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0"] }));
+    let sandbox = OPEN_HOST.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"] }));
     for closed in ["1.1.1.1", "2001:db8:2::1", "64:ff9b::101:101", "169.254.169.254", "fd99::1"] {
-        sandbox.is_refused(closed);
+        sandbox.assert_refused(closed);
     }
-    sandbox.reaches("8.8.8.8");
-    let explained = sandbox.stage.cli(&["explain", &sandbox.id, "1.1.1.1", "-o", "json"]).json();
+    sandbox.assert_reaches("8.8.8.8");
+    let explained = sandbox.testbed.cli(&["explain", &sandbox.id, "1.1.1.1", "-o", "json"]).json();
     let rule = json!({ "list": "platform_deny_add", "index": 0, "entry": "1.1.1.1/32" });
     assert_eq!(explained["rule"], rule);
 }
 
 /// Waits until a ping is answered like this.
 #[track_caller]
-fn becomes(inside: &Namespace, address: &str, wanted: &Seen) {
-    let seen = || (probe::attempt(inside, How::Ping, ip(address)) == *wanted).then_some(());
+fn wait_for_ping_result(inside: &NetworkNamespace, address: &str, wanted: &ProbeResult) {
+    let seen =
+        || (probe::probe(inside, ProbeKind::Ping, parse_ip(address)) == *wanted).then_some(());
     eventually(&format!("{address} is {wanted}"), seen).or_fail("following the host's addresses");
 }
 
 #[test]
 fn an_address_that_the_host_gets_is_denied_from_then_on() {
-    let stage = Stage::with("");
-    let sandbox = stage.sandbox();
-    sandbox.network(json!({ "allowOut": ["0.0.0.0/0"] }));
+    let stage = Testbed::with_config("");
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"] }));
     let applied = sandbox.status()["policyId"].clone();
-    let host = &stage.world.host;
+    let host = &stage.network.host;
     let new = ["198.51.100.77", "2001:db8:7::7", "203.0.113.129"];
     for address in new {
-        let seen = probe::attempt_in_vain(&sandbox.inside, How::Ping, ip(address));
-        assert_ne!(seen, Seen::Prohibited, "{address}");
+        let seen =
+            probe::probe_expecting_silence(&sandbox.namespace, ProbeKind::Ping, parse_ip(address));
+        assert_ne!(seen, ProbeResult::Prohibited, "{address}");
     }
     let lines = "addr add 198.51.100.77/32 dev lo
                  addr add 2001:db8:7::7/128 dev lo nodad
                  route add local 203.0.113.128/25 dev lo";
-    host.ip(lines).or_fail("adding addresses");
+    host.ip_batch(lines).or_fail("adding addresses");
     for address in new {
-        becomes(&sandbox.inside, address, &Seen::Prohibited);
+        wait_for_ping_result(&sandbox.namespace, address, &ProbeResult::Prohibited);
     }
-    sandbox.is_refused("198.51.100.77");
-    sandbox.reaches("203.0.113.10");
+    sandbox.assert_refused("198.51.100.77");
+    sandbox.assert_reaches("203.0.113.10");
     // The kernel has a new policy a moment before the agent says so.
     let policy = || sandbox.status()["policyId"].clone();
     let replaced = |old: &Value| {
@@ -190,61 +207,69 @@ fn an_address_that_the_host_gets_is_denied_from_then_on() {
         eventually("a new policy", new).or_fail("its number")
     };
     let first = replaced(&applied);
-    host.ip("addr del 198.51.100.77/32 dev lo").or_fail("removing an address");
-    becomes(&sandbox.inside, "198.51.100.77", &Seen::Answered);
+    host.ip_batch("addr del 198.51.100.77/32 dev lo").or_fail("removing an address");
+    wait_for_ping_result(&sandbox.namespace, "198.51.100.77", &ProbeResult::Answered);
     replaced(&first);
-    is_refused_after_a_restart(&stage, &sandbox, "2001:db8:7::7");
+    assert_refused_after_restart(&stage, &sandbox, "2001:db8:7::7");
 }
 
 #[track_caller]
-fn is_refused_after_a_restart(stage: &Arc<Stage>, sandbox: &Guest, address: &str) {
+fn assert_refused_after_restart(stage: &Arc<Testbed>, sandbox: &TestSandbox, address: &str) {
     let policy = sandbox.status()["policyId"].clone();
-    stage.kill();
-    sandbox.is_refused(address);
-    stage.restart();
-    sandbox.is_refused(address);
+    stage.kill_agent();
+    sandbox.assert_refused(address);
+    stage.restart_agent();
+    sandbox.assert_refused(address);
     assert_eq!(sandbox.status()["policyId"], policy, "what is in force is adopted");
 }
 
 #[test]
 fn each_namespace_has_addresses_of_its_own() {
-    let stage = DEFAULT.stage();
-    let slots = ["hostone", "hosttwo"].map(|id| Slot::build(id).or_fail("building a slot"));
+    let stage = DEFAULT_FLOOR.testbed();
+    let slots =
+        ["hostone", "hosttwo"].map(|id| NamespacedSandbox::build(id).or_fail("building a slot"));
     let own = ["198.51.100.81", "198.51.100.82"];
     for (slot, address) in slots.iter().zip(own) {
         let line = format!("addr add {address}/32 dev lo");
-        slot.namespace.ip(&line).or_fail("adding an address");
+        slot.namespace.ip_batch(&line).or_fail("adding an address");
         let path = format!("/agent/v1/sandboxes/{}", slot.sandbox.id);
-        let answer = stage.request("PUT", &path, &slot.spec(&json!({})));
-        assert_eq!(answer.code, 200, "{}", answer.body);
+        let answer = stage.request("PUT", &path, &slot.sandbox_spec(&json!({})));
+        assert_eq!(answer.status, 200, "{}", answer.body);
     }
     for (slot, (own, foreign)) in slots.iter().zip([(own[0], own[1]), (own[1], own[0])]) {
-        let inside = &slot.sandbox.inside;
-        assert_eq!(probe::attempt(inside, How::Ping, ip(own)), Seen::Prohibited, "{own}");
-        let seen = probe::attempt_in_vain(inside, How::Ping, ip(foreign));
-        assert_ne!(seen, Seen::Prohibited, "{foreign} is another host's");
+        let inside = &slot.sandbox.namespace;
+        assert_eq!(
+            probe::probe(inside, ProbeKind::Ping, parse_ip(own)),
+            ProbeResult::Prohibited,
+            "{own}"
+        );
+        let seen = probe::probe_expecting_silence(inside, ProbeKind::Ping, parse_ip(foreign));
+        assert_ne!(seen, ProbeResult::Prohibited, "{foreign} is another host's");
         let explained = |to| stage.cli(&["explain", &slot.sandbox.id, to, "-o", "json"]).json();
         assert_eq!(explained(own)["rule"]["entry"], format!("{own}/32"));
         assert_eq!(explained(foreign)["reason"], "no_rule");
-        let described = json!({ "spec": slot.spec(&json!({})), "destination": own });
+        let described = json!({ "spec": slot.sandbox_spec(&json!({})), "destination": own });
         let described = stage.request("POST", "/agent/v1/explain", &described).json();
         assert_eq!(described["rule"]["list"], "host_address", "{described}");
     }
-    slots[1].namespace.ip(&format!("addr add {}/32 dev lo", own[0])).or_fail("adding an address");
-    becomes(&slots[1].sandbox.inside, own[0], &Seen::Prohibited);
+    slots[1]
+        .namespace
+        .ip_batch(&format!("addr add {}/32 dev lo", own[0]))
+        .or_fail("adding an address");
+    wait_for_ping_result(&slots[1].sandbox.namespace, own[0], &ProbeResult::Prohibited);
     for slot in &slots {
         let path = format!("/agent/v1/sandboxes/{}", slot.sandbox.id);
         let deleted = stage.request("DELETE", &path, &Value::Null);
-        assert_eq!(deleted.code, 204, "{}", deleted.body);
+        assert_eq!(deleted.status, 204, "{}", deleted.body);
     }
 }
 
 #[test]
 fn the_configuration_is_shown_with_the_whole_floor_and_without_keys() {
-    let stage = Stage::without_agent(
+    let stage = Testbed::without_agent(
         "[api]\napi_keys = [\"aSecretKey\"]\n[dataplane]\nplatform_deny_add = [\"203.0.113.0/24\"]",
     );
-    let config = stage.agent().config().to_string_lossy().into_owned();
+    let config = stage.agent().config_path().to_string_lossy().into_owned();
     for arguments in [
         &["config", "show"][..],
         &["config", "show", "--defaults"],
@@ -252,8 +277,8 @@ fn the_configuration_is_shown_with_the_whole_floor_and_without_keys() {
         &["config", "show", "--config", &config, "--defaults", "--platform-deny-add", "9.9.9.9"],
     ] {
         let shown = stage.cli(arguments);
-        assert_eq!(shown.code, 0, "{shown:?}");
-        for (entry, why) in PLATFORM_DENY {
+        assert_eq!(shown.exit_code, 0, "{shown:?}");
+        for (entry, why) in DEFAULT_PLATFORM_DENY {
             let line = shown.stdout.lines().find(|line| line.contains(&format!("\"{entry}\"")));
             assert!(line.is_some_and(|line| line.ends_with(why)), "{entry}: {shown:?}");
         }
@@ -265,11 +290,11 @@ fn the_configuration_is_shown_with_the_whole_floor_and_without_keys() {
     }
     let valid = stage.cli(&["config", "check", "--config", &config]);
     assert_eq!(
-        (valid.code, valid.stdout.as_str()),
+        (valid.exit_code, valid.stdout.as_str()),
         (0, "the configuration is valid\n"),
         "{valid:?}"
     );
     let wrong = stage.cli(&["config", "check", "--platform-deny-add", "evil"]);
-    assert_eq!(wrong.code, 2, "{wrong:?}");
+    assert_eq!(wrong.exit_code, 2, "{wrong:?}");
     assert!(wrong.stderr.contains("platform_deny_add[0]: \"evil\""), "{wrong:?}");
 }

@@ -4,91 +4,106 @@
 use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
 use policy_tests::{
-    fixture::{self, Fixture},
-    patience::eventually,
-    server,
-    stage::{OrFail as _, Stage},
-    wire::{Sender, Wire, carries},
-    world::{
+    frame_fixtures::{self, FrameFixture},
+    network::{
         Sandbox,
-        bridge::{self, NEIGHBOUR_LINK, NEIGHBOUR_MAC, Neighbour},
-        sandbox::INSIDE,
+        bridged_sandbox::{self, BridgeNeighbor, NEIGHBOR_INTERFACE, NEIGHBOR_MAC},
+        sandbox::SANDBOX_INTERFACE,
     },
+    packet_socket::{FrameBuilder, PacketSocket, contains_bytes},
+    test_servers,
+    testbed::{OrFail as _, Testbed},
+    wait::eventually,
 };
 use serde_json::{Value, json};
 
 /// Without a floor, so that the neighbour's private address is as good as any.
-const NO_FLOOR: &str = "platform_deny = []";
+const EMPTY_FLOOR_CONFIG: &str = "platform_deny = []";
 
 /// A sandbox, its neighbour, and packet sockets at both.
-struct Bridge {
+struct BridgeTestbed {
     sandbox: Sandbox,
-    _neighbour: Neighbour,
-    inside: Wire,
-    beyond: Wire,
-    me: Sender,
-    stage: Arc<Stage>,
+    _neighbor: BridgeNeighbor,
+    sandbox_socket: PacketSocket,
+    neighbor_socket: PacketSocket,
+    frame_builder: FrameBuilder,
+    testbed: Arc<Testbed>,
 }
 
-impl Bridge {
+impl BridgeTestbed {
     /// Built, but with no agent running yet.
     fn without_agent(config: &str) -> Self {
-        let stage = Stage::without_agent(&format!("[dataplane]\n{NO_FLOOR}\n{config}"));
-        let built = bridge::sandbox_with_neighbour(&stage.world);
+        let stage = Testbed::without_agent(&format!("[dataplane]\n{EMPTY_FLOOR_CONFIG}\n{config}"));
+        let built = bridged_sandbox::bridged_sandbox_with_neighbor(&stage.network);
         let (sandbox, neighbour) = built.or_fail("building a bridge");
-        let inside = Wire::open(&sandbox.inside, INSIDE).or_fail("a packet socket");
-        let beyond = Wire::open(&neighbour.inside, NEIGHBOUR_LINK).or_fail("a packet socket");
-        let me = Sender { gateway: NEIGHBOUR_MAC, ..Sender::genuine(sandbox.identity) };
-        let bridge = Self { sandbox, _neighbour: neighbour, inside, beyond, me, stage };
-        bridge.wait_until_it_forwards();
+        let inside =
+            PacketSocket::open(&sandbox.namespace, SANDBOX_INTERFACE).or_fail("a packet socket");
+        let beyond =
+            PacketSocket::open(&neighbour.namespace, NEIGHBOR_INTERFACE).or_fail("a packet socket");
+        let me =
+            FrameBuilder { gateway: NEIGHBOR_MAC, ..FrameBuilder::for_sandbox(sandbox.addressing) };
+        let bridge = Self {
+            sandbox,
+            _neighbor: neighbour,
+            sandbox_socket: inside,
+            neighbor_socket: beyond,
+            frame_builder: me,
+            testbed: stage,
+        };
+        bridge.wait_until_forwarding();
         bridge
     }
 
     /// A port forwards from when the kernel has seen its carrier, which it looks for now and then.
-    fn wait_until_it_forwards(&self) {
-        let to = IpAddr::from(self.sandbox.identity.gateway_v4());
-        let first = self.me.udp(to, server::CLOSED, b"<<first>>");
+    fn wait_until_forwarding(&self) {
+        let to = IpAddr::from(self.sandbox.addressing.gateway_v4());
+        let first = self.frame_builder.udp(to, test_servers::CLOSED_PORT, b"<<first>>");
         let crossed = || {
-            self.inside.send(&first).ok()?;
-            let frame = self.beyond.next().ok()??;
-            carries(&frame, b"<<first>>").then_some(())
+            self.sandbox_socket.send(&first).ok()?;
+            let frame = self.neighbor_socket.try_receive().ok()??;
+            contains_bytes(&frame, b"<<first>>").then_some(())
         };
         eventually("the bridge forwards", crossed).or_fail("waiting");
     }
 
     fn start_agent(&self) {
-        self.stage.restart();
+        self.testbed.restart_agent();
         let path = format!("/agent/v1/sandboxes/{}", self.sandbox.id);
-        let answer = self.stage.request("PUT", &path, &self.sandbox.spec(&json!({})));
-        assert!(answer.code < 300, "{}", answer.body);
+        let answer = self.testbed.request("PUT", &path, &self.sandbox.sandbox_spec(&json!({})));
+        assert!(answer.status < 300, "{}", answer.body);
     }
 
-    fn fixtures(&self) -> Vec<Fixture> {
-        let identity = self.sandbox.identity;
-        fixture::frames(self.me, identity.gateway_v4(), identity.gateway_v6())
+    fn fixtures(&self) -> Vec<FrameFixture> {
+        let identity = self.sandbox.addressing;
+        frame_fixtures::frame_fixtures(
+            self.frame_builder,
+            identity.gateway_v4(),
+            identity.gateway_v6(),
+        )
     }
 
     /// Whether a frame reaches the neighbour: behind it goes one that does.
-    fn crosses(&self, fixture: &Fixture, number: usize) -> bool {
+    fn crosses(&self, fixture: &FrameFixture, number: usize) -> bool {
         let marker = format!("<<marker {number}>>");
-        let to = IpAddr::from(self.sandbox.identity.gateway_v4());
-        self.inside.send(&fixture.frame).or_fail(&fixture.name);
-        let behind = self.me.udp(to, server::CLOSED, marker.as_bytes());
-        self.inside.send(&behind).or_fail("sending the marker");
-        let seen = self.beyond.until(|frame| carries(frame, marker.as_bytes()));
-        seen.or_fail("the marker").iter().any(|frame| carries(frame, &fixture.mark))
+        let to = IpAddr::from(self.sandbox.addressing.gateway_v4());
+        self.sandbox_socket.send(&fixture.frame).or_fail(&fixture.name);
+        let behind = self.frame_builder.udp(to, test_servers::CLOSED_PORT, marker.as_bytes());
+        self.sandbox_socket.send(&behind).or_fail("sending the marker");
+        let seen =
+            self.neighbor_socket.receive_until(|frame| contains_bytes(frame, marker.as_bytes()));
+        seen.or_fail("the marker").iter().any(|frame| contains_bytes(frame, &fixture.mark))
     }
 
     /// How many packets were counted with a reason.
-    fn counted(&self, reason: &str) -> u64 {
+    fn packet_count(&self, reason: &str) -> u64 {
         let path = format!("/agent/v1/sandboxes/{}", self.sandbox.id);
-        let status = self.stage.request("GET", &path, &Value::Null).json();
+        let status = self.testbed.request("GET", &path, &Value::Null).json();
         status["counters"][reason]["packets"].as_u64().unwrap_or(0)
     }
 }
 
-fn every_frame_is_judged_as_it_should(config: &str) {
-    let bridge = Bridge::without_agent(config);
+fn every_frame_gets_the_expected_verdict(config: &str) {
+    let bridge = BridgeTestbed::without_agent(config);
     let fixtures = bridge.fixtures();
     for (number, fixture) in fixtures.iter().enumerate() {
         assert!(bridge.crosses(fixture, number), "without an agent: {}", fixture.name);
@@ -96,30 +111,30 @@ fn every_frame_is_judged_as_it_should(config: &str) {
     bridge.start_agent();
     let mut wrong = String::new();
     for (fixture, number) in fixtures.iter().zip(fixtures.len()..) {
-        let before = bridge.counted(fixture.reason);
+        let before = bridge.packet_count(fixture.reason);
         let crosses = bridge.crosses(fixture, number);
-        let counted = bridge.counted(fixture.reason) > before;
+        let counted = bridge.packet_count(fixture.reason) > before;
         if crosses != fixture.passes || !counted {
-            let Fixture { name, reason, .. } = fixture;
+            let FrameFixture { name, reason, .. } = fixture;
             let what = if crosses { "crosses" } else { "does not cross" };
             let _ = writeln!(wrong, "  {name}: {what}; counted as {reason}: {counted}");
         }
     }
-    let log = bridge.stage.agent().log();
+    let log = bridge.testbed.agent().log_tail();
     assert!(wrong.is_empty(), "of {} frames:\n{wrong}\nthe agent's log:\n{log}", fixtures.len());
 }
 
 #[test]
-fn every_frame_is_judged_as_it_should_at_tc() {
-    every_frame_is_judged_as_it_should("");
+fn every_frame_gets_the_expected_verdict_at_tc() {
+    every_frame_gets_the_expected_verdict("");
 }
 
 #[test]
-fn every_frame_is_judged_as_it_should_in_xdp() {
-    every_frame_is_judged_as_it_should("mode = \"xdp\"");
+fn every_frame_gets_the_expected_verdict_in_xdp() {
+    every_frame_gets_the_expected_verdict("mode = \"xdp\"");
 }
 
 #[test]
-fn every_frame_is_judged_as_it_should_by_clsact_filters() {
-    every_frame_is_judged_as_it_should("attach = \"clsact\"");
+fn every_frame_gets_the_expected_verdict_from_clsact_filters() {
+    every_frame_gets_the_expected_verdict("attach = \"clsact\"");
 }

@@ -7,27 +7,27 @@ use std::{
 };
 
 use policy_tests::{
-    probe::{self, Seen},
-    server,
-    stage::{Guest, OrFail as _, Shared, ip},
+    probe::{self, ProbeResult},
+    test_servers,
+    testbed::{OrFail as _, SharedTestbed, TestSandbox, parse_ip},
 };
 
-static STAGE: Shared = Shared::with("");
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
 const ALLOWED: [&str; 2] = ["8.8.8.8", "2001:db8:1::1"];
 
-fn sandbox() -> Guest {
-    let sandbox = STAGE.sandbox();
-    sandbox.may_only_reach(&ALLOWED);
+fn sandbox_allowed_two_addresses() -> TestSandbox {
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.allow_only(&ALLOWED);
     sandbox
 }
 
 #[test]
 fn protocols_in_which_the_server_speaks_first() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_allowed_two_addresses();
     for address in ALLOWED {
-        let to = (ip(address), server::SSH).into();
-        let mut stream = probe::connect(&sandbox.inside, to).or_fail("connecting");
+        let to = (parse_ip(address), test_servers::SSH_PORT).into();
+        let mut stream = probe::connect(&sandbox.namespace, to).or_fail("connecting");
         let mut greeting = [0; 8];
         stream.read_exact(&mut greeting).or_fail("the greeting");
         assert_eq!(&greeting, b"SSH-2.0-");
@@ -36,18 +36,18 @@ fn protocols_in_which_the_server_speaks_first() {
 
 #[test]
 fn dns_over_udp_and_tcp() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_allowed_two_addresses();
     for address in ALLOWED {
-        assert_eq!(sandbox.udp(address, server::DNS), Seen::Answered);
-        assert_eq!(sandbox.tcp(address, server::DNS), Seen::Answered);
+        assert_eq!(sandbox.probe_udp(address, test_servers::DNS_PORT), ProbeResult::Answered);
+        assert_eq!(sandbox.probe_tcp(address, test_servers::DNS_PORT), ProbeResult::Answered);
     }
 }
 
 #[test]
 fn a_connection_that_is_half_closed() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_allowed_two_addresses();
     for address in ALLOWED {
-        let mut stream = sandbox.connection(address);
+        let mut stream = sandbox.connect_echo(address);
         stream.write_all(b"all I have to say").or_fail("sending");
         stream.shutdown(Shutdown::Write).or_fail("closing one half");
         let mut back = String::new();
@@ -58,19 +58,19 @@ fn a_connection_that_is_half_closed() {
 
 #[test]
 fn large_transfers_in_both_directions_byte_by_byte() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_allowed_two_addresses();
     for address in ALLOWED {
-        let mut stream = sandbox.connection(address);
-        exchange(&mut stream, 16_000_000).or_fail(address);
+        let mut stream = sandbox.connect_echo(address);
+        echo_concurrently(&mut stream, 16_000_000).or_fail(address);
     }
 }
 
 #[test]
 fn many_connections_at_a_time() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_allowed_two_addresses();
     let mut streams: Vec<TcpStream> = Vec::new();
     for i in 0..200 {
-        streams.push(sandbox.connection(ALLOWED[i % 2]));
+        streams.push(sandbox.connect_echo(ALLOWED[i % 2]));
     }
     for (i, stream) in streams.iter_mut().enumerate() {
         probe::echo(stream, format!("connection {i}").as_bytes()).or_fail("an echo");
@@ -79,21 +79,21 @@ fn many_connections_at_a_time() {
 
 #[test]
 fn real_curl_and_real_ping() {
-    let sandbox = sandbox();
+    let sandbox = sandbox_allowed_two_addresses();
     for (address, host) in [("8.8.8.8", "8.8.8.8"), ("2001:db8:1::1", "[2001:db8:1::1]")] {
-        let mut curl = sandbox.inside.command("curl").or_fail("entering the sandbox");
+        let mut curl = sandbox.namespace.command("curl").or_fail("entering the sandbox");
         let output = curl.args(["-sS", "--max-time", "10", &format!("http://{host}/")]).output();
         let output = output.or_fail("curl");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.starts_with(&format!("{address} answers")), "{output:?}");
-        let mut ping = sandbox.inside.command("ping").or_fail("entering the sandbox");
+        let mut ping = sandbox.namespace.command("ping").or_fail("entering the sandbox");
         let output = ping.args(["-n", "-c1", "-W5", address]).output().or_fail("ping");
         assert!(output.status.success(), "{output:?}");
     }
 }
 
 /// Sends bytes and reads them back at the same time.
-fn exchange(stream: &mut TcpStream, length: usize) -> io::Result<()> {
+fn echo_concurrently(stream: &mut TcpStream, length: usize) -> io::Result<()> {
     let sent: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
     let mut writer = stream.try_clone()?;
     let mut back = vec![0; length];

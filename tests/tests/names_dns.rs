@@ -8,57 +8,60 @@ use std::{
 
 use hickory_proto::rr::RecordType;
 use policy_tests::{
-    names::{Names, Site, daemon::Daemon, dns, zone::Answer},
-    patience::eventually,
+    named_internet::{
+        NamedInternet, WebSite, dns_server, dns_zone::DnsAnswer, server_process::ServerProcess,
+    },
+    network::host_router::{HOST_UPLINK_V4, HOST_UPLINK_V6},
     probe,
-    server::HTTPS,
-    stage::{Guest, OrFail as _, RESOLVERS, Shared, Stage, ip},
-    world::host::{HOST_V4, HOST_V6},
+    test_servers::HTTPS_PORT,
+    testbed::{OrFail as _, RESOLVER_CONFIG, SharedTestbed, TestSandbox, Testbed, parse_ip},
+    wait::eventually,
 };
 use serde_json::{Value, json};
 
-static STAGE: Shared = Shared::with_names(RESOLVERS);
+static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
 
 /// An address of no server, which refuses connections.
-const CLOSED: &str = "198.51.100.9";
+const REFUSING_ADDRESS: &str = "198.51.100.9";
 /// An address to which there is no way.
 const UNREACHABLE_V6: &str = "2001:db8:dead::1";
 /// Addresses that answer nothing at all.
-const SILENT: [&str; 2] = ["2001:db8:dead:beef::1", "192.0.2.77"];
+const SILENT_ADDRESSES: [&str; 2] = ["2001:db8:dead:beef::1", "192.0.2.77"];
 
 /// A sandbox that may ask for `name`.
 #[track_caller]
-fn asking_for(name: &str) -> Guest {
-    let sandbox = STAGE.sandbox();
-    sandbox.may_only_reach(&[name]);
+fn sandbox_allowed_name(name: &str) -> TestSandbox {
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.allow_only(&[name]);
     sandbox
 }
 
-fn names(sandbox: &Guest) -> &Names {
-    sandbox.stage.names()
+fn internet_of(sandbox: &TestSandbox) -> &NamedInternet {
+    sandbox.testbed.named_internet()
 }
 
 /// Fetches over TLS, towards an address that says nothing.
 #[track_caller]
-fn page(sandbox: &Guest, name: &str) -> Value {
-    let fetched = sandbox.curl(&format!("https://{name}/")).misled_to(ip("203.0.113.10")).run();
-    assert_eq!(fetched.exit, 0, "{name}: {fetched:?}");
-    fetched.page()
+fn fetch_page(sandbox: &TestSandbox, name: &str) -> Value {
+    let fetched =
+        sandbox.curl(&format!("https://{name}/")).resolving_to(parse_ip("203.0.113.10")).run();
+    assert_eq!(fetched.exit_code, 0, "{name}: {fetched:?}");
+    fetched.page_json()
 }
 
 /// Both ways of asking for a name are refused with this reason.
 #[track_caller]
-fn is_refused(sandbox: &Guest, name: &str, status: u64, reason: &str) {
-    let to = ip("203.0.113.10");
-    let https = sandbox.curl(&format!("https://{name}/")).misled_to(to).run();
+fn assert_name_refused(sandbox: &TestSandbox, name: &str, status: u64, reason: &str) {
+    let to = parse_ip("203.0.113.10");
+    let https = sandbox.curl(&format!("https://{name}/")).resolving_to(to).run();
     if status == 502 {
-        https.has_failed()
+        https.assert_failed_by_alert()
     } else {
-        https.is_denied()
+        https.assert_denied_by_alert()
     }
-    let http = sandbox.curl(&format!("http://{name}/")).misled_to(to).run();
-    http.is_refused(status, reason);
-    sandbox.was_denied(name, reason);
+    let http = sandbox.curl(&format!("http://{name}/")).resolving_to(to).run();
+    http.assert_refused(status, reason);
+    sandbox.assert_name_denied(name, reason);
 }
 
 #[test]
@@ -76,91 +79,93 @@ fn a_name_that_leads_to_a_private_or_metadata_address_is_refused() {
         "2002:a9fe:a9fe::1",
         "::a9fe:a9fe",
     ];
-    let sandbox = asking_for("*.private.example");
+    let sandbox = sandbox_allowed_name("*.private.example");
     for (i, address) in private.iter().enumerate() {
         let name = format!("n{i}.private.example");
-        names(&sandbox).zone.set(&name, Answer::of(&[ip(address)]));
-        is_refused(&sandbox, &name, 403, "platform_deny");
-        assert_eq!(names(&sandbox).visits(ip(address)), 0, "{address}");
+        internet_of(&sandbox)
+            .zone
+            .set_answer(&name, DnsAnswer::with_addresses(&[parse_ip(address)]));
+        assert_name_refused(&sandbox, &name, 403, "platform_deny");
+        assert_eq!(internet_of(&sandbox).connection_count(parse_ip(address)), 0, "{address}");
     }
     // Also when the sandbox's own lists allow the address.
     let allowed = ["n0.private.example", "169.254.169.254", "0.0.0.0/0"];
-    let other = STAGE.sandbox();
-    other.network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": &allowed[..2] }));
-    is_refused(&other, "n0.private.example", 403, "platform_deny");
-    assert_eq!(names(&sandbox).visits(ip("169.254.169.254")), 0);
+    let other = TESTBED.add_sandbox();
+    other.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": &allowed[..2] }));
+    assert_name_refused(&other, "n0.private.example", 403, "platform_deny");
+    assert_eq!(internet_of(&sandbox).connection_count(parse_ip("169.254.169.254")), 0);
 }
 
 #[test]
-fn a_name_that_turns_to_a_private_address_later_is_refused_from_then_on() {
-    let sandbox = asking_for("*.rebinding.example");
-    let site = sandbox.stage.site("site.rebinding.example");
-    let good = Answer::of(&[site.v4]);
+fn a_name_that_later_resolves_to_a_private_address_is_refused_from_then_on() {
+    let sandbox = sandbox_allowed_name("*.rebinding.example");
+    let site = sandbox.testbed.add_site("site.rebinding.example");
+    let good = DnsAnswer::with_addresses(&[site.v4]);
     for (ttl, name) in [(0, "zero.rebinding.example"), (1, "one.rebinding.example")] {
-        let bad = Answer::of(&[ip("169.254.169.254")]).with_ttl(ttl);
-        names(&sandbox).zone.set_turns(name, vec![good.clone().with_ttl(ttl), bad]);
-        assert!(site.shows(&page(&sandbox, name)));
+        let bad = DnsAnswer::with_addresses(&[parse_ip("169.254.169.254")]).with_ttl(ttl);
+        internet_of(&sandbox).zone.set_answer_sequence(name, vec![good.clone().with_ttl(ttl), bad]);
+        assert!(site.served_page(&fetch_page(&sandbox, name)));
         let url = format!("https://{name}/");
         let refused = || {
-            let fetched = sandbox.curl(&url).misled_to(ip("203.0.113.10")).run();
-            (fetched.exit != 0).then(|| fetched.is_denied())
+            let fetched = sandbox.curl(&url).resolving_to(parse_ip("203.0.113.10")).run();
+            (fetched.exit_code != 0).then(|| fetched.assert_denied_by_alert())
         };
         eventually("the new answer counts", refused).or_fail(name);
-        sandbox.was_denied(name, "platform_deny");
+        sandbox.assert_name_denied(name, "platform_deny");
     }
-    assert_eq!(names(&sandbox).visits(ip("169.254.169.254")), 0);
+    assert_eq!(internet_of(&sandbox).connection_count(parse_ip("169.254.169.254")), 0);
 }
 
 #[test]
-fn of_several_addresses_those_that_are_closed_are_passed_over() {
-    let sandbox = asking_for("*.several.example");
-    let site = sandbox.stage.site("site.several.example");
-    let zone = &names(&sandbox).zone;
-    let metadata = ip("169.254.169.254");
+fn of_several_addresses_those_that_refuse_are_skipped() {
+    let sandbox = sandbox_allowed_name("*.several.example");
+    let site = sandbox.testbed.add_site("site.several.example");
+    let zone = &internet_of(&sandbox).zone;
+    let metadata = parse_ip("169.254.169.254");
     let silence = "route add blackhole 2001:db8:dead:beef::/64\nroute add blackhole 192.0.2.77";
-    sandbox.stage.world.internet.ip(silence).or_fail("addresses of nobody");
+    sandbox.testbed.network.internet.ip_batch(silence).or_fail("addresses of nobody");
     let neighbour = "neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev uplink nud permanent";
-    sandbox.stage.world.host.ip(neighbour).or_fail("a way to them");
+    sandbox.testbed.network.host.ip_batch(neighbour).or_fail("a way to them");
     let cases: [(&str, Vec<IpAddr>); 8] = [
         ("first-bad.several.example", vec![metadata, site.v4]),
         ("last-bad.several.example", vec![site.v4, metadata]),
-        ("six-bad.several.example", vec![ip("fd99::1"), site.v4]),
-        ("four-bad.several.example", vec![ip("10.99.0.1"), site.v6]),
-        ("refusing.several.example", vec![ip(CLOSED), site.v4]),
-        ("no-route.several.example", vec![ip(UNREACHABLE_V6), site.v4]),
-        ("silent-six.several.example", vec![ip(SILENT[0]), site.v4]),
-        ("silent-four.several.example", vec![ip(SILENT[1]), site.v4]),
+        ("six-bad.several.example", vec![parse_ip("fd99::1"), site.v4]),
+        ("four-bad.several.example", vec![parse_ip("10.99.0.1"), site.v6]),
+        ("refusing.several.example", vec![parse_ip(REFUSING_ADDRESS), site.v4]),
+        ("no-route.several.example", vec![parse_ip(UNREACHABLE_V6), site.v4]),
+        ("silent-six.several.example", vec![parse_ip(SILENT_ADDRESSES[0]), site.v4]),
+        ("silent-four.several.example", vec![parse_ip(SILENT_ADDRESSES[1]), site.v4]),
     ];
     for (name, addresses) in cases {
-        zone.set(name, Answer::of(&addresses));
+        zone.set_answer(name, DnsAnswer::with_addresses(&addresses));
         for scheme in ["http", "https"] {
             let url = format!("{scheme}://{name}/");
-            let fetched = sandbox.curl(&url).misled_to(ip("203.0.113.10")).run();
-            assert!(site.shows(&fetched.page()), "{url}: {fetched:?}");
+            let fetched = sandbox.curl(&url).resolving_to(parse_ip("203.0.113.10")).run();
+            assert!(site.served_page(&fetched.page_json()), "{url}: {fetched:?}");
         }
     }
     for closed in ["169.254.169.254", "fd99::1", "10.99.0.1"] {
-        assert_eq!(names(&sandbox).visits(ip(closed)), 0, "{closed}");
+        assert_eq!(internet_of(&sandbox).connection_count(parse_ip(closed)), 0, "{closed}");
     }
 }
 
 #[test]
 fn one_family_is_enough() {
-    let sandbox = asking_for("*.family.example");
-    let site = sandbox.stage.site("site.family.example");
-    let zone = &names(&sandbox).zone;
-    let both = Answer::of(&site.addresses());
+    let sandbox = sandbox_allowed_name("*.family.example");
+    let site = sandbox.testbed.add_site("site.family.example");
+    let zone = &internet_of(&sandbox).zone;
+    let both = DnsAnswer::with_addresses(&site.addresses());
     let cases = [
-        ("four.family.example", Answer::of(&[site.v4]), site.v4),
-        ("six.family.example", Answer::of(&[site.v6]), site.v6),
+        ("four.family.example", DnsAnswer::with_addresses(&[site.v4]), site.v4),
+        ("six.family.example", DnsAnswer::with_addresses(&[site.v6]), site.v6),
         ("six-fails.family.example", both.clone().failing_for(RecordType::AAAA), site.v4),
         ("four-fails.family.example", both.clone().failing_for(RecordType::A), site.v6),
-        ("alias.family.example", both.clone().through(&["a.example", "b.example"]), site.v4),
-        ("tcp.family.example", both.by_tcp_only(), site.v4),
+        ("alias.family.example", both.clone().via_aliases(&["a.example", "b.example"]), site.v4),
+        ("tcp.family.example", both.truncated_over_udp(), site.v4),
     ];
     for (name, answer, expected) in cases {
-        zone.set(name, answer);
-        let page = page(&sandbox, name);
+        zone.set_answer(name, answer);
+        let page = fetch_page(&sandbox, name);
         let family = |address: IpAddr| address.is_ipv4();
         let server = page["server"].as_str().and_then(|text| text.parse().ok());
         let server: IpAddr = server.or_fail(name);
@@ -169,41 +174,45 @@ fn one_family_is_enough() {
             assert_eq!(family(server), family(expected), "{name}: {page}");
         }
     }
-    assert!(zone.asked("tcp.family.example").iter().any(|asked| asked.over_tcp));
+    assert!(zone.queries_for("tcp.family.example").iter().any(|asked| asked.over_tcp));
 }
 
 /// What an alias is called does not matter, only what was asked for.
 #[test]
 fn an_alias_is_not_judged_but_where_it_leads_is() {
-    let sandbox = asking_for("alias.example");
-    let site = sandbox.stage.site("target.alias.test");
-    let zone = &names(&sandbox).zone;
-    zone.set("alias.example", Answer::of(&[site.v4]).with_ttl(0).through(&["elsewhere.test"]));
-    assert!(site.shows(&page(&sandbox, "alias.example")));
-    let sandbox = asking_for("bad-alias.example");
-    let private = Answer::of(&[ip("10.99.0.1")]).through(&["internal.test"]);
-    names(&sandbox).zone.set("bad-alias.example", private);
-    is_refused(&sandbox, "bad-alias.example", 403, "platform_deny");
+    let sandbox = sandbox_allowed_name("alias.example");
+    let site = sandbox.testbed.add_site("target.alias.test");
+    let zone = &internet_of(&sandbox).zone;
+    zone.set_answer(
+        "alias.example",
+        DnsAnswer::with_addresses(&[site.v4]).with_ttl(0).via_aliases(&["elsewhere.test"]),
+    );
+    assert!(site.served_page(&fetch_page(&sandbox, "alias.example")));
+    let sandbox = sandbox_allowed_name("bad-alias.example");
+    let private =
+        DnsAnswer::with_addresses(&[parse_ip("10.99.0.1")]).via_aliases(&["internal.test"]);
+    internet_of(&sandbox).zone.set_answer("bad-alias.example", private);
+    assert_name_refused(&sandbox, "bad-alias.example", 403, "platform_deny");
 }
 
 #[test]
 fn a_name_that_leads_to_the_host_is_refused() {
-    let sandbox = asking_for("*.host.example");
+    let sandbox = sandbox_allowed_name("*.host.example");
     let listeners: Vec<TcpListener> = {
-        let _inside = sandbox.stage.world.host.enter().or_fail("entering the host");
+        let _inside = sandbox.testbed.network.host.enter().or_fail("entering the host");
         let listen = |port| TcpListener::bind(("::", port)).or_fail("listening on the host");
         [80, 443].map(listen).into()
     };
-    let own = [HOST_V4.into(), HOST_V6.into()];
+    let own = [HOST_UPLINK_V4.into(), HOST_UPLINK_V6.into()];
     for (i, address) in own.into_iter().enumerate() {
         let name = format!("n{i}.host.example");
-        names(&sandbox).zone.set(&name, Answer::of(&[address]));
-        is_refused(&sandbox, &name, 403, "host_address");
+        internet_of(&sandbox).zone.set_answer(&name, DnsAnswer::with_addresses(&[address]));
+        assert_name_refused(&sandbox, &name, 403, "host_address");
     }
-    let gateway = Answer::of(&[sandbox.identity.gateway_v4().into()]);
-    names(&sandbox).zone.set("gateway.host.example", gateway);
+    let gateway = DnsAnswer::with_addresses(&[sandbox.addressing.gateway_v4().into()]);
+    internet_of(&sandbox).zone.set_answer("gateway.host.example", gateway);
     let url = "https://gateway.host.example/";
-    sandbox.curl(url).misled_to(ip("203.0.113.10")).run().is_denied();
+    sandbox.curl(url).resolving_to(parse_ip("203.0.113.10")).run().assert_denied_by_alert();
     for listener in listeners {
         listener.set_nonblocking(true).or_fail("not blocking");
         let nobody = listener.accept().expect_err("nobody came to the host");
@@ -216,21 +225,24 @@ fn a_name_that_leads_to_the_host_is_refused() {
 #[test]
 fn a_name_may_lead_to_the_gateway_of_the_same_host() {
     let gateway = "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"0.0.0.0:80\"\n";
-    let stage = Stage::with_names(&format!("{RESOLVERS}{gateway}"));
-    let sandbox = stage.sandbox();
+    let stage = Testbed::with_names(&format!("{RESOLVER_CONFIG}{gateway}"));
+    let sandbox = stage.add_sandbox();
     let other = {
-        let _inside = stage.world.host.enter().or_fail("entering the host");
-        TcpListener::bind(("0.0.0.0", HTTPS)).or_fail("listening on the host")
+        let _inside = stage.network.host.enter().or_fail("entering the host");
+        TcpListener::bind(("0.0.0.0", HTTPS_PORT)).or_fail("listening on the host")
     };
     let name = "80-nobody.sandbox.test";
-    sandbox.may_only_reach(&["*.sandbox.test"]);
-    stage.names().zone.set(name, Answer::of(&[HOST_V4.into()]));
-    let to = ip("203.0.113.10");
-    let fetched = sandbox.curl(&format!("http://{name}/")).misled_to(to).run();
+    sandbox.allow_only(&["*.sandbox.test"]);
+    stage
+        .named_internet()
+        .zone
+        .set_answer(name, DnsAnswer::with_addresses(&[HOST_UPLINK_V4.into()]));
+    let to = parse_ip("203.0.113.10");
+    let fetched = sandbox.curl(&format!("http://{name}/")).resolving_to(to).run();
     assert_eq!(fetched.status, 502, "{fetched:?}");
-    assert_eq!(fetched.page()["sandboxId"], "nobody", "{fetched:?}");
-    sandbox.curl(&format!("https://{name}/")).misled_to(to).run().is_denied();
-    sandbox.was_denied(name, "host_address");
+    assert_eq!(fetched.page_json()["sandboxId"], "nobody", "{fetched:?}");
+    sandbox.curl(&format!("https://{name}/")).resolving_to(to).run().assert_denied_by_alert();
+    sandbox.assert_name_denied(name, "host_address");
     other.set_nonblocking(true).or_fail("not blocking");
     let nobody = other.accept().expect_err("nobody came to the host's other listener");
     assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
@@ -238,25 +250,30 @@ fn a_name_may_lead_to_the_gateway_of_the_same_host() {
 
 #[test]
 fn a_name_that_does_not_resolve_is_refused() {
-    let sandbox = asking_for("*.lost.example");
-    is_refused(&sandbox, "nowhere.lost.example", 502, "name_unresolved");
-    let zone = &names(&sandbox).zone;
-    zone.set("empty.lost.example", Answer::of(&[]));
-    is_refused(&sandbox, "empty.lost.example", 502, "name_unresolved");
-    zone.set("silent.lost.example", Answer::of(&[]).silent());
-    is_refused(&sandbox, "silent.lost.example", 502, "name_unresolved");
-    zone.set("closed.lost.example", Answer::of(&[ip(CLOSED)]));
-    is_refused(&sandbox, "closed.lost.example", 502, "unreachable");
+    let sandbox = sandbox_allowed_name("*.lost.example");
+    assert_name_refused(&sandbox, "nowhere.lost.example", 502, "name_unresolved");
+    let zone = &internet_of(&sandbox).zone;
+    zone.set_answer("empty.lost.example", DnsAnswer::with_addresses(&[]));
+    assert_name_refused(&sandbox, "empty.lost.example", 502, "name_unresolved");
+    zone.set_answer("silent.lost.example", DnsAnswer::with_addresses(&[]).unanswered());
+    assert_name_refused(&sandbox, "silent.lost.example", 502, "name_unresolved");
+    zone.set_answer(
+        "closed.lost.example",
+        DnsAnswer::with_addresses(&[parse_ip(REFUSING_ADDRESS)]),
+    );
+    assert_name_refused(&sandbox, "closed.lost.example", 502, "unreachable");
 }
 
 #[test]
 fn the_sandbox_asks_its_default_nameserver_and_no_other() {
-    let sandbox = STAGE.sandbox();
-    let site = sandbox.stage.site("asked.example");
-    sandbox.may_only_reach(&["asked.example"]);
+    let sandbox = TESTBED.add_sandbox();
+    let site = sandbox.testbed.add_site("asked.example");
+    sandbox.allow_only(&["asked.example"]);
     let ask = |server: &str| {
-        let over_udp = dns::ask_over_udp(&sandbox.inside, ip(server), "asked.example");
-        let over_tcp = dns::ask_over_tcp(&sandbox.inside, ip(server), "asked.example");
+        let over_udp =
+            dns_server::query_over_udp(&sandbox.namespace, parse_ip(server), "asked.example");
+        let over_tcp =
+            dns_server::query_over_tcp(&sandbox.namespace, parse_ip(server), "asked.example");
         [over_udp, over_tcp]
     };
     for answer in ask("8.8.8.8") {
@@ -264,53 +281,55 @@ fn the_sandbox_asks_its_default_nameserver_and_no_other() {
     }
     assert!(ask("1.1.1.1").iter().all(Result::is_err));
     // Without names there is no need for a nameserver.
-    sandbox.may_only_reach(&["203.0.113.10"]);
+    sandbox.allow_only(&["203.0.113.10"]);
     assert!(ask("8.8.8.8").iter().all(Result::is_err));
     let network = |servers: &[&str]| {
         let (deny, allow) = (["0.0.0.0/0"], ["asked.example"]);
         json!({ "denyOut": deny, "allowOut": allow, "dnsServers": servers })
     };
-    sandbox.network(network(&["1.1.1.1", "2001:db8:1::1"]));
+    sandbox.apply_network(network(&["1.1.1.1", "2001:db8:1::1"]));
     for server in ["1.1.1.1", "2001:db8:1::1"] {
         for answer in ask(server) {
             assert_eq!(answer.or_fail(server), [site.v4]);
         }
     }
     assert!(ask("8.8.8.8").iter().all(Result::is_err));
-    sandbox.network(network(&[]));
+    sandbox.apply_network(network(&[]));
     for server in ["8.8.8.8", "1.1.1.1"] {
         assert!(ask(server).iter().all(Result::is_err));
     }
-    let page = page(&sandbox, "asked.example");
-    assert!(site.shows(&page), "the agent resolves all the same: {page}");
+    let page = fetch_page(&sandbox, "asked.example");
+    assert!(site.served_page(&page), "the agent resolves all the same: {page}");
 }
 
 /// The agent asks a real dnsmasq, the sandbox the operator's nameserver.
 #[test]
 fn the_operator_chooses_resolver_and_nameserver() {
     let config = "default_nameserver = \"1.1.1.1\"\n[proxy]\nresolvers = [\"9.9.9.9:53\"]";
-    let stage = Stage::with_names(config);
-    let sandbox = stage.sandbox();
-    let internet = &stage.world.internet;
-    let (one, other) = (stage.site("one.test"), stage.site("other.test"));
-    internet.ip("addr add 9.9.9.9/32 dev lo").or_fail("an address");
-    let hosts = |site: &Site| format!("{} chosen.example\n", site.v4);
-    let dnsmasq = Daemon::dnsmasq(internet, ip("9.9.9.9"), &hosts(&one)).or_fail("dnsmasq");
-    sandbox.may_only_reach(&["chosen.example"]);
-    assert!(one.shows(&page(&sandbox, "chosen.example")));
+    let stage = Testbed::with_names(config);
+    let sandbox = stage.add_sandbox();
+    let internet = &stage.network.internet;
+    let (one, other) = (stage.add_site("one.test"), stage.add_site("other.test"));
+    internet.ip_batch("addr add 9.9.9.9/32 dev lo").or_fail("an address");
+    let hosts = |site: &WebSite| format!("{} chosen.example\n", site.v4);
+    let dnsmasq = ServerProcess::start_dnsmasq(internet, parse_ip("9.9.9.9"), &hosts(&one))
+        .or_fail("dnsmasq");
+    sandbox.allow_only(&["chosen.example"]);
+    assert!(one.served_page(&fetch_page(&sandbox, "chosen.example")));
     dnsmasq.set_hosts(&hosts(&other)).or_fail("another address");
-    let moved = || other.shows(&page(&sandbox, "chosen.example")).then_some(());
+    let moved = || other.served_page(&fetch_page(&sandbox, "chosen.example")).then_some(());
     eventually("the name has moved", moved).or_fail("waiting");
     dnsmasq.set_hosts("169.254.169.254 chosen.example\n").or_fail("a bad address");
     let refused = || {
-        let curl = sandbox.curl("https://chosen.example/").misled_to(ip("203.0.113.10"));
-        (curl.run().exit != 0).then_some(())
+        let curl = sandbox.curl("https://chosen.example/").resolving_to(parse_ip("203.0.113.10"));
+        (curl.run().exit_code != 0).then_some(())
     };
     eventually("the name is refused", refused).or_fail("waiting");
-    assert_eq!(stage.names().visits(ip("169.254.169.254")), 0);
-    dns::ask_over_udp(&sandbox.inside, ip("1.1.1.1"), "one.test").or_fail("its nameserver");
-    let denied = dns::ask_over_udp(&sandbox.inside, ip("8.8.8.8"), "one.test");
+    assert_eq!(stage.named_internet().connection_count(parse_ip("169.254.169.254")), 0);
+    dns_server::query_over_udp(&sandbox.namespace, parse_ip("1.1.1.1"), "one.test")
+        .or_fail("its nameserver");
+    let denied = dns_server::query_over_udp(&sandbox.namespace, parse_ip("8.8.8.8"), "one.test");
     assert!(denied.is_err(), "{denied:?}");
-    let tcp = probe::connect(&sandbox.inside, (ip("203.0.113.10"), HTTPS).into());
+    let tcp = probe::connect(&sandbox.namespace, (parse_ip("203.0.113.10"), HTTPS_PORT).into());
     drop(tcp.or_fail("to the proxy"));
 }

@@ -9,53 +9,55 @@ use std::{
 };
 
 use policy_tests::{
-    names::{Site, daemon::Daemon, hello, pages, raw::Ending},
-    patience::{PATIENCE, eventually},
+    named_internet::{
+        WebSite, client_hello, raw_http::CloseKind, server_process::ServerProcess, web_pages,
+    },
     probe,
-    server::{HTTP, HTTPS},
-    stage::{Guest, OrFail as _, RESOLVERS, Shared, ip},
+    test_servers::{HTTP_PORT, HTTPS_PORT},
+    testbed::{OrFail as _, RESOLVER_CONFIG, SharedTestbed, TestSandbox, parse_ip},
+    wait::{WAIT_LIMIT, eventually},
 };
 use tungstenite::Message;
 
-static STAGE: Shared = Shared::with_names(RESOLVERS);
+static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
 
 /// Bytes of a large body.
-const LARGE: usize = 100_000_000;
+const LARGE_BODY_BYTES: usize = 100_000_000;
 
 /// A sandbox that may ask for one name, and the site that has it.
 #[track_caller]
-fn visiting(name: &str) -> (Guest, Site) {
-    let sandbox = STAGE.sandbox();
-    let site = sandbox.stage.site(name);
-    sandbox.may_only_reach(&[name]);
+fn sandbox_with_site(name: &str) -> (TestSandbox, WebSite) {
+    let sandbox = TESTBED.add_sandbox();
+    let site = sandbox.testbed.add_site(name);
+    sandbox.allow_only(&[name]);
     (sandbox, site)
 }
 
 /// The same with the test itself as the server, on port 443: what goes to and fro there.
-struct Own {
-    sandbox: Guest,
+struct ManualServerScenario {
+    sandbox: TestSandbox,
     listener: TcpListener,
     hello: Vec<u8>,
 }
 
-impl Own {
+impl ManualServerScenario {
     #[track_caller]
-    fn set(name: &str) -> Self {
-        let sandbox = STAGE.sandbox();
-        let (_, listener) = sandbox.stage.own_site(name, HTTPS);
-        sandbox.may_only_reach(&[name]);
-        let hello = hello::of(name);
+    fn new(name: &str) -> Self {
+        let sandbox = TESTBED.add_sandbox();
+        let (_, listener) = sandbox.testbed.add_manual_site(name, HTTPS_PORT);
+        sandbox.allow_only(&[name]);
+        let hello = client_hello::hello_records(name);
         Self { sandbox, listener, hello }
     }
 
     /// A connection with both its ends; the ClientHello is through.
     #[track_caller]
-    fn connection(&self) -> (TcpStream, TcpStream) {
-        let to = SocketAddr::new(ip("203.0.113.10"), HTTPS);
-        let mut client = probe::connect(&self.sandbox.inside, to).or_fail("connecting");
+    fn open_connection(&self) -> (TcpStream, TcpStream) {
+        let to = SocketAddr::new(parse_ip("203.0.113.10"), HTTPS_PORT);
+        let mut client = probe::connect(&self.sandbox.namespace, to).or_fail("connecting");
         client.write_all(&self.hello).or_fail("sending the hello");
         let (mut server, _) = self.listener.accept().or_fail("accepting");
-        server.set_read_timeout(Some(*PATIENCE)).or_fail("a timeout");
+        server.set_read_timeout(Some(*WAIT_LIMIT)).or_fail("a timeout");
         let mut hello = vec![0; self.hello.len()];
         server.read_exact(&mut hello).or_fail("the hello");
         assert_eq!(hello, self.hello, "the server sees what the client sent");
@@ -63,7 +65,7 @@ impl Own {
     }
 }
 
-fn says(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
+fn assert_transfers(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
     from.write_all(text).or_fail("sending");
     let mut back = vec![0; text.len()];
     to.read_exact(&mut back).or_fail("receiving");
@@ -72,18 +74,19 @@ fn says(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
 
 #[test]
 fn curl_keeps_its_connection_and_speaks_old_http() {
-    let (sandbox, site) = visiting("kept.example");
+    let (sandbox, site) = sandbox_with_site("kept.example");
     for scheme in ["http", "https"] {
         let url = format!("{scheme}://kept.example/");
-        let twice = sandbox.curl(&url).with(&[&url]).run();
-        assert_eq!((twice.status, twice.connects), (200, 0), "the second needs none: {twice:?}");
-        let old = sandbox.curl(&url).with(&["--http1.0"]).run();
-        assert!(site.shows(&old.page()), "{old:?}");
+        let twice = sandbox.curl(&url).with_arguments(&[&url]).run();
+        assert_eq!((twice.status, twice.connections), (200, 0), "the second needs none: {twice:?}");
+        let old = sandbox.curl(&url).with_arguments(&["--http1.0"]).run();
+        assert!(site.served_page(&old.page_json()), "{old:?}");
         let expected = sandbox.curl(&format!("{scheme}://kept.example/digest"));
-        let expected = expected.with(&["-H", "Expect: 100-continue", "-d", "some bytes"]).run();
-        assert_eq!(expected.page()["length"], 10, "{expected:?}");
-        let head = sandbox.curl(&url).with(&["--head"]).run();
-        assert_eq!((head.status, head.exit), (200, 0), "{head:?}");
+        let expected =
+            expected.with_arguments(&["-H", "Expect: 100-continue", "-d", "some bytes"]).run();
+        assert_eq!(expected.page_json()["length"], 10, "{expected:?}");
+        let head = sandbox.curl(&url).with_arguments(&["--head"]).run();
+        assert_eq!((head.status, head.exit_code), (200, 0), "{head:?}");
         let slow = sandbox.curl(&format!("{scheme}://kept.example/slowly")).run();
         assert_eq!(slow.text(), "part 1\npart 2\npart 3\npart 4\npart 5\n");
     }
@@ -91,41 +94,42 @@ fn curl_keeps_its_connection_and_speaks_old_http() {
 
 #[test]
 fn http2_over_tls_and_a_real_nginx() {
-    let stage = STAGE.stage();
-    let sandbox = stage.sandbox();
-    let site = stage.names().place("nginx.example").or_fail("a place");
-    let _nginx = Daemon::nginx(&stage.world.internet, stage.names(), &site).or_fail("nginx");
-    sandbox.may_only_reach(&["nginx.example"]);
+    let stage = TESTBED.testbed();
+    let sandbox = stage.add_sandbox();
+    let site = stage.named_internet().reserve_site("nginx.example").or_fail("a place");
+    let _nginx = ServerProcess::start_nginx(&stage.network.internet, stage.named_internet(), &site)
+        .or_fail("nginx");
+    sandbox.allow_only(&["nginx.example"]);
     let fetched = sandbox.curl("https://nginx.example/").run();
-    fetched.is_from(site.v4);
+    fetched.assert_from(site.v4);
     assert_eq!(fetched.version, "2");
     let fetched = sandbox.curl("http://nginx.example/").run();
-    fetched.is_from(site.v4);
+    fetched.assert_from(site.v4);
     assert_eq!(fetched.version, "1.1");
 }
 
 #[test]
 fn web_sockets_on_both_ports() {
-    let (sandbox, site) = visiting("socket.example");
+    let (sandbox, site) = sandbox_with_site("socket.example");
     let to = |port| SocketAddr::new(site.v4, port);
-    let plain = probe::connect(&sandbox.inside, to(HTTP)).or_fail("connecting");
+    let plain = probe::connect(&sandbox.namespace, to(HTTP_PORT)).or_fail("connecting");
     let (mut socket, _) =
         tungstenite::client("ws://socket.example/socket", plain).or_fail("shaking hands");
-    talks(&mut socket);
-    let plain = probe::connect(&sandbox.inside, to(HTTPS)).or_fail("connecting");
-    let config = sandbox.stage.names().authority.client().or_fail("a client");
+    assert_web_socket_echoes(&mut socket);
+    let plain = probe::connect(&sandbox.namespace, to(HTTPS_PORT)).or_fail("connecting");
+    let config = sandbox.testbed.named_internet().authority.client_config().or_fail("a client");
     let name = "socket.example".try_into().or_fail("a name");
     let client = rustls::ClientConnection::new(config.into(), name).or_fail("a client");
     let tls = rustls::StreamOwned::new(client, plain);
     let (mut socket, _) =
         tungstenite::client("wss://socket.example/socket", tls).or_fail("shaking hands");
-    talks(&mut socket);
+    assert_web_socket_echoes(&mut socket);
 }
 
 #[track_caller]
-fn talks<S: io::Read + io::Write>(socket: &mut tungstenite::WebSocket<S>) {
+fn assert_web_socket_echoes<S: io::Read + io::Write>(socket: &mut tungstenite::WebSocket<S>) {
     for size in [1, 100, 70_000] {
-        let sent = Message::binary(pages::noise(size).flatten().collect::<Vec<u8>>());
+        let sent = Message::binary(web_pages::random_blocks(size).flatten().collect::<Vec<u8>>());
         socket.send(sent.clone()).or_fail("sending");
         assert_eq!(socket.read().or_fail("receiving"), sent);
     }
@@ -135,12 +139,18 @@ fn talks<S: io::Read + io::Write>(socket: &mut tungstenite::WebSocket<S>) {
 
 #[test]
 fn large_downloads_arrive_whole() {
-    let (sandbox, _) = visiting("download.example");
+    let (sandbox, _) = sandbox_with_site("download.example");
     for scheme in ["http", "https"] {
-        let fetched = sandbox.curl(&format!("{scheme}://download.example/bytes/{LARGE}")).run();
-        assert_eq!((fetched.exit, fetched.body.len()), (0, LARGE), "{}", fetched.stderr);
+        let fetched =
+            sandbox.curl(&format!("{scheme}://download.example/bytes/{LARGE_BODY_BYTES}")).run();
+        assert_eq!(
+            (fetched.exit_code, fetched.body.len()),
+            (0, LARGE_BODY_BYTES),
+            "{}",
+            fetched.stderr
+        );
         let mut body = &fetched.body[..];
-        for block in pages::noise(LARGE) {
+        for block in web_pages::random_blocks(LARGE_BODY_BYTES) {
             let (begin, rest) = body.split_at(block.len());
             assert!(begin == block, "{scheme}");
             body = rest;
@@ -150,17 +160,21 @@ fn large_downloads_arrive_whole() {
 
 #[test]
 fn large_uploads_arrive_whole() {
-    let (sandbox, _) = visiting("upload.example");
-    let file = sandbox.stage.names().files().join("upload");
-    let body: Vec<u8> = pages::noise(LARGE).flatten().collect();
+    let (sandbox, _) = sandbox_with_site("upload.example");
+    let file = sandbox.testbed.named_internet().client_files().join("upload");
+    let body: Vec<u8> = web_pages::random_blocks(LARGE_BODY_BYTES).flatten().collect();
     std::fs::write(&file, body).or_fail("writing a file");
-    let expected = pages::digest_of_noise(LARGE);
+    let expected = web_pages::random_blocks_digest(LARGE_BODY_BYTES);
     let data = file.to_string_lossy().into_owned();
     for scheme in ["http", "https"] {
         for how in [&["-H", "Transfer-Encoding: chunked"][..], &[]] {
             let url = format!("{scheme}://upload.example/digest");
-            let fetched = sandbox.curl(&url).with(&["-X", "POST", "-T", &data]).with(how).run();
-            assert_eq!(fetched.page()["sha256"], expected, "{}", fetched.stderr);
+            let fetched = sandbox
+                .curl(&url)
+                .with_arguments(&["-X", "POST", "-T", &data])
+                .with_arguments(how)
+                .run();
+            assert_eq!(fetched.page_json()["sha256"], expected, "{}", fetched.stderr);
         }
     }
     std::fs::remove_file(&file).or_fail("removing a file");
@@ -168,61 +182,61 @@ fn large_uploads_arrive_whole() {
 
 #[test]
 fn each_half_closes_by_itself() {
-    let own = Own::set("half.example");
-    let (mut client, mut server) = own.connection();
+    let own = ManualServerScenario::new("half.example");
+    let (mut client, mut server) = own.open_connection();
     client.write_all(b"all I have to say").or_fail("sending");
     client.shutdown(Shutdown::Write).or_fail("closing one half");
     let mut text = String::new();
     server.read_to_string(&mut text).or_fail("reading to the end");
     assert_eq!(text, "all I have to say");
     for _ in 0..3 {
-        says(&mut server, &mut client, b"and still I answer");
+        assert_transfers(&mut server, &mut client, b"and still I answer");
     }
     drop(server);
     assert_eq!(client.read(&mut [0; 1]).or_fail("the end"), 0);
-    let (mut client, mut server) = own.connection();
+    let (mut client, mut server) = own.open_connection();
     server.shutdown(Shutdown::Write).or_fail("closing the other half");
     assert_eq!(client.read(&mut [0; 1]).or_fail("the end"), 0);
-    says(&mut client, &mut server, b"and still I ask");
+    assert_transfers(&mut client, &mut server, b"and still I ask");
     drop(client);
     assert_eq!(server.read(&mut [0; 1]).or_fail("the end"), 0);
 }
 
 #[test]
 fn a_request_after_which_nothing_is_sent_is_answered() {
-    let (sandbox, site) = visiting("half-http.example");
-    let mut talk = sandbox.talk(site.v4, HTTP);
-    talk.say("GET /slowly HTTP/1.1\r\nHost: half-http.example\r\nConnection: close\r\n\r\n");
+    let (sandbox, site) = sandbox_with_site("half-http.example");
+    let mut talk = sandbox.connect_raw(site.v4, HTTP_PORT);
+    talk.send("GET /slowly HTTP/1.1\r\nHost: half-http.example\r\nConnection: close\r\n\r\n");
     talk.stream().shutdown(Shutdown::Write).or_fail("closing one half");
-    let reply = talk.reply();
+    let reply = talk.read_response();
     assert!(reply.body.contains("part 5"), "{reply:?}");
-    assert_eq!(talk.ending(), Ending::Closed);
+    assert_eq!(talk.read_to_close(), CloseKind::Clean);
 }
 
 #[test]
 fn a_reset_goes_through_both_ways() {
-    let own = Own::set("reset.example");
-    let (mut client, server) = own.connection();
-    reset(server);
+    let own = ManualServerScenario::new("reset.example");
+    let (mut client, server) = own.open_connection();
+    reset_connection(server);
     let error = client.read(&mut [0; 1]).expect_err("a reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-    let (client, mut server) = own.connection();
-    reset(client);
+    let (client, mut server) = own.open_connection();
+    reset_connection(client);
     let error = server.read(&mut [0; 1]).expect_err("a reset");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
-fn reset(stream: TcpStream) {
+fn reset_connection(stream: TcpStream) {
     let socket = socket2::Socket::from(stream);
     socket.set_linger(Some(Duration::ZERO)).or_fail("lingering");
 }
 
 #[test]
 fn a_slow_reader_holds_its_sender_back() {
-    let own = Own::set("slow.example");
-    let before = memory(&own.sandbox);
+    let own = ManualServerScenario::new("slow.example");
+    let before = agent_memory_bytes(&own.sandbox);
     for downwards in [false, true] {
-        let (client, server) = own.connection();
+        let (client, server) = own.open_connection();
         let (mut sender, mut reader) = if downwards { (server, client) } else { (client, server) };
         sender.set_write_timeout(Some(Duration::from_millis(500))).or_fail("a timeout");
         let block = vec![7; 65_536];
@@ -236,7 +250,10 @@ fn a_slow_reader_holds_its_sender_back() {
             }
         }
         assert!(sent < 200_000_000, "the sender is never held back");
-        assert!(memory(&own.sandbox) < before + 64_000_000, "the agent holds what is not read");
+        assert!(
+            agent_memory_bytes(&own.sandbox) < before + 64_000_000,
+            "the agent holds what is not read"
+        );
         sender.shutdown(Shutdown::Write).or_fail("closing");
         let arrived = io::copy(&mut reader, &mut io::sink()).or_fail("reading at last");
         assert_eq!(arrived, sent as u64);
@@ -244,8 +261,8 @@ fn a_slow_reader_holds_its_sender_back() {
 }
 
 /// Bytes of the agent's memory.
-fn memory(sandbox: &Guest) -> usize {
-    let pid = sandbox.stage.agent().pid().or_fail("the agent's process");
+fn agent_memory_bytes(sandbox: &TestSandbox) -> usize {
+    let pid = sandbox.testbed.agent().pid().or_fail("the agent's process");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).or_fail("its status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).or_fail("its memory");
     let kilobytes = line.split_whitespace().next().and_then(|text| text.parse::<usize>().ok());
@@ -254,32 +271,32 @@ fn memory(sandbox: &Guest) -> usize {
 
 #[test]
 fn an_idle_connection_stays() {
-    let own = Own::set("idle.example");
-    let (mut client, mut server) = own.connection();
-    let (sandbox, site) = visiting("idle-http.example");
-    let mut talk = sandbox.talk(site.v4, HTTP);
-    let reply = talk.get("idle-http.example").reply();
-    assert!(site.shows(&reply.page()), "{reply:?}");
+    let own = ManualServerScenario::new("idle.example");
+    let (mut client, mut server) = own.open_connection();
+    let (sandbox, site) = sandbox_with_site("idle-http.example");
+    let mut talk = sandbox.connect_raw(site.v4, HTTP_PORT);
+    let reply = talk.send_get("idle-http.example").read_response();
+    assert!(site.served_page(&reply.page_json()), "{reply:?}");
     // Longer than a client may take to say what it wants, but not a bit more than is needed.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(11) {
         thread::sleep(Duration::from_millis(100));
     }
-    says(&mut client, &mut server, b"still there?");
-    says(&mut server, &mut client, b"still there");
-    let reply = talk.get("idle-http.example").reply();
-    assert!(site.shows(&reply.page()), "{reply:?}");
+    assert_transfers(&mut client, &mut server, b"still there?");
+    assert_transfers(&mut server, &mut client, b"still there");
+    let reply = talk.send_get("idle-http.example").read_response();
+    assert!(site.served_page(&reply.page_json()), "{reply:?}");
 }
 
 #[test]
 fn a_hundred_connections_at_a_time() {
-    let own = Own::set("many.example");
-    let mut pairs: Vec<_> = (0..100).map(|_| own.connection()).collect();
+    let own = ManualServerScenario::new("many.example");
+    let mut pairs: Vec<_> = (0..100).map(|_| own.open_connection()).collect();
     for (i, (client, server)) in pairs.iter_mut().enumerate() {
-        says(client, server, format!("connection {i}").as_bytes());
-        says(server, client, format!("answer {i}").as_bytes());
+        assert_transfers(client, server, format!("connection {i}").as_bytes());
+        assert_transfers(server, client, format!("answer {i}").as_bytes());
     }
-    let metrics = own.sandbox.stage.request("GET", "/metrics", &serde_json::Value::Null).body;
+    let metrics = own.sandbox.testbed.request("GET", "/metrics", &serde_json::Value::Null).body;
     let active = metrics.lines().find_map(|line| {
         line.strip_prefix("policy_proxy_active_connections ")?.parse::<u64>().ok()
     });
@@ -287,7 +304,7 @@ fn a_hundred_connections_at_a_time() {
     drop(pairs);
     let id = &own.sandbox.id;
     let closed = || {
-        let metrics = own.sandbox.stage.request("GET", "/metrics", &serde_json::Value::Null).body;
+        let metrics = own.sandbox.testbed.request("GET", "/metrics", &serde_json::Value::Null).body;
         let counted = format!("policy_proxy_connections_total{{sandbox=\"{id}\"");
         let counted = metrics.lines().find(|line| line.starts_with(&counted))?;
         counted.ends_with(" 100").then_some(())
@@ -297,17 +314,17 @@ fn a_hundred_connections_at_a_time() {
 
 #[test]
 fn a_port_that_was_just_used_can_be_used_again() {
-    let own = Own::set("reused.example");
-    let to = SocketAddr::new(ip("203.0.113.10"), HTTPS);
+    let own = ManualServerScenario::new("reused.example");
+    let to = SocketAddr::new(parse_ip("203.0.113.10"), HTTPS_PORT);
     for _ in 0..5 {
         let connect = || {
-            let _inside = own.sandbox.inside.enter().or_fail("entering");
+            let _inside = own.sandbox.namespace.enter().or_fail("entering");
             let kind = socket2::Type::STREAM;
             let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None);
             let socket = socket.or_fail("a socket");
             socket.set_reuse_address(true).or_fail("reusing");
             socket.bind(&SocketAddr::from(([0, 0, 0, 0], 45_678)).into()).or_fail("binding");
-            match socket.connect_timeout(&to.into(), *PATIENCE) {
+            match socket.connect_timeout(&to.into(), *WAIT_LIMIT) {
                 // The client's own end of the connection before waits for its last acknowledgement.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => None,
                 connected => Some(connected.map(|()| TcpStream::from(socket))),
@@ -315,11 +332,11 @@ fn a_port_that_was_just_used_can_be_used_again() {
         };
         let client = eventually("the port is free inside", connect).or_fail("waiting");
         let mut client = client.or_fail("connecting");
-        client.set_read_timeout(Some(*PATIENCE)).or_fail("a timeout");
+        client.set_read_timeout(Some(*WAIT_LIMIT)).or_fail("a timeout");
         client.write_all(&own.hello).or_fail("the hello");
         let (mut server, _) = own.listener.accept().or_fail("accepting");
         server.read_exact(&mut vec![0; own.hello.len()]).or_fail("the hello");
-        says(&mut server, &mut client, b"hello");
+        assert_transfers(&mut server, &mut client, b"hello");
         // The server's end goes first, so that the proxy's end is the one that lingers.
         drop(server);
         assert_eq!(client.read(&mut [0; 1]).or_fail("the end"), 0);
@@ -328,16 +345,17 @@ fn a_port_that_was_just_used_can_be_used_again() {
 
 #[test]
 fn what_is_allowed_by_address_goes_past_the_proxy() {
-    let sandbox = STAGE.sandbox();
-    sandbox.may_only_reach(&["some.example", "1.1.1.1", "2606:4700:4700::1111", "8.8.8.8"]);
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.allow_only(&["some.example", "1.1.1.1", "2606:4700:4700::1111", "8.8.8.8"]);
     for (url, own) in [("https://1.1.1.1/", 0), ("https://[2606:4700:4700::1111]/", 1)] {
         let fetched = sandbox.curl(url).run();
         let expected = sandbox.addresses()[own].to_string();
-        assert_eq!(fetched.page()["peer"], expected, "{url}: {fetched:?}");
+        assert_eq!(fetched.page_json()["peer"], expected, "{url}: {fetched:?}");
         let http = sandbox.curl(&url.replace("https", "http")).run();
-        assert_eq!(http.page()["peer"], expected, "{url}: {http:?}");
+        assert_eq!(http.page_json()["peer"], expected, "{url}: {http:?}");
     }
-    let mut ssh = probe::connect(&sandbox.inside, (ip("8.8.8.8"), 22).into()).or_fail("SSH");
+    let mut ssh =
+        probe::connect(&sandbox.namespace, (parse_ip("8.8.8.8"), 22).into()).or_fail("SSH");
     let mut greeting = [0; 8];
     ssh.read_exact(&mut greeting).or_fail("the greeting");
     assert_eq!(&greeting, b"SSH-2.0-");

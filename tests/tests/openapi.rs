@@ -5,17 +5,17 @@ use std::{collections::BTreeSet, fs::File, io::Write as _, sync::Arc};
 
 use jsonschema::Validator;
 use policy_tests::{
-    agent::Answer,
-    stage::{OrFail as _, Shared, Stage},
+    agent::ApiResponse,
+    testbed::{OrFail as _, SharedTestbed, Testbed},
 };
 use serde_json::{Value, json};
 
-static STAGE: Shared = Shared::with("");
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
-const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
+const HTTP_METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// What the interface promises.
-const PROMISED: [(&str, &str); 22] = [
+const DOCUMENTED_OPERATIONS: [(&str, &str); 22] = [
     ("get", "/health"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
@@ -41,22 +41,22 @@ const PROMISED: [(&str, &str); 22] = [
 ];
 
 /// The document, and who answers as it says.
-struct Document {
-    stage: Arc<Stage>,
-    value: Value,
+struct OpenApiDocument {
+    testbed: Arc<Testbed>,
+    json: Value,
 }
 
-impl Document {
-    fn of(stage: Arc<Stage>) -> Self {
+impl OpenApiDocument {
+    fn fetch(stage: Arc<Testbed>) -> Self {
         let answer = stage.request("GET", "/openapi.json", &Value::Null);
-        assert_eq!(answer.code, 200, "{}", answer.body);
-        Self { stage, value: answer.json() }
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Self { testbed: stage, json: answer.json() }
     }
 
     fn operations(&self) -> BTreeSet<(String, String)> {
-        let paths = self.value["paths"].as_object().or_fail("paths");
+        let paths = self.json["paths"].as_object().or_fail("paths");
         let of_path = |(path, item): (&String, &Value)| {
-            let known = METHODS.into_iter().filter(|method| item.get(method).is_some());
+            let known = HTTP_METHODS.into_iter().filter(|method| item.get(method).is_some());
             known.map(|method| (method.to_owned(), path.clone())).collect::<Vec<_>>()
         };
         paths.iter().flat_map(of_path).collect()
@@ -64,85 +64,85 @@ impl Document {
 
     /// What an operation answers with a status; panics if that is not documented.
     #[track_caller]
-    fn response(&self, method: &str, path: &str, code: u16) -> &Value {
-        let response = &self.value["paths"][path][method]["responses"][code.to_string()];
+    fn documented_response(&self, method: &str, path: &str, code: u16) -> &Value {
+        let response = &self.json["paths"][path][method]["responses"][code.to_string()];
         assert!(response.is_object(), "{method} {path} answers {code}, which is not documented");
         match response["$ref"].as_str() {
-            Some(reference) => self.value.pointer(&reference[1..]).or_fail(reference),
+            Some(reference) => self.json.pointer(&reference[1..]).or_fail(reference),
             None => response,
         }
     }
 
     /// Whether an answer is one of those that the document promises for an operation.
     #[track_caller]
-    fn promises(&self, method: &str, path: &str, answer: &Answer) {
-        let schema =
-            &self.response(method, path, answer.code)["content"]["application/json"]["schema"];
+    fn assert_documented(&self, method: &str, path: &str, answer: &ApiResponse) {
+        let schema = &self.documented_response(method, path, answer.status)["content"]["application/json"]
+            ["schema"];
         if schema.is_null() {
             return;
         }
         let errors: Vec<String> = self
-            .validator(schema)
+            .schema_validator(schema)
             .iter_errors(&answer.json())
             .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
         let body = &answer.body;
-        assert!(errors.is_empty(), "{method} {path} {}: {errors:#?} in {body}", answer.code);
+        assert!(errors.is_empty(), "{method} {path} {}: {errors:#?} in {body}", answer.status);
     }
 
-    fn validator(&self, schema: &Value) -> Validator {
+    fn schema_validator(&self, schema: &Value) -> Validator {
         let mut whole = schema.clone();
-        whole["components"] = self.value["components"].clone();
+        whole["components"] = self.json["components"].clone();
         jsonschema::validator_for(&whole).or_fail("the schema")
     }
 
     /// Asks, and holds the answer against the document.
     #[track_caller]
-    fn ask(&self, method: &str, path: &str, id: &str, body: &Value) -> Answer {
-        let answer = self.stage.request(&method.to_uppercase(), &path.replace("{id}", id), body);
-        self.promises(method, path, &answer);
+    fn request_and_check(&self, method: &str, path: &str, id: &str, body: &Value) -> ApiResponse {
+        let answer = self.testbed.request(&method.to_uppercase(), &path.replace("{id}", id), body);
+        self.assert_documented(method, path, &answer);
         answer
     }
 }
 
 #[test]
 fn what_is_documented_is_there() {
-    let document = Document::of(STAGE.stage());
+    let document = OpenApiDocument::fetch(TESTBED.testbed());
     for (method, path) in document.operations() {
         let body = if matches!(method.as_str(), "put" | "post") { json!({}) } else { Value::Null };
-        let answer = document.ask(&method, &path, "nosuch", &body);
-        let nothing = answer.code == 405 || answer.body.contains("there is nothing at");
-        assert!(!nothing, "{method} {path}: {} {}", answer.code, answer.body);
+        let answer = document.request_and_check(&method, &path, "nosuch", &body);
+        let nothing = answer.status == 405 || answer.body.contains("there is nothing at");
+        assert!(!nothing, "{method} {path}: {} {}", answer.status, answer.body);
     }
 }
 
 #[test]
 fn what_is_there_is_documented() {
-    let document = Document::of(STAGE.stage());
+    let document = OpenApiDocument::fetch(TESTBED.testbed());
     let operations = document.operations();
-    for (method, path) in PROMISED {
+    for (method, path) in DOCUMENTED_OPERATIONS {
         assert!(operations.contains(&(method.to_owned(), path.to_owned())), "{method} {path}");
     }
     let paths: BTreeSet<&String> = operations.iter().map(|(_, path)| path).collect();
     for path in paths {
-        for method in METHODS {
+        for method in HTTP_METHODS {
             if operations.contains(&(method.to_owned(), path.clone())) {
                 continue;
             }
             let method = method.to_uppercase();
             let answer =
-                document.stage.request(&method, &path.replace("{id}", "nosuch"), &Value::Null);
-            assert_eq!(answer.code, 405, "{method} {path} is not documented: {}", answer.body);
+                document.testbed.request(&method, &path.replace("{id}", "nosuch"), &Value::Null);
+            assert_eq!(answer.status, 405, "{method} {path} is not documented: {}", answer.body);
         }
     }
 }
 
 #[test]
 fn every_operation_says_what_a_wrong_key_and_a_failure_get() {
-    let document = Document::of(STAGE.stage());
+    let document = OpenApiDocument::fetch(TESTBED.testbed());
     for (method, path) in document.operations() {
-        document.response(&method, &path, 500);
-        let operation = &document.value["paths"][&path][&method];
+        document.documented_response(&method, &path, 500);
+        let operation = &document.json["paths"][&path][&method];
         let guarded = path != "/health";
         assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");
         assert_eq!(operation.get("security").is_some(), guarded, "{method} {path}");
@@ -154,16 +154,17 @@ fn every_operation_says_what_a_wrong_key_and_a_failure_get() {
 
 #[test]
 fn real_answers_are_as_documented() {
-    let stage = Stage::without_agent(
+    let stage = Testbed::without_agent(
         "[gateway]\ndomain = \"sandbox.example.com\"\nhttps = \"127.0.0.1:8443\"",
     );
-    let (guest, other) = (stage.sandbox(), stage.sandbox());
-    let mut file = File::options().append(true).open(stage.agent().config()).or_fail("opening");
+    let (guest, other) = (stage.add_sandbox(), stage.add_sandbox());
+    let mut file =
+        File::options().append(true).open(stage.agent().config_path()).or_fail("opening");
     let slot = (&guest.interface, json!(guest.addresses()));
     writeln!(file, "[[interfaces]]\ninterface = \"{}\"\naddresses = {}", slot.0, slot.1)
         .or_fail("writing");
-    stage.restart();
-    let document = Document::of(stage);
+    stage.restart_agent();
+    let document = OpenApiDocument::fetch(stage);
     let network = json!({
         "allowOut": ["example.com", "1.1.1.1"], "denyOut": ["0.0.0.0/0"], "dnsServers": [],
         "allowPublicTraffic": false, "maskRequestHost": "localhost:${PORT}", "httpsPorts": [8443],
@@ -171,10 +172,10 @@ fn real_answers_are_as_documented() {
             "tls": { "enabled": true, "serverName": "n.example" } },
     });
     let body = json!({ "templateID": "base", "metadata": { "a": "b" }, "network": network });
-    let made = document.ask("post", "/v2/sandboxes", "", &body);
-    assert_eq!(made.code, 201, "{}", made.body);
-    let full = document.ask("post", "/v2/sandboxes", "", &body);
-    assert_eq!(full.code, 503, "{}", full.body);
+    let made = document.request_and_check("post", "/v2/sandboxes", "", &body);
+    assert_eq!(made.status, 201, "{}", made.body);
+    let full = document.request_and_check("post", "/v2/sandboxes", "", &body);
+    assert_eq!(full.status, 503, "{}", full.body);
     let made = made.json();
     let id = made["sandboxID"].as_str().or_fail("an ID");
     for path in [
@@ -187,31 +188,42 @@ fn real_answers_are_as_documented() {
         "/health",
         "/openapi.json",
     ] {
-        assert_eq!(document.ask("get", path, id, &Value::Null).code, 200, "{path}");
+        assert_eq!(document.request_and_check("get", path, id, &Value::Null).status, 200, "{path}");
     }
     let wrong = json!({ "denyOut": ["nonsense/"] });
-    assert_eq!(document.ask("put", "/sandboxes/{id}/network", id, &wrong).code, 400);
+    assert_eq!(
+        document.request_and_check("put", "/sandboxes/{id}/network", id, &wrong).status,
+        400
+    );
     let question = json!({ "sandboxID": id, "destination": "8.8.8.8", "port": 443 });
-    assert_eq!(document.ask("post", "/agent/v1/explain", "", &question).code, 200);
+    assert_eq!(document.request_and_check("post", "/agent/v1/explain", "", &question).status, 200);
     let question = json!({ "sandboxID": id, "destination": "203.0.113.9" });
-    let explained = document.ask("post", "/agent/v1/explain", "", &question);
+    let explained = document.request_and_check("post", "/agent/v1/explain", "", &question);
     assert!(explained.json()["byPort"].is_array(), "{}", explained.body);
-    let warned = other.spec(&json!({ "network": { "allowOut": ["1.1.1.1"] } }));
-    let warned = document.ask("put", "/agent/v1/sandboxes/{id}", &other.id, &warned);
+    let warned = other.sandbox_spec(&json!({ "network": { "allowOut": ["1.1.1.1"] } }));
+    let warned = document.request_and_check("put", "/agent/v1/sandboxes/{id}", &other.id, &warned);
     assert!(warned.json()["warnings"].is_array(), "{}", warned.body);
-    assert_eq!(document.ask("post", "/sandboxes/{id}/connect", id, &json!({})).code, 200);
-    assert_eq!(document.ask("delete", "/sandboxes/{id}", id, &Value::Null).code, 204);
-    let applied = other.spec(&json!({ "network": network }));
-    let applied = document.ask("put", "/agent/v1/sandboxes/{id}", &other.id, &applied);
-    assert_eq!(applied.code, 200, "{}", applied.body);
+    assert_eq!(
+        document.request_and_check("post", "/sandboxes/{id}/connect", id, &json!({})).status,
+        200
+    );
+    assert_eq!(
+        document.request_and_check("delete", "/sandboxes/{id}", id, &Value::Null).status,
+        204
+    );
+    let applied = other.sandbox_spec(&json!({ "network": network }));
+    let applied =
+        document.request_and_check("put", "/agent/v1/sandboxes/{id}", &other.id, &applied);
+    assert_eq!(applied.status, 200, "{}", applied.body);
 }
 
 /// What is sent in these tests is what the document asks for, and it refuses what the agent does.
 #[test]
 fn requests_are_as_documented() {
-    let document = Document::of(STAGE.stage());
-    let schema =
-        |name: &str| document.validator(&json!({ "$ref": format!("#/components/schemas/{name}") }));
+    let document = OpenApiDocument::fetch(TESTBED.testbed());
+    let schema = |name: &str| {
+        document.schema_validator(&json!({ "$ref": format!("#/components/schemas/{name}") }))
+    };
     let network = schema("NetworkConfig");
     let proxy = json!({ "address": "p.example:1080", "username": "u", "password": "p" });
     let good = json!({ "allowOut": ["1.1.1.1"], "httpsPorts": [443], "egressProxy": proxy });

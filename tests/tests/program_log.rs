@@ -4,32 +4,32 @@ use std::sync::Mutex;
 
 use aya::maps::{Map, MapData, ProgramArray};
 use policy_agent::{
-    dataplane::{DenyAction, Inbound},
-    policy::{self, Defaults, Floor, Policy},
+    dataplane::{DenyAction, InboundSource},
+    policy::{self, Floor, Policy, PolicyDefaults},
 };
 use policy_common::{
     ABI_VERSION,
-    name::{TC_PROGRAMS, tail},
+    bpf_names::{TC_PROGRAMS, tail_call_index},
 };
 use policy_tests::{
-    kernel::{Action, Kernel},
-    packet::{
-        Datagram, Payload,
-        cast::{SANDBOX, SERVER},
+    packets::{
+        IpDatagram, IpPayload,
+        test_hosts::{SANDBOX, SERVER},
     },
+    program_runner::{FrameAction, ProgramRunner},
 };
 
-static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static LOGGED_LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-struct Collector;
+struct LogCollector;
 
-impl log::Log for Collector {
+impl log::Log for LogCollector {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        LOGGED.lock().expect("no panic before").push(format!(
+        LOGGED_LINES.lock().expect("no panic before").push(format!(
             "{} {}",
             record.level(),
             record.args()
@@ -41,23 +41,24 @@ impl log::Log for Collector {
 
 #[test]
 fn a_table_without_the_program_that_answers_is_logged_and_the_packet_dropped() {
-    log::set_logger(&Collector).unwrap();
+    log::set_logger(&LogCollector).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
-    let mut kernel = Kernel::open(DenyAction::Reject, Inbound::Any).expect("the programs load");
-    kernel.sandbox(Some(SANDBOX.mac), &[SANDBOX.v4.into()]).unwrap();
-    let network = policy::parse(br#"{"denyOut": ["0.0.0.0/0"]}"#).unwrap();
-    let (defaults, floor) = (Defaults { nameserver: [8, 8, 8, 8].into() }, Floor::default());
+    let mut kernel =
+        ProgramRunner::open(DenyAction::Reject, InboundSource::Any).expect("the programs load");
+    kernel.reset_sandbox(Some(SANDBOX.mac), &[SANDBOX.v4.into()]).unwrap();
+    let network = policy::parse_json(br#"{"denyOut": ["0.0.0.0/0"]}"#).unwrap();
+    let (defaults, floor) = (PolicyDefaults { nameserver: [8, 8, 8, 8].into() }, Floor::default());
     let shut = Policy::new(&network, None, &defaults, &floor).unwrap();
-    kernel.publish(&policy::compile(&shut, &floor)).unwrap();
+    kernel.publish(&policy::compile_policy(&shut, &floor)).unwrap();
 
     let pin = kernel.pins().join(format!("v{ABI_VERSION}/maps/{TC_PROGRAMS}"));
     let map = Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap();
     let mut programs = ProgramArray::try_from(map).unwrap();
-    programs.clear_index(&tail::REJECT).unwrap();
+    programs.clear_index(&tail_call_index::REJECT).unwrap();
 
-    let syn = Datagram::new(SANDBOX.v4, SERVER.v4, Payload::syn(40_000, 80));
-    let outcome = kernel.from_sandbox(syn.frame().bytes()).unwrap();
-    assert_eq!(outcome.action, Action::Drop);
-    let logged = LOGGED.lock().unwrap();
+    let syn = IpDatagram::new(SANDBOX.v4, SERVER.v4, IpPayload::syn(40_000, 80));
+    let outcome = kernel.from_sandbox(syn.to_frame().bytes()).unwrap();
+    assert_eq!(outcome.action, FrameAction::Drop);
+    let logged = LOGGED_LINES.lock().unwrap();
     assert!(logged.iter().any(|line| line.contains("has no program that answers")), "{logged:?}");
 }

@@ -4,182 +4,192 @@
 //! the sandbox, and from the internet at its public URL.
 
 use policy_tests::{
-    names::curl::Fetched,
-    probe::{self, Seen},
-    sdk::Scene,
-    server,
+    named_internet::curl::CurlResult,
+    probe::{self, ProbeResult},
+    sdk::SdkSession,
+    test_servers,
 };
 
 /// Where the programs say that the service listens.
-const PORT: u16 = 8080;
+const SERVICE_PORT: u16 = 8080;
 
 #[test]
 fn no_internet_access() {
-    Scene::each("no_internet", |scene| {
+    SdkSession::for_each_sdk("no_internet", |scene| {
         for address in ["1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "169.254.169.254"] {
-            scene.sandbox().is_refused(address);
+            scene.sandbox().assert_refused(address);
         }
     });
 }
 
 #[test]
 fn deny_all_but_a_list() {
-    Scene::each("allow_list", |scene| {
+    SdkSession::for_each_sdk("allow_list", |scene| {
         let sandbox = scene.sandbox();
         for address in ["1.1.1.1", "8.8.8.8", "8.8.8.9"] {
-            sandbox.reaches(address);
+            sandbox.assert_reaches(address);
         }
         for address in ["203.0.113.10", "2606:4700:4700::1111", "10.99.0.1"] {
-            sandbox.is_refused(address);
+            sandbox.assert_refused(address);
         }
     });
 }
 
 #[test]
 fn deny_one() {
-    Scene::each("deny_list", |scene| {
+    SdkSession::for_each_sdk("deny_list", |scene| {
         let sandbox = scene.sandbox();
-        sandbox.is_refused("8.8.8.8");
+        sandbox.assert_refused("8.8.8.8");
         for address in ["8.8.8.9", "1.1.1.1", "2001:db8:1::1"] {
-            sandbox.reaches(address);
+            sandbox.assert_reaches(address);
         }
     });
 }
 
 #[test]
 fn allowed_beats_denied() {
-    Scene::each("priority", |scene| {
+    SdkSession::for_each_sdk("priority", |scene| {
         let sandbox = scene.sandbox();
-        sandbox.reaches("203.0.113.10");
-        sandbox.is_refused("203.0.113.11");
-        sandbox.reaches("198.51.100.7");
+        sandbox.assert_reaches("203.0.113.10");
+        sandbox.assert_refused("203.0.113.11");
+        sandbox.assert_reaches("198.51.100.7");
     });
 }
 
 #[test]
 fn deny_all_but_a_name() {
-    Scene::each("domains", |scene| {
-        is_shown(scene, "api.example.com");
-        is_kept_from(scene, "evil.test");
+    SdkSession::for_each_sdk("domains", |scene| {
+        assert_site_reachable(scene, "api.example.com");
+        assert_site_denied(scene, "evil.test");
         // By which the sandbox learns addresses; and nothing else there.
-        assert_eq!(scene.sandbox().udp("8.8.8.8", server::DNS), Seen::Answered);
-        scene.sandbox().is_refused("203.0.113.10");
+        assert_eq!(
+            scene.sandbox().probe_udp("8.8.8.8", test_servers::DNS_PORT),
+            ProbeResult::Answered
+        );
+        scene.sandbox().assert_refused("203.0.113.10");
     });
 }
 
 #[test]
 fn deny_all_but_a_wildcard() {
-    Scene::each("wildcard", |scene| {
-        is_shown(scene, "a.b.mydomain.com");
-        is_kept_from(scene, "mydomain.com");
+    SdkSession::for_each_sdk("wildcard", |scene| {
+        assert_site_reachable(scene, "a.b.mydomain.com");
+        assert_site_denied(scene, "mydomain.com");
     });
 }
 
 #[test]
 fn deny_all_but_names_and_an_address() {
-    Scene::each("mixed", |scene| {
-        is_shown(scene, "api.example.com");
-        is_shown(scene, "raw.github.com");
-        is_kept_from(scene, "github.com");
-        is_kept_from(scene, "evil.test");
-        scene.sandbox().reaches("203.0.113.10");
-        scene.sandbox().is_refused("203.0.113.11");
+    SdkSession::for_each_sdk("mixed", |scene| {
+        assert_site_reachable(scene, "api.example.com");
+        assert_site_reachable(scene, "raw.github.com");
+        assert_site_denied(scene, "github.com");
+        assert_site_denied(scene, "evil.test");
+        scene.sandbox().assert_reaches("203.0.113.10");
+        scene.sandbox().assert_refused("203.0.113.11");
     });
 }
 
 #[test]
 fn a_public_url() {
-    Scene::each("public_url", |scene| {
-        is_not_there(&scene.visit(&[]));
-        let service = scene.serve(PORT);
-        let fetched = scene.visit(&[]);
+    SdkSession::for_each_sdk("public_url", |scene| {
+        assert_sandbox_not_found(&scene.curl_public_url(&[]));
+        let service = scene.start_service(SERVICE_PORT);
+        let fetched = scene.curl_public_url(&[]);
         assert_eq!(fetched.status, 200, "{}", fetched.text());
-        assert_eq!(fetched.page()["target"], "/here");
-        assert_eq!(fetched.page()["headers"]["host"], scene.text("host"));
-        assert_eq!(service.requests(), 1);
-        let unknown = scene.text("host").replace(scene.text("sandboxID"), "nosuchsandbox");
-        is_not_there(&scene.visit_host(&unknown, &[]));
+        assert_eq!(fetched.page_json()["target"], "/here");
+        assert_eq!(fetched.page_json()["headers"]["host"], scene.report_field("host"));
+        assert_eq!(service.request_count(), 1);
+        let unknown =
+            scene.report_field("host").replace(scene.report_field("sandboxID"), "nosuchsandbox");
+        assert_sandbox_not_found(&scene.curl_public_host(&unknown, &[]));
     });
 }
 
 #[test]
 fn a_private_url_needs_the_token() {
-    Scene::each("private_url", |scene| {
-        let service = scene.serve(PORT);
+    SdkSession::for_each_sdk("private_url", |scene| {
+        let service = scene.start_service(SERVICE_PORT);
         for wrong in ["x-other: header", "e2b-traffic-access-token: wrong"] {
-            let fetched = scene.visit(&["-H", wrong]);
+            let fetched = scene.curl_public_url(&["-H", wrong]);
             assert_eq!(fetched.status, 403, "{wrong}: {}", fetched.text());
         }
-        assert_eq!(service.requests(), 0);
-        let token = format!("e2b-traffic-access-token: {}", scene.text("token"));
-        let fetched = scene.visit(&["-H", &token]);
+        assert_eq!(service.request_count(), 0);
+        let token = format!("e2b-traffic-access-token: {}", scene.report_field("token"));
+        let fetched = scene.curl_public_url(&["-H", &token]);
         assert_eq!(fetched.status, 200, "{}", fetched.text());
-        assert_eq!(service.requests(), 1);
-        assert!(!fetched.text().contains(scene.text("token")), "the service sees the token");
+        assert_eq!(service.request_count(), 1);
+        assert!(
+            !fetched.text().contains(scene.report_field("token")),
+            "the service sees the token"
+        );
     });
 }
 
 #[test]
 fn a_service_sees_the_masked_host() {
-    Scene::each("mask_host", |scene| {
-        let _service = scene.serve(PORT);
-        let fetched = scene.visit(&[]);
+    SdkSession::for_each_sdk("mask_host", |scene| {
+        let _service = scene.start_service(SERVICE_PORT);
+        let fetched = scene.curl_public_url(&[]);
         assert_eq!(fetched.status, 200, "{}", fetched.text());
-        assert_eq!(fetched.page()["headers"]["host"], "localhost:8080");
-        assert_eq!(fetched.page()["headers"]["x-forwarded-host"], scene.text("host"));
+        assert_eq!(fetched.page_json()["headers"]["host"], "localhost:8080");
+        assert_eq!(fetched.page_json()["headers"]["x-forwarded-host"], scene.report_field("host"));
     });
 }
 
 #[test]
 fn an_update_replaces_the_rules_of_a_running_sandbox() {
-    Scene::each("update_network", |scene| {
-        let mut connection = scene.sandbox().connection("8.8.8.8");
+    SdkSession::for_each_sdk("update_network", |scene| {
+        let mut connection = scene.sandbox().connect_echo("8.8.8.8");
         assert!(probe::echo(&mut connection, b"hello").is_ok());
 
-        scene.go_on();
-        scene.sandbox().reaches("1.1.1.1");
-        scene.sandbox().is_refused("8.8.8.8");
-        let cut =
-            probe::echo(&mut connection, b"still there?").map_err(|error| probe::seen(&error));
-        assert_eq!(cut, Err(Seen::Refused), "a connection from before");
+        scene.resume();
+        scene.sandbox().assert_reaches("1.1.1.1");
+        scene.sandbox().assert_refused("8.8.8.8");
+        let cut = probe::echo(&mut connection, b"still there?")
+            .map_err(|error| probe::result_from_error(&error));
+        assert_eq!(cut, Err(ProbeResult::Refused), "a connection from before");
 
-        scene.go_on();
-        scene.sandbox().is_refused("1.1.1.1");
-        scene.sandbox().reaches("8.8.8.8");
+        scene.resume();
+        scene.sandbox().assert_refused("1.1.1.1");
+        scene.sandbox().assert_reaches("8.8.8.8");
 
-        scene.go_on();
-        scene.sandbox().is_refused("1.1.1.1");
-        scene.sandbox().is_refused("8.8.8.8");
+        scene.resume();
+        scene.sandbox().assert_refused("1.1.1.1");
+        scene.sandbox().assert_refused("8.8.8.8");
 
-        scene.go_on();
-        scene.sandbox().reaches("1.1.1.1");
-        scene.sandbox().reaches("8.8.8.8");
+        scene.resume();
+        scene.sandbox().assert_reaches("1.1.1.1");
+        scene.sandbox().assert_reaches("8.8.8.8");
     });
 }
 
 #[test]
 fn a_sandbox_is_found_connected_to_prolonged_and_killed() {
-    Scene::each("life", |scene| {
-        assert_eq!(scene.told["listed"], true);
-        assert_eq!(scene.told["connected"], scene.told["sandboxID"]);
-        assert_eq!(scene.told["connectedHost"], scene.told["host"]);
-        assert!(scene.told["connectedToken"] == scene.told["token"], "the tokens differ");
-        assert_eq!(scene.told["state"], "running");
-        assert_eq!(scene.told["metadata"]["purpose"], "a test");
-        assert_eq!(scene.told["template"], "base");
-        let seconds = scene.told["seconds"].as_f64();
+    SdkSession::for_each_sdk("life", |scene| {
+        assert_eq!(scene.last_report["listed"], true);
+        assert_eq!(scene.last_report["connected"], scene.last_report["sandboxID"]);
+        assert_eq!(scene.last_report["connectedHost"], scene.last_report["host"]);
+        assert!(
+            scene.last_report["connectedToken"] == scene.last_report["token"],
+            "the tokens differ"
+        );
+        assert_eq!(scene.last_report["state"], "running");
+        assert_eq!(scene.last_report["metadata"]["purpose"], "a test");
+        assert_eq!(scene.last_report["template"], "base");
+        let seconds = scene.last_report["seconds"].as_f64();
         assert!(seconds.is_some_and(|left| (500.0..=600.5).contains(&left)), "{seconds:?}");
 
-        scene.go_on();
+        scene.resume();
         // Nothing listens in it: the gateway answers that it lives.
-        assert_eq!(scene.told["running"], true);
+        assert_eq!(scene.last_report["running"], true);
 
-        scene.go_on();
-        let told = &scene.told;
+        scene.resume();
+        let told = &scene.last_report;
         assert_eq!((&told["killed"], &told["killedAgain"]), (&true.into(), &false.into()));
         assert_eq!((&told["running"], &told["listed"]), (&false.into(), &false.into()));
         for refused in ["connecting", "updating", "asking"] {
-            let complaint = scene.text(refused);
+            let complaint = scene.report_field(refused);
             assert!(
                 complaint.contains("NotFound") && complaint.contains("not found"),
                 "{complaint}"
@@ -190,40 +200,43 @@ fn a_sandbox_is_found_connected_to_prolonged_and_killed() {
 
 #[test]
 fn what_the_agent_refuses_is_an_exception_with_its_words() {
-    Scene::each("refused", |scene| {
+    SdkSession::for_each_sdk("refused", |scene| {
         for (attempt, words) in [
             ("deniedName", ["denyOut", "example.com"]),
             ("nameAlone", ["allowOut", "0.0.0.0/0"]),
             ("noAddress", ["allowOut", "1.2.3"]),
             ("wrongKey", ["Auth", "key"]),
         ] {
-            let complaint = scene.text(attempt);
+            let complaint = scene.report_field(attempt);
             assert!(words.iter().all(|word| complaint.contains(word)), "{attempt}: {complaint}");
         }
         // The network in force stays.
-        scene.sandbox().is_refused("8.8.8.8");
-        scene.sandbox().reaches("1.1.1.1");
+        scene.sandbox().assert_refused("8.8.8.8");
+        scene.sandbox().assert_reaches("1.1.1.1");
     });
 }
 
 /// Pages of the site come through by both schemes.
 #[track_caller]
-fn is_shown(scene: &Scene, site: &str) {
+fn assert_site_reachable(scene: &SdkSession, site: &str) {
     for scheme in ["http", "https"] {
-        let fetched = scene.fetch(scheme, site);
-        assert!(scene.grounds.site(site).shows(&fetched.page()), "{scheme}://{site}: {fetched:?}");
+        let fetched = scene.curl_site(scheme, site);
+        assert!(
+            scene.testbed.site_by_name(site).served_page(&fetched.page_json()),
+            "{scheme}://{site}: {fetched:?}"
+        );
     }
 }
 
 /// No page of the site comes through.
 #[track_caller]
-fn is_kept_from(scene: &Scene, site: &str) {
-    scene.fetch("https", site).is_denied();
-    scene.fetch("http", site).is_refused(403, "name_not_allowed");
+fn assert_site_denied(scene: &SdkSession, site: &str) {
+    scene.curl_site("https", site).assert_denied_by_alert();
+    scene.curl_site("http", site).assert_refused(403, "name_not_allowed");
 }
 
 /// The gateway says that nobody is there.
 #[track_caller]
-fn is_not_there(fetched: &Fetched) {
+fn assert_sandbox_not_found(fetched: &CurlResult) {
     assert_eq!(fetched.status, 502, "{}", fetched.text());
 }

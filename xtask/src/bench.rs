@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
-use crate::toolchain::Way;
-use crate::tools::{self, Caller};
-use crate::{build, host, step};
+use crate::system_packages::{self, ToolCaller};
+use crate::toolchain::ToolchainSource;
+use crate::{build, host, process};
 
-pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
+pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("bench")?;
-    tools::ensure(Caller::Bench)?;
+    system_packages::ensure_tools(ToolCaller::Bench)?;
     build::run(way)?;
     let mut bench = host::cargo("run");
     bench.args(["--release", "--package", "policy-tests", "--bin", "bench", "--"]);
-    step::become_(bench.args(args))
+    process::exec(bench.args(args))
 }

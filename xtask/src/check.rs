@@ -3,42 +3,42 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::toolchain::{self, Way};
-use crate::{apt, build, host, step, supply};
+use crate::toolchain::{self, ToolchainSource};
+use crate::{apt_get, build, dependency_audit, host, process};
 
 /// What Debian calls rustfmt and clippy.
-const DEBIAN: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
+const DEBIAN_PACKAGES: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
 
-pub fn run(way: Option<Way>) -> Result<()> {
-    host_components()?;
+pub fn run(way: Option<ToolchainSource>) -> Result<()> {
+    ensure_host_components()?;
     // The quickest first; nothing has to be built for it.
-    step::streamed(host::cargo("fmt").args(["--all", "--check"]))
+    process::run_streamed(host::cargo("fmt").args(["--all", "--check"]))
         .context("formatting differs: run `cargo fmt --all`")?;
 
-    let toolchain = toolchain::ensure(way)?;
-    step::streamed(toolchain.clippy()?.args(["--bins", "--", "-D", "warnings"]))?;
+    let toolchain = toolchain::ensure_toolchain(way)?;
+    process::run_streamed(toolchain.clippy()?.args(["--bins", "--", "-D", "warnings"]))?;
     // The agent's build script embeds the objects, so not even clippy can do without them.
-    build::objects(&toolchain)?;
+    build::build_bpf_objects(&toolchain)?;
 
-    step::streamed(host::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
-    step::streamed(host::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
+    process::run_streamed(host::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
+    process::run_streamed(host::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
     // Last, so that what it could not check is not overlooked.
-    supply::check()
+    dependency_audit::check_dependencies()
 }
 
-fn host_components() -> Result<()> {
+fn ensure_host_components() -> Result<()> {
     let missing = ["fmt", "clippy"]
         .iter()
-        .any(|part| step::output(host::cargo(part).arg("--version")).is_err());
+        .any(|part| process::run_output(host::cargo(part).arg("--version")).is_err());
     if !missing {
         return Ok(());
     }
-    match host::find("rustup") {
-        Some(rustup) => step::logged(
+    match host::find_program("rustup") {
+        Some(rustup) => process::run_logged(
             "adding rustfmt and clippy to the toolchain",
             "rustup-components",
             host::command(rustup).args(["component", "add", "rustfmt", "clippy"]),
         ),
-        None => apt::install(&DEBIAN, "`check` formats and lints"),
+        None => apt_get::install_packages(&DEBIAN_PACKAGES, "`check` formats and lints"),
     }
 }

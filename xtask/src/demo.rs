@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 
-use crate::toolchain::Way;
-use crate::tools::{self, Caller};
-use crate::{build, host, sdks, step};
+use crate::system_packages::{self, ToolCaller};
+use crate::toolchain::ToolchainSource;
+use crate::{build, host, process, sdk_install};
 
-pub fn run(way: Option<Way>, keep: bool) -> Result<()> {
+pub fn run(way: Option<ToolchainSource>, keep: bool) -> Result<()> {
     host::require_root("demo")?;
-    build::development(way, || {
-        tools::ensure(Caller::Demo)?;
-        sdks::ensure_for_demo()
+    build::build_for_tests(way, || {
+        system_packages::ensure_tools(ToolCaller::Demo)?;
+        sdk_install::ensure_demo_sdk()
     })?;
     let mut demo = host::command(host::target_dir().join("debug/demo"));
     demo.args(keep.then_some("--keep"));
-    step::become_(&mut demo)
+    process::exec(&mut demo)
 }

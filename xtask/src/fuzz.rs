@@ -4,12 +4,12 @@
 
 use anyhow::Result;
 
-use crate::toolchain::Way;
-use crate::tools::{self, Caller};
-use crate::{build, host, step};
+use crate::system_packages::{self, ToolCaller};
+use crate::toolchain::ToolchainSource;
+use crate::{build, host, process};
 
 /// Parts of the names of the tests of parsers: modules, and tests of the egress proxy.
-const TARGETS: [&str; 5] = [
+const FUZZ_TARGETS: [&str; 5] = [
     "::fuzz::",
     "arbitrary_bytes_are_never_a_name",
     "a_mutated_hello_asks_for_what_a_server_would_see",
@@ -19,29 +19,29 @@ const TARGETS: [&str; 5] = [
 
 /// How much.
 #[derive(Clone, Copy)]
-pub struct Amount {
+pub struct FuzzAmount {
     /// Cases per target in the agent.
     pub cases: u32,
     /// Raw frames, for which one has to be root.
     pub frames: u64,
 }
 
-pub fn run(way: Option<Way>, amount: Amount) -> Result<()> {
+pub fn run(way: Option<ToolchainSource>, amount: FuzzAmount) -> Result<()> {
     if amount.frames > 0 {
         host::require_root("fuzz --frames")?;
-        tools::ensure(Caller::Tests)?;
+        system_packages::ensure_tools(ToolCaller::Tests)?;
     }
     build::run(way)?;
     if amount.cases > 0 {
         let mut test = host::cargo("test");
-        test.args(["--release", "--package", "policy-agent", "--lib", "--"]).args(TARGETS);
-        step::streamed(test.env("PROPTEST_CASES", amount.cases.to_string()))?;
+        test.args(["--release", "--package", "policy-agent", "--lib", "--"]).args(FUZZ_TARGETS);
+        process::run_streamed(test.env("PROPTEST_CASES", amount.cases.to_string()))?;
     }
     if amount.frames > 0 {
         let mut test = host::cargo("test");
         test.args(["--release", "--package", "policy-tests", "--test", "hostile"]);
         test.args(["--", "--nocapture"]);
-        step::streamed(test.env("POLICY_TEST_FRAMES", amount.frames.to_string()))?;
+        process::run_streamed(test.env("POLICY_TEST_FRAMES", amount.frames.to_string()))?;
     }
     Ok(())
 }

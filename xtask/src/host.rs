@@ -11,14 +11,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail};
 
 /// The top of the checkout.
-pub fn root() -> &'static Path {
+pub fn repository_root() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }
 
 /// Always `target/`: build scripts, tests and documents name paths in it.
 pub fn target_dir() -> PathBuf {
-    root().join("target")
+    repository_root().join("target")
 }
 
 /// Where tools that are compiled once for all checkouts are kept.
@@ -31,7 +31,7 @@ pub fn cache_dir() -> PathBuf {
 /// A command that runs at the top of the checkout and is never asked a question.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(root()).stdin(Stdio::null());
+    command.current_dir(repository_root()).stdin(Stdio::null());
     command
 }
 
@@ -44,7 +44,7 @@ pub fn cargo(subcommand: &str) -> Command {
 }
 
 /// Looks for a program on the path, and in the directories which users other than root often miss.
-pub fn find(program: &str) -> Option<PathBuf> {
+pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let administration = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)

@@ -1,35 +1,35 @@
 //! `cargo xtask <verb>`: everything that is done to this repository, by one command each.
 //!
 //! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
-//! target, [`tools`] the programs that tests call, by [`apt`] (with [`quiet_services`] none starts a
-//! server), [`qemu`] and [`archive`] unpack packages without installing them, [`sdks`] installs the
-//! E2B SDKs, [`supply`] cargo-deny, [`host`] runs the cargo that runs us, and [`step`] runs programs
+//! target, [`system_packages`] the programs that tests call, by [`apt_get`] (with [`quiet_services`] none starts a
+//! server), [`qemu_install`] and [`debian_archive`] unpack packages without installing them, [`sdk_install`] installs the
+//! E2B SDKs, [`dependency_audit`] cargo-deny, [`host`] runs the cargo that runs us, and [`process`] runs programs
 //! and shows how they get on.
 
-mod apt;
-mod archive;
+mod apt_get;
 mod bench;
 mod build;
 mod check;
+mod debian_archive;
 mod demo;
+mod dependency_audit;
 mod fuzz;
 mod host;
-mod kernels;
-mod qemu;
+mod kernel_tests;
+mod process;
+mod qemu_install;
 mod quiet_services;
-mod sdks;
+mod sdk_install;
 mod setup;
-mod step;
-mod supply;
+mod system_packages;
 mod test;
 mod toolchain;
-mod tools;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use toolchain::Way;
+use toolchain::ToolchainSource;
 
 /// Build, test and measure the policy agent.
 ///
@@ -37,17 +37,17 @@ use toolchain::Way;
 /// is installed first. Everything is built in `target/`, whatever `CARGO_TARGET_DIR` says.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Cli {
+struct XtaskCli {
     /// Where the compiler for the BPF target comes from; the default is what is there already,
     /// else rustup, else the distribution.
     #[arg(long, global = true, value_enum, env = "XTASK_TOOLCHAIN")]
-    toolchain: Option<Way>,
+    toolchain: Option<ToolchainSource>,
     #[command(subcommand)]
-    verb: Verb,
+    command: XtaskCommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum XtaskCommand {
     /// Install what the other verbs need, and do nothing else.
     Setup,
     /// Build the kernel programs, then `target/release/policy-agent`.
@@ -79,7 +79,7 @@ enum Verb {
     /// Build, then run tests on Debian's kernels, each in a virtual machine (as root).
     ///
     /// Without options it runs nearly all tests on all kernels, which takes an hour or two for each.
-    Kernels(kernels::Choice),
+    Kernels(kernel_tests::KernelsArgs),
     /// Build, then measure (as root).
     Bench {
         /// Passed on to the benchmark.
@@ -89,8 +89,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.verb, cli.toolchain) {
+    let cli = XtaskCli::parse();
+    match run(cli.command, cli.toolchain) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -99,15 +99,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb, way: Option<Way>) -> Result<()> {
+fn run(verb: XtaskCommand, way: Option<ToolchainSource>) -> Result<()> {
     match verb {
-        Verb::Setup => setup::run(way),
-        Verb::Build => build::run(way),
-        Verb::Test { args } => test::run(way, &args),
-        Verb::Check => check::run(way),
-        Verb::Demo { keep } => demo::run(way, keep),
-        Verb::Fuzz { cases, frames } => fuzz::run(way, fuzz::Amount { cases, frames }),
-        Verb::Kernels(choice) => kernels::run(way, &choice),
-        Verb::Bench { args } => bench::run(way, &args),
+        XtaskCommand::Setup => setup::run(way),
+        XtaskCommand::Build => build::run(way),
+        XtaskCommand::Test { args } => test::run(way, &args),
+        XtaskCommand::Check => check::run(way),
+        XtaskCommand::Demo { keep } => demo::run(way, keep),
+        XtaskCommand::Fuzz { cases, frames } => fuzz::run(way, fuzz::FuzzAmount { cases, frames }),
+        XtaskCommand::Kernels(choice) => kernel_tests::run(way, &choice),
+        XtaskCommand::Bench { args } => bench::run(way, &args),
     }
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::{host, step};
+use crate::{host, process};
 
-const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
 /// 101: the action is forbidden.
-const NOTHING: &str =
+const FORBID_ALL_SCRIPT: &str =
     "#!/bin/sh\n# Of `cargo xtask setup`, while it runs: nothing is started.\nexit 101\n";
 
 /// As long as it lives, no package starts a server.
@@ -22,35 +22,37 @@ pub struct QuietServices {
 
 impl QuietServices {
     /// Puts a policy in place, unless there is one already: that is the administrator's.
-    pub fn on_this_machine() -> Result<Self> {
+    pub fn install() -> Result<Self> {
         // One of ours may be there when an earlier run was ended.
-        let known = match fs::read_to_string(POLICY) {
+        let known = match fs::read_to_string(POLICY_RC_D) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("reading {POLICY}")),
+            Err(error) => return Err(error).with_context(|| format!("reading {POLICY_RC_D}")),
         };
-        let is_ours = known.is_none_or(|text| text == NOTHING);
+        let is_ours = known.is_none_or(|text| text == FORBID_ALL_SCRIPT);
         // Without apt or without root nothing is installed.
-        if is_ours && host::is_root() && host::find("apt-get").is_some() {
-            write().with_context(|| format!("writing {POLICY}"))?;
+        if is_ours && host::is_root() && host::find_program("apt-get").is_some() {
+            write_policy().with_context(|| format!("writing {POLICY_RC_D}"))?;
         }
         Ok(Self { is_ours })
     }
 }
 
-fn write() -> Result<()> {
-    fs::write(POLICY, NOTHING)?;
-    fs::set_permissions(POLICY, Permissions::from_mode(0o755))?;
+fn write_policy() -> Result<()> {
+    fs::write(POLICY_RC_D, FORBID_ALL_SCRIPT)?;
+    fs::set_permissions(POLICY_RC_D, Permissions::from_mode(0o755))?;
     Ok(())
 }
 
 impl Drop for QuietServices {
     fn drop(&mut self) {
         if self.is_ours
-            && Path::new(POLICY).exists()
-            && let Err(error) = fs::remove_file(POLICY)
+            && Path::new(POLICY_RC_D).exists()
+            && let Err(error) = fs::remove_file(POLICY_RC_D)
         {
-            step::say(&format!("remove {POLICY} by hand, or no server will start: {error}"));
+            process::report(&format!(
+                "remove {POLICY_RC_D} by hand, or no server will start: {error}"
+            ));
         }
     }
 }

@@ -3,16 +3,16 @@
 
 use anyhow::Result;
 
-use crate::toolchain::{self, Way};
-use crate::tools::{self, Caller};
-use crate::{kernels, qemu, sdks};
+use crate::system_packages::{self, ToolCaller};
+use crate::toolchain::{self, ToolchainSource};
+use crate::{kernel_tests, qemu_install, sdk_install};
 
-pub fn run(way: Option<Way>) -> Result<()> {
-    toolchain::ensure(way)?;
-    for caller in [Caller::Demo, Caller::Tests, Caller::Bench] {
-        tools::ensure(caller)?;
+pub fn run(way: Option<ToolchainSource>) -> Result<()> {
+    toolchain::ensure_toolchain(way)?;
+    for caller in [ToolCaller::Demo, ToolCaller::Tests, ToolCaller::Bench] {
+        system_packages::ensure_tools(caller)?;
     }
-    qemu::ensure()?;
-    sdks::ensure()?;
-    kernels::ensure_guests()
+    qemu_install::ensure_qemu()?;
+    sdk_install::ensure_sdks()?;
+    kernel_tests::ensure_guest_kernel()
 }

@@ -3,17 +3,17 @@
 
 use anyhow::{Result, bail};
 
-use crate::toolchain::Way;
-use crate::tools::{self, Caller};
-use crate::{build, host, kernels, qemu, sdks, step};
+use crate::system_packages::{self, ToolCaller};
+use crate::toolchain::ToolchainSource;
+use crate::{build, host, kernel_tests, process, qemu_install, sdk_install};
 
-pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
+pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("test")?;
-    build::development(way, || {
-        tools::ensure(Caller::Tests)?;
-        qemu::ensure_or_say();
-        sdks::ensure_or_say();
-        kernels::ensure_guests_or_say();
+    build::build_for_tests(way, || {
+        system_packages::ensure_tools(ToolCaller::Tests)?;
+        qemu_install::try_ensure_qemu();
+        sdk_install::try_ensure_sdks();
+        kernel_tests::try_ensure_guest_kernel();
         Ok(())
     })?;
     let mut test = host::cargo("test");
@@ -21,11 +21,11 @@ pub fn run(way: Option<Way>, args: &[String]) -> Result<()> {
     // policy-ebpf, which has no tests of its own.
     test.args(args);
     if !args.is_empty() {
-        return step::become_(&mut test);
+        return process::exec(&mut test);
     }
     // One failure hides no other.
-    let here = step::streamed(test.arg("--no-fail-fast"));
-    let elsewhere = kernels::short();
+    let here = process::run_streamed(test.arg("--no-fail-fast"));
+    let elsewhere = kernel_tests::run_smoke_tests();
     match (here, elsewhere) {
         (Ok(()), elsewhere) => elsewhere,
         (here, Ok(())) => here,

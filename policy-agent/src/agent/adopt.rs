@@ -5,16 +5,19 @@ use std::{collections::BTreeSet, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    change::{Change, fresh},
-    presence::{Presence, namespace},
+    change::{StagedChange, denying_sandbox},
+    presence::{InterfaceState, namespace_id},
     publish,
     reconciler::Reconciler,
-    sandbox::{Place, Sandbox, Status, identity, interface, split},
+    sandbox::{
+        AttachPoint, EnforcementStatus, Sandbox, endpoint_addresses_for, interface_for,
+        split_network,
+    },
 };
 use crate::{
-    dataplane::{Interface, Slot},
-    life::Life,
-    store::Entry,
+    dataplane::{HostInterface, Slot},
+    life::SandboxLifetime,
+    store::SandboxRecord,
 };
 
 impl Reconciler {
@@ -27,118 +30,132 @@ impl Reconciler {
         for (path, error) in &loaded.broken {
             tracing::error!(file = %path.display(), "set aside a broken sandbox: {error:#}");
         }
-        let pinned = self.kernel.attached_ids().context("cannot list what is attached")?;
-        let pinned: BTreeSet<String> = pinned.into_iter().collect();
+        let pinned_names =
+            self.dataplane.attached_pin_names().context("cannot list what is attached")?;
+        let pinned_names: BTreeSet<String> = pinned_names.into_iter().collect();
         // A berth's gates without a sandbox are no orphans: the berth is vacant.
-        self.orphans = pinned.clone();
-        self.orphans.retain(|gates| !self.berths.are_of(gates));
-        let mut changes = Vec::with_capacity(loaded.entries.len());
-        for entry in loaded.entries {
-            let id = entry.spec.sandbox_id.clone();
-            match self.adopt_one(entry, &pinned) {
+        self.orphaned_pins = pinned_names.clone();
+        self.orphaned_pins.retain(|pin_name| !self.interface_pool.owns_pin(pin_name));
+        let mut changes = Vec::with_capacity(loaded.records.len());
+        for record in loaded.records {
+            let id = record.spec.sandbox_id.clone();
+            match self.adopt_sandbox(record, &pinned_names) {
                 Ok(change) => changes.push(change),
                 Err(error) => tracing::error!(sandbox = %id, "cannot adopt it: {error:#}"),
             }
         }
-        self.settle_orphans()?;
+        self.reserve_orphan_slots()?;
         self.publish_adopted(changes);
-        self.retire_outgrown();
-        for id in &self.orphans {
+        self.detach_superseded();
+        for id in &self.orphaned_pins {
             tracing::warn!(
                 sandbox = %id,
                 "attached by an earlier agent, but not known: it stays as it is until it is \
                  applied again or deleted"
             );
         }
-        self.adopt_berths()?;
-        tracing::info!(sandboxes = self.table.len(), "adopted");
+        self.adopt_interface_pool()?;
+        tracing::info!(sandboxes = self.registry.len(), "adopted");
         // Those that cannot be ended now are tried again.
-        self.end_overdue();
+        self.delete_expired();
         Ok(())
     }
 
-    fn adopt_one(&mut self, entry: Entry, pinned: &BTreeSet<String>) -> Result<Change> {
-        entry.spec.validate()?;
-        let policy = self.law.judge(&entry.spec)?;
-        let slot = self.slot_on_disk(&entry)?;
-        let life = Life::resume(entry.life)?;
-        let floor = self.floor_of_adopted(entry.spec.netns.as_deref());
-        let (head, network) = split(entry.spec);
-        let (rules, compiled) = self.pool.share(network, policy, &floor);
-        let id = head.sandbox_id.clone();
-        let gates = self.berths.gates(&head);
-        if self.berths.are_of(&gates)
-            && let Some(other) = self.table.all().iter().find(|other| other.gates == gates)
+    fn adopt_sandbox(
+        &mut self,
+        record: SandboxRecord,
+        pinned_names: &BTreeSet<String>,
+    ) -> Result<StagedChange> {
+        record.spec.validate()?;
+        let policy = self.platform_policy.policy_for_spec(&record.spec)?;
+        let slot = self.reserve_persisted_slot(&record)?;
+        let lifetime = SandboxLifetime::restore(record.lifetime)?;
+        let floor = self.floor_for_adopted(record.spec.netns.as_deref());
+        let (base_spec, network) = split_network(record.spec);
+        let (active_policy, compiled) =
+            self.policy_interner.compile_shared(network, policy, &floor);
+        let id = base_spec.sandbox_id.clone();
+        let pin_name = self.interface_pool.pin_name(&base_spec);
+        if self.interface_pool.owns_pin(&pin_name)
+            && let Some(other) = self.registry.all().iter().find(|other| other.pin_name == pin_name)
         {
             bail!("its interface belongs to sandbox {}", other.id());
         }
-        self.ledger.assign(slot, &id);
-        let mut sandbox = fresh(gates, head, rules, slot, Arc::new(life));
-        self.attach_adopted(&mut sandbox, pinned)?;
-        self.orphans.remove(&*sandbox.gates);
-        self.table.insert(sandbox.clone());
-        Ok(Change::of_known(&Arc::new(sandbox), compiled))
+        self.attribution.assign_slot(slot, &id);
+        let mut sandbox =
+            denying_sandbox(pin_name, base_spec, active_policy, slot, Arc::new(lifetime));
+        self.attach_adopted(&mut sandbox, pinned_names)?;
+        self.orphaned_pins.remove(&*sandbox.pin_name);
+        self.registry.insert(sandbox.clone());
+        Ok(StagedChange::for_republish(&Arc::new(sandbox), compiled))
     }
 
     /// The slot that the file names, or a fresh one should two files name the same.
-    fn slot_on_disk(&mut self, entry: &Entry) -> Result<Slot> {
-        if self.slots.claim(entry.slot) {
-            return Ok(entry.slot);
+    fn reserve_persisted_slot(&mut self, record: &SandboxRecord) -> Result<Slot> {
+        if self.slot_allocator.reserve(record.slot) {
+            return Ok(record.slot);
         }
-        let slot = self.slots.take().context("every slot is taken")?;
-        self.store.save(&Entry { slot, ..entry.clone() })?;
+        let slot = self.slot_allocator.allocate().context("every slot is taken")?;
+        self.store.save(&SandboxRecord { slot, ..record.clone() })?;
         Ok(slot)
     }
 
     /// Finds a sandbox's gates in place, or attaches them, denying until its policy is published.
-    fn attach_adopted(&self, sandbox: &mut Sandbox, pinned: &BTreeSet<String>) -> Result<()> {
-        let (gates, wanted) = (sandbox.gates.clone(), interface(&sandbox.head));
-        if self.kernel.is_attached(&gates, sandbox.slot, &wanted).unwrap_or(false) {
-            let Presence::Here(index) = self.kernel.presence(&wanted) else { return Ok(()) };
-            let namespace = namespace(wanted.netns.as_deref()).ok();
-            sandbox.place = Some(Place { namespace, index });
+    fn attach_adopted(&self, sandbox: &mut Sandbox, pinned_names: &BTreeSet<String>) -> Result<()> {
+        let (pin_name, interface) = (sandbox.pin_name.clone(), interface_for(&sandbox.base_spec));
+        if self.dataplane.is_attached(&pin_name, sandbox.slot, &interface).unwrap_or(false) {
+            let InterfaceState::Present(ifindex) = self.dataplane.interface_state(&interface)
+            else {
+                return Ok(());
+            };
+            let namespace_id = namespace_id(interface.netns.as_deref()).ok();
+            sandbox.attach_point = Some(AttachPoint { namespace: namespace_id, ifindex });
             return Ok(());
         }
-        if self.kernel.published(sandbox.slot)?.is_none() {
-            self.kernel.prepare(sandbox.slot, &identity(&sandbox.head))?;
+        if self.dataplane.published_policy(sandbox.slot)?.is_none() {
+            self.dataplane
+                .prepare_slot(sandbox.slot, &endpoint_addresses_for(&sandbox.base_spec))?;
         }
         // With gates of another version or name in force, the policy comes first and then these
         // gates, or what the sandbox may reach would be cut off in between.
-        if !sandbox.has_gates_in(pinned) {
-            self.reattach(sandbox);
+        if !sandbox.is_pinned_in(pinned_names) {
+            self.reattach_if_present(sandbox);
         }
         Ok(())
     }
 
-    fn publish_adopted(&mut self, changes: Vec<Change>) {
-        for (change, published) in publish::all(&*self.kernel, &self.ledger, changes) {
+    fn publish_adopted(&mut self, changes: Vec<StagedChange>) {
+        for (change, published_id) in
+            publish::publish_all(&*self.dataplane, &self.attribution, changes)
+        {
             let mut sandbox = change.sandbox;
-            sandbox.policy = published.as_ref().ok().copied();
-            if let Err(error) = &published {
+            sandbox.policy_id = published_id.as_ref().ok().copied();
+            if let Err(error) = &published_id {
                 tracing::error!(sandbox = %sandbox.id(), "cannot publish its policy: {error:#}");
             }
-            self.settle(&mut sandbox, published.err());
-            self.table.insert(sandbox);
+            self.reconcile_attachment(&mut sandbox, published_id.err());
+            self.registry.insert(sandbox);
         }
     }
 
     /// Gates without a file: they go on enforcing what they did, and their slots are not given to
     /// anybody else. Without such gates, what no file names is left over and goes.
-    fn settle_orphans(&mut self) -> Result<()> {
-        for id in &self.orphans {
-            if let Some(slot) = self.kernel.attached_slot(id)? {
-                self.slots.claim(slot);
+    fn reserve_orphan_slots(&mut self) -> Result<()> {
+        for id in &self.orphaned_pins {
+            if let Some(slot) = self.dataplane.attached_slot(id)? {
+                self.slot_allocator.reserve(slot);
             }
         }
-        let free: Vec<Slot> = Slot::all().filter(|slot| !self.slots.is_taken(*slot)).collect();
+        let free: Vec<Slot> =
+            Slot::all().filter(|slot| !self.slot_allocator.is_allocated(*slot)).collect();
         for slot in free {
-            if self.kernel.published(slot)?.is_none() {
+            if self.dataplane.published_policy(slot)?.is_none() {
                 continue;
             }
-            if self.orphans.is_empty() {
-                self.kernel.release(slot)?;
+            if self.orphaned_pins.is_empty() {
+                self.dataplane.release_slot(slot)?;
             } else {
-                self.slots.claim(slot);
+                self.slot_allocator.reserve(slot);
             }
         }
         Ok(())
@@ -146,24 +163,24 @@ impl Reconciler {
 
     /// Takes off gates that others have replaced, since `[[interfaces]]` names an interface that it did
     /// not name before; and those of an interface that it does not name any more.
-    fn retire_outgrown(&mut self) {
-        let mut outgrown: BTreeSet<String> = self.orphans.clone();
-        outgrown.retain(|gates| Interface::of_gates(gates).is_some());
-        for sandbox in self.table.all() {
-            let berths = interface(&sandbox.head).gates();
-            let names = [Some(sandbox.id().to_string()), berths].into_iter().flatten();
-            for name in names.filter(|name| self.orphans.contains(name)) {
+    fn detach_superseded(&mut self) {
+        let mut superseded: BTreeSet<String> = self.orphaned_pins.clone();
+        superseded.retain(|pin_name| HostInterface::from_pin_name(pin_name).is_some());
+        for sandbox in self.registry.all() {
+            let pool_pin_name = interface_for(&sandbox.base_spec).pin_name();
+            let names = [Some(sandbox.id().to_string()), pool_pin_name].into_iter().flatten();
+            for name in names.filter(|name| self.orphaned_pins.contains(name)) {
                 match sandbox.status {
-                    Status::Failed(_) => outgrown.remove(&name),
-                    _ => outgrown.insert(name),
+                    EnforcementStatus::Failed(_) => superseded.remove(&name),
+                    _ => superseded.insert(name),
                 };
             }
         }
-        for gates in outgrown {
-            match self.kernel.detach(&gates) {
-                Ok(()) => self.orphans.remove(&gates),
+        for pin_name in superseded {
+            match self.dataplane.detach(&pin_name) {
+                Ok(()) => self.orphaned_pins.remove(&pin_name),
                 Err(error) => {
-                    tracing::error!(gates, "cannot take off what was replaced: {error:#}");
+                    tracing::error!(pin_name, "cannot take off what was replaced: {error:#}");
                     continue;
                 }
             };

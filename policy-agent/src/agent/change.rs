@@ -15,44 +15,44 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use policy_common::{counter::Counters, sandbox::MAX_SANDBOXES};
+use policy_common::{counters::ReasonCounters, endpoint::MAX_SANDBOXES};
 
 use super::{
-    error::Error,
-    presence::{Presence, namespace},
+    error::AgentError,
+    presence::{InterfaceState, namespace_id},
     reconciler::Reconciler,
-    rules::Rules,
-    sandbox::{Place, Sandbox, Status, identity, interface},
+    rules::ActivePolicy,
+    sandbox::{AttachPoint, EnforcementStatus, Sandbox, endpoint_addresses_for, interface_for},
 };
 use crate::{
-    dataplane::{Interface, PolicyId, Slot},
-    life::Life,
-    policy::{Compiled, SandboxId, SandboxSpec},
+    dataplane::{HostInterface, PolicyId, Slot},
+    life::SandboxLifetime,
+    policy::{CompiledPolicy, SandboxId, SandboxSpec},
 };
 
 /// How often gates are attached that somebody takes off at once.
-const ATTEMPTS: usize = 3;
+const ATTACH_ATTEMPTS: usize = 3;
 /// What cannot be done without a door.
-const NO_DOOR: &str = "cannot open its way to the egress proxy";
+const REDIRECT_FAILED: &str = "cannot open its way to the egress proxy";
 
 /// A sandbox that was asked for and found right.
-pub struct Candidate {
-    pub(super) head: Arc<SandboxSpec>,
-    pub(super) rules: Arc<Rules>,
-    pub(super) compiled: Compiled,
+pub struct ValidatedSandbox {
+    pub(super) base_spec: Arc<SandboxSpec>,
+    pub(super) active_policy: Arc<ActivePolicy>,
+    pub(super) compiled: CompiledPolicy,
 }
 
 /// A candidate with a slot.
-pub struct Change {
+pub struct StagedChange {
     pub(super) sandbox: Sandbox,
-    pub(super) compiled: Compiled,
-    pub(super) old: Option<Arc<Sandbox>>,
+    pub(super) compiled: CompiledPolicy,
+    pub(super) previous: Option<Arc<Sandbox>>,
 }
 
-impl Change {
+impl StagedChange {
     /// The change that puts the policy of a sandbox in force where it already is.
-    pub(super) fn of_known(sandbox: &Arc<Sandbox>, compiled: Compiled) -> Self {
-        Self { sandbox: Sandbox::clone(sandbox), compiled, old: Some(sandbox.clone()) }
+    pub(super) fn for_republish(sandbox: &Arc<Sandbox>, compiled: CompiledPolicy) -> Self {
+        Self { sandbox: Sandbox::clone(sandbox), compiled, previous: Some(sandbox.clone()) }
     }
 
     /// The sandbox that changes.
@@ -62,7 +62,7 @@ impl Change {
 
     /// Whether the sandbox is attached to another slot, or not at all.
     pub(super) fn has_new_slot(&self) -> bool {
-        self.old.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
+        self.previous.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
     }
 }
 
@@ -71,51 +71,65 @@ impl Reconciler {
     /// instead of a plain one.
     pub(super) fn stage(
         &mut self,
-        candidate: Candidate,
-        life: Option<Life>,
-    ) -> Result<Change, Error> {
-        let old = self.table.get(&candidate.head.sandbox_id);
-        let kept = old.as_ref().filter(|old| old.is_where(&candidate.head));
-        let life = match (&old, life) {
-            (Some(old), _) => old.life.clone(),
-            (None, Some(life)) => Arc::new(life),
-            (None, None) => Arc::new(Life::begin().map_err(Error::Internal)?),
+        validated: ValidatedSandbox,
+        lifetime: Option<SandboxLifetime>,
+    ) -> Result<StagedChange, AgentError> {
+        let previous = self.registry.get(&validated.base_spec.sandbox_id);
+        let unmoved = previous.as_ref().filter(|old| old.has_same_endpoint(&validated.base_spec));
+        let lifetime = match (&previous, lifetime) {
+            (Some(previous), _) => previous.lifetime.clone(),
+            (None, Some(lifetime)) => Arc::new(lifetime),
+            (None, None) => {
+                Arc::new(SandboxLifetime::without_lease().map_err(AgentError::Internal)?)
+            }
         };
-        let slot = match kept {
-            Some(old) => old.slot,
-            None => self.new_slot(&candidate.head)?,
+        let slot = match unmoved {
+            Some(previous) => previous.slot,
+            None => self.allocate_slot(&validated.base_spec)?,
         };
-        let Candidate { head, rules, compiled } = candidate;
-        let sandbox = match kept {
-            Some(old) => Sandbox { head, rules, ..Sandbox::clone(old) },
-            None => fresh(self.berths.gates(&head), head, rules, slot, life),
+        let ValidatedSandbox { base_spec, active_policy, compiled } = validated;
+        let sandbox = match unmoved {
+            Some(previous) => Sandbox { base_spec, active_policy, ..Sandbox::clone(previous) },
+            None => denying_sandbox(
+                self.interface_pool.pin_name(&base_spec),
+                base_spec,
+                active_policy,
+                slot,
+                lifetime,
+            ),
         };
-        let change = Change { sandbox, compiled, old };
-        let change = match self.record(&change) {
-            Ok(place) => Change {
-                sandbox: Sandbox { place: place.or(change.sandbox.place), ..change.sandbox },
+        let change = StagedChange { sandbox, compiled, previous };
+        let change = match self.persist_and_attach(&change) {
+            Ok(attach_point) => StagedChange {
+                sandbox: Sandbox {
+                    attach_point: attach_point.or(change.sandbox.attach_point),
+                    ..change.sandbox
+                },
                 ..change
             },
-            Err((task, cause)) => return Err(self.undo(change, task, cause)),
+            Err((failure, cause)) => return Err(self.roll_back(change, failure, cause)),
         };
-        match self.prepare_door(&change.sandbox) {
+        match self.open_listeners_if_present(&change.sandbox) {
             Ok(()) => Ok(change),
-            Err(cause) => Err(self.undo(change, NO_DOOR, cause)),
+            Err(cause) => Err(self.roll_back(change, REDIRECT_FAILED, cause)),
         }
     }
 
-    fn new_slot(&mut self, spec: &SandboxSpec) -> Result<Slot, Error> {
+    fn allocate_slot(&mut self, spec: &SandboxSpec) -> Result<Slot, AgentError> {
         let id = &spec.sandbox_id;
-        let Some(slot) = self.slots.take() else {
-            return Err(Error::Full { sandbox: id.clone(), limit: MAX_SANDBOXES - 1 });
-        };
-        self.ledger.assign(slot, id);
-        self.kernel.prepare(slot, &identity(spec)).map_err(|cause| {
-            self.release(slot);
-            Error::Failed {
+        let Some(slot) = self.slot_allocator.allocate() else {
+            return Err(AgentError::SlotsExhausted {
                 sandbox: id.clone(),
-                task: "cannot prepare its slot",
-                kept: "nothing was changed",
+                limit: MAX_SANDBOXES - 1,
+            });
+        };
+        self.attribution.assign_slot(slot, id);
+        self.dataplane.prepare_slot(slot, &endpoint_addresses_for(spec)).map_err(|cause| {
+            self.release_slot(slot);
+            AgentError::Failed {
+                sandbox: id.clone(),
+                failure: "cannot prepare its slot",
+                consequence: "nothing was changed",
                 cause,
             }
         })?;
@@ -123,137 +137,150 @@ impl Reconciler {
     }
 
     /// On disk first: what is attached is known to the next agent, too.
-    fn record(&self, change: &Change) -> Result<Option<Place>, (&'static str, anyhow::Error)> {
-        let entry = change.sandbox.entry();
-        self.store.save(&entry).map_err(|error| ("cannot write it to disk", error))?;
+    fn persist_and_attach(
+        &self,
+        change: &StagedChange,
+    ) -> Result<Option<AttachPoint>, (&'static str, anyhow::Error)> {
+        let record = change.sandbox.to_record();
+        self.store.save(&record).map_err(|error| ("cannot write it to disk", error))?;
         // Gates that are in force stay until the policy is: in a slot that denies everything, what the
         // sandbox may reach would be cut off in between.
-        if change.old.is_some() || change.sandbox.has_gates_in(&self.orphans) {
+        if change.previous.is_some() || change.sandbox.is_pinned_in(&self.orphaned_pins) {
             return Ok(None);
         }
-        let Sandbox { gates, slot, head, .. } = &change.sandbox;
-        let place = self.attach(gates, *slot, &interface(head));
-        place.map(Some).map_err(|error| ("cannot attach to its interface", error))
+        let Sandbox { pin_name, slot, base_spec, .. } = &change.sandbox;
+        let attach_point = self.attach_gates(pin_name, *slot, &interface_for(base_spec));
+        attach_point.map(Some).map_err(|error| ("cannot attach to its interface", error))
     }
 
     /// The policy is in force in the slot: makes the slot the sandbox's.
-    pub(super) fn finish(&mut self, change: Change, policy: PolicyId) -> Result<(), Error> {
-        let mut sandbox = Sandbox { policy: Some(policy), ..change.sandbox.clone() };
-        let placed = match &change.old {
-            None if sandbox.place.is_some() => Ok(()),
-            None => self.place(&mut sandbox),
-            Some(_) if change.has_new_slot() => self.move_to(&mut sandbox),
-            Some(_) => self.stay(&mut sandbox),
+    pub(super) fn activate(
+        &mut self,
+        change: StagedChange,
+        policy_id: PolicyId,
+    ) -> Result<(), AgentError> {
+        let mut sandbox = Sandbox { policy_id: Some(policy_id), ..change.sandbox.clone() };
+        let attached = match &change.previous {
+            None if sandbox.attach_point.is_some() => Ok(()),
+            None => self.attach_sandbox(&mut sandbox),
+            Some(_) if change.has_new_slot() => self.switch_slot(&mut sandbox),
+            Some(_) => self.ensure_attached(&mut sandbox),
         };
-        if let Err(cause) = placed {
-            return Err(self.undo(change, "cannot attach it to its interface", cause));
+        if let Err(cause) = attached {
+            return Err(self.roll_back(change, "cannot attach it to its interface", cause));
         }
-        if let Err(cause) = self.follow_rules(&sandbox) {
-            return Err(self.undo(change, NO_DOOR, cause));
+        if let Err(cause) = self.sync_proxy_policy(&sandbox) {
+            return Err(self.roll_back(change, REDIRECT_FAILED, cause));
         }
-        if let Some(old) = change.old.as_ref().filter(|_| change.has_new_slot()) {
-            sandbox.carried = Arc::new(self.counted(old));
-            match self.leave_for(old, &sandbox) {
-                Ok(()) => self.release(old.slot),
+        if let Some(previous) = change.previous.as_ref().filter(|_| change.has_new_slot()) {
+            sandbox.previous_counters = Arc::new(self.accumulated_counters(previous));
+            match self.detach_previous(previous, &sandbox) {
+                Ok(()) => self.release_slot(previous.slot),
                 // Its slot stays taken: the gates may name it.
                 Err(error) => {
-                    tracing::error!(sandbox = %old.id(), "cannot leave its old interface: {error:#}");
+                    tracing::error!(sandbox = %previous.id(), "cannot leave its old interface: {error:#}");
                 }
             }
         }
-        tracing::info!(sandbox = %sandbox.id(), policy = policy.0, "policy in force");
-        self.replace_orphan(&sandbox);
-        self.table.insert(sandbox);
+        tracing::info!(sandbox = %sandbox.id(), policy = policy_id.0, "policy in force");
+        self.detach_orphan(&sandbox);
+        self.registry.insert(sandbox);
         Ok(())
     }
 
     /// Points an attached sandbox to its new slot, in one step for every packet. The interface may
     /// be missing if that is known already.
-    fn move_to(&self, sandbox: &mut Sandbox) -> Result<()> {
-        match self.kernel.presence(&interface(&sandbox.head)) {
-            Presence::Here(_) => {
-                self.place(sandbox)?;
-                sandbox.status = Status::Enforcing;
+    fn switch_slot(&self, sandbox: &mut Sandbox) -> Result<()> {
+        match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
+            InterfaceState::Present(_) => {
+                self.attach_sandbox(sandbox)?;
+                sandbox.status = EnforcementStatus::Enforcing;
                 return Ok(());
             }
             // Gates that may be on a living interface are not taken off.
-            Presence::Unknown(problem) => bail!("cannot look for its interface: {problem}"),
-            Presence::NoInterface | Presence::NoNamespace(_) => {}
+            InterfaceState::Unknown(problem) => bail!("cannot look for its interface: {problem}"),
+            InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => {}
         }
-        self.kernel.detach(&sandbox.gates)?;
-        (sandbox.place, sandbox.status) = (None, Status::InterfaceMissing);
+        self.dataplane.detach(&sandbox.pin_name)?;
+        (sandbox.attach_point, sandbox.status) = (None, EnforcementStatus::InterfaceMissing);
         Ok(())
     }
 
     /// Makes sure that a sandbox is still attached: its interface may be a new one of that name.
-    fn stay(&self, sandbox: &mut Sandbox) -> Result<()> {
-        if self.is_in_place(sandbox) {
-            sandbox.status = Status::Enforcing;
+    fn ensure_attached(&self, sandbox: &mut Sandbox) -> Result<()> {
+        if self.is_sandbox_attached(sandbox) {
+            sandbox.status = EnforcementStatus::Enforcing;
             return Ok(());
         }
-        self.move_to(sandbox)
+        self.switch_slot(sandbox)
     }
 
     /// Attaches a sandbox where its interface is now. In another namespace than before its door is
     /// of no use any more.
-    pub(super) fn place(&self, sandbox: &mut Sandbox) -> Result<()> {
-        let before = sandbox.place.and_then(|place| place.namespace);
-        let place = self.attach(&sandbox.gates, sandbox.slot, &interface(&sandbox.head))?;
-        if before.is_some() && place.namespace != before {
-            self.shut_door(sandbox.slot);
+    pub(super) fn attach_sandbox(&self, sandbox: &mut Sandbox) -> Result<()> {
+        let before = sandbox.attach_point.and_then(|place| place.namespace);
+        let attach_point =
+            self.attach_gates(&sandbox.pin_name, sandbox.slot, &interface_for(&sandbox.base_spec))?;
+        if before.is_some() && attach_point.namespace != before {
+            self.close_proxy_listeners(sandbox.slot);
         }
-        sandbox.place = Some(place);
+        sandbox.attach_point = Some(attach_point);
         Ok(())
     }
 
     /// Attaches an interface to a slot, with gates that are pinned under this name: again where
     /// somebody takes them off meanwhile.
-    pub(super) fn attach(&self, gates: &str, slot: Slot, wanted: &Interface) -> Result<Place> {
-        let namespace = namespace(wanted.netns.as_deref()).ok();
-        let index = self.kernel.presence(wanted).index(wanted)?;
-        for _ in 0..ATTEMPTS {
-            self.kernel.attach(gates, slot, wanted)?;
-            if self.kernel.is_attached(gates, slot, wanted)? {
-                return Ok(Place { namespace, index });
+    pub(super) fn attach_gates(
+        &self,
+        pin_name: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<AttachPoint> {
+        let namespace_id = namespace_id(interface.netns.as_deref()).ok();
+        let ifindex = self.dataplane.interface_state(interface).require_index(interface)?;
+        for _ in 0..ATTACH_ATTEMPTS {
+            self.dataplane.attach(pin_name, slot, interface)?;
+            if self.dataplane.is_attached(pin_name, slot, interface)? {
+                return Ok(AttachPoint { namespace: namespace_id, ifindex });
             }
         }
-        bail!("interface: the gates on {} were taken off again at once", wanted.name)
+        bail!("interface: the gates on {} were taken off again at once", interface.name)
     }
 
     /// Takes off what an earlier agent attached for the sandbox under another name.
-    fn replace_orphan(&mut self, sandbox: &Sandbox) {
+    fn detach_orphan(&mut self, sandbox: &Sandbox) {
         let id = sandbox.id().as_str();
-        if !self.orphans.remove(id) || *sandbox.gates == *id {
+        if !self.orphaned_pins.remove(id) || *sandbox.pin_name == *id {
             return;
         }
-        if let Err(error) = self.kernel.detach(id) {
+        if let Err(error) = self.dataplane.detach(id) {
             tracing::error!(sandbox = id, "cannot take off what an earlier agent left: {error:#}");
-            self.orphans.insert(id.to_owned());
+            self.orphaned_pins.insert(id.to_owned());
         }
     }
 
     /// Takes a sandbox off the interface that it had before, unless its gates went with it.
-    pub(super) fn leave_for(&self, old: &Sandbox, new: &Sandbox) -> Result<()> {
-        if old.gates == new.gates { Ok(()) } else { self.leave(old) }
+    pub(super) fn detach_previous(&self, previous: &Sandbox, new: &Sandbox) -> Result<()> {
+        if previous.pin_name == new.pin_name { Ok(()) } else { self.detach_sandbox(previous) }
     }
 
     /// Gives a slot back.
-    pub(super) fn release(&mut self, slot: Slot) {
-        self.shut_door(slot);
-        if let Err(error) = self.kernel.release(slot) {
+    pub(super) fn release_slot(&mut self, slot: Slot) {
+        self.close_proxy_listeners(slot);
+        if let Err(error) = self.dataplane.release_slot(slot) {
             // It stays taken: a slot that could not be emptied is not given to another sandbox.
             tracing::error!(slot = slot.get(), "cannot empty a slot: {error:#}");
             return;
         }
-        self.ledger.release(slot);
-        self.slots.free(slot);
+        self.attribution.release_slot(slot);
+        self.slot_allocator.free(slot);
     }
 
     /// What was counted for a sandbox until now, in all slots it had.
-    fn counted(&self, sandbox: &Sandbox) -> Counters {
-        let mut sum = *sandbox.carried;
-        match self.kernel.counters(sandbox.slot) {
-            Ok(counters) => add(&mut sum, &counters),
+    fn accumulated_counters(&self, sandbox: &Sandbox) -> ReasonCounters {
+        let mut sum = *sandbox.previous_counters;
+        match self.dataplane.counters(sandbox.slot) {
+            Ok(counters) => add_counters(&mut sum, &counters),
             Err(error) => tracing::warn!(sandbox = %sandbox.id(), "counters lost: {error:#}"),
         }
         sum
@@ -261,7 +288,7 @@ impl Reconciler {
 }
 
 /// Adds counters up.
-pub(super) fn add(sum: &mut Counters, counters: &Counters) {
+pub(super) fn add_counters(sum: &mut ReasonCounters, counters: &ReasonCounters) {
     for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
         total.packets += counter.packets;
         total.bytes += counter.bytes;
@@ -269,22 +296,22 @@ pub(super) fn add(sum: &mut Counters, counters: &Counters) {
 }
 
 /// A sandbox in a slot that denies everything.
-pub(super) fn fresh(
-    gates: Arc<str>,
-    head: Arc<SandboxSpec>,
-    rules: Arc<Rules>,
+pub(super) fn denying_sandbox(
+    pin_name: Arc<str>,
+    base_spec: Arc<SandboxSpec>,
+    active_policy: Arc<ActivePolicy>,
     slot: Slot,
-    life: Arc<Life>,
+    lifetime: Arc<SandboxLifetime>,
 ) -> Sandbox {
     Sandbox {
-        head,
-        rules,
-        life,
-        gates,
+        base_spec,
+        active_policy,
+        lifetime,
+        pin_name,
         slot,
-        policy: None,
-        status: Status::Enforcing,
-        place: None,
-        carried: Arc::default(),
+        policy_id: None,
+        status: EnforcementStatus::Enforcing,
+        attach_point: None,
+        previous_counters: Arc::default(),
     }
 }

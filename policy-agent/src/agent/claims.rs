@@ -4,15 +4,15 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    presence::{Namespace, namespace},
+    presence::{NamespaceId, namespace_id},
     reconciler::Reconciler,
-    sandbox::{Sandbox, interface},
+    sandbox::{Sandbox, interface_for},
 };
 use crate::{
-    dataplane::Interface,
+    dataplane::HostInterface,
     policy::{
-        Invalid, SandboxId, SandboxSpec,
-        conflict::{self, address_taken, interface_taken},
+        SandboxId, SandboxSpec, ValidationError,
+        sandbox_conflicts::{self, address_conflict, interface_conflict},
     },
 };
 
@@ -20,122 +20,139 @@ use crate::{
 const LOOPBACK: &str = "lo";
 
 /// Who has what.
-pub type Claims = conflict::Claims<Namespace, Claimant>;
+pub type SandboxOwnershipIndex = sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;
 
 /// Who claims something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimant {
+pub struct EndpointOwner {
     /// The sandbox.
     pub id: SandboxId,
     /// Whether it is where it was found when it was attached, which may be out of date.
-    is_known: bool,
+    is_existing: bool,
 }
 
-impl Claimant {
-    fn known(id: &SandboxId) -> Self {
-        Self { id: id.clone(), is_known: true }
+impl EndpointOwner {
+    fn existing(id: &SandboxId) -> Self {
+        Self { id: id.clone(), is_existing: true }
     }
 
-    fn new(id: &SandboxId) -> Self {
-        Self { id: id.clone(), is_known: false }
+    fn requested(id: &SandboxId) -> Self {
+        Self { id: id.clone(), is_existing: false }
     }
 }
 
 impl Reconciler {
     /// What the sandboxes have, but for the addresses of those that are about to be replaced.
-    pub(super) fn claims(&self, replaced: &[SandboxSpec]) -> Claims {
+    pub(super) fn ownership_index(&self, replaced: &[SandboxSpec]) -> SandboxOwnershipIndex {
         let replaced: HashSet<&SandboxId> = replaced.iter().map(|spec| &spec.sandbox_id).collect();
-        let mut claims = Claims::default();
-        for sandbox in self.table.all() {
+        let mut ownership = SandboxOwnershipIndex::default();
+        for sandbox in self.registry.all() {
             let id = sandbox.id();
-            let place = sandbox.place.and_then(|place| place.namespace);
-            if let Some(namespace) = place {
-                claims.claim_interface(namespace, &sandbox.head.interface, Claimant::known(id));
+            let current_namespace = sandbox.attach_point.and_then(|place| place.namespace);
+            if let Some(namespace_id) = current_namespace {
+                ownership.assign_interface(
+                    namespace_id,
+                    &sandbox.base_spec.interface,
+                    EndpointOwner::existing(id),
+                );
             }
             if replaced.contains(id) {
                 continue;
             }
-            let Some(namespace) = place.or_else(|| of(&sandbox)) else { continue };
-            for address in &sandbox.head.addresses {
-                claims.claim_address(namespace, *address, Claimant::known(id));
+            let Some(namespace_id) = current_namespace.or_else(|| expected_namespace(&sandbox))
+            else {
+                continue;
+            };
+            for address in &sandbox.base_spec.addresses {
+                ownership.assign_address(namespace_id, *address, EndpointOwner::existing(id));
             }
         }
-        claims
+        ownership
     }
 
     /// An interface has to be there before the kernel can be told to enforce anything on it, and
     /// it belongs to one sandbox. So does an address in a network namespace.
-    pub(super) fn check_place(
+    pub(super) fn validate_endpoint(
         &self,
         spec: &SandboxSpec,
-        claims: &mut Claims,
+        ownership: &mut SandboxOwnershipIndex,
         force: bool,
-    ) -> Result<(), Invalid> {
-        let wanted = interface(spec);
-        let known = self.table.get(&spec.sandbox_id);
-        let stays = self.stays(spec);
-        if known.is_none_or(|sandbox| interface(&sandbox.head) != wanted) {
-            self.kernel.presence(&wanted).index(&wanted)?;
+    ) -> Result<(), ValidationError> {
+        let interface = interface_for(spec);
+        let known = self.registry.get(&spec.sandbox_id);
+        let keeps_endpoint = self.keeps_endpoint(spec);
+        if known.is_none_or(|sandbox| interface_for(&sandbox.base_spec) != interface) {
+            self.dataplane.interface_state(&interface).require_index(&interface)?;
             if !force {
-                self.refuse_uplink(&wanted)?;
+                self.reject_uplink(&interface)?;
             }
         }
-        if !stays {
-            self.check_addresses(spec)?;
+        if !keeps_endpoint {
+            self.validate_addresses(spec)?;
         }
         // A known sandbox may wait for its namespace, and nobody else can be in it then.
-        let Ok(namespace) = namespace(spec.netns.as_deref()) else { return Ok(()) };
+        let Ok(namespace_id) = namespace_id(spec.netns.as_deref()) else { return Ok(()) };
         let id = &spec.sandbox_id;
-        let owner = claims.claim_interface(namespace, &wanted.name, Claimant::new(id));
-        if let Some(owner) = owner.filter(|owner| self.is_other(owner, id, namespace, stays)) {
-            return Err(interface_taken(&wanted.name, owner.id.as_str()));
+        let owner =
+            ownership.assign_interface(namespace_id, &interface.name, EndpointOwner::requested(id));
+        if let Some(owner) =
+            owner.filter(|owner| self.conflicts_with(owner, id, namespace_id, keeps_endpoint))
+        {
+            return Err(interface_conflict(&interface.name, owner.id.as_str()));
         }
-        for (place, address) in spec.addresses.iter().enumerate() {
-            let owner = claims.claim_address(namespace, *address, Claimant::new(id));
-            if let Some(owner) = owner.filter(|owner| self.is_other(owner, id, namespace, stays)) {
-                return Err(address_taken(place, *address, owner.id.as_str(), id.as_str()));
+        for (index, address) in spec.addresses.iter().enumerate() {
+            let owner =
+                ownership.assign_address(namespace_id, *address, EndpointOwner::requested(id));
+            if let Some(owner) =
+                owner.filter(|owner| self.conflicts_with(owner, id, namespace_id, keeps_endpoint))
+            {
+                return Err(address_conflict(index, *address, owner.id.as_str(), id.as_str()));
             }
         }
         Ok(())
     }
 
     /// What the host itself has is no sandbox's: visitors of its public URL would reach the host.
-    fn check_addresses(&self, spec: &SandboxSpec) -> Result<(), Invalid> {
+    fn validate_addresses(&self, spec: &SandboxSpec) -> Result<(), ValidationError> {
         let addresses = &spec.addresses;
-        let refuse = |place: usize, problem: String| {
-            let address = addresses.get(place).map(ToString::to_string).unwrap_or_default();
-            Err(Invalid::entry(format!("addresses[{place}]"), address, problem))
+        let reject = |index: usize, problem: String| {
+            let address = addresses.get(index).map(ToString::to_string).unwrap_or_default();
+            Err(ValidationError::about_entry(format!("addresses[{index}]"), address, problem))
         };
-        match self.kernel.host_addresses(spec.netns.as_deref()) {
-            Ok(own) => match addresses.iter().position(|one| own.iter().any(|it| it.contains(one)))
+        match self.dataplane.host_addresses(spec.netns.as_deref()) {
+            Ok(host_addresses) => match addresses
+                .iter()
+                .position(|address| host_addresses.iter().any(|network| network.contains(address)))
             {
                 None => Ok(()),
-                Some(place) => refuse(
-                    place,
+                Some(index) => reject(
+                    index,
                     "belongs to the host itself; write the address that the sandbox has".to_owned(),
                 ),
             },
             // A sandbox whose namespace is gone may be changed, and waits for it.
-            Err(_) if namespace(spec.netns.as_deref()).is_err() => Ok(()),
-            Err(error) => refuse(0, format!("cannot be looked for on the host: {error:#}")),
+            Err(_) if namespace_id(spec.netns.as_deref()).is_err() => Ok(()),
+            Err(error) => reject(0, format!("cannot be looked for on the host: {error:#}")),
         }
     }
 
     /// Refuses an interface that the host needs for itself: a policy on it would cut the host off.
-    pub(super) fn refuse_uplink(&self, wanted: &Interface) -> Result<(), Invalid> {
-        let refuse = |problem: &str| Err(Invalid::entry("interface", &wanted.name, problem));
-        if wanted.name == LOOPBACK {
-            return refuse(
+    pub(super) fn reject_uplink(&self, interface: &HostInterface) -> Result<(), ValidationError> {
+        let reject = |problem: &str| {
+            Err(ValidationError::about_entry("interface", &interface.name, problem))
+        };
+        if interface.name == LOOPBACK {
+            return reject(
                 "is the loopback interface, which no sandbox is behind; name its tap or veth",
             );
         }
-        match self.kernel.carries_default_route(wanted) {
+        match self.dataplane.carries_default_route(interface) {
             Ok(false) => Ok(()),
-            Ok(true) => refuse(
+            Ok(true) => reject(
                 "carries the default route of its network namespace: a policy on it would cut the \
                  host off; name the sandbox's own tap or veth, or force it",
             ),
-            Err(error) => refuse(&format!(
+            Err(error) => reject(&format!(
                 "cannot find out whether it carries the host's default route: {error:#}; force it \
                  if you are sure"
             )),
@@ -143,31 +160,31 @@ impl Reconciler {
     }
 
     /// Whether a sandbox is known with this interface and these addresses: it keeps them.
-    pub(super) fn stays(&self, spec: &SandboxSpec) -> bool {
-        self.table.get(&spec.sandbox_id).is_some_and(|sandbox| sandbox.is_where(spec))
+    pub(super) fn keeps_endpoint(&self, spec: &SandboxSpec) -> bool {
+        self.registry.get(&spec.sandbox_id).is_some_and(|sandbox| sandbox.has_same_endpoint(spec))
     }
 
     /// Whether a claim is somebody else's who is there. What `stays` gives way to no other that does.
-    fn is_other(
+    fn conflicts_with(
         &self,
-        owner: &Claimant,
+        owner: &EndpointOwner,
         id: &SandboxId,
-        namespace: Namespace,
-        stays: bool,
+        namespace_id: NamespaceId,
+        keeps_endpoint: bool,
     ) -> bool {
-        let is_there = || !stays && self.is_in(&owner.id, namespace);
-        owner.id != *id && (!owner.is_known || is_there())
+        let is_there = || !keeps_endpoint && self.is_in_namespace(&owner.id, namespace_id);
+        owner.id != *id && (!owner.is_existing || is_there())
     }
 
     /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
     /// of date: the kernel gives a new namespace the number of one that is gone.
-    pub(super) fn is_in(&self, id: &SandboxId, wanted: Namespace) -> bool {
-        let Some(sandbox) = self.table.get(id) else { return true };
-        namespace(sandbox.head.netns.as_deref()).is_ok_and(|found| found == wanted)
+    pub(super) fn is_in_namespace(&self, id: &SandboxId, expected_id: NamespaceId) -> bool {
+        let Some(sandbox) = self.registry.get(id) else { return true };
+        namespace_id(sandbox.base_spec.netns.as_deref()).is_ok_and(|found| found == expected_id)
     }
 }
 
 /// The namespace that a sandbox waits for.
-fn of(sandbox: &Arc<Sandbox>) -> Option<Namespace> {
-    namespace(sandbox.head.netns.as_deref()).ok()
+fn expected_namespace(sandbox: &Arc<Sandbox>) -> Option<NamespaceId> {
+    namespace_id(sandbox.base_spec.netns.as_deref()).ok()
 }

@@ -6,10 +6,12 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use sha2::{Digest as _, Sha256};
 
-use super::{Agent, error::Error, reconciler::Reconciler, sandbox::Sandbox};
+use super::{Agent, error::AgentError, reconciler::Reconciler, sandbox::Sandbox};
 use crate::{
-    life::{Hex, Idempotency, Life, Origin, Term, random_hex},
-    policy::{NetworkConfig, SandboxId, SandboxSpec, Secret},
+    life::{
+        HexDisplay, IdempotencyRecord, LeaseDeadline, SandboxLifetime, SandboxMetadata, random_hex,
+    },
+    policy::{NetworkConfig, SandboxId, SandboxSpec, SecretString},
 };
 
 /// Random bytes of an ID.
@@ -19,9 +21,9 @@ const ID_LENGTH: usize = 20;
 
 /// What a client wants to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct CreateRequest {
     /// What it says about the sandbox.
-    pub origin: Origin,
+    pub metadata: SandboxMetadata,
     /// The network configuration.
     pub network: NetworkConfig,
     /// The same as [`SandboxSpec::allow_internet_access`](crate::policy::SandboxSpec).
@@ -32,32 +34,36 @@ pub struct Wish {
     pub idempotency_key: Option<String>,
 }
 
-impl Wish {
+impl CreateRequest {
     /// What makes another creation with the same key the same one. `None`: nothing does.
-    fn idempotency(&self) -> anyhow::Result<Option<Idempotency>> {
+    fn idempotency_record(&self) -> anyhow::Result<Option<IdempotencyRecord>> {
         let Some(key) = &self.idempotency_key else { return Ok(None) };
         let proxy = self.network.egress_proxy.as_ref();
         // Not serialised with the rest, since it must not show.
-        let password = proxy.and_then(|proxy| proxy.password.as_ref()).map(Secret::reveal);
-        let rest = (&self.origin, &self.network, self.allow_internet_access, self.timeout);
-        let wish = serde_json::to_vec(&(rest, password)).context("a wish is no JSON")?;
-        Ok(Some(Idempotency { key: digest(key.as_bytes()), wish: digest(&wish) }))
+        let password = proxy.and_then(|proxy| proxy.password.as_ref()).map(SecretString::reveal);
+        let rest = (&self.metadata, &self.network, self.allow_internet_access, self.timeout);
+        let request = serde_json::to_vec(&(rest, password)).context("a wish is no JSON")?;
+        Ok(Some(IdempotencyRecord {
+            key_digest: hex_digest(key.as_bytes()),
+            request_digest: hex_digest(&request),
+        }))
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
-    Hex(&Sha256::digest(bytes)).to_string()
+fn hex_digest(bytes: &[u8]) -> String {
+    HexDisplay(&Sha256::digest(bytes)).to_string()
 }
 
 impl Agent {
     /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
     ///
     /// # Errors
-    /// The wish is wrong; no interface is free ([`Error::NoSlot`]); the idempotency key belongs to
-    /// another wish ([`Error::KeyReused`]); or the kernel or the disk refuses.
-    pub async fn create(&self, wish: Wish) -> Result<Arc<Sandbox>, Error> {
-        let created = self.timed(move |reconciler| reconciler.create(wish)).await?;
-        self.renewed.notify_one();
+    /// The wish is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
+    /// another wish ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
+    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
+        let created =
+            self.with_reconciler_timed(move |reconciler| reconciler.create(request)).await?;
+        self.lease_changed.notify_one();
         Ok(created)
     }
 
@@ -66,10 +72,11 @@ impl Agent {
     ///
     /// # Errors
     /// There is no such sandbox, the timeout is too long, or the disk refuses.
-    pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, Error> {
+    pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
         let id = id.to_owned();
-        let renewed = self.change(move |reconciler| reconciler.renew(&id, timeout)).await??;
-        self.renewed.notify_one();
+        let renewed =
+            self.with_reconciler(move |reconciler| reconciler.renew_lease(&id, timeout)).await??;
+        self.lease_changed.notify_one();
         Ok(renewed)
     }
 }
@@ -79,33 +86,36 @@ impl Reconciler {
     ///
     /// # Errors
     /// As there. Nothing is left of a sandbox that was refused.
-    pub fn create(&mut self, wish: Wish) -> Result<Arc<Sandbox>, Error> {
-        self.law.judge_network(&wish.network, wish.allow_internet_access)?;
-        let term = Term::lasting(wish.timeout)?;
-        let idempotency = wish.idempotency().map_err(Error::Internal)?;
-        if let Some(created) = self.created_before(idempotency.as_ref())? {
+    pub fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
+        self.platform_policy.policy_for_network(&request.network, request.allow_internet_access)?;
+        let deadline = LeaseDeadline::after(request.timeout)?;
+        let idempotency_record = request.idempotency_record().map_err(AgentError::Internal)?;
+        if let Some(created) = self.find_by_idempotency_key(idempotency_record.as_ref())? {
             return Ok(created);
         }
-        let id = new_id()?;
-        let Wish { origin, network, allow_internet_access, .. } = wish;
-        let spec = self.free_berth(|berth| berth.spec(&id, network.clone(), allow_internet_access));
-        let spec = spec.ok_or(Error::NoSlot)?;
-        let life = Life::leased(origin, idempotency, term).map_err(Error::Internal)?;
-        self.admit(spec, life)?;
-        self.table.get(&id).ok_or_else(|| Error::Internal(anyhow!("a sandbox got lost")))
+        let id = random_sandbox_id()?;
+        let CreateRequest { metadata, network, allow_internet_access, .. } = request;
+        let spec = self.find_free_interface(|pooled| {
+            pooled.sandbox_spec(&id, network.clone(), allow_internet_access)
+        });
+        let spec = spec.ok_or(AgentError::NoFreeInterface)?;
+        let lifetime = SandboxLifetime::with_lease(metadata, idempotency_record, deadline)
+            .map_err(AgentError::Internal)?;
+        self.stage_and_commit(spec, lifetime)?;
+        self.registry.get(&id).ok_or_else(|| AgentError::Internal(anyhow!("a sandbox got lost")))
     }
 
     /// The sandbox that was created with this key.
-    fn created_before(
+    fn find_by_idempotency_key(
         &self,
-        idempotency: Option<&Idempotency>,
-    ) -> Result<Option<Arc<Sandbox>>, Error> {
-        let Some(wanted) = idempotency else { return Ok(None) };
-        for sandbox in self.table.all() {
-            match sandbox.life.idempotency() {
+        idempotency_record: Option<&IdempotencyRecord>,
+    ) -> Result<Option<Arc<Sandbox>>, AgentError> {
+        let Some(wanted) = idempotency_record else { return Ok(None) };
+        for sandbox in self.registry.all() {
+            match sandbox.lifetime.idempotency() {
                 Some(known) if known == wanted => return Ok(Some(sandbox)),
-                Some(known) if known.key == wanted.key => {
-                    return Err(Error::KeyReused(sandbox.id().clone()));
+                Some(known) if known.key_digest == wanted.key_digest => {
+                    return Err(AgentError::IdempotencyKeyReused(sandbox.id().clone()));
                 }
                 _ => {}
             }
@@ -114,18 +124,23 @@ impl Reconciler {
     }
 
     /// Goes the way of `apply`, with a life.
-    fn admit(&mut self, spec: SandboxSpec, life: Life) -> Result<(), Error> {
+    fn stage_and_commit(
+        &mut self,
+        spec: SandboxSpec,
+        lifetime: SandboxLifetime,
+    ) -> Result<(), AgentError> {
         // Whether the host needs the interface was asked when it was chosen.
-        let candidate = self.check(vec![spec], true)?.pop();
-        let candidate = candidate.ok_or_else(|| Error::Internal(anyhow!("nothing to create")))?;
-        let change = self.stage(candidate, Some(life))?;
+        let validated = self.validate_specs(vec![spec], true)?.pop();
+        let validated =
+            validated.ok_or_else(|| AgentError::Internal(anyhow!("nothing to create")))?;
+        let change = self.stage(validated, Some(lifetime))?;
         self.commit_one(change)
     }
 }
 
 /// An ID that nobody can guess.
-pub(super) fn new_id() -> Result<SandboxId, Error> {
-    let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(Error::Internal)?);
+pub(super) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
+    let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(AgentError::Internal)?);
     id.truncate(ID_LENGTH);
     Ok(id.parse()?)
 }

@@ -2,25 +2,25 @@
 
 use thiserror::Error;
 
-use crate::policy::{Invalid, SandboxId};
+use crate::policy::{SandboxId, ValidationError};
 
 /// Why a change was not made. What was in force stays in force.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum AgentError {
     /// The configuration is wrong.
-    #[error("{}{invalid}", prefix(.sandbox.as_ref()))]
+    #[error("{}{invalid}", sandbox_prefix(.sandbox.as_ref()))]
     Invalid {
         /// The sandbox it is for, where there may be several.
         sandbox: Option<SandboxId>,
         /// Field, entry and problem.
-        invalid: Invalid,
+        invalid: ValidationError,
     },
     /// There is no such sandbox.
     #[error("there is no sandbox {0:?}; list them to see which there are")]
-    Unknown(String),
+    UnknownSandbox(String),
     /// No more sandboxes fit.
     #[error("sandbox {sandbox}: all {limit} places are taken: delete a sandbox first")]
-    Full {
+    SlotsExhausted {
         /// The one that does not fit.
         sandbox: SandboxId,
         /// How many fit.
@@ -31,21 +31,21 @@ pub enum Error {
         "no interface of [[interfaces]] is free: end a sandbox first, or name more interfaces in the \
          agent's configuration"
     )]
-    NoSlot,
+    NoFreeInterface,
     /// An idempotency key was used before, with another wish.
     #[error(
         "sandbox {0} was created with this idempotency key, but as something else: use another key"
     )]
-    KeyReused(SandboxId),
+    IdempotencyKeyReused(SandboxId),
     /// The kernel or the disk refused.
-    #[error("sandbox {sandbox}: {task}; {kept}")]
+    #[error("sandbox {sandbox}: {failure}; {consequence}")]
     Failed {
         /// The sandbox to change.
         sandbox: SandboxId,
         /// What could not be done.
-        task: &'static str,
+        failure: &'static str,
         /// What holds now.
-        kept: &'static str,
+        consequence: &'static str,
         /// Why.
         #[source]
         cause: anyhow::Error,
@@ -55,19 +55,19 @@ pub enum Error {
     Internal(#[source] anyhow::Error),
 }
 
-impl Error {
+impl AgentError {
     /// Says for which sandbox a configuration is wrong.
-    pub fn invalid(sandbox: &SandboxId, invalid: Invalid) -> Self {
+    pub fn for_sandbox(sandbox: &SandboxId, invalid: ValidationError) -> Self {
         Self::Invalid { sandbox: Some(sandbox.clone()), invalid }
     }
 }
 
-impl From<Invalid> for Error {
-    fn from(invalid: Invalid) -> Self {
+impl From<ValidationError> for AgentError {
+    fn from(invalid: ValidationError) -> Self {
         Self::Invalid { sandbox: None, invalid }
     }
 }
 
-fn prefix(sandbox: Option<&SandboxId>) -> String {
+fn sandbox_prefix(sandbox: Option<&SandboxId>) -> String {
     sandbox.map(|id| format!("sandbox {id}: ")).unwrap_or_default()
 }

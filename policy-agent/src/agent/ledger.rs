@@ -6,71 +6,81 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::rules::Rules;
+use super::rules::ActivePolicy;
 use crate::{
     dataplane::{PolicyId, Slot},
     policy::SandboxId,
 };
 
 /// Policies that are remembered per slot, the one in force included.
-const REMEMBERED: usize = 8;
+const MAX_POLICIES_PER_SLOT: usize = 8;
 /// How long replaced policies and given-back slots are remembered: events come within 0.1 s.
-const MEMORY: Duration = Duration::from_secs(30);
+const RETENTION: Duration = Duration::from_secs(30);
 
 /// The meaning of slots and policy numbers.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    slots: Mutex<Slots>,
+pub struct EventAttribution {
+    slots: Mutex<SlotOwners>,
 }
 
-type Slots = HashMap<u32, Owner>;
+type SlotOwners = HashMap<u32, SlotOwner>;
 
 #[derive(Debug)]
-struct Owner {
+struct SlotOwner {
     sandbox: SandboxId,
     /// The one in force last.
-    policies: VecDeque<(PolicyId, Arc<Rules>, Instant)>,
-    released: Option<Instant>,
+    policies: VecDeque<(PolicyId, Arc<ActivePolicy>, Instant)>,
+    released_at: Option<Instant>,
 }
 
-impl Ledger {
+impl EventAttribution {
     /// A sandbox gets a slot, which has no policy yet.
-    pub fn assign(&self, slot: Slot, sandbox: &SandboxId) {
+    pub fn assign_slot(&self, slot: Slot, sandbox: &SandboxId) {
         let sandbox = sandbox.clone();
-        let owner = Owner { sandbox, policies: VecDeque::new(), released: None };
+        let owner = SlotOwner { sandbox, policies: VecDeque::new(), released_at: None };
         self.lock().insert(slot.get(), owner);
     }
 
     /// Publishes policies and notes what they mean. Events wait meanwhile, so none is read before
     /// its policy is known.
-    pub fn publish<T>(&self, publish: impl FnOnce(&mut Notes<'_>) -> T) -> T {
-        publish(&mut Notes { slots: self.lock() })
+    pub fn update_while_publishing<T>(
+        &self,
+        publish: impl FnOnce(&mut AttributionUpdate<'_>) -> T,
+    ) -> T {
+        publish(&mut AttributionUpdate { slots: self.lock() })
     }
 
     /// A slot was given back.
-    pub fn release(&self, slot: Slot) {
+    pub fn release_slot(&self, slot: Slot) {
         if let Some(owner) = self.lock().get_mut(&slot.get()) {
-            owner.released = Some(Instant::now());
+            owner.released_at = Some(Instant::now());
         }
     }
 
     /// The sandbox of a slot, and its rules with this policy number.
     #[must_use]
-    pub fn look_up(&self, slot: u32, policy: u16) -> Option<(SandboxId, Option<Arc<Rules>>)> {
+    pub fn resolve_event(
+        &self,
+        slot: u32,
+        policy_id: u16,
+    ) -> Option<(SandboxId, Option<Arc<ActivePolicy>>)> {
         let slots = self.lock();
         let owner = slots.get(&slot)?;
         let mut newest_first = owner.policies.iter().rev();
-        let rules = newest_first.find(|(id, ..)| id.0 == policy).map(|(_, rules, _)| rules.clone());
-        Some((owner.sandbox.clone(), rules))
+        let active_policy =
+            newest_first.find(|(id, ..)| id.0 == policy_id).map(|(_, rules, _)| rules.clone());
+        Some((owner.sandbox.clone(), active_policy))
     }
 
     /// Forgets what no event can name any more.
     pub fn prune(&self) {
         let mut slots = self.lock();
-        slots.retain(|_, owner| owner.released.is_none_or(|when| when.elapsed() < MEMORY));
+        slots.retain(|_, owner| {
+            owner.released_at.is_none_or(|released_at| released_at.elapsed() < RETENTION)
+        });
         for owner in slots.values_mut() {
-            while let [(..), (_, _, replaced), ..] = owner.policies.make_contiguous()
-                && replaced.elapsed() >= MEMORY
+            while let [(..), (_, _, replaced_at), ..] = owner.policies.make_contiguous()
+                && replaced_at.elapsed() >= RETENTION
             {
                 owner.policies.pop_front();
             }
@@ -78,22 +88,27 @@ impl Ledger {
     }
 
     /// Every change of the map is one call that cannot be half done.
-    fn lock(&self) -> MutexGuard<'_, Slots> {
+    fn lock(&self) -> MutexGuard<'_, SlotOwners> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The ledger while policies are published.
-pub struct Notes<'a> {
-    slots: MutexGuard<'a, Slots>,
+pub struct AttributionUpdate<'a> {
+    slots: MutexGuard<'a, SlotOwners>,
 }
 
-impl Notes<'_> {
+impl AttributionUpdate<'_> {
     /// This policy is in force in this slot from now on.
-    pub fn note(&mut self, slot: Slot, policy: PolicyId, rules: &Arc<Rules>) {
+    pub fn record_policy(
+        &mut self,
+        slot: Slot,
+        policy_id: PolicyId,
+        active_policy: &Arc<ActivePolicy>,
+    ) {
         let Some(owner) = self.slots.get_mut(&slot.get()) else { return };
-        owner.policies.push_back((policy, rules.clone(), Instant::now()));
-        if owner.policies.len() > REMEMBERED {
+        owner.policies.push_back((policy_id, active_policy.clone(), Instant::now()));
+        if owner.policies.len() > MAX_POLICIES_PER_SLOT {
             owner.policies.pop_front();
         }
     }

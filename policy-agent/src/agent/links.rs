@@ -23,29 +23,31 @@ const RTMGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
 const IFLA_IFNAME: u16 = 3;
 /// `struct nlmsghdr`, and with `struct ifinfomsg` behind it.
-const HEADER: usize = 16;
-const HEADERS: usize = HEADER + 16;
+const NLMSG_HEADER_LEN: usize = 16;
+const LINK_HEADER_LEN: usize = NLMSG_HEADER_LEN + 16;
 
 /// Names of interfaces that are new or changed, from now on, batch by batch. Some may be missing
 /// when there are too many at once. They come from a thread of their own.
 ///
 /// # Errors
 /// The kernel has no such news for this process.
-pub fn follow() -> Result<UnboundedReceiver<Vec<String>>> {
+pub fn watch_links() -> Result<UnboundedReceiver<Vec<String>>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let protocol = SockProtocol::NetlinkRoute;
     let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_LINK))?;
     let (sender, receiver) = unbounded_channel();
-    thread::Builder::new().name("links".to_owned()).spawn(move || read(&socket, &sender))?;
+    thread::Builder::new()
+        .name("links".to_owned())
+        .spawn(move || receive_loop(&socket, &sender))?;
     Ok(receiver)
 }
 
-fn read(socket: &OwnedFd, sender: &UnboundedSender<Vec<String>>) {
+fn receive_loop(socket: &OwnedFd, sender: &UnboundedSender<Vec<String>>) {
     let mut buffer = [0; 32 * 1024];
     loop {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) if sender.send(names(&buffer[..length])).is_err() => return,
+            Ok(length) if sender.send(parse_link_names(&buffer[..length])).is_err() => return,
             Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
             Err(_) => return, // the receiver learns it when the sender goes
         }
@@ -53,11 +55,11 @@ fn read(socket: &OwnedFd, sender: &UnboundedSender<Vec<String>>) {
 }
 
 /// The names in a batch of messages; what is malformed ends it.
-fn names(mut messages: &[u8]) -> Vec<String> {
+fn parse_link_names(mut messages: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     while let Some((kind, message, rest)) = next_message(messages) {
         if kind == RTM_NEWLINK
-            && let Some(name) = message.get(HEADERS..).and_then(name)
+            && let Some(name) = message.get(LINK_HEADER_LEN..).and_then(parse_ifname)
         {
             names.push(name);
         }
@@ -69,11 +71,11 @@ fn names(mut messages: &[u8]) -> Vec<String> {
 fn next_message(messages: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*messages.get(4..)?.first_chunk()?);
-    let message = messages.get(..length).filter(|message| message.len() >= HEADER)?;
+    let message = messages.get(..length).filter(|message| message.len() >= NLMSG_HEADER_LEN)?;
     Some((kind, message, messages.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-fn name(mut attributes: &[u8]) -> Option<String> {
+fn parse_ifname(mut attributes: &[u8]) -> Option<String> {
     loop {
         let length = usize::from(u16::from_ne_bytes(*attributes.first_chunk()?));
         let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
@@ -91,8 +93,8 @@ mod tests {
     use super::*;
 
     fn message(kind: u16, attributes: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(HEADERS + attributes.len()).expect("short");
-        let mut message = vec![0; HEADERS];
+        let length = u32::try_from(LINK_HEADER_LEN + attributes.len()).expect("short");
+        let mut message = vec![0; LINK_HEADER_LEN];
         message[..4].copy_from_slice(&length.to_ne_bytes());
         message[4..6].copy_from_slice(&kind.to_ne_bytes());
         message.extend_from_slice(attributes);
@@ -113,16 +115,16 @@ mod tests {
         let veth = attribute(IFLA_IFNAME, b"veth1\0");
         let gone = message(17, &veth);
         let batch = [message(RTM_NEWLINK, &tap), gone, message(RTM_NEWLINK, &veth)].concat();
-        assert_eq!(names(&batch), ["tap0", "veth1"]);
+        assert_eq!(parse_link_names(&batch), ["tap0", "veth1"]);
     }
 
     #[test]
     fn what_is_malformed_is_no_name() {
         let whole = message(RTM_NEWLINK, &attribute(IFLA_IFNAME, b"tap0\0"));
         for length in 0..whole.len() {
-            assert!(names(&whole[..length]).is_empty(), "{length}");
+            assert!(parse_link_names(&whole[..length]).is_empty(), "{length}");
         }
-        assert!(names(&[0; 64]).is_empty());
-        assert!(names(&message(RTM_NEWLINK, &[0; 8])).is_empty());
+        assert!(parse_link_names(&[0; 64]).is_empty());
+        assert!(parse_link_names(&message(RTM_NEWLINK, &[0; 8])).is_empty());
     }
 }

@@ -1,23 +1,24 @@
 //! The agent: keeps what the kernel enforces equal to what was asked for.
 //!
 //! Changes go one at a time through the [`Reconciler`], off the async threads, since the kernel
-//! makes them wait. Whoever only reads looks at the [`Table`] and waits for nobody.
+//! makes them wait. Whoever only reads looks at the [`SandboxRegistry`] and waits for nobody.
 
 mod adopt;
-mod berths;
 mod change;
 mod claims;
 mod create;
-mod door;
-mod egress;
+mod dataplane_control;
 mod error;
-mod floors;
-mod kernel;
-mod lease;
+mod expiry;
+mod floor_cache;
+mod interface_pool;
 mod ledger;
 mod links;
 mod presence;
+mod proxy_control;
+mod proxy_redirects;
 mod publish;
+mod queue;
 mod reconciler;
 mod report;
 mod rules;
@@ -25,7 +26,6 @@ mod sandbox;
 mod slots;
 mod table;
 mod tally;
-mod turn;
 mod undo;
 mod watch;
 
@@ -41,41 +41,41 @@ use tokio::{
 };
 
 pub use self::{
-    berths::Berth,
-    create::Wish,
-    egress::Egress,
-    error::Error,
-    kernel::Kernel,
-    ledger::Ledger,
-    presence::Presence,
-    reconciler::{Outcomes, Reconciler, only},
-    report::{Count, Report, totals},
-    rules::{Law, Rules},
-    sandbox::{Sandbox, Status, interface},
-    table::Table,
-    tally::{Protocol, Tally},
-    turn::{Queue, Request},
+    create::CreateRequest,
+    dataplane_control::DataplaneControl,
+    error::AgentError,
+    interface_pool::PooledInterface,
+    ledger::EventAttribution,
+    presence::InterfaceState,
+    proxy_control::ProxyControl,
+    queue::{AgentCommand, CommandQueue},
+    reconciler::{ApplyResults, Reconciler, single_result},
+    report::{SandboxReport, TrafficCount, total_counters},
+    rules::{ActivePolicy, PlatformPolicy},
+    sandbox::{EnforcementStatus, Sandbox, interface_for},
+    table::SandboxRegistry,
+    tally::{ConnectionProtocol, SandboxProxyCounters},
 };
 use crate::{
-    metrics::Timings,
+    metrics::ApplyTimings,
     policy::{Floor, NetworkConfig, SandboxSpec},
-    store::Store,
+    store::SandboxStore,
 };
 
 /// The agent, for its API. Cheap to clone.
 #[derive(Clone)]
 pub struct Agent {
-    changes: Arc<Mutex<Reconciler>>,
-    queue: Arc<Queue>,
-    kernel: Arc<dyn Kernel>,
-    egress: Arc<dyn Egress>,
-    law: Arc<Law>,
-    table: Arc<Table>,
-    ledger: Arc<Ledger>,
-    berths: Arc<[Berth]>,
+    reconciler: Arc<Mutex<Reconciler>>,
+    queue: Arc<CommandQueue>,
+    dataplane: Arc<dyn DataplaneControl>,
+    proxy: Arc<dyn ProxyControl>,
+    platform_policy: Arc<PlatformPolicy>,
+    registry: Arc<SandboxRegistry>,
+    attribution: Arc<EventAttribution>,
+    pooled_interfaces: Arc<[PooledInterface]>,
     /// Some lease may end sooner, or later, than it was going to.
-    renewed: Arc<Notify>,
-    timings: Timings,
+    lease_changed: Arc<Notify>,
+    timings: ApplyTimings,
 }
 
 impl Agent {
@@ -84,28 +84,40 @@ impl Agent {
     /// # Errors
     /// The store or the kernel cannot be read.
     pub fn start(
-        kernel: Arc<dyn Kernel>,
-        egress: Arc<dyn Egress>,
-        store: Store,
-        law: Arc<Law>,
-        ledger: Arc<Ledger>,
-        berths: Vec<Berth>,
+        dataplane: Arc<dyn DataplaneControl>,
+        proxy: Arc<dyn ProxyControl>,
+        store: SandboxStore,
+        platform_policy: Arc<PlatformPolicy>,
+        attribution: Arc<EventAttribution>,
+        pooled_interfaces: Vec<PooledInterface>,
     ) -> Result<Self> {
-        let berths: Arc<[Berth]> = berths.into();
-        let table = Arc::default();
+        let pooled_interfaces: Arc<[PooledInterface]> = pooled_interfaces.into();
+        let registry = Arc::default();
         let mut reconciler = Reconciler::new(
-            kernel.clone(),
-            egress.clone(),
+            dataplane.clone(),
+            proxy.clone(),
             store,
-            Arc::clone(&law),
-            Arc::clone(&table),
-            Arc::clone(&ledger),
-            Arc::clone(&berths),
+            Arc::clone(&platform_policy),
+            Arc::clone(&registry),
+            Arc::clone(&attribution),
+            Arc::clone(&pooled_interfaces),
         );
         reconciler.adopt()?;
         let changes = Arc::new(Mutex::new(reconciler));
-        let (queue, renewed, timings) = (Arc::default(), Arc::default(), Timings::default());
-        Ok(Self { changes, queue, kernel, egress, law, table, ledger, berths, renewed, timings })
+        let (queue, lease_changed, timings) =
+            (Arc::default(), Arc::default(), ApplyTimings::default());
+        Ok(Self {
+            reconciler: changes,
+            queue,
+            dataplane,
+            proxy,
+            platform_policy,
+            registry,
+            attribution,
+            pooled_interfaces,
+            lease_changed,
+            timings,
+        })
     }
 
     /// Creates or replaces sandboxes, all of which are checked before the first is changed. `force`:
@@ -113,121 +125,136 @@ impl Agent {
     ///
     /// # Errors
     /// One of them is wrong, so nothing was changed.
-    pub async fn apply(&self, specs: Vec<SandboxSpec>, force: bool) -> Result<Outcomes, Error> {
-        self.queued(Request::Apply { specs, force }).await
+    pub async fn apply(
+        &self,
+        specs: Vec<SandboxSpec>,
+        force: bool,
+    ) -> Result<ApplyResults, AgentError> {
+        self.submit(AgentCommand::Apply { specs, force }).await
     }
 
     /// Replaces a sandbox's egress fields.
     ///
     /// # Errors
     /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
-    pub async fn update_network(&self, id: String, network: NetworkConfig) -> Result<(), Error> {
-        only(self.queued(Request::Network(id, Box::new(network))).await?)
+    pub async fn update_network(
+        &self,
+        id: String,
+        network: NetworkConfig,
+    ) -> Result<(), AgentError> {
+        single_result(self.submit(AgentCommand::UpdateNetwork(id, Box::new(network))).await?)
     }
 
     /// Detaches a sandbox and forgets it.
     ///
     /// # Errors
     /// There is no such sandbox, or the kernel or the disk refuses.
-    pub async fn delete(&self, id: String) -> Result<(), Error> {
-        self.change(move |reconciler| reconciler.delete(&id)).await?
+    pub async fn delete(&self, id: String) -> Result<(), AgentError> {
+        self.with_reconciler(move |reconciler| reconciler.delete(&id)).await?
     }
 
     /// One sandbox with its counters.
     ///
     /// # Errors
     /// There is no such sandbox, or the kernel cannot be asked.
-    pub async fn get(&self, id: &str) -> Result<Report, Error> {
-        let sandbox = self.table.find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?;
-        let (kernel, egress) = (self.kernel.clone(), self.egress.clone());
-        let report = spawn_blocking(move || Report::of(&sandbox, &*kernel, &*egress)).await;
-        report.map_err(internal)?.map_err(Error::Internal)
+    pub async fn get(&self, id: &str) -> Result<SandboxReport, AgentError> {
+        let sandbox =
+            self.registry.find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?;
+        let (dataplane, proxy) = (self.dataplane.clone(), self.proxy.clone());
+        let report =
+            spawn_blocking(move || SandboxReport::collect(&sandbox, &*dataplane, &*proxy)).await;
+        report.map_err(internal_error)?.map_err(AgentError::Internal)
     }
 
     /// All sandboxes with their counters.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub async fn list(&self) -> Result<Vec<Report>, Error> {
-        let (table, kernel, egress) =
-            (self.table.clone(), self.kernel.clone(), self.egress.clone());
+    pub async fn list(&self) -> Result<Vec<SandboxReport>, AgentError> {
+        let (registry, dataplane, proxy) =
+            (self.registry.clone(), self.dataplane.clone(), self.proxy.clone());
         let reports = spawn_blocking(move || {
-            let all = table.all();
-            let report = |sandbox: &Arc<Sandbox>| Report::of(sandbox, &*kernel, &*egress);
+            let all = registry.all();
+            let report =
+                |sandbox: &Arc<Sandbox>| SandboxReport::collect(sandbox, &*dataplane, &*proxy);
             all.iter().map(report).collect::<Result<Vec<_>>>()
         });
-        reports.await.map_err(internal)?.map_err(Error::Internal)
+        reports.await.map_err(internal_error)?.map_err(AgentError::Internal)
     }
 
     /// The floor in a network namespace, with the host's own addresses there.
     ///
     /// # Errors
     /// The agent is stopping.
-    pub async fn floor_in(&self, netns: Option<PathBuf>) -> Result<Floor, Error> {
-        let kernel = self.kernel.clone();
-        let own = spawn_blocking(move || kernel.host_addresses(netns.as_deref())).await;
+    pub async fn floor_in_namespace(&self, netns: Option<PathBuf>) -> Result<Floor, AgentError> {
+        let dataplane = self.dataplane.clone();
+        let host_addresses =
+            spawn_blocking(move || dataplane.host_addresses(netns.as_deref())).await;
         // Where there is no such namespace, the host has no addresses either.
-        Ok(self.law.floor.with_host(&own.map_err(internal)?.unwrap_or_default()))
+        Ok(self
+            .platform_policy
+            .floor
+            .with_host_addresses(&host_addresses.map_err(internal_error)?.unwrap_or_default()))
     }
 
     /// The sandboxes, for whoever only reads.
     #[must_use]
-    pub fn table(&self) -> &Arc<Table> {
-        &self.table
+    pub fn registry(&self) -> &Arc<SandboxRegistry> {
+        &self.registry
     }
 
     /// What slots and policy numbers mean.
     #[must_use]
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
+    pub fn attribution(&self) -> &Arc<EventAttribution> {
+        &self.attribution
     }
 
     /// What the operator decides for all sandboxes.
     #[must_use]
-    pub fn law(&self) -> &Arc<Law> {
-        &self.law
+    pub fn platform_policy(&self) -> &Arc<PlatformPolicy> {
+        &self.platform_policy
     }
 
     /// The kernel's side.
     #[must_use]
-    pub fn kernel(&self) -> &Arc<dyn Kernel> {
-        &self.kernel
+    pub fn dataplane(&self) -> &Arc<dyn DataplaneControl> {
+        &self.dataplane
     }
 
     /// How long changes took.
     #[must_use]
-    pub fn timings(&self) -> &Timings {
+    pub fn timings(&self) -> &ApplyTimings {
         &self.timings
     }
 
     /// Does what is asked for when it is its turn, together with what others ask for by then.
-    async fn queued(&self, request: Request) -> Result<Outcomes, Error> {
+    async fn submit(&self, command: AgentCommand) -> Result<ApplyResults, AgentError> {
         let start = Instant::now();
-        let mut answer = self.queue.push(request);
+        let mut reply = self.queue.push(command);
         let queue = self.queue.clone();
         // Who is answered in somebody else's turn gives up its own: if it waited for that, there would
         // never be more than one to share a turn.
-        let answered = tokio::select! {
+        let received = tokio::select! {
             biased;
-            answered = &mut answer => answered,
-            served = self.change(move |reconciler| queue.serve(reconciler)) => {
+            answered = &mut reply => answered,
+            served = self.with_reconciler(move |reconciler| queue.run_batch(reconciler)) => {
                 served?;
-                answer.await
+                reply.await
             }
         };
-        let outcomes = answered.map_err(|_| Error::Internal(anyhow!("not answered")))??;
+        let outcomes = received.map_err(|_| AgentError::Internal(anyhow!("not answered")))??;
         if outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
             self.timings.observe(start.elapsed());
         }
         Ok(outcomes)
     }
 
-    async fn timed<T: Send + 'static>(
+    async fn with_reconciler_timed<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Reconciler) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+        work: impl FnOnce(&mut Reconciler) -> Result<T, AgentError> + Send + 'static,
+    ) -> Result<T, AgentError> {
         let start = Instant::now();
-        let result = self.change(work).await?;
+        let result = self.with_reconciler(work).await?;
         if result.is_ok() {
             self.timings.observe(start.elapsed());
         }
@@ -235,15 +262,15 @@ impl Agent {
     }
 
     /// Does one change after the others. It is finished even if nobody waits for it any more.
-    async fn change<T: Send + 'static>(
+    async fn with_reconciler<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Reconciler) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let mut reconciler = self.changes.clone().lock_owned().await;
-        spawn_blocking(move || work(&mut reconciler)).await.map_err(internal)
+    ) -> Result<T, AgentError> {
+        let mut reconciler = self.reconciler.clone().lock_owned().await;
+        spawn_blocking(move || work(&mut reconciler)).await.map_err(internal_error)
     }
 }
 
-fn internal(error: JoinError) -> Error {
-    Error::Internal(anyhow!(error))
+fn internal_error(error: JoinError) -> AgentError {
+    AgentError::Internal(anyhow!(error))
 }

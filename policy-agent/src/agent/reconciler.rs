@@ -7,160 +7,170 @@ use std::{
 };
 
 use super::{
-    berths::{Berth, Berths},
-    change::{Candidate, Change},
-    claims::Claims,
-    egress::Egress,
-    error::Error,
-    floors::Floors,
-    kernel::Kernel,
-    ledger::Ledger,
+    change::{StagedChange, ValidatedSandbox},
+    claims::SandboxOwnershipIndex,
+    dataplane_control::DataplaneControl,
+    error::AgentError,
+    floor_cache::FloorCache,
+    interface_pool::{InterfacePool, PooledInterface},
+    ledger::EventAttribution,
+    proxy_control::ProxyControl,
     publish,
-    rules::{Law, Pool},
-    sandbox::split,
-    slots::Slots,
-    table::Table,
+    rules::{PlatformPolicy, PolicyInterner},
+    sandbox::split_network,
+    slots::SlotAllocator,
+    table::SandboxRegistry,
 };
 use crate::{
-    policy::{Floor, Invalid, NetworkConfig, Policy, SandboxId, SandboxSpec},
-    store::Store,
+    policy::{Floor, NetworkConfig, Policy, SandboxId, SandboxSpec, ValidationError},
+    store::SandboxStore,
 };
 
 /// What became of each sandbox of an `apply`.
-pub type Outcomes = Vec<(SandboxId, Result<(), Error>)>;
+pub type ApplyResults = Vec<(SandboxId, Result<(), AgentError>)>;
 
 /// The owner of everything that changes. Its methods block.
 pub struct Reconciler {
-    pub(super) kernel: Arc<dyn Kernel>,
-    pub(super) egress: Arc<dyn Egress>,
-    pub(super) store: Store,
-    pub(super) law: Arc<Law>,
-    pub(super) table: Arc<Table>,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) slots: Slots,
-    pub(super) pool: Pool,
-    pub(super) floors: Floors,
-    pub(super) berths: Berths,
+    pub(super) dataplane: Arc<dyn DataplaneControl>,
+    pub(super) proxy: Arc<dyn ProxyControl>,
+    pub(super) store: SandboxStore,
+    pub(super) platform_policy: Arc<PlatformPolicy>,
+    pub(super) registry: Arc<SandboxRegistry>,
+    pub(super) attribution: Arc<EventAttribution>,
+    pub(super) slot_allocator: SlotAllocator,
+    pub(super) policy_interner: PolicyInterner,
+    pub(super) floor_cache: FloorCache,
+    pub(super) interface_pool: InterfacePool,
     /// Attached by an agent before this one, and not in the store: they stay as they are.
-    pub(super) orphans: BTreeSet<String>,
+    pub(super) orphaned_pins: BTreeSet<String>,
 }
 
 impl Reconciler {
     /// A reconciler that knows no sandbox yet.
     #[must_use]
     pub fn new(
-        kernel: Arc<dyn Kernel>,
-        egress: Arc<dyn Egress>,
-        store: Store,
-        law: Arc<Law>,
-        table: Arc<Table>,
-        ledger: Arc<Ledger>,
-        berths: Arc<[Berth]>,
+        dataplane: Arc<dyn DataplaneControl>,
+        proxy: Arc<dyn ProxyControl>,
+        store: SandboxStore,
+        platform_policy: Arc<PlatformPolicy>,
+        registry: Arc<SandboxRegistry>,
+        attribution: Arc<EventAttribution>,
+        pooled_interfaces: Arc<[PooledInterface]>,
     ) -> Self {
-        let floors = Floors::new(&law.floor);
+        let floor_cache = FloorCache::new(&platform_policy.floor);
         Self {
-            kernel,
-            egress,
+            dataplane,
+            proxy,
             store,
-            law,
-            table,
-            ledger,
-            slots: Slots::default(),
-            pool: Pool::default(),
-            floors,
-            berths: Berths::new(berths),
-            orphans: BTreeSet::new(),
+            platform_policy,
+            registry,
+            attribution,
+            slot_allocator: SlotAllocator::default(),
+            policy_interner: PolicyInterner::default(),
+            floor_cache,
+            interface_pool: InterfacePool::new(pooled_interfaces),
+            orphaned_pins: BTreeSet::new(),
         }
     }
 
     /// A sandbox with its egress fields replaced, as `PUT …/network` asks.
-    pub(super) fn check_update(
+    pub(super) fn validate_update(
         &mut self,
         id: &str,
         update: &NetworkConfig,
-    ) -> Result<Candidate, Error> {
-        let known = self.table.find(id);
-        let before = known.as_ref().map(|sandbox| &sandbox.rules.network);
+    ) -> Result<ValidatedSandbox, AgentError> {
+        let known = self.registry.find(id);
+        let before = known.as_ref().map(|sandbox| &sandbox.active_policy.network);
         let network = before.unwrap_or(&NetworkConfig::default()).replace_egress(update)?;
         let Some(sandbox) = known else {
-            self.law.judge_network(&network, None)?;
-            return Err(Error::Unknown(id.to_owned()));
+            self.platform_policy.policy_for_network(&network, None)?;
+            return Err(AgentError::UnknownSandbox(id.to_owned()));
         };
-        let head = SandboxSpec::clone(&sandbox.head);
+        let base_spec = SandboxSpec::clone(&sandbox.base_spec);
         // An update that says nothing about internet access lifts what was said before.
-        let spec = SandboxSpec { network, allow_internet_access: None, ..head };
-        let policy = self.law.judge(&spec)?;
-        self.check_way(&spec, &policy)?;
-        Ok(self.candidate(spec, policy, &sandbox.rules.floor))
+        let spec = SandboxSpec { network, allow_internet_access: None, ..base_spec };
+        let policy = self.platform_policy.policy_for_spec(&spec)?;
+        self.validate_redirect(&spec, &policy)?;
+        Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
     }
 
     /// Detaches a sandbox and forgets it.
     ///
     /// # Errors
     /// There is no such sandbox, or the kernel or the disk refuses; it is still known then.
-    pub fn delete(&mut self, id: &str) -> Result<(), Error> {
-        let Some(sandbox) = self.table.find(id) else { return self.delete_orphan(id) };
-        let refuse = |task, cause| Error::Failed {
+    pub fn delete(&mut self, id: &str) -> Result<(), AgentError> {
+        let Some(sandbox) = self.registry.find(id) else { return self.delete_orphan(id) };
+        let reject = |failure, cause| AgentError::Failed {
             sandbox: sandbox.id().clone(),
-            task,
-            kept: "it is kept; delete it again",
+            failure,
+            consequence: "it is kept; delete it again",
             cause,
         };
         // First the disk: where that refuses, nothing was opened. What is attached and not on disk
         // stays shut, should the agent die in between.
-        let forget = self.store.remove(sandbox.id());
-        forget.map_err(|cause| refuse("cannot forget it", cause))?;
-        if let Err(cause) = self.leave(&sandbox) {
-            if let Err(error) = self.store.save(&sandbox.entry()) {
+        let removed = self.store.remove(sandbox.id());
+        removed.map_err(|cause| reject("cannot forget it", cause))?;
+        if let Err(cause) = self.detach_sandbox(&sandbox) {
+            if let Err(error) = self.store.save(&sandbox.to_record()) {
                 tracing::error!(sandbox = id, "cannot write it back to disk: {error:#}");
             }
-            return Err(refuse("cannot detach it", cause));
+            return Err(reject("cannot detach it", cause));
         }
-        self.table.remove(sandbox.id());
-        sandbox.life.end();
-        self.release(sandbox.slot);
-        self.pool.prune();
+        self.registry.remove(sandbox.id());
+        sandbox.lifetime.end();
+        self.release_slot(sandbox.slot);
+        self.policy_interner.prune();
         tracing::info!(sandbox = id, "deleted");
         Ok(())
     }
 
-    fn delete_orphan(&mut self, id: &str) -> Result<(), Error> {
-        if !self.orphans.contains(id) {
-            return Err(Error::Unknown(id.to_owned()));
+    fn delete_orphan(&mut self, id: &str) -> Result<(), AgentError> {
+        if !self.orphaned_pins.contains(id) {
+            return Err(AgentError::UnknownSandbox(id.to_owned()));
         }
-        self.kernel.detach(id).map_err(Error::Internal)?;
-        self.orphans.remove(id);
+        self.dataplane.detach(id).map_err(AgentError::Internal)?;
+        self.orphaned_pins.remove(id);
         tracing::info!(sandbox = id, "detached what an earlier agent left");
         Ok(())
     }
 
     /// `force`: whether an interface may be one that the host needs for itself.
-    pub(super) fn check(
+    pub(super) fn validate_specs(
         &mut self,
         specs: Vec<SandboxSpec>,
         force: bool,
-    ) -> Result<Vec<Candidate>, Error> {
+    ) -> Result<Vec<ValidatedSandbox>, AgentError> {
         // Most changes move nobody, and a thousand sandboxes have a lot of addresses.
-        let nobody_moves = specs.iter().all(|spec| self.stays(spec));
-        let mut claims = if nobody_moves { Claims::default() } else { self.claims(&specs) };
-        let mut seen = BTreeSet::new();
-        let mut judged = Vec::with_capacity(specs.len());
-        let mut asked = HashMap::new();
+        let all_keep_endpoint = specs.iter().all(|spec| self.keeps_endpoint(spec));
+        let mut ownership = if all_keep_endpoint {
+            SandboxOwnershipIndex::default()
+        } else {
+            self.ownership_index(&specs)
+        };
+        let mut seen_ids = BTreeSet::new();
+        let mut accepted = Vec::with_capacity(specs.len());
+        let mut queried_floors = HashMap::new();
         for spec in specs {
             let id = spec.sandbox_id.clone();
-            let refuse = |invalid| Error::invalid(&id, invalid);
-            spec.validate().map_err(refuse)?;
-            if !seen.insert(id.clone()) {
-                return Err(refuse(Invalid::entry("sandboxID", id.as_str(), "is given twice")));
+            let reject = |invalid| AgentError::for_sandbox(&id, invalid);
+            spec.validate().map_err(reject)?;
+            if !seen_ids.insert(id.clone()) {
+                return Err(reject(ValidationError::about_entry(
+                    "sandboxID",
+                    id.as_str(),
+                    "is given twice",
+                )));
             }
-            self.check_place(&spec, &mut claims, force).map_err(refuse)?;
-            let policy = self.law.judge(&spec).map_err(refuse)?;
-            self.check_way(&spec, &policy).map_err(refuse)?;
-            let floor = self.floor_for(&spec, &mut asked)?;
-            judged.push((spec, policy, floor));
+            self.validate_endpoint(&spec, &mut ownership, force).map_err(reject)?;
+            let policy = self.platform_policy.policy_for_spec(&spec).map_err(reject)?;
+            self.validate_redirect(&spec, &policy).map_err(reject)?;
+            let floor = self.floor_for(&spec, &mut queried_floors)?;
+            accepted.push((spec, policy, floor));
         }
-        let judged = judged.into_iter();
-        Ok(judged.map(|(spec, policy, floor)| self.candidate(spec, policy, &floor)).collect())
+        let accepted = accepted.into_iter();
+        Ok(accepted
+            .map(|(spec, policy, floor)| self.build_validated(spec, policy, &floor))
+            .collect())
     }
 
     /// The floor where a sandbox is to be. Where one is in place already it is followed at every look;
@@ -168,49 +178,55 @@ impl Reconciler {
     fn floor_for(
         &mut self,
         spec: &SandboxSpec,
-        asked: &mut HashMap<Option<PathBuf>, Arc<Floor>>,
-    ) -> Result<Arc<Floor>, Error> {
-        let known = self.table.get(&spec.sandbox_id).filter(|known| known.is_where(spec));
+        queried_floors: &mut HashMap<Option<PathBuf>, Arc<Floor>>,
+    ) -> Result<Arc<Floor>, AgentError> {
+        let known =
+            self.registry.get(&spec.sandbox_id).filter(|known| known.has_same_endpoint(spec));
         if let Some(known) = known {
-            return Ok(Arc::clone(&known.rules.floor));
+            return Ok(Arc::clone(&known.active_policy.floor));
         }
-        if let Some(floor) = asked.get(&spec.netns) {
+        if let Some(floor) = queried_floors.get(&spec.netns) {
             return Ok(Arc::clone(floor));
         }
-        let learned = self.floors.learn(&*self.kernel, spec.netns.as_deref());
-        let floor = learned.map_err(|cause| Error::Failed {
+        let refreshed = self.floor_cache.refresh(&*self.dataplane, spec.netns.as_deref());
+        let floor = refreshed.map_err(|cause| AgentError::Failed {
             sandbox: spec.sandbox_id.clone(),
-            task: "cannot tell which addresses are the host's own",
-            kept: "nothing was changed",
+            failure: "cannot tell which addresses are the host's own",
+            consequence: "nothing was changed",
             cause,
         })?;
-        asked.insert(spec.netns.clone(), Arc::clone(&floor));
+        queried_floors.insert(spec.netns.clone(), Arc::clone(&floor));
         Ok(floor)
     }
 
-    fn candidate(&mut self, spec: SandboxSpec, policy: Policy, floor: &Arc<Floor>) -> Candidate {
-        let (head, network) = split(spec);
-        let (rules, compiled) = self.pool.share(network, policy, floor);
-        Candidate { head, rules, compiled }
+    fn build_validated(
+        &mut self,
+        spec: SandboxSpec,
+        policy: Policy,
+        floor: &Arc<Floor>,
+    ) -> ValidatedSandbox {
+        let (base_spec, network) = split_network(spec);
+        let (active_policy, compiled) = self.policy_interner.compile_shared(network, policy, floor);
+        ValidatedSandbox { base_spec, active_policy, compiled }
     }
 
     /// The same as [`Self::commit`] for a single change.
-    pub(super) fn commit_one(&mut self, change: Change) -> Result<(), Error> {
-        let mut outcomes = Outcomes::new();
-        self.commit(vec![change], &mut outcomes);
-        only(outcomes)
+    pub(super) fn commit_one(&mut self, change: StagedChange) -> Result<(), AgentError> {
+        let mut results = ApplyResults::new();
+        self.commit(vec![change], &mut results);
+        single_result(results)
     }
 
     /// Publishes what is staged and finishes it, or undoes it.
-    pub(super) fn commit(&mut self, staged: Vec<Change>, outcomes: &mut Outcomes) {
-        let published = publish::all(&*self.kernel, &self.ledger, staged);
+    pub(super) fn commit(&mut self, staged: Vec<StagedChange>, results: &mut ApplyResults) {
+        let published = publish::publish_all(&*self.dataplane, &self.attribution, staged);
         for (change, published) in published {
             let id = change.id().clone();
-            let outcome = match published {
-                Ok(policy) => self.finish(change, policy),
-                Err(cause) => Err(self.undo(change, "cannot publish its policy", cause)),
+            let result = match published {
+                Ok(policy) => self.activate(change, policy),
+                Err(cause) => Err(self.roll_back(change, "cannot publish its policy", cause)),
             };
-            outcomes.push((id, outcome));
+            results.push((id, result));
         }
     }
 }
@@ -219,6 +235,6 @@ impl Reconciler {
 ///
 /// # Errors
 /// Its own.
-pub fn only(mut outcomes: Outcomes) -> Result<(), Error> {
-    outcomes.pop().map_or(Ok(()), |(_, outcome)| outcome)
+pub fn single_result(mut results: ApplyResults) -> Result<(), AgentError> {
+    results.pop().map_or(Ok(()), |(_, result)| result)
 }

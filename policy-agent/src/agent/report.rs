@@ -3,38 +3,38 @@
 
 use std::collections::BTreeMap;
 
-use policy_common::{counter::Counters, reason::Reason};
+use policy_common::{counters::ReasonCounters, reason::Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    change::add,
-    egress::Egress,
-    kernel::Kernel,
-    sandbox::{Sandbox, Status},
+    change::add_counters,
+    dataplane_control::DataplaneControl,
+    proxy_control::ProxyControl,
+    sandbox::{EnforcementStatus, Sandbox},
 };
 use crate::{dataplane::PolicyId, policy::SandboxSpec};
 
 /// What `get` and `GET /agent/v1/sandboxes` show of a sandbox.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct SandboxReport {
     /// What was asked for.
     #[serde(flatten)]
     pub spec: SandboxSpec,
     /// Whether it is enforced.
     #[schema(value_type = String)]
-    pub status: Status,
+    pub status: EnforcementStatus,
     /// The compiled policy in force, as events name it; equal policies have the same.
     #[schema(value_type = Option<u16>)]
     pub policy_id: Option<PolicyId>,
     /// What came from the sandbox, or went to it, and passed.
-    pub passed: Count,
+    pub passed: TrafficCount,
     /// What was denied: packets, and each connection or request that the egress proxy refused as one
     /// packet without bytes.
-    pub denied: Count,
+    pub denied: TrafficCount,
     /// The same by reason; those that never happened are left out.
-    pub counters: BTreeMap<&'static str, Count>,
+    pub counters: BTreeMap<&'static str, TrafficCount>,
     /// Connections that it has through the egress proxy.
     pub proxied_connections: usize,
     /// Events that were not written, since a sandbox may write so many per second only.
@@ -45,39 +45,43 @@ pub struct Report {
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Count {
+pub struct TrafficCount {
     /// Packets; a super-packet counts as those it stands for.
     pub packets: u64,
     /// Bytes, Ethernet headers included.
     pub bytes: u64,
 }
 
-impl Report {
+impl SandboxReport {
     /// Reads the counters of a sandbox.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn of(sandbox: &Sandbox, kernel: &dyn Kernel, egress: &dyn Egress) -> anyhow::Result<Self> {
-        let totals = totals(sandbox, kernel)?;
-        let limits = kernel.limits(sandbox.slot)?;
-        let tally = sandbox.life.tally();
+    pub fn collect(
+        sandbox: &Sandbox,
+        dataplane: &dyn DataplaneControl,
+        proxy: &dyn ProxyControl,
+    ) -> anyhow::Result<Self> {
+        let totals = total_counters(sandbox, dataplane)?;
+        let limits = dataplane.rate_limits(sandbox.slot)?;
+        let proxy_counters = sandbox.lifetime.proxy_counters();
         let count = |&reason: &Reason| {
             let counter = totals.by_reason.get(reason as usize).copied().unwrap_or_default();
-            let packets = counter.packets + tally.refused(reason);
-            (reason, Count { packets, bytes: counter.bytes })
+            let packets = counter.packets + proxy_counters.refusals(reason);
+            (reason, TrafficCount { packets, bytes: counter.bytes })
         };
         let counts = || Reason::ALL.iter().map(count);
         Ok(Self {
             spec: sandbox.spec(),
             status: sandbox.status.clone(),
-            policy_id: sandbox.policy,
-            passed: sum(counts().filter(|(reason, _)| reason.passes())),
-            denied: sum(counts().filter(|(reason, _)| !reason.passes())),
+            policy_id: sandbox.policy_id,
+            passed: sum_counts(counts().filter(|(reason, _)| reason.passes())),
+            denied: sum_counts(counts().filter(|(reason, _)| !reason.passes())),
             counters: counts()
-                .filter(|(_, count)| *count != Count::default())
+                .filter(|(_, count)| *count != TrafficCount::default())
                 .map(|(reason, count)| (reason.label(), count))
                 .collect(),
-            proxied_connections: egress.active(sandbox.slot),
+            proxied_connections: proxy.active_connections(sandbox.slot),
             events_suppressed: limits.events_suppressed,
             events_lost: limits.events_lost,
         })
@@ -88,14 +92,17 @@ impl Report {
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub fn totals(sandbox: &Sandbox, kernel: &dyn Kernel) -> anyhow::Result<Counters> {
-    let mut totals = *sandbox.carried;
-    add(&mut totals, &kernel.counters(sandbox.slot)?);
+pub fn total_counters(
+    sandbox: &Sandbox,
+    dataplane: &dyn DataplaneControl,
+) -> anyhow::Result<ReasonCounters> {
+    let mut totals = *sandbox.previous_counters;
+    add_counters(&mut totals, &dataplane.counters(sandbox.slot)?);
     Ok(totals)
 }
 
-fn sum(counts: impl Iterator<Item = (Reason, Count)>) -> Count {
-    counts.fold(Count::default(), |sum, (_, count)| Count {
+fn sum_counts(counts: impl Iterator<Item = (Reason, TrafficCount)>) -> TrafficCount {
+    counts.fold(TrafficCount::default(), |sum, (_, count)| TrafficCount {
         packets: sum.packets + count.packets,
         bytes: sum.bytes + count.bytes,
     })

@@ -8,44 +8,44 @@ use std::{
 };
 
 use crate::policy::{
-    Compiled, Defaults, Explanation, Floor, Invalid, Names, NetworkConfig, Policy, SandboxSpec,
-    by_name, compile,
+    CompiledPolicy, DomainSet, Explanation, Floor, NetworkConfig, Policy, PolicyDefaults,
+    SandboxSpec, ValidationError, compile_policy, evaluate_by_name,
 };
 
 /// What the operator decides for all sandboxes.
 #[derive(Clone, Debug)]
-pub struct Law {
+pub struct PlatformPolicy {
     /// What holds whatever a sandbox's policy says.
     pub floor: Floor,
     /// What holds where a sandbox's policy says nothing.
-    pub defaults: Defaults,
+    pub defaults: PolicyDefaults,
 }
 
-impl Law {
+impl PlatformPolicy {
     /// The meaning of a sandbox's network configuration.
     ///
     /// # Errors
     /// Names the field and the entry that are wrong.
-    pub fn judge(&self, spec: &SandboxSpec) -> Result<Policy, Invalid> {
-        spec.policy(&self.defaults, &self.floor)
+    pub fn policy_for_spec(&self, spec: &SandboxSpec) -> Result<Policy, ValidationError> {
+        spec.build_policy(&self.defaults, &self.floor)
     }
 
     /// Checks a network configuration that no sandbox has.
     ///
     /// # Errors
     /// Names the field and the entry that are wrong.
-    pub fn judge_network(
+    pub fn policy_for_network(
         &self,
         network: &NetworkConfig,
         allow_internet_access: Option<bool>,
-    ) -> Result<Policy, Invalid> {
+    ) -> Result<Policy, ValidationError> {
         Policy::new(network, allow_internet_access, &self.defaults, &self.floor)
     }
 }
 
 /// A network configuration, as it was asked for and as it is meant.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct ActivePolicy {
     /// As it was asked for.
     pub network: NetworkConfig,
     /// As it is meant.
@@ -53,61 +53,64 @@ pub struct Rules {
     /// What holds before it: the operator's lists, and the addresses of the host where the sandbox is.
     pub floor: Arc<Floor>,
     /// Its domains.
-    pub names: Names,
+    pub names: DomainSet,
     /// Digest of the compiled form.
     pub digest: [u8; 16],
 }
 
-impl Rules {
+impl ActivePolicy {
     /// Whether some of the sandbox's connections are for the egress proxy to judge or to carry.
     #[must_use]
-    pub const fn need_proxy(&self) -> bool {
-        self.policy.has_names() || self.policy.tunnel().is_some()
+    pub const fn needs_proxy(&self) -> bool {
+        self.policy.has_domains() || self.policy.egress_proxy().is_some()
     }
 
     /// The compiled form, again.
     #[must_use]
-    pub fn compile(&self) -> Compiled {
-        compile(&self.policy, &self.floor)
+    pub fn compile(&self) -> CompiledPolicy {
+        compile_policy(&self.policy, &self.floor)
     }
 
     /// Line 7, for a connection to `address` that asks for `host`.
     #[must_use]
-    pub fn by_name(&self, host: Option<&str>, address: IpAddr) -> Explanation {
-        by_name(&self.policy, &self.names, &self.floor, host, address)
+    pub fn evaluate_by_name(&self, host: Option<&str>, address: IpAddr) -> Explanation {
+        evaluate_by_name(&self.policy, &self.names, &self.floor, host, address)
     }
 }
 
 /// The rules in use.
 #[derive(Debug, Default)]
-pub struct Pool {
-    by_digest: HashMap<[u8; 16], Vec<Weak<Rules>>>,
+pub struct PolicyInterner {
+    by_digest: HashMap<[u8; 16], Vec<Weak<ActivePolicy>>>,
 }
 
-impl Pool {
+impl PolicyInterner {
     /// The rules of a network configuration, shared with whoever has equal ones, and their
     /// compiled form.
-    pub fn share(
+    pub fn compile_shared(
         &mut self,
         network: NetworkConfig,
         policy: Policy,
         floor: &Arc<Floor>,
-    ) -> (Arc<Rules>, Compiled) {
-        let compiled = compile(&policy, floor);
-        let (names, digest) = (Names::of(&policy), compiled.digest());
-        let rules = Rules { network, policy, floor: Arc::clone(floor), names, digest };
-        (self.intern(rules), compiled)
+    ) -> (Arc<ActivePolicy>, CompiledPolicy) {
+        let compiled = compile_policy(&policy, floor);
+        let (names, digest) = (DomainSet::from_policy(&policy), compiled.digest());
+        let active_policy =
+            ActivePolicy { network, policy, floor: Arc::clone(floor), names, digest };
+        (self.intern(active_policy), compiled)
     }
 
-    fn intern(&mut self, rules: Rules) -> Arc<Rules> {
-        let known = self.by_digest.entry(rules.digest).or_default();
+    fn intern(&mut self, active_policy: ActivePolicy) -> Arc<ActivePolicy> {
+        let known = self.by_digest.entry(active_policy.digest).or_default();
         known.retain(|weak| weak.strong_count() > 0);
-        if let Some(equal) = known.iter().filter_map(Weak::upgrade).find(|old| **old == rules) {
+        if let Some(equal) =
+            known.iter().filter_map(Weak::upgrade).find(|existing| **existing == active_policy)
+        {
             return equal;
         }
-        let rules = Arc::new(rules);
-        known.push(Arc::downgrade(&rules));
-        rules
+        let active_policy = Arc::new(active_policy);
+        known.push(Arc::downgrade(&active_policy));
+        active_policy
     }
 
     /// Forgets what nobody uses.

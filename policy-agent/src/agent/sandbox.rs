@@ -2,52 +2,52 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use policy_common::counter::Counters;
+use policy_common::counters::ReasonCounters;
 use serde::{Serialize, Serializer};
 
-use super::{presence::Namespace, rules::Rules};
+use super::{presence::NamespaceId, rules::ActivePolicy};
 use crate::{
-    dataplane::{Identity, Interface, PolicyId, Slot},
-    life::Life,
+    dataplane::{EndpointAddresses, HostInterface, PolicyId, Slot},
+    life::SandboxLifetime,
     policy::{NetworkConfig, SandboxId, SandboxSpec},
-    store::Entry,
+    store::SandboxRecord,
 };
 
 /// A sandbox, what was asked for it and what holds for it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     /// What was asked for, without the network configuration, which is in `rules`.
-    pub head: Arc<SandboxSpec>,
+    pub base_spec: Arc<SandboxSpec>,
     /// Its network configuration and policy.
-    pub rules: Arc<Rules>,
+    pub active_policy: Arc<ActivePolicy>,
     /// What it has from its creation to its end.
-    pub life: Arc<Life>,
+    pub lifetime: Arc<SandboxLifetime>,
     /// Under which name its gates are pinned.
-    pub gates: Arc<str>,
+    pub pin_name: Arc<str>,
     /// Its number in the kernel's tables.
     pub slot: Slot,
     /// The compiled policy in force; `None` when it could not be published.
-    pub policy: Option<PolicyId>,
+    pub policy_id: Option<PolicyId>,
     /// Whether it is enforced.
-    pub status: Status,
+    pub status: EnforcementStatus,
     /// Where its gates were attached last.
-    pub place: Option<Place>,
+    pub attach_point: Option<AttachPoint>,
     /// What was counted in slots that it had before.
-    pub carried: Arc<Counters>,
+    pub previous_counters: Arc<ReasonCounters>,
 }
 
 /// The very interface that gates were attached to; another may have its name later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct AttachPoint {
     /// Its namespace.
-    pub namespace: Option<Namespace>,
+    pub namespace: Option<NamespaceId>,
     /// Its index there.
-    pub index: u32,
+    pub ifindex: u32,
 }
 
 /// Whether a sandbox's policy is enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum EnforcementStatus {
     /// The kernel enforces the policy on the interface.
     Enforcing,
     /// There is no such interface, so nothing can pass. It is attached when it appears.
@@ -60,35 +60,39 @@ impl Sandbox {
     /// Its name.
     #[must_use]
     pub fn id(&self) -> &SandboxId {
-        &self.head.sandbox_id
+        &self.base_spec.sandbox_id
     }
 
     /// Whether gates are pinned for it, under today's name or the one of earlier agents.
     #[must_use]
-    pub fn has_gates_in(&self, pinned: &BTreeSet<String>) -> bool {
-        pinned.contains(&*self.gates) || pinned.contains(self.id().as_str())
+    pub fn is_pinned_in(&self, pinned: &BTreeSet<String>) -> bool {
+        pinned.contains(&*self.pin_name) || pinned.contains(self.id().as_str())
     }
 
     /// All that was asked for.
     #[must_use]
     pub fn spec(&self) -> SandboxSpec {
-        SandboxSpec { network: self.rules.network.clone(), ..SandboxSpec::clone(&self.head) }
+        SandboxSpec {
+            network: self.active_policy.network.clone(),
+            ..SandboxSpec::clone(&self.base_spec)
+        }
     }
 
     /// As it is kept on disk.
     #[must_use]
-    pub fn entry(&self) -> Entry {
-        Entry { slot: self.slot, spec: self.spec(), life: self.life.kept() }
+    pub fn to_record(&self) -> SandboxRecord {
+        SandboxRecord { slot: self.slot, spec: self.spec(), lifetime: self.lifetime.to_persisted() }
     }
 
     /// Whether the same interface and addresses are asked for, so that it can keep its slot.
     #[must_use]
-    pub fn is_where(&self, spec: &SandboxSpec) -> bool {
-        interface(&self.head) == interface(spec) && identity(&self.head) == identity(spec)
+    pub fn has_same_endpoint(&self, spec: &SandboxSpec) -> bool {
+        interface_for(&self.base_spec) == interface_for(spec)
+            && endpoint_addresses_for(&self.base_spec) == endpoint_addresses_for(spec)
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for EnforcementStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Enforcing => f.write_str("enforcing"),
@@ -98,7 +102,7 @@ impl fmt::Display for Status {
     }
 }
 
-impl Serialize for Status {
+impl Serialize for EnforcementStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -106,19 +110,19 @@ impl Serialize for Status {
 
 /// Splits a specification: the head is kept per sandbox, the network configuration is shared.
 #[must_use]
-pub fn split(mut spec: SandboxSpec) -> (Arc<SandboxSpec>, NetworkConfig) {
+pub fn split_network(mut spec: SandboxSpec) -> (Arc<SandboxSpec>, NetworkConfig) {
     let network = std::mem::take(&mut spec.network);
     (Arc::new(spec), network)
 }
 
 /// Where a sandbox is attached.
 #[must_use]
-pub fn interface(spec: &SandboxSpec) -> Interface {
-    Interface { name: spec.interface.clone(), netns: spec.netns.clone() }
+pub fn interface_for(spec: &SandboxSpec) -> HostInterface {
+    HostInterface { name: spec.interface.clone(), netns: spec.netns.clone() }
 }
 
 /// Who a sandbox is on the wire.
 #[must_use]
-pub fn identity(spec: &SandboxSpec) -> Identity {
-    Identity { mac: spec.mac.map(|mac| mac.octets()), addresses: spec.addresses.clone() }
+pub fn endpoint_addresses_for(spec: &SandboxSpec) -> EndpointAddresses {
+    EndpointAddresses { mac: spec.mac.map(|mac| mac.octets()), addresses: spec.addresses.clone() }
 }

@@ -12,12 +12,12 @@ use crate::policy::SandboxId;
 
 /// All sandboxes, by ID.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct SandboxRegistry {
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
     changes: watch::Sender<()>,
 }
 
-impl Table {
+impl SandboxRegistry {
     /// One sandbox.
     #[must_use]
     pub fn get(&self, id: &SandboxId) -> Option<Arc<Sandbox>> {
@@ -50,7 +50,7 @@ impl Table {
 
     /// Tells that something has changed, from now on.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 

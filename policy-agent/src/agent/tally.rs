@@ -9,11 +9,11 @@ use std::{
 use policy_common::reason::Reason;
 
 /// Codes of reasons, from 0.
-const CODES: usize = Reason::ALL[Reason::ALL.len() - 1] as usize + 1;
+const REASON_CODES: usize = Reason::ALL[Reason::ALL.len() - 1] as usize + 1;
 
 /// Kinds of connections, as metrics call them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub enum ConnectionProtocol {
     /// Judged by the SNI of its ClientHello.
     Tls,
     /// Judged by the Host of each request.
@@ -22,7 +22,7 @@ pub enum Protocol {
     Tcp,
 }
 
-impl Protocol {
+impl ConnectionProtocol {
     const ALL: [Self; 3] = [Self::Tls, Self::Http, Self::Tcp];
 
     const fn label(self) -> &'static str {
@@ -36,17 +36,17 @@ impl Protocol {
 
 /// What became of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
+enum DecisionLabel {
     Allowed,
     Denied,
     /// Nobody denied it, but it could not be made.
     Failed,
 }
 
-impl Decision {
+impl DecisionLabel {
     const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::Failed];
 
-    const fn of(reason: Reason) -> Self {
+    const fn from_reason(reason: Reason) -> Self {
         match reason {
             Reason::NameUnresolved
             | Reason::Unreachable
@@ -69,49 +69,52 @@ impl Decision {
 
 /// The proxy's counts of one sandbox.
 #[derive(Debug)]
-pub struct Tally {
+pub struct SandboxProxyCounters {
     /// By protocol and decision.
-    connections: [[AtomicU64; Decision::ALL.len()]; Protocol::ALL.len()],
+    connections: [[AtomicU64; DecisionLabel::ALL.len()]; ConnectionProtocol::ALL.len()],
     /// By the reason's code.
-    refused: [AtomicU64; CODES],
+    refusals: [AtomicU64; REASON_CODES],
 }
 
-impl Default for Tally {
+impl Default for SandboxProxyCounters {
     fn default() -> Self {
-        Self { connections: Default::default(), refused: array::from_fn(|_| AtomicU64::new(0)) }
+        Self { connections: Default::default(), refusals: array::from_fn(|_| AtomicU64::new(0)) }
     }
 }
 
-impl Tally {
+impl SandboxProxyCounters {
     /// A connection came to this end, or was let out. An HTTP connection counts once when its first
     /// request is let out, and once more for a request that is refused, which ends it.
-    pub fn count(&self, protocol: Protocol, reason: Reason) {
-        let decision = Decision::of(reason);
+    pub fn record_connection(&self, protocol: ConnectionProtocol, reason: Reason) {
+        let decision = DecisionLabel::from_reason(reason);
         self.connections[protocol as usize][decision as usize].fetch_add(1, Ordering::Relaxed);
-        self.refuse(reason);
+        self.record_refusal(reason);
     }
 
     /// A connection that was let out before is ended by new rules, for this reason.
-    pub fn refuse(&self, reason: Reason) {
+    pub fn record_refusal(&self, reason: Reason) {
         if !reason.passes() {
-            self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
+            self.refusals[reason as usize].fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Connections and requests that were refused for this reason.
     #[must_use]
-    pub fn refused(&self, reason: Reason) -> u64 {
-        self.refused[reason as usize].load(Ordering::Relaxed)
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Connections by protocol and decision; those that never happened are left out.
-    pub fn connections(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let of = |protocol: Protocol, decision: Decision| {
+    pub fn connection_counts(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let read_counter = |protocol: ConnectionProtocol, decision: DecisionLabel| {
             let counter = &self.connections[protocol as usize][decision as usize];
             (protocol.label(), decision.label(), counter.load(Ordering::Relaxed))
         };
-        let all = Protocol::ALL.into_iter();
-        all.flat_map(move |protocol| Decision::ALL.map(|decision| of(protocol, decision)))
+        let protocols = ConnectionProtocol::ALL.into_iter();
+        protocols
+            .flat_map(move |protocol| {
+                DecisionLabel::ALL.map(|decision| read_counter(protocol, decision))
+            })
             .filter(|(_, _, count)| *count > 0)
     }
 }
@@ -122,17 +125,17 @@ mod tests {
 
     #[test]
     fn every_refusal_has_one_reason() {
-        let tally = Tally::default();
-        tally.count(Protocol::Tls, Reason::AllowName);
-        tally.count(Protocol::Tls, Reason::NameNotAllowed);
-        tally.count(Protocol::Http, Reason::NameNotAllowed);
-        tally.count(Protocol::Http, Reason::NameUnresolved);
-        tally.refuse(Reason::NameNotAllowed);
-        let refused = |reason: &&Reason| tally.refused(**reason) > 0;
+        let counters = SandboxProxyCounters::default();
+        counters.record_connection(ConnectionProtocol::Tls, Reason::AllowName);
+        counters.record_connection(ConnectionProtocol::Tls, Reason::NameNotAllowed);
+        counters.record_connection(ConnectionProtocol::Http, Reason::NameNotAllowed);
+        counters.record_connection(ConnectionProtocol::Http, Reason::NameUnresolved);
+        counters.record_refusal(Reason::NameNotAllowed);
+        let refused = |reason: &&Reason| counters.refusals(**reason) > 0;
         let reasons: Vec<_> = Reason::ALL.iter().filter(refused).collect();
         assert_eq!(reasons, [&Reason::NameNotAllowed, &Reason::NameUnresolved]);
-        assert_eq!(tally.refused(Reason::NameNotAllowed), 3);
-        let connections: Vec<_> = tally.connections().collect();
+        assert_eq!(counters.refusals(Reason::NameNotAllowed), 3);
+        let connections: Vec<_> = counters.connection_counts().collect();
         let expected = [
             ("tls", "allowed", 1),
             ("tls", "denied", 1),

@@ -5,62 +5,65 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 use super::{
-    change::Change,
-    error::Error,
+    change::StagedChange,
+    error::AgentError,
     publish,
     reconciler::Reconciler,
-    sandbox::{Sandbox, Status, interface},
+    sandbox::{EnforcementStatus, Sandbox, interface_for},
 };
 
 impl Reconciler {
     /// Takes a change back, as far as it got. Returns the error for whoever asked for it.
-    pub(super) fn undo(
+    pub(super) fn roll_back(
         &mut self,
-        change: Change,
-        task: &'static str,
+        change: StagedChange,
+        failure: &'static str,
         cause: anyhow::Error,
-    ) -> Error {
+    ) -> AgentError {
         let id = change.id().clone();
-        match self.restore(&change) {
-            Ok(()) if change.has_new_slot() => self.release(change.sandbox.slot),
+        match self.restore_previous(&change) {
+            Ok(()) if change.has_new_slot() => self.release_slot(change.sandbox.slot),
             Ok(()) => {}
             // The new slot stays taken: the sandbox's gates may name it.
             Err(error) => {
                 tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
             }
         }
-        let kept = match change.old {
+        let consequence = match change.previous {
             Some(_) => "the policy in force stays",
             None => "it was not created",
         };
-        tracing::warn!(sandbox = %id, "{task}: {cause:#}; {kept}");
-        Error::Failed { sandbox: id, task, kept, cause }
+        tracing::warn!(sandbox = %id, "{failure}: {cause:#}; {consequence}");
+        AgentError::Failed { sandbox: id, failure, consequence, cause }
     }
 
-    fn restore(&self, change: &Change) -> Result<()> {
-        let Some(old) = &change.old else {
-            let left = match change.sandbox.has_gates_in(&self.orphans) {
-                true => self.spare(&change.sandbox),
-                false => self.leave(&change.sandbox),
+    fn restore_previous(&self, change: &StagedChange) -> Result<()> {
+        let Some(previous) = &change.previous else {
+            let detached = match change.sandbox.is_pinned_in(&self.orphaned_pins) {
+                true => self.keep_orphan_gates(&change.sandbox),
+                false => self.detach_sandbox(&change.sandbox),
             };
-            return self.store.remove(change.id()).and(left);
+            return self.store.remove(change.id()).and(detached);
         };
-        self.store.save(&old.entry())?;
-        self.leave_for(&change.sandbox, old)?;
+        self.store.save(&previous.to_record())?;
+        self.detach_previous(&change.sandbox, previous)?;
         if !change.has_new_slot() {
-            self.reinstate(old)?;
+            self.republish_previous(previous)?;
         }
-        let wanted = interface(&old.head);
-        let moved = change.has_new_slot() && old.status == Status::Enforcing;
-        if moved && !self.kernel.is_attached(&old.gates, old.slot, &wanted)? {
-            self.kernel.attach(&old.gates, old.slot, &wanted)?;
+        let interface = interface_for(&previous.base_spec);
+        let must_switch_back =
+            change.has_new_slot() && previous.status == EnforcementStatus::Enforcing;
+        if must_switch_back
+            && !self.dataplane.is_attached(&previous.pin_name, previous.slot, &interface)?
+        {
+            self.dataplane.attach(&previous.pin_name, previous.slot, &interface)?;
         }
         Ok(())
     }
 
     /// Leaves an earlier agent's gates where they are: without them, everything would pass.
-    fn spare(&self, sandbox: &Sandbox) -> Result<()> {
-        match self.kernel.attached_slot(&sandbox.gates)? {
+    fn keep_orphan_gates(&self, sandbox: &Sandbox) -> Result<()> {
+        match self.dataplane.attached_slot(&sandbox.pin_name)? {
             Some(slot) if slot != sandbox.slot => Ok(()),
             _ => bail!("the gates of an earlier agent may name its slot by now"),
         }
@@ -68,16 +71,18 @@ impl Reconciler {
 
     /// Puts the old policy of a slot back in force, where the new one is already. If that fails, it
     /// is tried again at the next look.
-    fn reinstate(&self, old: &Arc<Sandbox>) -> Result<()> {
-        if old.policy.is_some() {
-            let change = Change::of_known(old, old.rules.compile());
-            for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
+    fn republish_previous(&self, previous: &Arc<Sandbox>) -> Result<()> {
+        if previous.policy_id.is_some() {
+            let change = StagedChange::for_republish(previous, previous.active_policy.compile());
+            for (_, published) in
+                publish::publish_all(&*self.dataplane, &self.attribution, vec![change])
+            {
                 if let Err(error) = published {
-                    self.table.insert(Sandbox { policy: None, ..Sandbox::clone(old) });
+                    self.registry.insert(Sandbox { policy_id: None, ..Sandbox::clone(previous) });
                     return Err(error);
                 }
             }
         }
-        self.follow_rules(old)
+        self.sync_proxy_policy(previous)
     }
 }

@@ -7,98 +7,103 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Agent,
-    berths::Berth,
-    change::Change,
+    change::StagedChange,
+    interface_pool::PooledInterface,
     links,
-    presence::Presence,
+    presence::InterfaceState,
     publish,
     reconciler::Reconciler,
-    sandbox::{Place, Sandbox, Status, interface},
+    sandbox::{AttachPoint, EnforcementStatus, Sandbox, interface_for},
 };
 use crate::{
-    dataplane::{Interface, Slot},
+    dataplane::{HostInterface, Slot},
     policy::SandboxId,
 };
 
 /// How often all interfaces are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 /// Sandboxes, or interfaces without one, that are looked after before a change in waiting may go first.
-const LOOK_AT: usize = 64;
+const SCAN_BATCH: usize = 64;
 
 impl Agent {
     /// Looks after interfaces that come and go, for ever: at once where the kernel tells, and all
     /// of them every now and then.
-    pub async fn watch(self) {
-        tokio::join!(self.follow_links(), self.look_around(), self.end_leases());
+    pub async fn run_watchers(self) {
+        tokio::join!(self.handle_link_events(), self.scan_periodically(), self.expire_leases());
     }
 
-    async fn look_around(&self) {
-        let mut turns = tokio::time::interval(LOOK_EVERY);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn scan_periodically(&self) {
+        let mut ticks = tokio::time::interval(SCAN_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            turns.tick().await;
+            ticks.tick().await;
             // Pins of maps first: gates that call what is not pinned any more look like none.
-            if let Err(error) = self.change(Reconciler::tidy).await {
+            if let Err(error) = self.with_reconciler(Reconciler::prune_and_repin).await {
                 tracing::error!("cannot tidy up: {error}");
             }
-            self.look_at_hosts().await;
-            self.look_after(&self.table.all()).await;
-            self.shut_vacant(&self.berths).await;
+            self.scan_host_addresses().await;
+            self.reconcile_sandboxes(&self.registry.all()).await;
+            self.block_idle_interfaces(&self.pooled_interfaces).await;
         }
     }
 
-    async fn follow_links(&self) {
-        let mut news = match links::follow() {
-            Ok(news) => news,
+    async fn handle_link_events(&self) {
+        let mut link_events = match links::watch_links() {
+            Ok(link_events) => link_events,
             Err(error) => return tracing::warn!("new interfaces are noticed late: {error:#}"),
         };
-        while let Some(names) = news.recv().await {
-            let mut named = self.table.all();
+        while let Some(names) = link_events.recv().await {
+            let mut named = self.registry.all();
             named.retain(|sandbox| {
-                sandbox.head.netns.is_none() && names.contains(&sandbox.head.interface)
+                sandbox.base_spec.netns.is_none() && names.contains(&sandbox.base_spec.interface)
             });
-            self.look_after(&named).await;
-            let mut berths = self.berths.to_vec();
-            berths.retain(|Berth { interface, .. }| {
+            self.reconcile_sandboxes(&named).await;
+            let mut pooled_interfaces = self.pooled_interfaces.to_vec();
+            pooled_interfaces.retain(|PooledInterface { interface, .. }| {
                 interface.netns.is_none() && names.contains(&interface.name)
             });
-            self.shut_vacant(&berths).await;
+            self.block_idle_interfaces(&pooled_interfaces).await;
         }
         tracing::warn!("new interfaces are noticed late from now on");
     }
 
     /// Learns which addresses the host has in the namespaces of the sandboxes.
-    async fn look_at_hosts(&self) {
-        let table = self.table.all();
-        let namespaces: BTreeSet<_> = table.iter().map(|one| one.head.netns.clone()).collect();
+    async fn scan_host_addresses(&self) {
+        let sandboxes = self.registry.all();
+        let namespaces: BTreeSet<_> =
+            sandboxes.iter().map(|sandbox| sandbox.base_spec.netns.clone()).collect();
         let namespaces: Vec<_> = namespaces.into_iter().collect();
-        for some in namespaces.chunks(LOOK_AT) {
-            let some = some.to_vec();
-            let looked = self.change(move |reconciler| reconciler.learn_hosts(&some)).await;
-            if let Err(error) = looked {
+        for chunk in namespaces.chunks(SCAN_BATCH) {
+            let chunk = chunk.to_vec();
+            let result = self
+                .with_reconciler(move |reconciler| reconciler.refresh_host_addresses(&chunk))
+                .await;
+            if let Err(error) = result {
                 tracing::error!("cannot look at the host's own addresses: {error}");
             }
         }
     }
 
-    async fn shut_vacant(&self, berths: &[Berth]) {
-        for some in berths.chunks(LOOK_AT) {
-            let some = some.to_vec();
-            let looked = self.change(move |reconciler| reconciler.shut_vacant(&some)).await;
-            if let Err(error) = looked {
+    async fn block_idle_interfaces(&self, pooled_interfaces: &[PooledInterface]) {
+        for chunk in pooled_interfaces.chunks(SCAN_BATCH) {
+            let chunk = chunk.to_vec();
+            let result = self
+                .with_reconciler(move |reconciler| reconciler.block_idle_interfaces(&chunk))
+                .await;
+            if let Err(error) = result {
                 tracing::error!("cannot look after the interfaces of [[interfaces]]: {error}");
             }
         }
     }
 
-    async fn look_after(&self, sandboxes: &[Arc<Sandbox>]) {
-        for some in sandboxes.chunks(LOOK_AT) {
-            let ids: Vec<_> = some.iter().map(|sandbox| sandbox.id().clone()).collect();
-            let looked = self.change(move |reconciler| {
-                reconciler.follow_hosts(&ids);
-                ids.iter().for_each(|id| reconciler.look_after(id));
+    async fn reconcile_sandboxes(&self, sandboxes: &[Arc<Sandbox>]) {
+        for chunk in sandboxes.chunks(SCAN_BATCH) {
+            let ids: Vec<_> = chunk.iter().map(|sandbox| sandbox.id().clone()).collect();
+            let result = self.with_reconciler(move |reconciler| {
+                reconciler.republish_changed_floors(&ids);
+                ids.iter().for_each(|id| reconciler.reconcile_sandbox(id));
             });
-            if let Err(error) = looked.await {
+            if let Err(error) = result.await {
                 tracing::error!("cannot look after the interfaces: {error}");
             }
         }
@@ -107,88 +112,116 @@ impl Agent {
 
 impl Reconciler {
     /// Looks after one sandbox. Does nothing where all is as it should be.
-    pub fn look_after(&mut self, id: &SandboxId) {
-        let Some(known) = self.table.get(id) else { return };
+    pub fn reconcile_sandbox(&mut self, id: &SandboxId) {
+        let Some(known) = self.registry.get(id) else { return };
         let mut sandbox = Sandbox::clone(&known);
-        let unpublished = match sandbox.policy {
+        let publish_error = match sandbox.policy_id {
             Some(_) => None,
-            None => self.publish_again(&mut sandbox).err(),
+            None => self.republish(&mut sandbox).err(),
         };
-        self.settle(&mut sandbox, unpublished);
-        let seen = |sandbox: &Sandbox| (sandbox.status.clone(), sandbox.place, sandbox.policy);
-        if seen(&sandbox) != seen(&known) {
-            self.table.insert(sandbox);
+        self.reconcile_attachment(&mut sandbox, publish_error);
+        let state_of =
+            |sandbox: &Sandbox| (sandbox.status.clone(), sandbox.attach_point, sandbox.policy_id);
+        if state_of(&sandbox) != state_of(&known) {
+            self.registry.insert(sandbox);
         }
     }
 
     /// Makes sure that a sandbox is attached. Its status tells whether it is, and whether its
     /// policy could be published.
-    pub(super) fn settle(&self, sandbox: &mut Sandbox, unpublished: Option<anyhow::Error>) {
-        if self.is_in_place(sandbox) {
-            sandbox.status = Status::Enforcing;
+    pub(super) fn reconcile_attachment(
+        &self,
+        sandbox: &mut Sandbox,
+        publish_error: Option<anyhow::Error>,
+    ) {
+        if self.is_sandbox_attached(sandbox) {
+            sandbox.status = EnforcementStatus::Enforcing;
         } else {
-            self.reattach(sandbox);
+            self.reattach_if_present(sandbox);
         }
-        if let (Some(error), Status::Enforcing) = (unpublished, &sandbox.status) {
-            sandbox.status = Status::Failed(format!("cannot publish its policy: {error:#}"));
+        if let (Some(error), EnforcementStatus::Enforcing) = (publish_error, &sandbox.status) {
+            sandbox.status =
+                EnforcementStatus::Failed(format!("cannot publish its policy: {error:#}"));
         }
-        if let Err(error) = self.follow_rules(sandbox) {
-            sandbox.status = Status::Failed(format!("no way to the egress proxy: {error:#}"));
+        if let Err(error) = self.sync_proxy_policy(sandbox) {
+            sandbox.status =
+                EnforcementStatus::Failed(format!("no way to the egress proxy: {error:#}"));
         }
     }
 
     /// Forgets what has no use any more, and puts back what has to be pinned.
-    pub fn tidy(&mut self) {
-        self.ledger.prune();
-        self.pool.prune();
-        self.forget_hosts();
-        if let Err(error) = self.kernel.restore_pins() {
+    pub fn prune_and_repin(&mut self) {
+        self.attribution.prune();
+        self.policy_interner.prune();
+        self.prune_floor_cache();
+        if let Err(error) = self.dataplane.restore_pins() {
             tracing::error!("cannot pin the maps again: {error:#}");
         }
     }
 
     /// Whether the gates are on the interface that now has the name.
-    pub(super) fn is_in_place(&self, sandbox: &Sandbox) -> bool {
-        sandbox.place.is_some()
-            && self.holds(&sandbox.gates, sandbox.slot, &interface(&sandbox.head))
+    pub(super) fn is_sandbox_attached(&self, sandbox: &Sandbox) -> bool {
+        sandbox.attach_point.is_some()
+            && self.are_gates_attached(
+                &sandbox.pin_name,
+                sandbox.slot,
+                &interface_for(&sandbox.base_spec),
+            )
     }
 
     /// Whether gates point to this slot, and are on the interface that now has the name.
-    pub(super) fn holds(&self, gates: &str, slot: Slot, wanted: &Interface) -> bool {
-        self.kernel.is_attached(gates, slot, wanted).unwrap_or(false)
+    pub(super) fn are_gates_attached(
+        &self,
+        pin_name: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> bool {
+        self.dataplane.is_attached(pin_name, slot, interface).unwrap_or(false)
     }
 
     /// Attaches a sandbox if its interface is there, and says so in its status.
-    pub(super) fn reattach(&self, sandbox: &mut Sandbox) {
-        let (before, place) = (sandbox.status.clone(), sandbox.place);
-        sandbox.status = match self.kernel.presence(&interface(&sandbox.head)) {
-            Presence::Here(_) => match self.place(sandbox) {
-                Ok(()) => Status::Enforcing,
-                Err(error) => Status::Failed(format!("{error:#}")),
+    pub(super) fn reattach_if_present(&self, sandbox: &mut Sandbox) {
+        let (before, attach_point) = (sandbox.status.clone(), sandbox.attach_point);
+        sandbox.status = match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
+            InterfaceState::Present(_) => match self.attach_sandbox(sandbox) {
+                Ok(()) => EnforcementStatus::Enforcing,
+                Err(error) => EnforcementStatus::Failed(format!("{error:#}")),
             },
-            Presence::Unknown(_) => return,
-            Presence::NoInterface | Presence::NoNamespace(_) => Status::InterfaceMissing,
+            InterfaceState::Unknown(_) => return,
+            InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => {
+                EnforcementStatus::InterfaceMissing
+            }
         };
-        if sandbox.status != Status::Enforcing {
-            sandbox.place = None;
+        if sandbox.status != EnforcementStatus::Enforcing {
+            sandbox.attach_point = None;
         }
-        Self::say(sandbox, &before, place);
+        Self::log_status_change(sandbox, &before, attach_point);
     }
 
     /// What became of a sandbox that was not attached, before in this status and place.
-    fn say(sandbox: &Sandbox, before: &Status, place: Option<Place>) {
-        let interface = &sandbox.head.interface;
+    fn log_status_change(
+        sandbox: &Sandbox,
+        before: &EnforcementStatus,
+        attach_point: Option<AttachPoint>,
+    ) {
+        let interface = &sandbox.base_spec.interface;
         // The very interface that it was attached to, which the kernel never lets go of by itself.
-        let were_there = *before == Status::Enforcing && place.is_some();
+        let was_attached = *before == EnforcementStatus::Enforcing && attach_point.is_some();
         match &sandbox.status {
-            Status::Enforcing if were_there && place == sandbox.place => tracing::warn!(
-                sandbox = %sandbox.id(),
-                interface,
-                "its gates were gone, or behind another program; attached again: what it sent \
-                 meanwhile was not judged"
-            ),
-            Status::Enforcing => tracing::info!(sandbox = %sandbox.id(), interface, "attached"),
-            Status::Failed(reason) if were_there => tracing::error!(
+            EnforcementStatus::Enforcing
+                if was_attached && attach_point == sandbox.attach_point =>
+            {
+                tracing::warn!(
+                    sandbox = %sandbox.id(),
+                    interface,
+                    "its gates were gone, or behind another program; attached again: what it sent \
+                     meanwhile was not judged"
+                )
+            }
+            EnforcementStatus::Enforcing => {
+                tracing::info!(sandbox = %sandbox.id(), interface, "attached")
+            }
+            EnforcementStatus::Failed(reason) if was_attached => tracing::error!(
                 sandbox = %sandbox.id(),
                 interface,
                 "its gates are gone, or behind another program, and cannot be attached: what it \
@@ -201,10 +234,15 @@ impl Reconciler {
         }
     }
 
-    fn publish_again(&self, sandbox: &mut Sandbox) -> Result<()> {
-        let change = Change::of_known(&Arc::new(sandbox.clone()), sandbox.rules.compile());
-        for (_, published) in publish::all(&*self.kernel, &self.ledger, vec![change]) {
-            sandbox.policy = Some(published?);
+    fn republish(&self, sandbox: &mut Sandbox) -> Result<()> {
+        let change = StagedChange::for_republish(
+            &Arc::new(sandbox.clone()),
+            sandbox.active_policy.compile(),
+        );
+        for (_, published) in
+            publish::publish_all(&*self.dataplane, &self.attribution, vec![change])
+        {
+            sandbox.policy_id = Some(published?);
         }
         Ok(())
     }

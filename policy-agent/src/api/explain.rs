@@ -4,11 +4,11 @@ use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Answer, Api, Problem, body::Body};
+use super::{ApiState, ExplainResponse, Problem, json_body::JsonBody};
 use crate::{
-    agent::Error,
-    policy::{Endpoint, Host, Invalid, SandboxSpec},
-    proxy::Found,
+    agent::AgentError,
+    policy::{DomainOrIp, HostAndPort, SandboxSpec, ValidationError},
+    proxy::ResolvedAddress,
 };
 
 /// Protocols by name.
@@ -18,7 +18,7 @@ const PROTOCOLS: [(&str, u8); 5] =
 /// The body: a known sandbox or the description of one, and a destination.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct Question {
+pub struct ExplainRequest {
     /// A sandbox that the agent knows.
     #[serde(
         rename = "sandboxID",
@@ -46,9 +46,9 @@ pub struct Question {
 
 /// A question that makes sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct ExplainQuery {
     /// Where it goes.
-    pub to: Host,
+    pub destination: DomainOrIp,
     /// IP protocol number.
     pub protocol: u8,
     /// The port, if it is known.
@@ -57,32 +57,36 @@ pub struct Asked {
     pub host: Option<String>,
 }
 
-impl Question {
+impl ExplainRequest {
     /// What is asked.
     ///
     /// # Errors
     /// Names the field that is wrong.
-    pub fn asked(&self) -> Result<Asked, Invalid> {
-        let endpoint = Endpoint::parse(&self.destination).map_err(|problem| {
+    pub fn to_query(&self) -> Result<ExplainQuery, ValidationError> {
+        let endpoint = HostAndPort::parse_host_or_url(&self.destination).map_err(|problem| {
             let problem = format!("write an IP address, a name or a URL; as a name: {problem}");
-            Invalid::entry("destination", &self.destination, problem)
+            ValidationError::about_entry("destination", &self.destination, problem)
         })?;
-        let protocol = protocol(&self.protocol)?;
+        let protocol = parse_protocol(&self.protocol)?;
         if self.port == Some(0) {
-            return Err(Invalid::entry("port", "0", "a port is a number from 1 to 65535"));
+            return Err(ValidationError::about_entry(
+                "port",
+                "0",
+                "a port is a number from 1 to 65535",
+            ));
         }
         if let (Some(port), Some(other)) = (self.port, endpoint.port)
             && port != other
         {
             let problem = format!("the destination says port {other}; give it once");
-            return Err(Invalid::entry("port", port.to_string(), problem));
+            return Err(ValidationError::about_entry("port", port.to_string(), problem));
         }
         let name = match &endpoint.host {
-            Host::Name(name) => Some(name.to_string()),
-            Host::Address(_) => None,
+            DomainOrIp::Domain(name) => Some(name.to_string()),
+            DomainOrIp::Address(_) => None,
         };
-        Ok(Asked {
-            to: endpoint.host,
+        Ok(ExplainQuery {
+            destination: endpoint.host,
             protocol,
             port: self.port.or(endpoint.port),
             host: self.host.clone().or(name),
@@ -96,41 +100,62 @@ impl Question {
 /// a name is judged as on TCP ports 80 and 443.
 #[utoipa::path(
     post, path = "/agent/v1/explain", tag = "Agent", operation_id = "explain",
-    request_body = Question,
+    request_body = ExplainRequest,
     responses(
-        (status = 200, description = "The verdict", body = Answer),
+        (status = 200, description = "The verdict", body = ExplainResponse),
         (status = 400, response = Problem), (status = 404, response = Problem),
         (status = 413, response = Problem),
     )
 )]
-pub async fn explain(State(api): State<Api>, body: Body) -> Result<Json<Answer>, Problem> {
-    let question: Question = body.parse()?;
-    let asked = question.asked()?;
-    let law = api.agent.law();
-    let netns = question.spec.as_ref().and_then(|spec| spec.netns.clone());
-    let floor_of_spec = api.agent.floor_in(netns).await?;
-    let judge = |found: &[Found]| match (&question.sandbox_id, &question.spec) {
+pub async fn explain(
+    State(api): State<ApiState>,
+    body: JsonBody,
+) -> Result<Json<ExplainResponse>, Problem> {
+    let request: ExplainRequest = body.parse()?;
+    let query = request.to_query()?;
+    let platform_policy = api.agent.platform_policy();
+    let netns = request.spec.as_ref().and_then(|spec| spec.netns.clone());
+    let spec_floor = api.agent.floor_in_namespace(netns).await?;
+    let evaluate = |resolved: &[ResolvedAddress]| match (&request.sandbox_id, &request.spec) {
         (Some(id), None) => {
-            let sandbox = api.agent.table().find(id).ok_or_else(|| Error::Unknown(id.clone()))?;
-            let rules = &sandbox.rules;
-            Ok(Answer::new(&rules.policy, &rules.floor, &asked, Some(found))?)
+            let sandbox = api
+                .agent
+                .registry()
+                .find(id)
+                .ok_or_else(|| AgentError::UnknownSandbox(id.clone()))?;
+            let active_policy = &sandbox.active_policy;
+            Ok(ExplainResponse::new(
+                &active_policy.policy,
+                &active_policy.floor,
+                &query,
+                Some(resolved),
+            )?)
         }
         (None, Some(spec)) => {
             spec.validate()?;
-            Ok(Answer::new(&law.judge(spec)?, &floor_of_spec, &asked, Some(found))?)
+            Ok(ExplainResponse::new(
+                &platform_policy.policy_for_spec(spec)?,
+                &spec_floor,
+                &query,
+                Some(resolved),
+            )?)
         }
         _ => Err(Problem::bad_request("give either sandboxID or spec")),
     };
-    let Host::Name(name) = &asked.to else { return judge(&[]).map(Json) };
-    judge(&[])?; // a wrong question is answered without asking any DNS server
-    judge(&api.proxy.look_up(name, asked.port).await).map(Json)
+    let DomainOrIp::Domain(name) = &query.destination else { return evaluate(&[]).map(Json) };
+    evaluate(&[])?; // a wrong question is answered without asking any DNS server
+    evaluate(&api.proxy.lookup_addresses(name, query.port).await).map(Json)
 }
 
-fn protocol(text: &str) -> Result<u8, Invalid> {
+fn parse_protocol(text: &str) -> Result<u8, ValidationError> {
     let name = text.to_ascii_lowercase();
     let known = PROTOCOLS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
     known.or_else(|| text.parse().ok()).ok_or_else(|| {
-        Invalid::entry("protocol", text, "write tcp, udp, icmp, icmpv6, sctp or a number to 255")
+        ValidationError::about_entry(
+            "protocol",
+            text,
+            "write tcp, udp, icmp, icmpv6, sctp or a number to 255",
+        )
     })
 }
 
@@ -142,15 +167,15 @@ fn tcp() -> String {
 mod tests {
     use super::*;
 
-    fn question(json: &str) -> Result<Asked, Invalid> {
-        crate::policy::parse::<Question>(json.as_bytes())?.asked()
+    fn parse_query(json: &str) -> Result<ExplainQuery, ValidationError> {
+        crate::policy::parse_json::<ExplainRequest>(json.as_bytes())?.to_query()
     }
 
     #[test]
     fn what_is_not_said_is_tcp_to_no_certain_port() {
-        let asked = question(r#"{"destination":"::ffff:1.2.3.4"}"#).expect("good");
-        assert_eq!(asked.to, Host::Address([1, 2, 3, 4].into()));
-        assert_eq!((asked.protocol, asked.port, asked.host), (6, None, None));
+        let query = parse_query(r#"{"destination":"::ffff:1.2.3.4"}"#).expect("good");
+        assert_eq!(query.destination, DomainOrIp::Address([1, 2, 3, 4].into()));
+        assert_eq!((query.protocol, query.port, query.host), (6, None, None));
     }
 
     #[test]
@@ -163,14 +188,14 @@ mod tests {
             (r#"{"destination":"https://a.example","port":443}"#, "a.example", Some(443)),
             (r#"{"destination":"https://a.example","host":"b.example"}"#, "b.example", Some(443)),
         ] {
-            let asked = question(json).expect(json);
-            assert_eq!((asked.host.as_deref(), asked.port), (Some(host), port), "{json}");
+            let query = parse_query(json).expect(json);
+            assert_eq!((query.host.as_deref(), query.port), (Some(host), port), "{json}");
         }
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let field = |json| question(json).expect_err(json).field;
+        let field = |json| parse_query(json).expect_err(json).field;
         assert_eq!(field(r#"{"destination":"*.example.com"}"#), "destination");
         assert_eq!(field(r#"{"destination":"https://"}"#), "destination");
         assert_eq!(field(r#"{"destination":"1.1.1.1","protocol":"tpc"}"#), "protocol");

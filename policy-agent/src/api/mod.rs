@@ -1,20 +1,20 @@
 //! The HTTP API: on a Unix socket, for whoever may open it, and over TCP, for whoever has a key.
 
-mod answer;
-mod body;
-mod document;
+mod api_keys;
+mod client_limiter;
+mod deadline_body;
 mod e2b;
-mod events;
+mod event_stream;
 mod explain;
-mod flag;
-mod guests;
-mod key;
+mod explain_response;
+mod json_body;
+mod openapi;
 mod problem;
 mod public_url;
+mod query_flag;
 mod sandboxes;
-pub mod serve;
+pub mod server;
 mod status;
-mod timely;
 
 use std::sync::Arc;
 
@@ -23,83 +23,86 @@ use tokio::sync::watch;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::key::Guard;
+use self::api_keys::KeyGuard;
 pub use self::{
-    answer::Answer,
-    explain::{Asked, Question},
-    key::Keys,
+    api_keys::ApiKeys,
+    explain::{ExplainQuery, ExplainRequest},
+    explain_response::ExplainResponse,
     problem::Problem,
-    public_url::{PublicUrl, Token},
+    public_url::{PublicUrl, TrafficToken},
 };
-use crate::{agent::Agent, config::Config, events::Hub, gateway, metrics::Metrics, proxy::Proxy};
+use crate::{
+    agent::Agent, config::AgentConfig, events::EventBuffer, gateway, metrics::MetricsExporter,
+    proxy::TransparentProxy,
+};
 
 /// Bytes of a body: two lists of 100 000 of the longest domains fit.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
-pub struct Api {
+pub struct ApiState {
     /// The agent.
     pub agent: Agent,
     /// The events.
-    pub events: Arc<Hub>,
+    pub events: Arc<EventBuffer>,
     /// The egress proxy, for what it counts.
-    pub proxy: Arc<Proxy>,
+    pub proxy: Arc<TransparentProxy>,
     /// What the gateway counts.
-    pub gateway: gateway::Counts,
+    pub gateway: gateway::GatewayMetrics,
     /// The metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<MetricsExporter>,
     /// The agent's configuration, for public URLs.
-    pub config: Arc<Config>,
+    pub config: Arc<AgentConfig>,
     /// Turns true when the agent is about to stop, which ends streams.
     pub stopping: watch::Receiver<bool>,
 }
 
 /// All routes, without a key.
-pub fn router(api: Api) -> Router {
+pub fn router(api: ApiState) -> Router {
     let (router, document) = routes().split_for_parts();
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(Extension(Arc::new(document::Text::of(document))))
+        .layer(Extension(Arc::new(openapi::OpenApiText::render(document))))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(api)
 }
 
 /// Each route says by itself what it is in the document.
-fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::with_openapi(document::Document::openapi())
+fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(openapi::ApiDocument::openapi())
         .routes(routes!(status::health))
         .routes(routes!(status::metrics))
-        .routes(routes!(document::show))
+        .routes(routes!(openapi::show))
         .merge(e2b::routes())
         .routes(routes!(sandboxes::list, sandboxes::put_all))
         .routes(routes!(sandboxes::get, sandboxes::put, sandboxes::delete))
         .routes(routes!(public_url::url))
         .routes(routes!(public_url::token))
         .routes(routes!(explain::explain))
-        .routes(routes!(events::stream))
+        .routes(routes!(event_stream::stream))
 }
 
 /// All routes for whoever has a key; `/health` for everyone.
-pub fn guarded(api: Api, keys: Keys) -> Router {
+pub fn router_with_keys(api: ApiState, keys: ApiKeys) -> Router {
     let advice = "send one of the agent's api_keys as X-API-Key, or as Authorization: Bearer";
-    let guard = Guard { keys, open: Some("/health"), advice };
-    router(api).layer(middleware::from_fn_with_state(Arc::new(guard), key::check))
+    let key_guard = KeyGuard { keys, public_path: Some("/health"), advice };
+    router(api).layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
 }
 
 /// `/metrics` alone: for everyone, or for whoever has the token.
-pub fn metrics_only(api: Api, token: Option<&str>) -> Router {
+pub fn metrics_router(api: ApiState, token: Option<&str>) -> Router {
     let router = Router::new()
         .route("/metrics", get(status::metrics))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api);
     let Some(token) = token else { return router };
-    let keys = Keys::new(&[token.to_owned()]);
+    let keys = ApiKeys::new(&[token.to_owned()]);
     let advice = "send the token of [metrics] as Authorization: Bearer";
-    let guard = Guard { keys, open: None, advice };
-    router.layer(middleware::from_fn_with_state(Arc::new(guard), key::check))
+    let key_guard = KeyGuard { keys, public_path: None, advice };
+    router.layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

@@ -10,7 +10,7 @@ use axum::{
 use serde_json::json;
 use utoipa::{ToResponse, ToSchema};
 
-use crate::{agent::Error, policy::Invalid};
+use crate::{agent::AgentError, policy::ValidationError};
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq, ToSchema, ToResponse)]
@@ -51,7 +51,7 @@ impl Problem {
     }
 
     /// An error with a status of somebody else's choice.
-    pub(super) fn with_status(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn from_status(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 
@@ -68,22 +68,26 @@ impl Problem {
     }
 }
 
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
+impl From<AgentError> for Problem {
+    fn from(error: AgentError) -> Self {
         let status = match &error {
-            Error::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Error::Unknown(_) => StatusCode::NOT_FOUND,
-            Error::KeyReused(_) => StatusCode::CONFLICT,
-            Error::Full { .. } | Error::NoSlot => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Failed { .. } | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            AgentError::Invalid { .. } => StatusCode::BAD_REQUEST,
+            AgentError::UnknownSandbox(_) => StatusCode::NOT_FOUND,
+            AgentError::IdempotencyKeyReused(_) => StatusCode::CONFLICT,
+            AgentError::SlotsExhausted { .. } | AgentError::NoFreeInterface => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            AgentError::Failed { .. } | AgentError::Internal(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
-        Self { status, message: chain(&error) }
+        Self { status, message: error_chain(&error) }
     }
 }
 
-impl From<Invalid> for Problem {
-    fn from(invalid: Invalid) -> Self {
-        Error::from(invalid).into()
+impl From<ValidationError> for Problem {
+    fn from(invalid: ValidationError) -> Self {
+        AgentError::from(invalid).into()
     }
 }
 
@@ -95,7 +99,7 @@ impl IntoResponse for Problem {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
@@ -106,15 +110,20 @@ mod tests {
 
     #[test]
     fn errors_have_the_documented_status() {
-        let status = |error: Error| Problem::from(error).status().as_u16();
+        let status = |error: AgentError| Problem::from(error).status().as_u16();
         let sandbox: crate::policy::SandboxId = "web".parse().expect("an ID");
-        assert_eq!(status(Invalid::field("mac", "is wrong").into()), 400);
-        assert_eq!(status(Error::Unknown("x".into())), 404);
-        assert_eq!(status(Error::Full { sandbox: sandbox.clone(), limit: 1 }), 503);
-        assert_eq!(status(Error::NoSlot), 503);
-        assert_eq!(status(Error::KeyReused(sandbox.clone())), 409);
+        assert_eq!(status(ValidationError::about_field("mac", "is wrong").into()), 400);
+        assert_eq!(status(AgentError::UnknownSandbox("x".into())), 404);
+        assert_eq!(status(AgentError::SlotsExhausted { sandbox: sandbox.clone(), limit: 1 }), 503);
+        assert_eq!(status(AgentError::NoFreeInterface), 503);
+        assert_eq!(status(AgentError::IdempotencyKeyReused(sandbox.clone())), 409);
         let cause = anyhow::anyhow!("inner").context("outer");
-        let failed = Error::Failed { sandbox, task: "cannot attach", kept: "it stays", cause };
+        let failed = AgentError::Failed {
+            sandbox,
+            failure: "cannot attach",
+            consequence: "it stays",
+            cause,
+        };
         let problem = Problem::from(failed);
         assert_eq!(problem.status().as_u16(), 500);
         assert_eq!(problem.message(), "sandbox web: cannot attach; it stays: outer: inner");

@@ -11,34 +11,34 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{Api, Problem, body::Body, flag::Flag};
+use super::{ApiState, Problem, json_body::JsonBody, query_flag::QueryFlag};
 use crate::{
-    agent::{Error, Report, Rules, only},
-    policy::{Invalid, SandboxId, SandboxSpec, warnings},
+    agent::{ActivePolicy, AgentError, SandboxReport, single_result},
+    policy::{SandboxId, SandboxSpec, ValidationError, policy_warnings},
 };
 
 /// The spellings of the ID in a body.
-const ID: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
+const ID_FIELDS: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
 
 /// How to apply.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
-pub struct How {
+pub struct ApplyParams {
     /// Also on an interface that carries the default route of its network namespace.
     #[param(value_type = bool)]
-    force: Flag,
+    force: QueryFlag,
     /// Refuse what would get warnings.
     #[param(value_type = bool)]
-    strict: Flag,
+    strict: QueryFlag,
 }
 
 /// List sandboxes with their counters
 #[utoipa::path(
     get, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "list",
-    responses((status = 200, description = "All sandboxes", body = Vec<Report>)),
+    responses((status = 200, description = "All sandboxes", body = Vec<SandboxReport>)),
 )]
-pub async fn list(State(api): State<Api>) -> Result<Json<Vec<Report>>, Problem> {
+pub async fn list(State(api): State<ApiState>) -> Result<Json<Vec<SandboxReport>>, Problem> {
     Ok(Json(api.agent.list().await?))
 }
 
@@ -46,11 +46,14 @@ pub async fn list(State(api): State<Api>) -> Result<Json<Vec<Report>>, Problem> 
 #[utoipa::path(
     get, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "get",
     responses(
-        (status = 200, description = "The sandbox, without secrets", body = Report),
+        (status = 200, description = "The sandbox, without secrets", body = SandboxReport),
         (status = 404, response = Problem),
     )
 )]
-pub async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Report>, Problem> {
+pub async fn get(
+    State(api): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<Json<SandboxReport>, Problem> {
     Ok(Json(api.agent.get(&id).await?))
 }
 
@@ -59,38 +62,43 @@ pub async fn get(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<
 /// The body may leave out the ID.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "apply",
-    request_body(content = ref("#/components/schemas/NamedSandbox")), params(How),
+    request_body(content = ref("#/components/schemas/NamedSandbox")), params(ApplyParams),
     responses(
-        (status = 200, description = "Its policy is enforced", body = Applied),
+        (status = 200, description = "Its policy is enforced", body = AppliedSandbox),
         (status = 400, response = Problem), (status = 413, response = Problem),
         (status = 503, response = Problem),
     )
 )]
 pub async fn put(
-    State(api): State<Api>,
+    State(api): State<ApiState>,
     Path(id): Path<String>,
-    how: Result<Query<How>, QueryRejection>,
-    body: Body,
-) -> Result<Json<Applied>, Problem> {
-    let how = wanted(how)?;
-    let known: SandboxId = id.parse()?;
-    let spec = named(&body, &id)?;
-    if spec.sandbox_id != known {
-        let problem = format!("the path says {known}; give the same ID or leave it out");
-        return Err(Invalid::entry("sandboxID", spec.sandbox_id.as_str(), problem).into());
+    params: Result<Query<ApplyParams>, QueryRejection>,
+    body: JsonBody,
+) -> Result<Json<AppliedSandbox>, Problem> {
+    let params = parse_params(params)?;
+    let path_id: SandboxId = id.parse()?;
+    let spec = parse_named_spec(&body, &id)?;
+    if spec.sandbox_id != path_id {
+        let problem = format!("the path says {path_id}; give the same ID or leave it out");
+        return Err(
+            ValidationError::about_entry("sandboxID", spec.sandbox_id.as_str(), problem).into()
+        );
     }
     let specs = vec![spec];
-    check(&api, &how, &specs)?;
-    only(api.agent.apply(specs, how.force == Flag::On).await?)?;
+    reject_warnings(&api, &params, &specs)?;
+    single_result(api.agent.apply(specs, params.force == QueryFlag::On).await?)?;
     let report = api.agent.get(&id).await?;
-    Ok(Json(Applied { report, warnings: Notes::new(&api).about(&known).unwrap_or_default() }))
+    Ok(Json(AppliedSandbox {
+        report,
+        warnings: PolicyWarnings::new(&api).warnings_for(&path_id).unwrap_or_default(),
+    }))
 }
 
 /// The sandbox as it is now.
 #[derive(Serialize, ToSchema)]
-pub struct Applied {
+pub struct AppliedSandbox {
     #[serde(flatten)]
-    report: Report,
+    report: SandboxReport,
     /// Entries without effect, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
@@ -99,7 +107,7 @@ pub struct Applied {
 /// What became of one sandbox of many.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome {
+pub struct ApplyOutcome {
     /// Which one.
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
@@ -121,27 +129,27 @@ pub struct Outcome {
 /// with code and message.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "apply_all",
-    request_body = Vec<SandboxSpec>, params(How),
+    request_body = Vec<SandboxSpec>, params(ApplyParams),
     responses(
-        (status = 200, description = "All policies are enforced", body = Vec<Outcome>),
-        (status = 207, description = "Some are not", body = Vec<Outcome>),
+        (status = 200, description = "All policies are enforced", body = Vec<ApplyOutcome>),
+        (status = 207, description = "Some are not", body = Vec<ApplyOutcome>),
         (status = 400, response = Problem), (status = 413, response = Problem),
     )
 )]
 pub async fn put_all(
-    State(api): State<Api>,
-    how: Result<Query<How>, QueryRejection>,
-    body: Body,
-) -> Result<(StatusCode, Json<Vec<Outcome>>), Problem> {
-    let how = wanted(how)?;
+    State(api): State<ApiState>,
+    params: Result<Query<ApplyParams>, QueryRejection>,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<Vec<ApplyOutcome>>), Problem> {
+    let params = parse_params(params)?;
     let specs: Vec<SandboxSpec> = body.parse()?;
-    check(&api, &how, &specs)?;
-    let outcomes = api.agent.apply(specs, how.force == Flag::On).await?;
-    let failed = outcomes.iter().any(|(_, outcome)| outcome.is_err());
+    reject_warnings(&api, &params, &specs)?;
+    let results = api.agent.apply(specs, params.force == QueryFlag::On).await?;
+    let failed = results.iter().any(|(_, to_outcome)| to_outcome.is_err());
     let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
-    let mut notes = Notes::new(&api);
-    let outcome = |(id, outcome)| notes.outcome(id, outcome);
-    Ok((status, Json(outcomes.into_iter().map(outcome).collect())))
+    let mut warnings = PolicyWarnings::new(&api);
+    let to_outcome = |(id, outcome)| warnings.apply_outcome(id, outcome);
+    Ok((status, Json(results.into_iter().map(to_outcome).collect())))
 }
 
 /// Detach a sandbox and forget it
@@ -152,72 +160,87 @@ pub async fn put_all(
         (status = 404, response = Problem),
     )
 )]
-pub async fn delete(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn delete(
+    State(api): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     api.agent.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// The specification in a body, with the path's ID if it has none.
-fn named(body: &Body, id: &str) -> Result<SandboxSpec, Problem> {
+fn parse_named_spec(body: &JsonBody, id: &str) -> Result<SandboxSpec, Problem> {
     let fields: Result<Map<String, Value>, Problem> = body.parse();
     match fields {
-        Ok(mut fields) if !ID.iter().any(|name| fields.contains_key(*name)) => {
-            fields.insert(ID[0].to_owned(), Value::from(id));
+        Ok(mut fields) if !ID_FIELDS.iter().any(|name| fields.contains_key(*name)) => {
+            fields.insert(ID_FIELDS[0].to_owned(), Value::from(id));
             let text = serde_json::to_vec(&fields).map_err(Problem::internal)?;
-            Ok(crate::policy::parse(&text)?)
+            Ok(crate::policy::parse_json(&text)?)
         }
         // Read from the text itself: a field given twice shows there only.
         _ => body.parse(),
     }
 }
 
-fn wanted(how: Result<Query<How>, QueryRejection>) -> Result<How, Problem> {
-    let Query(how) = how.map_err(|error| Problem::bad_request(error.body_text()))?;
-    Ok(how)
+fn parse_params(
+    params: Result<Query<ApplyParams>, QueryRejection>,
+) -> Result<ApplyParams, Problem> {
+    let Query(params) = params.map_err(|error| Problem::bad_request(error.body_text()))?;
+    Ok(params)
 }
 
 /// Where warnings are errors, they are found before anything is changed.
-fn check(api: &Api, how: &How, specs: &[SandboxSpec]) -> Result<(), Error> {
-    if how.strict == Flag::Off {
+fn reject_warnings(
+    api: &ApiState,
+    params: &ApplyParams,
+    specs: &[SandboxSpec],
+) -> Result<(), AgentError> {
+    if params.strict == QueryFlag::Off {
         return Ok(());
     }
-    let law = api.agent.law();
+    let platform_policy = api.agent.platform_policy();
     for spec in specs {
-        let refuse = |invalid| Error::invalid(&spec.sandbox_id, invalid);
-        let policy = law.judge(spec).map_err(refuse)?;
-        if let Some(first) = warnings(&spec.network, &policy, &law.floor).into_iter().next() {
-            return Err(refuse(first.into()));
+        let reject = |invalid| AgentError::for_sandbox(&spec.sandbox_id, invalid);
+        let policy = platform_policy.policy_for_spec(spec).map_err(reject)?;
+        if let Some(first) =
+            policy_warnings(&spec.network, &policy, &platform_policy.floor).into_iter().next()
+        {
+            return Err(reject(first.into()));
         }
     }
     Ok(())
 }
 
 /// Warnings about the rules that sandboxes have: many may share them.
-struct Notes<'a> {
-    api: &'a Api,
-    known: HashMap<*const Rules, Vec<String>>,
+struct PolicyWarnings<'a> {
+    api: &'a ApiState,
+    cache: HashMap<*const ActivePolicy, Vec<String>>,
 }
 
-impl<'a> Notes<'a> {
-    fn new(api: &'a Api) -> Self {
-        Self { api, known: HashMap::new() }
+impl<'a> PolicyWarnings<'a> {
+    fn new(api: &'a ApiState) -> Self {
+        Self { api, cache: HashMap::new() }
     }
 
     /// The warnings about a sandbox, if it is still there.
-    fn about(&mut self, id: &SandboxId) -> Option<Vec<String>> {
-        let rules = self.api.agent.table().get(id)?.rules.clone();
-        let floor = &self.api.agent.law().floor;
-        let found = self.known.entry(Arc::as_ptr(&rules)).or_insert_with(|| {
-            let found = warnings(&rules.network, &rules.policy, floor);
+    fn warnings_for(&mut self, id: &SandboxId) -> Option<Vec<String>> {
+        let active_policy = self.api.agent.registry().get(id)?.active_policy.clone();
+        let floor = &self.api.agent.platform_policy().floor;
+        let found = self.cache.entry(Arc::as_ptr(&active_policy)).or_insert_with(|| {
+            let found = policy_warnings(&active_policy.network, &active_policy.policy, floor);
             found.iter().map(ToString::to_string).collect()
         });
         Some(found.clone())
     }
 
-    fn outcome(&mut self, sandbox_id: SandboxId, outcome: Result<(), Error>) -> Outcome {
+    fn apply_outcome(
+        &mut self,
+        sandbox_id: SandboxId,
+        outcome: Result<(), AgentError>,
+    ) -> ApplyOutcome {
         let problem = outcome.err().map(Problem::from);
-        let warnings = if problem.is_none() { self.about(&sandbox_id) } else { None };
-        Outcome {
+        let warnings = if problem.is_none() { self.warnings_for(&sandbox_id) } else { None };
+        ApplyOutcome {
             sandbox_id,
             code: problem.as_ref().map(|problem| problem.status().as_u16()),
             message: problem.map(|problem| problem.message().to_owned()),

@@ -10,12 +10,12 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
-use super::{Api, Problem};
-use crate::metrics::Format;
+use super::{ApiState, Problem};
+use crate::metrics::ExpositionFormat;
 
 /// That the agent answers.
 #[derive(Serialize, ToSchema)]
-pub struct Health {
+pub struct HealthStatus {
     /// Always `ok`.
     status: &'static str,
     /// How many sandboxes there are.
@@ -27,10 +27,10 @@ pub struct Health {
 /// Needs no key.
 #[utoipa::path(
     get, path = "/health", tag = "Agent", operation_id = "health",
-    responses((status = 200, description = "It does", body = Health)),
+    responses((status = 200, description = "It does", body = HealthStatus)),
 )]
-pub async fn health(State(api): State<Api>) -> Json<Health> {
-    Json(Health { status: "ok", sandboxes: api.agent.table().len() })
+pub async fn health(State(api): State<ApiState>) -> Json<HealthStatus> {
+    Json(HealthStatus { status: "ok", sandboxes: api.agent.registry().len() })
 }
 
 /// Metrics for Prometheus
@@ -42,17 +42,17 @@ pub async fn health(State(api): State<Api>) -> Json<Health> {
         content((String = "text/plain"), (String = "application/openmetrics-text")),
     )),
 )]
-pub async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn metrics(State(api): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
     let accept = headers.get_all(header::ACCEPT).into_iter();
-    let format = Format::asked_for(accept.filter_map(|value| value.to_str().ok()));
-    let turn = api.metrics.turn().await;
+    let format = ExpositionFormat::negotiate(accept.filter_map(|value| value.to_str().ok()));
+    let permit = api.metrics.acquire_render_permit().await;
     let render = move || {
         // Until it is done, even if the client goes.
-        let _turn = turn;
-        api.metrics.render(&api.agent, &api.events, api.proxy.counts(), &api.gateway)
+        let _turn = permit;
+        api.metrics.render(&api.agent, &api.events, api.proxy.metrics(), &api.gateway)
     };
     let text = spawn_blocking(render).await.map_err(Problem::internal)?;
-    let text = format.write(text.map_err(Problem::internal)?);
+    let text = format.convert(text.map_err(Problem::internal)?);
     let fields = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     Ok((fields, text).into_response())
 }

@@ -8,12 +8,12 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    failure::Failure,
-    file::SandboxFile,
-    output::{self, Form, Output},
+    cli_failure::CliFailure,
+    output::{self, OutputArgs, OutputFormat},
     run::block_on,
+    sandbox_file::SandboxFile,
 };
-use crate::{api::BODY_LIMIT, client::Client, policy::SandboxSpec};
+use crate::{api::BODY_LIMIT, client::ApiClient, policy::SandboxSpec};
 
 /// Create or replace the sandboxes in a file
 ///
@@ -25,7 +25,7 @@ use crate::{api::BODY_LIMIT, client::Client, policy::SandboxSpec};
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
   jq -c .sandboxes[] fleet.json | policy-agent apply -f -")]
-pub struct Apply {
+pub struct ApplyCommand {
     #[command(flatten)]
     file: SandboxFile,
     /// Refuse what would get warnings
@@ -35,13 +35,13 @@ pub struct Apply {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
 /// What the agent says about one sandbox.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
+struct ReceivedOutcome {
     #[serde(rename = "sandboxID")]
     sandbox_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,33 +52,34 @@ struct Outcome {
     warnings: Vec<String>,
 }
 
-impl Apply {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let parts = parts(&self.file.read()?)?;
-        let client = Client::new(socket);
-        let mut outcomes = Vec::<Outcome>::new();
+impl ApplyCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let batches = json_batches(&self.file.read()?)?;
+        let client = ApiClient::new(socket);
+        let mut outcomes = Vec::<ReceivedOutcome>::new();
         let Self { strict, force, .. } = self;
         let path = format!("/agent/v1/sandboxes?strict={strict}&force={force}");
-        for part in parts {
-            let answer = block_on(client.whole(Method::PUT, &path, part.into()))??;
-            outcomes.extend(serde_json::from_slice::<Vec<Outcome>>(&answer)?);
+        for batch in batches {
+            let response = block_on(client.request(Method::PUT, &path, batch.into()))??;
+            outcomes.extend(serde_json::from_slice::<Vec<ReceivedOutcome>>(&response)?);
         }
-        for Outcome { sandbox_id, warnings, .. } in &outcomes {
+        for ReceivedOutcome { sandbox_id, warnings, .. } in &outcomes {
             for warning in warnings {
-                output::note("warning", format_args!("sandbox {sandbox_id}: {warning}"));
+                output::print_note("warning", format_args!("sandbox {sandbox_id}: {warning}"));
             }
         }
-        match self.output.form {
-            Form::Json => output::json(&outcomes)?,
-            Form::Table => outcomes.iter().try_for_each(show)?,
+        match self.output.format {
+            OutputFormat::Json => output::print_json(&outcomes)?,
+            OutputFormat::Table => outcomes.iter().try_for_each(print_outcome)?,
         }
-        let failed: Vec<_> = outcomes.iter().filter_map(|it| it.message.as_deref()).collect();
+        let failed: Vec<_> =
+            outcomes.iter().filter_map(|outcome| outcome.message.as_deref()).collect();
         match failed.as_slice() {
             [] => Ok(()),
-            [only] => Err(Failure::Failed(anyhow!("{only}"))),
+            [only] => Err(CliFailure::Failed(anyhow!("{only}"))),
             [first, rest @ ..] => {
                 let more = rest.len();
-                Err(Failure::Failed(anyhow!("{first}").context(format!(
+                Err(CliFailure::Failed(anyhow!("{first}").context(format!(
                     "{} of {} sandboxes were not applied",
                     more + 1,
                     outcomes.len()
@@ -89,26 +90,26 @@ impl Apply {
 }
 
 /// The sandboxes as JSON arrays of a size that the agent takes: one, if the file is not huge.
-fn parts(specs: &[SandboxSpec]) -> Result<Vec<String>, Failure> {
-    let mut parts = vec![String::new()];
+fn json_batches(specs: &[SandboxSpec]) -> Result<Vec<String>, CliFailure> {
+    let mut batches = vec![String::new()];
     for spec in specs {
-        let text = spec.with_secrets()?.to_string();
-        let full = |part: &String| !part.is_empty() && part.len() + text.len() + 3 > BODY_LIMIT;
-        if parts.last().is_none_or(full) {
-            parts.push(String::new());
+        let text = spec.to_json_with_secrets()?.to_string();
+        let full = |batch: &String| !batch.is_empty() && batch.len() + text.len() + 3 > BODY_LIMIT;
+        if batches.last().is_none_or(full) {
+            batches.push(String::new());
         }
-        if let Some(part) = parts.last_mut() {
-            part.push(if part.is_empty() { '[' } else { ',' });
-            part.push_str(&text);
+        if let Some(batch) = batches.last_mut() {
+            batch.push(if batch.is_empty() { '[' } else { ',' });
+            batch.push_str(&text);
         }
     }
-    Ok(parts.into_iter().map(|part| part + "]").collect())
+    Ok(batches.into_iter().map(|batch| batch + "]").collect())
 }
 
-fn show(outcome: &Outcome) -> Result<(), Failure> {
-    let Outcome { sandbox_id, message, .. } = outcome;
+fn print_outcome(outcome: &ReceivedOutcome) -> Result<(), CliFailure> {
+    let ReceivedOutcome { sandbox_id, message, .. } = outcome;
     match message {
-        Some(message) => output::line(format_args!("{sandbox_id} not applied: {message}")),
-        None => output::line(format_args!("{sandbox_id} applied")),
+        Some(message) => output::print_line(format_args!("{sandbox_id} not applied: {message}")),
+        None => output::print_line(format_args!("{sandbox_id} applied")),
     }
 }

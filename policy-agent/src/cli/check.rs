@@ -7,15 +7,15 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    failure::Failure,
-    file::SandboxFile,
-    options,
-    output::{self, Form, Output},
+    cli_failure::CliFailure,
+    config_args,
+    output::{self, OutputArgs, OutputFormat},
+    sandbox_file::SandboxFile,
 };
 use crate::{
-    agent::Law,
-    config::Config,
-    policy::{Normalised, SandboxSpec, warnings},
+    agent::PlatformPolicy,
+    config::AgentConfig,
+    policy::{NormalisedPolicy, SandboxSpec, policy_warnings},
 };
 
 /// The loopback interface, which no sandbox is behind.
@@ -29,7 +29,7 @@ const LOOPBACK: &str = "lo";
 #[derive(Args)]
 #[command(after_help = "Example:
   policy-agent check -f web.json && policy-agent apply -f web.json")]
-pub struct Check {
+pub struct CheckCommand {
     #[command(flatten)]
     file: SandboxFile,
     /// The agent's configuration, for its default_nameserver, platform_allow and platform_deny
@@ -39,87 +39,101 @@ pub struct Check {
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
-impl Check {
-    pub fn run(self) -> Result<(), Failure> {
-        let law = law(&options::load(self.config)?)?;
+impl CheckCommand {
+    pub fn run(self) -> Result<(), CliFailure> {
+        let platform_policy = platform_policy(&config_args::load_config(self.config)?)?;
         let specs = self.file.read()?;
-        let mut meanings = Vec::with_capacity(specs.len());
+        let mut normalised_specs = Vec::with_capacity(specs.len());
         for spec in specs {
-            let refuse = |invalid: &dyn std::fmt::Display| {
-                Failure::BadInput(anyhow!("sandbox {}: {invalid}", spec.sandbox_id))
+            let reject = |invalid: &dyn std::fmt::Display| {
+                CliFailure::BadInput(anyhow!("sandbox {}: {invalid}", spec.sandbox_id))
             };
             if spec.interface == LOOPBACK {
-                return Err(refuse(
+                return Err(reject(
                     &"interface: \"lo\": is the loopback interface; name a tap or veth",
                 ));
             }
-            let policy = law.judge(&spec).map_err(|invalid| refuse(&invalid))?;
-            for warning in warnings(&spec.network, &policy, &law.floor) {
+            let policy =
+                platform_policy.policy_for_spec(&spec).map_err(|invalid| reject(&invalid))?;
+            for warning in policy_warnings(&spec.network, &policy, &platform_policy.floor) {
                 if self.strict {
-                    return Err(refuse(&warning));
+                    return Err(reject(&warning));
                 }
-                output::note("warning", format_args!("sandbox {}: {warning}", spec.sandbox_id));
+                output::print_note(
+                    "warning",
+                    format_args!("sandbox {}: {warning}", spec.sandbox_id),
+                );
             }
-            meanings.push((spec, policy.normalised()));
+            normalised_specs.push((spec, policy.normalised()));
         }
-        match self.output.form {
-            Form::Table => meanings.iter().try_for_each(|(spec, meaning)| show(spec, meaning)),
-            Form::Json => print_json(&meanings),
+        match self.output.format {
+            OutputFormat::Table => normalised_specs
+                .iter()
+                .try_for_each(|(spec, normalised)| print_normalised(spec, normalised)),
+            OutputFormat::Json => print_normalised_json(&normalised_specs),
         }
     }
 }
 
 /// What holds for all sandboxes under a configuration.
-pub fn law(config: &Config) -> Result<Law, Failure> {
-    let floor = config.floor().map_err(Failure::BadInput)?;
-    Ok(Law { floor, defaults: config.defaults() })
+pub fn platform_policy(config: &AgentConfig) -> Result<PlatformPolicy, CliFailure> {
+    let floor = config.floor().map_err(CliFailure::BadInput)?;
+    Ok(PlatformPolicy { floor, defaults: config.defaults() })
 }
 
 /// One object for one sandbox, else an array: what `apply` takes.
-fn print_json(meanings: &[(SandboxSpec, Normalised)]) -> Result<(), Failure> {
-    let mut objects = Vec::with_capacity(meanings.len());
-    for (spec, meaning) in meanings {
+fn print_normalised_json(
+    normalised_specs: &[(SandboxSpec, NormalisedPolicy)],
+) -> Result<(), CliFailure> {
+    let mut objects = Vec::with_capacity(normalised_specs.len());
+    for (spec, normalised) in normalised_specs {
         let mut object = serde_json::to_value(spec)?;
-        object["allowInternetAccess"] = json!(meaning.allow_internet_access);
-        object["network"] = serde_json::to_value(&meaning.network)?;
+        object["allowInternetAccess"] = json!(normalised.allow_internet_access);
+        object["network"] = serde_json::to_value(&normalised.network)?;
         objects.push(object);
     }
     match objects.as_slice() {
-        [only] => output::json(only),
-        all => output::json(&all),
+        [only] => output::print_json(only),
+        all => output::print_json(&all),
     }
 }
 
-fn show(spec: &SandboxSpec, meaning: &Normalised) -> Result<(), Failure> {
-    let network = &meaning.network;
-    output::line(format_args!("sandbox {} on {}", spec.sandbox_id, spec.interface))?;
-    field("allowInternetAccess", meaning.allow_internet_access)?;
-    list("allowOut", spec.network.allow_out.as_deref(), &network.allow_out)?;
-    list("denyOut", spec.network.deny_out.as_deref(), &network.deny_out)?;
+fn print_normalised(spec: &SandboxSpec, normalised: &NormalisedPolicy) -> Result<(), CliFailure> {
+    let network = &normalised.network;
+    output::print_line(format_args!("sandbox {} on {}", spec.sandbox_id, spec.interface))?;
+    print_field("allowInternetAccess", normalised.allow_internet_access)?;
+    print_list("allowOut", spec.network.allow_out.as_deref(), &network.allow_out)?;
+    print_list("denyOut", spec.network.deny_out.as_deref(), &network.deny_out)?;
     let rest = serde_json::to_value(network)?;
     let Value::Object(rest) = rest else { return Ok(()) };
     let rest = rest.iter().filter(|(name, _)| !["allowOut", "denyOut"].contains(&name.as_str()));
     for (name, value) in rest {
-        field(name, value)?;
+        print_field(name, value)?;
     }
     Ok(())
 }
 
-fn list(name: &str, written: Option<&[String]>, meant: &[String]) -> Result<(), Failure> {
+fn print_list(
+    name: &str,
+    written: Option<&[String]>,
+    effective: &[String],
+) -> Result<(), CliFailure> {
     let written = written.unwrap_or_default();
-    for (place, meant) in meant.iter().enumerate() {
-        let name = format!("{name}[{place}]");
-        match written.get(place).filter(|written| *written != meant) {
-            Some(written) => field(&name, format_args!("{meant}   (written: {written})"))?,
-            None => field(&name, meant)?,
+    for (index, effective) in effective.iter().enumerate() {
+        let name = format!("{name}[{index}]");
+        match written.get(index).filter(|written| *written != effective) {
+            Some(written) => {
+                print_field(&name, format_args!("{effective}   (written: {written})"))?
+            }
+            None => print_field(&name, effective)?,
         }
     }
     Ok(())
 }
 
-fn field(name: &str, value: impl std::fmt::Display) -> Result<(), Failure> {
-    output::line(format_args!("  {name:<22}{value}"))
+fn print_field(name: &str, value: impl std::fmt::Display) -> Result<(), CliFailure> {
+    output::print_line(format_args!("  {name:<22}{value}"))
 }

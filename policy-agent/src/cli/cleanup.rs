@@ -5,10 +5,12 @@ use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{failure::Failure, lock::Lock, options::Places, output};
+use super::{
+    cli_failure::CliFailure, config_args::LocationArgs, output, state_dir_lock::StateDirLock,
+};
 use crate::{
-    dataplane::{Dataplane, Interface},
-    store::Store,
+    dataplane::{Dataplane, HostInterface},
+    store::SandboxStore,
 };
 
 /// Detach everything, and remove pins and state
@@ -17,45 +19,47 @@ use crate::{
 /// certificate that the gateway signed itself. Stop the agent first, and run this in the same network
 /// namespace, with the agent's --config: sandboxes of other state directories stay attached.
 #[derive(Args)]
-pub struct Cleanup {
+pub struct CleanupCommand {
     #[command(flatten)]
-    places: Places,
+    locations: LocationArgs,
 }
 
-impl Cleanup {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let is_default = self.places.are_default();
-        let config = self.places.load()?;
-        let lock = Lock::take(&config.state_dir)?;
-        let known = Store::open(&config.state_dir)?.load()?.entries;
-        let forgotten = known.len();
-        let interfaces: Vec<Interface> = known
+impl CleanupCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let is_default = self.locations.are_default();
+        let config = self.locations.load()?;
+        let lock = StateDirLock::acquire(&config.state_dir)?;
+        let records = SandboxStore::open(&config.state_dir)?.load()?.records;
+        let forgotten = records.len();
+        let interfaces: Vec<HostInterface> = records
             .into_iter()
-            .map(|entry| Interface { name: entry.spec.interface, netns: entry.spec.netns })
+            .map(|entry| HostInterface { name: entry.spec.interface, netns: entry.spec.netns })
             .collect();
         let detached = Dataplane::cleanup(&config.bpffs, &interfaces)?;
-        Store::destroy(&config.state_dir)?;
+        SandboxStore::remove_all(&config.state_dir)?;
         let certificate = remove_certificate(&config.state_dir)?;
-        remove_empty(&config.bpffs);
-        remove_stale(socket);
+        remove_if_empty(&config.bpffs);
+        remove_stale_socket(socket);
         lock.remove();
         for id in detached {
-            match Interface::of_gates(&id) {
-                Some(slot) => output::line(format_args!("interface {} detached", slot.name))?,
-                None => output::line(format_args!("{id} detached"))?,
+            match HostInterface::from_pin_name(&id) {
+                Some(interface) => {
+                    output::print_line(format_args!("interface {} detached", interface.name))?
+                }
+                None => output::print_line(format_args!("{id} detached"))?,
             }
         }
         let (state, pins) = (config.state_dir.display(), config.bpffs.display());
-        output::line(format_args!("{state}: {forgotten} sandboxes forgotten{certificate}"))?;
-        output::line(format_args!("{pins}: pins removed"))?;
-        output::line("clean")?;
-        say_what_stays(&config.bpffs, is_default);
+        output::print_line(format_args!("{state}: {forgotten} sandboxes forgotten{certificate}"))?;
+        output::print_line(format_args!("{pins}: pins removed"))?;
+        output::print_line("clean")?;
+        print_remaining(&config.bpffs, is_default);
         Ok(())
     }
 }
 
 /// Removes the certificate and key that the gateway made for itself.
-fn remove_certificate(state_dir: &Path) -> Result<&'static str, Failure> {
+fn remove_certificate(state_dir: &Path) -> Result<&'static str, CliFailure> {
     match fs::remove_dir_all(state_dir.join("gateway")) {
         Ok(()) => Ok(", the gateway's self-signed certificate and key removed"),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(""),
@@ -66,19 +70,19 @@ fn remove_certificate(state_dir: &Path) -> Result<&'static str, Failure> {
 }
 
 /// What somebody who cleans up may take for gone.
-fn say_what_stays(bpffs: &Path, is_default: bool) {
-    for (place, count) in Dataplane::others(bpffs) {
-        let place = place.display();
-        output::note(
+fn print_remaining(bpffs: &Path, is_default: bool) {
+    for (directory, count) in Dataplane::other_agents(bpffs) {
+        let directory = directory.display();
+        output::print_note(
             "note",
             format_args!(
-                "{count} sandboxes or interfaces of another agent stay attached, with pins in {place}: \
+                "{count} sandboxes or interfaces of another agent stay attached, with pins in {directory}: \
                  clean up with that agent's --config"
             ),
         );
     }
     if is_default {
-        output::note(
+        output::print_note(
             "note",
             "these are the default places; what an agent with another configuration attached is \
              known only with its --config",
@@ -87,12 +91,12 @@ fn say_what_stays(bpffs: &Path, is_default: bool) {
 }
 
 /// Removes a directory that nobody else uses.
-fn remove_empty(directory: &Path) {
+fn remove_if_empty(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
 /// Removes the socket of an agent that could not do it any more.
-fn remove_stale(socket: &Path) {
+fn remove_stale_socket(socket: &Path) {
     if let Err(error) = UnixStream::connect(socket)
         && error.kind() == ErrorKind::ConnectionRefused
     {

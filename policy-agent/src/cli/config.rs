@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::{
-    failure::Failure,
-    options::{Dataplane, Places},
+    cli_failure::CliFailure,
+    config_args::{DataplaneArgs, LocationArgs},
     output,
 };
 
@@ -16,26 +16,26 @@ use super::{
   policy-agent config check --config /etc/policy-agent.toml
   policy-agent config show                  what holds without a file: the floor
   policy-agent config show --defaults --config /etc/policy-agent.toml")]
-pub struct Config {
+pub struct ConfigCommand {
     #[command(subcommand)]
-    verb: Verb,
+    subcommand: ConfigSubcommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
-    Check(Check),
-    Show(Show),
+enum ConfigSubcommand {
+    Check(ConfigCheckCommand),
+    Show(ConfigShowCommand),
 }
 
 /// Say whether `run` would accept it
 ///
 /// Says whether `run` would accept it. Exit status 0: yes, 2: no.
 #[derive(Args)]
-struct Check {
+struct ConfigCheckCommand {
     #[command(flatten)]
-    places: Places,
+    locations: LocationArgs,
     #[command(flatten)]
-    dataplane: Dataplane,
+    dataplane: DataplaneArgs,
 }
 
 /// Print what holds, as TOML
@@ -43,43 +43,43 @@ struct Check {
 /// Prints what holds, as TOML: the keys that are not at their defaults, and the whole floor, the
 /// built-in list with the reason for each entry. Secrets are not shown.
 #[derive(Args)]
-struct Show {
+struct ConfigShowCommand {
     /// Print every key, also those at their defaults
     #[arg(long)]
     defaults: bool,
     #[command(flatten)]
-    places: Places,
+    locations: LocationArgs,
     #[command(flatten)]
-    dataplane: Dataplane,
+    dataplane: DataplaneArgs,
 }
 
-impl Config {
-    pub fn run(self) -> Result<(), Failure> {
-        match self.verb {
-            Verb::Check(check) => check.run(),
-            Verb::Show(show) => show.run(),
+impl ConfigCommand {
+    pub fn run(self) -> Result<(), CliFailure> {
+        match self.subcommand {
+            ConfigSubcommand::Check(check) => check.run(),
+            ConfigSubcommand::Show(show) => show.run(),
         }
     }
 }
 
-impl Check {
-    fn run(self) -> Result<(), Failure> {
-        let config = self.places.load_with(Some(self.dataplane))?;
-        let open = config.left_open()?;
-        if !open.is_empty() {
-            let open = open.join(", ");
-            output::line(format_args!(
-                "warning: dataplane.platform_deny replaces the built-in list and leaves open: {open}; \
+impl ConfigCheckCommand {
+    fn run(self) -> Result<(), CliFailure> {
+        let config = self.locations.load_with_dataplane(Some(self.dataplane))?;
+        let uncovered = config.uncovered_denies()?;
+        if !uncovered.is_empty() {
+            let uncovered = uncovered.join(", ");
+            output::print_line(format_args!(
+                "warning: dataplane.platform_deny replaces the built-in list and leaves open: {uncovered}; \
                  to add to the list, write platform_deny_add"
             ))?;
         }
-        output::line("the configuration is valid")
+        output::print_line("the configuration is valid")
     }
 }
 
-impl Show {
-    fn run(self) -> Result<(), Failure> {
-        let config = self.places.load_with(Some(self.dataplane))?;
-        output::line(config.show(self.defaults)?.trim_end())
+impl ConfigShowCommand {
+    fn run(self) -> Result<(), CliFailure> {
+        let config = self.locations.load_with_dataplane(Some(self.dataplane))?;
+        output::print_line(config.to_redacted_toml(self.defaults)?.trim_end())
     }
 }

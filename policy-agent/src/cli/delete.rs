@@ -5,31 +5,31 @@ use std::path::Path;
 use clap::Args;
 use hyper::{Method, body::Bytes};
 
-use super::{failure::Failure, output, run::block_on};
-use crate::client::Client;
+use super::{cli_failure::CliFailure, output, run::block_on};
+use crate::client::ApiClient;
 
 /// Detach sandboxes and forget them
 ///
 /// Takes the policy off the sandboxes' interfaces, which are open from then on, and forgets them.
 #[derive(Args)]
-pub struct Delete {
+pub struct DeleteCommand {
     /// The sandboxes
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 }
 
-impl Delete {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let client = Client::new(socket);
+impl DeleteCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let client = ApiClient::new(socket);
         let mut failed = Ok(());
         for id in &self.ids {
-            let path = format!("/agent/v1/sandboxes/{}", path_segment(id));
-            match block_on(client.whole(Method::DELETE, &path, Bytes::new()))? {
-                Ok(_) => output::line(format_args!("{id} deleted"))?,
+            let path = format!("/agent/v1/sandboxes/{}", escape_path_segment(id));
+            match block_on(client.request(Method::DELETE, &path, Bytes::new()))? {
+                Ok(_) => output::print_line(format_args!("{id} deleted"))?,
                 Err(error) => {
-                    let failure = Failure::from(error);
+                    let failure = CliFailure::from(error);
                     if let Err(earlier) = std::mem::replace(&mut failed, Err(failure)) {
-                        let _ = Failure::report(earlier);
+                        let _ = CliFailure::report(earlier);
                     }
                 }
             }
@@ -40,7 +40,7 @@ impl Delete {
 
 /// An ID as a part of a path: what no ID can hold is escaped, so that the agent can say that there
 /// is no such sandbox.
-pub fn path_segment(id: &str) -> String {
+pub fn escape_path_segment(id: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),

@@ -5,42 +5,42 @@ use std::path::Path;
 use clap::Args;
 
 use super::{
-    failure::Failure,
-    options::Places,
-    output::{self, Form, Output},
+    cli_failure::CliFailure,
+    config_args::LocationArgs,
+    output::{self, OutputArgs, OutputFormat},
 };
-use crate::doctor::{Finding, State, examine};
+use crate::doctor::{DoctorFinding, FindingState, run_checks};
 
 /// Say what this machine has of what the agent needs, and how to mend the rest
 ///
 /// Says what this machine has of what the agent needs, and how to mend the rest. Exit status 1 when
 /// something is missing without which the agent cannot work.
 #[derive(Args)]
-pub struct Doctor {
+pub struct DoctorCommand {
     #[command(flatten)]
-    places: Places,
+    locations: LocationArgs,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
-impl Doctor {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let config = self.places.load()?;
-        let findings = examine(&config, socket);
-        match self.output.form {
-            Form::Json => output::json(&findings)?,
-            Form::Table => findings.iter().try_for_each(show)?,
+impl DoctorCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let config = self.locations.load()?;
+        let findings = run_checks(&config, socket);
+        match self.output.format {
+            OutputFormat::Json => output::print_json(&findings)?,
+            OutputFormat::Table => findings.iter().try_for_each(print_finding)?,
         }
-        let missing = findings.iter().any(|finding| finding.state == State::Missing);
-        if missing { Err(Failure::Said) } else { Ok(()) }
+        let missing = findings.iter().any(|finding| finding.state == FindingState::Missing);
+        if missing { Err(CliFailure::AlreadyReported) } else { Ok(()) }
     }
 }
 
-fn show(finding: &Finding) -> Result<(), Failure> {
-    let Finding { state, what, found, mend } = finding;
-    output::line(format_args!("{:<10}{what:<22}{found}", state.word()))?;
-    match mend {
-        Some(mend) => output::line(format_args!("{:<10}{:<22}→ {mend}", "", "")),
+fn print_finding(finding: &DoctorFinding) -> Result<(), CliFailure> {
+    let DoctorFinding { state, what, found, fix } = finding;
+    output::print_line(format_args!("{:<10}{what:<22}{found}", state.label()))?;
+    match fix {
+        Some(fix) => output::print_line(format_args!("{:<10}{:<22}→ {fix}", "", "")),
         None => Ok(()),
     }
 }

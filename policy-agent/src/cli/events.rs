@@ -9,13 +9,13 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    delete::path_segment,
-    explain::named,
-    failure::Failure,
-    output::{self, Form, Output},
+    cli_failure::CliFailure,
+    delete::escape_path_segment,
+    explain::format_rule,
+    output::{self, OutputArgs, OutputFormat},
     run::block_on,
 };
-use crate::client::Client;
+use crate::client::ApiClient;
 
 /// Show what was denied, and with --all new flows
 ///
@@ -26,7 +26,7 @@ use crate::client::Client;
 #[command(after_help = "Examples:
   policy-agent events --sandbox web
   policy-agent events --follow --all -o json | jq .destination")]
-pub struct Events {
+pub struct EventsCommand {
     /// Of this sandbox only
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
@@ -37,51 +37,55 @@ pub struct Events {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
-impl Events {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let client = Client::new(socket);
-        block_on(show(&client, &self.path(), self.output.form))??;
+impl EventsCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let client = ApiClient::new(socket);
+        block_on(print_stream(&client, &self.request_path(), self.output.format))??;
         if self.all && !self.follow {
             let note = "flows that pass are kept only while somebody follows: see --follow --all";
-            output::note("note", note);
+            output::print_note("note", note);
         }
         Ok(())
     }
 
-    fn path(&self) -> String {
+    fn request_path(&self) -> String {
         let Self { follow, all, .. } = self;
         let mut path = format!("/agent/v1/events?follow={follow}&all={all}");
         if let Some(id) = &self.sandbox {
             path.push_str("&sandbox=");
-            path.push_str(&path_segment(id));
+            path.push_str(&escape_path_segment(id));
         }
         path
     }
 }
 
-async fn show(client: &Client, path: &str, form: Form) -> Result<(), Failure> {
-    let mut pieces = client.stream(path).await?;
+async fn print_stream(
+    client: &ApiClient,
+    path: &str,
+    form: OutputFormat,
+) -> Result<(), CliFailure> {
+    let mut chunks = client.stream(path).await?;
     let mut unfinished = Vec::new();
-    while let Some(piece) = pieces.next().await? {
-        unfinished.extend_from_slice(&piece);
+    while let Some(chunk) = chunks.next().await? {
+        unfinished.extend_from_slice(&chunk);
         let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
         let rest = unfinished.split_off(end + 1);
-        print(&unfinished, form)?;
+        print_lines(&unfinished, form)?;
         unfinished = rest;
     }
     Ok(())
 }
 
-fn print(lines: &[u8], form: Form) -> Result<(), Failure> {
+fn print_lines(lines: &[u8], form: OutputFormat) -> Result<(), CliFailure> {
     let mut stdout = io::stdout().lock();
     match form {
-        Form::Json => stdout.write_all(lines)?,
-        Form::Table => {
+        OutputFormat::Json => stdout.write_all(lines)?,
+        OutputFormat::Table => {
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                writeln!(stdout, "{}", sentence(&serde_json::from_slice(line)?))?;
+                writeln!(stdout, "{}", format_event(&serde_json::from_slice(line)?))?;
             }
         }
     }
@@ -89,13 +93,13 @@ fn print(lines: &[u8], form: Form) -> Result<(), Failure> {
 }
 
 /// An event in one line.
-fn sentence(event: &Value) -> String {
+fn format_event(event: &Value) -> String {
     if let Some(lost) = event.get("lost") {
         return format!("{lost} events came too fast and are lost");
     }
     let text = |field: &str| event[field].as_str().unwrap_or_default();
     let what = if event.get("protocol").is_some() { text("protocol") } else { text("ethertype") };
-    let rule = event.get("rule").map(named).unwrap_or_default();
+    let rule = event.get("rule").map(format_rule).unwrap_or_default();
     // The sandbox chose it: nothing of it may reach the terminal as it is.
     let name = event["name"].as_str().map(|name| format!("({})", name.escape_debug()));
     format!(
@@ -105,8 +109,8 @@ fn sentence(event: &Value) -> String {
         text("verdict"),
         text("reason"),
         what,
-        end(event, "source"),
-        end(event, "destination"),
+        format_address(event, "source"),
+        format_address(event, "destination"),
         name.unwrap_or_default(),
         rule
     )
@@ -116,7 +120,7 @@ fn sentence(event: &Value) -> String {
 }
 
 /// An address, with its port if it has one.
-fn end(event: &Value, field: &str) -> String {
+fn format_address(event: &Value, field: &str) -> String {
     let Some(address) = event[field].as_str() else { return "-".to_owned() };
     match &event[format!("{field}Port").as_str()] {
         Value::Number(port) if address.contains(':') => format!("[{address}]:{port}"),

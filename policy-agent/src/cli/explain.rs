@@ -8,16 +8,17 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{
-    check::law,
-    failure::Failure,
-    file, options,
-    output::{self, Form, Output},
+    check::platform_policy,
+    cli_failure::CliFailure,
+    config_args,
+    output::{self, OutputArgs, OutputFormat},
     run::block_on,
+    sandbox_file,
 };
 use crate::{
-    api::{Answer, Asked, Question},
-    client::Client,
-    policy::{Host, SandboxSpec},
+    api::{ExplainQuery, ExplainRequest, ExplainResponse},
+    client::ApiClient,
+    policy::{DomainOrIp, SandboxSpec},
 };
 
 /// Say what happens to a packet, and which rule decides
@@ -39,7 +40,7 @@ use crate::{
   policy-agent explain web 93.184.216.34 --port 443 --host example.com
   policy-agent explain -f web.json 10.0.0.1 --proto udp --port 53"
 )]
-pub struct Explain {
+pub struct ExplainCommand {
     /// The sandbox, and where the packet goes: an IP address, a name or a URL
     #[arg(value_names = ["ID", "DEST"], num_args = 1..=2, required = true)]
     target: Vec<String>,
@@ -59,13 +60,13 @@ pub struct Explain {
     #[arg(long, value_name = "FILE", requires = "file")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
-impl Explain {
-    pub fn run(mut self, socket: &Path) -> Result<(), Failure> {
+impl ExplainCommand {
+    pub fn run(mut self, socket: &Path) -> Result<(), CliFailure> {
         let destination = self.target.pop().unwrap_or_default();
-        let question = Question {
+        let request = ExplainRequest {
             sandbox_id: self.target.pop(),
             spec: None,
             destination,
@@ -73,79 +74,107 @@ impl Explain {
             port: self.port,
             host: self.host,
         };
-        let asked = question.asked()?; // wrong input is wrong whether an agent answers or not
+        let query = request.to_query()?; // wrong input is wrong whether an agent answers or not
         let is_offline = self.file.is_some();
-        let answer = match self.file {
-            Some(file) => offline(&question, &file, self.config)?,
-            None => live(&question, socket)?,
+        let response = match self.file {
+            Some(file) => evaluate_offline(&request, &file, self.config)?,
+            None => ask_agent(&request, socket)?,
         };
-        match self.output.form {
-            Form::Json => output::json(&answer)?,
-            Form::Table => show(&answer, &asked, is_offline)?,
+        match self.output.format {
+            OutputFormat::Json => output::print_json(&response)?,
+            OutputFormat::Table => print_response(&response, &query, is_offline)?,
         }
-        if answer["allowed"] == true { Ok(()) } else { Err(Failure::Denied) }
+        if response["allowed"] == true { Ok(()) } else { Err(CliFailure::Denied) }
     }
 }
 
-fn live(question: &Question, socket: &Path) -> Result<Value, Failure> {
-    if question.sandbox_id.is_none() {
+fn ask_agent(request: &ExplainRequest, socket: &Path) -> Result<Value, CliFailure> {
+    if request.sandbox_id.is_none() {
         let problem = "name the sandbox and then the destination, or give a file with -f";
-        return Err(Failure::BadInput(anyhow!(problem)));
+        return Err(CliFailure::BadInput(anyhow!(problem)));
     }
-    let body = serde_json::to_vec(question)?;
-    let client = Client::new(socket);
-    let answer = block_on(client.whole(Method::POST, "/agent/v1/explain", body.into()))??;
-    Ok(serde_json::from_slice(&answer)?)
+    let body = serde_json::to_vec(request)?;
+    let client = ApiClient::new(socket);
+    let response = block_on(client.request(Method::POST, "/agent/v1/explain", body.into()))??;
+    Ok(serde_json::from_slice(&response)?)
 }
 
-fn offline(question: &Question, file: &Path, config: Option<PathBuf>) -> Result<Value, Failure> {
-    let law = law(&options::load(config)?)?;
-    let spec = choose(file::sandboxes(file)?, question.sandbox_id.as_deref())?;
-    let policy = law.judge(&spec)?;
-    let answer = Answer::new(&policy, &law.floor, &question.asked()?, None)?;
-    Ok(serde_json::to_value(answer)?)
+fn evaluate_offline(
+    request: &ExplainRequest,
+    file: &Path,
+    config: Option<PathBuf>,
+) -> Result<Value, CliFailure> {
+    let platform_policy = platform_policy(&config_args::load_config(config)?)?;
+    let spec = select_sandbox(sandbox_file::read_sandboxes(file)?, request.sandbox_id.as_deref())?;
+    let policy = platform_policy.policy_for_spec(&spec)?;
+    let response =
+        ExplainResponse::new(&policy, &platform_policy.floor, &request.to_query()?, None)?;
+    Ok(serde_json::to_value(response)?)
 }
 
-fn choose(mut specs: Vec<SandboxSpec>, id: Option<&str>) -> Result<SandboxSpec, Failure> {
+fn select_sandbox(
+    mut specs: Vec<SandboxSpec>,
+    id: Option<&str>,
+) -> Result<SandboxSpec, CliFailure> {
     if let Some(id) = id {
         specs.retain(|spec| spec.sandbox_id.as_str() == id);
     }
     match (specs.pop(), specs.is_empty(), id) {
         (Some(only), true, _) => Ok(only),
-        (None, _, Some(id)) => Err(Failure::BadInput(anyhow!("there is no sandbox {id} in it"))),
-        _ => Err(Failure::BadInput(anyhow!("there are several sandboxes in it: name one"))),
+        (None, _, Some(id)) => Err(CliFailure::BadInput(anyhow!("there is no sandbox {id} in it"))),
+        _ => Err(CliFailure::BadInput(anyhow!("there are several sandboxes in it: name one"))),
     }
 }
 
-fn show(answer: &Value, asked: &Asked, is_offline: bool) -> Result<(), Failure> {
-    output::line(word(answer))?;
-    output::line(format_args!("reason  {}: {}", text(answer, "reason"), text(answer, "help")))?;
-    output::line(format_args!("line    {}", answer["line"]))?;
-    if let Some(rule) = answer.get("rule") {
-        output::line(format_args!("rule    {}", named(rule)))?;
+fn print_response(
+    response: &Value,
+    query: &ExplainQuery,
+    is_offline: bool,
+) -> Result<(), CliFailure> {
+    output::print_line(verdict_word(response))?;
+    output::print_line(format_args!(
+        "reason  {}: {}",
+        text_field(response, "reason"),
+        text_field(response, "help")
+    ))?;
+    output::print_line(format_args!("line    {}", response["line"]))?;
+    if let Some(rule) = response.get("rule") {
+        output::print_line(format_args!("rule    {}", format_rule(rule)))?;
     }
-    for address in list(answer, "addresses") {
-        output::line(format_args!("address {}: {}", text(address, "address"), verdict(address)))?;
+    for address in list_field(response, "addresses") {
+        output::print_line(format_args!(
+            "address {}: {}",
+            text_field(address, "address"),
+            format_verdict(address)
+        ))?;
     }
-    for on in list(answer, "byPort") {
-        output::line(format_args!("port    {}: {}", text(on, "ports"), verdict(on)))?;
+    for on in list_field(response, "byPort") {
+        output::print_line(format_args!(
+            "port    {}: {}",
+            text_field(on, "ports"),
+            format_verdict(on)
+        ))?;
     }
-    if let Some(note) = note(answer, asked, is_offline) {
-        output::line(format_args!("note    {note}"))?;
+    if let Some(note) = open_question_note(response, query, is_offline) {
+        output::print_line(format_args!("note    {note}"))?;
     }
     Ok(())
 }
 
 /// What the answer leaves open.
-fn note(answer: &Value, asked: &Asked, is_offline: bool) -> Option<&'static str> {
-    match (&asked.to, asked.port) {
-        (Host::Name(_), None) if is_offline => Some(
+fn open_question_note(
+    response: &Value,
+    query: &ExplainQuery,
+    is_offline: bool,
+) -> Option<&'static str> {
+    match (&query.destination, query.port) {
+        (DomainOrIp::Domain(_), None) if is_offline => Some(
             "on TCP ports 80 and 443; others are judged by the address, which is not looked up",
         ),
-        (Host::Name(_), _) if is_offline => {
+        (DomainOrIp::Domain(_), _) if is_offline => {
             Some("by the name alone: its addresses are held against the floor when it is resolved")
         }
-        (Host::Address(_), _) if answer["byName"] == true && asked.host.is_none() => {
+        (DomainOrIp::Address(_), _) if response["byName"] == true && query.host.is_none() => {
             Some("the egress proxy decides by name: ask about one with --host")
         }
         _ => None,
@@ -153,25 +182,30 @@ fn note(answer: &Value, asked: &Asked, is_offline: bool) -> Option<&'static str>
 }
 
 /// A verdict in one line: `denied by deny_out (network.denyOut[0]: 0.0.0.0/0)`.
-fn verdict(answer: &Value) -> String {
-    let rule = answer.get("rule").map(|rule| format!(" ({})", named(rule)));
-    format!("{} by {}{}", word(answer), text(answer, "reason"), rule.unwrap_or_default())
+fn format_verdict(response: &Value) -> String {
+    let rule = response.get("rule").map(|rule| format!(" ({})", format_rule(rule)));
+    format!(
+        "{} by {}{}",
+        verdict_word(response),
+        text_field(response, "reason"),
+        rule.unwrap_or_default()
+    )
 }
 
-fn word(answer: &Value) -> &'static str {
-    if answer["allowed"] == true { "allowed" } else { "denied" }
+fn verdict_word(response: &Value) -> &'static str {
+    if response["allowed"] == true { "allowed" } else { "denied" }
 }
 
-fn text<'a>(answer: &'a Value, field: &str) -> &'a str {
-    answer[field].as_str().unwrap_or_default()
+fn text_field<'a>(response: &'a Value, field: &str) -> &'a str {
+    response[field].as_str().unwrap_or_default()
 }
 
-fn list<'a>(answer: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
-    answer[field].as_array().into_iter().flatten()
+fn list_field<'a>(response: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    response[field].as_array().into_iter().flatten()
 }
 
 /// A rule in one line: `network.denyOut[0]: 0.0.0.0/0`.
-pub fn named(rule: &Value) -> String {
+pub fn format_rule(rule: &Value) -> String {
     let text = |field: &str| rule[field].as_str().unwrap_or_default();
     match rule.get("index") {
         Some(index) => format!("{}[{index}]: {}", text("list"), text("entry")),

@@ -8,30 +8,30 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    delete::path_segment,
-    failure::Failure,
-    output::{self, Form, Output},
+    cli_failure::CliFailure,
+    delete::escape_path_segment,
+    output::{self, OutputArgs, OutputFormat},
     run::block_on,
 };
-use crate::client::Client;
+use crate::client::ApiClient;
 
 /// List the sandboxes, or show one with its counters
 ///
 /// Lists the sandboxes, or shows one: its configuration, whether it is enforced, and its live
 /// counters by reason.
 #[derive(Args)]
-pub struct Get {
+pub struct GetCommand {
     /// The sandbox; all of them without it
     #[arg(value_name = "ID")]
     id: Option<String>,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
 /// What is shown of a sandbox.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct ReceivedReport {
     #[serde(rename = "sandboxID")]
     sandbox_id: String,
     interface: String,
@@ -42,70 +42,75 @@ struct Report {
     network: Value,
     status: String,
     policy_id: Option<u16>,
-    passed: Count,
-    denied: Count,
-    counters: BTreeMap<String, Count>,
+    passed: ReceivedCount,
+    denied: ReceivedCount,
+    counters: BTreeMap<String, ReceivedCount>,
     proxied_connections: usize,
     events_suppressed: u64,
     events_lost: u64,
 }
 
 #[derive(Clone, Copy, Deserialize)]
-struct Count {
+struct ReceivedCount {
     packets: u64,
     bytes: u64,
 }
 
-impl Get {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let client = Client::new(socket);
+impl GetCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let client = ApiClient::new(socket);
         let path = match &self.id {
-            Some(id) => format!("/agent/v1/sandboxes/{}", path_segment(id)),
+            Some(id) => format!("/agent/v1/sandboxes/{}", escape_path_segment(id)),
             None => "/agent/v1/sandboxes".to_owned(),
         };
-        let answer = block_on(client.get(&path))??;
-        match (self.output.form, self.id) {
-            (Form::Json, _) => output::json(&serde_json::from_slice::<Value>(&answer)?),
-            (Form::Table, Some(_)) => show(&serde_json::from_slice(&answer)?),
-            (Form::Table, None) => list(&serde_json::from_slice::<Vec<Report>>(&answer)?),
+        let response = block_on(client.get(&path))??;
+        match (self.output.format, self.id) {
+            (OutputFormat::Json, _) => {
+                output::print_json(&serde_json::from_slice::<Value>(&response)?)
+            }
+            (OutputFormat::Table, Some(_)) => print_report(&serde_json::from_slice(&response)?),
+            (OutputFormat::Table, None) => {
+                print_list(&serde_json::from_slice::<Vec<ReceivedReport>>(&response)?)
+            }
         }
     }
 }
 
-fn list(reports: &[Report]) -> Result<(), Failure> {
-    let mut table = output::table(["SANDBOX", "INTERFACE", "STATUS", "PASSED", "DENIED", "POLICY"]);
+fn print_list(reports: &[ReceivedReport]) -> Result<(), CliFailure> {
+    let mut table =
+        output::new_table(["SANDBOX", "INTERFACE", "STATUS", "PASSED", "DENIED", "POLICY"]);
     for report in reports {
         table.add_row([
             report.sandbox_id.clone(),
-            place(report),
+            interface_label(report),
             report.status.clone(),
             report.passed.packets.to_string(),
             report.denied.packets.to_string(),
-            policy(report),
+            policy_label(report),
         ]);
     }
     align_right(&mut table, [3, 4, 5]);
-    output::print(&table)
+    output::print_table(&table)
 }
 
-fn show(report: &Report) -> Result<(), Failure> {
+fn print_report(report: &ReceivedReport) -> Result<(), CliFailure> {
     let lines = [
         ("sandbox", report.sandbox_id.clone()),
-        ("interface", place(report)),
+        ("interface", interface_label(report)),
         ("addresses", report.addresses.join(", ")),
         ("mac", report.mac.clone().unwrap_or_else(|| "any".to_owned())),
         ("status", report.status.clone()),
-        ("policy", policy(report)),
+        ("policy", policy_label(report)),
         ("allowInternetAccess", report.allow_internet_access.unwrap_or(true).to_string()),
         ("network", report.network.to_string()),
         ("through the proxy", format!("{} connections", report.proxied_connections)),
         ("events not shown", (report.events_suppressed + report.events_lost).to_string()),
     ];
     for (name, value) in lines {
-        output::line(format_args!("{name:<20}{value}"))?;
+        output::print_line(format_args!("{name:<20}{value}"))?;
     }
-    output::line("")?;
-    let mut table = output::table(["REASON", "PACKETS", "BYTES"]);
+    output::print_line("")?;
+    let mut table = output::new_table(["REASON", "PACKETS", "BYTES"]);
     for (reason, count) in &report.counters {
         table.add_row([reason.clone(), count.packets.to_string(), count.bytes.to_string()]);
     }
@@ -113,17 +118,17 @@ fn show(report: &Report) -> Result<(), Failure> {
         table.add_row([name.to_owned(), count.packets.to_string(), count.bytes.to_string()]);
     }
     align_right(&mut table, [1, 2]);
-    output::print(&table)
+    output::print_table(&table)
 }
 
-fn place(report: &Report) -> String {
+fn interface_label(report: &ReceivedReport) -> String {
     match &report.netns {
         Some(netns) => format!("{} in {netns}", report.interface),
         None => report.interface.clone(),
     }
 }
 
-fn policy(report: &Report) -> String {
+fn policy_label(report: &ReceivedReport) -> String {
     report.policy_id.map_or_else(|| "none".to_owned(), |policy| policy.to_string())
 }
 

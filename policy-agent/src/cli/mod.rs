@@ -3,31 +3,31 @@
 mod apply;
 mod check;
 mod cleanup;
+mod cli_failure;
 mod config;
+mod config_args;
 mod delete;
 mod doctor;
 mod events;
 mod explain;
-mod failure;
-mod file;
 mod get;
-mod lock;
-mod options;
 mod output;
 mod run;
+mod sandbox_file;
 mod signals;
+mod state_dir_lock;
 mod url;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use self::failure::Failure;
+use self::cli_failure::CliFailure;
 
 /// Decides what sandboxes may reach on the network, and lets the kernel enforce it.
 #[derive(Parser)]
 #[command(version, propagate_version = true, after_help = EXAMPLES)]
-struct Cli {
+struct CliArgs {
     /// The agent's Unix socket
     #[arg(
         long,
@@ -38,7 +38,7 @@ struct Cli {
     )]
     socket: PathBuf,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 const EXAMPLES: &str = "\
@@ -59,36 +59,36 @@ web.json:
 Exit status: 0 done, 1 failed, 2 bad usage or configuration; explain: 0 allowed, 3 denied.";
 
 #[derive(Subcommand)]
-enum Command {
-    Run(run::Run),
-    Apply(apply::Apply),
-    Get(get::Get),
-    Delete(delete::Delete),
-    Check(check::Check),
-    Config(config::Config),
-    Explain(explain::Explain),
-    Events(events::Events),
-    Url(url::Url),
-    Doctor(doctor::Doctor),
-    Cleanup(cleanup::Cleanup),
+enum CliCommand {
+    Run(run::RunCommand),
+    Apply(apply::ApplyCommand),
+    Get(get::GetCommand),
+    Delete(delete::DeleteCommand),
+    Check(check::CheckCommand),
+    Config(config::ConfigCommand),
+    Explain(explain::ExplainCommand),
+    Events(events::EventsCommand),
+    Url(url::UrlCommand),
+    Doctor(doctor::DoctorCommand),
+    Cleanup(cleanup::CleanupCommand),
 }
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { socket, command } = Cli::parse();
-    let done = match command {
-        Command::Run(command) => command.run(&socket),
-        Command::Apply(command) => command.run(&socket),
-        Command::Get(command) => command.run(&socket),
-        Command::Delete(command) => command.run(&socket),
-        Command::Check(command) => command.run(),
-        Command::Config(command) => command.run(),
-        Command::Explain(command) => command.run(&socket),
-        Command::Events(command) => command.run(&socket),
-        Command::Url(command) => command.run(&socket),
-        Command::Doctor(command) => command.run(&socket),
-        Command::Cleanup(command) => command.run(&socket),
+    let CliArgs { socket, command } = CliArgs::parse();
+    let result = match command {
+        CliCommand::Run(command) => command.run(&socket),
+        CliCommand::Apply(command) => command.run(&socket),
+        CliCommand::Get(command) => command.run(&socket),
+        CliCommand::Delete(command) => command.run(&socket),
+        CliCommand::Check(command) => command.run(),
+        CliCommand::Config(command) => command.run(),
+        CliCommand::Explain(command) => command.run(&socket),
+        CliCommand::Events(command) => command.run(&socket),
+        CliCommand::Url(command) => command.run(&socket),
+        CliCommand::Doctor(command) => command.run(&socket),
+        CliCommand::Cleanup(command) => command.run(&socket),
     };
-    done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+    result.map_or_else(CliFailure::report, |()| ExitCode::SUCCESS)
 }

@@ -6,19 +6,19 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::cli_failure::CliFailure;
 
 /// `-o`
 #[derive(Args, Clone, Copy)]
-pub struct Output {
+pub struct OutputArgs {
     /// How to print it
     #[arg(short = 'o', long = "output", value_name = "FORM", default_value = "table")]
-    pub form: Form,
+    pub format: OutputFormat,
 }
 
 /// How something is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Form {
+pub enum OutputFormat {
     /// For people
     Table,
     /// For programs
@@ -26,32 +26,32 @@ pub enum Form {
 }
 
 /// Prints a line.
-pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+pub fn print_line(text: impl std::fmt::Display) -> Result<(), CliFailure> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
 /// Says something on stderr that does not keep the command from succeeding.
-pub fn note(kind: &str, text: impl std::fmt::Display) {
+pub fn print_note(kind: &str, text: impl std::fmt::Display) {
     // Without a stderr there is nobody to tell.
     let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
 }
 
 /// Prints JSON that people can read, too.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub fn print_json(value: &impl Serialize) -> Result<(), CliFailure> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer_pretty(&mut stdout, value)?;
     Ok(writeln!(stdout)?)
 }
 
 /// A table with these headings, which needs no width of a terminal.
-pub fn table<const N: usize>(headings: [&str; N]) -> Table {
+pub fn new_table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings);
     table
 }
 
 /// Prints a table without spaces at the ends of lines.
-pub fn print(table: &Table) -> Result<(), Failure> {
+pub fn print_table(table: &Table) -> Result<(), CliFailure> {
     let text = table.to_string();
-    text.lines().try_for_each(|row| line(row.strip_prefix(' ').unwrap_or(row).trim_end()))
+    text.lines().try_for_each(|row| print_line(row.strip_prefix(' ').unwrap_or(row).trim_end()))
 }

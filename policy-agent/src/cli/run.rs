@@ -7,27 +7,27 @@ use clap::Args;
 use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::spawn_blocking};
 
 use super::{
-    check::law,
-    failure::Failure,
-    lock::Lock,
-    options::{Dataplane as Flags, Places},
+    check::platform_policy,
+    cli_failure::CliFailure,
+    config_args::{DataplaneArgs as Flags, LocationArgs},
     signals,
+    state_dir_lock::StateDirLock,
 };
 use crate::{
-    agent::{Agent, Kernel, Law, Ledger},
+    agent::{Agent, DataplaneControl, EventAttribution, PlatformPolicy},
     api::{
-        Api, Keys, guarded, metrics_only, router,
-        serve::{Socket, serve_tcp},
+        ApiKeys, ApiState, metrics_router, router, router_with_keys,
+        server::{ApiSocket, serve_tcp},
     },
-    config::Config,
+    config::AgentConfig,
     dataplane::Dataplane,
-    events::{Hub, read},
-    gateway::{self, Files, Gateway},
-    logging::Log,
-    metrics::Metrics,
-    proxy::Proxy,
-    runtimes::Runtimes,
-    store::Store,
+    events::{EventBuffer, spawn_reader},
+    gateway::{self, CertificateFiles, Gateway},
+    logging::LogSink,
+    metrics::MetricsExporter,
+    proxy::TransparentProxy,
+    runtimes::AgentRuntimes,
+    store::SandboxStore,
 };
 
 /// Run the agent
@@ -41,50 +41,63 @@ use crate::{
   policy-agent --socket /tmp/a.sock run --state-dir /tmp/a --bpffs /sys/fs/bpf/a
 
 RUST_LOG sets what is logged to stderr, for example RUST_LOG=debug.")]
-pub struct Run {
+pub struct RunCommand {
     #[command(flatten)]
-    places: Places,
+    locations: LocationArgs,
     #[command(flatten)]
     dataplane: Flags,
 }
 
-impl Run {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let config = self.places.load_with(Some(self.dataplane))?;
-        let law = law(&config)?;
-        let log = Log::to_stderr()?;
+impl RunCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let config = self.locations.load_with_dataplane(Some(self.dataplane))?;
+        let platform_policy = platform_policy(&config)?;
+        let log = LogSink::init_stderr()?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-        let _lock = Lock::take(&config.state_dir)?;
-        let runtimes = Runtimes::start()?;
+        let _lock = StateDirLock::acquire(&config.state_dir)?;
+        let runtimes = AgentRuntimes::start()?;
         let traffic = runtimes.traffic.handle().clone();
-        let ended = runtimes.control.block_on(agent(config, law, socket, log.clone(), traffic));
+        let result = runtimes.control.block_on(run_agent(
+            config,
+            platform_policy,
+            socket,
+            log.clone(),
+            traffic,
+        ));
         runtimes.stop();
         log.flush();
-        Ok(ended?)
+        Ok(result?)
     }
 }
 
 /// The control plane, on the current runtime; what sandboxes and their visitors keep busy goes to
 /// `traffic`.
-async fn agent(config: Config, law: Law, path: &Path, log: Log, traffic: Handle) -> Result<()> {
+async fn run_agent(
+    config: AgentConfig,
+    platform_policy: PlatformPolicy,
+    path: &Path,
+    log: LogSink,
+    traffic: Handle,
+) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let signals = signals::heed(stop)?;
+    let signals = signals::watch_signals(stop)?;
     // Whoever connects from now on is answered when everything is taken over.
-    let socket = Socket::bind(path)?;
-    let listeners = Listeners::bind(&config).await?;
-    let (of_file, metrics, proxied) = (config.clone(), Metrics::new(log), traffic.clone());
-    let start = move || {
-        let _traffic = proxied.enter();
-        start(&of_file, law, metrics, stopping)
+    let socket = ApiSocket::bind(path)?;
+    let listeners = TcpListeners::bind(&config).await?;
+    let (config_copy, metrics, traffic_handle) =
+        (config.clone(), MetricsExporter::new(log), traffic.clone());
+    let open_services = move || {
+        let _traffic = traffic_handle.enter();
+        start_services(&config_copy, platform_policy, metrics, stopping)
     };
-    let api = spawn_blocking(start).await??;
-    if let Some(settings) = public(&config)? {
-        let (table, counts) = (api.agent.table().clone(), api.gateway.clone());
-        let start = async move { Gateway::start(&settings, table, counts).await };
-        traffic.spawn(start).await??;
+    let api = spawn_blocking(open_services).await??;
+    if let Some(settings) = gateway_settings(&config)? {
+        let (registry, counts) = (api.agent.registry().clone(), api.gateway.clone());
+        let open_services = async move { Gateway::start(&settings, registry, counts).await };
+        traffic.spawn(open_services).await??;
     }
-    tokio::spawn(api.agent.clone().watch());
-    tracing::info!(socket = %path.display(), sandboxes = api.agent.table().len(), "ready");
+    tokio::spawn(api.agent.clone().run_watchers());
+    tracing::info!(socket = %path.display(), sandboxes = api.agent.registry().len(), "ready");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let stopping = api.stopping.clone();
@@ -95,72 +108,84 @@ async fn agent(config: Config, law: Law, path: &Path, log: Log, traffic: Handle)
 }
 
 /// What is served over TCP, if the operator wants it.
-struct Listeners {
+struct TcpListeners {
     api: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
 
-impl Listeners {
-    async fn bind(config: &Config) -> Result<Self> {
-        let api = listen("api.listen", config.api.listen).await?;
-        let metrics = listen("metrics.listen", config.metrics.listen).await?;
+impl TcpListeners {
+    async fn bind(config: &AgentConfig) -> Result<Self> {
+        let api = bind_optional("api.listen", config.api.listen).await?;
+        let metrics = bind_optional("metrics.listen", config.metrics.listen).await?;
         Ok(Self { api, metrics })
     }
 
     /// Serves until the agent is told to stop.
-    async fn serve(self, config: &Config, api: Api) -> Result<()> {
-        let whole = guarded(api.clone(), Keys::new(&config.api.api_keys));
-        let metrics = metrics_only(api.clone(), config.metrics.token.as_deref());
+    async fn serve(self, config: &AgentConfig, api: ApiState) -> Result<()> {
+        let api_router = router_with_keys(api.clone(), ApiKeys::new(&config.api.api_keys));
+        let metrics_router = metrics_router(api.clone(), config.metrics.token.as_deref());
         let stopping = &api.stopping;
         let serve = async |listener: Option<TcpListener>, router| match listener {
             Some(listener) => serve_tcp(listener, router, stopping.clone()).await,
             None => Ok(()),
         };
-        tokio::try_join!(serve(self.api, whole), serve(self.metrics, metrics))?;
+        tokio::try_join!(serve(self.api, api_router), serve(self.metrics, metrics_router))?;
         Ok(())
     }
 }
 
-async fn listen(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+async fn bind_optional(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
     Ok(Some(listener.with_context(|| format!("{key}: cannot listen on {address}"))?))
 }
 
 /// Takes over what is there. Blocks. The egress proxy serves on the current runtime.
-fn start(
-    config: &Config,
-    law: Law,
-    metrics: Metrics,
+fn start_services(
+    config: &AgentConfig,
+    platform_policy: PlatformPolicy,
+    metrics: MetricsExporter,
     stopping: watch::Receiver<bool>,
-) -> Result<Api> {
-    let dataplane = Dataplane::open(config.settings())
+) -> Result<ApiState> {
+    let dataplane = Dataplane::open(config.dataplane_settings())
         .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
-    let ring = dataplane.events()?;
-    let kernel: Arc<dyn Kernel> = Arc::new(dataplane);
-    let (law, ledger) = (Arc::new(law), Arc::<Ledger>::default());
-    let events = Arc::new(Hub::new(kernel.clone()));
-    let proxy = Arc::new(Proxy::new(config.proxy(), law.clone(), events.clone())?);
-    let store = Store::open(&config.state_dir)?;
-    let berths = config.berths();
-    let agent = Agent::start(kernel, proxy.clone(), store, law, ledger.clone(), berths)?;
+    let ring = dataplane.open_event_reader()?;
+    let dataplane_control: Arc<dyn DataplaneControl> = Arc::new(dataplane);
+    let (platform_policy, attribution) =
+        (Arc::new(platform_policy), Arc::<EventAttribution>::default());
+    let event_buffer = Arc::new(EventBuffer::new(dataplane_control.clone()));
+    let proxy = Arc::new(TransparentProxy::new(
+        config.proxy_settings(),
+        platform_policy.clone(),
+        event_buffer.clone(),
+    )?);
+    let store = SandboxStore::open(&config.state_dir)?;
+    let pooled_interfaces = config.pooled_interfaces();
+    let agent = Agent::start(
+        dataplane_control,
+        proxy.clone(),
+        store,
+        platform_policy,
+        attribution.clone(),
+        pooled_interfaces,
+    )?;
     // Not before: what happened while no agent ran is told by what was adopted.
-    read(ring, events.clone(), ledger)?;
-    let gateway = gateway::Counts::default();
+    spawn_reader(ring, event_buffer.clone(), attribution)?;
+    let gateway = gateway::GatewayMetrics::default();
     let (metrics, config) = (Arc::new(metrics), Arc::new(config.clone()));
-    Ok(Api { agent, events, proxy, gateway, metrics, config, stopping })
+    Ok(ApiState { agent, events: event_buffer, proxy, gateway, metrics, config, stopping })
 }
 
 /// What the gateway is started with; `None`: it serves nothing.
-fn public(config: &Config) -> Result<Option<gateway::Settings>> {
+fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySettings>> {
     let Some(gateway) = &config.gateway else { return Ok(None) };
     let Some(domain) = gateway.domain.clone() else { return Ok(None) };
     let files = || match (&gateway.tls_cert, &gateway.tls_key) {
-        (Some(cert), Some(key)) => Ok(Files { cert: cert.clone(), key: key.clone() }),
-        _ => Files::self_signed(&config.state_dir.join("gateway"), &domain),
+        (Some(cert), Some(key)) => Ok(CertificateFiles { cert: cert.clone(), key: key.clone() }),
+        _ => CertificateFiles::self_signed(&config.state_dir.join("gateway"), &domain),
     };
     let https = gateway.https.map(|address| files().map(|files| (address, files))).transpose()?;
-    Ok(Some(gateway::Settings {
+    Ok(Some(gateway::GatewaySettings {
         http: gateway.http,
         https,
         max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,

@@ -11,14 +11,14 @@ use tokio::{
 ///
 /// # Errors
 /// Signals cannot be heard.
-pub fn heed(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
-    let hear = |kind| signal(kind).context("cannot hear signals");
-    let hang_up = hear(SignalKind::hangup())?;
+pub fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
+    let listen = |kind| signal(kind).context("cannot hear signals");
+    let hang_up = listen(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) =
-        (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(tokio::spawn(async move {
         tokio::select! {
-            () = overlook(hang_up) => {}
+            () = log_hangups(hang_up) => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
@@ -29,7 +29,7 @@ pub fn heed(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
 }
 
 /// Says each time why nothing happens.
-async fn overlook(mut hang_up: Signal) {
+async fn log_hangups(mut hang_up: Signal) {
     while hang_up.recv().await.is_some() {
         tracing::info!("SIGHUP: nothing is reloaded; the configuration is read at start only");
     }

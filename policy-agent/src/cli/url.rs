@@ -6,14 +6,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    delete::path_segment,
-    failure::Failure,
-    output::{self, Form, Output},
+    cli_failure::CliFailure,
+    delete::escape_path_segment,
+    output::{self, OutputArgs, OutputFormat},
     run::block_on,
 };
 use crate::{
-    api::{PublicUrl, Token},
-    client::Client,
+    api::{PublicUrl, TrafficToken},
+    client::ApiClient,
 };
 
 /// Say where a port of a sandbox is reached
@@ -24,7 +24,7 @@ use crate::{
 #[command(after_help = "Examples:
   policy-agent url web 3000
   policy-agent url web 3000 --token -o json")]
-pub struct Url {
+pub struct UrlCommand {
     /// The sandbox
     #[arg(value_name = "ID")]
     id: String,
@@ -35,37 +35,40 @@ pub struct Url {
     #[arg(long)]
     token: bool,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
-impl Url {
-    pub fn run(self, socket: &Path) -> Result<(), Failure> {
-        let client = Client::new(socket);
-        let sandbox = format!("/agent/v1/sandboxes/{}", path_segment(&self.id));
+impl UrlCommand {
+    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+        let client = ApiClient::new(socket);
+        let sandbox = format!("/agent/v1/sandboxes/{}", escape_path_segment(&self.id));
         let path = format!("{sandbox}/url?port={}", self.port);
-        let at: PublicUrl = serde_json::from_slice(&block_on(client.get(&path))??)?;
+        let public_url: PublicUrl = serde_json::from_slice(&block_on(client.get(&path))??)?;
         let token = match self.token {
             true => Some(block_on(client.get(&format!("{sandbox}/token")))??),
             false => None,
         };
-        let token = token.map(|token| serde_json::from_slice::<Token>(&token)).transpose()?;
+        let token =
+            token.map(|token| serde_json::from_slice::<TrafficToken>(&token)).transpose()?;
         let token = token.map(|token| token.traffic_access_token);
-        match self.output.form {
-            Form::Json => output::json(&as_json(&at, token)),
-            Form::Table => show(&at, token),
+        match self.output.format {
+            OutputFormat::Json => output::print_json(&to_json(&public_url, token)),
+            OutputFormat::Table => print_url(&public_url, token),
         }
     }
 }
 
-fn as_json(at: &PublicUrl, token: Option<String>) -> Value {
-    let mut value = json!({ "url": at.url, "public": at.public });
+fn to_json(public_url: &PublicUrl, token: Option<String>) -> Value {
+    let mut value = json!({ "url": public_url.url, "public": public_url.public });
     if let Some(token) = token {
         value["trafficAccessToken"] = token.into();
     }
     value
 }
 
-fn show(at: &PublicUrl, token: Option<String>) -> Result<(), Failure> {
-    output::line(&at.url)?;
-    token.map_or(Ok(()), |token| output::line(format_args!("e2b-traffic-access-token: {token}")))
+fn print_url(public_url: &PublicUrl, token: Option<String>) -> Result<(), CliFailure> {
+    output::print_line(&public_url.url)?;
+    token.map_or(Ok(()), |token| {
+        output::print_line(format_args!("e2b-traffic-access-token: {token}"))
+    })
 }

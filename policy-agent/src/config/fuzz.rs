@@ -3,12 +3,12 @@
 
 use proptest::prelude::*;
 
-use super::Config;
-use crate::fuzz::{few, hostile, mutated};
+use super::AgentConfig;
+use crate::fuzz::{cases_or, hostile_bytes, mutated_bytes};
 
-const KEY: &str = "aSecretKeyOfTheAPI";
+const SECRET_KEY: &str = "aSecretKeyOfTheAPI";
 
-const GOOD: &str = r#"state_dir = "/s"
+const VALID_CONFIG: &str = r#"state_dir = "/s"
 bpffs = "/sys/fs/bpf/x"
 default_nameserver = "1.1.1.1"
 [api]
@@ -38,7 +38,7 @@ addresses = ["10.11.0.2", "fd00::2"]
 mac = "02:fc:00:00:00:05"
 "#;
 
-const PIECES: [&str; 29] = [
+const CONFIG_PIECES: [&str; 29] = [
     "[api]\n",
     "[[api]]\n",
     "[[slots]]\n",
@@ -70,19 +70,22 @@ const PIECES: [&str; 29] = [
     "#",
 ];
 
-fn try_it(text: &[u8]) -> Result<(), TestCaseError> {
+fn check_parse(text: &[u8]) -> Result<(), TestCaseError> {
     let Ok(text) = std::str::from_utf8(text) else { return Ok(()) };
-    match Config::parse(text) {
+    match AgentConfig::parse(text) {
         Ok(config) => {
             prop_assert!(config.floor().is_ok());
-            let shown = config.show(true).expect("TOML");
-            prop_assert!(!shown.contains(KEY), "{shown}");
-            prop_assert_eq!(config.berths().len(), config.interfaces.len() + config.slots.len());
-            prop_assert!(config.url("web", 80).is_none_or(|url| url.contains("://80-web.")));
+            let shown = config.to_redacted_toml(true).expect("TOML");
+            prop_assert!(!shown.contains(SECRET_KEY), "{shown}");
+            prop_assert_eq!(
+                config.pooled_interfaces().len(),
+                config.interfaces.len() + config.slots.len()
+            );
+            prop_assert!(config.public_url("web", 80).is_none_or(|url| url.contains("://80-web.")));
         }
         Err(error) => {
             let message = format!("{error:#}");
-            prop_assert!(!message.is_empty() && !message.contains(KEY), "{message}");
+            prop_assert!(!message.is_empty() && !message.contains(SECRET_KEY), "{message}");
             prop_assert!(!message.chars().any(char::is_control), "{message:?}");
         }
     }
@@ -92,8 +95,8 @@ fn try_it(text: &[u8]) -> Result<(), TestCaseError> {
 #[test]
 fn no_depth_is_too_much() {
     for open in ["[", "{a=", "a.", "x=[", "x={y=["] {
-        try_it(format!("a={}", open.repeat(50_000)).as_bytes()).expect(open);
-        try_it(open.repeat(50_000).as_bytes()).expect(open);
+        check_parse(format!("a={}", open.repeat(50_000)).as_bytes()).expect(open);
+        check_parse(open.repeat(50_000).as_bytes()).expect(open);
     }
 }
 
@@ -101,26 +104,26 @@ fn no_depth_is_too_much() {
 fn a_wrong_key_is_not_shown() {
     for text in ["api_keys = \"K\"", "api_keys = [\"K\", 5]", "api_keys = [\"K\"", "api_keys.K = 1"]
     {
-        try_it(format!("[api]\n{}", text.replace('K', KEY)).as_bytes()).expect(text);
+        check_parse(format!("[api]\n{}", text.replace('K', SECRET_KEY)).as_bytes()).expect(text);
     }
-    try_it(format!("api = \"{KEY}\"").as_bytes()).expect("a table");
-    let unknown = format!("{:#}", Config::parse("[api]\nlistn = 1").expect_err("unknown"));
+    check_parse(format!("api = \"{SECRET_KEY}\"").as_bytes()).expect("a table");
+    let unknown = format!("{:#}", AgentConfig::parse("[api]\nlistn = 1").expect_err("unknown"));
     for text in ["metrics = \"K\"", "[metrics]\ntoken = [\"K\"]", "[metrics]\ntoken.K = 1"] {
-        try_it(text.replace('K', KEY).as_bytes()).expect(text);
+        check_parse(text.replace('K', SECRET_KEY).as_bytes()).expect(text);
     }
     assert!(unknown.starts_with("line 2: ") && unknown.contains("listn"), "{unknown}");
 }
 
 proptest! {
-    #![proptest_config(few(256))]
+    #![proptest_config(cases_or(256))]
 
     #[test]
-    fn a_mutated_file_is_used_or_told(text in mutated(GOOD)) {
-        try_it(&text)?;
+    fn a_mutated_file_is_used_or_told(text in mutated_bytes(VALID_CONFIG)) {
+        check_parse(&text)?;
     }
 
     #[test]
-    fn an_arbitrary_file_is_used_or_told(text in hostile(&PIECES, 16)) {
-        try_it(&text)?;
+    fn an_arbitrary_file_is_used_or_told(text in hostile_bytes(&CONFIG_PIECES, 16)) {
+        check_parse(&text)?;
     }
 }

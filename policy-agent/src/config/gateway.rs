@@ -9,19 +9,19 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Name;
+use crate::policy::DomainName;
 
 /// Bytes of a DNS label.
-const MAX_LABEL: usize = 63;
+const MAX_LABEL_LEN: usize = 63;
 /// Bytes that stand before the domain of a public URL: a label of the longest kind, and a dot.
-const BEFORE_DOMAIN: usize = MAX_LABEL + 1;
+const DOMAIN_PREFIX_LEN: usize = MAX_LABEL_LEN + 1;
 /// Bytes of a DNS name.
-const MAX_NAME: usize = 253;
+const MAX_NAME_LEN: usize = 253;
 
 /// `[gateway]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Gateway {
+pub struct GatewayConfig {
     /// Public domain of the sandboxes.
     pub domain: Option<String>,
     /// Plain HTTP address.
@@ -44,7 +44,7 @@ pub struct Gateway {
     pub proxy_protocol: bool,
 }
 
-impl Default for Gateway {
+impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             domain: None,
@@ -60,7 +60,7 @@ impl Default for Gateway {
     }
 }
 
-impl Gateway {
+impl GatewayConfig {
     /// What types alone cannot say.
     ///
     /// # Errors
@@ -99,32 +99,33 @@ impl Gateway {
     pub fn trusted_proxies(&self) -> Result<Vec<IpNet>> {
         let entries = self.trusted_proxies.iter().enumerate();
         let networks = entries.map(|(index, entry)| {
-            network(entry).with_context(|| format!("gateway.trusted_proxies[{index}]: {entry:?}"))
+            parse_proxy_network(entry)
+                .with_context(|| format!("gateway.trusted_proxies[{index}]: {entry:?}"))
         });
         networks.collect()
     }
 
     /// The public URL of a port of a sandbox: by HTTPS if that is served, else by HTTP. `None`:
     /// neither is, or the ID is too long for one.
-    pub(super) fn url(&self, id: &str, port: u16) -> Option<String> {
+    pub(super) fn public_url(&self, id: &str, port: u16) -> Option<String> {
         let label = format!("{port}-{id}");
-        if label.len() > MAX_LABEL {
+        if label.len() > MAX_LABEL_LEN {
             return None;
         }
-        let (scheme, usual, address) = match (self.https, self.http) {
+        let (scheme, default_port, address) = match (self.https, self.http) {
             (Some(address), _) => ("https", 443, address),
             (None, Some(address)) => ("http", 80, address),
             (None, None) => return None,
         };
         let host = format!("{label}.{}", self.domain.as_ref()?);
         Some(match address.port() {
-            port if port == usual => format!("{scheme}://{host}"),
+            port if port == default_port => format!("{scheme}://{host}"),
             port => format!("{scheme}://{host}:{port}"),
         })
     }
 }
 
-fn network(entry: &str) -> Result<IpNet> {
+fn parse_proxy_network(entry: &str) -> Result<IpNet> {
     let address = entry.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
     let network = address.ok().or_else(|| entry.parse().ok()).map(|network: IpNet| network.trunc());
     let network = network.context("write an address or a network, like 10.0.0.0/8")?;
@@ -137,7 +138,7 @@ fn network(entry: &str) -> Result<IpNet> {
 }
 
 fn check_domain(domain: &str) -> Result<()> {
-    let name = Name::parse(domain);
+    let name = DomainName::parse(domain);
     let name = name.map_err(|problem| anyhow!("gateway.domain: {domain:?}: {problem}"))?;
     if domain.contains('_') {
         // RFC 5280, 4.2.1.6: no certificate is made out to such a name.
@@ -146,7 +147,7 @@ fn check_domain(domain: &str) -> Result<()> {
     if name.as_str() != domain {
         bail!("gateway.domain: {domain:?}: write it as {:?}", name.as_str());
     }
-    if domain.len() > MAX_NAME - BEFORE_DOMAIN {
+    if domain.len() > MAX_NAME_LEN - DOMAIN_PREFIX_LEN {
         bail!("gateway.domain: {domain:?}: leaves no room for the sandboxes' names below it");
     }
     Ok(())
@@ -156,7 +157,7 @@ fn check_domain(domain: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn gateway(text: &str) -> Gateway {
+    fn gateway(text: &str) -> GatewayConfig {
         toml::from_str(text).expect("a gateway")
     }
 
@@ -210,7 +211,9 @@ mod tests {
 
     #[test]
     fn urls_are_as_short_as_they_can_be() {
-        let url = |text: &str| gateway(&format!("domain = \"d.example\"\n{text}")).url("web", 8080);
+        let url = |text: &str| {
+            gateway(&format!("domain = \"d.example\"\n{text}")).public_url("web", 8080)
+        };
         let is = |url: &str| Some(url.to_owned());
         assert_eq!(url(""), None);
         assert_eq!(url(r#"http = "0.0.0.0:80""#), is("http://8080-web.d.example"));
@@ -219,6 +222,6 @@ mod tests {
         let both = "http = \"0.0.0.0:80\"\nhttps = \"0.0.0.0:8443\"";
         assert_eq!(url(both), is("https://8080-web.d.example:8443"));
         let gateway = gateway("domain = \"d.example\"\nhttp = \"0.0.0.0:80\"");
-        assert_eq!(gateway.url(&"a".repeat(63), 8080), None, "no label is that long");
+        assert_eq!(gateway.public_url(&"a".repeat(63), 8080), None, "no label is that long");
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// `[metrics]`
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Metrics {
+pub struct MetricsConfig {
     /// Address to listen on, for `/metrics` alone; nothing listens without it.
     pub listen: Option<SocketAddr>,
     /// What has to be sent as `Authorization: Bearer`. Absent: whoever reaches the address may read.
@@ -16,13 +16,13 @@ pub struct Metrics {
 }
 
 /// Without the token.
-impl fmt::Debug for Metrics {
+impl fmt::Debug for MetricsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
-impl Metrics {
+impl MetricsConfig {
     /// What types alone cannot say. `api`: where the API listens.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> String {
-        let metrics: Metrics = toml::from_str(text).expect("a table");
+        let metrics: MetricsConfig = toml::from_str(text).expect("a table");
         let api = "127.0.0.1:3000".parse().expect("an address");
         metrics.check(Some(api)).expect_err(text).to_string()
     }
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_token_is_not_shown() {
         let text = "listen = \"127.0.0.1:9464\"\ntoken = \"hush-hush\"";
-        let metrics: Metrics = toml::from_str(text).expect("a table");
+        let metrics: MetricsConfig = toml::from_str(text).expect("a table");
         metrics.check(None).expect("good");
         assert!(!format!("{metrics:?}").contains("hush"));
     }

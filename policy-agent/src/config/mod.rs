@@ -4,10 +4,10 @@
 #[cfg(test)]
 mod fuzz;
 mod gateway;
+mod interfaces;
 mod metrics;
-mod read;
-mod show;
-mod slots;
+mod parse;
+mod redact;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -17,18 +17,18 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use self::{gateway::Gateway, metrics::Metrics, slots::SlotInterface};
+pub use self::{gateway::GatewayConfig, interfaces::InterfaceConfig, metrics::MetricsConfig};
 use crate::{
-    agent::Berth,
+    agent::PooledInterface,
     dataplane,
-    policy::{Defaults, Floor},
+    policy::{Floor, PolicyDefaults},
     proxy,
 };
 
 /// Everything the operator can set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct AgentConfig {
     /// Where the sandboxes are kept over restarts.
     pub state_dir: PathBuf,
     /// Where links and maps are pinned: a directory on a BPF file system.
@@ -36,25 +36,25 @@ pub struct Config {
     /// The DNS server of sandboxes that name none.
     pub default_nameserver: IpAddr,
     /// `[api]`
-    pub api: Api,
+    pub api: ApiConfig,
     /// `[metrics]`
-    pub metrics: Metrics,
+    pub metrics: MetricsConfig,
     /// `[dataplane]`
-    pub dataplane: Dataplane,
+    pub dataplane: DataplaneConfig,
     /// `[proxy]`
-    pub proxy: Proxy,
+    pub proxy: ProxyConfig,
     /// `[gateway]`
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<GatewayConfig>,
     /// `[[interfaces]]`
-    pub interfaces: Vec<SlotInterface>,
+    pub interfaces: Vec<InterfaceConfig>,
     /// `[[slots]]`: the old name of `[[interfaces]]`.
-    pub slots: Vec<SlotInterface>,
+    pub slots: Vec<InterfaceConfig>,
 }
 
 /// `[api]`: the API over TCP, besides the Unix socket.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Api {
+pub struct ApiConfig {
     /// Address to listen on; nothing listens without it.
     pub listen: Option<SocketAddr>,
     /// Accepted values of `X-API-Key` and of `Authorization: Bearer`.
@@ -64,15 +64,15 @@ pub struct Api {
 /// `[dataplane]`: what the kernel does.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Dataplane {
+pub struct DataplaneConfig {
     /// Where packets are judged.
-    pub mode: dataplane::Mode,
+    pub mode: dataplane::HookMode,
     /// How programs are attached.
     pub attach: dataplane::AttachMethod,
     /// What happens to denied packets.
     pub deny_action: dataplane::DenyAction,
     /// Who may start connections towards sandboxes.
-    pub inbound: dataplane::Inbound,
+    pub inbound: dataplane::InboundSource,
     /// Destinations that every sandbox may reach.
     pub platform_allow: Vec<String>,
     /// Destinations that no sandbox may reach; a built-in list by default.
@@ -84,29 +84,29 @@ pub struct Dataplane {
 /// `[proxy]`: connections that are judged by name, or carried to a sandbox's `egressProxy`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Proxy {
+pub struct ProxyConfig {
     /// DNS servers that resolve allowed names; those of the host's resolv.conf by default.
     pub resolvers: Vec<SocketAddr>,
     /// Connections that one sandbox may have through the proxy at a time.
     pub max_connections_per_sandbox: u32,
 }
 
-impl Default for Proxy {
+impl Default for ProxyConfig {
     fn default() -> Self {
         Self { resolvers: Vec::new(), max_connections_per_sandbox: 1024 }
     }
 }
 
-impl Default for Config {
+impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             state_dir: "/var/lib/policy-agent".into(),
             bpffs: "/sys/fs/bpf/policy-agent".into(),
             default_nameserver: IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)),
-            api: Api::default(),
-            metrics: Metrics::default(),
-            dataplane: Dataplane::default(),
-            proxy: Proxy::default(),
+            api: ApiConfig::default(),
+            metrics: MetricsConfig::default(),
+            dataplane: DataplaneConfig::default(),
+            proxy: ProxyConfig::default(),
             gateway: None,
             interfaces: Vec::new(),
             slots: Vec::new(),
@@ -114,7 +114,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl AgentConfig {
     /// Reads `path`, or takes the defaults when there is none.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let config = read::read(text)?;
+        let config = parse::parse_toml(text)?;
         config.check()?;
         Ok(config)
     }
@@ -167,7 +167,7 @@ impl Config {
         if let Some(gateway) = &self.gateway {
             gateway.check()?;
         }
-        slots::check(self.interfaces())?;
+        interfaces::check_interfaces(self.keyed_interfaces())?;
         self.floor()?;
         Ok(())
     }
@@ -178,45 +178,57 @@ impl Config {
     /// An entry of `platform_allow`, `platform_deny` or `platform_deny_add` is wrong: the error names
     /// it.
     pub fn floor(&self) -> Result<Floor> {
-        let Dataplane { platform_allow, platform_deny, platform_deny_add, .. } = &self.dataplane;
+        let DataplaneConfig { platform_allow, platform_deny, platform_deny_add, .. } =
+            &self.dataplane;
         Floor::new(platform_allow, platform_deny.as_deref())
-            .and_then(|floor| floor.with_added(platform_deny_add))
+            .and_then(|floor| floor.with_deny_add(platform_deny_add))
             .map_err(|invalid| anyhow::anyhow!("[dataplane] {invalid}"))
     }
 
     /// What sandboxes get that do not say otherwise.
     #[must_use]
-    pub fn defaults(&self) -> Defaults {
-        Defaults { nameserver: self.default_nameserver }
+    pub fn defaults(&self) -> PolicyDefaults {
+        PolicyDefaults { nameserver: self.default_nameserver }
     }
 
     /// What the dataplane is opened with.
     #[must_use]
-    pub fn settings(&self) -> dataplane::Settings {
-        let Dataplane { mode, attach, deny_action, inbound, .. } = self.dataplane;
-        dataplane::Settings { bpffs: self.bpffs.clone(), mode, attach, deny_action, inbound }
+    pub fn dataplane_settings(&self) -> dataplane::DataplaneSettings {
+        let DataplaneConfig { mode, attach, deny_action, inbound, .. } = self.dataplane;
+        dataplane::DataplaneSettings {
+            bpffs: self.bpffs.clone(),
+            mode,
+            attach_method: attach,
+            deny_action,
+            inbound_source: inbound,
+        }
     }
 
     /// What the egress proxy is made with.
     #[must_use]
-    pub fn proxy(&self) -> proxy::Settings {
-        let Proxy { resolvers, max_connections_per_sandbox } = self.proxy.clone();
+    pub fn proxy_settings(&self) -> proxy::ProxySettings {
+        let ProxyConfig { resolvers, max_connections_per_sandbox } = self.proxy.clone();
         let gateway =
             self.gateway.as_ref().map_or([None, None], |served| [served.http, served.https]);
         let gateway = gateway.into_iter().flatten().collect();
         let with_gateway = self.gateway.is_some();
-        proxy::Settings { resolvers, max_connections_per_sandbox, gateway, with_gateway }
+        proxy::ProxySettings {
+            resolvers,
+            max_connections_per_sandbox,
+            gateway_listeners: gateway,
+            with_gateway,
+        }
     }
 
     /// The interfaces that sandboxes are created on.
     #[must_use]
-    pub fn berths(&self) -> Vec<Berth> {
-        self.interfaces().map(|(_, interface)| interface.berth()).collect()
+    pub fn pooled_interfaces(&self) -> Vec<PooledInterface> {
+        self.keyed_interfaces().map(|(_, interface)| interface.to_pooled()).collect()
     }
 
     /// The same under both names, with their keys.
-    fn interfaces(&self) -> impl Iterator<Item = (String, &SlotInterface)> {
-        named("interfaces", &self.interfaces).chain(named("slots", &self.slots))
+    fn keyed_interfaces(&self) -> impl Iterator<Item = (String, &InterfaceConfig)> {
+        with_keys("interfaces", &self.interfaces).chain(with_keys("slots", &self.slots))
     }
 
     /// What is right today and should be changed.
@@ -230,16 +242,16 @@ impl Config {
 
     /// The public URL of a port of a sandbox; `None` when the gateway does not serve it.
     #[must_use]
-    pub fn url(&self, id: &str, port: u16) -> Option<String> {
-        self.gateway.as_ref()?.url(id, port)
+    pub fn public_url(&self, id: &str, port: u16) -> Option<String> {
+        self.gateway.as_ref()?.public_url(id, port)
     }
 }
 
 /// The items of a list, with their keys.
-fn named<'a>(
+fn with_keys<'a>(
     key: &'static str,
-    items: &'a [SlotInterface],
-) -> impl Iterator<Item = (String, &'a SlotInterface)> {
+    items: &'a [InterfaceConfig],
+) -> impl Iterator<Item = (String, &'a InterfaceConfig)> {
     items.iter().enumerate().map(move |(index, item)| (format!("{key}[{index}]"), item))
 }
 
@@ -248,21 +260,21 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> String {
-        format!("{:#}", Config::parse(text).expect_err("a wrong configuration"))
+        format!("{:#}", AgentConfig::parse(text).expect_err("a wrong configuration"))
     }
 
     #[test]
     fn every_key_is_optional() {
-        let config = Config::parse("").expect("an empty file");
+        let config = AgentConfig::parse("").expect("an empty file");
         assert_eq!(config.state_dir, Path::new("/var/lib/policy-agent"));
-        assert_eq!(config.dataplane.mode, dataplane::Mode::Tc);
-        assert!(config.berths().is_empty());
-        assert_eq!(config.url("web", 80), None);
+        assert_eq!(config.dataplane.mode, dataplane::HookMode::Tc);
+        assert!(config.pooled_interfaces().is_empty());
+        assert_eq!(config.public_url("web", 80), None);
     }
 
     #[test]
     fn the_documented_file_is_accepted() {
-        let config = Config::parse(
+        let config = AgentConfig::parse(
             r#"
             state_dir = "/s"
             bpffs = "/sys/fs/bpf/x"
@@ -305,10 +317,10 @@ mod tests {
             "#,
         )
         .expect("the documented file");
-        assert_eq!(config.berths()[0].interface.name, "tap0");
-        let url = config.url("web", 8080).expect("a gateway");
+        assert_eq!(config.pooled_interfaces()[0].interface.name, "tap0");
+        let url = config.public_url("web", 8080).expect("a gateway");
         assert_eq!(url, "https://8080-web.sandbox.example.com");
-        assert_eq!(config.settings().deny_action, dataplane::DenyAction::Drop);
+        assert_eq!(config.dataplane_settings().deny_action, dataplane::DenyAction::Drop);
     }
 
     #[test]
@@ -322,8 +334,8 @@ mod tests {
             ("[gateway]\ntls-cert = \"/c\"", "did you mean `tls_cert`?"),
             ("[[interface]]\n", "did you mean `interfaces`?"),
         ] {
-            let said = problem(text);
-            assert!(said.contains(meant), "{text}: {said}");
+            let message = problem(text);
+            assert!(message.contains(meant), "{text}: {message}");
         }
         assert!(!problem("nonsense = 1").contains("did you mean"));
     }
@@ -335,13 +347,13 @@ mod tests {
                 "[[{key}]]\ninterface = \"tap{address}\"\naddresses = [\"10.11.0.{address}\"]\n"
             )
         };
-        let new = Config::parse(&one("interfaces", "2")).expect("good");
-        assert_eq!((new.berths().len(), new.warnings()), (1, Vec::new()));
-        let old = Config::parse(&one("slots", "2")).expect("good");
-        assert_eq!(old.berths(), new.berths());
+        let new = AgentConfig::parse(&one("interfaces", "2")).expect("good");
+        assert_eq!((new.pooled_interfaces().len(), new.warnings()), (1, Vec::new()));
+        let old = AgentConfig::parse(&one("slots", "2")).expect("good");
+        assert_eq!(old.pooled_interfaces(), new.pooled_interfaces());
         assert!(old.warnings()[0].contains("[[interfaces]]"));
         let both = [one("interfaces", "2"), one("slots", "3")].concat();
-        assert_eq!(Config::parse(&both).expect("good").berths().len(), 2);
+        assert_eq!(AgentConfig::parse(&both).expect("good").pooled_interfaces().len(), 2);
         let twice = problem(&[one("interfaces", "2"), one("slots", "2")].concat());
         assert!(twice.contains("slots[0].interface"), "{twice}");
     }

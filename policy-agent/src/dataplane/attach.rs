@@ -23,31 +23,31 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
-use policy_common::name::TC_PROGRAMS;
+use policy_common::bpf_names::TC_PROGRAMS;
 
 use super::{
-    AttachMethod, Interface, Mode, Slot, bpf, filters,
-    gate::Gates,
+    AttachMethod, HookMode, HostInterface, Slot, bpf, filters,
+    gate::GateLoader,
     netns,
-    pins::{self, Pins},
+    pins::{self, PinDirectory},
 };
 
 /// Names of pins: of links, or with clsact of the programs themselves.
-const FROM: &str = "from";
-const TO: &str = "to";
-const XDP: &str = "xdp";
+const FROM_PIN: &str = "from";
+const TO_PIN: &str = "to";
+const XDP_PIN: &str = "xdp";
 
 /// Attaches gates.
-pub struct Attacher {
-    gates: Gates,
-    pins: Pins,
-    tcx: bool,
-    xdp: bool,
+pub struct GateAttacher {
+    gate_loader: GateLoader,
+    pin_directory: PinDirectory,
+    use_tcx: bool,
+    use_xdp: bool,
 }
 
-impl Attacher {
+impl GateAttacher {
     /// An attacher with the method that the settings ask for and the kernel has.
-    pub fn new(pins: Pins, method: AttachMethod, mode: Mode) -> Result<Self> {
+    pub fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
         let kernel_has_tcx =
             KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
         let tcx = match method {
@@ -56,68 +56,77 @@ impl Attacher {
             AttachMethod::Tcx => bail!("dataplane.attach: \"tcx\" needs Linux 6.6; use \"clsact\""),
             AttachMethod::Clsact => false,
         };
-        Ok(Self { gates: Gates::new(&pins), pins, tcx, xdp: mode == Mode::Xdp })
+        Ok(Self {
+            gate_loader: GateLoader::new(&pins),
+            pin_directory: pins,
+            use_tcx: tcx,
+            use_xdp: mode == HookMode::Xdp,
+        })
     }
 
     /// The gates' loader.
-    pub fn gates(&self) -> &Gates {
-        &self.gates
+    pub fn gate_loader(&self) -> &GateLoader {
+        &self.gate_loader
     }
 
     /// Attaches the gates of `slot` to the interface, or puts them in place of those that are
     /// attached for the same sandbox.
-    pub fn attach(&self, id: &str, slot: Slot, interface: &Interface) -> Result<()> {
-        self.pins.create_links(id)?;
-        self.pins.forget_slot(id)?;
-        let mut gate = self.gates.open(slot)?;
-        netns::within(interface.netns.as_deref(), || {
-            check(&interface.name)?;
+    pub fn attach_gates(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
+        self.pin_directory.create_link_directory(id)?;
+        self.pin_directory.clear_recorded_slot(id)?;
+        let mut gate = self.gate_loader.load_gates(slot)?;
+        netns::run_in_netns(interface.netns.as_deref(), || {
+            check_interface(&interface.name)?;
             let name = &interface.name;
-            if self.xdp {
-                self.attach_xdp(id, name, gate.xdp()?)?;
+            if self.use_xdp {
+                self.attach_xdp(id, name, gate.load_xdp()?)?;
             }
-            let from = gate.from_sandbox()?;
+            let from = gate.load_from_sandbox()?;
             self.attach_tc(id, name, TcAttachType::Ingress, from)?;
-            let to = gate.to_sandbox()?;
+            let to = gate.load_to_sandbox()?;
             self.attach_tc(id, name, TcAttachType::Egress, to)?;
-            if self.tcx {
-                filters::remove(name);
+            if self.use_tcx {
+                filters::remove_own_filters(name);
             }
             Ok(())
         })?;
-        if !self.xdp {
-            self.pins.remove_link(id, XDP)?;
+        if !self.use_xdp {
+            self.pin_directory.remove_link(id, XDP_PIN)?;
         }
-        self.pins.note_slot(id, slot)
+        self.pin_directory.record_slot(id, slot)
     }
 
     /// Whether the gates of `slot` are attached to the interface, in front of everybody else's
     /// programs, and call what is pinned now.
-    pub fn is_attached(&self, id: &str, slot: Slot, interface: &Interface) -> Result<bool> {
-        if self.pins.slot(id)? != Some(slot) {
+    pub fn is_attached(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<bool> {
+        if self.pin_directory.recorded_slot(id)? != Some(slot) {
             return Ok(false);
         }
-        if self.xdp != self.pins.link(id, XDP).exists() {
+        if self.use_xdp != self.pin_directory.link_path(id, XDP_PIN).exists() {
             return Ok(false);
         }
-        let tables = MapInfo::from_pin(self.pins.map(TC_PROGRAMS))?.id();
-        netns::within(interface.netns.as_deref(), || {
+        let tables = MapInfo::from_pin(self.pin_directory.map_path(TC_PROGRAMS))?.id();
+        netns::run_in_netns(interface.netns.as_deref(), || {
             let attached = |pin, hook| {
-                let gate = self.first_of_ours(&self.pins.link(id, pin), &interface.name, hook);
-                gate.is_some_and(|gate| calls_through(&gate, tables))
+                let gate = self.leading_program(
+                    &self.pin_directory.link_path(id, pin),
+                    &interface.name,
+                    hook,
+                );
+                gate.is_some_and(|gate| uses_program_array(&gate, tables))
             };
-            Ok(attached(FROM, TcAttachType::Ingress) && attached(TO, TcAttachType::Egress))
+            Ok(attached(FROM_PIN, TcAttachType::Ingress) && attached(TO_PIN, TcAttachType::Egress))
         })
     }
 
     /// Takes the gates off. With clsact the interface has to be known.
-    pub fn detach(&self, id: &str, interface: Option<&Interface>) -> Result<()> {
+    pub fn detach_gates(&self, id: &str, interface: Option<&HostInterface>) -> Result<()> {
         if let Some(interface) = interface
-            && !self.tcx
+            && !self.use_tcx
         {
-            filters::detach(interface);
+            filters::detach_from_interface(interface);
         }
-        self.pins.remove_links(id)
+        self.pin_directory.remove_links(id)
     }
 
     fn attach_tc(
@@ -127,14 +136,14 @@ impl Attacher {
         hook: TcAttachType,
         gate: &mut SchedClassifier,
     ) -> Result<()> {
-        let name = if hook == TcAttachType::Ingress { FROM } else { TO };
-        let pin = self.pins.link(id, name);
-        if !self.tcx {
-            filters::attach(interface, hook, gate)?;
-            self.pins.remove_link(id, name)?;
-            return pins::pin(gate.fd()?.as_fd(), &pin);
+        let name = if hook == TcAttachType::Ingress { FROM_PIN } else { TO_PIN };
+        let pin = self.pin_directory.link_path(id, name);
+        if !self.use_tcx {
+            filters::attach_first(interface, hook, gate)?;
+            self.pin_directory.remove_link(id, name)?;
+            return pins::pin_with_retry(gate.fd()?.as_fd(), &pin);
         }
-        if self.first_of_ours(&pin, interface, hook).is_some() {
+        if self.leading_program(&pin, interface, hook).is_some() {
             let link: FdLink = PinnedLink::from_pin(pin)?.into();
             let replaced = gate.attach_to_link(link.try_into()?)?;
             drop(gate.take_link(replaced)?);
@@ -146,22 +155,22 @@ impl Attacher {
             .with_context(|| format!("interface: cannot attach to {interface}"))?;
         // The old pin goes after the new gate is attached: its gate may be behind another program, or
         // belong to an interface that is gone or has been given to another sandbox.
-        self.pins.remove_link(id, name)?;
+        self.pin_directory.remove_link(id, name)?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
-        self.pin(&link, id, name)
+        self.pin_link(&link, id, name)
     }
 
     /// The program of a pin, if it is the first of the interface's hook: one in front of it could let
     /// packets pass without asking.
-    fn first_of_ours(
+    fn leading_program(
         &self,
         pin: &Path,
         interface: &str,
         hook: TcAttachType,
     ) -> Option<ProgramInfo> {
-        if !self.tcx {
+        if !self.use_tcx {
             let program = ProgramInfo::from_pin(pin).ok()?;
-            let first = filters::first_program(interface, hook).ok()?;
+            let first = filters::first_program_id(interface, hook).ok()?;
             return (first == Some(program.id())).then_some(program);
         }
         let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
@@ -173,23 +182,23 @@ impl Attacher {
     fn attach_xdp(&self, id: &str, interface: &str, gate: &mut Xdp) -> Result<()> {
         // The old link may be on another interface, and an interface has room for one. A moment
         // without early drop lets nothing pass: the gates at TC decide.
-        self.pins.remove_link(id, XDP)?;
+        self.pin_directory.remove_link(id, XDP_PIN)?;
         let link = gate
             .attach(interface, XdpMode::default())
             .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
-        self.pin(&link, id, XDP)
+        self.pin_link(&link, id, XDP_PIN)
     }
 
     /// aya's own pinning gives the link up when it fails, and its gate with it.
-    fn pin(&self, link: &FdLink, id: &str, name: &str) -> Result<()> {
-        let link = bpf::link(link.info()?.id())?;
-        pins::pin(link.as_fd(), &self.pins.link(id, name))
+    fn pin_link(&self, link: &FdLink, id: &str, name: &str) -> Result<()> {
+        let link = bpf::open_link_by_id(link.info()?.id())?;
+        pins::pin_with_retry(link.as_fd(), &self.pin_directory.link_path(id, name))
     }
 }
 
 /// The interface exists and is one that the programs can judge.
-fn check(interface: &str) -> Result<()> {
+fn check_interface(interface: &str) -> Result<()> {
     if if_nametoindex(interface).is_err() {
         bail!("interface: there is no {interface} in this network namespace");
     }
@@ -221,6 +230,6 @@ fn hardware_type(interface: &str) -> Result<u16> {
 
 /// Whether a gate calls through this table. One whose pin was removed while no agent ran goes on
 /// enforcing, and nobody can change what.
-fn calls_through(gate: &ProgramInfo, table: u32) -> bool {
+fn uses_program_array(gate: &ProgramInfo, table: u32) -> bool {
     gate.map_ids().is_ok_and(|maps| maps.is_some_and(|maps| maps.contains(&table)))
 }

@@ -31,7 +31,7 @@ const ENOTSUPP: i32 = 524;
 /// `struct { … } batch` of `union bpf_attr`.
 #[repr(C)]
 #[derive(Default)]
-struct Batch {
+struct BatchAttr {
     in_batch: u64,
     out_batch: u64,
     keys: u64,
@@ -45,7 +45,7 @@ struct Batch {
 /// The anonymous struct of `union bpf_attr` for `BPF_MAP_*_ELEM`.
 #[repr(C)]
 #[derive(Default)]
-struct Element {
+struct ElementAttr {
     map_fd: u32,
     padding: u32,
     key: u64,
@@ -55,7 +55,7 @@ struct Element {
 
 /// The anonymous struct of `union bpf_attr` for `BPF_MAP_CREATE`, its beginning.
 #[repr(C)]
-struct Creation {
+struct MapCreateAttr {
     map_type: u32,
     key_size: u32,
     value_size: u32,
@@ -65,54 +65,54 @@ struct Creation {
 }
 
 /// Makes an array of maps that are like `inner`.
-pub fn array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut creation = Creation {
+pub fn create_array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut creation = MapCreateAttr {
         map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
         key_size: 4,
         value_size: 4,
         max_entries: entries,
         map_flags: 0,
-        inner_map_fd: fd(inner),
+        inner_map_fd: raw_fd(inner),
     };
-    opened(BPF_MAP_CREATE, &mut creation)
+    call_for_fd(BPF_MAP_CREATE, &mut creation)
 }
 
 /// The anonymous struct of `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
-struct Object {
+struct PinAttr {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
 }
 
 /// Pins a map, a program or a link.
-pub fn pin(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
+pub fn pin_object(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
     let mut object =
-        Object { pathname: pathname.as_ptr() as u64, bpf_fd: fd(object), file_flags: 0 };
-    done(BPF_OBJ_PIN, &mut object)
+        PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: raw_fd(object), file_flags: 0 };
+    call_for_status(BPF_OBJ_PIN, &mut object)
 }
 
 /// Opens what is pinned.
-pub fn open(pin: &Path) -> io::Result<OwnedFd> {
+pub fn open_pinned(pin: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
-    let mut object = Object { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    opened(BPF_OBJ_GET, &mut object)
+    let mut object = PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    call_for_fd(BPF_OBJ_GET, &mut object)
 }
 
 /// Opens the link with this number (Linux 5.8).
-pub fn link(id: u32) -> io::Result<OwnedFd> {
-    opened(BPF_LINK_GET_FD_BY_ID, &mut { id })
+pub fn open_link_by_id(id: u32) -> io::Result<OwnedFd> {
+    call_for_fd(BPF_LINK_GET_FD_BY_ID, &mut { id })
 }
 
 /// Detaches a link (Linux 5.9), whoever else holds it.
-pub fn detach(link: &OwnedFd) -> io::Result<()> {
-    done(BPF_LINK_DETACH, &mut fd(link.as_fd()))
+pub fn detach_link(link: &OwnedFd) -> io::Result<()> {
+    call_for_status(BPF_LINK_DETACH, &mut raw_fd(link.as_fd()))
 }
 
 /// Updates many elements with one call where the kernel can (tries: 5.13, arrays of maps: 5.18),
 /// one by one elsewhere. On an error some of the elements may have been updated.
-pub fn update_many<K: Copy, V: Copy>(
+pub fn update_batch<K: Copy, V: Copy>(
     map: BorrowedFd<'_>,
     keys: &[K],
     values: &[V],
@@ -121,85 +121,85 @@ pub fn update_many<K: Copy, V: Copy>(
     if keys.is_empty() {
         return Ok(());
     }
-    let mut batch = Batch {
+    let mut batch = BatchAttr {
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
         count: u32::try_from(keys.len()).map_err(io::Error::other)?,
-        map_fd: fd(map),
-        ..Batch::default()
+        map_fd: raw_fd(map),
+        ..BatchAttr::default()
     };
-    match done(BPF_MAP_UPDATE_BATCH, &mut batch) {
+    match call_for_status(BPF_MAP_UPDATE_BATCH, &mut batch) {
         Err(error) if matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL)) => {
             let mut pairs = keys.iter().zip(values);
-            pairs.try_for_each(|(key, value)| update(map, key, value))
+            pairs.try_for_each(|(key, value)| update_element(map, key, value))
         }
         result => result,
     }
 }
 
 /// Updates the element `key` of an array whose values are as long as `value` is.
-pub fn update_bytes<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T]) -> io::Result<()> {
-    let mut element = Element {
-        map_fd: fd(map),
+pub fn update_array_element<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T]) -> io::Result<()> {
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
         key: (&raw const key) as u64,
         value: value.as_ptr() as u64,
-        ..Element::default()
+        ..ElementAttr::default()
     };
-    done(BPF_MAP_UPDATE_ELEM, &mut element)
+    call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
 /// Empties an element of an array of maps. Nothing is done where there is nothing: the kernel waits
 /// for a grace period after each deletion.
-pub fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
-    if !holds_map(map, key)? {
+pub fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    if !has_inner_map(map, key)? {
         return Ok(());
     }
     let mut element =
-        Element { map_fd: fd(map), key: (&raw const key) as u64, ..Element::default() };
-    match done(BPF_MAP_DELETE_ELEM, &mut element) {
+        ElementAttr { map_fd: raw_fd(map), key: (&raw const key) as u64, ..ElementAttr::default() };
+    match call_for_status(BPF_MAP_DELETE_ELEM, &mut element) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
 }
 
 /// Whether an element of an array of maps holds a map.
-fn holds_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
+fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
     let mut id = 0_u32;
-    let mut element = Element {
-        map_fd: fd(map),
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
         key: (&raw const key) as u64,
         value: (&raw mut id) as u64,
-        ..Element::default()
+        ..ElementAttr::default()
     };
-    match done(BPF_MAP_LOOKUP_ELEM, &mut element) {
+    match call_for_status(BPF_MAP_LOOKUP_ELEM, &mut element) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         result => result.map(|()| true),
     }
 }
 
-fn update<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
-    let mut element = Element {
-        map_fd: fd(map),
+fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
         key: std::ptr::from_ref(key) as u64,
         value: std::ptr::from_ref(value) as u64,
-        ..Element::default()
+        ..ElementAttr::default()
     };
-    done(BPF_MAP_UPDATE_ELEM, &mut element)
+    call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
 /// Calls that open something.
-fn opened<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
-    let opened = i32::try_from(call(command, attribute)?).map_err(io::Error::other)?;
+fn call_for_fd<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
+    let opened = i32::try_from(bpf_syscall(command, attribute)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just opened it for us.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 
 /// Calls where success has nothing more to tell.
-fn done<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
-    call(command, attribute).map(|_| ())
+fn call_for_status<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
+    bpf_syscall(command, attribute).map(|_| ())
 }
 
-fn call<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::c_long> {
+fn bpf_syscall<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the attribute is a prefix of `union bpf_attr` of the size given, and the pointers
     // in it point to live, initialised buffers of the sizes that the map's key and value have.
     let result = unsafe {
@@ -208,6 +208,6 @@ fn call<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::c_long>
     if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
 }
 
-fn fd(map: BorrowedFd<'_>) -> u32 {
+fn raw_fd(map: BorrowedFd<'_>) -> u32 {
     map.as_raw_fd().unsigned_abs() // file descriptors are not negative
 }

@@ -16,21 +16,24 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{MapData, MapError, SockMap};
 use policy_common::{
-    hand_over::{SOCKET_MARK, door},
-    name::DOORS,
+    bpf_names::PROXY_LISTENERS,
+    redirect::{PROXY_SOCKET_MARK, listener_key},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Interface, Slot, netns::Namespace, pins::Pins, routing, sandboxes::map};
+use super::{
+    HostInterface, Slot, netns::NetnsHandle, pins::PinDirectory, routing,
+    sandboxes::open_pinned_map,
+};
 
 /// Connections that wait to be accepted, per listener; the namespace's `net.core.somaxconn` may
 /// allow fewer.
-const BACKLOG: i32 = 4096;
+const LISTEN_BACKLOG: i32 = 4096;
 
 /// The listeners that a sandbox's connections come out of. The local address of an accepted
 /// connection is where the sandbox wanted to go. Not blocking. A door that is dropped is shut.
 #[derive(Debug)]
-pub struct Door {
+pub struct RedirectListeners {
     /// IPv4.
     pub v4: Option<TcpListener>,
     /// IPv6; `None` where the namespace has no IPv6.
@@ -38,77 +41,92 @@ pub struct Door {
 }
 
 /// The kernel's table of doors, and the namespaces that they are in.
-pub struct Doors {
-    open: Mutex<Open>,
+pub struct RedirectRegistry {
+    state: Mutex<RedirectState>,
 }
 
-struct Open {
-    listeners: SockMap<MapData>,
-    namespaces: HashMap<Slot, Namespace>,
+struct RedirectState {
+    listener_map: SockMap<MapData>,
+    namespaces: HashMap<Slot, NetnsHandle>,
 }
 
-impl Doors {
+impl RedirectRegistry {
     /// Opens the pinned table.
-    pub fn open(pins: &Pins) -> Result<Self> {
-        let listeners = map(&pins.map(DOORS))?.try_into()?;
-        Ok(Self { open: Mutex::new(Open { listeners, namespaces: HashMap::new() }) })
+    pub fn open(pins: &PinDirectory) -> Result<Self> {
+        let listeners = open_pinned_map(&pins.map_path(PROXY_LISTENERS))?.try_into()?;
+        Ok(Self {
+            state: Mutex::new(RedirectState {
+                listener_map: listeners,
+                namespaces: HashMap::new(),
+            }),
+        })
     }
 
     /// Makes the listeners of a slot, and has its namespace deliver to them.
-    pub fn open_door(&self, slot: Slot, interface: &Interface) -> Result<Door> {
-        let namespace = Namespace::open(interface.netns.as_deref())?;
-        let mut open = self.lock()?;
-        match open.put(slot, &namespace, &interface.name) {
+    pub fn open_listeners(
+        &self,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<RedirectListeners> {
+        let namespace = NetnsHandle::open(interface.netns.as_deref())?;
+        let mut open = self.lock_state()?;
+        match open.install_listeners(slot, &namespace, &interface.name) {
             Ok(door) => {
                 let before = open.namespaces.insert(slot, namespace);
-                before.map_or(Ok(()), |before| open.leave(&before))?;
+                before.map_or(Ok(()), |before| open.release_namespace(&before))?;
                 Ok(door)
             }
             Err(error) => {
                 // What went wrong first is what to tell.
-                let _ = open.close(slot).and_then(|()| open.leave(&namespace));
+                let _ =
+                    open.remove_listeners(slot).and_then(|()| open.release_namespace(&namespace));
                 Err(error)
             }
         }
     }
 
     /// Takes the listeners of a slot out of the table.
-    pub fn close_door(&self, slot: Slot) -> Result<()> {
-        self.lock()?.close(slot)
+    pub fn close_listeners(&self, slot: Slot) -> Result<()> {
+        self.lock_state()?.remove_listeners(slot)
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Open>> {
-        self.open.lock().map_err(|_| anyhow!("the table of doors is poisoned by a panic"))
+    fn lock_state(&self) -> Result<MutexGuard<'_, RedirectState>> {
+        self.state.lock().map_err(|_| anyhow!("the table of doors is poisoned by a panic"))
     }
 }
 
-impl Open {
+impl RedirectState {
     /// The rules are looked after at each opening, in case that somebody removed them.
-    fn put(&mut self, slot: Slot, namespace: &Namespace, interface: &str) -> Result<Door> {
-        let door = namespace.enter(|| Door::within(interface))?;
-        routing::establish(namespace, door.v6.is_some())?;
+    fn install_listeners(
+        &mut self,
+        slot: Slot,
+        namespace: &NetnsHandle,
+        interface: &str,
+    ) -> Result<RedirectListeners> {
+        let door = namespace.run_inside(|| RedirectListeners::bind_for(interface))?;
+        routing::install_redirect(namespace, door.v6.is_some())?;
         for (v6, listener) in [(false, &door.v4), (true, &door.v6)] {
-            let key = self::door(slot.get(), v6);
+            let key = listener_key(slot.get(), v6);
             match listener {
                 Some(listener) => {
-                    self.listeners.set(key, listener, 0).context("cannot open a door")?
+                    self.listener_map.set(key, listener, 0).context("cannot open a door")?
                 }
-                None => self.clear(key)?,
+                None => self.clear_map_key(key)?,
             }
         }
         Ok(door)
     }
 
-    fn close(&mut self, slot: Slot) -> Result<()> {
-        self.clear(door(slot.get(), false))?;
-        self.clear(door(slot.get(), true))?;
+    fn remove_listeners(&mut self, slot: Slot) -> Result<()> {
+        self.clear_map_key(listener_key(slot.get(), false))?;
+        self.clear_map_key(listener_key(slot.get(), true))?;
         let namespace = self.namespaces.remove(&slot);
-        namespace.map_or(Ok(()), |namespace| self.leave(&namespace))
+        namespace.map_or(Ok(()), |namespace| self.release_namespace(&namespace))
     }
 
     /// Empties an element, if there is something in it.
-    fn clear(&mut self, key: u32) -> Result<()> {
-        match self.listeners.clear_index(&key) {
+    fn clear_map_key(&mut self, key: u32) -> Result<()> {
+        match self.listener_map.clear_index(&key) {
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() != Some(libc::EINVAL) =>
             {
@@ -120,19 +138,19 @@ impl Open {
     }
 
     /// Removes the routing rules of a namespace in which there is no door any more.
-    fn leave(&self, namespace: &Namespace) -> Result<()> {
-        if self.namespaces.values().any(|other| other.is(namespace)) {
+    fn release_namespace(&self, namespace: &NetnsHandle) -> Result<()> {
+        if self.namespaces.values().any(|other| other.is_same_netns(namespace)) {
             return Ok(());
         }
-        routing::remove(namespace)
+        routing::remove_redirect(namespace)
     }
 }
 
-impl Door {
+impl RedirectListeners {
     /// A door in the calling thread's network namespace, for a sandbox behind this interface.
-    fn within(interface: &str) -> Result<Self> {
-        let v4 = listener((Ipv4Addr::LOCALHOST, 0).into()).context("cannot listen")?;
-        let v6 = has_v6(interface).then(|| listener((Ipv6Addr::LOCALHOST, 0).into()));
+    fn bind_for(interface: &str) -> Result<Self> {
+        let v4 = bind_transparent((Ipv4Addr::LOCALHOST, 0).into()).context("cannot listen")?;
+        let v6 = accepts_ipv6(interface).then(|| bind_transparent((Ipv6Addr::LOCALHOST, 0).into()));
         Ok(Self { v4: Some(v4), v6: v6.transpose().context("cannot listen on IPv6")? })
     }
 }
@@ -141,9 +159,9 @@ impl Door {
 /// can be bound even if there is no such address.
 ///
 /// Ports are never shared: the kernel would choose anew among those who do.
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_transparent(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_mark(SOCKET_MARK)?;
+    socket.set_mark(PROXY_SOCKET_MARK)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
         socket.set_ip_transparent_v6(true)?;
@@ -155,12 +173,12 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     // Connections inherit it. Their local ports are those of their destinations, and the host's own
     // servers could not be started there.
     socket.set_reuse_address(true)?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
 /// Whether the kernel takes IPv6 packets from an interface, and can deliver them.
-fn has_v6(interface: &str) -> bool {
+fn accepts_ipv6(interface: &str) -> bool {
     let is_on = |interface: &str| {
         let path = Path::new("/proc/sys/net/ipv6/conf").join(interface).join("disable_ipv6");
         fs::read_to_string(path).is_ok_and(|disabled| disabled.trim() == "0")
@@ -169,15 +187,15 @@ fn has_v6(interface: &str) -> bool {
 }
 
 /// Removes the routing rules from the namespaces of these interfaces and from the own one.
-pub fn remove_routing(interfaces: &[Interface]) -> Result<()> {
+pub fn remove_all_redirects(interfaces: &[HostInterface]) -> Result<()> {
     let paths: HashSet<_> = interfaces.iter().map(|interface| interface.netns.as_deref()).collect();
     for path in paths.into_iter().flatten() {
         // One that is gone has no rules.
-        if let Ok(namespace) = Namespace::open(Some(path))
-            && namespace.enter(|| Ok(())).is_ok()
+        if let Ok(namespace) = NetnsHandle::open(Some(path))
+            && namespace.run_inside(|| Ok(())).is_ok()
         {
-            routing::remove(&namespace)?;
+            routing::remove_redirect(&namespace)?;
         }
     }
-    routing::remove(&Namespace::open(None)?)
+    routing::remove_redirect(&NetnsHandle::open(None)?)
 }

@@ -2,33 +2,36 @@
 
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
-use policy_common::{event::Event, name};
+use policy_common::{bpf_names, event::VerdictEvent};
 
-use super::{pins::Pins, programs::ProgramLog, sandboxes::map};
+use super::{pins::PinDirectory, programs::ProgramLog, sandboxes::open_pinned_map};
 
 /// The reading end of the ring; there is one.
-pub struct EventReader {
+pub struct EventRingReader {
     ring: RingBuf<MapData>,
-    log: Option<ProgramLog>,
+    program_log: Option<ProgramLog>,
 }
 
-impl EventReader {
-    pub(super) fn open(pins: &Pins, log: Option<ProgramLog>) -> Result<Self> {
-        Ok(Self { ring: map(&pins.map(name::EVENTS))?.try_into()?, log })
+impl EventRingReader {
+    pub(super) fn open(pins: &PinDirectory, log: Option<ProgramLog>) -> Result<Self> {
+        Ok(Self {
+            ring: open_pinned_map(&pins.map_path(bpf_names::EVENTS))?.try_into()?,
+            program_log: log,
+        })
     }
 
     /// Hands over every event that is there, oldest first: how many there were. What the programs
     /// have logged goes to the agent's log.
-    pub fn drain(&mut self, mut handle: impl FnMut(&Event)) -> usize {
-        if let Some(log) = &mut self.log {
+    pub fn drain_events(&mut self, mut handle: impl FnMut(&VerdictEvent)) -> usize {
+        if let Some(log) = &mut self.program_log {
             log.flush();
         }
         let mut events = 0;
         while let Some(record) = self.ring.next() {
-            if record.len() == size_of::<Event>() {
+            if record.len() == size_of::<VerdictEvent>() {
                 // SAFETY: the length is that of an Event, which is plain old data; the kernel
                 // aligns records to 8 bytes, and the read asks for no alignment.
-                let event = unsafe { record.as_ptr().cast::<Event>().read_unaligned() };
+                let event = unsafe { record.as_ptr().cast::<VerdictEvent>().read_unaligned() };
                 handle(&event);
                 events += 1;
             }

@@ -13,81 +13,88 @@ use aya::programs::{
 };
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
-use policy_common::name::{GATE_FROM, GATE_TO};
+use policy_common::bpf_names::{GATE_FROM, GATE_TO};
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 
-use super::{Interface, netlink, netns};
+use super::{HostInterface, netlink, netns};
 
 /// Ours are among the first filters that clsact runs.
-const PRIORITY: u16 = 1;
+const FILTER_PRIORITY: u16 = 1;
 /// Unusual ones, so that nobody else's filter is replaced. Two, since a filter with a new handle goes
 /// in front of those of its priority, and one that is there already does not.
-const HANDLES: [u16; 2] = [0x7061, 0x7062];
+const FILTER_HANDLES: [u16; 2] = [0x7061, 0x7062];
 
 /// A filter of a hook.
-struct Filter {
+struct ClsactFilter {
     /// Its handle, if it is one of ours.
-    ours: Option<u16>,
+    own_handle: Option<u16>,
     /// The number of its program, if it is one of BPF.
-    program: Option<u32>,
+    program_id: Option<u32>,
 }
 
 /// The program of the hook's first filter: one in front of ours could let packets pass without asking.
-pub fn first_program(interface: &str, hook: TcAttachType) -> Result<Option<u32>> {
-    Ok(list(interface, hook)?.first().and_then(|filter| filter.program))
+pub fn first_program_id(interface: &str, hook: TcAttachType) -> Result<Option<u32>> {
+    Ok(list_filters(interface, hook)?.first().and_then(|filter| filter.program_id))
 }
 
 /// Makes a gate the first filter of the hook. One of ours that is the first is replaced in place; one
 /// that is not goes when the new one is there.
-pub fn attach(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier) -> Result<()> {
+pub fn attach_first(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier) -> Result<()> {
     let _ = qdisc_add_clsact(interface); // it is there already, or the next step says what is wrong
-    let there = list(interface, hook)?;
-    let own: Vec<u16> = there.iter().filter_map(|filter| filter.ours).collect();
-    let leads = there.first().and_then(|filter| filter.ours);
-    let unused = HANDLES.into_iter().find(|handle| !own.contains(handle));
-    let handle = leads.or(unused).unwrap_or(HANDLES[0]);
+    let there = list_filters(interface, hook)?;
+    let own: Vec<u16> = there.iter().filter_map(|filter| filter.own_handle).collect();
+    let leads = there.first().and_then(|filter| filter.own_handle);
+    let unused = FILTER_HANDLES.into_iter().find(|handle| !own.contains(handle));
+    let handle = leads.or(unused).unwrap_or(FILTER_HANDLES[0]);
     let is_replaced = own.contains(&handle);
     let link = if is_replaced {
-        gate.attach_to_link(filter(interface, hook, handle)?)
+        gate.attach_to_link(attached_link(interface, hook, handle)?)
     } else {
-        let options = NlOptions { priority: PRIORITY, handle: minor(handle), classid: None };
+        let options =
+            NlOptions { priority: FILTER_PRIORITY, handle: filter_handle(handle), classid: None };
         gate.attach_with_options(interface, hook, TcAttachOptions::Netlink(options))
     };
     let link = link.with_context(|| format!("interface: cannot attach to {interface}"))?;
     // Dropping the link would remove the filter; the kernel is to keep it.
     std::mem::forget(gate.take_link(link)?);
     for old in own.into_iter().filter(|old| *old != handle) {
-        filter(interface, hook, old)?.detach()?;
+        attached_link(interface, hook, old)?.detach()?;
     }
     Ok(())
 }
 
 /// Removes the filters of an interface that may be gone.
-pub fn detach(interface: &Interface) {
-    let _ = netns::within(interface.netns.as_deref(), || {
-        remove(&interface.name);
+pub fn detach_from_interface(interface: &HostInterface) {
+    let _ = netns::run_in_netns(interface.netns.as_deref(), || {
+        remove_own_filters(&interface.name);
         Ok(())
     });
 }
 
 /// Removes our filters, if there are any.
-pub fn remove(interface: &str) {
+pub fn remove_own_filters(interface: &str) {
     let _ = qdisc_detach_program(interface, TcAttachType::Ingress, GATE_FROM);
     let _ = qdisc_detach_program(interface, TcAttachType::Egress, GATE_TO);
 }
 
-fn filter(interface: &str, hook: TcAttachType, handle: u16) -> Result<SchedClassifierLink> {
-    Ok(SchedClassifierLink::attached(interface, hook, PRIORITY, minor(handle), None)?)
+fn attached_link(interface: &str, hook: TcAttachType, handle: u16) -> Result<SchedClassifierLink> {
+    Ok(SchedClassifierLink::attached(
+        interface,
+        hook,
+        FILTER_PRIORITY,
+        filter_handle(handle),
+        None,
+    )?)
 }
 
-const fn minor(handle: u16) -> TcHandle {
+const fn filter_handle(handle: u16) -> TcHandle {
     TcHandle::new(0, handle)
 }
 
 /// The filters of a hook, in the order in which they run; none where there is no clsact.
-fn list(interface: &str, hook: TcAttachType) -> Result<Vec<Filter>> {
+fn list_filters(interface: &str, hook: TcAttachType) -> Result<Vec<ClsactFilter>> {
     let index = i32::try_from(if_nametoindex(interface)?)?;
-    netlink::speak(async |netlink| {
+    netlink::with_handle(async |netlink| {
         let mut handle = netlink.traffic_filter(index);
         let request = match hook {
             TcAttachType::Ingress => handle.get().ingress(),
@@ -96,7 +103,7 @@ fn list(interface: &str, hook: TcAttachType) -> Result<Vec<Filter>> {
         let mut messages = pin!(request.execute());
         let mut filters = Vec::new();
         while let Some(message) = messages.try_next().await? {
-            filters.extend(read(&message));
+            filters.extend(parse_filter(&message));
         }
         Ok(filters)
     })
@@ -104,7 +111,7 @@ fn list(interface: &str, hook: TcAttachType) -> Result<Vec<Filter>> {
 
 /// What a message says about a filter. Other chains than the first run only if a filter says so, and
 /// before the filters of a priority comes a message about that.
-fn read(message: &TcMessage) -> Option<Filter> {
+fn parse_filter(message: &TcMessage) -> Option<ClsactFilter> {
     let other_chain = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Chain(1..));
     if message.header.handle == 0.into() || message.attributes.iter().any(other_chain) {
         return None;
@@ -119,7 +126,7 @@ fn read(message: &TcMessage) -> Option<Filter> {
     });
     let handle = message.header.handle;
     let priority = message.header.info >> 16; // TC_H_MAJ of tcm_info
-    let is_ours = priority == u32::from(PRIORITY) && handle.major == 0;
-    let ours = HANDLES.into_iter().find(|own| is_ours && handle.minor == *own);
-    Some(Filter { ours: ours.filter(|_| program.is_some()), program })
+    let is_ours = priority == u32::from(FILTER_PRIORITY) && handle.major == 0;
+    let ours = FILTER_HANDLES.into_iter().find(|own| is_ours && handle.minor == *own);
+    Some(ClsactFilter { own_handle: ours.filter(|_| program.is_some()), program_id: program })
 }

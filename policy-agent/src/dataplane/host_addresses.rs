@@ -15,13 +15,13 @@ use rtnetlink::{
     },
 };
 
-use super::{netlink, netns::within};
+use super::{netlink, netns::run_in_netns};
 
 /// `RT_TABLE_LOCAL` (linux/rtnetlink.h): where the kernel, and whoever wants whole prefixes to be
 /// the host's (AnyIP), says what is delivered to the host itself.
 const LOCAL_TABLE: u8 = 255;
 /// There is no such table yet, or no such family.
-const ABSENT: [i32; 3] = [libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+const ABSENT_ERRNOS: [i32; 3] = [libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
 /// The addresses of all interfaces and the prefixes that are routed to the host itself, broadcast
 /// and anycast included, in order. `netns`: the path of the namespace; `None`: the calling thread's.
@@ -29,14 +29,14 @@ const ABSENT: [i32; 3] = [libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 /// # Errors
 /// The namespace is not there, or the kernel does not answer.
 pub fn host_addresses(netns: Option<&Path>) -> Result<Vec<IpNet>> {
-    let mut found = within(netns, || {
-        netlink::speak_strictly(async |netlink| {
+    let mut found = run_in_netns(netns, || {
+        netlink::with_strict_handle(async |netlink| {
             let mut found = Vec::new();
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
                 found.extend(local_routes(&netlink, family).await?);
             }
             // Those of a VRF are in a table of its own.
-            found.extend(addresses(&netlink).await?);
+            found.extend(interface_addresses(&netlink).await?);
             Ok(found)
         })
     })
@@ -52,12 +52,12 @@ async fn local_routes(netlink: &Handle, family: AddressFamily) -> Result<Vec<IpN
     let mut question = RouteMessage::default();
     question.header.address_family = family;
     question.header.table = LOCAL_TABLE;
-    let routes = all(netlink.route().get(question).execute()).await?;
-    Ok(routes.iter().filter_map(delivered).collect())
+    let routes = collect_or_empty(netlink.route().get(question).execute()).await?;
+    Ok(routes.iter().filter_map(local_prefix).collect())
 }
 
 /// The prefix of a route that delivers to the host.
-fn delivered(route: &RouteMessage) -> Option<IpNet> {
+fn local_prefix(route: &RouteMessage) -> Option<IpNet> {
     let kinds = [RouteType::Local, RouteType::Broadcast, RouteType::Anycast];
     if route.header.table != LOCAL_TABLE || !kinds.contains(&route.header.kind) {
         return None;
@@ -75,13 +75,13 @@ fn delivered(route: &RouteMessage) -> Option<IpNet> {
     IpNet::new(destination, route.header.destination_prefix_length).ok()
 }
 
-async fn addresses(netlink: &Handle) -> Result<Vec<IpNet>> {
-    let messages = all(netlink.address().get().execute()).await?;
-    Ok(messages.iter().filter_map(own).collect())
+async fn interface_addresses(netlink: &Handle) -> Result<Vec<IpNet>> {
+    let messages = collect_or_empty(netlink.address().get().execute()).await?;
+    Ok(messages.iter().filter_map(local_address).collect())
 }
 
 /// The host's end: on a point-to-point link `Address` is the other one.
-fn own(message: &AddressMessage) -> Option<IpNet> {
+fn local_address(message: &AddressMessage) -> Option<IpNet> {
     let local = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -96,9 +96,11 @@ fn own(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// Every answer; none where there is nothing to ask.
-async fn all<T>(answers: impl Stream<Item = Result<T, Error>>) -> Result<Vec<T>> {
+async fn collect_or_empty<T>(answers: impl Stream<Item = Result<T, Error>>) -> Result<Vec<T>> {
     match answers.try_collect().await {
-        Err(Error::NetlinkError(error)) if ABSENT.contains(&-error.raw_code()) => Ok(Vec::new()),
+        Err(Error::NetlinkError(error)) if ABSENT_ERRNOS.contains(&-error.raw_code()) => {
+            Ok(Vec::new())
+        }
         answers => Ok(answers?),
     }
 }

@@ -7,29 +7,29 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, MapError};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use policy_common::{
-    name::{HUGE_V4, HUGE_V6},
-    sandbox::MAX_SANDBOXES,
-    table::LARGE_WORDS,
+    bpf_names::{HUGE_V4, HUGE_V6},
+    endpoint::MAX_SANDBOXES,
+    poptrie::LARGE_POPTRIE_WORDS,
 };
 
-use super::{bpf, pins::Pins};
+use super::{bpf, pins::PinDirectory};
 
-/// Not 0 if this kernel has them: the global [`HUGE_TABLES`](policy_common::name::HUGE_TABLES).
-pub static SUPPORTED: LazyLock<u32> = LazyLock::new(|| {
-    let tried = array((LARGE_WORDS + 1) * size_of::<u64>());
+/// Not 0 if this kernel has them: the global [`HUGE_POPTRIES`](policy_common::bpf_names::HUGE_POPTRIES).
+pub static HUGE_POPTRIES_SUPPORTED: LazyLock<u32> = LazyLock::new(|| {
+    let tried = create_array((LARGE_POPTRIE_WORDS + 1) * size_of::<u64>());
     u32::from(!matches!(tried, Err(error) if is_too_large(&error)))
 });
 
 /// Puts maps in the place of those that this kernel cannot have. The programs never look into them.
-pub fn stand_in(pins: &Pins) -> Result<()> {
-    if *SUPPORTED != 0 {
+pub fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
+    if *HUGE_POPTRIES_SUPPORTED != 0 {
         return Ok(());
     }
     for name in [HUGE_V4, HUGE_V6] {
-        let pin = pins.map(name);
+        let pin = pins.map_path(name);
         if !pin.exists() {
-            let inner = array(size_of::<u64>())?;
-            let map = bpf::array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
+            let inner = create_array(size_of::<u64>())?;
+            let map = bpf::create_array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
                 .with_context(|| format!("cannot make a map in the place of {name}"))?;
             MapData::from_fd(map)?.pin(&pin)?;
         }
@@ -37,7 +37,7 @@ pub fn stand_in(pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-fn array(value_size: usize) -> Result<MapData, MapError> {
+fn create_array(value_size: usize) -> Result<MapData, MapError> {
     let kind = BPF_MAP_TYPE_ARRAY as u32;
     #[expect(clippy::cast_possible_truncation, reason = "some MiB")]
     let shape = aya_obj::Map::new_from_params(kind, 4, value_size as u32, 1, 0);

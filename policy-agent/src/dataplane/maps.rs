@@ -4,65 +4,69 @@ use std::{fs, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
-use policy_common::name;
+use policy_common::bpf_names;
 
 use super::{
-    pins::{self, Pins},
-    policies::PUBLISHED,
+    pins::{self, PinDirectory},
+    policies::PUBLISHED_MAP_NAME,
 };
 
 /// All pinned maps, held so that their pins can be put back.
-pub struct Maps {
-    held: Vec<(&'static str, MapData)>,
-    pins: Pins,
+pub struct PinnedMaps {
+    handles: Vec<(&'static str, MapData)>,
+    pins: PinDirectory,
 }
 
-fn names() -> impl Iterator<Item = &'static str> {
-    name::PINNED.into_iter().chain([PUBLISHED])
+fn pinned_map_names() -> impl Iterator<Item = &'static str> {
+    bpf_names::PINNED_MAPS.into_iter().chain([PUBLISHED_MAP_NAME])
 }
 
 /// Makes way for a whole new set where pins are missing: what is left of the old one goes. Gates that
 /// are attached hold their own and go on enforcing with them until they are replaced. Returns their
 /// tables of programs, which the kernel would empty if nobody else held them.
-pub fn discard_incomplete(pins: &Pins) -> Result<Vec<MapData>> {
-    let (there, missing): (Vec<_>, Vec<_>) = names().partition(|name| pins.map(name).exists());
+pub fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
+    let (there, missing): (Vec<_>, Vec<_>) =
+        pinned_map_names().partition(|name| pins.map_path(name).exists());
     if there.is_empty() || missing.is_empty() {
         return Ok(Vec::new());
     }
-    let kept = tables(pins);
+    let kept = open_program_arrays(pins);
     tracing::warn!("pins of maps are gone ({}): making all of them anew", missing.join(", "));
     for name in there {
-        let pin = pins.map(name);
+        let pin = pins.map_path(name);
         fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
     }
     Ok(kept)
 }
 
-fn tables(pins: &Pins) -> Vec<MapData> {
-    let open = |name| MapData::from_pin(pins.map(name)).ok();
-    [name::TC_PROGRAMS, name::XDP_PROGRAMS].into_iter().filter_map(open).collect()
+fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
+    let open = |name| MapData::from_pin(pins.map_path(name)).ok();
+    [bpf_names::TC_PROGRAMS, bpf_names::XDP_PROGRAMS].into_iter().filter_map(open).collect()
 }
 
-impl Maps {
+impl PinnedMaps {
     /// Holds the maps that are pinned.
-    pub fn hold(pins: &Pins) -> Result<Self> {
+    pub fn open_all(pins: &PinDirectory) -> Result<Self> {
         let hold = |name| {
-            let pin = pins.map(name);
+            let pin = pins.map_path(name);
             let map = MapData::from_pin(&pin);
             Ok((name, map.with_context(|| format!("cannot open {}", pin.display()))?))
         };
-        Ok(Self { held: names().map(hold).collect::<Result<_>>()?, pins: pins.clone() })
+        Ok(Self {
+            handles: pinned_map_names().map(hold).collect::<Result<_>>()?,
+            pins: pins.clone(),
+        })
     }
 
     /// Puts pins back that somebody removed: whoever opens them next would make empty maps.
-    pub fn restore(&self) -> Result<()> {
-        for (name, map) in &self.held {
-            let pin = self.pins.map(name);
+    pub fn restore_missing_pins(&self) -> Result<()> {
+        for (name, map) in &self.handles {
+            let pin = self.pins.map_path(name);
             if pin.exists() {
                 continue;
             }
             self.pins.create_directories()?;
-            pins::pin(map.fd().as_fd(), &pin)?;
+            pins::pin_with_retry(map.fd().as_fd(), &pin)?;
             tracing::warn!("{} was gone: pinned again", pin.display());
         }
         Ok(())

@@ -10,37 +10,40 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
 /// The calling thread's own namespace.
-const OWN: &str = "/proc/thread-self/ns/net";
+const OWN_NETNS_PATH: &str = "/proc/thread-self/ns/net";
 
 /// Runs `work` in the namespace at `path`, or right here if there is none.
-pub fn within<T: Send>(path: Option<&Path>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn run_in_netns<T: Send>(
+    path: Option<&Path>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     match path {
-        Some(_) => Namespace::open(path)?.enter(work),
+        Some(_) => NetnsHandle::open(path)?.run_inside(work),
         None => work(),
     }
 }
 
 /// A network namespace, which lives at least as long as this.
-pub struct Namespace {
+pub struct NetnsHandle {
     file: File,
     name: String,
     /// What tells it from all others that live: device and inode of its file.
-    key: (u64, u64),
+    device_and_inode: (u64, u64),
 }
 
-impl Namespace {
+impl NetnsHandle {
     /// The namespace at `path`, or the calling thread's own if there is none.
     pub fn open(path: Option<&Path>) -> Result<Self> {
-        let path = path.unwrap_or(Path::new(OWN));
+        let path = path.unwrap_or(Path::new(OWN_NETNS_PATH));
         let name = path.display().to_string();
         let file = File::open(path)
             .with_context(|| format!("netns: cannot open the network namespace {name}"))?;
         let metadata = file.metadata()?;
-        Ok(Self { file, name, key: (metadata.dev(), metadata.ino()) })
+        Ok(Self { file, name, device_and_inode: (metadata.dev(), metadata.ino()) })
     }
 
     /// Runs `work` inside, on a thread of its own.
-    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let name = &self.name;
         thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -53,7 +56,7 @@ impl Namespace {
     }
 
     /// Whether both are the same.
-    pub fn is(&self, other: &Self) -> bool {
-        self.key == other.key
+    pub fn is_same_netns(&self, other: &Self) -> bool {
+        self.device_and_inode == other.device_and_inode
     }
 }

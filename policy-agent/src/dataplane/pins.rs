@@ -23,16 +23,16 @@ use policy_common::ABI_VERSION;
 use super::{Slot, bpf};
 
 /// How often something is pinned whose directory somebody removes meanwhile.
-const ATTEMPTS: usize = 5;
+const PIN_ATTEMPTS: usize = 5;
 /// Begins the name of the directory that notes a slot.
-const SLOT: &str = "slot";
+const SLOT_DIRECTORY_PREFIX: &str = "slot";
 
 /// The right to change what is pinned, as long as this lives.
-pub type Owner = Flock<fs::File>;
+pub type PinLock = Flock<fs::File>;
 
 /// Takes the right to change what is pinned under `bpffs`: of two agents with different state
 /// directories, each would take the other's sandboxes for left over.
-pub fn own(bpffs: &Path) -> Result<Owner> {
+pub fn lock_pins(bpffs: &Path) -> Result<PinLock> {
     let shown = bpffs.display();
     let directory = fs::File::open(bpffs).with_context(|| format!("cannot open {shown}"))?;
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
@@ -46,11 +46,11 @@ pub fn own(bpffs: &Path) -> Result<Owner> {
 
 /// The pins of one ABI version.
 #[derive(Clone, Debug)]
-pub struct Pins {
+pub struct PinDirectory {
     root: PathBuf,
 }
 
-impl Pins {
+impl PinDirectory {
     /// The pins of this version under `bpffs`, whose directories are made if they are missing.
     pub fn create(bpffs: &Path) -> Result<Self> {
         let pins = Self { root: bpffs.join(format!("v{ABI_VERSION}")) };
@@ -60,7 +60,7 @@ impl Pins {
 
     /// Makes the directories that are missing.
     pub fn create_directories(&self) -> Result<()> {
-        for directory in [self.maps(), self.links()] {
+        for directory in [self.maps_directory(), self.links_directory()] {
             fs::create_dir_all(&directory).with_context(|| {
                 format!("cannot make {}: is that on a BPF file system?", directory.display())
             })?;
@@ -69,10 +69,10 @@ impl Pins {
     }
 
     /// The pins of every version that is there.
-    pub fn every_version(bpffs: &Path) -> Result<Vec<Self>> {
+    pub fn all_versions(bpffs: &Path) -> Result<Vec<Self>> {
         let is_version =
             |name: &str| name.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
-        let names = names(bpffs)?.into_iter().filter(|name| is_version(name));
+        let names = directory_entries(bpffs)?.into_iter().filter(|name| is_version(name));
         Ok(names.map(|name| Self { root: bpffs.join(name) }).collect())
     }
 
@@ -82,55 +82,60 @@ impl Pins {
     }
 
     /// The pin of a map.
-    pub fn map(&self, name: &str) -> PathBuf {
-        self.maps().join(name)
+    pub fn map_path(&self, name: &str) -> PathBuf {
+        self.maps_directory().join(name)
     }
 
-    fn maps(&self) -> PathBuf {
+    fn maps_directory(&self) -> PathBuf {
         self.root.join("maps")
     }
 
-    fn links(&self) -> PathBuf {
+    fn links_directory(&self) -> PathBuf {
         self.root.join("links")
     }
 
     /// The pin of a link of a sandbox.
-    pub fn link(&self, id: &str, name: &str) -> PathBuf {
-        self.links().join(id).join(name)
+    pub fn link_path(&self, id: &str, name: &str) -> PathBuf {
+        self.links_directory().join(id).join(name)
     }
 
     /// The sandboxes that have links.
-    pub fn ids(&self) -> Result<Vec<String>> {
-        names(&self.links())
+    pub fn pin_names(&self) -> Result<Vec<String>> {
+        directory_entries(&self.links_directory())
     }
 
     /// Makes the directory of a sandbox's links.
-    pub fn create_links(&self, id: &str) -> Result<()> {
-        let directory = self.links().join(id);
+    pub fn create_link_directory(&self, id: &str) -> Result<()> {
+        let directory = self.links_directory().join(id);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))
     }
 
     /// Notes which slot a sandbox's gates name: all of them, from now on.
-    pub fn note_slot(&self, id: &str, slot: Slot) -> Result<()> {
-        let mine = self.links().join(id).join(format!("{SLOT}{}", slot.get()));
+    pub fn record_slot(&self, id: &str, slot: Slot) -> Result<()> {
+        let mine =
+            self.links_directory().join(id).join(format!("{SLOT_DIRECTORY_PREFIX}{}", slot.get()));
         fs::create_dir_all(&mine).with_context(|| format!("cannot make {}", mine.display()))
     }
 
     /// Forgets which slot a sandbox's gates name, while some may name another already.
-    pub fn forget_slot(&self, id: &str) -> Result<()> {
-        let directory = self.links().join(id);
-        for name in names(&directory)?.iter().filter(|name| name.starts_with(SLOT)) {
+    pub fn clear_recorded_slot(&self, id: &str) -> Result<()> {
+        let directory = self.links_directory().join(id);
+        for name in directory_entries(&directory)?
+            .iter()
+            .filter(|name| name.starts_with(SLOT_DIRECTORY_PREFIX))
+        {
             let note = directory.join(name);
-            is_gone(fs::remove_dir(&note), &note)?;
+            ignore_not_found(fs::remove_dir(&note), &note)?;
         }
         Ok(())
     }
 
     /// The slot that a sandbox's gates were noted to name.
-    pub fn slot(&self, id: &str) -> Result<Option<Slot>> {
-        let names = names(&self.links().join(id))?;
-        let number = names.iter().find_map(|name| name.strip_prefix(SLOT)?.parse().ok());
+    pub fn recorded_slot(&self, id: &str) -> Result<Option<Slot>> {
+        let names = directory_entries(&self.links_directory().join(id))?;
+        let number =
+            names.iter().find_map(|name| name.strip_prefix(SLOT_DIRECTORY_PREFIX)?.parse().ok());
         Ok(number.and_then(Slot::new))
     }
 
@@ -141,42 +146,45 @@ impl Pins {
     /// at least 6.18 can deadlock over that many programs. For the same reason the last descriptor is
     /// closed by us.
     pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
-        let pin = self.link(id, name);
-        let last = bpf::open(&pin).ok();
+        let pin = self.link_path(id, name);
+        let last = bpf::open_pinned(&pin).ok();
         if let Some(link) = &last {
-            let _ = bpf::detach(link); // a program that is pinned is no link
+            let _ = bpf::detach_link(link); // a program that is pinned is no link
         }
-        let removed = is_gone(fs::remove_file(&pin), &pin);
+        let removed = ignore_not_found(fs::remove_file(&pin), &pin);
         drop(last);
         removed
     }
 
     /// Removes a sandbox's links, which are detached when this returns.
     pub fn remove_links(&self, id: &str) -> Result<()> {
-        let directory = self.links().join(id);
-        for name in names(&directory)?.iter().filter(|name| !name.starts_with(SLOT)) {
+        let directory = self.links_directory().join(id);
+        for name in directory_entries(&directory)?
+            .iter()
+            .filter(|name| !name.starts_with(SLOT_DIRECTORY_PREFIX))
+        {
             self.remove_link(id, name)?;
         }
-        is_gone(fs::remove_dir_all(&directory), &directory)
+        ignore_not_found(fs::remove_dir_all(&directory), &directory)
     }
 
     /// Removes everything: links first, since a gate without its table is shut.
     pub fn remove_all(&self) -> Result<()> {
-        for id in self.ids()? {
+        for id in self.pin_names()? {
             self.remove_links(&id)?;
         }
-        is_gone(fs::remove_dir_all(&self.root), &self.root)
+        ignore_not_found(fs::remove_dir_all(&self.root), &self.root)
     }
 }
 
 /// Pins a map, a link or a program. Its directory is made again where somebody removes it meanwhile.
-pub fn pin(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
-    let mut pinned = bpf::pin(object, pin);
-    for _ in 1..ATTEMPTS {
+pub fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
+    let mut pinned = bpf::pin_object(object, pin);
+    for _ in 1..PIN_ATTEMPTS {
         match (&pinned, pin.parent()) {
             (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
                 let _ = fs::create_dir_all(directory); // whether it is there, the next attempt says
-                pinned = bpf::pin(object, pin);
+                pinned = bpf::pin_object(object, pin);
             }
             _ => break,
         }
@@ -185,7 +193,7 @@ pub fn pin(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
 }
 
 /// Names in a directory; none if it is not there.
-fn names(directory: &Path) -> Result<Vec<String>> {
+fn directory_entries(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -200,7 +208,7 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// What was removed may have been gone already.
-fn is_gone(removed: io::Result<()>, path: &Path) -> Result<()> {
+fn ignore_not_found(removed: io::Result<()>, path: &Path) -> Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))

@@ -10,62 +10,66 @@ use aya::{
     programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp},
 };
 use aya_log::EbpfLogger;
-use policy_common::name::{
-    self, EARLY_DROP, FROM_SANDBOX, HAND_OVER, HUGE_TABLES, REJECT, SKB_LAYOUT, TC_PROGRAMS,
-    TO_SANDBOX, XDP_PROGRAMS, tail,
+use policy_common::bpf_names::{
+    self, EARLY_DROP, FROM_SANDBOX, HUGE_POPTRIES, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TC_PROGRAMS,
+    TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
-use super::{huge, pins::Pins, skb};
+use super::{huge, pins::PinDirectory, skb};
 
 /// How often a program is tried to be loaded.
-const ATTEMPTS: u32 = 5;
+const LOAD_ATTEMPTS: u32 = 5;
 
 /// Hands what the programs log to the agent's own log.
 pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
+static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
 /// Loads the programs with the pinned maps, making those that are missing.
-pub fn load(pins: &Pins) -> Result<Ebpf> {
+pub fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    for name in name::PINNED {
-        loader.map_pin_path(name, pins.map(name));
+    for name in bpf_names::PINNED_MAPS {
+        loader.map_pin_path(name, pins.map_path(name));
     }
-    let layout = skb::layout()?;
+    let layout = skb::kernel_skb_layout()?;
     loader.override_global(SKB_LAYOUT, &layout, true);
-    huge::stand_in(pins)?;
-    loader.override_global(HUGE_TABLES, &*huge::SUPPORTED, true);
-    loader.load(OBJECT).context("cannot load policy.o")
+    huge::pin_placeholders(pins)?;
+    loader.override_global(HUGE_POPTRIES, &*huge::HUGE_POPTRIES_SUPPORTED, true);
+    loader.load(POLICY_OBJECT).context("cannot load policy.o")
 }
 
 /// What the programs log: only what should never happen.
-pub fn log(object: &mut Ebpf) -> Result<ProgramLog> {
+pub fn open_program_log(object: &mut Ebpf) -> Result<ProgramLog> {
     EbpfLogger::init(object).context("cannot open the programs' log")
 }
 
 /// Puts the programs into the tables.
-pub fn install(object: &mut Ebpf, pins: &Pins) -> Result<()> {
-    let mut tc = table(&pins.map(TC_PROGRAMS))?;
+pub fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
+    let mut tc = open_program_array(&pins.map_path(TC_PROGRAMS))?;
     let tc_programs = [
-        (tail::REJECT, REJECT),       // first: the next two call it
-        (tail::HAND_OVER, HAND_OVER), // before from_sandbox, which calls it
-        (tail::FROM_SANDBOX, FROM_SANDBOX),
-        (tail::TO_SANDBOX, TO_SANDBOX),
+        (tail_call_index::REJECT, REJECT), // first: the next two call it
+        (tail_call_index::PROXY_REDIRECT, PROXY_REDIRECT), // before from_sandbox, which calls it
+        (tail_call_index::FROM_SANDBOX, FROM_SANDBOX),
+        (tail_call_index::TO_SANDBOX, TO_SANDBOX),
     ];
     for (index, name) in tc_programs {
-        let program: &mut SchedClassifier = program(object, name)?.try_into()?;
-        patiently(|| program.load()).with_context(|| format!("the kernel refuses {name}"))?;
-        put(&mut tc, index, name, program.fd()?)?;
+        let program: &mut SchedClassifier = program_by_name(object, name)?.try_into()?;
+        retry_interrupted(|| program.load())
+            .with_context(|| format!("the kernel refuses {name}"))?;
+        set_program(&mut tc, index, name, program.fd()?)?;
     }
-    let program: &mut Xdp = program(object, EARLY_DROP)?.try_into()?;
-    patiently(|| program.load()).with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
-    let mut xdp = table(&pins.map(XDP_PROGRAMS))?;
-    put(&mut xdp, tail::EARLY_DROP, EARLY_DROP, program.fd()?)
+    let program: &mut Xdp = program_by_name(object, EARLY_DROP)?.try_into()?;
+    retry_interrupted(|| program.load())
+        .with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
+    let mut xdp = open_program_array(&pins.map_path(XDP_PROGRAMS))?;
+    set_program(&mut xdp, tail_call_index::EARLY_DROP, EARLY_DROP, program.fd()?)
 }
 
 /// Loads a program. The verifier gives up when a signal comes in, whatever it is about: EAGAIN.
-fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    for _ in 1..ATTEMPTS {
+fn retry_interrupted(
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
         match load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
@@ -75,16 +79,16 @@ fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), P
     load()
 }
 
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+fn program_by_name<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     object.program_mut(name).with_context(|| format!("policy.o has no program {name}"))
 }
 
-fn table(pin: &Path) -> Result<ProgramArray<MapData>> {
+fn open_program_array(pin: &Path) -> Result<ProgramArray<MapData>> {
     let map = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
     Ok(aya::maps::Map::from_map_data(map)?.try_into()?)
 }
 
-fn put(
+fn set_program(
     table: &mut ProgramArray<MapData>,
     index: u32,
     name: &str,

@@ -17,11 +17,13 @@ use std::{
     pin::pin,
 };
 
-use super::{netlink, netns::Namespace};
+use super::{netlink, netns::NetnsHandle};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
-use policy_common::hand_over::{MARK, RETURN_PRIORITY, RULE_PRIORITY, TABLE};
+use policy_common::redirect::{
+    REDIRECT_MARK, REDIRECT_ROUTE_TABLE, REDIRECT_RULE_PRIORITY, RETURN_RULE_PRIORITY,
+};
 use rtnetlink::{
     Error, Handle, LinkUnspec, RouteMessageBuilder,
     packet_route::{
@@ -33,24 +35,24 @@ use rtnetlink::{
 };
 
 /// There is no such rule, no such route, or no such family.
-const ABSENT: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+const ABSENT_ERRNOS: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
 /// The loopback interface.
 const LOOPBACK: &str = "lo";
 
 /// Has a namespace deliver locally what is handed over. What is there already stays.
-pub fn establish(namespace: &Namespace, v6: bool) -> Result<()> {
-    inside(namespace, async |netlink| {
+pub fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> {
+    with_netlink_in(namespace, async |netlink| {
         let loopback = if_nametoindex(LOOPBACK).context("there is no loopback interface")?;
-        raise(&netlink, loopback).await.context("cannot bring up the loopback interface")?;
-        for family in families(v6) {
-            let added = netlink.route().add(route(family, loopback)).execute().await;
-            done(added, &[libc::EEXIST]).context("cannot add a local route")?;
-            for rule in rules(family) {
+        bring_up(&netlink, loopback).await.context("cannot bring up the loopback interface")?;
+        for family in address_families(v6) {
+            let added = netlink.route().add(local_route(family, loopback)).execute().await;
+            was_applied(added, &[libc::EEXIST]).context("cannot add a local route")?;
+            for rule in redirect_rules(family) {
                 let mut request = netlink.rule().add();
                 *request.message_mut() = rule;
                 let added = request.execute().await;
-                done(added, &[libc::EEXIST]).context("cannot add a routing rule")?;
+                was_applied(added, &[libc::EEXIST]).context("cannot add a routing rule")?;
             }
         }
         Ok(())
@@ -58,32 +60,32 @@ pub fn establish(namespace: &Namespace, v6: bool) -> Result<()> {
 }
 
 /// Removes all that was established. It is no error if nothing was.
-pub fn remove(namespace: &Namespace) -> Result<()> {
-    inside(namespace, async |netlink| {
-        for family in families(true) {
-            for rule in rules(family) {
-                while done(netlink.rule().del(rule.clone()).execute().await, &ABSENT)
+pub fn remove_redirect(namespace: &NetnsHandle) -> Result<()> {
+    with_netlink_in(namespace, async |netlink| {
+        for family in address_families(true) {
+            for rule in redirect_rules(family) {
+                while was_applied(netlink.rule().del(rule.clone()).execute().await, &ABSENT_ERRNOS)
                     .context("cannot remove a routing rule")?
                 {}
             }
             let loopback = if_nametoindex(LOOPBACK).context("there is no loopback interface")?;
-            let removed = netlink.route().del(route(family, loopback)).execute().await;
-            done(removed, &ABSENT).context("cannot remove a local route")?;
+            let removed = netlink.route().del(local_route(family, loopback)).execute().await;
+            was_applied(removed, &ABSENT_ERRNOS).context("cannot remove a local route")?;
         }
         Ok(())
     })
 }
 
 /// Runs `work` in a namespace with a netlink socket.
-fn inside(
-    namespace: &Namespace,
+fn with_netlink_in(
+    namespace: &NetnsHandle,
     work: impl AsyncFnOnce(Handle) -> Result<()> + Send,
 ) -> Result<()> {
-    namespace.enter(|| netlink::speak(work))
+    namespace.run_inside(|| netlink::with_handle(work))
 }
 
 /// Brings an interface up, if it is down.
-async fn raise(netlink: &Handle, index: u32) -> Result<()> {
+async fn bring_up(netlink: &Handle, index: u32) -> Result<()> {
     let mut links = pin!(netlink.link().get().match_index(index).execute());
     let link = links.try_next().await?.context("it is gone")?;
     if !link.header.flags.contains(LinkFlags::Up) {
@@ -92,32 +94,41 @@ async fn raise(netlink: &Handle, index: u32) -> Result<()> {
     Ok(())
 }
 
-fn families(v6: bool) -> impl Iterator<Item = AddressFamily> {
+fn address_families(v6: bool) -> impl Iterator<Item = AddressFamily> {
     [AddressFamily::Inet].into_iter().chain(v6.then_some(AddressFamily::Inet6))
 }
 
-fn route(family: AddressFamily, loopback: u32) -> RouteMessage {
+fn local_route(family: AddressFamily, loopback: u32) -> RouteMessage {
     let is_v4 = family == AddressFamily::Inet;
     let mut route = if is_v4 {
         let route = RouteMessageBuilder::<Ipv4Addr>::new();
-        route.scope(RouteScope::Host).output_interface(loopback).table_id(TABLE).build()
+        route
+            .scope(RouteScope::Host)
+            .output_interface(loopback)
+            .table_id(REDIRECT_ROUTE_TABLE)
+            .build()
     } else {
         let route = RouteMessageBuilder::<Ipv6Addr>::new();
-        route.output_interface(loopback).table_id(TABLE).build()
+        route.output_interface(loopback).table_id(REDIRECT_ROUTE_TABLE).build()
     };
     route.header.kind = RouteType::Local;
     route
 }
 
-fn rules(family: AddressFamily) -> [RuleMessage; 2] {
+fn redirect_rules(family: AddressFamily) -> [RuleMessage; 2] {
     let way_back = RuleAttribute::Iifname(LOOPBACK.to_owned());
     [
-        rule(family, RETURN_PRIORITY, RouteHeader::RT_TABLE_MAIN.into(), Some(way_back)),
-        rule(family, RULE_PRIORITY, TABLE, None),
+        redirect_rule(
+            family,
+            RETURN_RULE_PRIORITY,
+            RouteHeader::RT_TABLE_MAIN.into(),
+            Some(way_back),
+        ),
+        redirect_rule(family, REDIRECT_RULE_PRIORITY, REDIRECT_ROUTE_TABLE, None),
     ]
 }
 
-fn rule(
+fn redirect_rule(
     family: AddressFamily,
     priority: u32,
     table: u32,
@@ -128,7 +139,7 @@ fn rule(
     rule.header.action = RuleAction::ToTable;
     rule.attributes = vec![
         RuleAttribute::Priority(priority),
-        RuleAttribute::FwMark(MARK),
+        RuleAttribute::FwMark(REDIRECT_MARK),
         RuleAttribute::FwMask(u32::MAX),
         RuleAttribute::Table(table),
     ];
@@ -137,7 +148,7 @@ fn rule(
 }
 
 /// Whether a request was carried out. One that was not needed, as these errors say, is none.
-fn done(result: Result<(), Error>, needless: &[i32]) -> Result<bool> {
+fn was_applied(result: Result<(), Error>, needless: &[i32]) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(Error::NetlinkError(error)) if needless.contains(&-error.raw_code()) => Ok(false),

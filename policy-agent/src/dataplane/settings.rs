@@ -2,39 +2,41 @@
 
 use std::{ffi::OsStr, net::IpAddr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
-use policy_common::sandbox::{ACTIVE, INBOUND_FROM_HOST, MAX_SANDBOXES, REJECT};
+use policy_common::endpoint::{
+    ENDPOINT_ACTIVE, ENDPOINT_INBOUND_FROM_HOST, ENDPOINT_REJECT_DENIED, MAX_SANDBOXES,
+};
 use serde::{Deserialize, Serialize};
 
 /// Begins the name of the gates of an interface of `[[interfaces]]`.
-const GATES: &str = "slot-";
+const INTERFACE_PIN_PREFIX: &str = "slot-";
 /// Bytes of such an interface's name and namespace: twice as many digits have to fit into the name
 /// of a file, which has up to 255.
-const MAX_PLACE: usize = 115;
+const MAX_PIN_NAME_BYTES: usize = 115;
 
 /// Settings for all sandboxes: `[dataplane]` of the configuration, and `bpffs`.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct DataplaneSettings {
     /// Directory on a BPF file system that holds the pins.
     pub bpffs: PathBuf,
     /// Which hooks are used.
-    pub mode: Mode,
+    pub mode: HookMode,
     /// How programs are attached to TC.
-    pub attach: AttachMethod,
+    pub attach_method: AttachMethod,
     /// What happens to a denied packet.
     pub deny_action: DenyAction,
     /// Who may start connections towards a sandbox.
-    pub inbound: Inbound,
+    pub inbound_source: InboundSource,
 }
 
-impl Settings {
+impl DataplaneSettings {
     /// The flags of every active sandbox that follow from these settings.
-    pub(super) fn flags(&self) -> u32 {
-        let mut flags = ACTIVE;
+    pub(super) fn endpoint_flags(&self) -> u32 {
+        let mut flags = ENDPOINT_ACTIVE;
         if self.deny_action == DenyAction::Reject {
-            flags |= REJECT;
+            flags |= ENDPOINT_REJECT_DENIED;
         }
-        if self.inbound == Inbound::Host {
-            flags |= INBOUND_FROM_HOST;
+        if self.inbound_source == InboundSource::Host {
+            flags |= ENDPOINT_INBOUND_FROM_HOST;
         }
         flags
     }
@@ -43,7 +45,7 @@ impl Settings {
 /// `mode`: which hooks are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum HookMode {
     /// TC only.
     #[default]
     Tc,
@@ -78,7 +80,7 @@ pub enum DenyAction {
 /// `inbound`: who may start connections towards a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Inbound {
+pub enum InboundSource {
     /// Whoever the host routes.
     #[default]
     Any,
@@ -126,37 +128,39 @@ impl From<Slot> for u32 {
 
 /// Where a sandbox is attached: the host-side interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Interface {
+pub struct HostInterface {
     /// Name of the interface.
     pub name: String,
     /// Network namespace it is in; the agent's own if there is none.
     pub netns: Option<PathBuf>,
 }
 
-impl Interface {
+impl HostInterface {
     /// Under which name the gates of an interface of `[[interfaces]]` are pinned, whoever has it. No
     /// sandbox has such an ID. `None`: it is too long for the name of a file.
     #[must_use]
-    pub fn gates(&self) -> Option<String> {
+    pub fn pin_name(&self) -> Option<String> {
         // An interface's name has no slash, and the path of a namespace begins with one.
-        let mut place = self.name.clone().into_bytes();
+        let mut pinned_name = self.name.clone().into_bytes();
         if let Some(netns) = &self.netns {
-            place.extend_from_slice(netns.as_os_str().as_bytes());
+            pinned_name.extend_from_slice(netns.as_os_str().as_bytes());
         }
-        let digits = || place.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        (place.len() <= MAX_PLACE).then(|| format!("{GATES}{}", digits()))
+        let digits = || pinned_name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        (pinned_name.len() <= MAX_PIN_NAME_BYTES)
+            .then(|| format!("{INTERFACE_PIN_PREFIX}{}", digits()))
     }
 
     /// The interface whose gates are pinned under this name; `None`: they are a sandbox's own.
     #[must_use]
-    pub fn of_gates(name: &str) -> Option<Self> {
-        let (pairs, []) = name.strip_prefix(GATES)?.as_bytes().as_chunks::<2>() else {
+    pub fn from_pin_name(name: &str) -> Option<Self> {
+        let (pairs, []) = name.strip_prefix(INTERFACE_PIN_PREFIX)?.as_bytes().as_chunks::<2>()
+        else {
             return None;
         };
         let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
-        let place: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
-        let end = place.iter().position(|byte| *byte == b'/').unwrap_or(place.len());
-        let (name, netns) = place.split_at(end);
+        let pinned_name: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+        let end = pinned_name.iter().position(|byte| *byte == b'/').unwrap_or(pinned_name.len());
+        let (name, netns) = pinned_name.split_at(end);
         let netns = (!netns.is_empty()).then(|| OsStr::from_bytes(netns).into());
         Some(Self { name: String::from_utf8(name.to_vec()).ok()?, netns })
     }
@@ -164,7 +168,7 @@ impl Interface {
 
 /// Who a sandbox is on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct EndpointAddresses {
     /// Its MAC address, if that is known.
     pub mac: Option<[u8; 6]>,
     /// Its addresses, at most `MAX_ADDRESSES` of each family.
@@ -178,19 +182,19 @@ mod tests {
     #[test]
     fn gates_name_their_interface() {
         for netns in [None, Some("/run/netns/slot1".into())] {
-            let interface = Interface { name: "tap0".to_owned(), netns };
-            let name = interface.gates().expect("a short place");
+            let interface = HostInterface { name: "tap0".to_owned(), netns };
+            let name = interface.pin_name().expect("a short place");
             assert!(name.len() <= 255 && name.parse::<crate::policy::SandboxId>().is_err());
-            assert_eq!(Interface::of_gates(&name), Some(interface));
+            assert_eq!(HostInterface::from_pin_name(&name), Some(interface));
         }
-        let far = Interface { name: "tap0".to_owned(), netns: Some("/n".repeat(60).into()) };
-        assert_eq!(far.gates(), None);
+        let far = HostInterface { name: "tap0".to_owned(), netns: Some("/n".repeat(60).into()) };
+        assert_eq!(far.pin_name(), None);
     }
 
     #[test]
     fn other_names_are_no_interfaces() {
         for name in ["web", "slot7", "slot-7", "slot-zz", "slot-ff"] {
-            assert_eq!(Interface::of_gates(name), None, "{name}");
+            assert_eq!(HostInterface::from_pin_name(name), None, "{name}");
         }
     }
 }

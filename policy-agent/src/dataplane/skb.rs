@@ -7,23 +7,23 @@ use btfparse::{Offset, Readable, TypeInformation};
 use policy_common::skb::SkbLayout;
 
 /// The kernel's types.
-pub const BTF: &str = "/sys/kernel/btf/vmlinux";
+pub const VMLINUX_BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// Bits of `ip_summed`.
-const SUMMED_BITS: u32 = 2;
+const IP_SUMMED_BITS: u32 = 2;
 
 /// The layout that the running kernel describes.
-pub fn layout() -> Result<SkbLayout> {
-    described(Path::new(BTF)).with_context(|| {
-        format!("cannot learn from {BTF} where the kernel keeps a packet's checksum")
+pub fn kernel_skb_layout() -> Result<SkbLayout> {
+    parse_skb_layout(Path::new(VMLINUX_BTF_PATH)).with_context(|| {
+        format!("cannot learn from {VMLINUX_BTF_PATH} where the kernel keeps a packet's checksum")
     })
 }
 
-fn described(path: &Path) -> Result<SkbLayout> {
-    let types = TypeInformation::new(&Bytes(fs::read(path)?)).map_err(told)?;
+fn parse_skb_layout(path: &Path) -> Result<SkbLayout> {
+    let types = TypeInformation::new(&BtfBytes(fs::read(path)?)).map_err(into_anyhow)?;
     let skb = types.id_of("sk_buff").context("it has no struct sk_buff")?;
     let bits = |field: &str| -> Result<(u32, u32)> {
-        let (_, offset) = types.offset_of(skb, field).map_err(told)?;
+        let (_, offset) = types.offset_of(skb, field).map_err(into_anyhow)?;
         Ok(match offset {
             Offset::ByteOffset(bytes) => (bytes * 8, 0),
             Offset::BitOffsetAndSize(bits, size) => (bits, size),
@@ -34,26 +34,26 @@ fn described(path: &Path) -> Result<SkbLayout> {
         _ => bail!("{field} is a field of bits"),
     };
     let (summed, size) = bits("ip_summed")?;
-    ensure!(size == SUMMED_BITS, "ip_summed has {size} bits");
+    ensure!(size == IP_SUMMED_BITS, "ip_summed has {size} bits");
     ensure!(summed % 8 + size <= 8, "ip_summed lies in two bytes");
     Ok(SkbLayout {
-        summed: summed / 8,
-        summed_shift: summed % 8,
-        start: bytes("csum_start")?,
-        offset: bytes("csum_offset")?,
+        ip_summed: summed / 8,
+        ip_summed_shift: summed % 8,
+        csum_start: bytes("csum_start")?,
+        csum_offset: bytes("csum_offset")?,
         head: bytes("head")?,
         data: bytes("data")?,
     })
 }
 
-fn told(error: btfparse::Error) -> Error {
+fn into_anyhow(error: btfparse::Error) -> Error {
     anyhow!("{}", error.message())
 }
 
 /// A file that has been read.
-struct Bytes(Vec<u8>);
+struct BtfBytes(Vec<u8>);
 
-impl Readable for Bytes {
+impl Readable for BtfBytes {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
         let from = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
         let part = from.and_then(|rest| rest.get(..buffer.len()));
@@ -68,16 +68,16 @@ mod tests {
 
     #[test]
     fn this_machines_kernel_describes_its_packets() {
-        let layout = layout().expect("a kernel with BTF");
+        let layout = kernel_skb_layout().expect("a kernel with BTF");
         // As in every kernel since 2016.
-        assert_eq!(layout.offset, layout.start + 2);
+        assert_eq!(layout.csum_offset, layout.csum_start + 2);
         assert_eq!(layout.data, layout.head + 8);
     }
 
     #[test]
     fn what_is_no_description_is_refused() {
         for path in ["/proc/self/exe", "/dev/null", "/nowhere"] {
-            assert!(described(Path::new(path)).is_err(), "{path}");
+            assert!(parse_skb_layout(Path::new(path)).is_err(), "{path}");
         }
     }
 }

@@ -1,74 +1,77 @@
 //! Builds the flat tables of large policies; their layout is described in `policy_common::table`.
 
 use policy_common::{
-    policy::Verdict,
-    table::{LEAF, NODE_WORDS, ROOT_BITS, ROOT_WORDS, STRIDE, to_word},
+    poptrie::{
+        POPTRIE_LEAF_BIT, POPTRIE_NODE_WORDS, POPTRIE_ROOT_BITS, POPTRIE_ROOT_WORDS,
+        POPTRIE_STRIDE_BITS, encode_leaf,
+    },
+    verdict::Verdict,
 };
 
 /// One prefix: the network's bits from the top, the length, and what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct PrefixVerdict {
     /// The network, left-aligned, host bits zero.
     pub network: u128,
     /// Prefix length in bits.
-    pub length: u32,
+    pub prefix_length: u32,
     /// The verdict of addresses whose longest match this is.
     pub verdict: Verdict,
 }
 
 /// Builds the table of some prefixes, one of which has length 0: the words of the block.
-pub fn build(mut entries: Vec<Entry>) -> Vec<u64> {
+pub fn build_poptrie(mut entries: Vec<PrefixVerdict>) -> Vec<u64> {
     // A prefix comes after every prefix that holds it, so that painting in order is right.
-    entries.sort_by_key(|entry| (entry.network, entry.length));
-    let default = entries.first().map_or(0, |entry| to_word(entry.verdict));
-    let mut table = Table { words: vec![0; ROOT_WORDS] };
-    let level = Level { offset: 0, bits: ROOT_BITS };
-    let slots = level.paint(&entries, default);
-    let children = level.children(&entries);
-    let mut references: Vec<u32> = table.leaves_for_root(&slots);
+    entries.sort_by_key(|entry| (entry.network, entry.prefix_length));
+    let default = entries.first().map_or(0, |entry| encode_leaf(entry.verdict));
+    let mut table = PoptrieBuilder { words: vec![0; POPTRIE_ROOT_WORDS] };
+    let level = PoptrieLevel { offset: 0, bits: POPTRIE_ROOT_BITS };
+    let root_leaves = level.leaf_words(&entries, default);
+    let children = level.child_groups(&entries);
+    let mut references: Vec<u32> = table.push_root_leaves(&root_leaves);
     for (slot, under) in children {
-        let node = table.reserve(1);
+        let node = table.reserve_nodes(1);
         references[slot] = node;
-        table.fill(node, under, ROOT_BITS, slots[slot]);
+        table.fill_node(node, under, POPTRIE_ROOT_BITS, root_leaves[slot]);
     }
     for (word, both) in table.words.iter_mut().zip(references.chunks_exact(2)) {
-        *word = pair(both[0], both[1]);
+        *word = pack_references(both[0], both[1]);
     }
     table.words
 }
 
 /// Two references as they stand in memory, one after the other.
-fn pair(first: u32, second: u32) -> u64 {
+fn pack_references(first: u32, second: u32) -> u64 {
     let [a, b, c, d] = first.to_ne_bytes();
     let [e, f, g, h] = second.to_ne_bytes();
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-struct Table {
+struct PoptrieBuilder {
     words: Vec<u64>,
 }
 
-impl Table {
+impl PoptrieBuilder {
     /// Room for some nodes, side by side: the reference of the first.
-    fn reserve(&mut self, nodes: usize) -> u32 {
-        let first = self.end();
-        self.words.resize(self.words.len() + nodes * NODE_WORDS as usize, 0);
+    fn reserve_nodes(&mut self, nodes: usize) -> u32 {
+        let first = self.next_reference();
+        self.words.resize(self.words.len() + nodes * POPTRIE_NODE_WORDS as usize, 0);
         first
     }
 
     /// Writes a node and everything below it.
-    fn fill(&mut self, node: u32, entries: &[Entry], offset: u32, default: u64) {
-        let level = Level { offset, bits: STRIDE };
-        let slots = level.paint(entries, default);
-        let children = level.children(entries);
-        let first_child = self.reserve(children.len());
-        let first_leaf = self.end();
+    fn fill_node(&mut self, node: u32, entries: &[PrefixVerdict], offset: u32, default: u64) {
+        let level = PoptrieLevel { offset, bits: POPTRIE_STRIDE_BITS };
+        let leaves = level.leaf_words(entries, default);
+        let children = level.child_groups(entries);
+        let first_child = self.reserve_nodes(children.len());
+        let first_leaf = self.next_reference();
         let (mut nodes, mut starts) = (0_u64, 0_u64);
         for (slot, _) in &children {
             nodes |= 1 << slot;
         }
         let mut last = None;
-        for (slot, word) in slots.iter().enumerate() {
+        for (slot, word) in leaves.iter().enumerate() {
             if nodes & (1 << slot) == 0 && last != Some(*word) {
                 starts |= 1 << slot;
                 self.words.push(*word);
@@ -78,69 +81,69 @@ impl Table {
         let at = node as usize;
         self.words[at] = nodes;
         self.words[at + 1] = starts;
-        self.words[at + 2] = pair(first_child, first_leaf);
+        self.words[at + 2] = pack_references(first_child, first_leaf);
         let mut child = first_child;
         for (slot, under) in children {
-            self.fill(child, under, offset + STRIDE, slots[slot]);
-            child += NODE_WORDS;
+            self.fill_node(child, under, offset + POPTRIE_STRIDE_BITS, leaves[slot]);
+            child += POPTRIE_NODE_WORDS;
         }
     }
 
     /// One leaf for each run of equal verdicts: the references of the root's slots.
-    fn leaves_for_root(&mut self, slots: &[u64]) -> Vec<u32> {
+    fn push_root_leaves(&mut self, slots: &[u64]) -> Vec<u32> {
         let mut last = None;
         let leaf = |word: &u64| {
             if last != Some(*word) {
                 self.words.push(*word);
                 last = Some(*word);
             }
-            LEAF | (self.end() - 1)
+            POPTRIE_LEAF_BIT | (self.next_reference() - 1)
         };
         slots.iter().map(leaf).collect()
     }
 
     /// The reference of the next word. A table this long fits no class, so it is never used.
-    fn end(&self) -> u32 {
-        u32::try_from(self.words.len()).unwrap_or(u32::MAX) & !LEAF
+    fn next_reference(&self) -> u32 {
+        u32::try_from(self.words.len()).unwrap_or(u32::MAX) & !POPTRIE_LEAF_BIT
     }
 }
 
 /// Where a node stands: the bits before it, and the bits it consumes.
 #[derive(Clone, Copy)]
-struct Level {
+struct PoptrieLevel {
     offset: u32,
     bits: u32,
 }
 
-impl Level {
+impl PoptrieLevel {
     /// What the prefixes that end at this level say about each slot.
-    fn paint(self, entries: &[Entry], default: u64) -> Vec<u64> {
-        let mut slots = vec![default; 1 << self.bits];
-        for entry in entries.iter().filter(|entry| self.ends(entry)) {
-            let first = self.slot(entry);
-            let count = 1_usize << (self.offset + self.bits - entry.length);
-            slots[first..first + count].fill(to_word(entry.verdict));
+    fn leaf_words(self, entries: &[PrefixVerdict], default: u64) -> Vec<u64> {
+        let mut leaves = vec![default; 1 << self.bits];
+        for entry in entries.iter().filter(|entry| self.ends_here(entry)) {
+            let first = self.child_index(entry);
+            let count = 1_usize << (self.offset + self.bits - entry.prefix_length);
+            leaves[first..first + count].fill(encode_leaf(entry.verdict));
         }
-        slots
+        leaves
     }
 
     /// The slots with prefixes that go deeper, and these prefixes.
-    fn children(self, entries: &[Entry]) -> Vec<(usize, &[Entry])> {
-        let groups = entries.chunk_by(|a, b| self.slot(a) == self.slot(b));
-        let deeper = |group: &&[Entry]| group.iter().any(|entry| self.continues(entry));
-        groups.filter(deeper).map(|group| (self.slot(&group[0]), group)).collect()
+    fn child_groups(self, entries: &[PrefixVerdict]) -> Vec<(usize, &[PrefixVerdict])> {
+        let groups = entries.chunk_by(|a, b| self.child_index(a) == self.child_index(b));
+        let deeper = |group: &&[PrefixVerdict]| group.iter().any(|entry| self.goes_deeper(entry));
+        groups.filter(deeper).map(|group| (self.child_index(&group[0]), group)).collect()
     }
 
     /// Ends here, and not above.
-    fn ends(self, entry: &Entry) -> bool {
-        (entry.length > self.offset || self.offset == 0) && !self.continues(entry)
+    fn ends_here(self, entry: &PrefixVerdict) -> bool {
+        (entry.prefix_length > self.offset || self.offset == 0) && !self.goes_deeper(entry)
     }
 
-    fn continues(self, entry: &Entry) -> bool {
-        entry.length > self.offset + self.bits
+    fn goes_deeper(self, entry: &PrefixVerdict) -> bool {
+        entry.prefix_length > self.offset + self.bits
     }
 
-    fn slot(self, entry: &Entry) -> usize {
+    fn child_index(self, entry: &PrefixVerdict) -> usize {
         let below = entry.network << self.offset;
         usize::try_from(below >> (128 - self.bits)).unwrap_or(0) // at most 16 bits
     }
@@ -148,13 +151,13 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
-    use policy_common::table::{from_word, up_to};
+    use policy_common::poptrie::{decode_leaf, mask_through_bit};
     use proptest::prelude::*;
 
     use super::*;
 
     /// The search of the kernel program, in plain Rust.
-    fn search(words: &[u64], address: u128) -> u32 {
+    fn search_poptrie(words: &[u64], address: u128) -> u32 {
         let half = |word: u64, second: bool| {
             let bytes = word.to_ne_bytes();
             let at = if second { 4 } else { 0 };
@@ -162,37 +165,44 @@ mod tests {
         };
         let slot = (address >> 112) as usize;
         let mut reference = half(words[slot / 2], slot % 2 == 1);
-        let mut rest = address << ROOT_BITS;
-        while reference & LEAF == 0 {
+        let mut rest = address << POPTRIE_ROOT_BITS;
+        while reference & POPTRIE_LEAF_BIT == 0 {
             let bit = (rest >> 122) as u64;
-            rest <<= STRIDE;
+            rest <<= POPTRIE_STRIDE_BITS;
             let node = reference as usize;
-            let before = |word: u64| (word & up_to(bit)).count_ones() - 1;
+            let before = |word: u64| (word & mask_through_bit(bit)).count_ones() - 1;
             reference = if words[node] >> bit & 1 == 1 {
-                half(words[node + 2], false) + NODE_WORDS * before(words[node])
+                half(words[node + 2], false) + POPTRIE_NODE_WORDS * before(words[node])
             } else {
-                LEAF | (half(words[node + 2], true) + before(words[node + 1]))
+                POPTRIE_LEAF_BIT | (half(words[node + 2], true) + before(words[node + 1]))
             };
         }
-        from_word(words[(reference & !LEAF) as usize]).rule
+        decode_leaf(words[(reference & !POPTRIE_LEAF_BIT) as usize]).rule_index
     }
 
-    fn longest_match(entries: &[Entry], address: u128) -> u32 {
-        let holds = |entry: &&Entry| mask(address, entry.length) == entry.network;
-        entries.iter().filter(holds).max_by_key(|entry| entry.length).expect("a /0").verdict.rule
+    fn longest_match(entries: &[PrefixVerdict], address: u128) -> u32 {
+        let holds =
+            |entry: &&PrefixVerdict| mask_prefix(address, entry.prefix_length) == entry.network;
+        entries
+            .iter()
+            .filter(holds)
+            .max_by_key(|entry| entry.prefix_length)
+            .expect("a /0")
+            .verdict
+            .rule_index
     }
 
-    fn mask(address: u128, length: u32) -> u128 {
+    fn mask_prefix(address: u128, length: u32) -> u128 {
         if length == 0 { 0 } else { address & (u128::MAX << (128 - length)) }
     }
 
     /// Prefixes that crowd in a few places, so that they nest.
-    fn prefixes() -> impl Strategy<Value = Vec<(u128, u32)>> {
+    fn nested_prefixes() -> impl Strategy<Value = Vec<(u128, u32)>> {
         let place =
             prop_oneof![Just(0), Just(u128::MAX), Just(0x2001_0db8_u128 << 96), any::<u128>()];
         let prefix = (place, any::<u128>(), 1_u32..=128, 0_u32..=128).prop_map(
             |(place, noise, length, near)| {
-                (mask(place, near) | (noise & !mask(u128::MAX, near)), length)
+                (mask_prefix(place, near) | (noise & !mask_prefix(u128::MAX, near)), length)
             },
         );
         prop::collection::vec(prefix, 0..200)
@@ -200,22 +210,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_finds_the_longest_match(prefixes in prefixes(), strays in prop::collection::vec(any::<u128>(), 20)) {
-            let verdict = |rule| Verdict { reason: 6, flags: 0, policy: 1, rule };
-            let mut entries = vec![Entry { network: 0, length: 0, verdict: verdict(0) }];
+        fn the_table_finds_the_longest_match(prefixes in nested_prefixes(), strays in prop::collection::vec(any::<u128>(), 20)) {
+            let verdict = |rule| Verdict { reason_code: 6, flags: 0, policy_id: 1, rule_index: rule };
+            let mut entries = vec![PrefixVerdict { network: 0, prefix_length: 0, verdict: verdict(0) }];
             for (rule, (address, length)) in (1..).zip(prefixes) {
-                let network = mask(address, length);
-                if !entries.iter().any(|e| e.network == network && e.length == length) {
-                    entries.push(Entry { network, length, verdict: verdict(rule) });
+                let network = mask_prefix(address, length);
+                if !entries.iter().any(|e| e.network == network && e.prefix_length == length) {
+                    entries.push(PrefixVerdict { network, prefix_length: length, verdict: verdict(rule) });
                 }
             }
-            let words = build(entries.clone());
+            let words = build_poptrie(entries.clone());
             let edges = entries.iter().flat_map(|entry| {
-                let last = entry.network | !mask(u128::MAX, entry.length);
+                let last = entry.network | !mask_prefix(u128::MAX, entry.prefix_length);
                 [entry.network, last, entry.network.wrapping_sub(1), last.wrapping_add(1)]
             });
             for address in edges.chain(strays) {
-                prop_assert_eq!(search(&words, address), longest_match(&entries, address));
+                prop_assert_eq!(search_poptrie(&words, address), longest_match(&entries, address));
             }
         }
     }

@@ -13,22 +13,22 @@ use rtnetlink::{
     },
 };
 
-use super::{Interface, netlink, netns};
+use super::{HostInterface, netlink, netns};
 
 /// There is no such family.
-const NO_FAMILY: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+const UNSUPPORTED_FAMILY_ERRNOS: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
 /// Whether a default route of the interface's network namespace, in whatever table, leads out by it.
 ///
 /// # Errors
 /// The namespace is not there, or the kernel does not tell its routes.
-pub fn carries_default_route(interface: &Interface) -> Result<bool> {
-    netns::within(interface.netns.as_deref(), || {
+pub fn carries_default_route(interface: &HostInterface) -> Result<bool> {
+    netns::run_in_netns(interface.netns.as_deref(), || {
         let index = if_nametoindex(interface.name.as_str())
             .with_context(|| format!("there is no interface {}", interface.name))?;
-        netlink::filter(async |netlink| {
+        netlink::with_filtering_handle(async |netlink| {
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-                if leads_out(&netlink, family, index).await? {
+                if has_default_route_via(&netlink, family, index).await? {
                     return Ok(true);
                 }
             }
@@ -37,17 +37,25 @@ pub fn carries_default_route(interface: &Interface) -> Result<bool> {
     })
 }
 
-async fn leads_out(netlink: &Handle, family: AddressFamily, index: u32) -> Result<bool> {
-    let mut routes = pin!(netlink.route().get(question(family, index)).execute());
+async fn has_default_route_via(
+    netlink: &Handle,
+    family: AddressFamily,
+    index: u32,
+) -> Result<bool> {
+    let mut routes = pin!(netlink.route().get(route_request(family, index)).execute());
     loop {
         match routes.try_next().await {
-            Ok(Some(route)) if is_default(&route) && outputs(&route).contains(&index) => {
+            Ok(Some(route))
+                if is_default_route(&route) && output_interfaces(&route).contains(&index) =>
+            {
                 return Ok(true);
             }
             Ok(Some(_)) => {}
             Ok(None) => return Ok(false),
             // The kernel runs without this family.
-            Err(Error::NetlinkError(error)) if NO_FAMILY.contains(&-error.raw_code()) => {
+            Err(Error::NetlinkError(error))
+                if UNSUPPORTED_FAMILY_ERRNOS.contains(&-error.raw_code()) =>
+            {
                 return Ok(false);
             }
             Err(error) => return Err(error).context("cannot list the routes"),
@@ -56,7 +64,7 @@ async fn leads_out(netlink: &Handle, family: AddressFamily, index: u32) -> Resul
 }
 
 /// The routes of all tables that lead out by an interface: a host may have a million of others.
-fn question(family: AddressFamily, index: u32) -> RouteMessage {
+fn route_request(family: AddressFamily, index: u32) -> RouteMessage {
     let mut question = RouteMessage::default();
     question.header.address_family = family;
     question.attributes.push(RouteAttribute::Oif(index));
@@ -64,12 +72,12 @@ fn question(family: AddressFamily, index: u32) -> RouteMessage {
 }
 
 /// A route to everywhere, or to one half of it, as VPNs write theirs.
-fn is_default(route: &RouteMessage) -> bool {
+fn is_default_route(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast && route.header.destination_prefix_length <= 1
 }
 
 /// The interfaces that a route leads out by.
-fn outputs(route: &RouteMessage) -> Vec<u32> {
+fn output_interfaces(route: &RouteMessage) -> Vec<u32> {
     let of_attribute = |attribute: &RouteAttribute| match attribute {
         RouteAttribute::Oif(index) => vec![*index],
         RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
@@ -84,9 +92,9 @@ mod tests {
 
     #[test]
     fn no_default_route_leads_out_by_the_loopback_interface() {
-        let loopback = Interface { name: "lo".to_owned(), netns: None };
+        let loopback = HostInterface { name: "lo".to_owned(), netns: None };
         assert!(!carries_default_route(&loopback).expect("routes"));
-        let missing = Interface { name: "nosuch0".to_owned(), netns: None };
+        let missing = HostInterface { name: "nosuch0".to_owned(), netns: None };
         assert!(carries_default_route(&missing).is_err());
     }
 }

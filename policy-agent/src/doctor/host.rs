@@ -7,32 +7,32 @@ use nix::{
     unistd::{AccessFlags, access},
 };
 
-use super::{Finding, sysctl};
-use crate::config::Config;
+use super::{DoctorFinding, read_sysctl};
+use crate::config::AgentConfig;
 
-pub fn examine(config: &Config, socket: &Path) -> Vec<Finding> {
+pub fn host_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
     vec![
-        bpffs(&config.bpffs),
-        state_dir(&config.state_dir),
-        syn_cookies(),
-        time_wait(),
-        agent(socket),
+        check_bpffs(&config.bpffs),
+        check_state_dir(&config.state_dir),
+        check_syn_cookies(),
+        check_time_wait(),
+        check_agent(socket),
     ]
 }
 
-fn bpffs(directory: &Path) -> Finding {
+fn check_bpffs(directory: &Path) -> DoctorFinding {
     const WHAT: &str = "BPF file system";
-    let nearest = existing(directory);
+    let nearest = nearest_existing(directory);
     match statfs(nearest) {
         Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
-            Finding::ok(WHAT, format!("{}", nearest.display()))
+            DoctorFinding::ok(WHAT, format!("{}", nearest.display()))
         }
-        Ok(_) => Finding::missing(
+        Ok(_) => DoctorFinding::missing(
             WHAT,
             format!("{} is not on one", directory.display()),
             "mount -t bpf bpf /sys/fs/bpf, or give bpffs (--bpffs) another place",
         ),
-        Err(error) => Finding::missing(
+        Err(error) => DoctorFinding::missing(
             WHAT,
             format!("{}: {error}", nearest.display()),
             "look as root; mount -t bpf bpf /sys/fs/bpf",
@@ -40,13 +40,13 @@ fn bpffs(directory: &Path) -> Finding {
     }
 }
 
-fn state_dir(directory: &Path) -> Finding {
+fn check_state_dir(directory: &Path) -> DoctorFinding {
     const WHAT: &str = "state directory";
-    let nearest = existing(directory);
+    let nearest = nearest_existing(directory);
     if access(nearest, AccessFlags::W_OK).is_ok() {
-        return Finding::ok(WHAT, format!("{}", directory.display()));
+        return DoctorFinding::ok(WHAT, format!("{}", directory.display()));
     }
-    Finding::missing(
+    DoctorFinding::missing(
         WHAT,
         format!("{} cannot be written", nearest.display()),
         "run it as root, or give state_dir (--state-dir) another place",
@@ -54,30 +54,30 @@ fn state_dir(directory: &Path) -> Finding {
 }
 
 /// The directory, or the nearest one above it that there is.
-fn existing(directory: &Path) -> &Path {
+fn nearest_existing(directory: &Path) -> &Path {
     directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 /// Behind a full queue, only they tell the proxy's clients from a flood.
-fn syn_cookies() -> Finding {
+fn check_syn_cookies() -> DoctorFinding {
     const WHAT: &str = "SYN cookies";
-    match sysctl("net.ipv4.tcp_syncookies") {
-        Some(0) => Finding::degraded(
+    match read_sysctl("net.ipv4.tcp_syncookies") {
+        Some(0) => DoctorFinding::degraded(
             WHAT,
             "off: a sandbox that floods the egress proxy shuts itself out of it",
             "sysctl -w net.ipv4.tcp_syncookies=1",
         ),
-        Some(_) => Finding::ok(WHAT, "on"),
-        None => Finding::ok(WHAT, "not known to this kernel"),
+        Some(_) => DoctorFinding::ok(WHAT, "on"),
+        None => DoctorFinding::ok(WHAT, "not known to this kernel"),
     }
 }
 
 /// All sandboxes share the host's ports on the way out of the egress proxy.
-fn time_wait() -> Finding {
+fn check_time_wait() -> DoctorFinding {
     const WHAT: &str = "ports in TIME_WAIT";
-    match sysctl("net.ipv4.tcp_tw_reuse") {
-        Some(1) => Finding::ok(WHAT, "used again"),
-        _ => Finding::degraded(
+    match read_sysctl("net.ipv4.tcp_tw_reuse") {
+        Some(1) => DoctorFinding::ok(WHAT, "used again"),
+        _ => DoctorFinding::degraded(
             WHAT,
             "kept for a minute: one sandbox can use up the ports towards a name's address",
             "sysctl -w net.ipv4.tcp_tw_reuse=1",
@@ -85,10 +85,10 @@ fn time_wait() -> Finding {
     }
 }
 
-fn agent(socket: &Path) -> Finding {
+fn check_agent(socket: &Path) -> DoctorFinding {
     const WHAT: &str = "agent";
     match UnixStream::connect(socket) {
-        Ok(_) => Finding::ok(WHAT, format!("runs, on {}", socket.display())),
-        Err(_) => Finding::ok(WHAT, format!("does not run on {}", socket.display())),
+        Ok(_) => DoctorFinding::ok(WHAT, format!("runs, on {}", socket.display())),
+        Err(_) => DoctorFinding::ok(WHAT, format!("does not run on {}", socket.display())),
     }
 }

@@ -10,9 +10,9 @@ use hyper::{
 
 /// Seconds for which a browser need not ask again. A sandbox may turn public at any time, and then its
 /// service has the say.
-const REMEMBERED: HeaderValue = HeaderValue::from_static("60");
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("60");
 /// What a preflight's answer depends on.
-const PREFLIGHT_VARIES: HeaderValue = HeaderValue::from_static(
+const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "origin, access-control-request-method, access-control-request-headers",
 );
 
@@ -27,7 +27,7 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
 
 /// Yes to what is asked: the request itself has to show the token. It may not come with cookies, which
 /// would let the pages of one sandbox act as the visitor in another.
-pub fn preflight<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+pub fn preflight_response<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let answers = response.headers_mut();
@@ -40,13 +40,13 @@ pub fn preflight<B>(request: &Request<B>) -> Response<Full<Bytes>> {
             answers.append(answered.clone(), value.clone());
         }
     }
-    answers.insert(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
-    answers.insert(header::VARY, PREFLIGHT_VARIES);
+    answers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
+    answers.insert(header::VARY, PREFLIGHT_VARY);
     response
 }
 
 /// Lets scripts of an origin read an answer.
-pub fn allow(headers: &mut HeaderMap, origin: &HeaderValue) {
+pub fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preflight_is_told_yes_but_for_cookies() {
+    fn a_preflight_is_allowed_without_credentials() {
         let request = Request::options("/")
             .header("origin", "https://app.example")
             .header("access-control-request-method", "PUT")
@@ -64,7 +64,7 @@ mod tests {
             .body(())
             .expect("a request");
         assert!(is_preflight(&request));
-        let response = preflight(&request);
+        let response = preflight_response(&request);
         let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
         assert_eq!(response.status(), 204);
         assert_eq!(header("access-control-allow-origin"), "https://app.example");

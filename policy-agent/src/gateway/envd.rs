@@ -6,31 +6,31 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 
 /// What the operator asks of the daemon, whatever the method. It answers `/init` without a token.
-const OPERATORS: [&[u8]; 7] =
+const OPERATOR_PATHS: [&[u8]; 7] =
     [b"init", b"collapse", b"freeze", b"unfreeze", b"fsfreeze", b"fsthaw", b"upgrade"];
 
 /// How often a path is decoded. What is encoded more often than that is nobody's honest path.
-const MOST_DECODINGS: usize = 4;
+const MAX_DECODINGS: usize = 4;
 
 /// Whether some router could take a path for one of the operator's.
 ///
 /// Letters count in either case, since routers exist that ignore it. Where a path has something that
 /// routers clean away in different orders (empty and dot segments, parameters, backslashes, control
 /// characters), any of its segments counts: `/init//..` is `/` to one and `/init/` to another.
-pub fn is_operators(path: &str) -> bool {
-    let Some(path) = decoded(path.as_bytes()) else { return true };
+pub fn is_operator_path(path: &str) -> bool {
+    let Some(path) = fully_decoded(path.as_bytes()) else { return true };
     let path = path.strip_suffix(b"/").unwrap_or(&path);
     let path = path.strip_prefix(b"/").unwrap_or(path);
     if !is_ambiguous(path) {
-        return is_one(path);
+        return is_operator_segment(path);
     }
-    path.split(|byte| separates(*byte)).any(is_one)
+    path.split(|byte| is_separator(*byte)).any(is_operator_segment)
 }
 
 /// A path without any encoding left; `None`: it is encoded too often.
-fn decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
+fn fully_decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut path = Cow::Borrowed(path);
-    for _ in 0..MOST_DECODINGS {
+    for _ in 0..MAX_DECODINGS {
         let next: Cow<'_, [u8]> = percent_decode(&path).into();
         if next == path {
             return Some(path);
@@ -41,22 +41,22 @@ fn decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 fn is_ambiguous(path: &[u8]) -> bool {
-    let is_odd = |byte: &u8| *byte != b'/' && separates(*byte);
-    path.iter().any(is_odd) || path.split(|byte| *byte == b'/').any(is_removed)
+    let is_odd = |byte: &u8| *byte != b'/' && is_separator(*byte);
+    path.iter().any(is_odd) || path.split(|byte| *byte == b'/').any(is_empty_or_dots)
 }
 
 /// Segments that are not there once a path is clean.
-fn is_removed(segment: &[u8]) -> bool {
+fn is_empty_or_dots(segment: &[u8]) -> bool {
     matches!(segment, b"" | b"." | b"..")
 }
 
 /// What may end a segment, or the path, to one router and not to another.
-fn separates(byte: u8) -> bool {
+fn is_separator(byte: u8) -> bool {
     matches!(byte, b'/' | b'\\' | b';' | b'?' | b'#') || byte.is_ascii_control() || byte == b' '
 }
 
-fn is_one(segment: &[u8]) -> bool {
-    OPERATORS.iter().any(|name| name.eq_ignore_ascii_case(segment))
+fn is_operator_segment(segment: &[u8]) -> bool {
+    OPERATOR_PATHS.iter().any(|name| name.eq_ignore_ascii_case(segment))
 }
 
 #[cfg(test)]
@@ -65,10 +65,10 @@ mod tests {
 
     #[test]
     fn every_spelling_of_an_operators_path_is_one() {
-        for name in OPERATORS {
+        for name in OPERATOR_PATHS {
             let name = std::str::from_utf8(name).expect("ASCII");
             for path in [format!("/{name}"), format!("/{name}/"), format!("//{name}")] {
-                assert!(is_operators(&path), "{path}");
+                assert!(is_operator_path(&path), "{path}");
             }
         }
         for path in [
@@ -113,7 +113,7 @@ mod tests {
             "/init%23x",
             "//files/../init",
         ] {
-            assert!(is_operators(path), "{path}");
+            assert!(is_operator_path(path), "{path}");
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
             "/%zz",
             "/caf%c3%a9",
         ] {
-            assert!(!is_operators(path), "{path}");
+            assert!(!is_operator_path(path), "{path}");
         }
     }
 }

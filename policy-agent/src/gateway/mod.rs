@@ -9,35 +9,35 @@
 //!
 //! It asks the agent's table who a sandbox is, at every request, and changes nothing there.
 
-mod answer;
 mod backend;
-mod backends;
-mod body;
-mod certificate;
-mod connection;
+mod backend_registry;
+mod backend_request;
+mod backend_response;
+mod client_listener;
+mod connection_pool;
 mod cors;
-mod counts;
-mod dial;
+mod dialer;
 mod envd;
-mod fault;
-mod flow;
-mod forwarded;
-mod framing;
+mod flow_control;
+mod forwarded_headers;
+mod framing_guard;
 #[cfg(test)]
 mod fuzz;
-mod listen;
-mod navigation;
-mod pool;
-mod prepare;
+mod gateway_metrics;
+mod head_fault;
+mod http_server;
 mod proxy_protocol;
 mod refusal;
+mod request;
+mod request_framer;
 mod request_line;
-mod strict;
+mod response_body;
+mod server_certificate;
 mod target;
-mod token;
+mod token_redirect;
+mod traffic_token;
 mod trusted_proxies;
 mod upgrade;
-mod visit;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -47,19 +47,22 @@ use rustls::ClientConfig;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use self::{backends::Backends, certificate::Certificate, trusted_proxies::TrustedProxies};
-pub use self::{certificate::Files, counts::Counts};
-use crate::{agent::Table, limits::Descriptors};
+use self::{
+    backend_registry::BackendRegistry, server_certificate::ServerCertificate,
+    trusted_proxies::TrustedProxies,
+};
+pub use self::{gateway_metrics::GatewayMetrics, server_certificate::CertificateFiles};
+use crate::{agent::SandboxRegistry, limits::DescriptorBudget};
 
 /// `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct GatewaySettings {
     /// The domain below which sandboxes have their names.
     pub domain: String,
     /// Where plain HTTP is served.
     pub http: Option<SocketAddr>,
     /// Where HTTPS is served, and its certificate.
-    pub https: Option<(SocketAddr, Files)>,
+    pub https: Option<(SocketAddr, CertificateFiles)>,
     /// Connections that one sandbox may have through the gateway at a time.
     pub max_connections_per_sandbox: usize,
     /// Where the daemon of E2B's SDKs listens in a sandbox; 0: nowhere.
@@ -73,14 +76,14 @@ pub struct Settings {
 /// The gateway.
 pub struct Gateway {
     domain: String,
-    table: Arc<Table>,
-    backends: Backends,
-    counts: Counts,
+    sandboxes: Arc<SandboxRegistry>,
+    backends: BackendRegistry,
+    metrics: GatewayMetrics,
     envd_port: u16,
-    proxies: TrustedProxies,
+    trusted_proxies: TrustedProxies,
     proxy_protocol: bool,
-    tls: Arc<ClientConfig>,
-    places: Arc<Semaphore>,
+    backend_tls: Arc<ClientConfig>,
+    connection_permits: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -88,45 +91,56 @@ impl Gateway {
     ///
     /// # Errors
     /// An address cannot be listened on, or the certificate cannot be read.
-    pub async fn start(settings: &Settings, table: Arc<Table>, counts: Counts) -> Result<()> {
-        let descriptors = Descriptors::of_process(true)?;
+    pub async fn start(
+        settings: &GatewaySettings,
+        sandboxes: Arc<SandboxRegistry>,
+        metrics: GatewayMetrics,
+    ) -> Result<()> {
+        let descriptors = DescriptorBudget::for_process(true)?;
         let gateway = Arc::new(Self {
             domain: settings.domain.clone(),
-            table,
-            backends: Backends::new(settings.max_connections_per_sandbox, descriptors.services),
-            counts,
+            sandboxes,
+            backends: BackendRegistry::new(
+                settings.max_connections_per_sandbox,
+                descriptors.gateway_backends,
+            ),
+            metrics,
             envd_port: settings.envd_port,
-            proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
+            trusted_proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
             proxy_protocol: settings.proxy_protocol,
-            tls: dial::tls()?,
-            places: listen::places(descriptors.visitors),
+            backend_tls: dialer::unverified_tls_config()?,
+            connection_permits: client_listener::connection_permits(descriptors.gateway_clients),
         });
         if let Some(address) = settings.http {
-            let listener = bind("http", address).await?;
-            tokio::spawn(listen::serve(Arc::clone(&gateway), listener, None));
+            let listener = bind_listener("http", address).await?;
+            tokio::spawn(client_listener::serve_listener(Arc::clone(&gateway), listener, None));
         }
         if let Some((address, files)) = &settings.https {
-            let certificate = Arc::new(Certificate::read(files.clone())?);
-            let tls = TlsAcceptor::from(Arc::new(certificate.tls()?));
-            tokio::spawn(certificate.follow());
-            let listener = bind("https", *address).await?;
-            tokio::spawn(listen::serve(Arc::clone(&gateway), listener, Some(tls)));
+            let certificate = Arc::new(ServerCertificate::load(files.clone())?);
+            let tls = TlsAcceptor::from(Arc::new(certificate.server_config()?));
+            tokio::spawn(certificate.reload_on_change());
+            let listener = bind_listener("https", *address).await?;
+            tokio::spawn(client_listener::serve_listener(
+                Arc::clone(&gateway),
+                listener,
+                Some(tls),
+            ));
         }
-        tokio::spawn(Arc::clone(gateway.backends.pool()).sweep());
-        tokio::spawn(gateway.follow_changes());
+        tokio::spawn(Arc::clone(gateway.backends.pool()).run_eviction());
+        tokio::spawn(gateway.retire_stale_backends());
         Ok(())
     }
 
     /// Ends connections that a change of a sandbox leaves without a right to be, for ever.
-    async fn follow_changes(self: Arc<Self>) {
-        let mut changes = self.table.changes();
+    async fn retire_stale_backends(self: Arc<Self>) {
+        let mut changes = self.sandboxes.subscribe();
         while changes.changed().await.is_ok() {
-            self.backends.review(&self.table);
+            self.backends.retire_stale(&self.sandboxes);
         }
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener> {
+async fn bind_listener(key: &str, address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.with_context(|| format!("gateway.{key}: cannot listen on {address}"))
 }

@@ -7,19 +7,19 @@ use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// What version 2 begins with. Version 1 is never shorter.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of a header of version 1, at most.
-const LONGEST_LINE: usize = 107;
+const V1_MAX_LEN: usize = 107;
 /// Bytes that may follow the first sixteen of version 2: far more than addresses and known fields take.
-const LONGEST_REST: usize = 4096;
+const V2_MAX_PAYLOAD: usize = 4096;
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proxied {
+pub struct ProxiedClient {
     /// The client; `None`: the proxy's own, as for its health checks.
-    pub client: Option<IpAddr>,
+    pub address: Option<IpAddr>,
     /// Whether the client spoke TLS to the proxy, which has ended it.
-    pub tls: bool,
+    pub is_tls: bool,
 }
 
 /// Takes the header off the beginning of a connection, and nothing behind it. `None`: the connection ends
@@ -27,41 +27,49 @@ pub struct Proxied {
 ///
 /// # Errors
 /// The connection fails, or begins with something else.
-pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<Proxied>> {
-    let mut header = vec![0; SIGNATURE.len()];
+pub async fn read_proxy_header<S: AsyncRead + Unpin>(
+    stream: &mut S,
+) -> io::Result<Option<ProxiedClient>> {
+    let mut header = vec![0; V2_SIGNATURE.len()];
     let read = stream.read(&mut header).await?;
     if read == 0 {
         return Ok(None);
     }
     stream.read_exact(&mut header[read..]).await?;
-    if header == SIGNATURE {
-        read_rest(stream, &mut header).await?;
+    if header == V2_SIGNATURE {
+        read_v2_payload(stream, &mut header).await?;
     } else {
-        read_line(stream, &mut header).await?;
+        read_v1_line(stream, &mut header).await?;
     }
     let parsed = ProxyHeader::parse(&header, ParseConfig::default());
     let (parsed, _) = parsed.map_err(|_| io::ErrorKind::InvalidData)?;
     let client = parsed.proxied_address().map(|address| address.source.ip().to_canonical());
-    Ok(Some(Proxied { client, tls: parsed.ssl().is_some_and(|ssl| ssl.client_ssl()) }))
+    Ok(Some(ProxiedClient {
+        address: client,
+        is_tls: parsed.ssl().is_some_and(|ssl| ssl.client_ssl()),
+    }))
 }
 
-async fn read_rest<S: AsyncRead + Unpin>(stream: &mut S, header: &mut Vec<u8>) -> io::Result<()> {
+async fn read_v2_payload<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    header: &mut Vec<u8>,
+) -> io::Result<()> {
     let mut fixed = [0; 4];
     stream.read_exact(&mut fixed).await?;
     let length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-    if length > LONGEST_REST {
+    if length > V2_MAX_PAYLOAD {
         return Err(io::ErrorKind::InvalidData.into());
     }
     header.extend(fixed);
-    let begin = header.len();
-    header.resize(begin + length, 0);
-    stream.read_exact(&mut header[begin..]).await.map(drop)
+    let payload_start = header.len();
+    header.resize(payload_start + length, 0);
+    stream.read_exact(&mut header[payload_start..]).await.map(drop)
 }
 
 /// Byte by byte: what follows the line is for others to read.
-async fn read_line<S: AsyncRead + Unpin>(stream: &mut S, line: &mut Vec<u8>) -> io::Result<()> {
+async fn read_v1_line<S: AsyncRead + Unpin>(stream: &mut S, line: &mut Vec<u8>) -> io::Result<()> {
     while !line.ends_with(b"\n") {
-        if !line.starts_with(b"PROXY ") || line.len() >= LONGEST_LINE {
+        if !line.starts_with(b"PROXY ") || line.len() >= V1_MAX_LEN {
             return Err(io::ErrorKind::InvalidData.into());
         }
         line.push(stream.read_u8().await?);
@@ -74,16 +82,16 @@ mod tests {
     use super::*;
 
     /// What is read of a connection that begins like this, and what is left of it.
-    fn read_of(bytes: &[u8]) -> (io::Result<Option<Proxied>>, Vec<u8>) {
+    fn read_of(bytes: &[u8]) -> (io::Result<Option<ProxiedClient>>, Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let mut stream = bytes;
-        let read = runtime.block_on(read(&mut stream));
+        let read = runtime.block_on(read_proxy_header(&mut stream));
         (read, stream.to_vec())
     }
 
     fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let length = u16::try_from(rest.len()).expect("a short header").to_be_bytes();
-        [&SIGNATURE[..], &[0x20 | command, family], &length, rest, b"GET /"].concat()
+        [&V2_SIGNATURE[..], &[0x20 | command, family], &length, rest, b"GET /"].concat()
     }
 
     #[test]
@@ -111,14 +119,17 @@ mod tests {
             (version_2(0, 0, &[]), None, false),
         ] {
             let (read, rest) = read_of(&bytes);
-            assert_eq!(read.expect("a header"), Some(Proxied { client: expected, tls }));
+            assert_eq!(
+                read.expect("a header"),
+                Some(ProxiedClient { address: expected, is_tls: tls })
+            );
             assert_eq!(rest, b"GET /");
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        let long = [0; LONGEST_REST + 1];
+        let long = [0; V2_MAX_PAYLOAD + 1];
         for bytes in [
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.7\r\n".to_vec(),

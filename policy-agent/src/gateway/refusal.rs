@@ -9,13 +9,13 @@ use hyper::{
 };
 use serde::Serialize;
 
-use super::{cors, target::Target};
+use super::{cors, target::SandboxTarget};
 use crate::policy::SandboxId;
 
 /// Why a request goes nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Refusal {
+pub struct GatewayRefusal {
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<SandboxId>,
     message: String,
@@ -29,7 +29,7 @@ fn number<S: serde::Serializer>(code: &StatusCode, serializer: S) -> Result<S::O
     serializer.serialize_u16(code.as_u16())
 }
 
-impl Refusal {
+impl GatewayRefusal {
     /// The request is not one that can be passed on.
     pub fn bad_request(message: impl Into<String>) -> Self {
         let code = StatusCode::BAD_REQUEST;
@@ -37,55 +37,55 @@ impl Refusal {
     }
 
     /// The head of the request is longer than heads may be.
-    pub fn too_large() -> Self {
+    pub fn head_too_large() -> Self {
         let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         Self { code, ..Self::bad_request("the head of the request is longer than 64 KiB") }
     }
 
     /// The request came in too slowly.
-    pub fn too_slow() -> Self {
+    pub fn head_timeout() -> Self {
         let code = StatusCode::REQUEST_TIMEOUT;
         Self { code, ..Self::bad_request("the head of the request took longer than 30 s") }
     }
 
     /// The path is the operator's. It says nothing about the sandbox, which need not exist.
-    pub fn not_public(target: &Target) -> Self {
-        Self::of(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
+    pub fn path_not_public(target: &SandboxTarget) -> Self {
+        Self::for_target(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
     }
 
     /// There is no such sandbox.
-    pub fn unknown(target: &Target) -> Self {
+    pub fn unknown_sandbox(target: &SandboxTarget) -> Self {
         let message = "there is no such sandbox: it was never there, or it has ended";
-        Self { port: None, ..Self::of(target, StatusCode::BAD_GATEWAY, message) }
+        Self { port: None, ..Self::for_target(target, StatusCode::BAD_GATEWAY, message) }
     }
 
     /// The sandbox is private, and the request does not show its token.
-    pub fn forbidden(target: &Target) -> Self {
+    pub fn token_required(target: &SandboxTarget) -> Self {
         let message = "this sandbox is private: send its traffic access token in the header \
                        e2b-traffic-access-token, or as a query parameter or cookie of that name";
-        Self::of(target, StatusCode::FORBIDDEN, message)
+        Self::for_target(target, StatusCode::FORBIDDEN, message)
     }
 
     /// The sandbox has as many connections as it may have.
-    pub fn too_many(target: &Target) -> Self {
+    pub fn too_many_connections(target: &SandboxTarget) -> Self {
         let message = "too many connections to this sandbox at a time: try again";
-        Self::of(target, StatusCode::TOO_MANY_REQUESTS, message)
+        Self::for_target(target, StatusCode::TOO_MANY_REQUESTS, message)
     }
 
     /// The service does not answer, and why.
-    pub fn no_service(target: &Target, message: &str) -> Self {
-        Self::of(target, StatusCode::BAD_GATEWAY, message)
+    pub fn service_unavailable(target: &SandboxTarget, message: &str) -> Self {
+        Self::for_target(target, StatusCode::BAD_GATEWAY, message)
     }
 
-    fn of(target: &Target, code: StatusCode, message: &str) -> Self {
+    fn for_target(target: &SandboxTarget, code: StatusCode, message: &str) -> Self {
         let sandbox_id = Some(target.sandbox.clone());
         Self { sandbox_id, message: message.to_owned(), port: Some(target.port), code }
     }
 
     /// The answer, in the form that the client wants.
-    pub fn answer(&self, reader: &Reader) -> Response<Full<Bytes>> {
-        let (kind, text) = if reader.is_person {
-            ("text/html; charset=utf-8", self.page())
+    pub fn to_response(&self, format: &RefusalFormat) -> Response<Full<Bytes>> {
+        let (kind, text) = if format.is_html {
+            ("text/html; charset=utf-8", self.html_page())
         } else {
             let text = serde_json::to_string(self).unwrap_or_default();
             ("application/json", text)
@@ -95,19 +95,19 @@ impl Refusal {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, no_store);
-        if let Some(origin) = &reader.origin {
-            cors::allow(response.headers_mut(), origin);
+        if let Some(origin) = &format.origin {
+            cors::allow_origin(response.headers_mut(), origin);
         }
         response
     }
 
     /// Its status.
-    pub fn code(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         self.code
     }
 
     /// Nothing in it comes from the client but an ID and a port, which are letters and digits.
-    fn page(&self) -> String {
+    fn html_page(&self) -> String {
         let code = self.code;
         let what = match (&self.sandbox_id, self.port) {
             (Some(id), Some(port)) => format!("<p>Sandbox <b>{id}</b>, port <b>{port}</b></p>"),
@@ -126,22 +126,22 @@ impl Refusal {
 
 /// Who reads the answer.
 #[derive(Clone, Debug, Default)]
-pub struct Reader {
-    is_person: bool,
+pub struct RefusalFormat {
+    is_html: bool,
     /// Where the script comes from that reads it.
     origin: Option<HeaderValue>,
 }
 
-impl Reader {
+impl RefusalFormat {
     /// Who sent a request with these headers.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let origin = headers.get(header::ORIGIN).cloned();
-        Self { is_person: is_for_browser(headers), origin }
+        Self { is_html: prefers_html(headers), origin }
     }
 }
 
 /// Whether a person reads the answer: a browser that loads a page, not a script in it or a program.
-fn is_for_browser(headers: &HeaderMap) -> bool {
+fn prefers_html(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let accept = text("accept");
     let (html, json) = (accept.contains("text/html"), accept.contains("json"));
@@ -158,41 +158,43 @@ fn is_for_browser(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn target() -> Target {
+    fn target() -> SandboxTarget {
         let sandbox = "abc".parse().expect("an ID");
-        Target { sandbox, port: 3000, host: "3000-abc.example.com".to_owned() }
+        SandboxTarget { sandbox, port: 3000, host: "3000-abc.example.com".to_owned() }
     }
 
     #[test]
     fn programs_get_the_fields_that_clients_read() {
-        let json = |refusal: Refusal| serde_json::to_value(refusal).expect("JSON");
-        let unknown = json(Refusal::unknown(&target()));
+        let json = |refusal: GatewayRefusal| serde_json::to_value(refusal).expect("JSON");
+        let unknown = json(GatewayRefusal::unknown_sandbox(&target()));
         assert_eq!((&unknown["sandboxId"], &unknown["code"]), (&"abc".into(), &502.into()));
         assert!(unknown.get("port").is_none() && unknown["message"].is_string());
-        let closed = json(Refusal::no_service(&target(), "closed"));
+        let closed = json(GatewayRefusal::service_unavailable(&target(), "closed"));
         assert_eq!((&closed["port"], &closed["code"]), (&3000.into(), &502.into()));
-        let bad = json(Refusal::bad_request("bad"));
+        let bad = json(GatewayRefusal::bad_request("bad"));
         assert_eq!(bad, serde_json::json!({"message": "bad", "code": 400}));
     }
 
     #[test]
     fn scripts_of_other_origins_may_read_it() {
         let mut headers = HeaderMap::new();
-        let answer = Refusal::forbidden(&target()).answer(&Reader::of(&headers));
+        let answer = GatewayRefusal::token_required(&target())
+            .to_response(&RefusalFormat::from_headers(&headers));
         assert!(!answer.headers().contains_key("access-control-allow-origin"));
         headers.insert("origin", HeaderValue::from_static("https://app.example"));
-        let answer = Refusal::forbidden(&target()).answer(&Reader::of(&headers));
+        let answer = GatewayRefusal::token_required(&target())
+            .to_response(&RefusalFormat::from_headers(&headers));
         assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
         assert!(!answer.headers().contains_key("access-control-allow-credentials"));
     }
 
     #[test]
-    fn people_get_a_page() {
+    fn browsers_get_a_page() {
         let asked = |headers: &[(&'static str, &'static str)]| {
             let headers = headers.iter().map(|(name, value)| {
                 (name.parse().expect("a name"), HeaderValue::from_static(value))
             });
-            is_for_browser(&headers.collect::<HeaderMap>())
+            prefers_html(&headers.collect::<HeaderMap>())
         };
         let page = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
         assert!(asked(&[page]));

@@ -3,10 +3,10 @@
 //! what they mean, but the HTTP library refuses them. Percent-encoded they mean the same to every server.
 
 /// The head of a request, perhaps not whole, with its target encoded; `None`: it needs none.
-pub fn encoded(head: &[u8]) -> Option<Vec<u8>> {
-    let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
-    let length = head[begin..].iter().position(|byte| *byte == b'\n')?;
-    let line = &head[begin..begin + length];
+pub fn percent_encode_target(head: &[u8]) -> Option<Vec<u8>> {
+    let line_start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    let length = head[line_start..].iter().position(|byte| *byte == b'\n')?;
+    let line = &head[line_start..line_start + length];
     let first = line.iter().position(|byte| *byte == b' ')?;
     let last = line.iter().rposition(|byte| *byte == b' ')?;
     let target = &line[first..last];
@@ -14,7 +14,7 @@ pub fn encoded(head: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut encoded = Vec::with_capacity(head.len() + 2 * target.len());
-    encoded.extend(&head[..begin + first]);
+    encoded.extend(&head[..line_start + first]);
     for byte in target {
         if needs_encoding(*byte) {
             encoded.extend(percent_encoding::percent_encode_byte(*byte).bytes());
@@ -22,7 +22,7 @@ pub fn encoded(head: &[u8]) -> Option<Vec<u8>> {
             encoded.push(*byte);
         }
     }
-    encoded.extend(&head[begin + last..]);
+    encoded.extend(&head[line_start + last..]);
     Some(encoded)
 }
 
@@ -39,7 +39,7 @@ mod tests {
     fn only_the_target_is_encoded() {
         let text = "\r\nGET /caf\u{e9}?<a>=\"`\" HTTP/1.1\r\nX: \u{e9}\"\r\n";
         let expected = "\r\nGET /caf%C3%A9?%3Ca%3E=%22%60%22 HTTP/1.1\r\nX: \u{e9}\"\r\n";
-        assert_eq!(encoded(text.as_bytes()).as_deref(), Some(expected.as_bytes()));
+        assert_eq!(percent_encode_target(text.as_bytes()).as_deref(), Some(expected.as_bytes()));
     }
 
     #[test]
@@ -53,7 +53,7 @@ mod tests {
             "G\"T / HTTP/1.1\r\n",
             "GET / HTTP/1.\"\r\n",
         ] {
-            assert_eq!(encoded(text.as_bytes()), None, "{text:?}");
+            assert_eq!(percent_encode_target(text.as_bytes()), None, "{text:?}");
         }
     }
 }

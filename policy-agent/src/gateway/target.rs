@@ -15,7 +15,7 @@ const PORT_HEADER: &str = "e2b-sandbox-port";
 
 /// A port of a sandbox, which need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct SandboxTarget {
     /// The sandbox.
     pub sandbox: SandboxId,
     /// The port inside it.
@@ -25,46 +25,50 @@ pub struct Target {
 }
 
 /// Why a request is for nobody; the text says what to write instead.
-pub type Misdirected = &'static str;
+pub type TargetError = &'static str;
 
 /// The target of a request. Where its host is none of a sandbox, the one counts for which a trusted proxy
 /// was asked.
 ///
 /// # Errors
 /// Its host is missing, given more than once, or not of the form of a public URL.
-pub fn of<B>(
+pub fn parse_target<B>(
     request: &Request<B>,
     domain: &str,
     forwarded: Option<&str>,
-) -> Result<Target, Misdirected> {
-    let named = at(host(request)?, request.headers(), domain);
-    let forwarded = || at(forwarded?, request.headers(), domain).ok();
+) -> Result<SandboxTarget, TargetError> {
+    let named = target_of_host(request_host(request)?, request.headers(), domain);
+    let forwarded = || target_of_host(forwarded?, request.headers(), domain).ok();
     named.or_else(|misdirected| forwarded().ok_or(misdirected))
 }
 
-fn at(host: &str, headers: &HeaderMap, domain: &str) -> Result<Target, Misdirected> {
+fn target_of_host(
+    host: &str,
+    headers: &HeaderMap,
+    domain: &str,
+) -> Result<SandboxTarget, TargetError> {
     let authority: Authority = host.parse().map_err(|_| "Host is not a valid host")?;
-    if !is_plain(&authority) {
+    if !is_host_and_port(&authority) {
         return Err("Host is not a valid host");
     }
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let (sandbox, port) = match name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) {
-        Some(label) if label != "sandbox" => by_label(label)?,
-        Some(_) => by_headers(headers)?,
-        None if is_local(&name) => by_headers(headers)?,
+        Some(label) if label != "sandbox" => parse_label(label)?,
+        Some(_) => parse_target_headers(headers)?,
+        None if is_local_host(&name) => parse_target_headers(headers)?,
         None => return Err("Host is not in the domain of this gateway"),
     };
-    Ok(Target { sandbox, port, host: host.to_owned() })
+    Ok(SandboxTarget { sandbox, port, host: host.to_owned() })
 }
 
 /// The sandbox of whose pages an origin is.
-pub fn sandbox_of(origin: &str, domain: &str) -> Option<SandboxId> {
+pub fn sandbox_of_origin(origin: &str, domain: &str) -> Option<SandboxId> {
     let (_, host) = origin.split_once("://")?;
-    at(host, &HeaderMap::new(), domain).ok().map(|target| target.sandbox)
+    target_of_host(host, &HeaderMap::new(), domain).ok().map(|target| target.sandbox)
 }
 
 /// The one host that a request names.
-fn host<B>(request: &Request<B>) -> Result<&str, Misdirected> {
+fn request_host<B>(request: &Request<B>) -> Result<&str, TargetError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let named = hosts.next().map(|host| host.to_str().map_err(|_| "Host is not a valid host"));
     let named = named.transpose()?;
@@ -83,43 +87,45 @@ fn host<B>(request: &Request<B>) -> Result<&str, Misdirected> {
 }
 
 /// A host, and behind it a port or nothing: the library lets more pass.
-fn is_plain(authority: &Authority) -> bool {
+fn is_host_and_port(authority: &Authority) -> bool {
     let port = authority.as_str().strip_prefix(authority.host());
-    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').and_then(port_of).is_some())
+    port.is_some_and(|port| {
+        port.is_empty() || port.strip_prefix(':').and_then(parse_port).is_some()
+    })
 }
 
 /// `<port>-<id>` and the older `<port>-<id>-<anything>`.
-fn by_label(label: &str) -> Result<(SandboxId, u16), Misdirected> {
+fn parse_label(label: &str) -> Result<(SandboxId, u16), TargetError> {
     let form = "the host has to be <port>-<sandbox ID>.<domain>";
     let mut parts = label.splitn(3, '-');
     let (port, id) = (parts.next().ok_or(form)?, parts.next().ok_or(form)?);
     if label.contains('.') {
         return Err(form);
     }
-    Ok((id.parse().map_err(|_| form)?, port_of(port).ok_or(form)?))
+    Ok((id.parse().map_err(|_| form)?, parse_port(port).ok_or(form)?))
 }
 
 /// The headers that say it where the host cannot.
-fn by_headers(headers: &HeaderMap) -> Result<(SandboxId, u16), Misdirected> {
+fn parse_target_headers(headers: &HeaderMap) -> Result<(SandboxId, u16), TargetError> {
     let one = |name| {
         let mut values = headers.get_all(name).iter();
         let value = values.next().and_then(|value| value.to_str().ok())?;
         values.next().is_none().then_some(value)
     };
     let id = one(SANDBOX_HEADER).and_then(|id| id.parse().ok());
-    let port = one(PORT_HEADER).and_then(port_of);
+    let port = one(PORT_HEADER).and_then(parse_port);
     let advice = "without <port>-<sandbox ID> in the host, \
                   E2b-Sandbox-Id and E2b-Sandbox-Port have to name them";
     id.zip(port).ok_or(advice)
 }
 
 /// Digits only, without a zero in front: one port has one spelling.
-fn port_of(digits: &str) -> Option<u16> {
+fn parse_port(digits: &str) -> Option<u16> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     if plain { digits.parse().ok() } else { None }
 }
 
-fn is_local(name: &str) -> bool {
+fn is_local_host(name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || address.parse::<IpAddr>().is_ok()
 }
@@ -130,9 +136,10 @@ mod tests {
 
     fn target(
         build: impl Fn(hyper::http::request::Builder) -> hyper::http::request::Builder,
-    ) -> Result<(String, u16), Misdirected> {
+    ) -> Result<(String, u16), TargetError> {
         let request = build(Request::builder()).body(()).expect("a request");
-        of(&request, "example.com", None).map(|target| (target.sandbox.to_string(), target.port))
+        parse_target(&request, "example.com", None)
+            .map(|target| (target.sandbox.to_string(), target.port))
     }
 
     #[test]
@@ -199,7 +206,7 @@ mod tests {
     fn a_trusted_proxy_may_have_been_asked_for_another_host() {
         let asked = |host: &str, forwarded: &str| {
             let request = Request::builder().header("host", host).body(()).expect("a request");
-            let target = of(&request, "example.com", Some(forwarded));
+            let target = parse_target(&request, "example.com", Some(forwarded));
             target.map(|target| (target.sandbox.to_string(), target.host))
         };
         let found = |id: &str, host: &str| Ok((id.to_owned(), host.to_owned()));
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn origins_are_of_sandboxes_or_not() {
-        let of = |origin| sandbox_of(origin, "example.com").map(|id| id.to_string());
+        let of = |origin| sandbox_of_origin(origin, "example.com").map(|id| id.to_string());
         assert_eq!(of("https://3000-abc.example.com:8443").as_deref(), Some("abc"));
         for other in
             ["https://app.example.com", "https://example.org", "null", "3000-abc.example.com"]

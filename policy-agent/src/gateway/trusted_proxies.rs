@@ -6,24 +6,24 @@ use std::net::{IpAddr, SocketAddr};
 use hyper::header::HeaderMap;
 use ipnet::IpNet;
 
-use super::{forwarded, listen::Scheme};
+use super::{client_listener::UrlScheme, forwarded_headers};
 
 /// Who is at the other end of a connection, and how the first bytes were protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct ConnectionPeer {
     /// Its address; that of its client, if a PROXY header named one.
     pub address: IpAddr,
     /// What it speaks to us, or its client to it.
-    pub scheme: Scheme,
+    pub scheme: UrlScheme,
 }
 
 /// Who sent a request in the first place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct RequestClient {
     /// Its address.
     pub address: IpAddr,
     /// What it speaks.
-    pub scheme: Scheme,
+    pub scheme: UrlScheme,
     /// The host that it asked a trusted proxy for.
     pub host: Option<String>,
 }
@@ -39,31 +39,34 @@ impl TrustedProxies {
     }
 
     /// Whether an address is a proxy's.
-    pub fn hold(&self, address: IpAddr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
     /// The client of a request that came from `peer`.
-    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Client {
-        let Peer { address, scheme } = peer;
-        if !self.hold(address) {
-            return Client { address, scheme, host: None };
+    pub fn client_of(&self, peer: ConnectionPeer, headers: &HeaderMap) -> RequestClient {
+        let ConnectionPeer { address, scheme } = peer;
+        if !self.contains(address) {
+            return RequestClient { address, scheme, host: None };
         }
-        Client {
-            address: self.address(address, headers),
-            scheme: last(headers, forwarded::PROTO).and_then(scheme_of).unwrap_or(scheme),
-            host: last(headers, forwarded::HOST).map(str::to_owned),
+        RequestClient {
+            address: self.client_address(address, headers),
+            scheme: last_member(headers, forwarded_headers::X_FORWARDED_PROTO)
+                .and_then(parse_scheme)
+                .unwrap_or(scheme),
+            host: last_member(headers, forwarded_headers::X_FORWARDED_HOST).map(str::to_owned),
         }
     }
 
     /// The right-most address that is not a proxy's. Each proxy adds whom it was asked by, so what
     /// stands to the left of an untrusted address, or of what is none, is hearsay.
-    fn address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer;
-        let mut named: Vec<&str> = members(headers, forwarded::FOR).collect();
-        while self.hold(client) {
-            match named.pop().and_then(address_of) {
+        let mut named: Vec<&str> =
+            list_members(headers, forwarded_headers::X_FORWARDED_FOR).collect();
+        while self.contains(client) {
+            match named.pop().and_then(parse_address) {
                 Some(address) => client = address,
                 None => break,
             }
@@ -73,27 +76,29 @@ impl TrustedProxies {
 }
 
 /// What the proxy next to us says.
-fn last<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
-    members(headers, name).last().filter(|member| !member.is_empty())
+fn last_member<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
+    list_members(headers, name).last().filter(|member| !member.is_empty())
 }
 
 /// The members of a list that may stand in several fields.
-fn members<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
+fn list_members<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter();
     // A field that is no text is a member that says nothing.
     values.flat_map(|value| value.to_str().unwrap_or_default().split(',')).map(str::trim)
 }
 
 /// An address, which some proxies write with a port.
-fn address_of(member: &str) -> Option<IpAddr> {
+fn parse_address(member: &str) -> Option<IpAddr> {
     let bare = member.strip_prefix('[').and_then(|member| member.strip_suffix(']'));
     let address = bare.unwrap_or(member).parse().ok();
     let address = address.or_else(|| member.parse::<SocketAddr>().ok().map(|it| it.ip()));
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-fn scheme_of(text: &str) -> Option<Scheme> {
-    [Scheme::Http, Scheme::Https].into_iter().find(|it| it.as_str().eq_ignore_ascii_case(text))
+fn parse_scheme(text: &str) -> Option<UrlScheme> {
+    [UrlScheme::Http, UrlScheme::Https]
+        .into_iter()
+        .find(|it| it.as_str().eq_ignore_ascii_case(text))
 }
 
 #[cfg(test)]
@@ -109,17 +114,21 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().expect("a value"));
         }
-        let peer = Peer { address: peer.parse().expect("an address"), scheme: Scheme::Http };
-        let client = TrustedProxies::new(networks.to_vec()).client(peer, &headers);
+        let peer =
+            ConnectionPeer { address: peer.parse().expect("an address"), scheme: UrlScheme::Http };
+        let client = TrustedProxies::new(networks.to_vec()).client_of(peer, &headers);
         (client.address.to_string(), client.scheme.as_str(), client.host)
     }
 
-    const FOR: &str = "x-forwarded-for";
+    const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
     #[test]
     fn what_a_trusted_proxy_says_is_taken_over() {
-        let fields =
-            [(FOR, "203.0.113.9"), ("x-forwarded-proto", "HTTPS"), ("x-forwarded-host", "a.test")];
+        let fields = [
+            (X_FORWARDED_FOR, "203.0.113.9"),
+            ("x-forwarded-proto", "HTTPS"),
+            ("x-forwarded-host", "a.test"),
+        ];
         let expected = |address: &str| (address.to_owned(), "https", Some("a.test".to_owned()));
         assert_eq!(client("192.0.2.1", &fields), expected("203.0.113.9"));
         assert_eq!(client("::ffff:192.0.2.1", &fields), expected("203.0.113.9"));
@@ -129,8 +138,11 @@ mod tests {
 
     #[test]
     fn what_others_say_is_not() {
-        let fields =
-            [(FOR, "203.0.113.9"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "a.test")];
+        let fields = [
+            (X_FORWARDED_FOR, "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a.test"),
+        ];
         assert_eq!(client("198.51.100.1", &fields), ("198.51.100.1".to_owned(), "http", None));
     }
 
@@ -149,7 +161,7 @@ mod tests {
             (vec!["2001:db8:9::1"], "2001:db8:9::1"),
             (vec!["unknown"], "192.0.2.1"),
         ] {
-            let fields: Vec<_> = values.iter().map(|value| (FOR, *value)).collect();
+            let fields: Vec<_> = values.iter().map(|value| (X_FORWARDED_FOR, *value)).collect();
             assert_eq!(client("192.0.2.1", &fields).0, expected, "{values:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! Connections and messages, for the egress proxy and the gateway alike.
 
-pub mod hop;
-pub mod race;
+pub mod happy_eyeballs;
+pub mod hop_by_hop;
 pub mod socket;
 pub mod upstream;

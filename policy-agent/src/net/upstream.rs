@@ -13,58 +13,58 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::socket::{Socket, Stream};
+use super::socket::{SharedSocket, SharedTcpStream};
 
 /// A connection to where the sandbox's goes on.
-pub struct Upstream {
+pub struct UpstreamConnection {
     /// Its socket.
-    pub socket: Socket,
+    pub socket: SharedSocket,
     /// How it is read and written.
-    pub carrier: Carrier,
+    pub io: UpstreamIo,
 }
 
 /// How a connection is read and written.
-pub enum Carrier {
+pub enum UpstreamIo {
     /// As it is.
-    Plain(Stream),
+    Plain(SharedTcpStream),
     /// Inside the TLS connection to a SOCKS5 proxy.
-    Encrypted(Box<TlsStream<Stream>>),
+    Tls(Box<TlsStream<SharedTcpStream>>),
 }
 
-impl Upstream {
+impl UpstreamConnection {
     /// One that is read and written as it is.
     pub fn plain(stream: TcpStream) -> Self {
         let socket = Arc::new(stream);
-        Self { carrier: Carrier::Plain(Stream(Arc::clone(&socket))), socket }
+        Self { io: UpstreamIo::Plain(SharedTcpStream(Arc::clone(&socket))), socket }
     }
 }
 
-macro_rules! delegate {
-    ($carrier:expr, $method:ident, $($argument:expr),*) => {
-        match $carrier.get_mut() {
-            Carrier::Plain(stream) => Pin::new(stream).$method($($argument),*),
-            Carrier::Encrypted(stream) => Pin::new(stream).$method($($argument),*),
+macro_rules! delegate_io {
+    ($io:expr, $method:ident, $($argument:expr),*) => {
+        match $io.get_mut() {
+            UpstreamIo::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            UpstreamIo::Tls(stream) => Pin::new(stream).$method($($argument),*),
         }
     };
 }
 
-impl AsyncRead for Carrier {
+impl AsyncRead for UpstreamIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        delegate!(self, poll_read, cx, buffer)
+        delegate_io!(self, poll_read, cx, buffer)
     }
 }
 
-impl AsyncWrite for Carrier {
+impl AsyncWrite for UpstreamIo {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_write, cx, bytes)
+        delegate_io!(self, poll_write, cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -72,21 +72,21 @@ impl AsyncWrite for Carrier {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_write_vectored, cx, slices)
+        delegate_io!(self, poll_write_vectored, cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Encrypted(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_flush, cx)
+        delegate_io!(self, poll_flush, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, poll_shutdown, cx)
+        delegate_io!(self, poll_shutdown, cx)
     }
 }

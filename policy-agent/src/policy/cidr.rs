@@ -8,35 +8,37 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::advice;
+use super::entry_hints;
 
 /// The entry that means all IP addresses of both families.
 pub const ALL_TRAFFIC: &str = "0.0.0.0/0";
 
 /// Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2).
-const MAPPED: u8 = 96;
+const IPV4_MAPPED_BITS: u8 = 96;
 
 /// Reads an IP address or CIDR. The error says what to write instead.
-pub(super) fn parse(entry: &str) -> Result<IpNet, String> {
-    parse_unlike_names(entry, advice::NO_NAMES)
+pub(super) fn parse_cidr(entry: &str) -> Result<IpNet, String> {
+    parse_cidr_with_hint(entry, entry_hints::ADDRESSES_ONLY_HINT)
 }
 
 /// The same, where an error about a name says why none can stand there.
-fn parse_unlike_names(entry: &str, about_names: &str) -> Result<IpNet, String> {
-    net(entry).map_err(|problem| advice::on_address(entry, about_names).unwrap_or(problem))
+fn parse_cidr_with_hint(entry: &str, about_names: &str) -> Result<IpNet, String> {
+    parse_network(entry)
+        .map_err(|problem| entry_hints::address_entry_hint(entry, about_names).unwrap_or(problem))
 }
 
-fn net(entry: &str) -> Result<IpNet, String> {
-    spelling(entry)?;
+fn parse_network(entry: &str) -> Result<IpNet, String> {
+    check_spelling(entry)?;
     let (address, length) = match entry.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (entry, None),
     };
-    let address: IpAddr = address.parse().map_err(|_| no_address(address))?;
-    let length = length.map(|text| prefix_length(text, address)).transpose()?;
+    let address: IpAddr = address.parse().map_err(|_| describe_bad_address(address))?;
+    let length = length.map(|text| parse_prefix_length(text, address)).transpose()?;
     let net = match address {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => mapped(v6, length)?,
-        _ => IpNet::new(address, length.unwrap_or(bits(address))).map_err(|e| e.to_string())?,
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => ipv4_of_mapped(v6, length)?,
+        _ => IpNet::new(address, length.unwrap_or(address_bits(address)))
+            .map_err(|e| e.to_string())?,
     };
     if net.prefix_len() == 0 && !address.is_unspecified() {
         return Err(format!("/0 covers everything; if you mean that, write {ALL_TRAFFIC} or ::/0"));
@@ -46,8 +48,8 @@ fn net(entry: &str) -> Result<IpNet, String> {
 
 /// Reads an entry of a sandbox's list, where the unspecified address stands only in /0.
 /// `about_names` says why no name can stand there.
-pub(super) fn parse_specific(entry: &str, about_names: &str) -> Result<IpNet, String> {
-    let net = parse_unlike_names(entry, about_names)?;
+pub(super) fn parse_sandbox_cidr(entry: &str, about_names: &str) -> Result<IpNet, String> {
+    let net = parse_cidr_with_hint(entry, about_names)?;
     if net.network().is_unspecified() && net.prefix_len() != 0 {
         return Err(format!(
             "covers the unspecified address {}; only {ALL_TRAFFIC} (all traffic) and ::/0 (all \
@@ -60,8 +62,8 @@ pub(super) fn parse_specific(entry: &str, about_names: &str) -> Result<IpNet, St
 
 /// Reads an address that stands for itself: no prefix length. `about_names` says why no name can
 /// stand there.
-pub(super) fn parse_address(entry: &str, about_names: &str) -> Result<IpAddr, String> {
-    let net = parse_specific(entry, about_names)?;
+pub(super) fn parse_single_address(entry: &str, about_names: &str) -> Result<IpAddr, String> {
+    let net = parse_sandbox_cidr(entry, about_names)?;
     if entry.contains('/') {
         return Err("write a single IP address, without a prefix length".to_owned());
     }
@@ -69,12 +71,12 @@ pub(super) fn parse_address(entry: &str, about_names: &str) -> Result<IpAddr, St
 }
 
 /// Whether an entry is meant as an address, so that an error about it should speak of addresses.
-pub(super) fn is_meant_as_address(entry: &str) -> bool {
+pub(super) fn looks_like_address(entry: &str) -> bool {
     let numeric = entry.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     numeric || entry.contains([':', '/', '%', '[', ']'])
 }
 
-fn spelling(entry: &str) -> Result<(), String> {
+fn check_spelling(entry: &str) -> Result<(), String> {
     let problem = if entry.is_empty() {
         "empty; remove it"
     } else if entry.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -92,7 +94,7 @@ fn spelling(entry: &str) -> Result<(), String> {
 }
 
 /// Why this is not an address.
-fn no_address(text: &str) -> String {
+fn describe_bad_address(text: &str) -> String {
     let numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     let part_with_zero = |part: &str| part.len() > 1 && part.starts_with('0');
     if is_sdk_constant(text) {
@@ -111,8 +113,8 @@ fn no_address(text: &str) -> String {
     }
 }
 
-fn prefix_length(text: &str, address: IpAddr) -> Result<u8, String> {
-    let longest = bits(address);
+fn parse_prefix_length(text: &str, address: IpAddr) -> Result<u8, String> {
+    let longest = address_bits(address);
     // Digits only: `u8::from_str` would take a sign.
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let padded = text.len() > 1 && text.starts_with('0');
@@ -126,26 +128,26 @@ fn prefix_length(text: &str, address: IpAddr) -> Result<u8, String> {
 }
 
 /// An IPv4-mapped entry is its IPv4.
-fn mapped(v6: Ipv6Addr, length: Option<u8>) -> Result<IpNet, String> {
+fn ipv4_of_mapped(v6: Ipv6Addr, length: Option<u8>) -> Result<IpNet, String> {
     let length = length.unwrap_or(128);
     // At 96 bits and below the prefix would be all of IPv4 or reach beyond it: "everything" must
     // not be written by accident.
-    if length <= MAPPED {
+    if length <= IPV4_MAPPED_BITS {
         return Err(format!(
             "an IPv4-mapped prefix is at least 97 bits long; write the IPv4 CIDR, or \
              {ALL_TRAFFIC} if you mean all traffic"
         ));
     }
     let v4 = IpAddr::V6(v6).to_canonical();
-    IpNet::new(v4, length - MAPPED).map_err(|error| error.to_string())
+    IpNet::new(v4, length - IPV4_MAPPED_BITS).map_err(|error| error.to_string())
 }
 
-const fn bits(address: IpAddr) -> u8 {
+const fn address_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
 /// The prefixes of each family that an entry covers.
-pub(super) fn families(net: IpNet) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
+pub(super) fn split_families(net: IpNet) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
     match net {
         IpNet::V4(all) if all.prefix_len() == 0 => (Some(all), Some(Ipv6Net::default())),
         IpNet::V4(v4) => (Some(v4), None),
@@ -154,7 +156,7 @@ pub(super) fn families(net: IpNet) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
 }
 
 /// How many leading bits of `address` an entry names, if it covers the address.
-pub(super) fn length(net: &IpNet, address: IpAddr) -> Option<u8> {
+pub(super) fn covering_length(net: &IpNet, address: IpAddr) -> Option<u8> {
     let covers = is_all_traffic(net) || net.contains(&address);
     covers.then_some(net.prefix_len())
 }
@@ -173,8 +175,8 @@ pub(super) const fn is_all_traffic(net: &IpNet) -> bool {
 mod tests {
     use super::*;
 
-    fn specific(entry: &str) -> Result<IpNet, String> {
-        parse_specific(entry, advice::NO_NAMES)
+    fn sandbox_cidr(entry: &str) -> Result<IpNet, String> {
+        parse_sandbox_cidr(entry, entry_hints::ADDRESSES_ONLY_HINT)
     }
 
     #[test]
@@ -199,10 +201,10 @@ mod tests {
             ("::ffff:10.0.0.1/128", "10.0.0.1/32"),
             ("::ffff:128.0.0.1/97", "128.0.0.0/1"),
         ] {
-            let net = specific(entry).unwrap_or_else(|error| panic!("{entry}: {error}"));
+            let net = sandbox_cidr(entry).unwrap_or_else(|error| panic!("{entry}: {error}"));
             assert_eq!(net.to_string(), normal, "{entry}");
             // What `check` prints is an entry that means the same.
-            assert_eq!(specific(normal), Ok(net), "{normal}");
+            assert_eq!(sandbox_cidr(normal), Ok(net), "{normal}");
         }
     }
 
@@ -259,7 +261,7 @@ mod tests {
             ("::ffff:10.0.0.1/64", "at least 97"),
             ("::ffff:10.0.0.1/0", "at least 97"),
         ] {
-            let error = specific(entry).expect_err(entry);
+            let error = sandbox_cidr(entry).expect_err(entry);
             assert!(error.contains(advice), "{entry:?}: {error}");
         }
     }
@@ -267,8 +269,8 @@ mod tests {
     #[test]
     fn only_the_operator_may_name_the_unspecified_address() {
         for entry in ["0.0.0.0", "0.0.0.0/8", "::", "::/128", "::/96"] {
-            assert!(parse(entry).is_ok(), "{entry}");
-            assert!(specific(entry).is_err(), "{entry}");
+            assert!(parse_cidr(entry).is_ok(), "{entry}");
+            assert!(sandbox_cidr(entry).is_err(), "{entry}");
         }
     }
 
@@ -282,9 +284,13 @@ mod tests {
             ("128.0.0.0/1", Some(1), None),
             ("203.0.113.9", Some(32), None),
         ] {
-            let net = parse(entry).expect(entry);
-            assert_eq!((length(&net, v4), length(&net, v6)), (on_v4, on_v6), "{entry}");
-            let (families_v4, families_v6) = families(net);
+            let net = parse_cidr(entry).expect(entry);
+            assert_eq!(
+                (covering_length(&net, v4), covering_length(&net, v6)),
+                (on_v4, on_v6),
+                "{entry}"
+            );
+            let (families_v4, families_v6) = split_families(net);
             assert_eq!(families_v4.is_some(), on_v4.is_some(), "{entry}");
             assert_eq!(families_v6.is_some(), on_v6.is_some(), "{entry}");
         }

@@ -6,63 +6,63 @@
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
-    policy::{NAMES, NO_RULE, TUNNEL, Verdict},
     reason::Reason,
+    verdict::{NO_RULE, VERDICT_REDIRECT_TCP, VERDICT_REDIRECT_WEB, Verdict},
 };
 use sha2::{Digest, Sha256};
 
-use super::{Floor, Policy, cidr, embedded, policy::Target, rule};
+use super::{Floor, Policy, cidr, embedded_ipv4, rule_reference, sandbox_policy::AllowOutEntry};
 
 /// The tables of one policy, in the order of their prefixes. Both hold the /0 prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compiled {
+pub struct CompiledPolicy {
     /// IPv4. `Verdict::policy` is 0 everywhere: who fills the kernel's table sets it.
-    pub v4: Vec<(Ipv4Net, Verdict)>,
+    pub ipv4_entries: Vec<(Ipv4Net, Verdict)>,
     /// IPv6.
-    pub v6: Vec<(Ipv6Net, Verdict)>,
+    pub ipv6_entries: Vec<(Ipv6Net, Verdict)>,
 }
 
 /// Compiles a policy under a floor.
 #[must_use]
-pub fn compile(policy: &Policy, floor: &Floor) -> Compiled {
-    let mut lists = Lists::default();
+pub fn compile_policy(policy: &Policy, floor: &Floor) -> CompiledPolicy {
+    let mut lists = RankedPrefixes::default();
     lists.add_floor(floor);
     lists.add_policy(policy);
-    let verdict = |entry: Entry| Verdict {
-        reason: entry.reason as u8,
-        flags: flags(policy, entry),
-        policy: 0,
-        rule: entry.rule,
+    let verdict = |entry: RankedRule| Verdict {
+        reason_code: entry.reason as u8,
+        flags: verdict_flags(policy, entry),
+        policy_id: 0,
+        rule_index: entry.rule,
     };
-    let v4 = without_covered(lists.v4);
-    let v6 = without_covered(lists.v6);
-    Compiled {
-        v4: v4.into_iter().map(|(net, entry)| (net, verdict(entry))).collect(),
-        v6: v6.into_iter().map(|(net, entry)| (net, verdict(entry))).collect(),
+    let v4 = drop_covered(lists.ipv4);
+    let v6 = drop_covered(lists.ipv6);
+    CompiledPolicy {
+        ipv4_entries: v4.into_iter().map(|(net, entry)| (net, verdict(entry))).collect(),
+        ipv6_entries: v6.into_iter().map(|(net, entry)| (net, verdict(entry))).collect(),
     }
 }
 
 /// What TCP needs beyond the verdict: line 7 stands before lines 8 and 9 and before the host's own
 /// addresses, and the tunnel carries what lines 6 and 9 let out.
-fn flags(policy: &Policy, Entry { rank, reason, .. }: Entry) -> u8 {
-    let names = policy.has_names() && (rank == HOST || matches!(reason.line(), 8 | 9));
-    let tunnel = policy.tunnel().is_some() && matches!(reason.line(), 6 | 9);
-    (if names { NAMES } else { 0 }) | (if tunnel { TUNNEL } else { 0 })
+fn verdict_flags(policy: &Policy, RankedRule { rank, reason, .. }: RankedRule) -> u8 {
+    let names = policy.has_domains() && (rank == HOST_RANK || matches!(reason.line(), 8 | 9));
+    let tunnel = policy.egress_proxy().is_some() && matches!(reason.line(), 6 | 9);
+    (if names { VERDICT_REDIRECT_WEB } else { 0 }) | (if tunnel { VERDICT_REDIRECT_TCP } else { 0 })
 }
 
 /// The rank of the host's own addresses, behind the lists of line 5.
-const HOST: u8 = 2;
+const HOST_RANK: u8 = 2;
 
 /// Why a prefix is in the table. The derived order is by rank, then by place in its list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
+struct RankedRule {
     /// 0 is the highest.
     rank: u8,
     rule: u32,
     reason: Reason,
 }
 
-impl Entry {
+impl RankedRule {
     fn new(reason: Reason, rule: u32) -> Self {
         // By line; `allowOut` and the DNS servers share line 6, and `allowOut` is named first.
         let rank = match reason {
@@ -77,49 +77,60 @@ impl Entry {
     }
 
     /// The host's own address that is this rule of line 5.
-    fn host(rule: u32) -> Self {
-        Self { rank: HOST, rule, reason: Reason::PlatformDeny }
+    fn host_address(rule: u32) -> Self {
+        Self { rank: HOST_RANK, rule, reason: Reason::PlatformDeny }
     }
 }
 
 /// All prefixes of both families, not yet in order.
 #[derive(Default)]
-struct Lists {
-    v4: Vec<(Ipv4Net, Entry)>,
-    v6: Vec<(Ipv6Net, Entry)>,
+struct RankedPrefixes {
+    ipv4: Vec<(Ipv4Net, RankedRule)>,
+    ipv6: Vec<(Ipv6Net, RankedRule)>,
 }
 
-impl Lists {
+impl RankedPrefixes {
     fn add_floor(&mut self, floor: &Floor) {
         self.add_list(Reason::PlatformAllow, floor.allow.iter().copied());
         for (place, net) in floor.deny.iter().chain(&*floor.deny_add).enumerate() {
-            self.add_denied(*net, Entry::new(Reason::PlatformDeny, rule::index(place)));
+            self.add_denied(
+                *net,
+                RankedRule::new(Reason::PlatformDeny, rule_reference::rule_index(place)),
+            );
         }
-        for (place, net) in floor.host.iter().enumerate() {
-            self.add_denied(*net, Entry::host(rule::index(floor.host_from() + place)));
+        for (place, net) in floor.host_addresses.iter().enumerate() {
+            self.add_denied(
+                *net,
+                RankedRule::host_address(rule_reference::rule_index(
+                    floor.first_host_rule() + place,
+                )),
+            );
         }
     }
 
     /// Line 5 looks inside IPv6 addresses.
-    fn add_denied(&mut self, net: IpNet, entry: Entry) {
+    fn add_denied(&mut self, net: IpNet, entry: RankedRule) {
         self.add(net, entry);
         // All traffic covers every IPv6 address already.
         if let IpNet::V4(v4) = net
             && !cidr::is_all_traffic(&net)
         {
-            self.v6.extend(embedded::prefixes(v4).map(|net| (net, entry)));
+            self.ipv6.extend(embedded_ipv4::embedding_prefixes(v4).map(|net| (net, entry)));
         }
     }
 
     fn add_policy(&mut self, policy: &Policy) {
         for (place, target) in policy.allow_out().iter().enumerate() {
-            if let Target::Net(net) = target {
-                self.add(*net, Entry::new(Reason::AllowOut, rule::index(place)));
+            if let AllowOutEntry::Network(net) = target {
+                self.add(
+                    *net,
+                    RankedRule::new(Reason::AllowOut, rule_reference::rule_index(place)),
+                );
             }
         }
-        if policy.nameserver_is_default() {
+        if policy.uses_default_nameserver() {
             for address in policy.nameservers() {
-                self.add((*address).into(), Entry::new(Reason::DnsServer, NO_RULE));
+                self.add((*address).into(), RankedRule::new(Reason::DnsServer, NO_RULE));
             }
         } else {
             let nets = policy.nameservers().iter().map(|address| (*address).into());
@@ -127,34 +138,34 @@ impl Lists {
         }
         self.add_list(Reason::DenyOut, policy.deny_out().iter().copied());
         let otherwise = if policy.allows_internet() { Reason::NoRule } else { Reason::DenyOut };
-        self.add(IpNet::default(), Entry::new(otherwise, NO_RULE));
+        self.add(IpNet::default(), RankedRule::new(otherwise, NO_RULE));
     }
 
     fn add_list(&mut self, reason: Reason, nets: impl Iterator<Item = IpNet>) {
         for (place, net) in nets.enumerate() {
-            self.add(net, Entry::new(reason, rule::index(place)));
+            self.add(net, RankedRule::new(reason, rule_reference::rule_index(place)));
         }
     }
 
-    fn add(&mut self, net: IpNet, entry: Entry) {
-        let (v4, v6) = cidr::families(net.trunc());
-        self.v4.extend(v4.map(|net| (net, entry)));
-        self.v6.extend(v6.map(|net| (net, entry)));
+    fn add(&mut self, net: IpNet, entry: RankedRule) {
+        let (v4, v6) = cidr::split_families(net.trunc());
+        self.ipv4.extend(v4.map(|net| (net, entry)));
+        self.ipv6.extend(v6.map(|net| (net, entry)));
     }
 }
 
 /// A prefix of one family. Its order puts every prefix behind those that cover it.
-trait Prefix: Copy + Ord {
+trait PrefixCover: Copy + Ord {
     fn covers(&self, other: &Self) -> bool;
 }
 
-impl Prefix for Ipv4Net {
+impl PrefixCover for Ipv4Net {
     fn covers(&self, other: &Self) -> bool {
         self.contains(other)
     }
 }
 
-impl Prefix for Ipv6Net {
+impl PrefixCover for Ipv6Net {
     fn covers(&self, other: &Self) -> bool {
         self.contains(other)
     }
@@ -162,11 +173,11 @@ impl Prefix for Ipv6Net {
 
 /// Leaves out each prefix that one of higher rank covers, and of equal prefixes all but the first
 /// of the highest rank. O(n log n).
-fn without_covered<N: Prefix>(mut prefixes: Vec<(N, Entry)>) -> Vec<(N, Entry)> {
+fn drop_covered<N: PrefixCover>(mut prefixes: Vec<(N, RankedRule)>) -> Vec<(N, RankedRule)> {
     prefixes.sort_unstable();
     // The kept prefixes around the current one, the innermost last. Each was kept because its rank
     // is at least that of the one around it, so the innermost has the highest.
-    let mut around: Vec<(N, Entry)> = Vec::new();
+    let mut around: Vec<(N, RankedRule)> = Vec::new();
     prefixes.retain(|(net, entry)| {
         while around.pop_if(|(outer, _)| !outer.covers(net)).is_some() {}
         let keep =
@@ -179,22 +190,23 @@ fn without_covered<N: Prefix>(mut prefixes: Vec<(N, Entry)>) -> Vec<(N, Entry)> 
     prefixes
 }
 
-impl Compiled {
+impl CompiledPolicy {
     /// Equal for equal tables, and only for them: tables are shared by digest between sandboxes
     /// whose users do not trust each other, so it has to withstand chosen policies. Half of a
     /// SHA-256, stable across restarts.
     #[must_use]
     pub fn digest(&self) -> [u8; 16] {
-        let mut bytes = Vec::with_capacity(12 * self.v4.len() + 24 * self.v6.len() + 8);
+        let mut bytes =
+            Vec::with_capacity(12 * self.ipv4_entries.len() + 24 * self.ipv6_entries.len() + 8);
         // The number of IPv4 entries tells where IPv6 starts.
-        bytes.extend(self.v4.len().to_le_bytes());
-        for (net, verdict) in &self.v4 {
+        bytes.extend(self.ipv4_entries.len().to_le_bytes());
+        for (net, verdict) in &self.ipv4_entries {
             bytes.extend(net.network().octets());
-            append(&mut bytes, net.prefix_len(), verdict);
+            append_entry(&mut bytes, net.prefix_len(), verdict);
         }
-        for (net, verdict) in &self.v6 {
+        for (net, verdict) in &self.ipv6_entries {
             bytes.extend(net.network().octets());
-            append(&mut bytes, net.prefix_len(), verdict);
+            append_entry(&mut bytes, net.prefix_len(), verdict);
         }
         let mut digest = [0; 16];
         digest.copy_from_slice(&Sha256::digest(&bytes)[..16]);
@@ -202,38 +214,40 @@ impl Compiled {
     }
 }
 
-fn append(bytes: &mut Vec<u8>, length: u8, verdict: &Verdict) {
-    bytes.extend([length, verdict.reason, verdict.flags]);
-    bytes.extend(verdict.rule.to_le_bytes());
+fn append_entry(bytes: &mut Vec<u8>, length: u8, verdict: &Verdict) {
+    bytes.extend([length, verdict.reason_code, verdict.flags]);
+    bytes.extend(verdict.rule_index.to_le_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use super::super::{Defaults, NetworkConfig, rule};
+    use super::super::{NetworkConfig, PolicyDefaults, resolve_rule};
     use super::*;
 
-    fn strings(list: &[&str]) -> Vec<String> {
+    fn owned_strings(list: &[&str]) -> Vec<String> {
         list.iter().map(ToString::to_string).collect()
     }
 
-    fn compiled(allow: &[&str], deny: &[&str], floor: (&[&str], &[&str])) -> Compiled {
-        let floor = Floor::new(&strings(floor.0), Some(&strings(floor.1))).expect("a floor");
+    fn compile_lists(allow: &[&str], deny: &[&str], floor: (&[&str], &[&str])) -> CompiledPolicy {
+        let floor =
+            Floor::new(&owned_strings(floor.0), Some(&owned_strings(floor.1))).expect("a floor");
         let network = NetworkConfig {
-            allow_out: Some(strings(allow)),
-            deny_out: Some(strings(deny)),
+            allow_out: Some(owned_strings(allow)),
+            deny_out: Some(owned_strings(deny)),
             ..NetworkConfig::default()
         };
-        let policy = Policy::new(&network, None, &Defaults::default(), &floor).expect("a policy");
-        compile(&policy, &floor)
+        let policy =
+            Policy::new(&network, None, &PolicyDefaults::default(), &floor).expect("a policy");
+        compile_policy(&policy, &floor)
     }
 
     /// One line for each entry: prefix, reason, rule.
-    fn lines<N: ToString>(table: &[(N, Verdict)]) -> Vec<String> {
+    fn entry_lines<N: ToString>(table: &[(N, Verdict)]) -> Vec<String> {
         let line = |(net, verdict): &(N, Verdict)| {
-            let reason = Reason::from_code(verdict.reason).map_or("?", Reason::label);
-            match verdict.rule {
+            let reason = Reason::from_code(verdict.reason_code).map_or("?", Reason::label);
+            match verdict.rule_index {
                 NO_RULE => format!("{} {reason}", net.to_string()),
                 rule => format!("{} {reason} {rule}", net.to_string()),
             }
@@ -243,20 +257,20 @@ mod tests {
 
     #[test]
     fn an_empty_policy_holds_both_defaults() {
-        let table = compiled(&[], &[], (&[], &[]));
-        assert_eq!(lines(&table.v4), ["0.0.0.0/0 no_rule"]);
-        assert_eq!(lines(&table.v6), ["::/0 no_rule"]);
+        let table = compile_lists(&[], &[], (&[], &[]));
+        assert_eq!(entry_lines(&table.ipv4_entries), ["0.0.0.0/0 no_rule"]);
+        assert_eq!(entry_lines(&table.ipv6_entries), ["::/0 no_rule"]);
     }
 
     #[test]
     fn what_a_higher_rank_covers_is_left_out() {
-        let table = compiled(
+        let table = compile_lists(
             &["10.1.0.0/16", "10.1.2.0/24", "10.1.0.1/16"],
             &["10.0.0.0/8", "10.1.2.3", "0.0.0.0/0", "10.2.0.0/16", "10.0.0.0/8"],
             (&["10.1.0.53"], &["10.1.0.0/24"]),
         );
         assert_eq!(
-            lines(&table.v4),
+            entry_lines(&table.ipv4_entries),
             [
                 "0.0.0.0/0 deny_out 2",
                 "10.0.0.0/8 deny_out 0",
@@ -277,21 +291,26 @@ mod tests {
             (&["0.0.0.0/0"], &["0.0.0.0/0"], "0.0.0.0/0 allow_out 0", "::/0 allow_out 0"),
             (&["::/0"], &["0.0.0.0/0"], "0.0.0.0/0 deny_out 0", "::/0 allow_out 0"),
         ] {
-            let table = compiled(allow, deny, (&[], &[]));
-            assert_eq!(lines(&table.v4), [on_v4], "allow {allow:?}, deny {deny:?}");
-            assert_eq!(lines(&table.v6), [on_v6], "allow {allow:?}, deny {deny:?}");
+            let table = compile_lists(allow, deny, (&[], &[]));
+            assert_eq!(entry_lines(&table.ipv4_entries), [on_v4], "allow {allow:?}, deny {deny:?}");
+            assert_eq!(entry_lines(&table.ipv6_entries), [on_v6], "allow {allow:?}, deny {deny:?}");
         }
-        let table = compiled(&["1.1.1.1", "2001:db8::/32"], &[], (&[], &["0.0.0.0/0"]));
-        assert_eq!(lines(&table.v4), ["0.0.0.0/0 platform_deny 0"]);
-        assert_eq!(lines(&table.v6)[0], "::/0 platform_deny 0");
-        assert!(table.v6.iter().all(|(_, verdict)| verdict.reason == Reason::PlatformDeny as u8));
+        let table = compile_lists(&["1.1.1.1", "2001:db8::/32"], &[], (&[], &["0.0.0.0/0"]));
+        assert_eq!(entry_lines(&table.ipv4_entries), ["0.0.0.0/0 platform_deny 0"]);
+        assert_eq!(entry_lines(&table.ipv6_entries)[0], "::/0 platform_deny 0");
+        assert!(
+            table
+                .ipv6_entries
+                .iter()
+                .all(|(_, verdict)| verdict.reason_code == Reason::PlatformDeny as u8)
+        );
     }
 
     #[test]
     fn the_floor_is_embedded_in_ipv6() {
-        let table = compiled(&[], &[], (&["2002:a00:1::/48"], &["10.0.0.0/8"]));
+        let table = compile_lists(&[], &[], (&["2002:a00:1::/48"], &["10.0.0.0/8"]));
         assert_eq!(
-            lines(&table.v6),
+            entry_lines(&table.ipv6_entries),
             [
                 "::/0 no_rule",
                 "::a00:0/104 platform_deny 0",
@@ -306,22 +325,23 @@ mod tests {
 
     #[test]
     fn the_hosts_own_addresses_are_denied_behind_the_lists() {
-        let strings = strings(&["192.0.2.9", "10.0.0.0/8", "198.51.100.0/24"]);
+        let strings = owned_strings(&["192.0.2.9", "10.0.0.0/8", "198.51.100.0/24"]);
         let (allow, rest) = strings.split_at(1);
         let (deny, added) = rest.split_at(1);
-        let floor = Floor::new(allow, Some(deny)).and_then(|floor| floor.with_added(added));
+        let floor = Floor::new(allow, Some(deny)).and_then(|floor| floor.with_deny_add(added));
         let nets = ["192.0.2.0/28", "10.11.0.1/32", "198.51.100.7/32", "203.0.113.1/32"];
         let host = nets.map(|net| net.parse::<IpNet>().expect(net));
-        let floor = floor.expect("a floor").with_host(&host);
+        let floor = floor.expect("a floor").with_host_addresses(&host);
         let of = |network: &str| {
-            let network: NetworkConfig = super::super::parse(network.as_bytes()).expect(network);
-            let policy = Policy::new(&network, None, &Defaults::default(), &floor);
+            let network: NetworkConfig =
+                super::super::parse_json(network.as_bytes()).expect(network);
+            let policy = Policy::new(&network, None, &PolicyDefaults::default(), &floor);
             let policy = policy.expect("a policy");
-            (compile(&policy, &floor), policy)
+            (compile_policy(&policy, &floor), policy)
         };
         let (table, policy) = of(r#"{"allowOut":["203.0.113.0/24","192.0.2.1"]}"#);
         assert_eq!(
-            lines(&table.v4),
+            entry_lines(&table.ipv4_entries),
             [
                 "0.0.0.0/0 no_rule",
                 "10.0.0.0/8 platform_deny 0",
@@ -332,7 +352,7 @@ mod tests {
                 "203.0.113.1/32 platform_deny 3",
             ]
         );
-        let named = |index| rule(&policy, &floor, Reason::PlatformDeny, index);
+        let named = |index| resolve_rule(&policy, &floor, Reason::PlatformDeny, index);
         let names = [0, 1, 2, 3].map(|index| named(index).expect("a rule").to_string());
         assert_eq!(
             names,
@@ -344,20 +364,20 @@ mod tests {
             ]
         );
         assert_eq!(named(4), None);
-        assert!(table.v4.iter().all(|(_, verdict)| verdict.flags == 0));
+        assert!(table.ipv4_entries.iter().all(|(_, verdict)| verdict.flags == 0));
         // What is for the gateway has to come to the proxy.
         let (table, _) = of(r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"]}"#);
-        for (net, verdict) in &table.v4 {
-            let host = verdict.reason == Reason::PlatformDeny as u8 && verdict.rule >= 2;
-            let denied = verdict.reason == Reason::DenyOut as u8;
-            assert_eq!(verdict.flags == NAMES, host || denied, "{net}");
+        for (net, verdict) in &table.ipv4_entries {
+            let host = verdict.reason_code == Reason::PlatformDeny as u8 && verdict.rule_index >= 2;
+            let denied = verdict.reason_code == Reason::DenyOut as u8;
+            assert_eq!(verdict.flags == VERDICT_REDIRECT_WEB, host || denied, "{net}");
         }
     }
 
     #[test]
     fn digests_differ_as_tables_do() {
-        let table = compiled(&["1.1.1.1"], &["0.0.0.0/0"], (&[], &[]));
-        let same = compiled(&["1.1.1.1/32"], &["0.0.0.0/0"], (&[], &[]));
+        let table = compile_lists(&["1.1.1.1"], &["0.0.0.0/0"], (&[], &[]));
+        let same = compile_lists(&["1.1.1.1/32"], &["0.0.0.0/0"], (&[], &[]));
         assert_eq!(table.digest(), same.digest());
         // Stable across versions as well: pinned tables are compared with it.
         assert_eq!(
@@ -376,7 +396,7 @@ mod tests {
             (&[], &["::101:101"]),
             (&[], &[]),
         ] {
-            digests.push(compiled(allow, deny, (&[], &[])).digest());
+            digests.push(compile_lists(allow, deny, (&[], &[])).digest());
         }
         let count = digests.len();
         digests.sort_unstable();
@@ -407,10 +427,10 @@ mod tests {
             };
             let floor = Floor::default();
             let start = Instant::now();
-            let policy = Policy::new(&network, None, &Defaults::default(), &floor);
+            let policy = Policy::new(&network, None, &PolicyDefaults::default(), &floor);
             let policy = policy.expect("a policy");
             let validated = start.elapsed();
-            let table = compile(&policy, &floor);
+            let table = compile_policy(&policy, &floor);
             let compiled = start.elapsed() - validated;
             let digest = table.digest();
             let digested = start.elapsed() - compiled - validated;
@@ -418,8 +438,8 @@ mod tests {
             eprintln!(
                 "{entries} entries: validate {validated:?}, compile {compiled:?} to {} + {}, \
                  digest {digested:?}",
-                table.v4.len(),
-                table.v6.len()
+                table.ipv4_entries.len(),
+                table.ipv6_entries.len()
             );
         }
     }

@@ -4,11 +4,11 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Invalid, cidr, embedded, host_addresses, list, rule};
+use super::{ValidationError, cidr, embedded_ipv4, entry_list, host_prefixes, rule_reference};
 
 /// `platform_deny` when the operator sets none: what is not the public Internet. Each entry comes
 /// with the reason why.
-pub const PLATFORM_DENY: [(&str, &str); 21] = [
+pub const DEFAULT_PLATFORM_DENY: [(&str, &str); 21] = [
     ("0.0.0.0/8", "\"this network\", RFC 791"),
     ("10.0.0.0/8", "private, RFC 1918"),
     ("100.64.0.0/10", "carrier-grade NAT, RFC 6598"),
@@ -46,7 +46,7 @@ pub struct Floor {
     /// The host's own addresses in one network namespace, as far as no list holds them: dropped
     /// likewise. TCP to ports 80 and 443 of them is judged by name where there are domain rules,
     /// since the gateway may listen there.
-    pub host: Arc<[IpNet]>,
+    pub host_addresses: Arc<[IpNet]>,
 }
 
 impl Floor {
@@ -55,21 +55,29 @@ impl Floor {
     ///
     /// # Errors
     /// Names the field and entry at fault.
-    pub fn new(allow: &[String], deny: Option<&[String]>) -> Result<Self, Invalid> {
-        let allow = list::read("dataplane.platform_allow", allow, cidr::parse)?;
+    pub fn new(allow: &[String], deny: Option<&[String]>) -> Result<Self, ValidationError> {
+        let allow = entry_list::parse_entries("dataplane.platform_allow", allow, cidr::parse_cidr)?;
         let deny = match deny {
-            Some(deny) => list::read("dataplane.platform_deny", deny, cidr::parse)?.into(),
+            Some(deny) => {
+                entry_list::parse_entries("dataplane.platform_deny", deny, cidr::parse_cidr)?.into()
+            }
             None => Self::default().deny,
         };
-        Ok(Self { allow: allow.into(), deny, deny_add: Arc::default(), host: Arc::default() })
+        Ok(Self {
+            allow: allow.into(),
+            deny,
+            deny_add: Arc::default(),
+            host_addresses: Arc::default(),
+        })
     }
 
     /// The same with `platform_deny_add`.
     ///
     /// # Errors
     /// Names the entry at fault.
-    pub fn with_added(self, added: &[String]) -> Result<Self, Invalid> {
-        let added = list::read("dataplane.platform_deny_add", added, cidr::parse)?;
+    pub fn with_deny_add(self, added: &[String]) -> Result<Self, ValidationError> {
+        let added =
+            entry_list::parse_entries("dataplane.platform_deny_add", added, cidr::parse_cidr)?;
         Ok(Self { deny_add: added.into(), ..self })
     }
 
@@ -77,23 +85,26 @@ impl Floor {
     /// holds whole is left out. Beyond 4 096 of them, prefixes are widened until
     /// they fit: more is denied then, never less.
     #[must_use]
-    pub fn with_host(&self, addresses: &[IpNet]) -> Self {
+    pub fn with_host_addresses(&self, addresses: &[IpNet]) -> Self {
         let lists = self.allow.iter().chain(&*self.deny).chain(&*self.deny_add);
-        Self { host: host_addresses::denied(addresses, lists).into(), ..self.clone() }
+        Self {
+            host_addresses: host_prefixes::denied_host_prefixes(addresses, lists).into(),
+            ..self.clone()
+        }
     }
 
     /// Whether there were so many addresses of the host that their prefixes were widened.
     #[must_use]
-    pub fn is_widened(&self, addresses: &[IpNet]) -> bool {
+    pub fn has_widened_host_addresses(&self, addresses: &[IpNet]) -> bool {
         // Half of everything is made of what stands for all.
         let given = |net: &IpNet| net.prefix_len() == 1 || addresses.contains(net);
-        !self.host.iter().all(given)
+        !self.host_addresses.iter().all(given)
     }
 
     /// The same where every address may be the host's: what holds while that is not known.
     #[must_use]
-    pub fn with_unknown_host(&self) -> Self {
-        self.with_host(&[
+    pub fn with_unknown_host_addresses(&self) -> Self {
+        self.with_host_addresses(&[
             IpNet::V4(ipnet::Ipv4Net::default()),
             IpNet::V6(ipnet::Ipv6Net::default()),
         ])
@@ -103,25 +114,28 @@ impl Floor {
     /// every address that a name resolves to, before it connects.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
-        self.allowing(address).is_some() || self.denying(address).is_none()
+        self.matching_allow(address).is_some() || self.matching_deny(address).is_none()
     }
 
     /// Whether `platform_allow` holds this address.
     #[must_use]
-    pub fn allows(&self, address: IpAddr) -> bool {
-        self.allowing(address).is_some()
+    pub fn is_platform_allowed(&self, address: IpAddr) -> bool {
+        self.matching_allow(address).is_some()
     }
 
     /// Whether line 5 denies an address as one of the host's own.
     #[must_use]
-    pub fn denies_as_host(&self, address: IpAddr) -> bool {
-        let denied = || self.denying(address).is_some_and(|place| self.host_entry(place).is_some());
-        self.allowing(address).is_none() && denied()
+    pub fn is_denied_host_address(&self, address: IpAddr) -> bool {
+        let denied =
+            || self.matching_deny(address).is_some_and(|place| self.host_rule(place).is_some());
+        self.matching_allow(address).is_none() && denied()
     }
 
     /// Line 4: the entry of `platform_allow` that covers an address.
-    pub(super) fn allowing(&self, address: IpAddr) -> Option<usize> {
-        rule::longest(self.allow.iter().map(|net| cidr::length(net, address)))
+    pub(super) fn matching_allow(&self, address: IpAddr) -> Option<usize> {
+        rule_reference::longest_entry(
+            self.allow.iter().map(|net| cidr::covering_length(net, address)),
+        )
     }
 
     /// Line 5: the entry that covers an address, or the one that it embeds. The operator's lists come
@@ -130,69 +144,76 @@ impl Floor {
     /// An embedded address is denied by `platform_deny` also where `platform_allow` holds its
     /// IPv4: the operator who wants it writes the IPv6 form into `platform_allow`. Only for the
     /// Teredo client `platform_allow` counts, because that is an IPv4 lookup.
-    pub(super) fn denying(&self, address: IpAddr) -> Option<usize> {
-        self.matching(|net| denies(net, address)).or_else(|| {
+    pub(super) fn matching_deny(&self, address: IpAddr) -> Option<usize> {
+        self.longest_deny(|net| matched_bits(net, address)).or_else(|| {
             let IpAddr::V6(v6) = address else { return None };
-            let client = embedded::teredo_client(v6)?.into();
-            if self.allowing(client).is_some() {
+            let client = embedded_ipv4::teredo_client(v6)?.into();
+            if self.matching_allow(client).is_some() {
                 return None;
             }
-            self.matching(|net| cidr::length(net, client))
+            self.longest_deny(|net| cidr::covering_length(net, client))
         })
     }
 
     /// The entry that matches best, the operator's before the host's.
-    fn matching(&self, length: impl Fn(&IpNet) -> Option<u8>) -> Option<usize> {
+    fn longest_deny(&self, length: impl Fn(&IpNet) -> Option<u8>) -> Option<usize> {
         let listed = self.deny.iter().chain(&*self.deny_add);
-        let host = || rule::longest(self.host.iter().map(&length));
-        rule::longest(listed.map(&length)).or_else(|| Some(self.host_from() + host()?))
+        let host = || rule_reference::longest_entry(self.host_addresses.iter().map(&length));
+        rule_reference::longest_entry(listed.map(&length))
+            .or_else(|| Some(self.first_host_rule() + host()?))
     }
 
     /// The number of the first of the host's own addresses among the rules of line 5.
-    pub(super) fn host_from(&self) -> usize {
+    pub(super) fn first_host_rule(&self) -> usize {
         self.deny.len() + self.deny_add.len()
     }
 
     /// The host's own address that is this rule of line 5.
-    pub(super) fn host_entry(&self, place: usize) -> Option<&IpNet> {
-        self.host.get(place.checked_sub(self.host_from())?)
+    pub(super) fn host_rule(&self, place: usize) -> Option<&IpNet> {
+        self.host_addresses.get(place.checked_sub(self.first_host_rule())?)
     }
 }
 
 /// How many leading bits of an address an entry of `platform_deny` names, if it denies it.
-fn denies(net: &IpNet, address: IpAddr) -> Option<u8> {
+fn matched_bits(net: &IpNet, address: IpAddr) -> Option<u8> {
     let inside = || {
         let IpAddr::V6(v6) = address else { return None };
-        let (v4, offset) = embedded::embedded(v6)?;
-        Some(offset + cidr::length(net, v4.into())?)
+        let (v4, offset) = embedded_ipv4::embedded_ipv4(v6)?;
+        Some(offset + cidr::covering_length(net, v4.into())?)
     };
-    cidr::length(net, address).or_else(inside)
+    cidr::covering_length(net, address).or_else(inside)
 }
 
 impl Default for Floor {
     fn default() -> Self {
         // A test reads every one of them.
-        let deny = PLATFORM_DENY.iter().filter_map(|(entry, _)| entry.parse().ok()).collect();
-        Self { allow: Arc::default(), deny, deny_add: Arc::default(), host: Arc::default() }
+        let deny =
+            DEFAULT_PLATFORM_DENY.iter().filter_map(|(entry, _)| entry.parse().ok()).collect();
+        Self {
+            allow: Arc::default(),
+            deny,
+            deny_add: Arc::default(),
+            host_addresses: Arc::default(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::MAX_ENTRIES;
+    use super::super::MAX_LIST_ENTRIES;
     use super::*;
 
-    fn strings(list: &[&str]) -> Vec<String> {
+    fn owned_strings(list: &[&str]) -> Vec<String> {
         list.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn the_default_list_is_read_whole() {
         let floor = Floor::default();
-        assert_eq!(floor.deny.len(), PLATFORM_DENY.len());
+        assert_eq!(floor.deny.len(), DEFAULT_PLATFORM_DENY.len());
         assert_eq!(Floor::new(&[], None), Ok(floor));
         assert_eq!(
-            Floor::new(&[], Some(&strings(&PLATFORM_DENY.map(|(entry, _)| entry)))),
+            Floor::new(&[], Some(&owned_strings(&DEFAULT_PLATFORM_DENY.map(|(entry, _)| entry)))),
             Floor::new(&[], None),
             "the list can be written out"
         );
@@ -201,7 +222,7 @@ mod tests {
     #[test]
     fn the_documentation_lists_the_default_with_reasons() {
         let page = include_str!("../../../docs/policy.md");
-        for (entry, why) in PLATFORM_DENY {
+        for (entry, why) in DEFAULT_PLATFORM_DENY {
             assert!(page.contains(&format!("| `{entry}` | {why} |\n")), "{entry}");
         }
     }
@@ -262,7 +283,7 @@ mod tests {
 
     #[test]
     fn platform_allow_wins_over_platform_deny() {
-        let allow = strings(&["10.0.0.53", "64:ff9b::a00:36"]);
+        let allow = owned_strings(&["10.0.0.53", "64:ff9b::a00:36"]);
         let floor = Floor::new(&allow, None).expect("good");
         for (address, admitted) in [
             ("10.0.0.53", true),
@@ -278,12 +299,12 @@ mod tests {
 
     #[test]
     fn what_is_added_is_denied_beside_the_rest() {
-        let added = strings(&["203.0.113.0/24", "2001:db8::/32"]);
-        let allow = strings(&["203.0.113.7"]);
-        for deny in [None, Some(strings(&["9.9.9.9"]))] {
+        let added = owned_strings(&["203.0.113.0/24", "2001:db8::/32"]);
+        let allow = owned_strings(&["203.0.113.7"]);
+        for deny in [None, Some(owned_strings(&["9.9.9.9"]))] {
             let floor = Floor::new(&allow, deny.as_deref()).expect("good");
             let before = floor.deny.clone();
-            let floor = floor.with_added(&added).expect("good");
+            let floor = floor.with_deny_add(&added).expect("good");
             assert_eq!(floor.deny, before);
             for (address, admitted) in [
                 ("203.0.113.1", false),
@@ -298,7 +319,7 @@ mod tests {
                 assert_eq!(floor.admits(address.parse().expect(address)), admitted, "{address}");
             }
         }
-        let error = Floor::default().with_added(&strings(&["10.0.0.0/8", "10.0.0.0/99"]));
+        let error = Floor::default().with_deny_add(&owned_strings(&["10.0.0.0/8", "10.0.0.0/99"]));
         let error = error.expect_err("a bad length").to_string();
         assert!(error.starts_with("dataplane.platform_deny_add[1]: \"10.0.0.0/99\": "), "{error}");
     }
@@ -308,10 +329,10 @@ mod tests {
         let nets = |list: &[&str]| -> Vec<IpNet> {
             list.iter().map(|net| net.parse().expect(net)).collect()
         };
-        let allow = strings(&["192.0.2.2", "2001:db8::2"]);
+        let allow = owned_strings(&["192.0.2.2", "2001:db8::2"]);
         let floor = Floor::new(&allow, None).expect("good");
         let host = ["192.0.2.1/32", "192.0.2.2/32", "198.51.100.0/24", "2001:db8::1/128"];
-        let floor = floor.with_host(&nets(&host));
+        let floor = floor.with_host_addresses(&nets(&host));
         for (address, admitted) in [
             ("192.0.2.1", false),
             ("192.0.2.2", true),
@@ -327,11 +348,15 @@ mod tests {
         ] {
             let address = address.parse().expect(address);
             assert_eq!(floor.admits(address), admitted, "{address}");
-            assert_eq!(floor.denies_as_host(address), !admitted, "{address}");
+            assert_eq!(floor.is_denied_host_address(address), !admitted, "{address}");
         }
-        assert!(!floor.denies_as_host([10, 0, 0, 1].into()), "denied by a list");
-        assert_eq!(floor.with_host(&[]).host, Arc::default(), "other addresses replace them");
-        let unknown = floor.with_unknown_host();
+        assert!(!floor.is_denied_host_address([10, 0, 0, 1].into()), "denied by a list");
+        assert_eq!(
+            floor.with_host_addresses(&[]).host_addresses,
+            Arc::default(),
+            "other addresses replace them"
+        );
+        let unknown = floor.with_unknown_host_addresses();
         for (address, admitted) in [("8.8.8.8", false), ("192.0.2.2", true), ("2600::", false)] {
             assert_eq!(unknown.admits(address.parse().expect(address)), admitted, "{address}");
         }
@@ -339,10 +364,10 @@ mod tests {
 
     #[test]
     fn errors_name_the_key() {
-        let error = Floor::new(&[], Some(&strings(&["10.0.0.0/8", "10.0.0.0/99"])));
+        let error = Floor::new(&[], Some(&owned_strings(&["10.0.0.0/8", "10.0.0.0/99"])));
         let error = error.expect_err("a bad length").to_string();
         assert!(error.starts_with("dataplane.platform_deny[1]: \"10.0.0.0/99\": "), "{error}");
-        let many = vec!["10.0.0.1".to_owned(); MAX_ENTRIES + 1];
+        let many = vec!["10.0.0.1".to_owned(); MAX_LIST_ENTRIES + 1];
         let error = Floor::new(&many, None).expect_err("too many").to_string();
         assert!(error.contains("100001 entries; the limit is 100000"), "{error}");
     }

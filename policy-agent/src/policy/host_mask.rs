@@ -1,9 +1,9 @@
 //! `maskRequestHost`: the Host header that the service inside a sandbox sees.
 
-use super::{Invalid, authority};
+use super::{ValidationError, authority};
 
 /// What is replaced by the port of the request.
-const PORT: &str = "${PORT}";
+const PORT_PLACEHOLDER: &str = "${PORT}";
 
 /// A Host header with any number of `${PORT}` in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -11,18 +11,20 @@ pub struct HostMask(String);
 
 impl HostMask {
     /// Checks that every port makes a valid Host of it.
-    pub(super) fn new(text: &str) -> Result<Self, Invalid> {
-        let refuse = |problem: String| Invalid::entry("network.maskRequestHost", text, problem);
+    pub(super) fn new(text: &str) -> Result<Self, ValidationError> {
+        let refuse = |problem: String| {
+            ValidationError::about_entry("network.maskRequestHost", text, problem)
+        };
         if !text.is_ascii() {
             return Err(refuse("write the host in ASCII (xn--… for other scripts)".to_owned()));
         }
-        if text.replace(PORT, "").contains('$') {
-            return Err(refuse(format!("only {PORT} is replaced; remove the other $")));
+        if text.replace(PORT_PLACEHOLDER, "").contains('$') {
+            return Err(refuse(format!("only {PORT_PLACEHOLDER} is replaced; remove the other $")));
         }
         let mask = Self(text.to_owned());
         // The longest port shows what becomes too long or too large, the shortest the rest.
         for port in [1, u16::MAX] {
-            authority::parse(&mask.render(port)).map_err(refuse)?;
+            authority::parse_authority(&mask.render(port)).map_err(refuse)?;
         }
         Ok(mask)
     }
@@ -30,7 +32,7 @@ impl HostMask {
     /// The Host header for a request to this port.
     #[must_use]
     pub fn render(&self, port: u16) -> String {
-        self.0.replace(PORT, &port.to_string())
+        self.0.replace(PORT_PLACEHOLDER, &port.to_string())
     }
 
     /// The mask as the user wrote it.

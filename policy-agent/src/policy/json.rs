@@ -3,24 +3,28 @@
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use super::{Invalid, similar};
+use super::{ValidationError, closest_name};
 
 /// Characters that an error shows of a field's name.
-const SHOWN: usize = 80;
+const MAX_SHOWN_CHARS: usize = 80;
 
 /// Reads one JSON value that fills the whole text.
 ///
 /// # Errors
 /// Names the path of the field that is unknown, missing, given twice or of the wrong type.
-pub fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Invalid> {
+pub fn parse_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, ValidationError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = next(&mut deserializer)?;
-    deserializer.end().map_err(|error| Invalid::field("", format!("not valid JSON: {error}")))?;
+    let value = parse_next_json(&mut deserializer)?;
+    deserializer
+        .end()
+        .map_err(|error| ValidationError::about_field("", format!("not valid JSON: {error}")))?;
     Ok(value)
 }
 
 /// Reads the next JSON value of a text that holds several.
-pub(super) fn next<'de, R, T>(deserializer: &mut serde_json::Deserializer<R>) -> Result<T, Invalid>
+pub(super) fn parse_next_json<'de, R, T>(
+    deserializer: &mut serde_json::Deserializer<R>,
+) -> Result<T, ValidationError>
 where
     R: serde_json::de::Read<'de>,
     T: DeserializeOwned,
@@ -30,13 +34,13 @@ where
             root if root == "." => String::new(),
             path => path,
         };
-        explain(&path, error.inner())
+        into_validation_error(&path, error.inner())
     })
 }
 
-fn explain(path: &str, error: &serde_json::Error) -> Invalid {
+fn into_validation_error(path: &str, error: &serde_json::Error) -> ValidationError {
     if error.classify() != Category::Data {
-        return Invalid::field("", format!("not valid JSON: {error}"));
+        return ValidationError::about_field("", format!("not valid JSON: {error}"));
     }
     let message = error.to_string();
     // The path says where; line and column are noise, and mean nothing in an API's answer.
@@ -44,43 +48,49 @@ fn explain(path: &str, error: &serde_json::Error) -> Invalid {
         Some(end) => &message[..end],
         None => &message,
     };
-    about_a_field(path, message)
-        .unwrap_or_else(|| Invalid::field(legible_path(path), plain(path, message)))
+    field_error(path, message).unwrap_or_else(|| {
+        ValidationError::about_field(display_path(path), plain_type_error(path, message))
+    })
 }
 
 /// serde reports these three at the object; people look for the field.
-fn about_a_field(path: &str, message: &str) -> Option<Invalid> {
+fn field_error(path: &str, message: &str) -> Option<ValidationError> {
     let (kind, rest) = message.split_once(" field `")?;
     // A field that somebody made up may hold anything, quotes too.
     let (field, known) = rest.split_once("`, ").or_else(|| rest.split_once('`'))?;
     let problem = match kind {
-        "unknown" => unknown(field, &canonical(known.split_once('`')?.1)),
+        "unknown" => unknown_field_problem(field, &canonical_spellings(known.split_once('`')?.1)),
         "missing" => "is missing".to_owned(),
         "duplicate" => "given twice (camelCase and snake_case spell the same field)".to_owned(),
         _ => return None,
     };
     let parent = path.strip_suffix(field).map_or(path, |path| path.trim_end_matches('.'));
-    Some(Invalid::field(legible(field), problem).within(&legible_path(parent)))
+    Some(
+        ValidationError::about_field(display_field_name(field), problem)
+            .with_field_prefix(&display_path(parent)),
+    )
 }
 
 /// A field's name as it is if it could be one of ours, else quoted and not longer than it has to be.
-fn legible(field: &str) -> String {
+fn display_field_name(field: &str) -> String {
     let plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-');
-    if (1..=SHOWN).contains(&field.len()) && field.chars().all(plain) {
+    if (1..=MAX_SHOWN_CHARS).contains(&field.len()) && field.chars().all(plain) {
         return field.to_owned();
     }
-    format!("{:?}", field.chars().take(SHOWN).collect::<String>())
+    format!("{:?}", field.chars().take(MAX_SHOWN_CHARS).collect::<String>())
 }
 
 /// A path in which somebody's own names may stand: control characters must not reach a terminal.
-fn legible_path(path: &str) -> String {
-    path.chars().take(4 * SHOWN).flat_map(char::escape_debug).collect()
+fn display_path(path: &str) -> String {
+    path.chars().take(4 * MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect()
 }
 
-fn unknown(field: &str, known: &[&str]) -> String {
+fn unknown_field_problem(field: &str, known: &[&str]) -> String {
     let listed = known.join(", ");
     // The list in an error has an end, and so has the time that looking takes.
-    let meant = (field.len() <= SHOWN).then(|| similar(field, known.iter().copied())).flatten();
+    let meant = (field.len() <= MAX_SHOWN_CHARS)
+        .then(|| closest_name(field, known.iter().copied()))
+        .flatten();
     match meant {
         Some(meant) => format!("unknown field; did you mean {meant}? Known here: {listed}"),
         None => format!("unknown field; known here: {listed}"),
@@ -88,13 +98,13 @@ fn unknown(field: &str, known: &[&str]) -> String {
 }
 
 /// Of the fields in serde's list, those in canonical spelling.
-fn canonical(list: &str) -> Vec<&str> {
+fn canonical_spellings(list: &str) -> Vec<&str> {
     let names = list.split('`').filter(|part| part.starts_with(char::is_alphanumeric));
     names.filter(|name| !name.contains('_')).collect()
 }
 
 /// serde's words for a wrong type, in the words of JSON.
-fn plain(path: &str, message: &str) -> String {
+fn plain_type_error(path: &str, message: &str) -> String {
     let Some(wrong) = message.strip_prefix("invalid type: ") else {
         return message.to_owned();
     };
@@ -116,21 +126,21 @@ mod tests {
     use super::*;
 
     /// A sandbox whose `network` is this.
-    fn network(network: &str) -> Result<NetworkConfig, Invalid> {
+    fn parse_network_of_spec(network: &str) -> Result<NetworkConfig, ValidationError> {
         let text = format!(
             r#"{{"sandboxID":"a","interface":"tap0","addresses":["10.0.0.2"],"network":{network}}}"#
         );
-        parse::<SandboxSpec>(text.as_bytes()).map(|sandbox| sandbox.network)
+        parse_json::<SandboxSpec>(text.as_bytes()).map(|sandbox| sandbox.network)
     }
 
     #[test]
     fn both_spellings_are_read() {
-        let camel = network(
+        let camel = parse_network_of_spec(
             r#"{"allowOut":["1.1.1.1"],"denyOut":[],"dnsServers":[],"egressProxy":{"address":"a:1"},
             "allowPublicTraffic":false,"maskRequestHost":"a","httpsPorts":[443],
             "allowInternetAccess":false}"#,
         );
-        let snake = network(
+        let snake = parse_network_of_spec(
             r#"{"allow_out":["1.1.1.1"],"deny_out":[],"dns_servers":[],"egress_proxy":{"address":"a:1"},
             "allow_public_traffic":false,"mask_request_host":"a","https_ports":[443],
             "allow_internet_access":false}"#,
@@ -144,10 +154,10 @@ mod tests {
     #[test]
     fn null_and_empty_are_absent() {
         for text in ["null", "{}", r#"{"allowOut":null,"egressProxy":null,"rules":null}"#] {
-            assert_eq!(network(text), Ok(NetworkConfig::default()), "{text}");
+            assert_eq!(parse_network_of_spec(text), Ok(NetworkConfig::default()), "{text}");
         }
         for text in [r#"{"rules":{}}"#, r#"{"rules":[]}"#] {
-            assert_eq!(network(text), Ok(NetworkConfig::default()), "{text}");
+            assert_eq!(parse_network_of_spec(text), Ok(NetworkConfig::default()), "{text}");
         }
     }
 
@@ -182,7 +192,7 @@ mod tests {
             (r#"{"rules":{"a.example":[{}]}}"#, "network.rules: not supported"),
             (r#"{"rules":"x"}"#, "network.rules: not supported"),
         ] {
-            let error = network(text).expect_err(text).to_string();
+            let error = parse_network_of_spec(text).expect_err(text).to_string();
             assert!(error.starts_with(expected), "{text}: {error}");
             assert!(!error.contains("hunter2") && !error.contains("12345"), "{text}: {error}");
             assert!(!error.contains(" at line "), "{text}: {error}");
@@ -196,10 +206,12 @@ mod tests {
             ("a`b", "network.\"a`b\": unknown field"),
             ("\\u001b[31m\\n", "network.\"\\u{1b}[31m\\n\": unknown field"),
         ] {
-            let error = network(&format!("{{\"{name}\":1}}")).expect_err(name).to_string();
+            let error =
+                parse_network_of_spec(&format!("{{\"{name}\":1}}")).expect_err(name).to_string();
             assert!(error.starts_with(expected), "{name}: {error}");
         }
-        let long = network(&format!("{{\"{}\":1}}", "a".repeat(1_000_000))).expect_err("long");
+        let long = parse_network_of_spec(&format!("{{\"{}\":1}}", "a".repeat(1_000_000)))
+            .expect_err("long");
         assert!(long.to_string().len() < 400);
     }
 
@@ -222,13 +234,13 @@ mod tests {
             ),
             (r#"{"sandboxID":"a","allowOut":[]}"#, "allowOut: unknown field"),
         ] {
-            let error = parse::<SandboxSpec>(text.as_bytes()).expect_err(text).to_string();
+            let error = parse_json::<SandboxSpec>(text.as_bytes()).expect_err(text).to_string();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
         let good = br#"{"sandboxID":"a","interface":"t","addresses":["::ffff:10.0.0.2"]}"#;
-        let sandbox: SandboxSpec = parse(good).expect("good");
+        let sandbox: SandboxSpec = parse_json(good).expect("good");
         assert_eq!(sandbox.addresses, [std::net::IpAddr::from([10, 0, 0, 2])]);
         let trailing = [good.as_slice(), b" x"].concat();
-        assert!(parse::<SandboxSpec>(&trailing).is_err());
+        assert!(parse_json::<SandboxSpec>(&trailing).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
+use super::ValidationError;
 
 /// An Ethernet address that one host can have: not all zero, not broadcast or multicast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,11 +20,11 @@ impl MacAddress {
 }
 
 impl FromStr for MacAddress {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let refuse = |problem| Invalid::entry("mac", text, problem);
-        let octets = octets(text)
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
+        let refuse = |problem| ValidationError::about_entry("mac", text, problem);
+        let octets = parse_octets(text)
             .ok_or_else(|| refuse("write six hexadecimal bytes, like 02:fc:00:00:00:05"))?;
         if octets == [0; 6] || octets[0] & 1 != 0 {
             return Err(refuse("not the address of one host"));
@@ -33,7 +33,7 @@ impl FromStr for MacAddress {
     }
 }
 
-fn octets(text: &str) -> Option<[u8; 6]> {
+fn parse_octets(text: &str) -> Option<[u8; 6]> {
     let mut octets = [0; 6];
     let mut parts = text.split(':');
     for octet in &mut octets {
@@ -52,7 +52,7 @@ impl TryFrom<String> for MacAddress {
 
     /// The error is the problem alone: the place in the JSON text gives the field.
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: Invalid| format!("{text:?}: {}", error.problem))
+        text.parse().map_err(|error: ValidationError| format!("{text:?}: {}", error.problem))
     }
 }
 

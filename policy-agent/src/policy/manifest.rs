@@ -3,56 +3,56 @@
 use std::collections::HashSet;
 
 use super::{
-    Invalid, SandboxSpec,
-    conflict::{self, Claims},
-    json,
+    SandboxSpec, ValidationError, json,
+    sandbox_conflicts::{self, OwnershipIndex},
 };
 
 /// Reads and checks all sandboxes in `text`, in their order.
 ///
 /// # Errors
 /// Names the field, after the sandbox's place in the file where there are several: `[2].mac`.
-pub fn read(text: &str) -> Result<Vec<SandboxSpec>, Invalid> {
+pub fn parse_manifest(text: &str) -> Result<Vec<SandboxSpec>, ValidationError> {
     let sandboxes = if text.trim_start().starts_with('[') {
-        json::parse(text.as_bytes())?
+        json::parse_json(text.as_bytes())?
     } else {
-        lines(text)?
+        parse_json_stream(text)?
     };
     if sandboxes.is_empty() {
-        return Err(Invalid::field("", "no sandbox in it; write a JSON object"));
+        return Err(ValidationError::about_field("", "no sandbox in it; write a JSON object"));
     }
-    check(&sandboxes)?;
+    check_sandboxes(&sandboxes)?;
     Ok(sandboxes)
 }
 
-fn lines(text: &str) -> Result<Vec<SandboxSpec>, Invalid> {
+fn parse_json_stream(text: &str) -> Result<Vec<SandboxSpec>, ValidationError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut sandboxes = Vec::new();
     while deserializer.end().is_err() {
-        let sandbox = json::next(&mut deserializer);
+        let sandbox = json::parse_next_json(&mut deserializer);
         sandboxes.push(sandbox.map_err(|error| match sandboxes.len() {
             0 => error,
-            place => error.within(&format!("[{place}]")),
+            place => error.with_field_prefix(&format!("[{place}]")),
         })?);
     }
     Ok(sandboxes)
 }
 
-fn check(sandboxes: &[SandboxSpec]) -> Result<(), Invalid> {
-    let (mut seen, mut claims) = (HashSet::new(), Claims::default());
+fn check_sandboxes(sandboxes: &[SandboxSpec]) -> Result<(), ValidationError> {
+    let (mut seen, mut claims) = (HashSet::new(), OwnershipIndex::default());
     for (place, sandbox) in sandboxes.iter().enumerate() {
         let prefix = if sandboxes.len() == 1 { String::new() } else { format!("[{place}]") };
-        sandbox.validate().map_err(|error| error.within(&prefix))?;
+        sandbox.validate().map_err(|error| error.with_field_prefix(&prefix))?;
         if !seen.insert(&sandbox.sandbox_id) {
             let id = sandbox.sandbox_id.as_str();
-            return Err(Invalid::entry(
+            return Err(ValidationError::about_entry(
                 "sandboxID",
                 id,
                 "another sandbox in this file has this ID",
             )
-            .within(&prefix));
+            .with_field_prefix(&prefix));
         }
-        conflict::check(&mut claims, sandbox).map_err(|error| error.within(&prefix))?;
+        sandbox_conflicts::check_conflicts(&mut claims, sandbox)
+            .map_err(|error| error.with_field_prefix(&prefix))?;
     }
     Ok(())
 }
@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     /// A sandbox with an interface and an address of its own.
-    fn sandbox(id: &str) -> String {
+    fn sandbox_json(id: &str) -> String {
         let number = id.bytes().next().unwrap_or_default();
-        with(id, &format!("tap{id}"), "null", &format!("10.11.0.{number}"))
+        sandbox_json_with(id, &format!("tap{id}"), "null", &format!("10.11.0.{number}"))
     }
 
-    fn with(id: &str, interface: &str, netns: &str, address: &str) -> String {
+    fn sandbox_json_with(id: &str, interface: &str, netns: &str, address: &str) -> String {
         format!(
             r#"{{"sandboxID":"{id}","interface":"{interface}","netns":{netns},"addresses":["{address}"]}}"#
         )
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn one_object_an_array_or_lines() {
-        let (a, b) = (sandbox("a"), sandbox("b"));
+        let (a, b) = (sandbox_json("a"), sandbox_json("b"));
         for (text, ids) in [
             (a.clone(), &["a"][..]),
             (format!("\n  {a}\n\n"), &["a"]),
@@ -84,7 +84,7 @@ mod tests {
             (format!("{a}\n{b}\n"), &["a", "b"]),
             (format!("{a}\r\n\r\n{b}"), &["a", "b"]),
         ] {
-            let read = read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let read = parse_manifest(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
             let read: Vec<_> = read.iter().map(|sandbox| sandbox.sandbox_id.as_str()).collect();
             assert_eq!(read, ids, "{text}");
         }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_sandbox_and_the_field() {
-        let (a, b) = (sandbox("a"), sandbox("b"));
+        let (a, b) = (sandbox_json("a"), sandbox_json("b"));
         let bad = b.replace("tapb", "a/b");
         let typo = b.replace("interface", "interfase");
         for (text, start) in [
@@ -108,7 +108,7 @@ mod tests {
             (format!("[{a},{typo}]"), "[1].interfase: unknown field"),
             (format!("{a}\n{b}\n{a}"), r#"[2].sandboxID: "a": another sandbox"#),
         ] {
-            let error = read(&text).expect_err(&text).to_string();
+            let error = parse_manifest(&text).expect_err(&text).to_string();
             assert!(error.starts_with(start), "{text}: {error}");
         }
     }
@@ -140,8 +140,11 @@ mod tests {
             // Each link has such addresses of its own.
             (("tap0", "null", "fe80::2"), ("tap1", "null", "fe80::2"), ""),
         ] {
-            let text = [with("a", a.0, a.1, a.2), with("b", b.0, b.1, b.2)].join("\n");
-            let said = read(&text).err().map(|error| error.to_string()).unwrap_or_default();
+            let text =
+                [sandbox_json_with("a", a.0, a.1, a.2), sandbox_json_with("b", b.0, b.1, b.2)]
+                    .join("\n");
+            let said =
+                parse_manifest(&text).err().map(|error| error.to_string()).unwrap_or_default();
             let right =
                 if problem.is_empty() { said.is_empty() } else { said.starts_with(problem) };
             assert!(right, "{text}: {said}");

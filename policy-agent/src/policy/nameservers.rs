@@ -5,25 +5,25 @@ use std::{
     slice,
 };
 
-use super::{Invalid, cidr, list};
+use super::{ValidationError, cidr, entry_list};
 
 /// Entries that `dnsServers` may have.
 pub const MAX_NAMESERVERS: usize = 10;
 
-const FIELD: &str = "network.dnsServers";
+const DNS_SERVERS_FIELD: &str = "network.dnsServers";
 
 /// Why a DNS server has no name here.
-const NO_NAMES: &str =
+const ADDRESS_NEEDED_HINT: &str =
     "write the DNS server's IP address: without a DNS server the sandbox can resolve no name";
 
 /// What the operator sets for all sandboxes, besides the [`Floor`](super::Floor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Defaults {
+pub struct PolicyDefaults {
     /// The DNS server of a sandbox that has domain rules and no `dnsServers`.
     pub nameserver: IpAddr,
 }
 
-impl Default for Defaults {
+impl Default for PolicyDefaults {
     fn default() -> Self {
         Self { nameserver: Ipv4Addr::new(8, 8, 8, 8).into() }
     }
@@ -31,46 +31,49 @@ impl Default for Defaults {
 
 /// The DNS servers of one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Nameservers {
+pub(super) enum SandboxNameservers {
     /// The operator's.
-    Default(IpAddr),
+    OperatorDefault(IpAddr),
     /// As in `dnsServers`. Also empty, where nothing needs a name.
-    Given(Vec<IpAddr>),
+    Listed(Vec<IpAddr>),
 }
 
-impl Nameservers {
+impl SandboxNameservers {
     /// Checks `dnsServers`. Only domain rules need names, so only they open a DNS server.
     pub(super) fn new(
         servers: Option<&[String]>,
         has_names: bool,
-        defaults: &Defaults,
-    ) -> Result<Self, Invalid> {
+        defaults: &PolicyDefaults,
+    ) -> Result<Self, ValidationError> {
         let Some(servers) = servers else {
             return Ok(if has_names {
-                Self::Default(defaults.nameserver)
+                Self::OperatorDefault(defaults.nameserver)
             } else {
-                Self::Given(Vec::new())
+                Self::Listed(Vec::new())
             });
         };
         if !servers.is_empty() && !has_names {
             let problem = "allowed only when allowOut holds a domain; to reach a DNS server \
                            otherwise, add its address to allowOut";
-            return Err(Invalid::field(FIELD, problem));
+            return Err(ValidationError::about_field(DNS_SERVERS_FIELD, problem));
         }
-        list::limit(FIELD, servers.len(), MAX_NAMESERVERS)?;
-        list::read(FIELD, servers, |server| cidr::parse_address(server, NO_NAMES)).map(Self::Given)
+        entry_list::check_length(DNS_SERVERS_FIELD, servers.len(), MAX_NAMESERVERS)?;
+        entry_list::parse_entries(DNS_SERVERS_FIELD, servers, |server| {
+            cidr::parse_single_address(server, ADDRESS_NEEDED_HINT)
+        })
+        .map(Self::Listed)
     }
 
     /// Their addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         match self {
-            Self::Default(address) => slice::from_ref(address),
-            Self::Given(addresses) => addresses,
+            Self::OperatorDefault(address) => slice::from_ref(address),
+            Self::Listed(addresses) => addresses,
         }
     }
 
     /// Whether this is the operator's default.
     pub(super) const fn is_default(&self) -> bool {
-        matches!(self, Self::Default(_))
+        matches!(self, Self::OperatorDefault(_))
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
+use super::ValidationError;
 
 /// A sandbox's ID: `[a-z0-9]{1,63}`, so that it fits into one DNS label and any file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,14 +26,14 @@ impl Borrow<str> for SandboxId {
 }
 
 impl FromStr for SandboxId {
-    type Err = Invalid;
+    type Err = ValidationError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ValidationError> {
         let fits = (1..=63).contains(&text.len());
         if fits && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Invalid::entry(
+        Err(ValidationError::about_entry(
             "sandboxID",
             text,
             "an ID has 1 to 63 characters, only lower-case letters a-z and digits",
@@ -46,7 +46,7 @@ impl TryFrom<String> for SandboxId {
 
     /// The error is the problem alone: the place in the JSON text gives the field.
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: Invalid| format!("{text:?}: {}", error.problem))
+        text.parse().map_err(|error: ValidationError| format!("{text:?}: {}", error.problem))
     }
 }
 

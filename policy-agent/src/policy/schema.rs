@@ -9,9 +9,12 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
-use super::{Defaults, Floor, Invalid, MacAddress, Policy, SandboxId, Secret, object, whole};
+use super::{
+    Floor, MacAddress, Policy, PolicyDefaults, SandboxId, SecretString, ValidationError,
+    json_object, whole_number,
+};
 
-object::only! { SandboxSpec, NetworkConfig, EgressProxy }
+json_object::deserialize_objects_only! { SandboxSpec, NetworkConfig, EgressProxy }
 
 /// One sandbox in a file of `apply`, in the agent's own API and in its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -48,7 +51,11 @@ impl SandboxSpec {
     ///
     /// # Errors
     /// Names the field and entry that [`Policy::new`] refuses.
-    pub fn policy(&self, defaults: &Defaults, floor: &Floor) -> Result<Policy, Invalid> {
+    pub fn build_policy(
+        &self,
+        defaults: &PolicyDefaults,
+        floor: &Floor,
+    ) -> Result<Policy, ValidationError> {
         Policy::new(&self.network, self.allow_internet_access, defaults, floor)
     }
 
@@ -57,7 +64,7 @@ impl SandboxSpec {
     ///
     /// # Errors
     /// When `netns` is not UTF-8, which no specification read from JSON is.
-    pub fn with_secrets(&self) -> serde_json::Result<serde_json::Value> {
+    pub fn to_json_with_secrets(&self) -> serde_json::Result<serde_json::Value> {
         let mut value = serde_json::to_value(self)?;
         let proxy = self.network.egress_proxy.as_ref();
         if let Some(password) = proxy.and_then(|proxy| proxy.password.as_ref()) {
@@ -101,7 +108,7 @@ pub struct NetworkConfig {
     pub allow_internet_access: Option<bool>,
     /// E2B's header rules, which change requests: accepted only when there are none.
     #[serde(skip_serializing)]
-    pub rules: Unsupported,
+    pub rules: UnsupportedField,
 }
 
 impl NetworkConfig {
@@ -111,7 +118,7 @@ impl NetworkConfig {
     ///
     /// # Errors
     /// When the update holds an ingress field, since it would have no effect.
-    pub fn replace_egress(&self, update: &Self) -> Result<Self, Invalid> {
+    pub fn replace_egress(&self, update: &Self) -> Result<Self, ValidationError> {
         let ingress = [
             ("allowPublicTraffic", update.allow_public_traffic.is_some()),
             ("maskRequestHost", update.mask_request_host.is_some()),
@@ -119,7 +126,7 @@ impl NetworkConfig {
         ];
         if let Some((field, _)) = ingress.iter().find(|(_, given)| *given) {
             let problem = "an update of the network changes outbound traffic only; leave it out";
-            return Err(Invalid::field(*field, problem));
+            return Err(ValidationError::about_field(*field, problem));
         }
         Ok(Self {
             allow_public_traffic: self.allow_public_traffic,
@@ -141,7 +148,7 @@ pub struct EgressProxy {
     pub username: Option<String>,
     /// Never shown.
     #[serde(default, skip_serializing)]
-    pub password: Option<Secret>,
+    pub password: Option<SecretString>,
     /// Whether the connection to the proxy uses TLS, and how. Absent: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ProxyTls>,
@@ -153,7 +160,7 @@ pub struct EgressProxy {
 #[serde(untagged)]
 pub enum ProxyTls {
     /// With the proxy's own name and the public's authorities, or not at all.
-    Switch(bool),
+    Enabled(bool),
     /// With options.
     Options {
         /// The name that the proxy's certificate has to be for. Absent: that of `address`.
@@ -170,7 +177,7 @@ impl<'de> Deserialize<'de> for ProxyTls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        struct Options {
+        struct ProxyTlsOptions {
             #[serde(default = "yes")]
             enabled: bool,
             #[serde(default, alias = "server_name")]
@@ -179,14 +186,14 @@ impl<'de> Deserialize<'de> for ProxyTls {
             ca: Option<String>,
         }
         match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Bool(on) => Ok(Self::Switch(on)),
+            serde_json::Value::Bool(on) => Ok(Self::Enabled(on)),
             object @ serde_json::Value::Object(_) => {
                 let options = serde_json::from_value(object).map_err(de::Error::custom)?;
                 match options {
-                    Options { enabled: true, server_name, ca } => {
+                    ProxyTlsOptions { enabled: true, server_name, ca } => {
                         Ok(Self::Options { server_name, ca })
                     }
-                    Options { server_name: None, ca: None, .. } => Ok(Self::Switch(false)),
+                    ProxyTlsOptions { server_name: None, ca: None, .. } => Ok(Self::Enabled(false)),
                     _ => Err(de::Error::custom("enabled is false; leave the other fields out")),
                 }
             }
@@ -197,9 +204,9 @@ impl<'de> Deserialize<'de> for ProxyTls {
 
 /// A field that would change what is allowed, and that is not supported: absent, null or empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unsupported;
+pub struct UnsupportedField;
 
-impl<'de> Deserialize<'de> for Unsupported {
+impl<'de> Deserialize<'de> for UnsupportedField {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let empty = match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::Null => true,
@@ -224,9 +231,9 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, 
     /// One element, so that an error's path ends in its index.
     #[derive(Deserialize)]
     #[serde(try_from = "String")]
-    struct Address(IpAddr);
+    struct AddressElement(IpAddr);
 
-    impl TryFrom<String> for Address {
+    impl TryFrom<String> for AddressElement {
         type Error = String;
 
         fn try_from(text: String) -> Result<Self, String> {
@@ -237,54 +244,54 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, 
         }
     }
 
-    let addresses = Vec::<Address>::deserialize(deserializer)?;
-    Ok(addresses.into_iter().map(|Address(address)| address).collect())
+    let addresses = Vec::<AddressElement>::deserialize(deserializer)?;
+    Ok(addresses.into_iter().map(|AddressElement(address)| address).collect())
 }
 
 fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
     /// One element, so that an error's path ends in its index.
-    struct Port(u16);
+    struct PortElement(u16);
 
-    impl<'de> Deserialize<'de> for Port {
+    impl<'de> Deserialize<'de> for PortElement {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let value = serde_json::Value::deserialize(deserializer)?;
-            let port = whole(&value).and_then(|port| u16::try_from(port).ok());
+            let port = whole_number(&value).and_then(|port| u16::try_from(port).ok());
             port.filter(|port| *port != 0).map(Self).ok_or_else(|| {
                 de::Error::custom(format_args!("{value}: a port is a number from 1 to 65535"))
             })
         }
     }
 
-    let ports = Option::<Vec<Port>>::deserialize(deserializer)?;
-    Ok(ports.map(|ports| ports.into_iter().map(|Port(port)| port).collect()))
+    let ports = Option::<Vec<PortElement>>::deserialize(deserializer)?;
+    Ok(ports.map(|ports| ports.into_iter().map(|PortElement(port)| port).collect()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::parse_json;
     use super::*;
 
-    const FULL: &str = r#"{"sandboxID":"i62mff4ahtrdfdkyn2esc","interface":"tap0",
+    const FULL_SPEC_JSON: &str = r#"{"sandboxID":"i62mff4ahtrdfdkyn2esc","interface":"tap0",
         "netns":"/run/netns/slot1","addresses":["10.11.0.2","fd00::2"],"mac":"02:fc:00:00:00:05",
         "allowInternetAccess":true,"network":{"allowOut":["1.1.1.1"],"httpsPorts":[443],
         "egressProxy":{"address":"p.example:1080","username":"me","password":"hunter2"}}}"#;
 
     #[test]
     fn only_the_state_file_holds_the_password() {
-        let sandbox: SandboxSpec = parse(FULL.as_bytes()).expect("good");
+        let sandbox: SandboxSpec = parse_json(FULL_SPEC_JSON.as_bytes()).expect("good");
         let plain = serde_json::to_string(&sandbox).expect("serialises");
         assert!(!plain.contains("hunter2") && !plain.contains("password"), "{plain}");
         assert!(!format!("{sandbox:?}").contains("hunter2"));
 
-        let whole = sandbox.with_secrets().expect("serialises").to_string();
-        assert_eq!(parse(whole.as_bytes()), Ok(sandbox));
+        let whole = sandbox.to_json_with_secrets().expect("serialises").to_string();
+        assert_eq!(parse_json(whole.as_bytes()), Ok(sandbox));
     }
 
     #[test]
     fn output_is_canonical() {
-        let sandbox: SandboxSpec = parse(FULL.as_bytes()).expect("good");
-        let value = sandbox.with_secrets().expect("serialises");
-        let expected: serde_json::Value = serde_json::from_str(FULL).expect("JSON");
+        let sandbox: SandboxSpec = parse_json(FULL_SPEC_JSON.as_bytes()).expect("good");
+        let value = sandbox.to_json_with_secrets().expect("serialises");
+        let expected: serde_json::Value = serde_json::from_str(FULL_SPEC_JSON).expect("JSON");
         assert_eq!(value, expected);
     }
 
@@ -294,14 +301,14 @@ mod tests {
         let options = ProxyTls::Options { server_name: None, ca: Some("PEM".to_owned()) };
         assert_eq!(tls(r#"{"enabled":true,"caCert":"PEM"}"#).expect("good"), options);
         assert_eq!(tls(r#"{"ca":"PEM"}"#).expect("good"), options);
-        assert_eq!(tls(r#"{"enabled":false}"#).expect("good"), ProxyTls::Switch(false));
+        assert_eq!(tls(r#"{"enabled":false}"#).expect("good"), ProxyTls::Enabled(false));
         assert!(tls(r#"{"enabled":false,"caCert":"PEM"}"#).is_err());
         assert!(tls(r#"{"enabled":1}"#).is_err());
     }
 
     #[test]
     fn an_update_replaces_what_is_egress() {
-        let network = |text: &str| parse::<NetworkConfig>(text.as_bytes()).expect("good");
+        let network = |text: &str| parse_json::<NetworkConfig>(text.as_bytes()).expect("good");
         let before = network(
             r#"{"allowOut":["1.1.1.1"],"dnsServers":[],"egressProxy":{"address":"a:1"},
             "allowInternetAccess":false,"allowPublicTraffic":false,"maskRequestHost":"h",

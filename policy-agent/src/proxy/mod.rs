@@ -9,26 +9,26 @@
 //! A door knows its connections from when they are accepted, so that new rules, or its end, reach
 //! each of them at once.
 
-mod alert;
-mod answers;
-mod claim;
-mod connection;
-mod counts;
+mod address_lookup;
+mod admitted;
+mod client_hello;
+mod context;
+mod decision;
+mod decision_limiter;
 mod dial;
-mod door;
+mod dns_cache;
+mod host_network;
+mod host_routes;
 mod http;
-mod look_up;
-mod means;
-mod network;
-mod pipe;
-mod resolve;
-mod route;
+mod pipe_pool;
+mod proxy_metrics;
+mod resolver;
+mod sandbox_proxy;
+mod serve_connection;
 mod sni;
+mod socks5;
 mod splice;
-mod tls;
-mod tunnel;
-mod turn;
-mod verdict;
+mod tls_alert;
 
 #[cfg(test)]
 mod tests;
@@ -42,151 +42,161 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::{net::TcpListener, runtime::Handle};
 
-pub use self::{counts::Counts, look_up::Found};
+pub use self::{address_lookup::ResolvedAddress, proxy_metrics::ProxyMetrics};
 use self::{
-    door::Door,
-    means::{Means, Patience},
-    network::{Host, Network},
-    pipe::Pool,
-    tunnel::Authorities,
+    context::{ProxyContext, ProxyTimeouts},
+    host_network::{HostNetwork, ProxyNetwork},
+    pipe_pool::PipePool,
+    sandbox_proxy::SandboxProxy,
+    socks5::TlsConfigCache,
 };
 use crate::net::{socket, upstream};
 use crate::{
-    agent::{Egress, Law, Rules, Tally},
+    agent::{ActivePolicy, PlatformPolicy, ProxyControl, SandboxProxyCounters},
     dataplane::{self, Slot},
-    events::Hub,
-    limits::Descriptors,
+    events::EventBuffer,
+    limits::DescriptorBudget,
     policy::SandboxId,
 };
 
 /// `[proxy]` of the configuration.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ProxySettings {
     /// DNS servers that resolve allowed names; none: those of the host's resolv.conf.
     pub resolvers: Vec<SocketAddr>,
     /// Connections that one sandbox may have through the proxy at a time.
     pub max_connections_per_sandbox: u32,
     /// Where the agent's own gateway listens: names may lead there, though it is the host itself.
-    pub gateway: Vec<SocketAddr>,
+    pub gateway_listeners: Vec<SocketAddr>,
     /// Whether a gateway shares the process's file descriptors.
     pub with_gateway: bool,
 }
 
 /// The egress proxy.
-pub struct Proxy {
-    means: Arc<Means>,
+pub struct TransparentProxy {
+    context: Arc<ProxyContext>,
     runtime: Handle,
-    doors: Mutex<HashMap<Slot, Arc<Door>>>,
+    sandboxes: Mutex<HashMap<Slot, Arc<SandboxProxy>>>,
 }
 
-impl Proxy {
+impl TransparentProxy {
     /// A proxy without doors. Connections are served on the current runtime.
     ///
     /// # Errors
     /// Its resolver or its route socket cannot be set up.
-    pub fn new(settings: Settings, law: Arc<Law>, events: Arc<Hub>) -> Result<Self> {
-        let network = Box::new(Host::new(&settings.resolvers)?);
-        Self::with(network, Patience::default(), settings, law, events)
+    pub fn new(
+        settings: ProxySettings,
+        platform_policy: Arc<PlatformPolicy>,
+        event_buffer: Arc<EventBuffer>,
+    ) -> Result<Self> {
+        let network = Box::new(HostNetwork::new(&settings.resolvers)?);
+        Self::with_network(
+            network,
+            ProxyTimeouts::default(),
+            settings,
+            platform_policy,
+            event_buffer,
+        )
     }
 
-    fn with(
-        network: Box<dyn Network>,
-        patience: Patience,
-        settings: Settings,
-        law: Arc<Law>,
-        hub: Arc<Hub>,
+    fn with_network(
+        network: Box<dyn ProxyNetwork>,
+        timeouts: ProxyTimeouts,
+        settings: ProxySettings,
+        platform_policy: Arc<PlatformPolicy>,
+        event_buffer: Arc<EventBuffer>,
     ) -> Result<Self> {
-        let means = Means {
-            law,
-            hub,
-            counts: Counts::default(),
+        let context = ProxyContext {
+            platform_policy,
+            event_buffer,
+            metrics: ProxyMetrics::default(),
             network,
-            pipes: Pool::default(),
-            authorities: Authorities::default(),
-            gateway: settings.gateway,
-            limit: usize::try_from(settings.max_connections_per_sandbox)?,
-            most: most(settings.with_gateway)?,
-            patience,
+            pipe_pool: PipePool::default(),
+            tls_configs: TlsConfigCache::default(),
+            gateway_listeners: settings.gateway_listeners,
+            max_connections_per_sandbox: usize::try_from(settings.max_connections_per_sandbox)?,
+            max_connections: max_connections(settings.with_gateway)?,
+            timeouts,
         };
         let runtime = Handle::try_current().context("outside of a runtime")?;
-        Ok(Self { means: Arc::new(means), runtime, doors: Mutex::default() })
+        Ok(Self { context: Arc::new(context), runtime, sandboxes: Mutex::default() })
     }
 
     /// What it counts: clones of it go on counting the same.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
-        &self.means.counts
+    pub fn metrics(&self) -> &ProxyMetrics {
+        &self.context.metrics
     }
 
-    fn doors(&self) -> MutexGuard<'_, HashMap<Slot, Arc<Door>>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_sandboxes(&self) -> MutexGuard<'_, HashMap<Slot, Arc<SandboxProxy>>> {
+        self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn door(&self, slot: Slot) -> Option<Arc<Door>> {
-        self.doors().get(&slot).cloned()
+    fn sandbox_proxy(&self, slot: Slot) -> Option<Arc<SandboxProxy>> {
+        self.lock_sandboxes().get(&slot).cloned()
     }
 }
 
 /// File descriptors that a connection always has: its two sides.
-const DESCRIPTORS: usize = 2;
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 /// How many connections all sandboxes may have together.
-fn most(with_gateway: bool) -> Result<i64> {
-    let descriptors = Descriptors::of_process(with_gateway)?.egress;
-    Ok(i64::try_from(descriptors / DESCRIPTORS).unwrap_or(i64::MAX).max(1))
+fn max_connections(with_gateway: bool) -> Result<i64> {
+    let descriptors = DescriptorBudget::for_process(with_gateway)?.proxy_connections;
+    Ok(i64::try_from(descriptors / DESCRIPTORS_PER_CONNECTION).unwrap_or(i64::MAX).max(1))
 }
 
-impl Egress for Proxy {
-    fn open(
+impl ProxyControl for TransparentProxy {
+    fn open_listeners(
         &self,
         slot: Slot,
         sandbox: &SandboxId,
-        tally: &Arc<Tally>,
-        rules: &Arc<Rules>,
-        door: dataplane::Door,
+        proxy_counters: &Arc<SandboxProxyCounters>,
+        active_policy: &Arc<ActivePolicy>,
+        redirect_listeners: dataplane::RedirectListeners,
     ) -> Result<()> {
         let _runtime = self.runtime.enter();
         let mut listeners = Vec::new();
-        for listener in [door.v4, door.v6].into_iter().flatten() {
-            socket::prepare_listener(&listener)?;
+        for listener in [redirect_listeners.v4, redirect_listeners.v6].into_iter().flatten() {
+            socket::configure_listener(&listener)?;
             listeners.push(TcpListener::from_std(listener)?);
         }
-        let mut doors = self.doors();
-        if doors.contains_key(&slot) {
+        let mut sandboxes = self.lock_sandboxes();
+        if sandboxes.contains_key(&slot) {
             bail!("slot {} has a door already", slot.get());
         }
-        let door = Door::new(
-            Arc::clone(&self.means),
+        let sandbox_proxy = SandboxProxy::new(
+            Arc::clone(&self.context),
             sandbox.clone(),
-            Arc::clone(tally),
-            Arc::clone(rules),
+            Arc::clone(proxy_counters),
+            Arc::clone(active_policy),
         );
-        let door = Arc::new(door);
+        let sandbox_proxy = Arc::new(sandbox_proxy);
         for listener in listeners {
-            door.serve(listener);
+            sandbox_proxy.spawn_accept_loop(listener);
         }
-        doors.insert(slot, door);
+        sandboxes.insert(slot, sandbox_proxy);
         Ok(())
     }
 
-    fn is_open(&self, slot: Slot) -> bool {
-        self.doors().contains_key(&slot)
+    fn has_listeners(&self, slot: Slot) -> bool {
+        self.lock_sandboxes().contains_key(&slot)
     }
 
-    fn follow(&self, slot: Slot, rules: &Arc<Rules>) {
-        if let Some(door) = self.door(slot) {
-            door.follow(rules);
+    fn update_policy(&self, slot: Slot, active_policy: &Arc<ActivePolicy>) {
+        if let Some(sandbox_proxy) = self.sandbox_proxy(slot) {
+            sandbox_proxy.update_policy(active_policy);
         }
     }
 
-    fn close(&self, slot: Slot) {
-        let door = self.doors().remove(&slot);
-        if let Some(door) = door {
-            door.close();
+    fn close_listeners(&self, slot: Slot) {
+        let sandbox_proxy = self.lock_sandboxes().remove(&slot);
+        if let Some(sandbox_proxy) = sandbox_proxy {
+            sandbox_proxy.close();
         }
     }
 
-    fn active(&self, slot: Slot) -> usize {
-        self.door(slot).map_or(0, |door| door.active())
+    fn active_connections(&self, slot: Slot) -> usize {
+        self.sandbox_proxy(slot).map_or(0, |door| door.active_connections())
     }
 }

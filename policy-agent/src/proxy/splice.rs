@@ -10,27 +10,31 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream, task::consume_budget, time::sleep};
 
 use super::{
-    pipe::{Pipe, Pool},
-    socket::{broken, reset, reset_error},
+    pipe_pool::{PipePool, SplicePipe},
+    socket::{reset_connection, reset_error, wait_for_reset},
 };
 
 /// How long to wait for file descriptors when there are none.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// Joins two connections until both ways are at their end.
 ///
 /// # Errors
 /// One side is broken; both are reset then.
-pub async fn join(pool: &Pool, client: &TcpStream, upstream: &TcpStream) -> io::Result<()> {
-    let both = both(pool, client, upstream).await;
+pub async fn splice_bidirectional(
+    pool: &PipePool,
+    client: &TcpStream,
+    upstream: &TcpStream,
+) -> io::Result<()> {
+    let both = pump_both(pool, client, upstream).await;
     if both.is_err() {
-        reset(client);
-        reset(upstream);
+        reset_connection(client);
+        reset_connection(upstream);
     }
     both
 }
 
-async fn both(pool: &Pool, client: &TcpStream, upstream: &TcpStream) -> io::Result<()> {
+async fn pump_both(pool: &PipePool, client: &TcpStream, upstream: &TcpStream) -> io::Result<()> {
     let up = pump(pool, client, upstream);
     let down = pump(pool, upstream, client);
     tokio::pin!(up, down);
@@ -38,43 +42,47 @@ async fn both(pool: &Pool, client: &TcpStream, upstream: &TcpStream) -> io::Resu
     tokio::select! {
         ended = &mut up => {
             ended?;
-            tokio::select! { ended = down => ended, () = broken(client) => Err(reset_error()) }
+            tokio::select! { ended = down => ended, () = wait_for_reset(client) => Err(reset_error()) }
         }
         ended = &mut down => {
             ended?;
-            tokio::select! { ended = up => ended, () = broken(upstream) => Err(reset_error()) }
+            tokio::select! { ended = up => ended, () = wait_for_reset(upstream) => Err(reset_error()) }
         }
     }
 }
 
 /// One direction, to the end of the stream.
-async fn pump(pool: &Pool, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+async fn pump(pool: &PipePool, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     loop {
         from.readable().await?;
-        let mut pipe = take(pool).await;
-        let ended = carry(&mut pipe, from, to).await?;
-        pool.give_back(pipe);
+        let mut pipe = acquire_pipe(pool).await;
+        let ended = splice_available(&mut pipe, from, to).await?;
+        pool.release(pipe);
         if ended {
             return SockRef::from(to).shutdown(Shutdown::Write);
         }
     }
 }
 
-async fn take(pool: &Pool) -> Pipe {
+async fn acquire_pipe(pool: &PipePool) -> SplicePipe {
     loop {
-        match pool.take() {
+        match pool.acquire() {
             Ok(pipe) => return pipe,
-            Err(_) => sleep(PATIENCE).await,
+            Err(_) => sleep(PIPE_RETRY_DELAY).await,
         }
     }
 }
 
 /// Carries what is there: whether the stream is at its end.
-async fn carry(pipe: &mut Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<bool> {
+async fn splice_available(
+    pipe: &mut SplicePipe,
+    from: &TcpStream,
+    to: &TcpStream,
+) -> io::Result<bool> {
     loop {
-        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+        match from.try_io(Interest::READABLE, || pipe.fill_from(from)) {
             Ok(0) => return Ok(true),
-            Ok(_) => empty(pipe, from, to).await?,
+            Ok(_) => drain_pipe(pipe, from, to).await?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -82,12 +90,12 @@ async fn carry(pipe: &mut Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<
     }
 }
 
-async fn empty(pipe: &mut Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
-    while pipe.held() > 0 {
-        match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+async fn drain_pipe(pipe: &mut SplicePipe, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    while pipe.buffered() > 0 {
+        match to.try_io(Interest::WRITABLE, || pipe.drain_to(to)) {
             // Boxed: every idle connection would have room for it otherwise.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Box::pin(room(from, to)).await?;
+                Box::pin(wait_writable(from, to)).await?;
             }
             done => done?,
         }
@@ -96,10 +104,10 @@ async fn empty(pipe: &mut Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<
 }
 
 /// Waits until there is room for more, or nobody who sends it.
-async fn room(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+async fn wait_writable(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     tokio::select! {
         ready = to.writable() => ready,
-        () = broken(from) => Err(reset_error()),
+        () = wait_for_reset(from) => Err(reset_error()),
     }
 }
 
@@ -119,7 +127,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(30);
 
     /// Two connected sockets.
-    async fn pair() -> (TcpStream, TcpStream) {
+    async fn connected_pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -127,15 +135,17 @@ mod tests {
     }
 
     /// Client and server, joined.
-    async fn joined(pool: &Arc<Pool>) -> (TcpStream, TcpStream, JoinHandle<io::Result<()>>) {
-        let (client, near) = pair().await;
-        let (far, server) = pair().await;
+    async fn spliced_pair(
+        pool: &Arc<PipePool>,
+    ) -> (TcpStream, TcpStream, JoinHandle<io::Result<()>>) {
+        let (client, near) = connected_pair().await;
+        let (far, server) = connected_pair().await;
         let pool = Arc::clone(pool);
-        let task = tokio::spawn(async move { join(&pool, &near, &far).await });
+        let task = tokio::spawn(async move { splice_bidirectional(&pool, &near, &far).await });
         (client, server, task)
     }
 
-    fn bytes(seed: u8, length: usize) -> Vec<u8> {
+    fn pseudo_random_bytes(seed: u8, length: usize) -> Vec<u8> {
         let mut state = u32::from(seed) + 1;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -145,7 +155,7 @@ mod tests {
     }
 
     /// Sends, ends, and reads to the end.
-    async fn talk(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
+    async fn send_and_receive(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
         let (mut read, mut write) = stream.into_split();
         let sending = tokio::spawn(async move {
             write.write_all(&sent).await.unwrap();
@@ -157,22 +167,28 @@ mod tests {
         got
     }
 
-    async fn reset_of(stream: &mut TcpStream) -> bool {
+    async fn is_reset(stream: &mut TcpStream) -> bool {
         let read = timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("in time");
         matches!(read, Err(error) if error.kind() == io::ErrorKind::ConnectionReset)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn all_bytes_arrive_both_ways_at_once_in_many_connections() {
-        let pool = Arc::<Pool>::default();
-        let mut talks = Vec::new();
-        for turn in 0..32_u8 {
-            let (client, server, task) = joined(&pool).await;
-            let length = if turn == 0 { 64 << 20 } else { 1 << 20 };
-            let (up, down) = (bytes(turn, length), bytes(turn ^ 255, length / 2 + 1));
-            talks.push(tokio::spawn(async move {
+        let pool = Arc::<PipePool>::default();
+        let mut transfers = Vec::new();
+        for seed in 0..32_u8 {
+            let (client, server, task) = spliced_pair(&pool).await;
+            let length = if seed == 0 { 64 << 20 } else { 1 << 20 };
+            let (up, down) = (
+                pseudo_random_bytes(seed, length),
+                pseudo_random_bytes(seed ^ 255, length / 2 + 1),
+            );
+            transfers.push(tokio::spawn(async move {
                 let (got, there) = timeout(SOON, async {
-                    tokio::join!(talk(client, up.clone()), talk(server, down.clone()))
+                    tokio::join!(
+                        send_and_receive(client, up.clone()),
+                        send_and_receive(server, down.clone())
+                    )
                 })
                 .await
                 .expect("in time");
@@ -180,18 +196,18 @@ mod tests {
                 task.await.unwrap().unwrap();
             }));
         }
-        for talk in talks {
-            talk.await.unwrap();
+        for transfer in transfers {
+            transfer.await.unwrap();
         }
-        let again = pool.take().unwrap();
-        assert_eq!(again.held(), 0);
+        let again = pool.acquire().unwrap();
+        assert_eq!(again.buffered(), 0);
     }
 
     #[tokio::test]
     async fn one_way_goes_on_when_the_other_has_ended() {
-        let pool = Arc::<Pool>::default();
+        let pool = Arc::<PipePool>::default();
         for server_first in [false, true] {
-            let (mut client, mut server, task) = joined(&pool).await;
+            let (mut client, mut server, task) = spliced_pair(&pool).await;
             let (first, second) =
                 if server_first { (&mut server, &mut client) } else { (&mut client, &mut server) };
             first.write_all(b"last words").await.unwrap();
@@ -199,22 +215,22 @@ mod tests {
             let mut got = Vec::new();
             timeout(SOON, second.read_to_end(&mut got)).await.unwrap().unwrap();
             assert_eq!(got, b"last words");
-            second.write_all(&bytes(1, 1 << 20)).await.unwrap();
+            second.write_all(&pseudo_random_bytes(1, 1 << 20)).await.unwrap();
             second.shutdown().await.unwrap();
             got.clear();
             timeout(SOON, first.read_to_end(&mut got)).await.unwrap().unwrap();
-            assert!(got == bytes(1, 1 << 20));
+            assert!(got == pseudo_random_bytes(1, 1 << 20));
             task.await.unwrap().unwrap();
         }
     }
 
     #[tokio::test]
     async fn a_reset_goes_through_whatever_the_state() {
-        let pool = Arc::<Pool>::default();
+        let pool = Arc::<PipePool>::default();
         for of_server in [false, true] {
             for half_closed in [false, true] {
                 for blocked in [false, true] {
-                    let (mut client, mut server, task) = joined(&pool).await;
+                    let (mut client, mut server, task) = spliced_pair(&pool).await;
                     let (broken, other) = if of_server {
                         (&mut server, &mut client)
                     } else {
@@ -237,10 +253,10 @@ mod tests {
                             assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
                         }
                     }
-                    reset(broken);
+                    reset_connection(broken);
                     let ended = timeout(SOON, task).await.expect("noticed").unwrap();
                     assert!(ended.is_err(), "{of_server} {half_closed} {blocked}");
-                    assert!(half_closed || reset_of(other).await);
+                    assert!(half_closed || is_reset(other).await);
                     // After the end of the stream a reader sees that, so a writer is asked.
                     let sent = timeout(SOON, async { while other.write(b"x").await.is_ok() {} });
                     sent.await.expect("the other side is reset too");
@@ -251,8 +267,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_reader_holds_up_its_sender() {
-        let pool = Arc::<Pool>::default();
-        let (mut client, mut server, _task) = joined(&pool).await;
+        let pool = Arc::<PipePool>::default();
+        let (mut client, mut server, _task) = spliced_pair(&pool).await;
         let mut sent = 0_u64;
         let stalled = timeout(Duration::from_millis(500), async {
             loop {
@@ -270,8 +286,8 @@ mod tests {
 
     #[tokio::test]
     async fn idle_connections_hold_no_pipe() {
-        let pool = Arc::<Pool>::default();
-        let (mut client, mut server, _task) = joined(&pool).await;
+        let pool = Arc::<PipePool>::default();
+        let (mut client, mut server, _task) = spliced_pair(&pool).await;
         let start = Instant::now();
         for _ in 0..100 {
             client.write_all(b"ping").await.unwrap();
@@ -280,6 +296,6 @@ mod tests {
             client.read_exact(&mut [0; 4]).await.unwrap();
         }
         assert!(start.elapsed() < SOON);
-        assert_eq!(pool.kept(), 1, "one pipe has carried all of it");
+        assert_eq!(pool.idle_count(), 1, "one pipe has carried all of it");
     }
 }

@@ -17,8 +17,8 @@ use aya_ebpf::{
 /// Destinations that are used in turn.
 const DESTINATIONS: usize = 65_536;
 /// Where the destination stands in the frame.
-const V4: usize = 14 + 16;
-const V6: usize = 14 + 24;
+const DESTINATION_OFFSET_V4: usize = 14 + 16;
+const DESTINATION_OFFSET_V6: usize = 14 + 24;
 
 #[btf_map]
 static DESTINATIONS_V4: Array<[u8; 4], DESTINATIONS> = Array::new();
@@ -39,24 +39,24 @@ pub fn empty(_: TcContext) -> i32 {
 /// Gives an IPv4 frame its next destination and calls what is measured.
 #[classifier]
 pub fn scatter_v4(ctx: TcContext) -> i32 {
-    let Some(destination) = next().and_then(|next| DESTINATIONS_V4.get(next)) else {
+    let Some(destination) = next_destination().and_then(|next| DESTINATIONS_V4.get(next)) else {
         return TC_ACT_SHOT;
     };
-    call(&ctx, V4, *destination)
+    run_measured(&ctx, DESTINATION_OFFSET_V4, *destination)
 }
 
 /// The same for IPv6.
 #[classifier]
 pub fn scatter_v6(ctx: TcContext) -> i32 {
-    let Some(destination) = next().and_then(|next| DESTINATIONS_V6.get(next)) else {
+    let Some(destination) = next_destination().and_then(|next| DESTINATIONS_V6.get(next)) else {
         return TC_ACT_SHOT;
     };
-    call(&ctx, V6, *destination)
+    run_measured(&ctx, DESTINATION_OFFSET_V6, *destination)
 }
 
 /// The index of the next destination.
 #[inline(always)]
-fn next() -> Option<u32> {
+fn next_destination() -> Option<u32> {
     let next = NEXT.get_ptr_mut(0)?;
     // SAFETY: valid while the program runs, and this CPU's alone.
     unsafe {
@@ -66,7 +66,7 @@ fn next() -> Option<u32> {
 }
 
 #[inline(always)]
-fn call<const N: usize>(ctx: &TcContext, offset: usize, destination: [u8; N]) -> i32 {
+fn run_measured<const N: usize>(ctx: &TcContext, offset: usize, destination: [u8; N]) -> i32 {
     let field = ctx.data() + offset;
     if field + N > ctx.data_end() {
         return TC_ACT_SHOT;

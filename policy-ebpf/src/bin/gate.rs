@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use policy_common::name::tail;
+use policy_common::bpf_names::tail_call_index;
 
 #[btf_map]
 static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
@@ -31,13 +31,13 @@ static SLOT: u32 = 0;
 /// What the sandbox sends.
 #[classifier]
 pub fn gate_from(ctx: TcContext) -> i32 {
-    enter(&ctx, tail::FROM_SANDBOX)
+    call_shared_program(&ctx, tail_call_index::FROM_SANDBOX)
 }
 
 /// What the sandbox receives.
 #[classifier]
 pub fn gate_to(ctx: TcContext) -> i32 {
-    enter(&ctx, tail::TO_SANDBOX)
+    call_shared_program(&ctx, tail_call_index::TO_SANDBOX)
 }
 
 /// What the sandbox sends, before the kernel builds a packet of it. Where something is missing,
@@ -46,25 +46,25 @@ pub fn gate_to(ctx: TcContext) -> i32 {
 pub fn gate_xdp(ctx: XdpContext) -> u32 {
     if let Some(slot_of_this_cpu) = XDP_SLOT.get_ptr_mut(0) {
         // SAFETY: valid while the program runs, and this CPU's alone: XDP programs do not nest.
-        unsafe { *slot_of_this_cpu = slot() };
+        unsafe { *slot_of_this_cpu = gate_slot() };
         // SAFETY: on success the call does not come back; nothing here needs dropping.
-        unsafe { XDP_PROGRAMS.tail_call(&ctx, tail::EARLY_DROP) };
+        unsafe { XDP_PROGRAMS.tail_call(&ctx, tail_call_index::EARLY_DROP) };
     }
     xdp_action::XDP_PASS
 }
 
 #[inline(always)]
-fn enter(ctx: &TcContext, program: u32) -> i32 {
+fn call_shared_program(ctx: &TcContext, program: u32) -> i32 {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
-    unsafe { (*skb).cb[0] = slot() };
+    unsafe { (*skb).cb[0] = gate_slot() };
     // SAFETY: on success the call does not come back; nothing here needs dropping.
     unsafe { TC_PROGRAMS.tail_call(ctx, program) };
     TC_ACT_SHOT
 }
 
 #[inline(always)]
-fn slot() -> u32 {
+fn gate_slot() -> u32 {
     // SAFETY: a static; volatile, since its value is filled in after compilation.
     unsafe { core::ptr::read_volatile(&raw const SLOT) }
 }

@@ -8,20 +8,20 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Agent, binary};
+use super::{AgentProcess, agent_binary};
 
 /// What a command left behind.
 #[derive(Clone, Debug)]
-pub struct Ran {
+pub struct CliOutput {
     /// Its exit code; -1 when a signal ended it.
-    pub code: i32,
+    pub exit_code: i32,
     /// What it printed.
     pub stdout: String,
     /// What it complained about.
     pub stderr: String,
 }
 
-impl Ran {
+impl CliOutput {
     /// What it printed as JSON; null when it is none.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or(Value::Null)
@@ -33,15 +33,15 @@ impl Ran {
     }
 }
 
-impl Agent {
+impl AgentProcess {
     /// Runs `policy-agent` with these arguments.
-    pub fn cli(&self, arguments: &[&str]) -> Result<Ran> {
-        self.cli_with(arguments, "")
+    pub fn cli(&self, arguments: &[&str]) -> Result<CliOutput> {
+        self.cli_with_stdin(arguments, "")
     }
 
     /// Runs `policy-agent` with these arguments and this on its stdin.
-    pub fn cli_with(&self, arguments: &[&str], stdin: &str) -> Result<Ran> {
-        let mut command = self.command()?;
+    pub fn cli_with_stdin(&self, arguments: &[&str], stdin: &str) -> Result<CliOutput> {
+        let mut command = self.cli_command()?;
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting policy-agent")?;
@@ -50,17 +50,17 @@ impl Agent {
             let _ = pipe.write_all(stdin.as_bytes());
         }
         let output = child.wait_with_output().context("waiting for policy-agent")?;
-        Ok(Ran {
-            code: output.status.code().unwrap_or(-1),
+        Ok(CliOutput {
+            exit_code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
 
     /// `policy-agent` for this agent's socket, without arguments.
-    pub fn command(&self) -> Result<Command> {
-        let mut command = Command::new(binary()?);
-        command.env("POLICY_AGENT_SOCKET", self.socket()).env("NO_COLOR", "1");
+    pub fn cli_command(&self) -> Result<Command> {
+        let mut command = Command::new(agent_binary()?);
+        command.env("POLICY_AGENT_SOCKET", self.socket_path()).env("NO_COLOR", "1");
         Ok(command)
     }
 }

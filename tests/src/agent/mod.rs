@@ -1,9 +1,9 @@
 //! Runs the real `policy-agent` in a world's host, with directories of its own.
 
-mod client;
-pub mod clock;
+mod api_client;
 mod command_line;
-pub mod unit;
+pub mod fake_clock;
+pub mod systemd_unit;
 
 use std::{
     fs::{self, File},
@@ -19,87 +19,90 @@ use nix::{
 };
 use tempfile::TempDir;
 
-pub use client::{Answer, request_at};
-pub use clock::Clock;
-pub use command_line::Ran;
+pub use api_client::{ApiResponse, send_request_to};
+pub use command_line::CliOutput;
+pub use fake_clock::FakeClock;
 
 use crate::{
-    patience::{PATIENCE, eventually, eventually_within},
-    world::{Bpffs, Namespace, unique},
+    network::{BpffsDirectory, NetworkNamespace, unique_name},
+    wait::{WAIT_LIMIT, eventually, eventually_within},
 };
 
 /// How long the agent may take to start: so many times what anything may take. The kernel verifies its
 /// programs meanwhile, those of all tests that begin at the same time.
-const STARTS: u32 = 2;
+const START_TIMEOUT_FACTOR: u32 = 2;
 /// What of the agent's log is shown when something fails.
-const TAIL: usize = 60;
+const LOG_TAIL_LINES: usize = 60;
 
 /// One agent: its configuration, its directories, and the process while it runs.
-pub struct Agent {
+pub struct AgentProcess {
     process: Option<Child>,
-    bpffs: Bpffs,
+    bpffs: BpffsDirectory,
     directory: TempDir,
-    launcher: Vec<String>,
+    launch_prefix: Vec<String>,
 }
 
-impl Agent {
+impl AgentProcess {
     /// Writes the configuration: directories of its own, and `config` (TOML) behind them.
     pub fn configure(config: &str) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix(&unique("agent")).tempdir()?;
-        let (bpffs, launcher) = (Bpffs::find()?, Vec::new());
-        let agent = Self { process: None, bpffs, directory, launcher };
+        let directory = tempfile::Builder::new().prefix(&unique_name("agent")).tempdir()?;
+        let (bpffs, launcher) = (BpffsDirectory::create()?, Vec::new());
+        let agent = Self { process: None, bpffs, directory, launch_prefix: launcher };
         let state = agent.directory.path().join("state");
-        let bpffs = agent.bpffs.directory();
+        let bpffs = agent.bpffs.path();
         let text = format!("state_dir = {state:?}\nbpffs = {bpffs:?}\n{config}\n");
-        fs::write(agent.config(), text)?;
+        fs::write(agent.config_path(), text)?;
         Ok(agent)
     }
 
     /// Starts it in the namespace `host`, and waits until it answers.
-    pub fn start(&mut self, host: &Namespace) -> Result<()> {
-        let log = File::options().append(true).create(true).open(self.log_file())?;
-        let binary = binary()?.to_string_lossy().into_owned();
-        let words = self.launcher.iter().chain([&binary]);
+    pub fn start(&mut self, host: &NetworkNamespace) -> Result<()> {
+        let log = File::options().append(true).create(true).open(self.log_path())?;
+        let binary = agent_binary()?.to_string_lossy().into_owned();
+        let words = self.launch_prefix.iter().chain([&binary]);
         let mut words = words.map(String::as_str);
         let mut command = host.command(words.next().unwrap_or_default())?;
-        command.args(words).args(["run", "--config"]).arg(self.config());
-        command.arg("--socket").arg(self.socket());
+        command.args(words).args(["run", "--config"]).arg(self.config_path());
+        command.arg("--socket").arg(self.socket_path());
         command.stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {binary}"))?;
         self.process = Some(child);
-        let healthy =
-            eventually_within(STARTS * *PATIENCE, "the agent answers", || match self.exited() {
+        let healthy = eventually_within(
+            START_TIMEOUT_FACTOR * *WAIT_LIMIT,
+            "the agent answers",
+            || match self.exit_status() {
                 Some(status) => Some(Err(status)),
                 None => self.is_healthy().then_some(Ok(())),
-            });
+            },
+        );
         match healthy {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(status)) => bail!("the agent ended ({status}); its log:\n{}", self.log()),
-            Err(error) => Err(error.context(format!("its log:\n{}", self.log()))),
+            Ok(Err(status)) => bail!("the agent ended ({status}); its log:\n{}", self.log_tail()),
+            Err(error) => Err(error.context(format!("its log:\n{}", self.log_tail()))),
         }
     }
 
     /// From the next start on, it is run by this program, which has to become it.
-    pub fn launch_by(&mut self, launcher: Vec<String>) {
-        self.launcher = launcher;
+    pub fn set_launch_prefix(&mut self, launcher: Vec<String>) {
+        self.launch_prefix = launcher;
     }
 
     /// Whether it answers `GET /health`.
     pub fn is_healthy(&self) -> bool {
-        self.request("GET", "/health", "").is_ok_and(|answer| answer.code < 300)
+        self.request("GET", "/health", "").is_ok_and(|answer| answer.status < 300)
     }
 
     /// Kills it: no time to clean up.
     pub fn kill(&mut self) -> Result<()> {
-        self.end(Signal::SIGKILL).map(|_| ())
+        self.signal_and_wait(Signal::SIGKILL).map(|_| ())
     }
 
     /// Asks it to stop, and returns how it ended.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        self.end(Signal::SIGTERM)
+        self.signal_and_wait(Signal::SIGTERM)
     }
 
-    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+    fn signal_and_wait(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut child = self.process.take().context("the agent does not run")?;
         kill(Pid::from_raw(child.id().cast_signed()), signal).context("signalling the agent")?;
         let status = eventually("the agent ends", || child.try_wait().ok().flatten());
@@ -110,7 +113,7 @@ impl Agent {
         status
     }
 
-    fn exited(&mut self) -> Option<ExitStatus> {
+    fn exit_status(&mut self) -> Option<ExitStatus> {
         match self.process.as_mut()?.try_wait() {
             Ok(status) => status,
             Err(_) => Some(ExitStatus::from_raw(-1)),
@@ -123,12 +126,12 @@ impl Agent {
     }
 
     /// Its Unix socket.
-    pub fn socket(&self) -> PathBuf {
+    pub fn socket_path(&self) -> PathBuf {
         self.directory.path().join("agent.sock")
     }
 
     /// Its configuration file.
-    pub fn config(&self) -> PathBuf {
+    pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("agent.toml")
     }
 
@@ -143,24 +146,24 @@ impl Agent {
     }
 
     /// Where its pins are.
-    pub fn bpffs(&self) -> &Bpffs {
+    pub fn bpffs(&self) -> &BpffsDirectory {
         &self.bpffs
     }
 
     /// The end of what it logged, over all its runs.
-    pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.log_file()).unwrap_or_default();
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
 
     /// Where it logs.
-    pub fn log_file(&self) -> PathBuf {
+    pub fn log_path(&self) -> PathBuf {
         self.directory.path().join("agent.log")
     }
 }
 
-impl Drop for Agent {
+impl Drop for AgentProcess {
     fn drop(&mut self) {
         if self.process.is_some()
             && let Err(error) = self.stop()
@@ -171,10 +174,10 @@ impl Drop for Agent {
 }
 
 /// The binary under test: `POLICY_AGENT_BIN`, or the one that was built with the program which asks.
-pub fn binary() -> Result<PathBuf> {
+pub fn agent_binary() -> Result<PathBuf> {
     let path = match std::env::var_os("POLICY_AGENT_BIN") {
         Some(path) => PathBuf::from(path),
-        None => beside_this_program()?,
+        None => binary_beside_this_program()?,
     };
     path.canonicalize().with_context(|| {
         format!("{} is missing: run `cargo xtask test`, which builds it first", path.display())
@@ -182,7 +185,7 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// Programs are in the directory of a profile, tests in its `deps/`.
-fn beside_this_program() -> Result<PathBuf> {
+fn binary_beside_this_program() -> Result<PathBuf> {
     let this = std::env::current_exe().context("looking for this program's own path")?;
     let profile = this.ancestors().skip(1).find(|it| !it.ends_with("deps"));
     Ok(profile.context("this program is in no directory")?.join("policy-agent"))

@@ -4,53 +4,56 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use policy_agent::dataplane::{DenyAction, Inbound, Slot};
+use policy_agent::dataplane::{DenyAction, InboundSource, Slot};
 
 use super::{
-    Effort, Table,
-    lists::{self, Lists},
-    report::at_most,
+    BenchProfile, ResultTable,
+    prefix_lists::{self, PrefixLists},
+    result_table::at_most_target,
     rounds::median,
 };
-use crate::{kernel, world::Bpffs};
+use crate::{network::BpffsDirectory, program_runner};
 
 /// Targets in ms, by size.
-const TARGETS: [f64; 3] = [12.0, 25.0, 150.0];
+const TARGETS_MS: [f64; 3] = [12.0, 25.0, 150.0];
 /// Updates per round: each is a policy that was not there before.
-const UPDATES: usize = 3;
+const UPDATES_PER_ROUND: usize = 3;
 
 /// Measures updates.
-pub fn run(effort: &Effort) -> Result<Vec<Table>> {
-    let bpffs = Bpffs::find()?;
-    let dataplane = kernel::open(&bpffs, DenyAction::Reject, Inbound::Any)?;
+pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+    let bpffs = BpffsDirectory::create()?;
+    let dataplane = program_runner::open_dataplane(&bpffs, DenyAction::Reject, InboundSource::Any)?;
     // A slot for each size: policies replace others of their size.
-    let slots: Vec<_> = (1..).filter_map(Slot::new).take(effort.sizes.len()).collect();
+    let slots: Vec<_> = (1..).filter_map(Slot::new).take(effort.policy_sizes.len()).collect();
     for &slot in &slots {
-        kernel::prepare(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;
+        program_runner::prepare_slot(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;
     }
     let columns = ["p50, ms", "compile", "publish", "both", "target"];
-    let mut table = Table::new("Applying a policy", &columns);
-    let mut samples = vec![(Vec::new(), Vec::new()); effort.sizes.len()];
-    for update in 0..effort.rounds * UPDATES {
-        for ((samples, &size), &slot) in samples.iter_mut().zip(&effort.sizes).zip(&slots) {
-            let network = Lists::new(size / 2, size - size / 2, update as u64).network(&[]);
+    let mut table = ResultTable::new("Applying a policy", &columns);
+    let mut samples = vec![(Vec::new(), Vec::new()); effort.policy_sizes.len()];
+    for update in 0..effort.rounds * UPDATES_PER_ROUND {
+        for ((samples, &size), &slot) in samples.iter_mut().zip(&effort.policy_sizes).zip(&slots) {
+            let network =
+                PrefixLists::new(size / 2, size - size / 2, update as u64).network_config(&[]);
             let begin = Instant::now();
-            let compiled = lists::compiled(&network)?;
+            let compiled = prefix_lists::compile_network(&network)?;
             samples.0.push(begin.elapsed().as_secs_f64() * 1e3);
             let begin = Instant::now();
             dataplane.publish(&[slot], &compiled)?;
             samples.1.push(begin.elapsed().as_secs_f64() * 1e3);
         }
     }
-    for (((compile, publish), size), limit) in samples.into_iter().zip(effort.sizes).zip(TARGETS) {
+    for (((compile, publish), size), limit) in
+        samples.into_iter().zip(effort.policy_sizes).zip(TARGETS_MS)
+    {
         let both = compile.iter().zip(&publish).map(|(a, b)| a + b).collect();
         let both = median(both);
-        table.row([
+        table.add_row([
             format!("{size} entries, half of them IPv6"),
             format!("{:.1}", median(compile)),
             format!("{:.1}", median(publish)),
             format!("{both:.1}"),
-            at_most(both, limit, "ms"),
+            at_most_target(both, limit, "ms"),
         ]);
     }
     Ok(vec![table])

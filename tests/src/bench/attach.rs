@@ -3,42 +3,44 @@
 use std::{fmt::Write as _, time::Instant};
 
 use anyhow::{Context as _, Result};
-use policy_agent::dataplane::{DenyAction, Inbound, Interface, Slot};
+use policy_agent::dataplane::{DenyAction, HostInterface, InboundSource, Slot};
 
-use super::{Effort, Table, report::at_most};
+use super::{BenchProfile, ResultTable, result_table::at_most_target};
 use crate::{
-    kernel,
-    world::{Bpffs, Namespace},
+    network::{BpffsDirectory, NetworkNamespace},
+    program_runner,
 };
 
 /// Measures attaching.
-pub fn run(effort: &Effort) -> Result<Vec<Table>> {
+pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let count = effort.interfaces;
-    let host = Namespace::create("attach")?;
+    let host = NetworkNamespace::create("attach")?;
     let mut lines = String::new();
     for number in 0..count {
         writeln!(lines, "link add sb{number} type veth peer name in{number}")?;
     }
-    host.ip(&lines)?;
-    let bpffs = Bpffs::find()?;
-    let dataplane = kernel::open(&bpffs, DenyAction::Reject, Inbound::Any)?;
+    host.ip_batch(&lines)?;
+    let bpffs = BpffsDirectory::create()?;
+    let dataplane = program_runner::open_dataplane(&bpffs, DenyAction::Reject, InboundSource::Any)?;
     let begin = Instant::now();
     for number in 0..count {
         let slot = u32::try_from(number + 1).ok().and_then(Slot::new).context("there is a slot")?;
-        kernel::prepare(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;
-        let interface = Interface { name: format!("sb{number}"), netns: Some(host.path()) };
+        program_runner::prepare_slot(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;
+        let interface = HostInterface { name: format!("sb{number}"), netns: Some(host.path()) };
         dataplane.attach(&format!("box{number}"), slot, &interface)?;
     }
     let taken = begin.elapsed().as_secs_f64();
     let thousand = taken / count as f64 * 1e3;
-    let mut table =
-        Table::new("Attaching", &["interfaces", "s", "ms each", "s for 1 000", "target for 1 000"]);
-    table.row([
+    let mut table = ResultTable::new(
+        "Attaching",
+        &["interfaces", "s", "ms each", "s for 1 000", "target for 1 000"],
+    );
+    table.add_row([
         count.to_string(),
         format!("{taken:.2}"),
         format!("{:.2}", taken / count as f64 * 1e3),
         format!("{thousand:.2}"),
-        at_most(thousand, 3.0, "s"),
+        at_most_target(thousand, 3.0, "s"),
     ]);
     Ok(vec![table])
 }

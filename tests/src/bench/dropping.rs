@@ -5,46 +5,48 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
-use policy_agent::dataplane::{DenyAction, Inbound};
+use policy_agent::dataplane::{DenyAction, InboundSource};
 
 use super::{
-    Effort, Table,
-    lists::Lists,
-    report::at_least,
+    BenchProfile, ResultTable,
+    frame_sender::FrameSender,
+    prefix_lists::PrefixLists,
+    result_table::at_least_target,
     rounds::medians,
-    sender::Sender,
-    topology::{Guard, Road},
+    traffic_path::{PathFilter, TrafficPath},
 };
-use crate::{kernel, world::Bpffs};
+use crate::{network::BpffsDirectory, program_runner};
 
 /// Measures dropping.
-pub fn run(effort: &Effort) -> Result<Vec<Table>> {
-    let bpffs = Bpffs::find()?;
-    let dataplane = kernel::open(&bpffs, DenyAction::Drop, Inbound::Any)?;
-    let lists = Lists::new(effort.sizes[1], 0, 5);
+pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+    let bpffs = BpffsDirectory::create()?;
+    let dataplane = program_runner::open_dataplane(&bpffs, DenyAction::Drop, InboundSource::Any)?;
+    let lists = PrefixLists::new(effort.policy_sizes[1], 0, 5);
     let denied = lists.destinations(IpAddr::from([0, 0, 0, 0]), false, 4096, 6);
     let mut lanes = Vec::new();
-    for guard in [Guard::Prohibit, Guard::Blackhole, Guard::Nftables, Guard::Ours] {
-        let road = Road::build(guard, &dataplane, &lists, &[])?;
-        let sender = Sender::open(&road.sandbox.inside, road.inside())?;
-        let frames = road.frames(&denied);
+    for guard in
+        [PathFilter::Prohibit, PathFilter::Blackhole, PathFilter::Nftables, PathFilter::Agent]
+    {
+        let road = TrafficPath::build(guard, &dataplane, &lists, &[])?;
+        let sender = FrameSender::open(&road.sandbox.namespace, road.sandbox_interface())?;
+        let frames = road.udp_frames(&denied);
         lanes.push((road, sender, frames));
     }
     let time = Duration::from_secs_f64(effort.seconds);
     let kpps = medians(effort.rounds, &mut lanes, |(road, sender, frames)| {
-        let before = road.arrived()?;
-        let (sent, taken) = sender.flood(frames, time)?;
+        let before = road.arrived_packets()?;
+        let (sent, taken) = sender.send_for(frames, time)?;
         // Neighbours look for each other now and then.
-        ensure!(road.arrived()? < before + 16, "{}: denied packets arrived", road.name);
+        ensure!(road.arrived_packets()? < before + 16, "{}: denied packets arrived", road.name);
         Ok(sent as f64 / taken.as_secs_f64() / 1e3)
     })?;
     let columns = ["dropped, kpps (of the stack)", "4 096 destinations", "target"];
-    let mut table = Table::new("Dropping", &columns);
+    let mut table = ResultTable::new("Dropping", &columns);
     for ((road, ..), &rate) in lanes.iter().zip(&kpps) {
         let ratio = rate / kpps[0];
-        let ours = road.guard == Guard::Ours;
-        let target = if ours { at_least(ratio, 2.5, "× the stack") } else { String::new() };
-        table.row([road.name.clone(), format!("{rate:.0} ({ratio:.2})"), target]);
+        let ours = road.filter == PathFilter::Agent;
+        let target = if ours { at_least_target(ratio, 2.5, "× the stack") } else { String::new() };
+        table.add_row([road.name.clone(), format!("{rate:.0} ({ratio:.2})"), target]);
     }
     Ok(vec![table])
 }

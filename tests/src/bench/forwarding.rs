@@ -4,36 +4,36 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
-use policy_agent::dataplane::{Dataplane, DenyAction, Inbound};
+use policy_agent::dataplane::{Dataplane, DenyAction, InboundSource};
 
 use super::{
-    Effort, Table,
-    lists::Lists,
-    report::at_least,
+    BenchProfile, ResultTable,
+    frame_sender::FrameSender,
+    prefix_lists::PrefixLists,
+    result_table::at_least_target,
     rounds::medians,
-    sender::Sender,
-    topology::{Guard, Road},
+    traffic_path::{PathFilter, TrafficPath},
 };
-use crate::{kernel, world::Bpffs};
+use crate::{network::BpffsDirectory, program_runner};
 
 const DESTINATIONS: usize = 65_536;
 
 /// Measures forwarding.
-pub fn run(effort: &Effort) -> Result<Vec<Table>> {
-    let bpffs = Bpffs::find()?;
-    let dataplane = kernel::open(&bpffs, DenyAction::Drop, Inbound::Any)?;
-    let small = Lists::new(effort.sizes[1], 0, 3);
-    let large = Lists::new(effort.sizes[2], 0, 3);
+pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+    let bpffs = BpffsDirectory::create()?;
+    let dataplane = program_runner::open_dataplane(&bpffs, DenyAction::Drop, InboundSource::Any)?;
+    let small = PrefixLists::new(effort.policy_sizes[1], 0, 3);
+    let large = PrefixLists::new(effort.policy_sizes[2], 0, 3);
     let like = IpAddr::from([0, 0, 0, 0]);
     let mut lanes = Vec::new();
     for (guard, lists) in [
-        (Guard::None, &small),
-        (Guard::Nftables, &small),
-        (Guard::Nftables, &large),
-        (Guard::Ours, &small),
-        (Guard::Ours, &large),
+        (PathFilter::None, &small),
+        (PathFilter::Nftables, &small),
+        (PathFilter::Nftables, &large),
+        (PathFilter::Agent, &small),
+        (PathFilter::Agent, &large),
     ] {
-        lanes.push(Lane::open(
+        lanes.push(ForwardingSetup::open(
             guard,
             &dataplane,
             lists,
@@ -41,59 +41,65 @@ pub fn run(effort: &Effort) -> Result<Vec<Table>> {
         )?);
     }
     let time = Duration::from_secs_f64(effort.seconds);
-    let one = medians(effort.rounds, &mut lanes, |lane| lane.kpps(1, time))?;
-    let many = medians(effort.rounds, &mut lanes, |lane| lane.kpps(DESTINATIONS, time))?;
+    let one = medians(effort.rounds, &mut lanes, |lane| lane.measure_kpps(1, time))?;
+    let many = medians(effort.rounds, &mut lanes, |lane| lane.measure_kpps(DESTINATIONS, time))?;
     Ok(vec![table(&lanes, &one, &many)])
 }
 
 /// A road with a sender and its frames.
-struct Lane {
-    road: Road,
-    sender: Sender,
+struct ForwardingSetup {
+    road: TrafficPath,
+    sender: FrameSender,
     frames: Vec<Vec<u8>>,
 }
 
-impl Lane {
-    fn open(guard: Guard, dataplane: &Dataplane, lists: &Lists, to: &[IpAddr]) -> Result<Self> {
-        let road = Road::build(guard, dataplane, lists, &[])?;
-        let sender = Sender::open(&road.sandbox.inside, road.inside())?;
-        let frames = road.frames(to);
+impl ForwardingSetup {
+    fn open(
+        guard: PathFilter,
+        dataplane: &Dataplane,
+        lists: &PrefixLists,
+        to: &[IpAddr],
+    ) -> Result<Self> {
+        let road = TrafficPath::build(guard, dataplane, lists, &[])?;
+        let sender = FrameSender::open(&road.sandbox.namespace, road.sandbox_interface())?;
+        let frames = road.udp_frames(to);
         let lane = Self { road, sender, frames };
         // The neighbours are asked for with the first packets.
-        lane.kpps(64, Duration::from_millis(200))?;
+        lane.measure_kpps(64, Duration::from_millis(200))?;
         Ok(lane)
     }
 
     /// Thousands of packets that arrive per second.
-    fn kpps(&self, destinations: usize, time: Duration) -> Result<f64> {
-        let before = self.road.arrived()?;
+    fn measure_kpps(&self, destinations: usize, time: Duration) -> Result<f64> {
+        let before = self.road.arrived_packets()?;
         // One flow, repeated, fills a batch like many do.
         let one = vec![self.frames[0].clone(); 64];
         let frames = if destinations == 1 { &one } else { &self.frames[..destinations] };
-        let (_, taken) = self.sender.flood(frames, time)?;
-        let arrived = self.road.arrived()? - before;
+        let (_, taken) = self.sender.send_for(frames, time)?;
+        let arrived = self.road.arrived_packets()? - before;
         Ok(arrived as f64 / taken.as_secs_f64() / 1e3)
     }
 }
 
-fn table(lanes: &[Lane], one: &[f64], many: &[f64]) -> Table {
+fn table(lanes: &[ForwardingSetup], one: &[f64], many: &[f64]) -> ResultTable {
     let columns = ["forwarded, kpps (of no policy)", "one flow", "65 536 destinations", "target"];
-    let mut table = Table::new("Forwarding", &columns);
+    let mut table = ResultTable::new("Forwarding", &columns);
     for (index, lane) in lanes.iter().enumerate() {
         let cell =
             |values: &[f64]| format!("{:.0} ({:.2})", values[index], values[index] / values[0]);
-        let target = match lane.road.guard {
-            Guard::Ours => {
+        let target = match lane.road.filter {
+            PathFilter::Agent => {
                 let least = (one[index] / one[0]).min(many[index] / many[0]);
                 // The same size with nftables stands two rows above.
                 let peer = (one[index] / one[index - 2]).min(many[index] / many[index - 2]);
                 let limit = if index == 3 { 1.4 } else { 1.6 };
-                let (own, peer) = (at_least(least, 0.95, ""), at_least(peer, limit, "× nftables"));
+                let (own, peer) =
+                    (at_least_target(least, 0.95, ""), at_least_target(peer, limit, "× nftables"));
                 format!("{own}; {peer}")
             }
             _ => String::new(),
         };
-        table.row([lane.road.name.clone(), cell(one), cell(many), target]);
+        table.add_row([lane.road.name.clone(), cell(one), cell(many), target]);
     }
     table
 }

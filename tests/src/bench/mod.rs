@@ -6,57 +6,57 @@
 
 pub mod apply;
 pub mod attach;
-pub mod bulk;
+pub mod bulk_tcp;
 pub mod dropping;
 pub mod forwarding;
-pub mod gateway;
-mod lists;
-pub mod machine;
+mod frame_sender;
+pub mod gateway_bench;
+pub mod machine_info;
 pub mod memory;
 pub mod packet_path;
-pub mod proxied;
-mod report;
+mod prefix_lists;
+pub mod proxy_bench;
+mod result_table;
 mod rounds;
-mod sender;
-mod topology;
+mod traffic_path;
 
-pub use report::Table;
+pub use result_table::ResultTable;
 
 /// How much time may be spent.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
+pub struct BenchProfile {
     /// Rounds, of which the median counts.
     pub rounds: usize,
     /// Runs of a program per measurement.
-    pub repeat: u32,
+    pub repeats: u32,
     /// Seconds of traffic per measurement.
     pub seconds: f64,
     /// Sizes of policies.
-    pub sizes: [usize; 3],
+    pub policy_sizes: [usize; 3],
     /// Interfaces to attach.
     pub interfaces: usize,
     /// Connections that are open and silent.
-    pub idle: usize,
+    pub idle_connections: usize,
 }
 
-impl Effort {
+impl BenchProfile {
     /// For numbers that mean something.
     pub const FULL: Self = Self {
         rounds: 5,
-        repeat: 2_000_000,
+        repeats: 2_000_000,
         seconds: 1.5,
-        sizes: [10, 1_000, 50_000],
+        policy_sizes: [10, 1_000, 50_000],
         interfaces: 200,
-        idle: 10_000,
+        idle_connections: 10_000,
     };
 
     /// To see that everything runs.
     pub const QUICK: Self = Self {
         rounds: 1,
-        repeat: 20_000,
+        repeats: 20_000,
         seconds: 0.1,
-        sizes: [10, 1_000, 5_000],
+        policy_sizes: [10, 1_000, 5_000],
         interfaces: 5,
-        idle: 200,
+        idle_connections: 200,
     };
 }

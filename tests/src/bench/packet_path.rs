@@ -15,73 +15,73 @@ use aya::{
     maps::{Array, ProgramArray},
     programs::{ProgramFd, SchedClassifier},
 };
-use policy_agent::dataplane::{Dataplane, DenyAction, Inbound, Slot};
+use policy_agent::dataplane::{Dataplane, DenyAction, InboundSource, Slot};
 
 use super::{
-    Effort, Table,
-    lists::Lists,
-    report::at_most,
+    BenchProfile, ResultTable,
+    prefix_lists::PrefixLists,
+    result_table::at_most_target,
     rounds::{median, medians},
 };
 use crate::{
-    kernel::{self, Gates},
-    packet::{
-        Datagram, Frame, Payload,
-        cast::{SANDBOX, SERVER},
+    network::BpffsDirectory,
+    packets::{
+        EthernetFrame, IpDatagram, IpPayload,
+        test_hosts::{SANDBOX, SERVER},
     },
-    world::Bpffs,
+    program_runner::{self, LoadedGates},
 };
 
 const DESTINATIONS: usize = 65_536;
 
 /// Targets in ns, by size of the policy: hot ones for the first two, a random one for the last.
-const HOT: [f64; 2] = [60.0, 110.0];
-const RANDOM: f64 = 150.0;
+const HOT_TARGETS_NS: [f64; 2] = [60.0, 110.0];
+const RANDOM_TARGET_NS: f64 = 150.0;
 
 /// Measures the packet path.
-pub fn run(effort: &Effort) -> Result<Vec<Table>> {
-    let bpffs = Bpffs::find()?;
-    let dataplane = kernel::open(&bpffs, DenyAction::Drop, Inbound::Any)?;
+pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+    let bpffs = BpffsDirectory::create()?;
+    let dataplane = program_runner::open_dataplane(&bpffs, DenyAction::Drop, InboundSource::Any)?;
     let mut sides = Vec::new();
-    for (index, &size) in effort.sizes.iter().enumerate() {
-        sides.push(Side::open(&dataplane, bpffs.directory(), index, size)?);
+    for (index, &size) in effort.policy_sizes.iter().enumerate() {
+        sides.push(SizedPolicy::open(&dataplane, bpffs.path(), index, size)?);
     }
-    let mut bench = Bench::load()?;
+    let mut bench = BenchPrograms::load()?;
     let mut tables = Vec::new();
     for like in [IpAddr::from(SERVER.v4), SERVER.v6.into()] {
-        tables.push(bench.family(effort, &sides, like)?);
+        tables.push(bench.measure_family(effort, &sides, like)?);
     }
     Ok(tables)
 }
 
 /// A sandbox with a policy of some size.
-struct Side {
+struct SizedPolicy {
     size: usize,
-    lists: Lists,
-    gates: Gates,
+    lists: PrefixLists,
+    gates: LoadedGates,
 }
 
-impl Side {
+impl SizedPolicy {
     fn open(dataplane: &Dataplane, pins: &Path, index: usize, size: usize) -> Result<Self> {
         let slot = u32::try_from(index + 1).ok().and_then(Slot::new).context("there is a slot")?;
-        let lists = Lists::new(size, size, 1);
-        kernel::prepare(
+        let lists = PrefixLists::new(size, size, 1);
+        program_runner::prepare_slot(
             dataplane,
             slot,
             Some(SANDBOX.mac),
             &[SANDBOX.v4.into(), SANDBOX.v6.into()],
         )?;
-        dataplane.publish(&[slot], &lists.compiled(&[])?)?;
-        Ok(Self { size, gates: Gates::open(dataplane, slot, pins)?, lists })
+        dataplane.publish(&[slot], &lists.compile(&[])?)?;
+        Ok(Self { size, gates: LoadedGates::open(dataplane, slot, pins)?, lists })
     }
 }
 
 /// The programs that are measured beside.
-struct Bench {
+struct BenchPrograms {
     object: Ebpf,
 }
 
-impl Bench {
+impl BenchPrograms {
     fn load() -> Result<Self> {
         let path = object_path();
         let mut object = Ebpf::load_file(&path)
@@ -93,10 +93,15 @@ impl Bench {
     }
 
     /// All measurements of one address family.
-    fn family(&mut self, effort: &Effort, sides: &[Side], like: IpAddr) -> Result<Table> {
+    fn measure_family(
+        &mut self,
+        effort: &BenchProfile,
+        sides: &[SizedPolicy],
+        like: IpAddr,
+    ) -> Result<ResultTable> {
         let family = if like.is_ipv4() { "IPv4" } else { "IPv6" };
         let columns = ["added, ns", "hot", "random", "target"];
-        let mut table = Table::new(&format!("Packet path, {family}"), &columns);
+        let mut table = ResultTable::new(&format!("Packet path, {family}"), &columns);
         let mut bases = (Vec::new(), Vec::new());
         for allowed in [true, false] {
             for (index, side) in sides.iter().enumerate() {
@@ -105,20 +110,31 @@ impl Bench {
                 let [empty, hot, scattered, random] = self.measure(effort, side, to[0])?;
                 bases.0.push(empty);
                 bases.1.push(scattered);
-                table.row(row(index, side.size, allowed, hot - empty, random - scattered));
+                table.add_row(result_row(
+                    index,
+                    side.size,
+                    allowed,
+                    hot - empty,
+                    random - scattered,
+                ));
             }
         }
         let [empty, scattered] = [bases.0, bases.1].map(|base| format!("{:.0}", median(base)));
-        table.row(["(empty program)".to_owned(), empty, scattered, String::new()]);
+        table.add_row(["(empty program)".to_owned(), empty, scattered, String::new()]);
         Ok(table)
     }
 
     /// ns per run: empty, the gate, empty behind random destinations, the gate behind them.
-    fn measure(&mut self, effort: &Effort, side: &Side, to: IpAddr) -> Result<[f64; 4]> {
+    fn measure(
+        &mut self,
+        effort: &BenchProfile,
+        side: &SizedPolicy,
+        to: IpAddr,
+    ) -> Result<[f64; 4]> {
         let frame = &frame_to(to);
         let scatter = if to.is_ipv4() { "scatter_v4" } else { "scatter_v6" };
         let empty = classifier(&mut self.object, "empty")?.fd()?.try_clone()?;
-        let gate = side.gates.from.fd()?.try_clone()?;
+        let gate = side.gates.from_sandbox.fd()?.try_clone()?;
         let mut subjects =
             [("empty", None), ("gate", None), (scatter, Some(&empty)), (scatter, Some(&gate))];
         let medians = medians(effort.rounds, &mut subjects, |(program, measured)| {
@@ -126,10 +142,10 @@ impl Bench {
                 self.set_measured(measured)?;
             }
             let program = match *program {
-                "gate" => &side.gates.from,
+                "gate" => &side.gates.from_sandbox,
                 name => classifier(&mut self.object, name)?,
             };
-            nanoseconds(program, frame, effort.repeat)
+            nanoseconds(program, frame, effort.repeats)
         })?;
         Ok([medians[0], medians[1], medians[2], medians[3]])
     }
@@ -143,14 +159,18 @@ impl Bench {
     fn set_destinations(&mut self, destinations: &[IpAddr]) -> Result<()> {
         for (index, destination) in (0..).zip(destinations) {
             match destination {
-                IpAddr::V4(address) => self.set("DESTINATIONS_V4", index, address.octets())?,
-                IpAddr::V6(address) => self.set("DESTINATIONS_V6", index, address.octets())?,
+                IpAddr::V4(address) => {
+                    self.set_array_entry("DESTINATIONS_V4", index, address.octets())?
+                }
+                IpAddr::V6(address) => {
+                    self.set_array_entry("DESTINATIONS_V6", index, address.octets())?
+                }
             }
         }
         Ok(())
     }
 
-    fn set<T: aya::Pod>(&mut self, map: &str, index: u32, value: T) -> Result<()> {
+    fn set_array_entry<T: aya::Pod>(&mut self, map: &str, index: u32, value: T) -> Result<()> {
         let map = self.object.map_mut(map).with_context(|| format!("bench.o has no map {map}"))?;
         Array::try_from(map)?.set(index, value, 0)?;
         Ok(())
@@ -158,10 +178,10 @@ impl Bench {
 }
 
 /// A row of results in ns, with the target for the `index`th size.
-fn row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -> [String; 4] {
-    let target = match (allowed, HOT.get(index)) {
-        (true, Some(&limit)) => at_most(hot, limit, "ns hot"),
-        (true, None) => at_most(random, RANDOM, "ns random"),
+fn result_row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -> [String; 4] {
+    let target = match (allowed, HOT_TARGETS_NS.get(index)) {
+        (true, Some(&limit)) => at_most_target(hot, limit, "ns hot"),
+        (true, None) => at_most_target(random, RANDOM_TARGET_NS, "ns random"),
         (false, _) => String::new(),
     };
     let what = if allowed { "allowed" } else { "denied" };
@@ -169,7 +189,7 @@ fn row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -> [Stri
 }
 
 /// Time per run, as the kernel takes it.
-fn nanoseconds(program: &SchedClassifier, frame: &Frame, repeat: u32) -> Result<f64> {
+fn nanoseconds(program: &SchedClassifier, frame: &EthernetFrame, repeat: u32) -> Result<f64> {
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame.bytes());
     options.repeat = repeat;
@@ -177,9 +197,9 @@ fn nanoseconds(program: &SchedClassifier, frame: &Frame, repeat: u32) -> Result<
     Ok(result.duration.as_secs_f64() * 1e9)
 }
 
-fn frame_to(destination: IpAddr) -> Frame {
+fn frame_to(destination: IpAddr) -> EthernetFrame {
     let source = if destination.is_ipv4() { IpAddr::from(SANDBOX.v4) } else { SANDBOX.v6.into() };
-    Datagram::new(source, destination, Payload::syn(40_000, 443)).frame()
+    IpDatagram::new(source, destination, IpPayload::syn(40_000, 443)).to_frame()
 }
 
 fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {

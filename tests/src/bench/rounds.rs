@@ -8,12 +8,12 @@ pub fn medians<S>(
     subjects: &mut [S],
     mut measure: impl FnMut(&mut S) -> Result<f64>,
 ) -> Result<Vec<f64>> {
-    let results = medians_of(rounds, subjects, |subject| Ok([measure(subject)?]))?;
+    let results = medians_of_each(rounds, subjects, |subject| Ok([measure(subject)?]))?;
     Ok(results.into_iter().map(|[result]| result).collect())
 }
 
 /// The same for measurements of several values, each of which has a median of its own.
-pub fn medians_of<S, const N: usize>(
+pub fn medians_of_each<S, const N: usize>(
     rounds: usize,
     subjects: &mut [S],
     mut measure: impl FnMut(&mut S) -> Result<[f64; N]>,

@@ -5,25 +5,25 @@
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use policy_tests::bench::{
-    Effort, Table, apply, attach, bulk, dropping, forwarding, gateway, machine::Machine, memory,
-    packet_path, proxied,
+    BenchProfile, ResultTable, apply, attach, bulk_tcp, dropping, forwarding, gateway_bench,
+    machine_info::MachineInfo, memory, packet_path, proxy_bench,
 };
 
 #[derive(Parser)]
 #[command(
     about = "Measures the packet path, forwarding, policies, proxied connections, and public URLs"
 )]
-struct Options {
+struct BenchOptions {
     /// Seconds instead of minutes: shows that everything runs; the numbers mean little.
     #[arg(long)]
     quick: bool,
     /// Measure only this; can be given several times.
     #[arg(long, value_enum)]
-    only: Vec<Subject>,
+    only: Vec<BenchSubject>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Subject {
+enum BenchSubject {
     /// What a packet costs.
     PacketPath,
     /// Packets per second.
@@ -44,28 +44,28 @@ enum Subject {
     Gateway,
 }
 
-impl Subject {
-    fn run(self, effort: &Effort) -> Result<Vec<Table>> {
+impl BenchSubject {
+    fn run(self, effort: &BenchProfile) -> Result<Vec<ResultTable>> {
         match self {
             Self::PacketPath => packet_path::run(effort),
             Self::Forwarding => forwarding::run(effort),
             Self::Dropping => dropping::run(effort),
-            Self::Bulk => bulk::run(effort),
+            Self::Bulk => bulk_tcp::run(effort),
             Self::Apply => apply::run(effort),
             Self::Attach => attach::run(effort),
             Self::Memory => memory::run(effort),
-            Self::Proxied => proxied::run(effort),
-            Self::Gateway => gateway::run(effort),
+            Self::Proxied => proxy_bench::run(effort),
+            Self::Gateway => gateway_bench::run(effort),
         }
     }
 }
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
-    println!("{}\n", Machine::this()?);
+    let options = BenchOptions::parse();
+    let effort = if options.quick { BenchProfile::QUICK } else { BenchProfile::FULL };
+    println!("{}\n", MachineInfo::current()?);
     println!("Medians of {} rounds, in turns.\n", effort.rounds);
-    for subject in Subject::value_variants() {
+    for subject in BenchSubject::value_variants() {
         if options.only.is_empty() || options.only.contains(subject) {
             for table in subject.run(&effort)? {
                 println!("{table}");

@@ -8,16 +8,16 @@ use policy_tests::demo;
 /// Builds a small world of network namespaces, runs the agent in it, and shows what two sandboxes
 /// may reach. Exit status 0: everything was as expected.
 #[derive(Parser)]
-struct Arguments {
+struct DemoArguments {
     /// Leave the world behind, to be tried by hand
     #[arg(long)]
     keep: bool,
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<DemoCommand>,
 }
 
 #[derive(Subcommand)]
-enum Part {
+enum DemoCommand {
     /// The servers of the demo's internet
     #[command(hide = true)]
     Answer {
@@ -27,9 +27,9 @@ enum Part {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments.part {
-        Some(Part::Answer { files }) => demo::answer_forever(&files).map(|()| true),
+    let arguments = DemoArguments::parse();
+    let result = match arguments.command {
+        Some(DemoCommand::Answer { files }) => demo::serve_internet(&files).map(|()| true),
         None => demo::run(arguments.keep),
     };
     match result {

@@ -5,11 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
-use policy_tests::{agent, kernels::Suite};
+use policy_tests::{agent, kernel_matrix::KernelTestRun};
 
 /// Boots kernels in virtual machines, and runs tests in them. Exit status 0: all passed.
 #[derive(Parser)]
-struct Arguments {
+struct KernelsArguments {
     /// A directory with an unpacked package of a kernel
     #[arg(long = "kernel", required = true)]
     kernels: Vec<PathBuf>,
@@ -25,7 +25,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run_all(&KernelsArguments::parse()) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(failed) => {
             eprintln!("kernels: {failed} failed");
@@ -39,16 +39,16 @@ fn main() -> ExitCode {
 }
 
 /// How many binaries failed, of all kernels.
-fn run(arguments: &Arguments) -> Result<usize> {
-    let agent = agent::binary()?;
+fn run_all(arguments: &KernelsArguments) -> Result<usize> {
+    let agent = agent::agent_binary()?;
     let mut failed = 0;
     for kernel in &arguments.kernels {
-        let suite = Suite {
+        let suite = KernelTestRun {
             kernel,
             agent: &agent,
             tests: &arguments.tests,
             arguments: &arguments.arguments,
-            patience: arguments.patience,
+            wait_seconds: arguments.patience,
         };
         failed += suite.run()?;
     }

@@ -1,61 +1,66 @@
 //! The demo: a small world, the agent in it, policies like those of the public documentation, and
 //! what two sandboxes then see. For people, and by its exit code for machines.
 
-mod act;
-mod answering;
-mod client;
-mod kept;
-mod page;
-mod script;
-mod shown;
+mod internet_process;
+mod keep_running;
+mod output;
+mod page_fetch;
+mod scenario;
+mod sdk_step;
+mod step;
 
 use anyhow::{Result, ensure};
 
-pub use answering::answer_forever;
+pub use internet_process::serve_internet;
 
 use crate::{
-    agent::Agent,
+    agent::AgentProcess,
+    network::{self, NetworkNamespace, Sandbox, TestNetwork},
     sdk,
-    stage::RESOLVERS,
-    world::{self, Namespace, Sandbox, World},
+    testbed::RESOLVER_CONFIG,
 };
-use answering::Answering;
+use internet_process::InternetProcess;
 
 /// Everything the demo builds, in the order in which it is taken down.
-struct Demo {
-    agent: Agent,
-    answering: Answering,
+struct DemoSetup {
+    agent: AgentProcess,
+    internet_process: InternetProcess,
     sandboxes: [Sandbox; 2],
     /// Behind the interface that the agent may hand out.
-    slot: Sandbox,
-    world: World,
+    pooled_sandbox: Sandbox,
+    network: TestNetwork,
 }
 
-impl Demo {
+impl DemoSetup {
     fn build() -> Result<Self> {
-        let world = World::build()?;
-        let sandboxes = [named(world.sandbox()?, "alpha"), named(world.sandbox()?, "beta")];
-        let slot = world.sandbox()?;
-        let config = [RESOLVERS, &sdk::client::config(), &sdk::client::slot(slot.identity)];
-        let mut agent = Agent::configure(&config.concat())?;
-        let answering = Answering::in_namespace(&world.internet, agent.directory())?;
-        agent.start(&world.host)?;
-        Ok(Self { agent, answering, sandboxes, slot, world })
+        let network = TestNetwork::build()?;
+        let sandboxes =
+            [with_id(network.add_sandbox()?, "alpha"), with_id(network.add_sandbox()?, "beta")];
+        let slot = network.add_sandbox()?;
+        let config = [
+            RESOLVER_CONFIG,
+            &sdk::e2b_sdk::agent_config(),
+            &sdk::e2b_sdk::pool_interface_config(slot.addressing),
+        ];
+        let mut agent = AgentProcess::configure(&config.concat())?;
+        let answering = InternetProcess::start(&network.internet, agent.directory())?;
+        agent.start(&network.host)?;
+        Ok(Self { agent, internet_process: answering, sandboxes, pooled_sandbox: slot, network })
     }
 
-    fn sandbox(&self, id: &str) -> &Sandbox {
+    fn sandbox_by_id(&self, id: &str) -> &Sandbox {
         let [alpha, beta] = &self.sandboxes;
         if alpha.id == id { alpha } else { beta }
     }
 
-    fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        let sandboxes = self.sandboxes.iter().chain([&self.slot]);
-        let inside = sandboxes.map(|sandbox| &sandbox.inside);
-        [&self.world.host, &self.world.internet].into_iter().chain(inside)
+    fn namespaces(&self) -> impl Iterator<Item = &NetworkNamespace> {
+        let sandboxes = self.sandboxes.iter().chain([&self.pooled_sandbox]);
+        let inside = sandboxes.map(|sandbox| &sandbox.namespace);
+        [&self.network.host, &self.network.internet].into_iter().chain(inside)
     }
 }
 
-fn named(mut sandbox: Sandbox, id: &str) -> Sandbox {
+fn with_id(mut sandbox: Sandbox, id: &str) -> Sandbox {
     id.clone_into(&mut sandbox.id);
     sandbox
 }
@@ -65,20 +70,20 @@ fn named(mut sandbox: Sandbox, id: &str) -> Sandbox {
 /// # Errors
 /// The world cannot be built, or the agent does not do as it is told.
 pub fn run(keep: bool) -> Result<bool> {
-    world::names_begin_with("policy-demo");
-    shown::heading("A host, two sandboxes, an \"internet\", and the agent on the host");
-    let mut demo = Demo::build()?;
-    let mut tally = shown::Tally::default();
-    for act in script::acts() {
-        act.play(&mut demo, &mut tally)?;
+    network::set_name_prefix("policy-demo");
+    output::print_heading("A host, two sandboxes, an \"internet\", and the agent on the host");
+    let mut demo = DemoSetup::build()?;
+    let mut tally = output::DemoSummary::default();
+    for act in scenario::steps() {
+        act.run(&mut demo, &mut tally)?;
     }
-    client::play(&demo, &mut tally)?;
-    shown::commands(&demo.agent)?;
+    sdk_step::run(&demo, &mut tally)?;
+    output::print_commands(&demo.agent)?;
     // Last, since an agent that was killed has forgotten what it showed.
-    script::finale().play(&mut demo, &mut tally)?;
-    shown::total(&tally);
+    scenario::final_step().run(&mut demo, &mut tally)?;
+    output::print_total(&tally);
     if keep {
-        kept::leave(demo)?;
+        keep_running::leave_running(demo)?;
     }
     ensure!(tally.rows > 0, "the demo has shown nothing");
     Ok(tally.as_expected == tally.rows)

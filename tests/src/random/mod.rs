@@ -1,8 +1,8 @@
 //! Random policies and random packets that are about them, from a seed.
 
-mod addresses;
-mod packets;
-pub mod policies;
+mod random_addresses;
+mod random_packets;
+pub mod random_policies;
 
-pub use packets::{Packet, Packets};
-pub use policies::Random;
+pub use random_packets::{PacketGenerator, RandomPacket};
+pub use random_policies::RandomPolicy;

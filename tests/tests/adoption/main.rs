@@ -3,7 +3,7 @@
 //!
 //! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
 
-mod gaps;
-mod many;
+mod agent_restarts;
+mod many_sandboxes;
 mod other_abi;
-mod second;
+mod second_agent;

@@ -1,10 +1,10 @@
 //! The agent as operators run it: its log, its signals, its metrics, its memory, and the API among
 //! strangers.
 
-mod crowd;
-mod denials;
-mod document;
-mod log;
-mod memory;
+mod agent_log;
+mod agent_memory;
+mod api_connections;
+mod denied_names;
 mod metrics;
+mod schemathesis;
 mod signals;

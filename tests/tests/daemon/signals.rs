@@ -5,21 +5,21 @@ use nix::{
     unistd::Pid,
 };
 use policy_tests::{
-    patience::eventually,
-    stage::{OrFail as _, Stage},
+    testbed::{OrFail as _, Testbed},
+    wait::eventually,
 };
 
 #[test]
-fn a_hang_up_changes_nothing_and_is_told() {
-    let (stage, sandbox) = Stage::with_sandbox();
+fn a_sighup_changes_nothing_and_is_logged() {
+    let (stage, sandbox) = Testbed::with_sandbox();
     let pid = stage.agent().pid().or_fail("the agent's process");
     for times in 1..=2 {
         kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).or_fail("signalling");
-        let told = || (stage.agent().log().matches("SIGHUP").count() == times).then_some(());
+        let told = || (stage.agent().log_tail().matches("SIGHUP").count() == times).then_some(());
         eventually("the agent says so", told).or_fail("reading the log");
     }
     assert!(stage.agent().is_healthy());
-    sandbox.may_only_reach(&["8.8.8.9"]);
-    sandbox.is_refused("8.8.8.8");
-    stage.stop();
+    sandbox.allow_only(&["8.8.8.9"]);
+    sandbox.assert_refused("8.8.8.8");
+    stage.stop_agent();
 }

@@ -2,12 +2,12 @@
 //! verdict that the law wants, run through the real gate by `BPF_PROG_TEST_RUN`. Every fixture is
 //! also put to the oracle and to the XDP program, which have to agree.
 
-mod addresses;
-mod answers;
-mod budget;
-mod discovery;
-mod fragments;
-mod frames;
-mod inbound;
-mod stage;
-mod truncation;
+mod datapath_case;
+mod deny_replies;
+mod destination_rules;
+mod discovery_frames;
+mod fragment_state;
+mod frame_truncation;
+mod inbound_state;
+mod malformed_frames;
+mod verifier_budget;

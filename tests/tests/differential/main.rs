@@ -5,27 +5,29 @@
 
 #![expect(clippy::print_stdout, reason = "the seed has to be known to run a failure again")]
 
-mod trial;
+mod differential_run;
 
-use policy_agent::dataplane::Inbound;
+use policy_agent::dataplane::InboundSource;
 
-use self::trial::Trial;
+use self::differential_run::DifferentialRun;
 
 /// Policies per test and packets per policy; there are two tests.
-const POLICIES: usize = 32;
-const PACKETS: usize = 400;
+const POLICIES_PER_TEST: usize = 32;
+const PACKETS_PER_POLICY: usize = 400;
 
 #[test]
 fn kernel_and_oracle_agree_when_anybody_may_connect() {
-    Trial::new(Inbound::Any, seed()).run(POLICIES, PACKETS);
+    DifferentialRun::new(InboundSource::Any, seed_from_environment())
+        .run(POLICIES_PER_TEST, PACKETS_PER_POLICY);
 }
 
 #[test]
 fn kernel_and_oracle_agree_when_only_the_host_may_connect() {
-    Trial::new(Inbound::Host, seed().wrapping_add(1)).run(POLICIES, PACKETS);
+    DifferentialRun::new(InboundSource::Host, seed_from_environment().wrapping_add(1))
+        .run(POLICIES_PER_TEST, PACKETS_PER_POLICY);
 }
 
-fn seed() -> u64 {
+fn seed_from_environment() -> u64 {
     match std::env::var("POLICY_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap_or_else(|_| panic!("POLICY_TEST_SEED={seed} is no number")),
         Err(_) => fastrand::u64(..),

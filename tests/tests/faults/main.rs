@@ -3,20 +3,20 @@
 //!
 //! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
 
-mod clients;
-mod descriptors;
-mod disk;
-mod memory;
-mod resolver;
+mod concurrent_updates;
+mod descriptor_exhaustion;
+mod disk_faults;
+mod memory_exhaustion;
+mod resolver_faults;
+mod slow_clients;
 mod state_files;
-mod updates;
 
 use std::time::{Duration, Instant};
 
-use policy_tests::stage::{Guest, OrFail as _};
+use policy_tests::testbed::{OrFail as _, TestSandbox};
 
 /// Shows how long something took, for the page with the figures.
-fn took(what: &str, since: Instant) -> Duration {
+fn report_duration(what: &str, since: Instant) -> Duration {
     let took = since.elapsed();
     eprintln!("took | {what} | {took:.1?}");
     took
@@ -24,22 +24,22 @@ fn took(what: &str, since: Instant) -> Duration {
 
 /// Kills the agent of a sandbox and starts it again.
 #[track_caller]
-fn restart(sandbox: &Guest) {
-    sandbox.stage.kill();
-    sandbox.stage.restart();
+fn kill_and_restart(sandbox: &TestSandbox) {
+    sandbox.testbed.kill_agent();
+    sandbox.testbed.restart_agent();
 }
 
 /// The file in which a sandbox is kept.
-fn file_of(sandbox: &Guest) -> std::path::PathBuf {
-    sandbox.stage.agent().state_dir().join(format!("sandboxes/{}.json", sandbox.id))
+fn state_file_of(sandbox: &TestSandbox) -> std::path::PathBuf {
+    sandbox.testbed.agent().state_dir().join(format!("sandboxes/{}.json", sandbox.id))
 }
 
 /// The policy can be changed, and the change is enforced.
 #[track_caller]
-fn can_be_changed(sandbox: &Guest) {
-    sandbox.may_only_reach(&["8.8.8.9"]);
-    sandbox.reaches("8.8.8.9");
-    sandbox.is_refused("8.8.8.8");
-    let kept = std::fs::read_to_string(file_of(sandbox)).or_fail("reading the state");
+fn assert_policy_can_change(sandbox: &TestSandbox) {
+    sandbox.allow_only(&["8.8.8.9"]);
+    sandbox.assert_reaches("8.8.8.9");
+    sandbox.assert_refused("8.8.8.8");
+    let kept = std::fs::read_to_string(state_file_of(sandbox)).or_fail("reading the state");
     assert!(kept.contains("8.8.8.9"), "{kept}");
 }

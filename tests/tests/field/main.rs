@@ -4,29 +4,29 @@
 //! All names are the test's own: its DNS server says that they are at its web servers, whose
 //! certificates are its authority's.
 
-mod apt;
-mod cargo;
-mod cgi;
-mod client;
-mod curl;
-mod git;
-mod go;
-mod goods;
-mod ground;
-mod java;
-mod lists;
-mod node;
-mod origin;
-mod python;
+mod allow_lists;
+mod apt_client;
+mod cargo_client;
+mod curl_client;
+mod field_client;
+mod field_testbed;
+mod git_backend;
+mod git_client;
+mod go_client;
+mod java_client;
+mod node_clients;
+mod python_clients;
+mod registry_content;
+mod registry_server;
 
 use std::path::{Path, PathBuf};
 
 /// The list under which clients run.
-const AGENT: &str = "coding_agent";
+const CLIENT_LIST: &str = "coding_agent";
 /// What a sandbox may reach under which clients are refused.
-const OTHER: &str = "api.example.com";
+const UNRELATED_NAME: &str = "api.example.com";
 
 /// Where the clients' programs are.
-fn programs() -> PathBuf {
+fn programs_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("field")
 }

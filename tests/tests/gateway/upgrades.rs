@@ -6,21 +6,21 @@ use std::{
 };
 
 use policy_tests::{
-    gateway::{self, PORT, TOKEN},
-    names::raw::{Ending, Talk},
+    named_internet::raw_http::{CloseKind, RawHttpConnection},
     probe,
-    stage::{Guest, OrFail as _},
+    public_url::{self, SERVICE_PORT, TOKEN_NAME},
+    testbed::{OrFail as _, TestSandbox},
 };
 use serde_json::json;
 use tungstenite::{Message, WebSocket};
 
-use crate::{played, private, recorded, website};
+use crate::{manual_sandbox, private_network, recording_sandbox, website_sandbox};
 
 /// Opens the website's WebSocket.
 #[track_caller]
-fn opened(sandbox: &Guest, query: &str) -> WebSocket<TcpStream> {
-    let stream = probe::connect(&sandbox.stage.world.internet, gateway::http());
-    let url = format!("ws://{}/socket{query}", sandbox.host(PORT));
+fn open_web_socket(sandbox: &TestSandbox, query: &str) -> WebSocket<TcpStream> {
+    let stream = probe::connect(&sandbox.testbed.network.internet, public_url::http_address());
+    let url = format!("ws://{}/socket{query}", sandbox.public_host(SERVICE_PORT));
     let (socket, answer) =
         tungstenite::client(url, stream.or_fail("connecting")).or_fail("shaking hands");
     assert_eq!(answer.status(), 101);
@@ -29,7 +29,7 @@ fn opened(sandbox: &Guest, query: &str) -> WebSocket<TcpStream> {
 
 /// Sends messages of all kinds and sizes through a WebSocket that sends them back.
 #[track_caller]
-fn echoes<S: std::io::Read + std::io::Write>(socket: &mut WebSocket<S>) {
+fn assert_echoes<S: std::io::Read + std::io::Write>(socket: &mut WebSocket<S>) {
     for length in [0, 1, 125, 126, 65_536, 1_000_000] {
         for message in [Message::text("x".repeat(length)), Message::binary(vec![0xff; length])] {
             socket.send(message.clone()).or_fail("sending a message");
@@ -42,22 +42,22 @@ fn echoes<S: std::io::Read + std::io::Write>(socket: &mut WebSocket<S>) {
 
 #[test]
 fn web_sockets_carry_messages_of_all_sizes() {
-    let (sandbox, _website) = website(json!({}));
-    echoes(&mut opened(&sandbox, ""));
-    let stream = probe::connect(&sandbox.stage.world.internet, gateway::https());
-    let trust = crate::tls::trusting_own(&sandbox.stage);
-    let name = sandbox.host(PORT).try_into().or_fail("a name");
+    let (sandbox, _website) = website_sandbox(json!({}));
+    assert_echoes(&mut open_web_socket(&sandbox, ""));
+    let stream = probe::connect(&sandbox.testbed.network.internet, public_url::https_address());
+    let trust = crate::certificates::client_trusting_self_signed(&sandbox.testbed);
+    let name = sandbox.public_host(SERVICE_PORT).try_into().or_fail("a name");
     let client = rustls::ClientConnection::new(trust, name).or_fail("a client");
     let tls = rustls::StreamOwned::new(client, stream.or_fail("connecting"));
-    let url = format!("wss://{}/socket", sandbox.host(PORT));
+    let url = format!("wss://{}/socket", sandbox.public_host(SERVICE_PORT));
     let (mut socket, _) = tungstenite::client(url, tls).or_fail("shaking hands");
-    echoes(&mut socket);
+    assert_echoes(&mut socket);
 }
 
 #[test]
 fn many_web_sockets_at_once_keep_apart() {
-    let (sandbox, _website) = website(json!({}));
-    let mut sockets: Vec<_> = (0..50).map(|_| opened(&sandbox, "")).collect();
+    let (sandbox, _website) = website_sandbox(json!({}));
+    let mut sockets: Vec<_> = (0..50).map(|_| open_web_socket(&sandbox, "")).collect();
     for (number, socket) in sockets.iter_mut().enumerate() {
         socket.send(Message::text(number.to_string())).or_fail("sending");
     }
@@ -68,13 +68,13 @@ fn many_web_sockets_at_once_keep_apart() {
 
 #[test]
 fn a_private_web_socket_opens_with_the_token_as_a_parameter() {
-    let (sandbox, _website) = website(private());
+    let (sandbox, _website) = website_sandbox(private_network());
     let token = sandbox.traffic_token();
-    let mut socket = opened(&sandbox, &format!("?{TOKEN}={token}"));
-    echoes(&mut socket);
+    let mut socket = open_web_socket(&sandbox, &format!("?{TOKEN_NAME}={token}"));
+    assert_echoes(&mut socket);
     for query in ["", "?e2b-traffic-access-token=wrong"] {
-        let stream = probe::connect(&sandbox.stage.world.internet, gateway::http());
-        let url = format!("ws://{}/socket{query}", sandbox.host(PORT));
+        let stream = probe::connect(&sandbox.testbed.network.internet, public_url::http_address());
+        let url = format!("ws://{}/socket{query}", sandbox.public_host(SERVICE_PORT));
         match tungstenite::client(url, stream.or_fail("connecting")) {
             Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
                 assert_eq!(answer.status(), 403);
@@ -86,31 +86,31 @@ fn a_private_web_socket_opens_with_the_token_as_a_parameter() {
 
 /// Asks for another protocol, and says something before it is granted.
 #[track_caller]
-fn offering(sandbox: &Guest, early: &str) -> Talk {
+fn request_upgrade(sandbox: &TestSandbox, early: &str) -> RawHttpConnection {
     let fields = format!("Connection: Upgrade\r\nUpgrade: raw/1\r\n\r\n{early}");
-    sandbox.ask("GET /raw", &fields)
+    sandbox.send_public_request("GET /raw", &fields)
 }
 
-const GRANTED: &str =
+const SWITCHING_RESPONSE: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw/1\r\n\r\n";
 
 #[test]
 fn any_protocol_is_carried_both_ways_from_its_first_byte() {
-    let (sandbox, service) = played(json!({}));
-    let mut talk = offering(&sandbox, "early ");
+    let (sandbox, service) = manual_sandbox(json!({}));
+    let mut talk = request_upgrade(&sandbox, "early ");
     let mut served = service.accept();
-    let head = served.head().to_lowercase();
+    let head = served.read_head().to_lowercase();
     assert!(head.contains("\r\nupgrade: raw/1\r\n"), "{head}");
     assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
-    served.say(&format!("{GRANTED}first "));
-    assert_eq!(talk.reply().status, 101);
-    talk.say("\0late\r\n\r\n");
-    assert_eq!(served.until("late\r\n\r\n"), "early \0late\r\n\r\n");
-    served.say("last");
+    served.send(&format!("{SWITCHING_RESPONSE}first "));
+    assert_eq!(talk.read_response().status, 101);
+    talk.send("\0late\r\n\r\n");
+    assert_eq!(served.read_until("late\r\n\r\n"), "early \0late\r\n\r\n");
+    served.send("last");
     // What one side ends, the other may still answer.
     talk.stream().shutdown(Shutdown::Write).or_fail("ending one way");
-    assert_eq!(served.rest(), "");
-    served.say(", and least");
+    assert_eq!(served.read_to_close(), "");
+    served.send(", and least");
     drop(served);
     let mut rest = talk.unread().to_vec();
     talk.stream().read_to_end(&mut rest).or_fail("reading to the end");
@@ -119,69 +119,73 @@ fn any_protocol_is_carried_both_ways_from_its_first_byte() {
 
 #[test]
 fn a_service_that_ends_or_breaks_off_ends_the_client() {
-    let (sandbox, service) = played(json!({}));
+    let (sandbox, service) = manual_sandbox(json!({}));
     for breaks_off in [false, true] {
-        let mut talk = offering(&sandbox, "");
+        let mut talk = request_upgrade(&sandbox, "");
         let mut served = service.accept();
-        served.head();
-        served.say(GRANTED);
-        assert_eq!(talk.reply().status, 101);
+        served.read_head();
+        served.send(SWITCHING_RESPONSE);
+        assert_eq!(talk.read_response().status, 101);
         if breaks_off {
             let now = Some(std::time::Duration::ZERO);
             socket2::SockRef::from(&served.stream).set_linger(now).or_fail("a reset");
         }
         drop(served);
-        let ending = talk.ending();
-        assert!(breaks_off || ending == Ending::Closed, "{ending:?}");
+        let ending = talk.read_to_close();
+        assert!(breaks_off || ending == CloseKind::Clean, "{ending:?}");
     }
 }
 
 #[test]
 fn an_offer_that_is_declined_leaves_http() {
-    let (sandbox, recorder) = recorded(json!({}));
+    let (sandbox, recorder) = recording_sandbox(json!({}));
     // The service answers 200; what follows is a request again, and held to the rules.
-    let mut talk = offering(&sandbox, "");
-    assert_eq!(talk.reply().status, 200);
-    assert_eq!(talk.get(&sandbox.host(PORT)).reply().status, 200);
-    let second = sandbox.request("GET /second", "\r\n");
-    let mut talk = offering(&sandbox, &second);
-    assert_eq!((talk.reply().status, talk.reply().status), (200, 200));
-    let heads = recorder.heads();
+    let mut talk = request_upgrade(&sandbox, "");
+    assert_eq!(talk.read_response().status, 200);
+    assert_eq!(talk.send_get(&sandbox.public_host(SERVICE_PORT)).read_response().status, 200);
+    let second = sandbox.public_request_text("GET /second", "\r\n");
+    let mut talk = request_upgrade(&sandbox, &second);
+    assert_eq!((talk.read_response().status, talk.read_response().status), (200, 200));
+    let heads = recorder.request_heads();
     assert_eq!(heads.len(), 4, "{heads:?}");
-    let mut talk = offering(&sandbox, "\0\0 HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n");
-    assert_eq!(talk.reply().status, 200);
-    assert_eq!(talk.reply().status, 400);
-    talk.ending();
-    assert!(!recorder.text().contains("smuggled"), "{}", recorder.text());
+    let mut talk = request_upgrade(&sandbox, "\0\0 HTTP/1.1\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n");
+    assert_eq!(talk.read_response().status, 200);
+    assert_eq!(talk.read_response().status, 400);
+    talk.read_to_close();
+    assert!(!recorder.received_text().contains("smuggled"), "{}", recorder.received_text());
 }
 
 #[test]
 fn a_refusal_of_the_gateway_is_no_upgrade_either() {
-    let (sandbox, recorder) = recorded(private());
-    let mut talk = offering(&sandbox, "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
-    talk.reply().is_of_gateway(403);
-    talk.reply().is_of_gateway(400);
+    let (sandbox, recorder) = recording_sandbox(private_network());
+    let mut talk = request_upgrade(&sandbox, "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
+    talk.read_response().assert_from_gateway(403);
+    talk.read_response().assert_from_gateway(400);
     talk.stream().write_all(b"GET /smuggled").or_fail("sending");
-    assert_eq!(recorder.connections(), 0);
+    assert_eq!(recorder.connection_count(), 0);
 }
 
 #[test]
 fn http_is_no_other_protocol() {
-    let (sandbox, recorder) = recorded(json!({}));
+    let (sandbox, recorder) = recording_sandbox(json!({}));
     for protocol in ["h2c", "HTTP/2.0", "TLS/1.0, HTTP/1.1"] {
         let fields = format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
-        assert_eq!(sandbox.ask("GET /", &fields).reply().status, 200, "{protocol}");
+        assert_eq!(
+            sandbox.send_public_request("GET /", &fields).read_response().status,
+            200,
+            "{protocol}"
+        );
     }
-    let text = recorder.text().to_lowercase();
+    let text = recorder.received_text().to_lowercase();
     assert!(!text.contains("h2c") && !text.contains("upgrade: http"), "{text}");
 }
 
 #[test]
 fn a_service_cannot_switch_unasked() {
-    let (sandbox, service) = played(json!({}));
-    let mut talk = sandbox.ask("GET /", "\r\n");
+    let (sandbox, service) = manual_sandbox(json!({}));
+    let mut talk = sandbox.send_public_request("GET /", "\r\n");
     let mut served = service.accept();
-    served.head();
-    served.say(GRANTED);
-    talk.reply().is_of_gateway(502);
+    served.read_head();
+    served.send(SWITCHING_RESPONSE);
+    talk.read_response().assert_from_gateway(502);
 }

@@ -1,4 +1,4 @@
 //! Real guests: virtual machines behind tap devices, whose own programs meet the policy.
 
-mod life;
-mod policy;
+mod vm_lifecycle;
+mod vm_policy;

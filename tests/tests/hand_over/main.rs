@@ -1,9 +1,9 @@
 //! The hand-over of connections to the egress proxy, end to end in the kernel and without a proxy:
 //! real sockets in a sandbox, and the test itself at the door.
 
-mod delivery;
-mod refusal;
-mod reuse;
-mod routing;
-mod stage;
-mod strangers;
+mod connection_reuse;
+mod foreign_sockets;
+mod redirect_delivery;
+mod redirect_refusal;
+mod redirect_testbed;
+mod routing_rules;

@@ -7,61 +7,65 @@
 
 #![expect(clippy::print_stdout, reason = "the seed has to be known to run a failure again")]
 
-mod bent;
-mod crossing;
-mod scene;
+mod crossing_check;
+mod hostile_sandbox;
+mod mutated_frames;
 
 use fastrand::Rng;
-use policy_tests::random::{Packet, Packets, Random};
+use policy_tests::random::{PacketGenerator, RandomPacket, RandomPolicy};
 
-use self::{bent::Bent, scene::Scene};
+use self::{hostile_sandbox::HostileSandbox, mutated_frames::FrameMutator};
 
 /// Frames under one policy.
-const PER_POLICY: usize = 1_000;
+const FRAMES_PER_POLICY: usize = 1_000;
 
 #[test]
 fn nothing_crosses_that_the_oracle_denies() {
-    let (seed, frames) = (number("POLICY_TEST_SEED"), number("POLICY_TEST_FRAMES"));
+    let (seed, frames) = (
+        number_from_environment("POLICY_TEST_SEED"),
+        number_from_environment("POLICY_TEST_FRAMES"),
+    );
     let (seed, frames) = (seed.unwrap_or_else(|| fastrand::u64(..)), frames.unwrap_or(20_000));
     println!("POLICY_TEST_SEED={seed} POLICY_TEST_FRAMES={frames}");
     let mut rng = Rng::with_seed(seed);
-    let mut scene = Scene::build(seed);
-    while scene.sent() < frames {
-        let random = scene.next_policy(&mut rng);
-        send_under(&mut scene, &random, &mut rng);
+    let mut scene = HostileSandbox::build(seed);
+    while scene.sent_frames() < frames {
+        let random = scene.apply_random_policy(&mut rng);
+        send_under_policy(&mut scene, &random, &mut rng);
     }
-    let few = scene.sent() / 50;
-    scene.says_what_it_saw(few);
+    let few = scene.sent_frames() / 50;
+    scene.assert_meaningful_run(few);
 }
 
 /// Every truncation of valid frames of every kind, under a policy that allows them.
 #[test]
-fn no_truncation_crosses_that_the_oracle_denies() {
-    let seed = number("POLICY_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+fn no_truncated_frame_crosses_that_the_oracle_denies() {
+    let seed = number_from_environment("POLICY_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("POLICY_TEST_SEED={seed}");
-    let mut scene = Scene::build(seed);
-    scene.allow_everything();
-    for frame in bent::valid() {
+    let mut scene = HostileSandbox::build(seed);
+    scene.apply_allow_all();
+    for frame in mutated_frames::valid_frames() {
         let lengths = 14..=frame.bytes().len();
-        scene.send(lengths.map(|length| frame.clone().cut(length)).collect());
+        scene.send_and_check(lengths.map(|length| frame.clone().truncated(length)).collect());
     }
-    scene.says_what_it_saw(10);
+    scene.assert_meaningful_run(10);
 }
 
-fn send_under(scene: &mut Scene, random: &Random, rng: &mut Rng) {
+fn send_under_policy(scene: &mut HostileSandbox, random: &RandomPolicy, rng: &mut Rng) {
     let mut fork = rng.fork();
-    let mut packets = Packets::near(&random.nets, &mut fork);
-    let mut bent = Bent::new(rng.fork());
-    let frames = std::iter::repeat_with(|| packets.draw()).filter_map(|packet| match packet {
-        Packet::Out(frame) => Some(bent.bend(frame)),
-        // Nobody connects to this sandbox: what it sends is outbound.
-        Packet::In(..) => None,
-    });
-    let frames: Vec<_> = frames.take(PER_POLICY).collect();
-    scene.send(frames);
+    let mut packets = PacketGenerator::near(&random.nets, &mut fork);
+    let mut bent = FrameMutator::new(rng.fork());
+    let frames =
+        std::iter::repeat_with(|| packets.next_packet()).filter_map(|packet| match packet {
+            RandomPacket::FromSandbox(frame) => Some(bent.mutate(frame)),
+            // Nobody connects to this sandbox: what it sends is outbound.
+            RandomPacket::ToSandbox(..) => None,
+        });
+    let frames: Vec<_> = frames.take(FRAMES_PER_POLICY).collect();
+    scene.send_and_check(frames);
 }
 
-fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
+fn number_from_environment<T: std::str::FromStr>(variable: &str) -> Option<T> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }

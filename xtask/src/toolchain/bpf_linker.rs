@@ -10,39 +10,39 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::isolated;
-use crate::{host, step};
+use super::isolated_command;
+use crate::{host, process};
 
-pub const VERSION: &str = "0.13.0";
+pub const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// The major versions of LLVM which bpf-linker 0.13.0 has a feature for.
 const LLVM_MAJORS: [&str; 3] = ["21", "22", "23"];
 
 /// Returns the linker's path. `llvm` is the version which `rustc` reports.
-pub fn ensure(rustc: &Path, llvm: &str) -> Result<PathBuf> {
-    let prefix = host::cache_dir().join(format!("bpf-linker-{VERSION}-llvm-{llvm}"));
+pub fn ensure_linker(rustc: &Path, llvm: &str) -> Result<PathBuf> {
+    let prefix = host::cache_dir().join(format!("bpf-linker-{BPF_LINKER_VERSION}-llvm-{llvm}"));
     let linker = prefix.join("bin/bpf-linker");
-    if runs(&linker) {
+    if is_runnable(&linker) {
         return Ok(linker);
     }
     link_library(rustc, &prefix.join("lib"))?;
-    compile(&prefix, llvm)?;
-    if !runs(&linker) {
+    compile_linker(&prefix, llvm)?;
+    if !is_runnable(&linker) {
         bail!("{} was compiled, but does not run: try it with --version", linker.display());
     }
     Ok(linker)
 }
 
 /// That it starts at all means that its LLVM library is where it was.
-fn runs(linker: &Path) -> bool {
-    let version = step::output(isolated(linker).arg("--version"));
-    version.is_ok_and(|text| text.trim() == format!("bpf-linker {VERSION}"))
+fn is_runnable(linker: &Path) -> bool {
+    let version = process::run_output(isolated_command(linker).arg("--version"));
+    version.is_ok_and(|text| text.trim() == format!("bpf-linker {BPF_LINKER_VERSION}"))
 }
 
 /// Makes rustc's LLVM look installed: `libLLVM.so` for the linker, its soname for the loader.
 fn link_library(rustc: &Path, directory: &Path) -> Result<()> {
-    let libraries = step::output(isolated("ldd").arg(rustc))?;
-    let (soname, library) = llvm_of(&libraries).with_context(|| {
+    let libraries = process::run_output(isolated_command("ldd").arg(rustc))?;
+    let (soname, library) = find_llvm_library(&libraries).with_context(|| {
         format!("{} does not use LLVM as a shared library, so bpf-linker cannot", rustc.display())
     })?;
     fs::create_dir_all(directory)?;
@@ -55,7 +55,7 @@ fn link_library(rustc: &Path, directory: &Path) -> Result<()> {
 }
 
 /// Name and path of LLVM in the output of ldd: `libLLVM.so.22.1 => /lib/libLLVM.so.22.1 (0x…)`.
-fn llvm_of(ldd: &str) -> Option<(&str, &str)> {
+fn find_llvm_library(ldd: &str) -> Option<(&str, &str)> {
     ldd.lines().find_map(|line| {
         let (name, rest) = line.trim().split_once(" => ")?;
         let (path, _address) = rest.rsplit_once(" (")?;
@@ -63,24 +63,25 @@ fn llvm_of(ldd: &str) -> Option<(&str, &str)> {
     })
 }
 
-fn compile(prefix: &Path, llvm: &str) -> Result<()> {
+fn compile_linker(prefix: &Path, llvm: &str) -> Result<()> {
     let major = llvm.split('.').next().unwrap_or(llvm);
     if !LLVM_MAJORS.contains(&major) {
-        bail!("bpf-linker {VERSION} knows LLVM {LLVM_MAJORS:?}, but rustc has {llvm}");
+        bail!("bpf-linker {BPF_LINKER_VERSION} knows LLVM {LLVM_MAJORS:?}, but rustc has {llvm}");
     }
-    let what = format!("compiling bpf-linker {VERSION} for LLVM {llvm} (once, about a minute)");
+    let what =
+        format!("compiling bpf-linker {BPF_LINKER_VERSION} for LLVM {llvm} (once, about a minute)");
     let mut install = host::cargo("install");
     install
         // Without optimisation: LLVM does the work.
         .args(["bpf-linker", "--locked", "--force", "--debug", "--no-default-features", "--root"])
         .arg(prefix)
-        .arg(format!("--version={VERSION}"))
+        .arg(format!("--version={BPF_LINKER_VERSION}"))
         .arg(format!("--features=llvm-{major}"))
         .env("LLVM_PREFIX", prefix)
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         // A temporary directory instead.
         .env_remove("CARGO_TARGET_DIR");
-    step::logged(&what, "bpf-linker", &mut install)
+    process::run_logged(&what, "bpf-linker", &mut install)
 }
 
 #[cfg(test)]
@@ -91,7 +92,7 @@ mod tests {
     fn llvm_is_found_in_the_output_of_ldd() {
         let ldd = "\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\
                    \tlibLLVM.so.22.1 => /lib/libLLVM.so.22.1 (0x7e)\n";
-        assert_eq!(llvm_of(ldd), Some(("libLLVM.so.22.1", "/lib/libLLVM.so.22.1")));
-        assert_eq!(llvm_of("\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n"), None);
+        assert_eq!(find_llvm_library(ldd), Some(("libLLVM.so.22.1", "/lib/libLLVM.so.22.1")));
+        assert_eq!(find_llvm_library("\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n"), None);
     }
 }

@@ -17,15 +17,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 
-use crate::{host, step};
+use crate::{host, process};
 
 /// BPF programs have the byte order of the machine.
-pub const TARGET: &str =
+pub const BPF_TARGET: &str =
     if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
 /// Where a compiler can come from.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Way {
+pub enum ToolchainSource {
     /// A nightly toolchain of rustup, with libcore's source.
     Rustup,
     /// The distribution's packages.
@@ -33,7 +33,7 @@ pub enum Way {
 }
 
 /// A compiler and what is particular about it.
-struct Compiler {
+struct BpfCompiler {
     /// Holds rustc, cargo and cargo-clippy: the programs themselves, never rustup's stand-ins.
     bin: PathBuf,
     /// Whether libcore has to be compiled, from source.
@@ -41,33 +41,33 @@ struct Compiler {
 }
 
 /// All that building for the BPF target takes.
-pub struct Toolchain {
-    compiler: Compiler,
+pub struct BpfToolchain {
+    compiler: BpfCompiler,
     linker: PathBuf,
 }
 
 /// Finds a toolchain, or installs one.
-pub fn ensure(wanted: Option<Way>) -> Result<Toolchain> {
-    let ways = wanted.as_ref().map_or(Way::value_variants(), std::slice::from_ref);
+pub fn ensure_toolchain(wanted: Option<ToolchainSource>) -> Result<BpfToolchain> {
+    let ways = wanted.as_ref().map_or(ToolchainSource::value_variants(), std::slice::from_ref);
     let compiler = match ways.iter().find_map(|way| way.find()) {
         Some(compiler) => compiler,
-        None => install(ways)?,
+        None => install_any(ways)?,
     };
-    let about = compiler.about()?;
-    let linker = bpf_linker::ensure(&compiler.bin.join("rustc"), &about.llvm)?;
-    step::say(&format!(
+    let about = compiler.rustc_version()?;
+    let linker = bpf_linker::ensure_linker(&compiler.bin.join("rustc"), &about.llvm_version)?;
+    process::report(&format!(
         "BPF toolchain: rustc {} in {}, LLVM {}, bpf-linker {}",
         about.release,
         compiler.bin.display(),
-        about.llvm,
-        bpf_linker::VERSION
+        about.llvm_version,
+        bpf_linker::BPF_LINKER_VERSION
     ));
-    Ok(Toolchain { compiler, linker })
+    Ok(BpfToolchain { compiler, linker })
 }
 
 /// Tries one way after the other, and says why each did not work.
-fn install(ways: &[Way]) -> Result<Compiler> {
-    step::say(
+fn install_any(ways: &[ToolchainSource]) -> Result<BpfCompiler> {
+    process::report(
         "no compiler for the BPF target here (rustup's stable toolchain has no libcore for it)",
     );
     let mut failures = Vec::new();
@@ -78,7 +78,7 @@ fn install(ways: &[Way]) -> Result<Compiler> {
         match installed {
             Ok(compiler) => return Ok(compiler),
             Err(error) => {
-                step::say(&format!("{}: {error:#}", way.name()));
+                process::report(&format!("{}: {error:#}", way.name()));
                 failures.push(way.name());
             }
         }
@@ -87,12 +87,12 @@ fn install(ways: &[Way]) -> Result<Compiler> {
         "no compiler for the BPF target by way of {} (reasons above). Install one of them by \
          hand: {}, or {}",
         failures.join(" or "),
-        rustup::by_hand(),
-        system::by_hand()
+        rustup::manual_instructions(),
+        system::manual_instructions()
     );
 }
 
-impl Way {
+impl ToolchainSource {
     fn name(self) -> &'static str {
         match self {
             Self::Rustup => "rustup",
@@ -100,55 +100,55 @@ impl Way {
         }
     }
 
-    fn find(self) -> Option<Compiler> {
+    fn find(self) -> Option<BpfCompiler> {
         match self {
-            Self::Rustup => rustup::find(),
-            Self::System => system::find(),
+            Self::Rustup => rustup::find_compiler(),
+            Self::System => system::find_compiler(),
         }
     }
 
     fn install(self) -> Result<()> {
         match self {
-            Self::Rustup => rustup::install(),
-            Self::System => system::install(),
+            Self::Rustup => rustup::install_toolchain(),
+            Self::System => system::install_packages(),
         }
     }
 }
 
 /// From `rustc -vV`.
-struct About {
+struct RustcVersion {
     release: String,
-    llvm: String,
+    llvm_version: String,
 }
 
-impl Compiler {
-    fn about(&self) -> Result<About> {
+impl BpfCompiler {
+    fn rustc_version(&self) -> Result<RustcVersion> {
         let rustc = self.bin.join("rustc");
-        let text = step::output(isolated(&rustc).arg("-vV"))?;
+        let text = process::run_output(isolated_command(&rustc).arg("-vV"))?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.map(|value| value.trim().to_owned())
                 .with_context(|| format!("{} -vV does not say {name}", rustc.display()))
         };
-        Ok(About { release: field("release:")?, llvm: field("LLVM version:")? })
+        Ok(RustcVersion { release: field("release:")?, llvm_version: field("LLVM version:")? })
     }
 }
 
-impl Toolchain {
+impl BpfToolchain {
     /// `cargo <subcommand>` for policy-ebpf on the BPF target.
     pub fn cargo(&self, subcommand: &str) -> Result<Command> {
-        self.for_target(&self.compiler.bin.join("cargo"), subcommand)
+        self.target_command(&self.compiler.bin.join("cargo"), subcommand)
     }
 
     /// This toolchain's clippy; `cargo clippy` might find another's on the path.
     pub fn clippy(&self) -> Result<Command> {
-        self.for_target(&self.compiler.bin.join("cargo-clippy"), "clippy")
+        self.target_command(&self.compiler.bin.join("cargo-clippy"), "clippy")
     }
 
-    fn for_target(&self, program: &Path, subcommand: &str) -> Result<Command> {
+    fn target_command(&self, program: &Path, subcommand: &str) -> Result<Command> {
         let bin = &self.compiler.bin;
-        let mut command = isolated(program);
-        command.args([subcommand, "--release", "--package", "policy-ebpf", "--target", TARGET]);
+        let mut command = isolated_command(program);
+        command.args([subcommand, "--release", "--package", "policy-ebpf", "--target", BPF_TARGET]);
         // A directory of its own: another rustc would make the host's build start afresh.
         command.arg("--target-dir").arg(host::target_dir().join("bpf"));
         if self.compiler.build_std {
@@ -161,11 +161,11 @@ impl Toolchain {
             // aya-ebpf needs assembly for BPF, which a stable rustc has but does not promise.
             .env("RUSTC_BOOTSTRAP", "1")
             // In place of RUSTFLAGS and of build.rustflags, which are meant for the host.
-            .env("CARGO_ENCODED_RUSTFLAGS", self.flags().join("\x1f"));
+            .env("CARGO_ENCODED_RUSTFLAGS", self.target_flags().join("\x1f"));
         Ok(command)
     }
 
-    fn flags(&self) -> [String; 5] {
+    fn target_flags(&self) -> [String; 5] {
         [
             // aya-ebpf chooses the layout of pt_regs by it.
             "--cfg".into(),
@@ -179,7 +179,7 @@ impl Toolchain {
 
 /// A command without what cargo and rustup pass to xtask about the host's toolchain, and without
 /// what the user has set for it.
-fn isolated(program: impl AsRef<Path>) -> Command {
+fn isolated_command(program: impl AsRef<Path>) -> Command {
     let mut command = host::command(program.as_ref());
     let prefixes = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "RUSTC", "RUSTDOC"];
     for (name, _) in env::vars_os() {

@@ -3,22 +3,22 @@
 use proptest::prelude::*;
 
 use super::{
-    create::NewSandbox,
-    lease::{Connect, Refresh, Timeout},
-    page::Place,
-    query::Query,
+    create_sandbox::E2bCreateBody,
+    cursor::PageCursor,
+    list_query::ListQuery,
+    timeouts::{E2bConnectBody, E2bRefreshBody, E2bTimeoutBody},
 };
 use crate::{
-    api::Keys,
-    fuzz::{few, hostile, mutated},
-    policy::{Invalid, parse},
+    api::ApiKeys,
+    fuzz::{cases_or, hostile_bytes, mutated_bytes},
+    policy::{ValidationError, parse_json},
 };
 
-const GOOD: &str = r#"{"templateID":"base","timeout":300,"secure":true,"autoPause":false,
+const VALID_BODY: &str = r#"{"templateID":"base","timeout":300,"secure":true,"autoPause":false,
 "allow_internet_access":false,"metadata":{"a":"b"},"envVars":{"A":"B"},
 "network":{"allowOut":["1.1.1.1"],"denyOut":["0.0.0.0/0"],"allowPublicTraffic":false}}"#;
 
-const PIECES: [&str; 24] = [
+const QUERY_PIECES: [&str; 24] = [
     "metadata=",
     "state=",
     "order=",
@@ -45,7 +45,7 @@ const PIECES: [&str; 24] = [
     "-1",
 ];
 
-fn is_told<T>(read: Result<T, Invalid>) -> Result<(), TestCaseError> {
+fn check_error_message<T>(read: Result<T, ValidationError>) -> Result<(), TestCaseError> {
     let Err(error) = read else { return Ok(()) };
     let message = error.to_string();
     prop_assert!(
@@ -60,26 +60,26 @@ fn is_told<T>(read: Result<T, Invalid>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(few(256))]
+    #![proptest_config(cases_or(256))]
 
     #[test]
-    fn a_query_is_read_or_told(text in hostile(&PIECES, 10)) {
+    fn a_query_is_read_or_told(text in hostile_bytes(&QUERY_PIECES, 10)) {
         let text = String::from_utf8_lossy(&text);
-        if let Ok(query) = Query::parse(&text) {
+        if let Ok(query) = ListQuery::parse(&text) {
             prop_assert!((1..=100).contains(&query.limit));
         }
-        is_told(Query::parse(&text))?;
-        if let Ok(place) = text.parse::<Place>() {
+        check_error_message(ListQuery::parse(&text))?;
+        if let Ok(place) = text.parse::<PageCursor>() {
             prop_assert_eq!(place.to_string().parse(), Ok(place));
         }
     }
 
     #[test]
-    fn a_creation_is_read_or_told(text in mutated(GOOD)) {
-        is_told(parse::<NewSandbox>(&text))?;
-        is_told(parse::<Connect>(&text))?;
-        is_told(parse::<Timeout>(&text))?;
-        is_told(parse::<Refresh>(&text))?;
+    fn a_creation_is_read_or_told(text in mutated_bytes(VALID_BODY)) {
+        check_error_message(parse_json::<E2bCreateBody>(&text))?;
+        check_error_message(parse_json::<E2bConnectBody>(&text))?;
+        check_error_message(parse_json::<E2bTimeoutBody>(&text))?;
+        check_error_message(parse_json::<E2bRefreshBody>(&text))?;
     }
 
     #[test]
@@ -88,6 +88,6 @@ proptest! {
         given in prop::collection::vec(b'a'..=b'd', 0..4),
     ) {
         let known = keys.iter().any(|key| key.as_bytes() == given);
-        prop_assert_eq!(Keys::new(&keys).accept(&given), known);
+        prop_assert_eq!(ApiKeys::new(&keys).contains(&given), known);
     }
 }

@@ -6,24 +6,24 @@
 //! list      which sandboxes there are (query, page)     detail       one of them; its end
 //! ```
 
-mod connection;
-mod create;
-mod detail;
+mod create_sandbox;
+mod cursor;
 #[cfg(test)]
 mod fuzz;
-mod lease;
-mod list;
-mod network;
-mod page;
-mod query;
-mod strangers;
+mod list_query;
+mod sandbox_access;
+mod sandbox_detail;
+mod sandbox_list;
+mod timeouts;
+mod unknown_fields;
+mod update_network;
 
 use std::sync::Arc;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Problem};
-use crate::agent::{Error, Sandbox};
+use super::{ApiState, Problem};
+use crate::agent::{AgentError, Sandbox};
 
 /// What E2B calls the host of a sandbox. It is the same for all of them here; clients of old append
 /// it to the ID in public names, where the gateway overlooks it.
@@ -34,26 +34,26 @@ const CLIENT_ID: &str = "agent";
 const ENVD_VERSION: &str = "0.5.13";
 
 /// The routes.
-pub fn routes() -> OpenApiRouter<Api> {
+pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
-        .routes(routes!(create::create_v1))
-        .routes(routes!(create::create_v2))
-        .routes(routes!(detail::show, detail::kill))
-        .routes(routes!(network::replace))
-        .routes(routes!(lease::set_timeout))
-        .routes(routes!(lease::refresh))
-        .merge(of_both_versions())
+        .routes(routes!(create_sandbox::create_v1))
+        .routes(routes!(create_sandbox::create_v2))
+        .routes(routes!(sandbox_detail::show, sandbox_detail::kill))
+        .routes(routes!(update_network::replace))
+        .routes(routes!(timeouts::set_timeout))
+        .routes(routes!(timeouts::refresh))
+        .merge(versionless_routes())
         // Merged, since what is nested takes the place of what is there below the same path.
-        .merge(OpenApiRouter::new().nest("/v2", named_v2(of_both_versions())))
+        .merge(OpenApiRouter::new().nest("/v2", with_v2_operation_ids(versionless_routes())))
 }
 
 /// The routes that E2B has below `/v2`, too.
-fn of_both_versions() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list::list)).routes(routes!(lease::connect))
+fn versionless_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(sandbox_list::list)).routes(routes!(timeouts::connect))
 }
 
 /// The same under other names, since a document has each name once.
-fn named_v2(mut router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
+fn with_v2_operation_ids(mut router: OpenApiRouter<ApiState>) -> OpenApiRouter<ApiState> {
     let paths = router.get_openapi_mut().paths.paths.values_mut();
     let operations = paths.flat_map(|path| [path.get.as_mut(), path.post.as_mut()]).flatten();
     for name in operations.filter_map(|operation| operation.operation_id.as_mut()) {
@@ -62,16 +62,16 @@ fn named_v2(mut router: OpenApiRouter<Api>) -> OpenApiRouter<Api> {
     router
 }
 
-fn find(api: &Api, id: &str) -> Result<Arc<Sandbox>, Problem> {
-    Ok(api.agent.table().find(id).ok_or_else(|| Error::Unknown(id.to_owned()))?)
+fn find_sandbox(api: &ApiState, id: &str) -> Result<Arc<Sandbox>, Problem> {
+    Ok(api.agent.registry().find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?)
 }
 
 /// The domain of public URLs.
-fn domain(api: &Api) -> Option<String> {
+fn public_domain(api: &ApiState) -> Option<String> {
     api.config.gateway.as_ref()?.domain.clone()
 }
 
 /// The template that a sandbox was created from; one that was applied has none.
-fn template(sandbox: &Sandbox) -> String {
-    sandbox.life.origin().map(|origin| origin.template_id.clone()).unwrap_or_default()
+fn template_id(sandbox: &Sandbox) -> String {
+    sandbox.lifetime.metadata().map(|origin| origin.template_id.clone()).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! What clients of public URLs send, as hostile as chance makes it.
 
-mod fields;
-mod framing;
-mod library;
-mod target;
-mod token;
+mod hyper_agreement;
+mod split_requests;
+mod spoofed_headers;
+mod target_parsing;
+mod token_stripping;

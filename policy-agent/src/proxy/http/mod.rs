@@ -2,10 +2,10 @@
 //! leads. The HTTP library reads requests and writes them anew, so that what was judged is what the
 //! server sees.
 
-mod answer;
-mod request;
-mod session;
-mod upgrade;
+mod http_session;
+mod refusal_response;
+mod request_host;
+mod upgrade_relay;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -14,93 +14,97 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use policy_common::reason::Reason;
 use tokio::time::{sleep, timeout};
 
-use self::session::Session;
+use self::http_session::HttpSession;
 use super::{
-    claim::Claim,
-    counts::Protocol,
-    socket::{Stream, broken, drain, reset},
+    admitted::AdmittedConnection,
+    proxy_metrics::ConnectionProtocol,
+    socket::{SharedTcpStream, drain_to_eof, reset_connection, wait_for_reset},
 };
 
 /// Bytes that the head of a request or an answer may take, and that are held of a body.
-const LONGEST_HEAD: usize = 64 * 1024;
+const MAX_HEAD_SIZE: usize = 64 * 1024;
 /// Fields that the head of an answer may have.
-const MOST_FIELDS: usize = 256;
+const MAX_RESPONSE_HEADERS: usize = 256;
 
 /// How a connection ended.
-enum Outcome {
+enum HttpServeOutcome {
     /// In good order, or with an answer that says what is wrong.
-    Done,
+    Finished,
     /// What came is not HTTP/1.
     NotHttp,
     /// Nothing came in time.
-    Silent,
+    TimedOut,
     /// One of the sides is broken.
     Broken,
 }
 
 /// Serves a connection until it is over.
-pub async fn serve(claim: Claim) {
-    let session = Arc::new(Session::new(claim));
-    let outcome = requests(&session).await;
-    let claim = &session.claim;
+pub async fn serve_http(admitted: AdmittedConnection) {
+    let session = Arc::new(HttpSession::new(admitted));
+    let outcome = serve_requests(&session).await;
+    let admitted = &session.admitted;
     match outcome {
-        Outcome::Done => {}
-        Outcome::NotHttp => claim.refuse(Protocol::Http, None, Reason::NotJudgeable.into()),
-        Outcome::Silent => claim.refuse(Protocol::Http, None, Reason::ProxyTimeout.into()),
-        Outcome::Broken => return session.reset(),
+        HttpServeOutcome::Finished => {}
+        HttpServeOutcome::NotHttp => {
+            admitted.record_refused(ConnectionProtocol::Http, None, Reason::NotJudgeable.into())
+        }
+        HttpServeOutcome::TimedOut => {
+            admitted.record_refused(ConnectionProtocol::Http, None, Reason::ProxyTimeout.into())
+        }
+        HttpServeOutcome::Broken => return session.reset(),
     }
-    if matches!(outcome, Outcome::Silent) {
-        return reset(&claim.client);
+    if matches!(outcome, HttpServeOutcome::TimedOut) {
+        return reset_connection(&admitted.client);
     }
-    if matches!(outcome, Outcome::NotHttp) || session.is_refused() {
+    if matches!(outcome, HttpServeOutcome::NotHttp) || session.is_last_refused() {
         // Boxed: an idle connection would have room for it otherwise.
-        let drained = Box::pin(drain(&claim.client));
-        let _ = timeout(claim.means().patience.linger, drained).await;
+        let drained = Box::pin(drain_to_eof(&admitted.client));
+        let _ = timeout(admitted.context().timeouts.linger, drained).await;
     }
 }
 
-async fn requests(session: &Arc<Session>) -> Outcome {
-    let client = &session.claim.client;
-    let patience = session.claim.means().patience;
+async fn serve_requests(session: &Arc<HttpSession>) -> HttpServeOutcome {
+    let client = &session.admitted.client;
+    let timeouts = session.admitted.context().timeouts;
     let service = service_fn(|request: Request<Incoming>| {
         let session = Arc::clone(session);
-        async move { session.answer(request).await }
+        async move { session.handle_request(request).await }
     });
-    let io = TokioIo::new(Stream(Arc::clone(client)));
-    let connection = server(patience.idle).serve_connection(io, service).with_upgrades();
+    let io = TokioIo::new(SharedTcpStream(Arc::clone(client)));
+    let connection = http1_server(timeouts.http_idle).serve_connection(io, service).with_upgrades();
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = &mut connection => return outcome(ended),
-        () = broken(client) => return Outcome::Broken,
-        () = sleep(patience.ask) => {}
+        ended = &mut connection => return serve_outcome(ended),
+        () = wait_for_reset(client) => return HttpServeOutcome::Broken,
+        () = sleep(timeouts.name_detection) => {}
     }
-    if !session.has_begun() {
-        return Outcome::Silent;
+    if !session.has_received_request() {
+        return HttpServeOutcome::TimedOut;
     }
     tokio::select! {
-        ended = connection => outcome(ended),
-        () = broken(client) => Outcome::Broken,
+        ended = connection => serve_outcome(ended),
+        () = wait_for_reset(client) => HttpServeOutcome::Broken,
     }
 }
 
-fn server(idle: Duration) -> http1::Builder {
+fn http1_server(idle: Duration) -> http1::Builder {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        .max_buf_size(LONGEST_HEAD)
-        .max_header_size(LONGEST_HEAD)
+        .max_buf_size(MAX_HEAD_SIZE)
+        .max_header_size(MAX_HEAD_SIZE)
         .preserve_header_case(true)
         .auto_date_header(false)
         .half_close(true);
     server
 }
 
-fn outcome(ended: hyper::Result<()>) -> Outcome {
+fn serve_outcome(ended: hyper::Result<()>) -> HttpServeOutcome {
     match ended {
-        Ok(()) => Outcome::Done,
-        Err(error) if error.is_parse() => Outcome::NotHttp,
-        Err(error) if error.is_timeout() => Outcome::Done,
-        Err(_) => Outcome::Broken,
+        Ok(()) => HttpServeOutcome::Finished,
+        Err(error) if error.is_parse() => HttpServeOutcome::NotHttp,
+        Err(error) if error.is_timeout() => HttpServeOutcome::Finished,
+        Err(_) => HttpServeOutcome::Broken,
     }
 }

@@ -1,14 +1,14 @@
 //! The whole proxy on loopback sockets, with a stand-in for the network: what sandboxes see is what
 //! a test says, and so is where names lead.
 
-mod changes;
-pub mod hello;
-mod http;
-mod limits;
-mod mutated;
-mod names;
-mod network;
-mod size;
-mod sni;
-mod stage;
-mod tunnel;
+mod connection_limits;
+mod egress_proxy_connections;
+mod fake_network;
+mod harness;
+pub mod hello_builder;
+mod http_requests;
+mod memory_use;
+mod mutated_requests;
+mod name_resolution;
+mod policy_changes;
+mod tls_connections;

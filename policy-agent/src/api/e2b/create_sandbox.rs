@@ -1,0 +1,199 @@
+//! `POST /sandboxes` and `POST /v2/sandboxes`: a sandbox on an interface that is free.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::{
+    sandbox_access::E2bSandboxAccess,
+    timeouts::{DEFAULT_LEASE, LeaseSeconds},
+    unknown_fields::UnknownFields,
+};
+use crate::{
+    agent::CreateRequest,
+    api::{ApiState, Problem, json_body::JsonBody},
+    life::SandboxMetadata,
+    policy::{NetworkConfig, ValidationError},
+};
+
+/// Names a request, so that sending it again does not make a second sandbox.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Characters of such a key.
+const MAX_KEY_LEN: usize = 255;
+
+/// The sandbox that is wanted. Other fields that E2B knows are accepted and mean nothing here, but
+/// one that by its name is about the network is refused.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct E2bCreateBody {
+    /// Any text; shown again.
+    #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]
+    template_id: String,
+    /// How long it lives unless that is prolonged.
+    #[serde(default)]
+    timeout: Option<LeaseSeconds>,
+    /// Whether the answer holds tokens; v2 always does.
+    #[serde(default)]
+    secure: Option<bool>,
+    /// `false` denies all traffic that `allowOut` does not allow.
+    #[serde(rename = "allow_internet_access", alias = "allowInternetAccess", default)]
+    allow_internet_access: Option<bool>,
+    /// What it may reach, and how it is reached.
+    #[serde(default)]
+    network: Option<NetworkConfig>,
+    /// Shown again; lists can be filtered by it.
+    #[serde(default)]
+    metadata: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    unknown_fields: UnknownFields,
+}
+
+/// Create a sandbox
+///
+/// With `secure` the answer holds the sandbox's tokens.
+#[utoipa::path(
+    post, path = "/sandboxes", tag = "E2B", operation_id = "create_sandbox",
+    params((
+        "Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters",
+        min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$"
+    )),
+    request_body = E2bCreateBody,
+    responses(
+        (status = 201, description = "It is there, and its policy is enforced", body = E2bSandboxAccess),
+        (status = 400, response = Problem), (status = 409, response = Problem),
+        (status = 413, response = Problem), (status = 503, response = Problem),
+    )
+)]
+pub async fn create_v1(
+    State(api): State<ApiState>,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<E2bSandboxAccess>), Problem> {
+    let create_body: E2bCreateBody = body.parse()?;
+    let secure = create_body.secure == Some(true);
+    if !secure
+        && create_body.network.as_ref().is_some_and(|net| net.allow_public_traffic == Some(false))
+    {
+        let problem = "false needs secure: true, else nobody would learn the token";
+        return Err(ValidationError::about_field("network.allowPublicTraffic", problem).into());
+    }
+    create(&api, create_body, &headers, secure).await
+}
+
+/// Create a sandbox; always secure
+#[utoipa::path(
+    post, path = "/v2/sandboxes", tag = "E2B", operation_id = "create_sandbox_v2",
+    params((
+        "Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters",
+        min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$"
+    )),
+    request_body = E2bCreateBody,
+    responses(
+        (status = 201, description = "It is there, and its policy is enforced", body = E2bSandboxAccess),
+        (status = 400, response = Problem), (status = 409, response = Problem),
+        (status = 413, response = Problem), (status = 503, response = Problem),
+    )
+)]
+pub async fn create_v2(
+    State(api): State<ApiState>,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<E2bSandboxAccess>), Problem> {
+    create(&api, body.parse()?, &headers, true).await
+}
+
+async fn create(
+    api: &ApiState,
+    create_body: E2bCreateBody,
+    headers: &HeaderMap,
+    secure: bool,
+) -> Result<(StatusCode, Json<E2bSandboxAccess>), Problem> {
+    create_body.unknown_fields.reject_network_fields()?;
+    let request = CreateRequest {
+        metadata: SandboxMetadata {
+            template_id: create_body.template_id,
+            metadata: create_body.metadata.unwrap_or_default(),
+        },
+        network: create_body.network.unwrap_or_default(),
+        allow_internet_access: create_body.allow_internet_access,
+        timeout: create_body.timeout.unwrap_or(DEFAULT_LEASE).duration(),
+        idempotency_key: idempotency_key(headers)?,
+    };
+    let sandbox = api.agent.create(request).await?;
+    let to_access =
+        if secure { E2bSandboxAccess::with_tokens } else { E2bSandboxAccess::without_tokens };
+    Ok((StatusCode::CREATED, Json(to_access(api, &sandbox))))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ValidationError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=MAX_KEY_LEN).contains(&key.len()));
+    let problem = "write 1 to 255 ASCII characters";
+    key.map(|key| Some(key.to_owned()))
+        .ok_or_else(|| ValidationError::about_field("Idempotency-Key", problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse_json;
+
+    fn parse_body(text: &str) -> Result<E2bCreateBody, ValidationError> {
+        parse_json(text.as_bytes())
+    }
+
+    #[test]
+    fn what_clients_send_is_accepted() {
+        let body = r#"{"templateID":"base","autoPause":false,"autoResume":{"enabled":false},
+            "metadata":{"user":"me"},"timeout":300,"envVars":{"A":"b"},"secure":true,
+            "allow_internet_access":false,"mcp":null,"iam":{},"volumeMounts":[],
+            "network":{"allowOut":["1.1.1.1"],"rules":{}}}"#;
+        let create_body = parse_body(body).expect("good");
+        assert_eq!(create_body.template_id, "base");
+        assert_eq!(create_body.allow_internet_access, Some(false));
+        assert_eq!(
+            create_body.metadata.as_ref().map(|metadata| metadata["user"].as_str()),
+            Some("me")
+        );
+        assert_eq!(create_body.unknown_fields.reject_network_fields(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("[]", "must be an object"),
+            ("{}", "templateID: is missing"),
+            (r#"{"templateID":"b","templateID":"c"}"#, "templateID: given twice"),
+            (r#"{"templateID":"b","timeout":0}"#, "timeout: 0: "),
+            (r#"{"templateID":"b","timeout":"5"}"#, "timeout: \"5\": "),
+            (r#"{"templateID":"b","timeout":2592001}"#, "timeout: 2592001: "),
+            (r#"{"templateID":"b","metadata":{"a":1}}"#, "metadata.a: must be a string"),
+            (r#"{"templateID":"b","network":{"allowout":[]}}"#, "network.allowout: unknown field"),
+            (r#"{"templateID":"b","network":[]}"#, "network: must be an object, not a list"),
+        ] {
+            let error = parse_body(text).err().map(|error| error.to_string()).expect(text);
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_short_text() {
+        let key = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, value.try_into().expect("a header's value"));
+            idempotency_key(&headers)
+        };
+        assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
+        assert_eq!(key(b"abc-1"), Ok(Some("abc-1".to_owned())));
+        for bad in [b"".as_slice(), "\u{e9}".as_bytes(), &[b'a'; 256]] {
+            assert_eq!(key(bad).expect_err("bad").field, "Idempotency-Key");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What `explain` answers: a verdict, and where the question leaves something open, what depends on
+//! it: each address of a name, and ports.
+
+use std::net::IpAddr;
+
+use policy_common::reason::Reason;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ExplainQuery;
+use crate::{
+    policy::{
+        DomainOrIp, DomainSet, Explanation, Floor, FlowDestination, Policy, ValidationError,
+        evaluate_by_name, evaluate_connection,
+    },
+    proxy::ResolvedAddress,
+};
+
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
+/// TCP ports on which names count.
+const NAME_PORTS: [u16; 2] = [80, 443];
+
+/// The explanation, and what its reason means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ExplainVerdict {
+    /// What decided.
+    #[serde(flatten)]
+    pub explanation: Explanation,
+    /// One sentence for people.
+    pub help: &'static str,
+}
+
+/// The verdict, and those that it depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainResponse {
+    /// Of a name: allowed if one of its addresses is. Without a port, a name is judged as on TCP ports
+    /// 80 and 443, and an address as on a port that means nothing special.
+    #[serde(flatten)]
+    pub verdict: ExplainVerdict,
+    /// The name that the connection asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The addresses of the destination, if that is a name, as the egress proxy finds them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressVerdict>,
+    /// Where no port is given, and the port decides: what happens on which.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_port: Vec<PortVerdict>,
+}
+
+/// The verdict about one address of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AddressVerdict {
+    /// The address.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Its verdict.
+    #[serde(flatten)]
+    pub verdict: ExplainVerdict,
+}
+
+/// The verdict on some ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PortVerdict {
+    /// `80, 443` or `others`.
+    pub ports: &'static str,
+    /// Their verdict.
+    #[serde(flatten)]
+    pub verdict: ExplainVerdict,
+}
+
+impl From<Explanation> for ExplainVerdict {
+    fn from(explanation: Explanation) -> Self {
+        Self { help: explanation.reason.help(), explanation }
+    }
+}
+
+impl ExplainResponse {
+    /// The answer under a policy and the floor. `found`: the addresses of the destination, if that is
+    /// a name; `None`: nobody was asked for them.
+    ///
+    /// # Errors
+    /// Its address decides about the name, and nobody was asked for it.
+    pub fn new(
+        policy: &Policy,
+        floor: &Floor,
+        query: &ExplainQuery,
+        resolved: Option<&[ResolvedAddress]>,
+    ) -> Result<Self, ValidationError> {
+        let context = ExplainContext { policy, floor, query, resolved };
+        let depends_on_port = query.port.is_none() && query.protocol == TCP && policy.has_domains();
+        let is_name = matches!(query.destination, DomainOrIp::Domain(_));
+        let port = if depends_on_port && is_name { Some(NAME_PORTS[1]) } else { query.port };
+        let (verdict, addresses) = context.verdict_on_port(port)?;
+        let by_port = if depends_on_port { context.verdicts_by_port() } else { Vec::new() };
+        Ok(Self { verdict, host: query.host.clone(), port: query.port, addresses, by_port })
+    }
+}
+
+/// What is judged.
+struct ExplainContext<'a> {
+    policy: &'a Policy,
+    floor: &'a Floor,
+    query: &'a ExplainQuery,
+    resolved: Option<&'a [ResolvedAddress]>,
+}
+
+impl ExplainContext<'_> {
+    /// The verdict on a port, and those about each address of a name.
+    fn verdict_on_port(
+        &self,
+        port: Option<u16>,
+    ) -> Result<(ExplainVerdict, Vec<AddressVerdict>), ValidationError> {
+        match (&self.query.destination, self.resolved) {
+            (DomainOrIp::Address(address), _) => {
+                Ok((self.evaluate_address(*address, port, self.floor).into(), Vec::new()))
+            }
+            (DomainOrIp::Domain(_), None) => {
+                Ok((self.evaluate_unresolved(port, true)?.into(), Vec::new()))
+            }
+            (DomainOrIp::Domain(_), Some([])) => {
+                Ok((self.evaluate_unresolved(port, false)?.into(), Vec::new()))
+            }
+            (DomainOrIp::Domain(_), Some(found)) => {
+                let address_verdict = |found: &ResolvedAddress| AddressVerdict {
+                    address: found.address,
+                    verdict: self.evaluate_resolved(*found, port).into(),
+                };
+                let verdicts: Vec<_> = found.iter().map(address_verdict).collect();
+                let deciding = verdicts.iter().find(|one| one.verdict.explanation.allowed);
+                let deciding = deciding.unwrap_or(&verdicts[0]).verdict.clone();
+                Ok((deciding, verdicts))
+            }
+        }
+    }
+
+    /// The two verdicts that a port decides between, where they differ and can be told.
+    fn verdicts_by_port(&self) -> Vec<PortVerdict> {
+        let verdict_on = |ports, port| {
+            let (verdict, _) = self.verdict_on_port(port).ok()?;
+            Some(PortVerdict { ports, verdict })
+        };
+        let both: Vec<_> = [verdict_on("80, 443", Some(NAME_PORTS[1])), verdict_on("others", None)]
+            .into_iter()
+            .flatten()
+            .collect();
+        match both.as_slice() {
+            [named, others] if named.verdict != others.verdict => both,
+            _ => Vec::new(),
+        }
+    }
+
+    fn evaluate_address(&self, address: IpAddr, port: Option<u16>, floor: &Floor) -> Explanation {
+        let ExplainQuery { protocol, host, .. } = self.query;
+        let packet = FlowDestination { address, protocol: *protocol, port, host: host.clone() };
+        evaluate_connection(self.policy, floor, &packet)
+    }
+
+    /// Where the egress proxy makes the connection, it looks at the address as well.
+    fn evaluate_resolved(&self, found: ResolvedAddress, port: Option<u16>) -> Explanation {
+        let floor =
+            if found.is_gateway { &self.floor.with_host_addresses(&[]) } else { self.floor };
+        let explanation = self.evaluate_address(found.address, port, floor);
+        let is_dialled = explanation.reason == Reason::AllowName && !explanation.tunnel;
+        match found.undialable_reason.filter(|_| is_dialled) {
+            Some(reason) => proxy_refusal(reason),
+            None => explanation,
+        }
+    }
+
+    /// The verdict about a name whose address is not known.
+    fn evaluate_unresolved(
+        &self,
+        port: Option<u16>,
+        is_offline: bool,
+    ) -> Result<Explanation, ValidationError> {
+        let decided = self.evaluate_name_only(port);
+        match decided {
+            Some(decided) if is_offline || !decided.allowed || decided.tunnel => Ok(decided),
+            None if is_offline => {
+                let problem = "its address decides here, and is not looked up without an agent; \
+                               give the address in place of the name";
+                Err(ValidationError::about_entry(
+                    "destination",
+                    self.query.destination.to_string(),
+                    problem,
+                ))
+            }
+            _ => Ok(proxy_refusal(Reason::NameUnresolved)),
+        }
+    }
+
+    /// What the egress proxy decides by the name, if it is the one to decide.
+    fn evaluate_name_only(&self, port: Option<u16>) -> Option<Explanation> {
+        let is_name_port =
+            self.query.protocol == TCP && port.is_some_and(|port| NAME_PORTS.contains(&port));
+        if !is_name_port || !self.policy.has_domains() {
+            return None;
+        }
+        let (host, unspecified) = (self.query.host.as_deref(), IpAddr::from([0, 0, 0, 0]));
+        let names = DomainSet::from_policy(self.policy);
+        let decided = evaluate_by_name(self.policy, &names, self.floor, host, unspecified);
+        let is_name_reason = [Reason::AllowName, Reason::NameNotAllowed, Reason::InvalidName]
+            .contains(&decided.reason);
+        is_name_reason.then_some(decided)
+    }
+}
+
+/// A refusal of the egress proxy.
+fn proxy_refusal(reason: Reason) -> Explanation {
+    let line = reason.line();
+    Explanation { allowed: false, reason, line, rule: None, by_name: true, tunnel: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::ExplainRequest,
+        policy::{NetworkConfig, PolicyDefaults, parse_json},
+    };
+
+    const NAMES: &str = r#"{"allowOut":["*.good.example","203.0.113.7"],"denyOut":["0.0.0.0/0"]}"#;
+
+    fn resolved_addresses(addresses: &[&str]) -> Vec<ResolvedAddress> {
+        let one = |text: &&str| ResolvedAddress {
+            address: text.parse().expect(text),
+            undialable_reason: None,
+            is_gateway: false,
+        };
+        addresses.iter().map(one).collect()
+    }
+
+    fn explain_response(
+        network: &str,
+        question: &str,
+        found: Option<&[ResolvedAddress]>,
+    ) -> Result<ExplainResponse, ValidationError> {
+        let network: NetworkConfig = parse_json(network.as_bytes()).expect(network);
+        let floor = Floor::default();
+        let policy =
+            Policy::new(&network, None, &PolicyDefaults::default(), &floor).expect("a policy");
+        let question: ExplainRequest = parse_json(question.as_bytes()).expect(question);
+        ExplainResponse::new(&policy, &floor, &question.to_query().expect("a question"), found)
+    }
+
+    fn reason_label(verdict: &ExplainVerdict) -> &'static str {
+        verdict.explanation.reason.label()
+    }
+
+    #[test]
+    fn a_name_is_allowed_if_one_of_its_addresses_is() {
+        for (destination, addresses, expected, each) in [
+            ("https://a.good.example/x", &["198.51.100.1"][..], "allow_name", "allow_name"),
+            (
+                "https://a.good.example",
+                &["10.0.0.5", "198.51.100.1"],
+                "allow_name",
+                "platform_deny allow_name",
+            ),
+            ("https://a.good.example", &["10.0.0.5"], "platform_deny", "platform_deny"),
+            ("https://a.good.example", &[], "name_unresolved", ""),
+            ("https://evil.example", &["198.51.100.1"], "name_not_allowed", "name_not_allowed"),
+            ("https://evil.example", &[], "name_not_allowed", ""),
+            ("https://evil.example", &["203.0.113.7"], "allow_out", "allow_out"),
+            ("ssh://a.good.example", &["198.51.100.1"], "deny_out", "deny_out"),
+            (
+                "ssh://a.good.example",
+                &["198.51.100.1", "203.0.113.7"],
+                "allow_out",
+                "deny_out allow_out",
+            ),
+            ("ssh://a.good.example", &[], "name_unresolved", ""),
+        ] {
+            let question = format!(r#"{{"destination":"{destination}"}}"#);
+            let answer = explain_response(NAMES, &question, Some(&resolved_addresses(addresses)))
+                .expect("an answer");
+            let of_each: Vec<_> =
+                answer.addresses.iter().map(|one| reason_label(&one.verdict)).collect();
+            assert_eq!(
+                (reason_label(&answer.verdict), of_each.join(" ").as_str()),
+                (expected, each),
+                "{destination} at {addresses:?}"
+            );
+            assert!(answer.by_port.is_empty(), "the port is known");
+        }
+    }
+
+    #[test]
+    fn what_the_proxy_does_not_dial_is_denied() {
+        let own = ResolvedAddress {
+            undialable_reason: Some(Reason::HostAddress),
+            ..resolved_addresses(&["198.51.100.1"])[0]
+        };
+        let question = r#"{"destination":"https://a.good.example"}"#;
+        let answer = explain_response(NAMES, question, Some(&[own])).expect("an answer");
+        assert_eq!(reason_label(&answer.verdict), "host_address");
+    }
+
+    #[test]
+    fn without_a_port_it_says_what_differs() {
+        let ports = |network: &str, question: &str, addresses: &[&str]| {
+            let answer = explain_response(network, question, Some(&resolved_addresses(addresses)))
+                .expect("an answer");
+            let verdict_on =
+                |on: &PortVerdict| format!("{}: {}", on.ports, reason_label(&on.verdict));
+            let by_port: Vec<_> = answer.by_port.iter().map(verdict_on).collect();
+            (reason_label(&answer.verdict), by_port.join("; "))
+        };
+        let name = r#"{"destination":"a.good.example"}"#;
+        let differs = "80, 443: allow_name; others: deny_out".to_owned();
+        assert_eq!(ports(NAMES, name, &["198.51.100.1"]), ("allow_name", differs));
+        assert_eq!(ports(NAMES, name, &["203.0.113.7"]), ("allow_out", String::new()));
+        assert_eq!(ports("{}", name, &["198.51.100.1"]), ("no_rule", String::new()));
+        let address = r#"{"destination":"198.51.100.1","host":"a.good.example"}"#;
+        let differs = "80, 443: allow_name; others: deny_out".to_owned();
+        assert_eq!(ports(NAMES, address, &[]), ("deny_out", differs));
+        let udp = r#"{"destination":"198.51.100.1","protocol":"udp"}"#;
+        assert_eq!(ports(NAMES, udp, &[]), ("deny_out", String::new()));
+    }
+
+    #[test]
+    fn without_an_agent_a_name_is_judged_where_its_address_does_not_decide() {
+        let offline = |network: &str, destination: &str| {
+            let question = format!(r#"{{"destination":"{destination}"}}"#);
+            explain_response(network, &question, None).map(|answer| reason_label(&answer.verdict))
+        };
+        assert_eq!(offline(NAMES, "https://a.good.example"), Ok("allow_name"));
+        assert_eq!(offline(NAMES, "a.good.example"), Ok("allow_name"));
+        assert_eq!(offline(NAMES, "http://evil.example"), Ok("name_not_allowed"));
+        for (network, destination) in [(NAMES, "ssh://a.good.example"), ("{}", "https://a.example")]
+        {
+            let error = offline(network, destination).expect_err("the address decides");
+            assert_eq!(error.field, "destination");
+        }
+    }
+
+    #[test]
+    fn behind_a_tunnel_the_name_need_not_be_known() {
+        let network = r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"],
+            "egressProxy":{"address":"203.0.113.5:1080"}}"#;
+        let question = r#"{"destination":"https://a.example"}"#;
+        let answer = explain_response(network, question, Some(&[])).expect("an answer");
+        assert!(answer.verdict.explanation.allowed && answer.verdict.explanation.tunnel);
+    }
+}

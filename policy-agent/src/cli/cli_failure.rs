@@ -1,0 +1,90 @@
+//! How a command ends that does not end well.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Error;
+
+use crate::{agent, client, policy::ValidationError};
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub enum CliFailure {
+    /// What was asked for is wrong.
+    BadInput(Error),
+    /// It could not be done.
+    Failed(Error),
+    /// `explain`: the packet is denied. The command itself has said so.
+    Denied,
+    /// All was said already.
+    AlreadyReported,
+    /// Nobody reads the output any more.
+    OutputClosed,
+}
+
+impl CliFailure {
+    /// Says on stderr what to do, then why, one line each; the exit status.
+    pub fn report(self) -> ExitCode {
+        let (code, error) = match self {
+            Self::BadInput(error) => (2, error),
+            Self::Failed(error) => (1, error),
+            Self::Denied => return ExitCode::from(3),
+            Self::AlreadyReported => return ExitCode::FAILURE,
+            Self::OutputClosed => return ExitCode::SUCCESS,
+        };
+        let mut stderr = io::stderr().lock();
+        // Without a stderr there is nobody to tell.
+        let _ = writeln!(stderr, "error: {error}");
+        for cause in error.chain().skip(1) {
+            let _ = writeln!(stderr, "  because: {}", cause.to_string().trim_end());
+        }
+        ExitCode::from(code)
+    }
+}
+
+impl From<Error> for CliFailure {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<client::ApiClientError> for CliFailure {
+    fn from(error: client::ApiClientError) -> Self {
+        if error.is_bad_input() { Self::BadInput(error.into()) } else { Self::Failed(error.into()) }
+    }
+}
+
+impl From<agent::AgentError> for CliFailure {
+    fn from(error: agent::AgentError) -> Self {
+        match error {
+            agent::AgentError::Invalid { .. } => Self::BadInput(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<ValidationError> for CliFailure {
+    fn from(invalid: ValidationError) -> Self {
+        Self::BadInput(invalid.into())
+    }
+}
+
+impl From<io::Error> for CliFailure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Failed(Error::from(error).context("cannot write the output")),
+        }
+    }
+}
+
+impl From<serde_json::Error> for CliFailure {
+    fn from(error: serde_json::Error) -> Self {
+        match error.io_error_kind() {
+            Some(io::ErrorKind::BrokenPipe) => Self::OutputClosed,
+            _ => Self::Failed(Error::from(error).context("the agent's answer makes no sense")),
+        }
+    }
+}

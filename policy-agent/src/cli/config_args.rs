@@ -1,0 +1,96 @@
+//! Flags that override the agent's configuration.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{
+    Deserialize,
+    de::{IntoDeserializer as _, value},
+};
+
+use super::cli_failure::CliFailure;
+use crate::{
+    config::AgentConfig,
+    dataplane::{AttachMethod, DenyAction, HookMode, InboundSource},
+};
+
+/// Where the agent's configuration comes from, and where its state is.
+#[derive(Args)]
+pub struct LocationArgs {
+    /// The agent's configuration, TOML; every key is optional
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where sandboxes are kept over restarts
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Directory on a BPF file system for links and maps
+    #[arg(long, value_name = "DIR")]
+    bpffs: Option<PathBuf>,
+}
+
+/// `[dataplane]` as flags.
+#[derive(Args)]
+pub struct DataplaneArgs {
+    /// tc, or xdp: drop early in XDP as well
+    #[arg(long, value_name = "MODE", value_parser = parse_word::<HookMode>)]
+    mode: Option<HookMode>,
+    /// auto, tcx or clsact
+    #[arg(long, value_name = "METHOD", value_parser = parse_word::<AttachMethod>)]
+    attach: Option<AttachMethod>,
+    /// reject: answer denied packets; drop: be silent
+    #[arg(long, value_name = "ACTION", value_parser = parse_word::<DenyAction>)]
+    deny_action: Option<DenyAction>,
+    /// any: connections to sandboxes from everywhere; host: from the host only
+    #[arg(long, value_name = "WHO", value_parser = parse_word::<InboundSource>)]
+    inbound: Option<InboundSource>,
+    /// Deny this address or network to every sandbox, beside platform_deny; may be repeated
+    #[arg(long, value_name = "NET")]
+    platform_deny_add: Vec<String>,
+}
+
+impl LocationArgs {
+    /// Whether nobody has said another place than the default ones.
+    pub fn are_default(&self) -> bool {
+        self.config.is_none() && self.state_dir.is_none() && self.bpffs.is_none()
+    }
+
+    /// The configuration with these flags.
+    pub fn load(self) -> Result<AgentConfig, CliFailure> {
+        self.load_with_dataplane(None)
+    }
+
+    /// The configuration with these flags and those of the dataplane.
+    pub fn load_with_dataplane(
+        self,
+        dataplane: Option<DataplaneArgs>,
+    ) -> Result<AgentConfig, CliFailure> {
+        let mut config = load_config(self.config)?;
+        override_with(&mut config.state_dir, self.state_dir);
+        override_with(&mut config.bpffs, self.bpffs);
+        if let Some(flags) = dataplane {
+            override_with(&mut config.dataplane.mode, flags.mode);
+            override_with(&mut config.dataplane.attach, flags.attach);
+            override_with(&mut config.dataplane.deny_action, flags.deny_action);
+            override_with(&mut config.dataplane.inbound, flags.inbound);
+            config.dataplane.platform_deny_add.extend(flags.platform_deny_add);
+        }
+        config.check().map_err(CliFailure::BadInput)?;
+        Ok(config)
+    }
+}
+
+/// The configuration in a file, or the default one.
+pub fn load_config(path: Option<PathBuf>) -> Result<AgentConfig, CliFailure> {
+    AgentConfig::load(path.as_deref()).map_err(CliFailure::BadInput)
+}
+
+fn override_with<T>(value: &mut T, flag: Option<T>) {
+    if let Some(flag) = flag {
+        *value = flag;
+    }
+}
+
+/// Reads a flag's value as the configuration file would.
+fn parse_word<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, value::Error> {
+    T::deserialize(text.into_deserializer())
+}

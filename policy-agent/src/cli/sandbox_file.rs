@@ -1,0 +1,48 @@
+//! The file of `-f`: sandboxes as JSON.
+
+use std::{
+    fs, io,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::cli_failure::CliFailure;
+use crate::policy::{SandboxSpec, parse_manifest};
+
+/// `-f`
+#[derive(Args)]
+pub struct SandboxFile {
+    /// Sandboxes: one JSON object, an array, or JSON lines; - is the standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub path: PathBuf,
+}
+
+impl SandboxFile {
+    /// The sandboxes in the file.
+    pub fn read(&self) -> Result<Vec<SandboxSpec>, CliFailure> {
+        read_sandboxes(&self.path)
+    }
+}
+
+/// The sandboxes in a file.
+pub fn read_sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, CliFailure> {
+    let text = read_text(path).map_err(CliFailure::BadInput)?;
+    let name = match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => path.display().to_string(),
+    };
+    parse_manifest(&text)
+        .map_err(|invalid| CliFailure::BadInput(anyhow::anyhow!("{name}: {invalid}")))
+}
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    if path != Path::new("-") {
+        return fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    }
+    let mut text = String::new();
+    io::stdin().lock().read_to_string(&mut text).context("cannot read the standard input")?;
+    Ok(text)
+}

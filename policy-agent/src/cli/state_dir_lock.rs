@@ -1,0 +1,95 @@
+//! One agent per state directory: a lock on a file in it, which names its holder.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+/// Nobody else has the state directory while this lives.
+#[derive(Debug)]
+pub struct StateDirLock {
+    file: Flock<File>,
+    path: PathBuf,
+}
+
+impl StateDirLock {
+    /// Takes the state directory, which is made if it is missing.
+    ///
+    /// # Errors
+    /// Somebody else has it: the error says who.
+    pub fn acquire(state_dir: &Path) -> Result<Self> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+        made.with_context(|| {
+            format!(
+                "cannot make {}: be root, or give --state-dir another place",
+                state_dir.display()
+            )
+        })?;
+        let path = state_dir.join("lock");
+        loop {
+            let lock = Self::lock_file(&path)?;
+            if lock.is_at_its_path() {
+                return lock.write_pid();
+            } // else `cleanup` removed the file in the meantime
+        }
+    }
+
+    fn lock_file(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options
+            .open(path)
+            .with_context(|| format!("cannot open {}: are you root?", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self { file, path: path.to_owned() }),
+            Err((mut file, _)) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder); // the number is a help, no more
+                let (holder, directory) = (holder.trim(), path.parent().unwrap_or(path).display());
+                bail!("an agent (process {holder}) works with {directory}: stop it first")
+            }
+        }
+    }
+
+    fn is_at_its_path(&self) -> bool {
+        let there = fs::metadata(&self.path);
+        let mine = self.file.metadata();
+        matches!((there, mine), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
+    }
+
+    fn write_pid(mut self) -> Result<Self> {
+        self.file.set_len(0)?;
+        writeln!(self.file, "{}", std::process::id())?;
+        Ok(self)
+    }
+
+    /// Removes the file and, if nothing else is in it, the directory.
+    pub fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+        if let Some(directory) = self.path.parent() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_and_names_the_first() {
+        let state = tempfile::tempdir().expect("a directory");
+        let first = StateDirLock::acquire(state.path()).expect("free");
+        let problem = StateDirLock::acquire(state.path()).expect_err("taken").to_string();
+        assert!(problem.contains(&std::process::id().to_string()), "{problem}");
+        drop(first);
+        let second = StateDirLock::acquire(state.path()).expect("free again");
+        second.remove();
+        assert!(!state.path().exists());
+    }
+}

@@ -1,0 +1,53 @@
+//! From TOML text to the configuration, with errors that name the key and hold no secret: TOML's own
+//! show the whole line, and that may be the one with the API's keys.
+
+use anyhow::{Error, Result, anyhow};
+use toml::{Deserializer, de};
+
+use super::AgentConfig;
+use crate::policy::closest_name;
+
+/// Bytes of a key that is compared with the known ones.
+const MAX_COMPARED_LEN: usize = 80;
+
+/// What holds secrets.
+const SECRET_KEYS: [&str; 2] = ["api.api_keys", "metrics.token"];
+/// The tables that hold them.
+const SECRET_TABLES: [&str; 2] = ["api", "metrics"];
+
+/// Reads the types; what they cannot say is checked elsewhere.
+pub(super) fn parse_toml(text: &str) -> Result<AgentConfig> {
+    let deserializer = Deserializer::parse(text)
+        .map_err(|error| anyhow!("it is not TOML: {}", redacted_error(text, "", &error)))?;
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        redacted_error(text, if path == "." { "" } else { &path }, error.inner())
+    })
+}
+
+fn redacted_error(text: &str, path: &str, error: &de::Error) -> Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let holds_secrets =
+        SECRET_TABLES.contains(&path) || SECRET_KEYS.iter().any(|secret| path.starts_with(secret));
+    let message = match error.message() {
+        // They quote the value.
+        message if holds_secrets && message.starts_with("invalid") => "it is of another type",
+        message => message,
+    };
+    let suggestion = suggested_key(message).map(|meant| format!("; did you mean `{meant}`?"));
+    let message = format!("{message}{}", suggestion.unwrap_or_default());
+    let path: String = path.chars().flat_map(char::escape_debug).collect();
+    match path.as_str() {
+        "" => anyhow!("line {line}: {message}"),
+        path => anyhow!("line {line}: {path}: {message}"),
+    }
+}
+
+/// The key that an unknown one is likely meant to be. The message names both: "unknown field `a`,
+/// expected one of `b`, `c`".
+fn suggested_key(message: &str) -> Option<&str> {
+    let (field, known) = message.strip_prefix("unknown field `")?.split_once("`, ")?;
+    let known = known.split('`').skip(1).step_by(2);
+    (field.len() <= MAX_COMPARED_LEN).then(|| closest_name(field, known)).flatten()
+}

@@ -1,0 +1,103 @@
+//! The head of a service's answer, made one that has a single reading. Services are many and old,
+//! and what other gateways pass is passed: what frames the body is the library's to write anew.
+
+use hyper::{
+    Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderMap, HeaderValue},
+};
+
+use super::{backend::BackendError, request_framer::parse_content_length};
+use crate::net::hop_by_hop;
+
+/// Removes what concerns one hop only, and all that says how long the body is, but for one length.
+///
+/// # Errors
+/// It is not known where the body ends, or how it is encoded.
+pub fn sanitize_response(response: &mut Response<Incoming>) -> Result<(), BackendError> {
+    let status = response.status();
+    normalize_framing(response.headers_mut(), status)?;
+    hop_by_hop::strip_hop_by_hop(response.headers_mut());
+    Ok(())
+}
+
+fn normalize_framing(headers: &mut HeaderMap, status: StatusCode) -> Result<(), BackendError> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let is_coded = coding.is_some();
+    // A body in any other coding would reach the client without the word that says so.
+    let is_known = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if !is_known || codings.next().is_some() {
+        return Err(BackendError::InvalidResponse);
+    }
+    headers.remove(header::TRANSFER_ENCODING);
+    // Chunks say how long a body is, whatever else does (RFC 9112, 6.3).
+    if is_coded || status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+        return Ok(());
+    }
+    if let Some(length) = agreed_content_length(headers)? {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Ok(())
+}
+
+/// The length that all values of all fields agree on (RFC 9110, 8.6).
+fn agreed_content_length(headers: &HeaderMap) -> Result<Option<u64>, BackendError> {
+    let mut agreed_length = None;
+    for field in headers.get_all(header::CONTENT_LENGTH) {
+        for text in field.as_bytes().split(|byte| *byte == b',') {
+            let length =
+                parse_content_length(text.trim_ascii()).ok_or(BackendError::InvalidResponse)?;
+            if agreed_length.replace(length).is_some_and(|before| before != length) {
+                return Err(BackendError::InvalidResponse);
+            }
+        }
+    }
+    Ok(agreed_length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reframed(fields: &[(&str, &str)], status: u16) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name: header::HeaderName = name.parse().expect("a name");
+            headers.append(name, value.parse().expect("a value"));
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        normalize_framing(&mut headers, status).ok()?;
+        let left = |(name, value): (&header::HeaderName, &HeaderValue)| {
+            format!("{name}={}", value.to_str().expect("text"))
+        };
+        Some(headers.iter().map(left).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn one_length_stays_or_none() {
+        let (length, coding) = ("content-length", "transfer-encoding");
+        let is = |text: &str| Some(text.to_owned());
+        for (fields, status, expected) in [
+            (&[(length, "5")][..], 200, is("content-length=5")),
+            (&[(length, "5"), (length, "5")], 200, is("content-length=5")),
+            (&[(length, "5, 5")], 200, is("content-length=5")),
+            (&[(length, "005")], 200, is("content-length=5")),
+            (&[(length, "5, 6")], 200, None),
+            (&[(length, "5"), (length, "6")], 200, None),
+            (&[(length, "+5")], 200, None),
+            (&[(length, "")], 200, None),
+            (&[(coding, "chunked")], 200, is("")),
+            (&[(coding, "Chunked"), (length, "5")], 200, is("")),
+            (&[(coding, "chunked"), (coding, "chunked")], 200, None),
+            (&[(coding, "gzip, chunked")], 200, None),
+            (&[(coding, "identity")], 200, None),
+            (&[(length, "5")], 204, is("")),
+            (&[(length, "5")], 304, is("content-length=5")),
+            (&[], 200, is("")),
+        ] {
+            assert_eq!(reframed(fields, status), expected, "{fields:?} {status}");
+        }
+    }
+}

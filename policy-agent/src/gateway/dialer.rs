@@ -1,0 +1,241 @@
+//! Connections from the gateway into a sandbox, in whatever network namespace its interface is.
+//!
+//! They are bound to the device that the sandbox is behind: where its interface is down, or its
+//! address is somebody else's, no route leads a visitor's request to a stranger.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{FromRawFd as _, IntoRawFd as _},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use super::flow_control::SOCKET_UNSENT_LIMIT;
+use crate::{
+    dataplane::{HostInterface, device, run_in_netns},
+    net::happy_eyeballs::{ConnectAttempt, interleave_families, race_attempts},
+    policy::SandboxSpec,
+};
+
+/// How long a sandbox may take to accept a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until the next address is tried beside those that have not answered. A sandbox is near.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(100);
+/// How long a refused connection is tried again: a service that is just being started is there soon.
+const REFUSED_RETRY_WINDOW: Duration = Duration::from_secs(1);
+/// Between two such attempts.
+const REFUSED_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// How long it is taken for granted by which device a sandbox is reached.
+const DEVICE_CACHE_TTL: Duration = Duration::from_secs(2);
+
+/// Where a sandbox can be reached.
+#[derive(Clone, Debug)]
+pub struct BackendAddress {
+    /// Its interface.
+    pub interface: HostInterface,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Makes connections into one sandbox.
+#[derive(Debug)]
+pub struct BackendDialer {
+    backend: BackendAddress,
+    /// Its addresses, one family after the other.
+    addresses: Vec<IpAddr>,
+    /// Which of the addresses answered last.
+    last_index: AtomicUsize,
+    /// By which device each address is reached, and since when that is known.
+    device_cache: Mutex<HashMap<IpAddr, (Instant, String)>>,
+}
+
+impl BackendDialer {
+    /// A dialer that has not connected yet.
+    pub fn new(backend: BackendAddress) -> Self {
+        let addresses = interleave_families(&backend.addresses);
+        Self { backend, addresses, last_index: AtomicUsize::new(0), device_cache: Mutex::default() }
+    }
+
+    /// Whether a sandbox that was asked for like this is where it connects to.
+    pub fn is_for(&self, spec: &SandboxSpec) -> bool {
+        let HostInterface { name, netns } = &self.backend.interface;
+        *name == spec.interface && *netns == spec.netns && self.backend.addresses == spec.addresses
+    }
+
+    /// Connects to a port of the sandbox, at the first of its addresses that accepts. One that
+    /// refuses is tried again for a moment, if the caller wants to wait.
+    ///
+    /// # Errors
+    /// None does; "connection refused" is the error if it is one of them.
+    pub async fn connect(&self, port: u16, retry_refused: bool) -> io::Result<TcpStream> {
+        let started_at = Instant::now();
+        loop {
+            match self.race_addresses(port).await {
+                Err(error) if retry_refused && is_retryable_refusal(&error, started_at) => {
+                    sleep(REFUSED_RETRY_DELAY).await
+                }
+                connected => return connected,
+            }
+        }
+    }
+
+    async fn race_addresses(&self, port: u16) -> io::Result<TcpStream> {
+        let (count, first) = (self.addresses.len(), self.last_index.load(Ordering::Relaxed));
+        let rotated = |place: usize| (first + place) % count;
+        let mut attempts: Vec<ConnectAttempt<'_, TcpStream>> = Vec::with_capacity(count);
+        for index in 0..count {
+            attempts.push(Box::pin(self.connect_address(self.addresses[rotated(index)], port)));
+        }
+        let winner =
+            timeout(CONNECT_TIMEOUT, race_attempts(attempts, ATTEMPT_DELAY, Some(ATTEMPT_DELAY)))
+                .await;
+        let (index, stream) = winner.map_err(io::Error::from)??;
+        self.last_index.store(rotated(index), Ordering::Relaxed);
+        Ok(stream)
+    }
+
+    async fn connect_address(&self, address: IpAddr, port: u16) -> io::Result<TcpStream> {
+        let destination = SocketAddr::new(address, port);
+        let stream = self.bound_socket(destination).await?.connect(destination).await?;
+        // The host's own addresses are refused for sandboxes; one that it has got since is seen here.
+        if stream.local_addr()?.ip() == address {
+            return Err(io::Error::other("the address is the host's own"));
+        }
+        configure_socket(SockRef::from(&stream))?;
+        Ok(stream)
+    }
+
+    /// A socket in the sandbox's namespace, bound to the device that leads to it.
+    async fn bound_socket(&self, destination: SocketAddr) -> io::Result<TcpSocket> {
+        let known = self.cached_device(destination.ip());
+        if let (None, Some(device)) = (&self.backend.interface.netns, &known) {
+            let socket =
+                if destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.bind_device(Some(device.as_bytes()))?;
+            return Ok(socket);
+        }
+        let interface = self.backend.interface.clone();
+        let created =
+            spawn_blocking(move || bound_socket_in_netns(&interface, known, destination)).await;
+        let (socket, device) = created.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        self.cache_device(destination.ip(), device);
+        // SAFETY: the descriptor is a TCP socket, and owned by nobody else from here on.
+        Ok(unsafe { TcpSocket::from_raw_fd(socket.into_raw_fd()) })
+    }
+
+    fn cached_device(&self, address: IpAddr) -> Option<String> {
+        let devices = self.device_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, device) = devices.get(&address)?;
+        (since.elapsed() < DEVICE_CACHE_TTL).then(|| device.clone())
+    }
+
+    fn cache_device(&self, address: IpAddr, (since, device): (Instant, String)) {
+        let mut devices = self.device_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.insert(address, (since, device));
+    }
+}
+
+fn configure_socket(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_tcp_notsent_lowat(SOCKET_UNSENT_LIMIT)
+}
+
+/// Whether the service may be there in a moment.
+fn is_retryable_refusal(error: &io::Error, started_at: Instant) -> bool {
+    let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+    is_refused && started_at.elapsed() + REFUSED_RETRY_DELAY < REFUSED_RETRY_WINDOW
+}
+
+/// A socket stays in the namespace that it is made in. Blocks.
+fn bound_socket_in_netns(
+    interface: &HostInterface,
+    known: Option<String>,
+    destination: SocketAddr,
+) -> Result<(Socket, (Instant, String))> {
+    let asked = Instant::now();
+    run_in_netns(interface.netns.as_deref(), || {
+        let device = match known {
+            Some(device) => device,
+            None => device::device_towards(&interface.name, destination.ip())?,
+        };
+        let socket =
+            Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), None)?;
+        socket.bind_device(Some(device.as_bytes()))?;
+        Ok((socket, (asked, device)))
+    })
+}
+
+/// TLS towards services on `httpsPorts`. Their certificates are whatever they are: what reaches a
+/// sandbox's address is the sandbox.
+///
+/// # Errors
+/// The cryptography cannot be set up.
+pub fn unverified_tls_config() -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(ring::default_provider());
+    let any = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions()?.dangerous();
+    let mut tls = builder.with_custom_certificate_verifier(any).with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+#[derive(Debug)]
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,214 @@
+//! How much of a body is held between its two connections. A side that does not read must not cost
+//! more than a few blocks: what the other side sends stays where it is, in the end with the sender.
+//!
+//! ```text
+//! service ─► Metered (blocks of 8 KiB) ─► library ─► Paced (≤ 8 KiB unsent) ─► library ─► Metered ─► client
+//! ```
+//!
+//! A transfer that flows reads larger blocks, and the largest, of which each sandbox has a few at a time.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::BufMut as _;
+use futures_util::task::AtomicWaker;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::io::poll_read_buf;
+
+/// Bytes that are read at a time. The library doubles its buffers when a read fills one, and then
+/// each read would get a new one that it fills by half: hence one byte less.
+const READ_BLOCK: usize = 8 * 1024 - 1;
+/// The same of a transfer that flows.
+const BULK_READ_BLOCK: usize = 16 * 1024 - 1;
+/// The same of the few that have a place for it.
+const LARGE_READ_BLOCK: usize = 64 * 1024;
+/// Bytes after which a transfer counts as one that flows. More than sockets' buffers take of one
+/// whose reader does not read, see [`UNSENT`].
+const BULK_THRESHOLD: usize = 512 * 1024;
+/// Bytes of a body that the library may hold for writing.
+const MAX_BACKLOG: usize = READ_BLOCK;
+
+/// Bytes that a socket may hold unsent (`TCP_NOTSENT_LOWAT`, tcp(7)), and TLS before it.
+pub const SOCKET_UNSENT_LIMIT: u32 = 128 * 1024;
+/// Bytes that TLS may hold unsent.
+pub const TLS_UNSENT_LIMIT: usize = 16 * 1024;
+/// Large blocks that the connections into one sandbox may have at a time.
+pub const LARGE_READS_PER_SANDBOX: usize = 8;
+
+/// Bytes of bodies that a connection has been given and has not written.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBacklog(Arc<BacklogState>);
+
+#[derive(Debug, Default)]
+struct BacklogState {
+    bytes: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+impl WriteBacklog {
+    fn add(&self, bytes: usize) {
+        self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// What is written besides bodies (heads, sizes of chunks) makes this too large: it stops at 0.
+    fn subtract(&self, bytes: usize) {
+        let less = |before: usize| Some(before.saturating_sub(bytes));
+        let before = self.0.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        if before.is_ok_and(|before| before >= MAX_BACKLOG) {
+            self.0.waker.wake();
+        }
+    }
+
+    fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_capacity() {
+            return Poll::Ready(());
+        }
+        self.0.waker.register(cx.waker());
+        if self.has_capacity() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn has_capacity(&self) -> bool {
+        self.0.bytes.load(Ordering::Acquire) < MAX_BACKLOG
+    }
+}
+
+/// A body that waits until the connection that it goes to has written most of it.
+#[derive(Debug)]
+pub struct PacedBody<B> {
+    body: B,
+    backlog: Option<WriteBacklog>,
+}
+
+impl<B> PacedBody<B> {
+    /// A body whose connection is not known yet.
+    pub const fn new(body: B) -> Self {
+        Self { body, backlog: None }
+    }
+
+    /// Says where it goes.
+    pub fn set_backlog(&mut self, backlog: &WriteBacklog) {
+        self.backlog = Some(backlog.clone());
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for PacedBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if let Some(backlog) = &self.backlog {
+            ready!(backlog.poll_capacity(cx));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        if let (Some(backlog), Some(data)) = (&self.backlog, data) {
+            backlog.add(data.len());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that is read in blocks and whose [`Backlog`] is known.
+pub struct MeteredStream<S> {
+    stream: S,
+    backlog: WriteBacklog,
+    large_read_permits: Arc<Semaphore>,
+    large_read_permit: Option<OwnedSemaphorePermit>,
+    /// Read since something was written last.
+    bytes_read: usize,
+}
+
+impl<S> MeteredStream<S> {
+    /// A connection that shares its large blocks with others.
+    pub fn new(stream: S, backlog: WriteBacklog, large_read_permits: Arc<Semaphore>) -> Self {
+        Self { stream, backlog, large_read_permits, large_read_permit: None, bytes_read: 0 }
+    }
+
+    fn record_write(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.backlog.subtract(count);
+            self.bytes_read = 0;
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.bytes_read >= BULK_THRESHOLD && this.large_read_permit.is_none() {
+            this.large_read_permit = Arc::clone(&this.large_read_permits).try_acquire_owned().ok();
+        }
+        let block = match this.large_read_permit {
+            Some(_) => LARGE_READ_BLOCK,
+            None if this.bytes_read >= BULK_THRESHOLD => BULK_READ_BLOCK,
+            None => READ_BLOCK,
+        };
+        let read = poll_read_buf(Pin::new(&mut this.stream), cx, &mut buffer.limit(block));
+        if let Poll::Ready(Ok(count)) = read {
+            this.bytes_read = this.bytes_read.saturating_add(count);
+        } else {
+            // Nothing is there, so nothing is held.
+            this.large_read_permit = None;
+        }
+        read.map_ok(|_| ())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.record_write(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.record_write(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,127 @@
+//! One client's connection, with its requests.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use http_body_util::Either;
+use hyper::{
+    Request, Response,
+    body::{Body as _, Incoming},
+    header::{CONNECTION, HeaderValue, UPGRADE},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
+
+use super::{
+    Gateway,
+    flow_control::{MeteredStream, WriteBacklog},
+    framing_guard::{FramingGuard, FramingGuardHandle},
+    head_fault::RequestHeadFault,
+    refusal::RefusalFormat,
+    request,
+    request_framer::MAX_HEAD_SIZE,
+    response_body::GatewayResponseBody,
+    trusted_proxies::ConnectionPeer,
+};
+
+/// How long a connection may be without a request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often a client of HTTP/2 is asked whether it is still there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// Requests of one HTTP/2 connection at a time.
+const MAX_CONCURRENT_STREAMS: u32 = 256;
+/// Bytes of one request's body that are taken before the service has them. Clients far away send no
+/// faster than so many for each round trip.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// The same of all requests of a connection. More than one of them may stand still before the others
+/// have to.
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// Bytes of one answer that are held for a client that does not read.
+const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
+
+/// Bytes of fields that the HTTP library takes with a request of HTTP/2: more than a request may have
+/// ([`prepare::check`](super::prepare::check) says so with a body), so that it refuses few itself.
+const MAX_HEADER_LIST_SIZE: u32 = 128 * 1024;
+
+/// Serves HTTP/1. What was read already is in `begin`.
+pub async fn serve_http1<S>(
+    gateway: Arc<Gateway>,
+    stream: S,
+    prefix: BytesMut,
+    peer: ConnectionPeer,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let guard_handle = FramingGuardHandle::default();
+    let (backlog, large_read_permits) = (WriteBacklog::default(), Arc::new(Semaphore::new(0)));
+    let guard = FramingGuard::new(stream, prefix, guard_handle.clone());
+    let io = TokioIo::new(MeteredStream::new(guard, backlog.clone(), large_read_permits));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (gateway, guard_handle, backlog) =
+            (Arc::clone(&gateway), guard_handle.clone(), backlog.clone());
+        async move {
+            if let Some(fault) = RequestHeadFault::from_marker_request(&request) {
+                return Ok(fault_response(&gateway, fault, peer));
+            }
+            let offers_upgrade =
+                request.headers().contains_key(UPGRADE) && request.body().is_end_stream();
+            let mut response = request::handle_request(gateway, request, peer).await;
+            if let Either::Left(body) = response.body_mut() {
+                body.set_backlog(&backlog);
+            }
+            if offers_upgrade {
+                guard_handle
+                    .resolve_upgrade(response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(MAX_HEAD_SIZE);
+    let mut connection = pin!(server.serve_connection(io, service).with_upgrades());
+    // An error ends the connection, which is all there is to do.
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = guard_handle.requests_ended() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+fn fault_response(
+    gateway: &Gateway,
+    fault: RequestHeadFault,
+    peer: ConnectionPeer,
+) -> Response<GatewayResponseBody> {
+    let refusal = fault.refusal();
+    gateway.metrics.record_unparsed_request(peer.address, refusal.status());
+    let mut response = refusal.to_response(&RefusalFormat::default()).map(Either::Right);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Serves HTTP/2.
+pub async fn serve_http2<S>(gateway: Arc<Gateway>, stream: S, peer: ConnectionPeer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let gateway = Arc::clone(&gateway);
+        async move { Ok::<_, Infallible>(request::handle_request(gateway, request, peer).await) }
+    });
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_SIZE)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_STREAM_SEND_BUFFER);
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}

@@ -1,0 +1,208 @@
+//! One request, from the client to a service in a sandbox and back.
+//!
+//! ```text
+//! token (taken out) ─► target ─► sandbox ─► is it open? ─► a place ─► prepare ─► backend ─► answer
+//!                       400       502     403, 204, 303      429                   502
+//!                             └ 404: the operator's own path
+//! ```
+
+use std::sync::Arc;
+
+use http_body_util::{Either, Full};
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::{Bytes, Incoming},
+    header,
+};
+
+use super::{
+    Gateway,
+    backend::{BackendError, BackendTarget, SandboxBackend},
+    backend_request::{self, RequestRewrite},
+    backend_response, cors, envd,
+    gateway_metrics::AccessLogEntry,
+    refusal::{GatewayRefusal, RefusalFormat},
+    response_body::{BackendResponseBody, GatewayResponseBody},
+    target::{self, SandboxTarget},
+    token_redirect,
+    traffic_token::PresentedTokens,
+    trusted_proxies::{ConnectionPeer, RequestClient},
+    upgrade,
+};
+use crate::agent::{EnforcementStatus, Sandbox};
+
+/// Answers a request, whatever it is.
+pub async fn handle_request(
+    gateway: Arc<Gateway>,
+    mut request: Request<Incoming>,
+    peer: ConnectionPeer,
+) -> Response<GatewayResponseBody> {
+    let format = RefusalFormat::from_headers(request.headers());
+    let client = gateway.trusted_proxies.client_of(peer, request.headers());
+    let tokens = PresentedTokens::strip_from(&mut request);
+    let mut log_entry = AccessLogEntry::for_request(&request, client.address, &gateway.metrics);
+    let target = backend_request::check_head(&request).and_then(|()| {
+        let target = target::parse_target(&request, &gateway.domain, client.host.as_deref());
+        target.map_err(GatewayRefusal::bad_request)
+    });
+    let outcome = match target {
+        Ok(target) => {
+            log_entry.set_target(&target);
+            RequestContext { client, target, tokens }.forward(&gateway, request).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let response =
+        outcome.unwrap_or_else(|refusal| refusal.to_response(&format).map(Either::Right));
+    log_entry.finish(response.status());
+    response
+}
+
+/// Who asks for what.
+struct RequestContext {
+    client: RequestClient,
+    target: SandboxTarget,
+    tokens: PresentedTokens,
+}
+
+impl RequestContext {
+    async fn forward(
+        &self,
+        gateway: &Gateway,
+        request: Request<Incoming>,
+    ) -> Result<Response<GatewayResponseBody>, GatewayRefusal> {
+        let target = &self.target;
+        let is_envd = target.port == gateway.envd_port;
+        if is_envd && envd::is_operator_path(request.uri().path()) {
+            return Err(GatewayRefusal::path_not_public(target));
+        }
+        let known = gateway.sandboxes.get(&target.sandbox);
+        let sandbox = known.ok_or_else(|| GatewayRefusal::unknown_sandbox(target))?;
+        if !is_envd
+            && !sandbox.active_policy.policy.allow_public_traffic()
+            && let Some(response) = self.authorize(gateway, &sandbox, &request)?
+        {
+            return Ok(response.map(Either::Right));
+        }
+        if sandbox.status == EnforcementStatus::InterfaceMissing {
+            return Err(GatewayRefusal::service_unavailable(
+                target,
+                "the sandbox's network interface is gone",
+            ));
+        }
+        let is_health_check =
+            is_envd && request.method() == Method::GET && request.uri().path() == "/health";
+        let backend = gateway.backends.get_or_create(&sandbox);
+        // Whether it lives is to be said at once.
+        let retry_refused = !is_health_check;
+        match self.send_to_backend(gateway, &sandbox, &backend, request, retry_refused).await {
+            Err(ForwardError::Backend(BackendError::PortClosed)) if is_health_check => {
+                Ok(health_response())
+            }
+            Err(ForwardError::Backend(BackendError::InvalidRequestBody)) => {
+                Err(GatewayRefusal::bad_request(BackendError::InvalidRequestBody.to_string()))
+            }
+            Err(
+                ForwardError::TooManyConnections
+                | ForwardError::Backend(BackendError::TooManyConnections),
+            ) => Err(GatewayRefusal::too_many_connections(target)),
+            Err(ForwardError::Backend(failure)) => {
+                Err(GatewayRefusal::service_unavailable(target, &failure.to_string()))
+            }
+            Ok(response) => Ok(response),
+        }
+    }
+
+    /// At the door of a private sandbox: nothing, where the request may go on; or the gateway's own
+    /// answer.
+    fn authorize(
+        &self,
+        gateway: &Gateway,
+        sandbox: &Sandbox,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
+        let token = sandbox.lifetime.traffic_token();
+        let by_cookie =
+            || self.tokens.contains(token) && !self.is_from_other_sandbox(gateway, request);
+        if !self.tokens.contains_outside_cookies(token) && !by_cookie() {
+            let refusal = GatewayRefusal::token_required(&self.target);
+            return cors::is_preflight(request)
+                .then(|| Some(cors::preflight_response(request)))
+                .ok_or(refusal);
+        }
+        let needs_redirect =
+            self.tokens.query_contains(token) && token_redirect::is_page_navigation(request);
+        let redirect = || token_redirect::token_redirect(request.uri(), token, self.client.scheme);
+        Ok(needs_redirect.then(redirect).flatten())
+    }
+
+    /// Whether a page of another sandbox asks. To browsers all sandboxes are one site, so its requests
+    /// come with the visitor's cookie for this one.
+    fn is_from_other_sandbox(&self, gateway: &Gateway, request: &Request<Incoming>) -> bool {
+        let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let sandbox = origin.and_then(|origin| target::sandbox_of_origin(origin, &gateway.domain));
+        sandbox.is_some_and(|sandbox| sandbox != self.target.sandbox)
+    }
+
+    async fn send_to_backend(
+        &self,
+        gateway: &Gateway,
+        sandbox: &Sandbox,
+        backend: &SandboxBackend,
+        mut request: Request<Incoming>,
+        retry_refused: bool,
+    ) -> Result<Response<GatewayResponseBody>, ForwardError> {
+        let permit = backend.acquire_connection_permit().ok_or(ForwardError::TooManyConnections)?;
+        let (port, policy) = (self.target.port, &sandbox.active_policy.policy);
+        let mask = policy.mask_request_host().filter(|_| port != gateway.envd_port);
+        let mask = mask.map(|mask| mask.render(port));
+        let is_tls = policy.https_ports().contains(&port);
+        let rewrite = RequestRewrite {
+            client: &self.client,
+            requested_host: &self.target.host,
+            backend_host: mask.as_deref().unwrap_or(&self.target.host),
+        };
+        let offers_upgrade = rewrite.apply(&mut request);
+        let client = offers_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let tls_config = is_tls.then_some(&gateway.backend_tls);
+        let backend_target = BackendTarget { port, tls_config, retry_refused };
+        let sent =
+            backend.send_request(&backend_target, request.map(backend_request::backend_body)).await;
+        let (mut response, source) = sent.map_err(ForwardError::Backend)?;
+        *response.version_mut() = Version::HTTP_11;
+        match (response.status(), client) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
+                let service = hyper::upgrade::on(&mut response);
+                tokio::spawn(upgrade::relay_upgraded(
+                    client,
+                    service,
+                    backend.retired().clone(),
+                    permit,
+                ));
+                Ok(response.map(|_| Either::Right(Full::default())))
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                Err(ForwardError::Backend(BackendError::InvalidResponse))
+            }
+            _ => {
+                backend_response::sanitize_response(&mut response)
+                    .map_err(ForwardError::Backend)?;
+                Ok(response
+                    .map(|body| Either::Left(BackendResponseBody::new(body, source, permit))))
+            }
+        }
+    }
+}
+
+enum ForwardError {
+    /// The sandbox has all the connections it may have.
+    TooManyConnections,
+    /// There is no answer.
+    Backend(BackendError),
+}
+
+fn health_response() -> Response<GatewayResponseBody> {
+    let mut response = Response::new(Either::Right(Full::default()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

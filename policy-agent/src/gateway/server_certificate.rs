@@ -1,0 +1,173 @@
+//! The gateway's certificate: the operator's, read anew when its files change, or one that the agent
+//! signs itself, for trying out.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+/// How often the files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where certificate chain and private key are, PEM.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    /// The chain.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+impl CertificateFiles {
+    /// A self-signed certificate for `domain` and `*.domain`, made in `directory` unless there is
+    /// one. Clients have to be told to trust it.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn self_signed(directory: &Path, domain: &str) -> Result<Self> {
+        let files = Self {
+            cert: directory.join(format!("{domain}.crt")),
+            key: directory.join(format!("{domain}.key")),
+        };
+        if load_certified_key(&files).is_ok() {
+            return Ok(files);
+        }
+        let names = [domain.to_owned(), format!("*.{domain}")];
+        let generated =
+            rcgen::generate_simple_self_signed(names).context("making a certificate")?;
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        write_private_file(&files.key, &generated.signing_key.serialize_pem())?;
+        write_private_file(&files.cert, &generated.cert.pem())?;
+        Ok(files)
+    }
+
+    /// When they were written last.
+    fn modified_at(&self) -> Option<[SystemTime; 2]> {
+        let of = |path| fs::metadata(path).and_then(|file| file.modified()).ok();
+        Some([of(&self.cert)?, of(&self.key)?])
+    }
+}
+
+fn write_private_file(path: &Path, text: &str) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The certificate in force.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    files: CertificateFiles,
+    key: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// They cannot be read, or do not belong together.
+    pub fn load(files: CertificateFiles) -> Result<Self> {
+        let key = RwLock::new(load_certified_key(&files)?);
+        Ok(Self { files, key })
+    }
+
+    /// Reads the files whenever they change, for ever. What cannot be read leaves the certificate
+    /// that is in force.
+    pub async fn reload_on_change(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
+        let mut known = self.files.modified_at();
+        loop {
+            ticks.tick().await;
+            let written = self.files.modified_at();
+            if written == known || written.is_none() {
+                continue;
+            }
+            known = written;
+            match load_certified_key(&self.files) {
+                Ok(key) => {
+                    *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+                    tracing::info!(cert = %self.files.cert.display(), "certificate read anew");
+                }
+                // Certificate and key are two files: between their two changes they do not fit.
+                Err(error) => tracing::warn!("the old certificate stays: {error:#}"),
+            }
+        }
+    }
+
+    /// TLS as the gateway speaks it, with this certificate.
+    ///
+    /// # Errors
+    /// The cryptography cannot be set up.
+    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?;
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
+        let mut tls = builder.with_no_client_auth().with_cert_resolver(resolver);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(tls)
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn load_certified_key(files: &CertificateFiles) -> Result<Arc<CertifiedKey>> {
+    let (cert, key) = (files.cert.display(), files.key.display());
+    let chain = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("gateway.tls_cert: cannot read certificates from {cert}"))?;
+    if chain.is_empty() {
+        bail!("gateway.tls_cert: {cert} holds no certificate");
+    }
+    let private = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| format!("gateway.tls_key: cannot read a private key from {key}"))?;
+    let certified = CertifiedKey::from_der(chain, private, &ring::default_provider());
+    let certified = certified.with_context(|| {
+        format!("gateway.tls_cert, gateway.tls_key: {cert} and {key} do not belong together")
+    })?;
+    Ok(Arc::new(certified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_self_signed_certificate_is_made_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = CertificateFiles::self_signed(directory.path(), "example.com").expect("made");
+        let first = fs::read(&files.cert).expect("the certificate");
+        CertificateFiles::self_signed(directory.path(), "example.com").expect("found");
+        assert_eq!(fs::read(&files.cert).expect("the certificate"), first);
+        assert!(ServerCertificate::load(files).is_ok());
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let one = CertificateFiles::self_signed(directory.path(), "one.example").expect("made");
+        let other = CertificateFiles::self_signed(directory.path(), "other.example").expect("made");
+        let mixed = CertificateFiles { cert: one.cert, key: other.key };
+        let error = ServerCertificate::load(mixed).expect_err("mixed").to_string();
+        assert!(error.contains("do not belong together"), "{error}");
+    }
+}

@@ -1,0 +1,123 @@
+//! A browser that opens a private URL with the token in its query. What the page loads has no query to
+//! show it in, so the browser is given the token as a cookie, and led to the URL without it.
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::Bytes,
+    header::{self, HeaderMap, HeaderValue},
+};
+
+use super::{client_listener::UrlScheme, traffic_token};
+use crate::policy::SecretString;
+
+/// Whether a request opens a page, in a place where the browser would keep a cookie.
+pub fn is_page_navigation<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let opens_page = match header_str(headers, "sec-fetch-mode") {
+        "" => header_str(headers, "accept").contains("text/html"),
+        mode => mode == "navigate",
+    };
+    request.method() == Method::GET && opens_page && !is_cross_site_frame(headers)
+}
+
+/// Pages inside pages of another site have no `SameSite=Lax` cookies, and stay as they are.
+fn is_cross_site_frame(headers: &HeaderMap) -> bool {
+    matches!(header_str(headers, "sec-fetch-dest"), "iframe" | "frame" | "embed" | "object")
+        && header_str(headers, "sec-fetch-site") == "cross-site"
+}
+
+fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Leads to a target with the token as a cookie for this host alone. `None`: it cannot stand in fields.
+pub fn token_redirect(
+    target: &Uri,
+    token: &SecretString,
+    scheme: UrlScheme,
+) -> Option<Response<Full<Bytes>>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, same_host_location(target).try_into().ok()?);
+    let secure = if scheme == UrlScheme::Https { "; Secure" } else { "" };
+    let cookie = format!(
+        "{}={}; Path=/; HttpOnly; SameSite=Lax{secure}",
+        traffic_token::TOKEN_NAME,
+        token.reveal()
+    );
+    let mut cookie = HeaderValue::try_from(cookie).ok()?;
+    cookie.set_sensitive(true);
+    headers.insert(header::SET_COOKIE, cookie);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Some(response)
+}
+
+/// A reference to a path and query of the same host. Two slashes in front (or what browsers take for
+/// them) would begin another host's name; behind a dot segment they begin a path.
+fn same_host_location(target: &Uri) -> String {
+    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    let names_host = target.get(1..2).is_some_and(|second| matches!(second, "/" | "\\"));
+    if names_host { format!("/.{target}") } else { target.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: (&str, &str) = ("accept", "text/html,*/*;q=0.8");
+
+    fn is_navigation(method: &str, fields: &[(&str, &str)]) -> bool {
+        let request = Request::builder().method(method);
+        let request = fields.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+        is_page_navigation(&request.body(()).expect("a request"))
+    }
+
+    #[test]
+    fn pages_are_opened_and_other_things_loaded() {
+        let mode = |mode| ("sec-fetch-mode", mode);
+        assert!(is_navigation("GET", &[PAGE]) && is_navigation("GET", &[mode("navigate")]));
+        assert!(is_navigation("GET", &[PAGE, mode("navigate"), ("sec-fetch-dest", "document")]));
+        assert!(!is_navigation("GET", &[]) && !is_navigation("GET", &[("accept", "*/*")]));
+        assert!(!is_navigation("POST", &[PAGE, mode("navigate")]));
+        for other in ["cors", "no-cors", "same-origin", "websocket"] {
+            assert!(!is_navigation("GET", &[PAGE, mode(other)]), "{other}");
+        }
+        let frame = [mode("navigate"), ("sec-fetch-dest", "iframe")];
+        assert!(!is_navigation("GET", &[&frame[..], &[("sec-fetch-site", "cross-site")]].concat()));
+        assert!(is_navigation("GET", &[&frame[..], &[("sec-fetch-site", "same-origin")]].concat()));
+    }
+
+    #[test]
+    fn the_cookie_is_for_this_host_and_not_for_scripts() {
+        let redirect = |scheme| {
+            let token = SecretString::new("t0k".to_owned());
+            token_redirect(&"/a?b=1".parse().expect("a target"), &token, scheme).expect("an answer")
+        };
+        let cookie = "e2b-traffic-access-token=t0k; Path=/; HttpOnly; SameSite=Lax";
+        let answer = redirect(UrlScheme::Http);
+        assert_eq!(
+            (answer.status(), &answer.headers()["location"]),
+            (303.try_into().unwrap(), &"/a?b=1".parse::<HeaderValue>().unwrap())
+        );
+        assert_eq!(answer.headers()["set-cookie"], cookie);
+        let answer = redirect(UrlScheme::Https);
+        assert_eq!(answer.headers()["set-cookie"], format!("{cookie}; Secure"));
+        assert!(!format!("{answer:?}").contains("t0k"));
+    }
+
+    #[test]
+    fn nobody_is_led_to_another_host() {
+        for (target, expected) in [
+            ("/", "/"),
+            ("/?a=//b", "/?a=//b"),
+            ("//evil.test/x", "/.//evil.test/x"),
+            ("/\\evil.test", "/./\\evil.test"),
+            ("http://1-a.example.com//evil.test", "/.//evil.test"),
+        ] {
+            assert_eq!(same_host_location(&target.parse().expect("a target")), expected);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The traffic token of a private public URL: found in a request, and taken out of it, so that the
+//! service inside never sees it.
+
+use hyper::{
+    Request, Uri,
+    header::{self, HeaderMap, HeaderValue},
+};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use crate::policy::SecretString;
+
+/// The header, the query parameter and the cookie that may hold it.
+pub const TOKEN_NAME: &str = "e2b-traffic-access-token";
+
+/// What a request showed.
+#[derive(Debug, Default)]
+pub struct PresentedTokens {
+    header: Vec<SecretString>,
+    query: Vec<SecretString>,
+    cookies: Vec<SecretString>,
+}
+
+impl PresentedTokens {
+    /// Takes all tokens out of a request, right ones or not, wherever they stand.
+    pub fn strip_from<B>(request: &mut Request<B>) -> Self {
+        let mut presented = Self::default();
+        strip_header(request.headers_mut(), &mut presented.header);
+        strip_cookies(request.headers_mut(), &mut presented.cookies);
+        if let Some(uri) = strip_query(request.uri(), &mut presented.query) {
+            *request.uri_mut() = uri;
+        }
+        // A page that was opened with the token in its URL names it in what it loads.
+        let mut referers = request.headers().get_all(header::REFERER).iter();
+        if referers.any(|referer| contains_ignore_case(referer.as_bytes(), TOKEN_NAME.as_bytes())) {
+            request.headers_mut().remove(header::REFERER);
+        }
+        presented
+    }
+
+    /// Whether one of them is the token. The time this takes tells nothing about it but its length.
+    #[must_use]
+    pub fn contains(&self, token: &SecretString) -> bool {
+        self.contains_outside_cookies(token) | any_equals(&self.cookies, token)
+    }
+
+    /// The same without cookies, which browsers add to what any page asks for.
+    #[must_use]
+    pub fn contains_outside_cookies(&self, token: &SecretString) -> bool {
+        any_equals(&self.header, token) | self.query_contains(token)
+    }
+
+    /// Whether the token stood in the query.
+    #[must_use]
+    pub fn query_contains(&self, token: &SecretString) -> bool {
+        any_equals(&self.query, token)
+    }
+}
+
+fn any_equals(presented: &[SecretString], token: &SecretString) -> bool {
+    let token = token.reveal().as_bytes();
+    let same = |shown: &SecretString| shown.reveal().as_bytes().ct_eq(token);
+    presented.iter().fold(Choice::from(0), |found, shown| found | same(shown)).into()
+}
+
+fn strip_header(headers: &mut HeaderMap, presented: &mut Vec<SecretString>) {
+    let values = headers.get_all(TOKEN_NAME).iter().filter_map(|value| value.to_str().ok());
+    presented.extend(values.map(secret));
+    headers.remove(TOKEN_NAME);
+}
+
+fn strip_cookies(headers: &mut HeaderMap, presented: &mut Vec<SecretString>) {
+    let has = |value: &HeaderValue| contains_ignore_case(value.as_bytes(), TOKEN_NAME.as_bytes());
+    if !headers.get_all(header::COOKIE).iter().any(has) {
+        return;
+    }
+    let header::Entry::Occupied(entry) = headers.entry(header::COOKIE) else { return };
+    let (_, values) = entry.remove_entry_mult();
+    let mut kept = Vec::new();
+    for value in values {
+        // What is no text could hide the token from this reading and not from the service's.
+        let Ok(text) = value.to_str() else { continue };
+        for pair in text.split(';').map(str::trim) {
+            match pair.split_once('=') {
+                Some((name, token)) if name.trim() == TOKEN_NAME => {
+                    presented.push(secret(token.trim()))
+                }
+                _ if pair.contains(TOKEN_NAME) || pair.is_empty() => {}
+                _ => kept.push(pair.to_owned()),
+            }
+        }
+    }
+    if let Ok(value) = HeaderValue::try_from(kept.join("; "))
+        && !value.is_empty()
+    {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// The same URI without the parameter; `None` where it has none.
+fn strip_query(uri: &Uri, presented: &mut Vec<SecretString>) -> Option<Uri> {
+    let query = uri.query().filter(|query| query.contains(TOKEN_NAME))?;
+    let mut kept = Vec::new();
+    for pair in query.split('&') {
+        match pair.split_once('=') {
+            Some((TOKEN_NAME, token)) => presented.push(secret(token)),
+            _ if pair == TOKEN_NAME => {}
+            _ => kept.push(pair),
+        }
+    }
+    let path = match kept.as_slice() {
+        [] => uri.path().to_owned(),
+        kept => format!("{}?{}", uri.path(), kept.join("&")),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path.parse().ok();
+    Uri::from_parts(parts).ok()
+}
+
+fn secret(text: &str) -> SecretString {
+    SecretString::new(text.to_owned())
+}
+
+fn contains_ignore_case(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> SecretString {
+        SecretString::new(text.to_owned())
+    }
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let request = Request::builder().uri(uri);
+        let add = |request: hyper::http::request::Builder, (name, value): &(&str, &str)| {
+            request.header(*name, *value)
+        };
+        headers.iter().fold(request, add).body(()).expect("a request")
+    }
+
+    #[test]
+    fn a_token_is_found_in_header_query_and_cookie_and_stripped_from_each() {
+        for (uri, headers) in [
+            ("/a?b=1", vec![(TOKEN_NAME, "t0k")]),
+            ("/a?e2b-traffic-access-token=t0k&b=1", vec![]),
+            ("/a?b=1&e2b-traffic-access-token=t0k", vec![]),
+            ("/a?b=1", vec![("cookie", "x=1; e2b-traffic-access-token=t0k; y=2")]),
+            ("/a?b=1", vec![(TOKEN_NAME, "wrong"), ("cookie", "e2b-traffic-access-token=t0k")]),
+        ] {
+            let mut request = request(uri, &headers);
+            let presented = PresentedTokens::strip_from(&mut request);
+            assert!(presented.contains(&token("t0k")), "{uri} {headers:?}");
+            assert!(!presented.contains(&token("t0k2")) && !presented.contains(&token("")));
+            assert_eq!(request.uri(), "/a?b=1");
+            assert!(!format!("{request:?}").contains("t0k"), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_token_is_known() {
+        let presented = |uri: &str, headers: &[(&str, &str)]| {
+            let presented = PresentedTokens::strip_from(&mut request(uri, headers));
+            let token = token("t0k");
+            (
+                presented.contains(&token),
+                presented.contains_outside_cookies(&token),
+                presented.query_contains(&token),
+            )
+        };
+        let cookie = [("cookie", "e2b-traffic-access-token=t0k")];
+        assert_eq!(presented("/?e2b-traffic-access-token=t0k", &cookie), (true, true, true));
+        assert_eq!(presented("/", &[(TOKEN_NAME, "t0k")]), (true, true, false));
+        assert_eq!(presented("/?e2b-traffic-access-token=x", &cookie), (true, false, false));
+    }
+
+    #[test]
+    fn what_else_is_there_stays() {
+        let mut request = request(
+            "http://h/a?e2b-traffic-access-token=t",
+            &[("cookie", "x=1; e2b-traffic-access-token=t"), ("cookie", "y=2"), ("referer", "r")],
+        );
+        PresentedTokens::strip_from(&mut request);
+        assert_eq!(request.uri(), "http://h/a");
+        assert_eq!(request.headers()["cookie"], "x=1; y=2");
+        assert_eq!(request.headers()["referer"], "r");
+    }
+
+    #[test]
+    fn no_referer_names_it_not_even_a_second_one() {
+        let named = "http://h/?e2b-traffic-access-token=t";
+        let mut request = request("/", &[("referer", "http://h/"), ("referer", named)]);
+        PresentedTokens::strip_from(&mut request);
+        assert!(request.headers().is_empty());
+    }
+
+    #[test]
+    fn no_token_matches_nothing() {
+        let mut request = request("/", &[("referer", "http://h/?e2b-traffic-access-token=t")]);
+        assert!(!PresentedTokens::strip_from(&mut request).contains(&token("t")));
+        assert!(request.headers().is_empty());
+    }
+}

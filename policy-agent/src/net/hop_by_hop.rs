@@ -1,0 +1,71 @@
+//! What of an HTTP message concerns one hop only (RFC 9110, 7.6.1): for the egress proxy and for the
+//! gateway, which both write messages anew.
+
+use hyper::{
+    Request, Uri, Version,
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+    http::uri::PathAndQuery,
+};
+
+/// Fields between a client and its proxy, beside those that `Connection` names (RFC 9110, 7.6.1).
+/// `TE: trailers` stays: trailers do go through.
+const HOP_BY_HOP_HEADERS: [HeaderName; 4] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Makes a request the one that goes on: its target in origin-form, without what
+/// concerns this hop only. Whether it asks for another protocol.
+pub fn rewrite_for_upstream<B>(request: &mut Request<B>) -> bool {
+    if request.uri().authority().is_some() {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+    }
+    let upgrade = requested_upgrade(request.headers());
+    *request.version_mut() = Version::HTTP_11;
+    strip_hop_by_hop(request.headers_mut());
+    if let Some(upgrade) = &upgrade {
+        request.headers_mut().insert(header::UPGRADE, upgrade.clone());
+        let connection = HeaderValue::from_static("upgrade");
+        request.headers_mut().insert(header::CONNECTION, connection);
+    }
+    upgrade.is_some()
+}
+
+/// Removes what concerns one hop only.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = list_tokens(headers, &header::CONNECTION)
+        .filter_map(|token| token.parse().ok())
+        .filter(|name| !is_protected(name))
+        .collect();
+    for name in HOP_BY_HOP_HEADERS.iter().chain(&named).chain([&header::UPGRADE]) {
+        headers.remove(name);
+    }
+}
+
+/// What judging and framing rest on is not for `Connection` to take away.
+fn is_protected(name: &HeaderName) -> bool {
+    [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TE].contains(name)
+}
+
+/// The protocols that a request offers to go on with. HTTP is not among them: its requests would
+/// not be judged.
+fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    list_tokens(headers, &header::CONNECTION)
+        .find(|token| token.eq_ignore_ascii_case("upgrade"))?;
+    let is_http = |token: &&str| {
+        let token = token.to_ascii_lowercase();
+        token.starts_with("h2") || token.starts_with("http")
+    };
+    let offered: Vec<&str> =
+        list_tokens(headers, &header::UPGRADE).filter(|token| !is_http(token)).collect();
+    HeaderValue::try_from(offered.join(", ")).ok().filter(|offered| !offered.is_empty())
+}
+
+/// The members of a list that may stand in several fields.
+fn list_tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}

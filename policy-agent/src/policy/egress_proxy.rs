@@ -1,0 +1,256 @@
+//! `egressProxy`: the SOCKS5 proxy that a sandbox's outbound TCP is tunnelled through.
+
+use std::{fmt, net::IpAddr};
+
+use super::{
+    EgressProxy, Floor, ProxyTls, SecretString, ValidationError,
+    authority::{self, DomainOrIp},
+};
+
+/// Bytes that SOCKS5 has room for in a name, username or password (RFC 1928, RFC 1929).
+const MAX_SOCKS5_BYTES: usize = 255;
+
+/// A checked `egressProxy`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Socks5Proxy {
+    /// Where the proxy is. A name is resolved again at every dial, and every resolved address is
+    /// held against the floor then.
+    pub host: DomainOrIp,
+    /// Its port.
+    pub port: u16,
+    /// How to log in; `None`: without authentication.
+    pub credentials: Option<Socks5Credentials>,
+    /// How the connection to the proxy is encrypted; `None`: it is not.
+    pub tls: Option<Socks5Tls>,
+}
+
+/// TLS to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Socks5Tls {
+    /// The name or address that its certificate has to be for: the proxy's own, or another.
+    pub server_name: DomainOrIp,
+    /// Certificates (PEM) of the authority that issued it; `None`: those that the public trusts.
+    pub ca_pem: Option<String>,
+}
+
+/// Username and password (RFC 1929).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Socks5Credentials {
+    /// Not empty.
+    pub username: String,
+    /// Empty when none is set.
+    pub password: SecretString,
+}
+
+impl Socks5Proxy {
+    /// Checks the proxy that a user gave.
+    pub(super) fn new(proxy: &EgressProxy, floor: &Floor) -> Result<Self, ValidationError> {
+        let (host, port) = parse_proxy_address(&proxy.address, floor)?;
+        let credentials = parse_credentials(proxy)?;
+        let tls =
+            proxy.tls.as_ref().map(|tls| parse_proxy_tls(tls, &host)).transpose()?.flatten();
+        Ok(Self { host, port, credentials, tls })
+    }
+
+    /// Whether the proxy may be at this address: where its name leads is asked at every dial.
+    #[must_use]
+    pub fn may_be_dialed(floor: &Floor, address: IpAddr) -> bool {
+        // The agent itself dials it, from the host: private addresses stay closed also where the
+        // operator opens them to the sandboxes by a shorter platform_deny.
+        let closed = !Floor::default().admits(address) && floor.matching_allow(address).is_none();
+        !closed && floor.admits(address)
+    }
+}
+
+fn parse_proxy_address(text: &str, floor: &Floor) -> Result<(DomainOrIp, u16), ValidationError> {
+    let field = "network.egressProxy.address";
+    if text.contains('@') {
+        // Not quoted: a password may stand before the @.
+        let problem = "write host:port; username and password have fields of their own";
+        return Err(ValidationError::about_field(field, problem));
+    }
+    let refuse = |problem: String| ValidationError::about_entry(field, text, problem);
+    if text.len() > MAX_SOCKS5_BYTES {
+        return Err(refuse(format!("longer than {MAX_SOCKS5_BYTES} bytes")));
+    }
+    let (host, port) = authority::parse_authority(text).map_err(refuse)?;
+    let port = port.ok_or_else(|| refuse("the port is missing; write host:port".to_owned()))?;
+    if let DomainOrIp::Address(address) = host
+        && !Socks5Proxy::may_be_dialed(floor, address)
+    {
+        let problem = "a private or denied address; the operator can add it to platform_allow";
+        return Err(refuse(problem.to_owned()));
+    }
+    Ok((host, port))
+}
+
+fn parse_proxy_tls(
+    tls: &ProxyTls,
+    host: &DomainOrIp,
+) -> Result<Option<Socks5Tls>, ValidationError> {
+    let (server, ca) = match tls {
+        ProxyTls::Enabled(false) => return Ok(None),
+        ProxyTls::Enabled(true) => (None, None),
+        ProxyTls::Options { server_name, ca } => (server_name.as_deref(), ca.clone()),
+    };
+    let server = match server {
+        None => host.clone(),
+        Some(text) => {
+            let field = "network.egressProxy.tls.serverName";
+            match authority::parse_authority(text) {
+                Ok((server, None)) => server,
+                Ok(_) => {
+                    return Err(ValidationError::about_entry(
+                        field,
+                        text,
+                        "write it without a port",
+                    ));
+                }
+                Err(problem) => return Err(ValidationError::about_entry(field, text, problem)),
+            }
+        }
+    };
+    if ca.as_ref().is_some_and(|pem| !pem.contains("-----BEGIN CERTIFICATE-----")) {
+        let problem = "write certificates in PEM, -----BEGIN CERTIFICATE----- and so on";
+        return Err(ValidationError::about_field("network.egressProxy.tls.ca", problem));
+    }
+    Ok(Some(Socks5Tls { server_name: server, ca_pem: ca }))
+}
+
+fn parse_credentials(proxy: &EgressProxy) -> Result<Option<Socks5Credentials>, ValidationError> {
+    let username = proxy.username.as_deref().unwrap_or_default();
+    let password = proxy.password.as_ref().map(SecretString::reveal).unwrap_or_default();
+    for (field, value) in [("username", username), ("password", password)] {
+        if value.len() > MAX_SOCKS5_BYTES {
+            let problem = format!("longer than {MAX_SOCKS5_BYTES} bytes");
+            return Err(ValidationError::about_field(
+                format!("network.egressProxy.{field}"),
+                problem,
+            ));
+        }
+    }
+    if username.is_empty() {
+        if !password.is_empty() {
+            let problem = "a password needs a username beside it";
+            return Err(ValidationError::about_field("network.egressProxy.password", problem));
+        }
+        return Ok(None);
+    }
+    let password = SecretString::new(password.to_owned());
+    Ok(Some(Socks5Credentials { username: username.to_owned(), password }))
+}
+
+impl fmt::Display for Socks5Proxy {
+    /// `host:port`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(address: &str) -> EgressProxy {
+        EgressProxy { address: address.to_owned(), username: None, password: None, tls: None }
+    }
+
+    fn error(proxy: &EgressProxy) -> String {
+        Socks5Proxy::new(proxy, &Floor::default()).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for (text, normal) in [
+            ("proxy.example.com:1080", "proxy.example.com:1080"),
+            ("Proxy.Example.com.:1", "proxy.example.com:1"),
+            ("8.8.8.8:65535", "8.8.8.8:65535"),
+            ("[2001:4860::1]:1080", "[2001:4860::1]:1080"),
+            ("[::ffff:8.8.8.8]:1080", "8.8.8.8:1080"),
+        ] {
+            let tunnel = Socks5Proxy::new(&proxy(text), &Floor::default());
+            assert_eq!(tunnel.expect(text).to_string(), normal);
+        }
+        let long = format!("{}example.com:1080", "a.".repeat(130));
+        for (text, advice) in [
+            ("", "empty name"),
+            ("proxy.example.com", "port is missing"),
+            ("8.8.8.8", "port is missing"),
+            ("[2001:4860::1]", "port is missing"),
+            ("proxy.example.com:", "1 to 65535"),
+            ("proxy.example.com:0", "1 to 65535"),
+            ("proxy.example.com:65536", "1 to 65535"),
+            ("proxy.example.com:+80", "1 to 65535"),
+            ("proxy.example.com:socks", "1 to 65535"),
+            (":1080", "empty name"),
+            ("2001:4860::1:1080", "brackets"),
+            ("socks5://proxy.example.com:1080", "scheme"),
+            ("1.2.3:1080", "number"),
+            ("a b:1080", "cannot stand in a name"),
+            (&long, "255 bytes"),
+        ] {
+            let error = error(&proxy(text));
+            assert!(error.starts_with("network.egressProxy.address: "), "{error}");
+            assert!(error.contains(advice), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_need_platform_allow() {
+        let strings = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (allow, deny, address, good) in [
+            (&[][..], None, "10.0.0.5", false),
+            (&[], None, "127.0.0.1", false),
+            (&[], None, "169.254.169.254", false),
+            (&[], None, "[::1]", false),
+            (&[], None, "[::ffff:10.0.0.5]", false),
+            (&[], None, "[64:ff9b::10.0.0.5]", false),
+            (&["10.0.0.0/24"], None, "10.0.0.5", true),
+            (&["10.0.0.0/24"], None, "10.0.1.5", false),
+            (&["10.0.0.0/24"], Some(&["0.0.0.0/0"][..]), "10.0.0.5", true),
+            (&[], Some(&[]), "127.0.0.1", false),
+            (&[], Some(&[]), "10.0.0.5", false),
+            (&[], Some(&["9.9.9.0/24"]), "9.9.9.9", false),
+            (&[], Some(&["9.9.9.0/24"]), "8.8.8.8", true),
+        ] {
+            let deny = deny.map(strings);
+            let floor = Floor::new(&strings(allow), deny.as_deref()).expect("a floor");
+            let tunnel = Socks5Proxy::new(&proxy(&format!("{address}:1080")), &floor);
+            assert_eq!(tunnel.is_ok(), good, "{address}, allow {allow:?}, deny {deny:?}");
+        }
+    }
+
+    #[test]
+    fn credentials() {
+        let with = |username: Option<&str>, password: Option<&str>| EgressProxy {
+            username: username.map(str::to_owned),
+            password: password.map(|password| SecretString::new(password.to_owned())),
+            ..proxy("proxy.example.com:1080")
+        };
+        let longest = "x".repeat(255);
+        for (proxy, name) in [
+            (with(None, None), None),
+            (with(Some(""), Some("")), None),
+            (with(Some("me"), None), Some("me")),
+            (with(Some("me"), Some("hunter2")), Some("me")),
+            (with(Some(&longest), Some(&longest)), Some(longest.as_str())),
+        ] {
+            let tunnel = Socks5Proxy::new(&proxy, &Floor::default()).expect("good");
+            assert!(!format!("{tunnel:?}{proxy:?}").contains("hunter2"));
+            assert_eq!(tunnel.credentials.map(|known| known.username).as_deref(), name);
+        }
+        let too_long = "ä".repeat(128);
+        for (proxy, start) in [
+            (with(None, Some("hunter2")), "network.egressProxy.password: a password needs"),
+            (with(Some(""), Some("hunter2")), "network.egressProxy.password: a password needs"),
+            (with(Some(&too_long), None), "network.egressProxy.username: longer than 255"),
+            (with(Some("me"), Some(&too_long)), "network.egressProxy.password: longer than 255"),
+        ] {
+            let error = error(&proxy);
+            assert!(error.starts_with(start), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains('ä'), "{error}");
+        }
+        let error = error(&proxy("socks5://me:hunter2@proxy.example.com:1080"));
+        assert!(error.contains("fields of their own") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Line 7: what the egress proxy decides about a connection, by the name that it asks for.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use policy_common::reason::Reason;
+
+use super::{DomainName, DomainSet, Explanation, Floor, Policy, RuleRef, evaluate};
+
+/// The verdict about a connection that the kernel handed over to be judged by its name. `host` is
+/// what the client says, without a port: the SNI, or the host of a request. Without a name, and
+/// with an address in its place, the address of the packets alone decides.
+#[must_use]
+pub fn evaluate_by_name(
+    policy: &Policy,
+    names: &DomainSet,
+    floor: &Floor,
+    host: Option<&str>,
+    address: IpAddr,
+) -> Explanation {
+    let host = match host {
+        Some(host) if !is_ip_literal(host) => host,
+        _ => return evaluate::evaluate_by_address(policy, floor, address),
+    };
+    let matching = DomainName::parse_requested(host).map(|name| names.most_specific_match(&name));
+    let (reason, place) = match matching {
+        Ok(Some(place)) => (Reason::AllowName, Some(place)),
+        Ok(None) => (Reason::NameNotAllowed, None),
+        Err(_) => (Reason::InvalidName, None),
+    };
+    Explanation {
+        allowed: reason.passes(),
+        reason,
+        line: reason.line(),
+        rule: place.and_then(|place| RuleRef::from_domain(policy, place)),
+        by_name: true,
+        tunnel: reason.passes() && policy.egress_proxy().is_some(),
+    }
+}
+
+/// Whether a host is an IP address, in brackets or not.
+pub(super) fn is_ip_literal(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match bare {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<IpAddr>().is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::{prelude::*, sample::select};
+
+    use super::super::{
+        EgressProxy, FlowDestination, NetworkConfig, PolicyDefaults, evaluate_connection,
+    };
+    use super::*;
+
+    /// Few labels, so that names and patterns meet; one is a suffix of another as text only.
+    fn any_name() -> impl Strategy<Value = String> {
+        let label = select(&["a", "aa", "b", "c-c", "d_d", "xn--bcher-kva", "example"][..]);
+        prop::collection::vec(label, 1..5).prop_map(|labels| labels.join("."))
+    }
+
+    fn any_pattern() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => any_name(),
+            4 => any_name().prop_map(|name| format!("*.{name}")),
+            1 => Just("*".to_owned()),
+            1 => Just("203.0.113.0/24".to_owned()),
+        ]
+    }
+
+    /// What a client may say: names in all their spellings, addresses, and nonsense.
+    fn any_host() -> impl Strategy<Value = Option<String>> {
+        prop::option::weighted(
+            0.95,
+            prop_oneof![
+                6 => any_name(),
+                1 => any_name().prop_map(|name| name.to_ascii_uppercase()),
+                1 => any_name().prop_map(|name| format!("{name}.")),
+                1 => any::<Ipv4Addr>().prop_map(|address| address.to_string()),
+                1 => any::<Ipv6Addr>().prop_map(|address| address.to_string()),
+                1 => any::<Ipv6Addr>().prop_map(|address| format!("[{address}]")),
+                1 => (any_name(), any_name()).prop_map(|(one, other)| format!("{one}\0.{other}")),
+                1 => select(&["", ".", "a..b", "-a", "-a.b", "a-.b", "a!.b", "bücher.a", "*.a", "1.2.3"][..])
+                    .prop_map(str::to_owned),
+                1 => ".{0,12}",
+            ],
+        )
+    }
+
+    fn policy_of_patterns(patterns: Vec<String>, tunnel: bool) -> Policy {
+        let proxy = EgressProxy {
+            address: "proxy.example.com:1080".to_owned(),
+            username: None,
+            password: None,
+            tls: None,
+        };
+        let network = NetworkConfig {
+            allow_out: Some(patterns),
+            deny_out: Some(vec!["1.1.1.1".to_owned(), "0.0.0.0/0".to_owned()]),
+            egress_proxy: tunnel.then_some(proxy),
+            ..NetworkConfig::default()
+        };
+        let defaults = PolicyDefaults::default();
+        Policy::new(&network, None, &defaults, &Floor::default()).expect("a policy")
+    }
+
+    proptest! {
+        /// What the proxy decides is what the slow reading of the law says.
+        #[test]
+        fn the_proxy_judges_like_the_oracle(
+            mut patterns in prop::collection::vec(any_pattern(), 0..8),
+            hosts in prop::collection::vec(any_host(), 8),
+            tunnel: bool,
+        ) {
+            patterns.push("always.example".to_owned()); // a policy that has names
+            let (policy, floor) = (policy_of_patterns(patterns, tunnel), Floor::default());
+            let names = DomainSet::from_policy(&policy);
+            for host in hosts {
+                for address in [[1, 1, 1, 1], [198, 51, 100, 7]].map(IpAddr::from) {
+                    let asked = FlowDestination {
+                        address,
+                        protocol: 6,
+                        port: Some(443),
+                        host: host.clone(),
+                    };
+                    let decided = evaluate_by_name(&policy, &names, &floor, host.as_deref(), address);
+                    prop_assert_eq!(decided, evaluate_connection(&policy, &floor, &asked), "{:?}", asked);
+                }
+            }
+        }
+
+        /// From the words of the law: exact is equal, a wildcard is anything in front of a dot.
+        #[test]
+        fn a_name_is_allowed_if_and_only_if_a_pattern_says_so(
+            patterns in prop::collection::vec(any_pattern(), 1..6),
+            name in any_name(),
+        ) {
+            let by_the_text = patterns.iter().any(|pattern| match pattern.strip_prefix('*') {
+                Some("") => true,
+                Some(suffix) => name.ends_with(suffix) && name.len() > suffix.len(),
+                None => *pattern == name,
+            });
+            let policy = policy_of_patterns(patterns, false);
+            let address = IpAddr::from([198, 51, 100, 7]);
+            let names = DomainSet::from_policy(&policy);
+            let decided = evaluate_by_name(&policy, &names, &Floor::default(), Some(&name), address);
+            prop_assert_eq!(decided.allowed, by_the_text);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A policy written back as configuration: what `check` prints and the API echoes.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde::Serialize;
+
+use super::{Policy, ProxyTls, Socks5Proxy};
+
+/// A policy in its normal form. Reading it again gives the same policy, the proxy's password aside,
+/// which is never shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NormalisedPolicy {
+    /// `false`: denies all traffic that `allowOut` does not allow.
+    pub allow_internet_access: bool,
+    /// The network configuration.
+    pub network: NormalisedNetwork,
+}
+
+/// `network` in its normal form. Lists keep their order and their duplicates, so that the indices
+/// in events and explanations hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NormalisedNetwork {
+    /// CIDRs with their host bits cleared, and domains in A-label form.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_out: Vec<String>,
+    /// CIDRs with their host bits cleared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_out: Vec<String>,
+    /// As given; absent when the default nameserver holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_servers: Option<Vec<IpAddr>>,
+    /// The SOCKS5 proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_proxy: Option<NormalisedEgressProxy>,
+    /// Whether the public URL works without the traffic token.
+    pub allow_public_traffic: bool,
+    /// The Host header that the service inside sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_request_host: Option<String>,
+    /// Ports that the gateway connects to with TLS.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub https_ports: BTreeSet<u16>,
+}
+
+/// `egressProxy` without its password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NormalisedEgressProxy {
+    /// `host:port`.
+    pub address: String,
+    /// The username, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Whether the connection to the proxy uses TLS, and how.
+    pub tls: ProxyTls,
+}
+
+impl Policy {
+    /// The policy in its normal form, without secrets.
+    #[must_use]
+    pub fn normalised(&self) -> NormalisedPolicy {
+        let given = self.has_domains() && !self.uses_default_nameserver();
+        NormalisedPolicy {
+            allow_internet_access: self.allows_internet(),
+            network: NormalisedNetwork {
+                allow_out: self.allow_out().iter().map(ToString::to_string).collect(),
+                deny_out: self.deny_out().iter().map(ToString::to_string).collect(),
+                dns_servers: given.then(|| self.nameservers().to_vec()),
+                egress_proxy: self.egress_proxy().map(|tunnel| NormalisedEgressProxy {
+                    address: tunnel.to_string(),
+                    username: tunnel.credentials.as_ref().map(|known| known.username.clone()),
+                    tls: normalised_tls(tunnel),
+                }),
+                allow_public_traffic: self.allow_public_traffic(),
+                mask_request_host: self.mask_request_host().map(|mask| mask.as_str().to_owned()),
+                https_ports: self.https_ports().clone(),
+            },
+        }
+    }
+}
+
+fn normalised_tls(tunnel: &Socks5Proxy) -> ProxyTls {
+    match &tunnel.tls {
+        None => ProxyTls::Enabled(false),
+        Some(tls) if tls.ca_pem.is_none() && tls.server_name == tunnel.host => {
+            ProxyTls::Enabled(true)
+        }
+        Some(tls) => ProxyTls::Options {
+            server_name: (tls.server_name != tunnel.host).then(|| tls.server_name.to_string()),
+            ca: tls.ca_pem.clone(),
+        },
+    }
+}

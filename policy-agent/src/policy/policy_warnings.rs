@@ -1,0 +1,330 @@
+//! Entries that are right and have no effect: what `check` and `apply` warn of.
+
+use std::{collections::HashMap, fmt, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{
+    ALL_TRAFFIC, DomainPattern, Floor, NetworkConfig, Policy, ValidationError,
+    address_ranges::AddressRanges, embedded_ipv4, sandbox_policy::AllowOutEntry,
+};
+
+/// Warnings about one sandbox that are shown.
+const MAX_WARNINGS: usize = 20;
+
+/// Something in a configuration that does not do what its author expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyWarning(ValidationError);
+
+impl fmt::Display for PolicyWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<PolicyWarning> for ValidationError {
+    /// Where warnings are errors.
+    fn from(PolicyWarning(invalid): PolicyWarning) -> Self {
+        invalid
+    }
+}
+
+/// What is without effect in a sandbox's configuration: `network` as it was written, and its
+/// `policy` under this floor. At most 20 warnings, and one that says so.
+#[must_use]
+pub fn policy_warnings(
+    network: &NetworkConfig,
+    policy: &Policy,
+    floor: &Floor,
+) -> Vec<PolicyWarning> {
+    let written = network.allow_out.as_deref().unwrap_or_default();
+    let mut found: Vec<_> = warn_nothing_denied(policy)
+        .into_iter()
+        .chain(warn_allow_out(policy, floor, written))
+        .chain(warn_nameservers(policy, floor))
+        .take(MAX_WARNINGS + 1)
+        .collect();
+    if found.len() > MAX_WARNINGS {
+        found.truncate(MAX_WARNINGS);
+        found.push(ValidationError::about_field(
+            "network",
+            "has more such entries, which are not shown",
+        ));
+    }
+    found.into_iter().map(PolicyWarning).collect()
+}
+
+fn warn_nothing_denied(policy: &Policy) -> Option<ValidationError> {
+    let denies = !policy.deny_out().is_empty() || !policy.allows_internet();
+    (!denies && !policy.allow_out().is_empty()).then(|| {
+        let problem = format!(
+            "has no effect, since nothing is denied; add {ALL_TRAFFIC} to denyOut, or set \
+             allowInternetAccess to false"
+        );
+        ValidationError::about_field("network.allowOut", problem)
+    })
+}
+
+/// Entries of `allowOut`.
+fn warn_allow_out(
+    policy: &Policy,
+    floor: &Floor,
+    written: &[String],
+) -> impl Iterator<Item = ValidationError> {
+    let (closed, wildcards) =
+        (ClosedPrefixes::from_floor(floor), CoveringDomains::from_policy(policy));
+    policy.allow_out().iter().enumerate().filter_map(move |(place, target)| {
+        let problem = match target {
+            AllowOutEntry::Network(net) => closed.unreachable_problem(net),
+            AllowOutEntry::Domain(pattern) => wildcards
+                .redundant_problem(place, pattern)
+                .or_else(|| unlikely_domain_problem(pattern)),
+        }?;
+        let entry = written.get(place).cloned().unwrap_or_else(|| target.to_string());
+        Some(ValidationError::about_entry(format!("network.allowOut[{place}]"), entry, problem))
+    })
+}
+
+fn warn_nameservers(policy: &Policy, floor: &Floor) -> impl Iterator<Item = ValidationError> {
+    let default = policy.uses_default_nameserver();
+    let servers = policy.nameservers().iter().enumerate();
+    servers.filter(|(_, server)| !floor.admits(**server)).map(move |(place, server)| {
+        let field = match default {
+            true => "default_nameserver".to_owned(),
+            false => format!("network.dnsServers[{place}]"),
+        };
+        let problem = format!(
+            "{}; the sandbox cannot ask it, so it can resolve no name",
+            describe_platform_deny(&IpNet::from(*server), floor)
+        );
+        ValidationError::about_entry(field, server.to_string(), problem)
+    })
+}
+
+/// What the floor keeps closed whatever a sandbox's policy says.
+struct ClosedPrefixes<'a> {
+    floor: &'a Floor,
+    denied_ranges: AddressRanges,
+    /// With exceptions.
+    allowed_ranges: AddressRanges,
+}
+
+impl<'a> ClosedPrefixes<'a> {
+    fn from_floor(floor: &'a Floor) -> Self {
+        let embedded = floor.deny.iter().flat_map(|net| match net {
+            IpNet::V4(v4) => embedded_ipv4::embedding_prefixes(*v4).map(IpNet::V6).collect(),
+            IpNet::V6(_) => Vec::new(),
+        });
+        Self {
+            floor,
+            denied_ranges: floor.deny.iter().copied().chain(embedded).collect(),
+            allowed_ranges: floor.allow.iter().copied().collect(),
+        }
+    }
+
+    /// Why no address of a prefix is ever reached.
+    fn unreachable_problem(&self, net: &IpNet) -> Option<String> {
+        // All traffic stands for what is left of it.
+        let closed = self.denied_ranges.contains_net(net) && !self.allowed_ranges.overlaps_net(net);
+        if !closed || net.prefix_len() == 0 {
+            return None;
+        }
+        let own = net.addr().is_loopback();
+        let own = if own { " (inside the sandbox its own loopback needs no rule)" } else { "" };
+        Some(format!("{}, so it is never reached{own}", describe_platform_deny(net, self.floor)))
+    }
+}
+
+/// Which entry of the floor closes a prefix, and who can open it.
+fn describe_platform_deny(net: &IpNet, floor: &Floor) -> String {
+    let address: IpAddr = net.network();
+    let by = floor.matching_deny(address).and_then(|place| floor.deny.get(place));
+    let by = by.map(|net| format!(" ({net})")).unwrap_or_default();
+    format!("inside the operator's platform_deny{by}, and not in platform_allow")
+}
+
+/// The wildcards of `allowOut`, by what they stand in front of.
+struct CoveringDomains {
+    any_domain: Option<usize>,
+    subdomains_of: HashMap<String, usize>,
+    exact_domains: HashMap<String, usize>,
+}
+
+impl CoveringDomains {
+    fn from_policy(policy: &Policy) -> Self {
+        let mut known =
+            Self { any_domain: None, subdomains_of: HashMap::new(), exact_domains: HashMap::new() };
+        for (place, pattern) in policy.domains() {
+            match pattern {
+                DomainPattern::AnyDomain => _ = known.any_domain.get_or_insert(place),
+                DomainPattern::Subdomains(apex) => {
+                    known.subdomains_of.entry(apex.as_str().to_owned()).or_insert(place);
+                }
+                DomainPattern::Exact(name) => {
+                    known.exact_domains.entry(name.as_str().to_owned()).or_insert(place);
+                }
+            }
+        }
+        known
+    }
+
+    /// Why the entry at a place allows nothing that another does not allow as well.
+    fn redundant_problem(&self, place: usize, pattern: &DomainPattern) -> Option<String> {
+        let (name, same) = match pattern {
+            DomainPattern::AnyDomain => ("", self.any_domain),
+            DomainPattern::Subdomains(apex) => {
+                (apex.as_str(), self.subdomains_of.get(apex.as_str()).copied())
+            }
+            DomainPattern::Exact(name) => {
+                (name.as_str(), self.exact_domains.get(name.as_str()).copied())
+            }
+        };
+        if let Some(first) = same.filter(|first| *first < place) {
+            return Some(format!("the same as allowOut[{first}]; remove it"));
+        }
+        let above = std::iter::successors(parent_domain(name), |name| parent_domain(name));
+        let mut covering = above.filter_map(|apex| Some((self.subdomains_of.get(apex)?, apex)));
+        if let Some((wildcard, apex)) = covering.next() {
+            return Some(format!("covered by allowOut[{wildcard}] (*.{apex}); remove one of them"));
+        }
+        let any = self.any_domain.filter(|any| *any != place)?;
+        Some(format!("covered by allowOut[{any}] (*); remove one of them"))
+    }
+}
+
+/// A name without its first label.
+fn parent_domain(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, parent)| parent)
+}
+
+/// Why a name is hardly one that somebody asks for.
+fn unlikely_domain_problem(pattern: &DomainPattern) -> Option<String> {
+    let (DomainPattern::Exact(name) | DomainPattern::Subdomains(name)) = pattern else {
+        return None;
+    };
+    let name = name.as_str();
+    if name == "localhost" || name.ends_with(".localhost") {
+        return Some("the name of the sandbox's own loopback, which needs no rule".to_owned());
+    }
+    // `*.com` is a wildcard like any other.
+    if name.contains('.') || matches!(pattern, DomainPattern::Subdomains(_)) {
+        return None;
+    }
+    let number = name.strip_prefix("as").unwrap_or_default();
+    Some(if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        "read as a name; a policy knows no AS numbers: write the CIDRs that the network announces"
+            .to_owned()
+    } else if ["any", "all", "internet", "everything", "world"].contains(&name) {
+        format!("read as a name; write * for any name, and {ALL_TRAFFIC} for all traffic")
+    } else {
+        "no public name has a single label; write the full name, like example.com".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PolicyDefaults, parse_json};
+    use super::*;
+
+    fn warnings_of(network: &str, allow: &[&str]) -> Vec<String> {
+        let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
+        let floor = Floor::new(&allow, None).expect("a floor");
+        let network: NetworkConfig = parse_json(network.as_bytes()).expect(network);
+        let policy =
+            Policy::new(&network, None, &PolicyDefaults::default(), &floor).expect("a policy");
+        policy_warnings(&network, &policy, &floor).iter().map(ToString::to_string).collect()
+    }
+
+    /// What is said of one entry of `allowOut` beside `example.com`.
+    fn warnings_of_entry(entry: &str) -> String {
+        let network =
+            format!(r#"{{"allowOut":["{entry}","example.com"],"denyOut":["0.0.0.0/0"]}}"#);
+        warnings_of(&network, &[]).join("\n")
+    }
+
+    #[test]
+    fn entries_without_effect_are_told_why() {
+        for (entry, problem) in [
+            ("localhost", "the name of the sandbox's own loopback"),
+            ("127.0.0.1", "inside the operator's platform_deny (127.0.0.0/8), and not in"),
+            ("10.0.0.5", "inside the operator's platform_deny (10.0.0.0/8), and not in"),
+            ("fd00::/8", "inside the operator's platform_deny (fc00::/7), and not in"),
+            ("64:ff9b::a00:1", "inside the operator's platform_deny (10.0.0.0/8), and not in"),
+            ("any", "read as a name; write * for any name, and 0.0.0.0/0"),
+            ("AS15169", "read as a name; a policy knows no AS numbers"),
+            ("intranet", "no public name has a single label"),
+        ] {
+            let said = warnings_of_entry(entry);
+            let expected = format!("network.allowOut[0]: {entry:?}: {problem}");
+            assert!(said.starts_with(&expected) && !said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_has_an_effect_is_met_with_silence() {
+        for entry in
+            ["1.1.1.1", "8.0.0.0/5", "0.0.0.0/0", "::/0", "*.org", "a.example.com", "as1.example"]
+        {
+            assert_eq!(warnings_of_entry(entry), "", "{entry}");
+        }
+        let denied = r#"{"denyOut":["10.0.0.0/8","0.0.0.0/0"]}"#;
+        assert_eq!(warnings_of(denied, &[]), [""; 0]);
+        assert_eq!(warnings_of("{}", &[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_operator_opens_has_an_effect() {
+        let private = r#"{"allowOut":["10.0.0.5","10.1.0.0/16"],"denyOut":["0.0.0.0/0"]}"#;
+        assert_eq!(warnings_of(private, &["10.0.0.5", "10.1.2.3"]), [""; 0]);
+        assert_eq!(warnings_of(private, &["10.0.0.6"]).len(), 2);
+    }
+
+    #[test]
+    fn a_name_that_a_wildcard_covers() {
+        let network = r#"{"allowOut":["*.github.com","api.github.com","*.a.github.com","github.com",
+            "1.1.1.1","github.com"],"denyOut":["0.0.0.0/0"]}"#;
+        assert_eq!(
+            warnings_of(network, &[]),
+            [
+                r#"network.allowOut[1]: "api.github.com": covered by allowOut[0] (*.github.com); remove one of them"#,
+                r#"network.allowOut[2]: "*.a.github.com": covered by allowOut[0] (*.github.com); remove one of them"#,
+                r#"network.allowOut[5]: "github.com": the same as allowOut[3]; remove it"#,
+            ]
+        );
+        let any = r#"{"allowOut":["example.com","*"],"denyOut":["0.0.0.0/0"]}"#;
+        assert!(warnings_of(any, &[])[0].contains("covered by allowOut[1] (*)"));
+    }
+
+    #[test]
+    fn allowing_where_nothing_is_denied() {
+        let said = warnings_of(r#"{"allowOut":["1.1.1.1"]}"#, &[]);
+        assert!(said[0].starts_with("network.allowOut: has no effect, since nothing"), "{said:?}");
+        assert_eq!(
+            warnings_of(r#"{"allowOut":["1.1.1.1"],"denyOut":["1.0.0.0/8"]}"#, &[]),
+            [""; 0]
+        );
+        let closed = r#"{"allowOut":["1.1.1.1"],"allowInternetAccess":false}"#;
+        assert_eq!(warnings_of(closed, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn a_dns_server_that_cannot_be_asked() {
+        let network = r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"],
+            "dnsServers":["1.1.1.1","10.0.0.53"]}"#;
+        let said = warnings_of(network, &[]);
+        let expected = r#"network.dnsServers[1]: "10.0.0.53": inside the operator's platform_deny"#;
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
+        assert_eq!(warnings_of(network, &["10.0.0.53"]), [""; 0]);
+    }
+
+    #[test]
+    fn of_many_the_first_are_shown() {
+        let entries: Vec<_> =
+            (0..100_000_u32).map(|n| format!("\"10.{}.{}.0/24\"", n >> 8 & 255, n & 255)).collect();
+        let network = format!(r#"{{"allowOut":[{}],"denyOut":["0.0.0.0/0"]}}"#, entries.join(","));
+        let said = warnings_of(&network, &[]);
+        assert_eq!(said.len(), MAX_WARNINGS + 1);
+        assert!(said[MAX_WARNINGS].contains("more such entries"), "{}", said[MAX_WARNINGS]);
+        assert_eq!(warnings_of(&network, &["10.0.0.0/8"]), [""; 0]);
+    }
+}

@@ -1,0 +1,102 @@
+//! Names the rule that decided: for events, which carry a reason and an index, and for `explain`.
+
+use std::fmt;
+
+use policy_common::{reason::Reason, verdict::NO_RULE};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Floor, Policy};
+
+/// A rule, by the list that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+pub struct RuleRef {
+    /// The list, or the setting, as it is written in the configuration.
+    pub list: &'static str,
+    /// Place in the list, from 0; absent for a setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// The entry in its normal form, or the setting's value.
+    pub entry: String,
+}
+
+impl RuleRef {
+    /// The domain at a place in `allowOut`.
+    pub(super) fn from_domain(policy: &Policy, index: u32) -> Option<Self> {
+        let entry = policy.allow_out().get(usize::try_from(index).ok()?)?.to_string();
+        Some(Self { list: "network.allowOut", index: Some(index), entry })
+    }
+}
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "{}[{index}]: {}", self.list, self.entry),
+            None => write!(f, "{}: {}", self.list, self.entry),
+        }
+    }
+}
+
+/// The rule that an event's reason and index mean, under the policy that was in force. `None` when
+/// no rule decided.
+#[must_use]
+pub fn resolve_rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) -> Option<RuleRef> {
+    if index == NO_RULE {
+        return setting_rule(policy, reason);
+    }
+    let place = usize::try_from(index).ok()?;
+    let (list, entry) = match reason {
+        Reason::PlatformAllow => ("platform_allow", floor.allow.get(place)?.to_string()),
+        Reason::PlatformDeny => return platform_deny_rule(floor, place),
+        Reason::AllowOut => ("network.allowOut", policy.allow_out().get(place)?.to_string()),
+        Reason::DnsServer => ("network.dnsServers", policy.nameservers().get(place)?.to_string()),
+        Reason::DenyOut => ("network.denyOut", policy.deny_out().get(place)?.to_string()),
+        _ => return None,
+    };
+    Some(RuleRef { list, index: Some(index), entry })
+}
+
+/// The rules of line 5, which are numbered through; the host's own addresses stand in no list.
+fn platform_deny_rule(floor: &Floor, place: usize) -> Option<RuleRef> {
+    if let Some(own) = floor.host_rule(place) {
+        return Some(RuleRef { list: "host_address", index: None, entry: own.to_string() });
+    }
+    let (list, place, entry) = match floor.deny.get(place) {
+        Some(entry) => ("platform_deny", place, entry),
+        None => {
+            let place = place.checked_sub(floor.deny.len())?;
+            ("platform_deny_add", place, floor.deny_add.get(place)?)
+        }
+    };
+    Some(RuleRef { list, index: Some(rule_index(place)), entry: entry.to_string() })
+}
+
+/// The rules that stand in no list.
+fn setting_rule(policy: &Policy, reason: Reason) -> Option<RuleRef> {
+    let (list, entry) = match reason {
+        Reason::DenyOut if !policy.allows_internet() => ("allowInternetAccess", "false".to_owned()),
+        Reason::DnsServer if policy.uses_default_nameserver() => {
+            ("default_nameserver", policy.nameservers().first()?.to_string())
+        }
+        _ => return None,
+    };
+    Some(RuleRef { list, index: None, entry })
+}
+
+/// The index of an entry as the ABI carries it. Lists are far shorter than `u32`.
+pub(super) fn rule_index(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(NO_RULE)
+}
+
+/// Of several entries of one list that match, the one that is named: the longest, the first among
+/// equals. `lengths` has an item for every entry, `None` where it does not match.
+pub(super) fn longest_entry<L: Ord>(lengths: impl Iterator<Item = Option<L>>) -> Option<usize> {
+    let mut best: Option<(usize, L)> = None;
+    for (place, length) in lengths.enumerate() {
+        let Some(length) = length else { continue };
+        if best.as_ref().is_none_or(|(_, longest)| length > *longest) {
+            best = Some((place, length));
+        }
+    }
+    best.map(|(place, _)| place)
+}

@@ -1,0 +1,290 @@
+//! Reads a ClientHello, however it is split over segments and records, and keeps its bytes for the
+//! server that it is meant for.
+
+use std::io;
+
+use policy_common::reason::Reason;
+use rustls::{Error, InvalidMessage, PeerMisbehaved, server::Acceptor};
+use tokio::net::TcpStream;
+
+use super::sni;
+use crate::policy::DomainName;
+
+/// Bytes that are read at a time.
+const READ_CHUNK: usize = 4096;
+/// Bytes that a ClientHello may take, records included. Real ones stay below 16 KiB.
+const MAX_CLIENT_HELLO: usize = 64 * 1024;
+
+/// What a ClientHello asks for: its SNI in lower case; `None` without one, and with an IP address in
+/// its place.
+pub type SniName = Option<String>;
+
+/// Why there is no ClientHello.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClientHelloError {
+    /// The client has closed the connection.
+    Closed,
+    /// What it sent cannot be judged.
+    Invalid(Reason),
+}
+
+/// Reads a ClientHello from a client.
+pub async fn read_client_hello(
+    client: &TcpStream,
+    reader: &mut ClientHelloReader,
+) -> Result<SniName, ClientHelloError> {
+    loop {
+        client.readable().await.map_err(|_| ClientHelloError::Closed)?;
+        let read = client.try_read_buf(reader.read_buffer());
+        match read {
+            Ok(0) => return Err(ClientHelloError::Closed),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return Err(ClientHelloError::Closed),
+        }
+        if let Some(sni) = reader.parse_available().map_err(ClientHelloError::Invalid)? {
+            return Ok(sni);
+        }
+    }
+}
+
+/// Finds the ClientHello in bytes that come bit by bit.
+#[derive(Default)]
+pub struct ClientHelloReader {
+    acceptor: Acceptor,
+    bytes: Vec<u8>,
+    /// Of them, these have been looked at.
+    parsed: usize,
+}
+
+impl ClientHelloReader {
+    /// The bytes that were read: all of the ClientHello, and whatever came with it.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Where to put what is read next.
+    fn read_buffer(&mut self) -> &mut Vec<u8> {
+        self.bytes.reserve(READ_CHUNK);
+        &mut self.bytes
+    }
+
+    /// Looks at what has come: the name that the ClientHello asks for, once that is complete.
+    fn parse_available(&mut self) -> Result<Option<SniName>, Reason> {
+        if self.bytes.len() > MAX_CLIENT_HELLO {
+            return Err(Reason::NotJudgeable);
+        }
+        while self.parsed < self.bytes.len() {
+            let mut rest = &self.bytes[self.parsed..];
+            let count = self.acceptor.read_tls(&mut rest).map_err(|_| Reason::NotJudgeable)?;
+            self.parsed += count;
+            match self.acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    return Ok(Some(accepted.client_hello().server_name().map(str::to_owned)));
+                }
+                Ok(None) if count == 0 => return Err(Reason::NotJudgeable),
+                Ok(None) => {}
+                Err((error, _)) => return self.lenient_sni(rejection_reason(&error)).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A name that the library does not take for one, and that the proxy does.
+    fn lenient_sni(&self, problem: Reason) -> Result<SniName, Reason> {
+        let name = match problem {
+            Reason::InvalidName => sni::parse_server_name(&self.bytes),
+            _ => None,
+        };
+        name.filter(|name| DomainName::parse_requested(name).is_ok()).map(Some).ok_or(problem)
+    }
+}
+
+fn rejection_reason(error: &Error) -> Reason {
+    match error {
+        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            Reason::InvalidName
+        }
+        // RFC 6066, 3: one host_name, in one extension.
+        Error::InvalidMessage(
+            InvalidMessage::InvalidServerName | InvalidMessage::DuplicateExtension(0),
+        ) => Reason::NameConflict,
+        _ => Reason::NotJudgeable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proxy::tests::hello_builder::{
+        ClientHelloBuilder as Built, TlsExtension, client_hello, refragment,
+    };
+
+    /// What the reader says about bytes that come in these pieces.
+    fn sni_in_pieces<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Option<Option<String>>, Reason> {
+        let mut reader = ClientHelloReader::default();
+        for piece in pieces {
+            reader.read_buffer().extend_from_slice(piece);
+            if let Some(name) = reader.parse_available()? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    fn sni_in(bytes: &[u8]) -> Result<Option<Option<String>>, Reason> {
+        sni_in_pieces([bytes])
+    }
+
+    fn found_name(name: &str) -> Result<Option<Option<String>>, Reason> {
+        Ok(Some(Some(name.to_owned())))
+    }
+
+    #[test]
+    fn however_it_is_split() {
+        let hello = client_hello("www.good.example");
+        assert_eq!(sni_in(&hello), found_name("www.good.example"));
+        assert_eq!(sni_in_pieces(hello.chunks(1)), found_name("www.good.example"), "byte by byte");
+        for length in [1, 2, 3, 7, 100, 1000] {
+            let records = refragment(&hello, length);
+            assert_eq!(sni_in(&records), found_name("www.good.example"), "records of {length}");
+            assert_eq!(
+                sni_in_pieces(records.chunks(1)),
+                found_name("www.good.example"),
+                "and byte by byte"
+            );
+        }
+        for place in 1..hello.len() {
+            let (start, end) = hello.split_at(place);
+            assert_eq!(sni_in(start), Ok(None), "{place}");
+            assert_eq!(sni_in_pieces([start, end]), found_name("www.good.example"), "{place}");
+        }
+    }
+
+    #[test]
+    fn long_ones() {
+        let long = Built { padding: 40_000, ..Built::for_name("good.example") }.build();
+        assert!(long.len() > 40_000);
+        assert_eq!(sni_in(&long), found_name("good.example"));
+        assert_eq!(sni_in_pieces(long.chunks(1400)), found_name("good.example"));
+        // As many records as there is room for, byte by byte: no work without bound.
+        let start = std::time::Instant::now();
+        let records =
+            refragment(&Built { padding: 9_000, ..Built::for_name("good.example") }.build(), 1);
+        assert!(records.len() < MAX_CLIENT_HELLO);
+        assert_eq!(sni_in_pieces(records.chunks(1)), found_name("good.example"));
+        println!("{:?} for {} bytes", start.elapsed(), records.len());
+        let longer = Built { padding: 70_000, ..Built::for_name("good.example") };
+        assert_eq!(sni_in(&longer.build()), Err(Reason::NotJudgeable));
+    }
+
+    #[test]
+    fn names_that_are_none_and_names_that_are_several() {
+        let with = |extensions| Built { extensions, ..Built::for_name("x.example") }.build();
+        let sni = |name: &[u8]| TlsExtension::sni(&[(0, name)]);
+        for (extensions, expected) in [
+            (vec![], Ok(Some(None))),
+            (vec![sni(b"GOOD.example")], found_name("good.example")),
+            (vec![sni(b"good.example.")], found_name("good.example.")),
+            (vec![sni(b"192.0.2.1")], Ok(Some(None))),
+            (vec![sni(b"2001:db8::1")], Ok(Some(None))),
+            (vec![sni(b"good.example\0")], Err(Reason::InvalidName)),
+            (vec![sni(b"good.example\0.evil.example")], Err(Reason::InvalidName)),
+            (vec![sni("bücher.example".as_bytes())], Err(Reason::InvalidName)),
+            (vec![sni(b"a b")], Err(Reason::InvalidName)),
+            (vec![sni(b"my_bucket.example")], found_name("my_bucket.example")),
+            (vec![sni(b"-A.b-.example")], found_name("-a.b-.example")),
+            (vec![sni(b"-a.192.0.2.1")], Err(Reason::InvalidName)),
+            (vec![sni(&[b'a'; 64])], Err(Reason::InvalidName)),
+            (vec![sni(b"a..b")], Err(Reason::InvalidName)),
+            (vec![TlsExtension::sni(&[])], Err(Reason::NotJudgeable)),
+            (vec![sni(b"")], Err(Reason::NotJudgeable)),
+            (vec![TlsExtension::sni(&[(7, b"good.example")])], Err(Reason::InvalidName)),
+            (
+                vec![TlsExtension::sni(&[(0, b"good.example"), (0, b"evil.example")])],
+                Err(Reason::NameConflict),
+            ),
+            (vec![sni(b"good.example"), sni(b"evil.example")], Err(Reason::NameConflict)),
+        ] {
+            assert_eq!(sni_in(&with(extensions.clone())), expected, "{extensions:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_client_hello() {
+        let hello = client_hello("good.example");
+        let mut alert = hello.clone();
+        alert[0] = 21;
+        let mut server_hello = hello.clone();
+        server_hello[5] = 2;
+        let two = [hello.clone(), hello.clone()].concat();
+        for bytes in [&alert, &server_hello, &b"SSH-2.0-x\r\n".to_vec(), &vec![0x80, 0x2e, 1, 0, 2]]
+        {
+            assert_ne!(sni_in(bytes), found_name("good.example"));
+        }
+        assert_eq!(
+            sni_in(&two),
+            found_name("good.example"),
+            "what follows is the server's business"
+        );
+    }
+
+    /// The name that a real server sees in these bytes.
+    fn seen_by_a_server(bytes: &[u8]) -> Option<String> {
+        let mut acceptor = Acceptor::default();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            acceptor.read_tls(&mut rest).ok()?;
+            if let Some(accepted) = acceptor.accept().ok()? {
+                return accepted.client_hello().server_name().map(str::to_owned);
+            }
+        }
+        None
+    }
+
+    fn pieces(bytes: &[u8], lengths: &[usize]) -> Vec<Vec<u8>> {
+        let (mut rest, mut pieces) = (bytes, Vec::new());
+        for length in lengths.iter().cycle().take(bytes.len().max(1)) {
+            let (piece, more) = rest.split_at((*length).min(rest.len()));
+            pieces.push(piece.to_vec());
+            rest = more;
+        }
+        pieces
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_never_a_name(
+            bytes in prop::collection::vec(any::<u8>(), 0..2000),
+            lengths in prop::collection::vec(1_usize..300, 1..20),
+        ) {
+            let pieces = pieces(&bytes, &lengths);
+            let found = sni_in_pieces(pieces.iter().map(Vec::as_slice));
+            prop_assert!(!matches!(found, Ok(Some(Some(_)))));
+        }
+
+        #[test]
+        fn a_mutated_hello_asks_for_what_a_server_would_see(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            record in 1_usize..600,
+            lengths in prop::collection::vec(1_usize..300, 1..20),
+        ) {
+            let mut hello = client_hello("good.example");
+            for (place, byte) in changes {
+                let place = place.index(hello.len());
+                hello[place] = byte;
+            }
+            let bytes = refragment(&hello, record);
+            let pieces = pieces(&bytes, &lengths);
+            let found = sni_in_pieces(pieces.iter().map(Vec::as_slice));
+            // A real server takes no labels with hyphens at their ends.
+            if let Ok(Some(Some(name))) = found && DomainName::parse(&name).is_ok() {
+                prop_assert_eq!(Some(name), seen_by_a_server(&bytes));
+            }
+        }
+    }
+}

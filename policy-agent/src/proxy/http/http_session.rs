@@ -1,0 +1,254 @@
+//! The requests of one connection, one after the other.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http_body_util::Either;
+use hyper::{
+    Request, Response, StatusCode, Version,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header::{self, HeaderMap},
+};
+use hyper_util::rt::TokioIo;
+use policy_common::reason::Reason;
+use tokio::task::AbortHandle;
+
+use super::{
+    MAX_HEAD_SIZE, MAX_RESPONSE_HEADERS,
+    refusal_response::{ProxyResponseBody, refusal_response},
+    request_host, upgrade_relay,
+};
+use crate::{
+    net::hop_by_hop,
+    proxy::{
+        admitted::{AdmittedConnection, AllowDecision},
+        decision::{ConnectionEnd, MatchKey},
+        dial::{DialTarget, dial},
+        proxy_metrics::ConnectionProtocol,
+        socket::{SharedSocket, reset_connection},
+        upstream::UpstreamConnection,
+    },
+};
+
+/// A connection, between and during its requests.
+pub struct HttpSession {
+    /// Whose it is.
+    pub admitted: AdmittedConnection,
+    upstream: Mutex<Option<HttpUpstream>>,
+    has_received_request: AtomicBool,
+    is_allow_recorded: AtomicBool,
+    is_last_refused: AtomicBool,
+}
+
+/// The server that the last request went to.
+struct HttpUpstream {
+    name: Option<Arc<str>>,
+    sender: SendRequest<Incoming>,
+    driver: UpstreamDriver,
+}
+
+/// The task that reads and writes a server's connection. It ends with whoever needs it.
+pub struct UpstreamDriver {
+    task: AbortHandle,
+    socket: SharedSocket,
+}
+
+impl UpstreamDriver {
+    /// The server's side.
+    pub fn socket(&self) -> SharedSocket {
+        Arc::clone(&self.socket)
+    }
+}
+
+impl Drop for UpstreamDriver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The connection ends without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is closed")]
+pub struct ConnectionClosed;
+
+impl HttpSession {
+    /// A connection without requests.
+    pub fn new(admitted: AdmittedConnection) -> Self {
+        Self {
+            admitted,
+            upstream: Mutex::default(),
+            has_received_request: AtomicBool::new(false),
+            is_allow_recorded: AtomicBool::new(false),
+            is_last_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there was a request.
+    pub fn has_received_request(&self) -> bool {
+        self.has_received_request.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last request was refused.
+    pub fn is_last_refused(&self) -> bool {
+        self.is_last_refused.load(Ordering::Relaxed)
+    }
+
+    /// Resets both sides.
+    pub fn reset(&self) {
+        reset_connection(&self.admitted.client);
+        if let Some(upstream) = self.take_upstream() {
+            reset_connection(&upstream.driver.socket);
+        }
+    }
+
+    /// Judges a request; lets it go on, or refuses it.
+    ///
+    /// # Errors
+    /// There is nobody to answer.
+    pub async fn handle_request(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {
+        self.has_received_request.store(true, Ordering::Relaxed);
+        let name = match request_host::requested_host(&request) {
+            Ok(name) => name.map(Arc::<str>::from),
+            Err(reason) => return self.refuse_request(None, reason.into()),
+        };
+        match self.forward_request(request, &name).await {
+            Ok(response) => Ok(response.map(Either::Left)),
+            Err(end) => self.refuse_request(name.as_deref(), end),
+        }
+    }
+
+    fn refuse_request(
+        &self,
+        name: Option<&str>,
+        end: ConnectionEnd,
+    ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {
+        let ConnectionEnd::Refused(decision) = end else { return Err(ConnectionClosed) };
+        self.is_last_refused.store(true, Ordering::Relaxed);
+        let answer = refusal_response(decision.reason, name);
+        self.admitted.record_refused(ConnectionProtocol::Http, name, decision);
+        Ok(answer)
+    }
+
+    async fn forward_request(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        name: &Option<Arc<str>>,
+    ) -> Result<Response<Incoming>, ConnectionEnd> {
+        let allowed = self.admitted.decide(&MatchKey::Name(name.clone()))?;
+        let wants_upgrade = hop_by_hop::rewrite_for_upstream(&mut request);
+        let client = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let (mut response, upstream) = self.send_request(request, name, allowed).await?;
+        match (response.status(), client) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
+                let there = hyper::upgrade::on(&mut response);
+                tokio::spawn(upgrade_relay::relay_upgraded(
+                    Arc::clone(self),
+                    client,
+                    there,
+                    upstream.driver,
+                ));
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(Reason::BadResponse.into()),
+            _ => {
+                hop_by_hop::strip_hop_by_hop(response.headers_mut());
+                remove_length_if_chunked(response.headers_mut());
+                *response.version_mut() = Version::HTTP_11;
+                self.keep_upstream(upstream);
+            }
+        }
+        Ok(response)
+    }
+
+    /// Sends a request to the server that has the name, and waits for the head of its answer.
+    async fn send_request(
+        &self,
+        mut request: Request<Incoming>,
+        name: &Option<Arc<str>>,
+        allowed: AllowDecision,
+    ) -> Result<(Response<Incoming>, HttpUpstream), ConnectionEnd> {
+        if let Some(mut upstream) = self.take_upstream().filter(|server| server.name == *name)
+            && upstream.sender.ready().await.is_ok()
+        {
+            match upstream.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, upstream)),
+                // It has just been closed: a new one gets the request, which nobody has seen yet.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(reused_connection_end(error.error())),
+                },
+            }
+        }
+        let mut upstream = self.connect_upstream(name, allowed).await?;
+        let response = upstream.sender.send_request(request).await;
+        Ok((
+            response.map_err(|error| ConnectionEnd::from(missing_response_reason(&error)))?,
+            upstream,
+        ))
+    }
+
+    async fn connect_upstream(
+        &self,
+        name: &Option<Arc<str>>,
+        allowed: AllowDecision,
+    ) -> Result<HttpUpstream, ConnectionEnd> {
+        let admitted = &self.admitted;
+        let target = DialTarget::new(admitted.original_destination(), name.as_deref());
+        // Boxed, since the connection keeps room for it as long as it lasts.
+        let UpstreamConnection { socket, io } =
+            Box::pin(dial(admitted.context(), &allowed.active_policy, &target)).await?;
+        admitted.attach_upstream(&socket)?;
+        if !self.is_allow_recorded.swap(true, Ordering::Relaxed) {
+            admitted.record_allowed(ConnectionProtocol::Http, name.as_deref(), allowed.decision);
+        }
+        let mut client = http1::Builder::new();
+        client
+            .preserve_header_case(true)
+            .max_buf_size(MAX_HEAD_SIZE)
+            .max_headers(MAX_RESPONSE_HEADERS)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true);
+        let handshake = client.handshake(TokioIo::new(io)).await;
+        let (sender, connection) =
+            handshake.map_err(|error| ConnectionEnd::from(missing_response_reason(&error)))?;
+        let task = tokio::spawn(connection.with_upgrades()).abort_handle();
+        Ok(HttpUpstream { name: name.clone(), sender, driver: UpstreamDriver { task, socket } })
+    }
+
+    fn take_upstream(&self) -> Option<HttpUpstream> {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep_upstream(&self, upstream: HttpUpstream) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
+    }
+}
+
+/// Why there is no response.
+fn missing_response_reason(error: &hyper::Error) -> Reason {
+    if error.is_parse() { Reason::BadResponse } else { Reason::ServerBrokeOff }
+}
+
+/// The same on a connection that had requests before. A server may end it at any moment, and whether it
+/// has seen the request nobody knows. So the client's connection ends likewise, without an answer:
+/// clients know this case, and send again what may be sent twice (RFC 9110, 9.2.2).
+fn reused_connection_end(error: &hyper::Error) -> ConnectionEnd {
+    match missing_response_reason(error) {
+        Reason::ServerBrokeOff => ConnectionEnd::Closed,
+        reason => reason.into(),
+    }
+}
+
+/// A response with chunks says nothing of a length: whoever believed it would find another end (RFC
+/// 9112, 6.3).
+fn remove_length_if_chunked(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}

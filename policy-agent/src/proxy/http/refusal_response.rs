@@ -1,0 +1,42 @@
+//! What a client is told when its request does not go on.
+
+use http_body_util::{Either, Full};
+use hyper::{
+    Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{self, HeaderValue},
+};
+use policy_common::reason::Reason;
+
+/// The body of an answer: the server's, or a line of the proxy's.
+pub type ProxyResponseBody = Either<Incoming, Full<Bytes>>;
+
+/// The refusal, in one line. It ends the connection.
+pub fn refusal_response(reason: Reason, name: Option<&str>) -> Response<ProxyResponseBody> {
+    let mut line = format!("{}: {}", reason.label(), reason.help());
+    if let Some(name) = name {
+        line.push_str(&format!(" ({name})"));
+    }
+    line.push('\n');
+    let mut response = Response::new(Either::Right(Full::from(line)));
+    *response.status_mut() = refusal_status(reason);
+    let headers = response.headers_mut();
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, plain);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+const fn refusal_status(reason: Reason) -> StatusCode {
+    match reason {
+        Reason::NameConflict | Reason::InvalidName | Reason::NotJudgeable => {
+            StatusCode::BAD_REQUEST
+        }
+        Reason::NameUnresolved
+        | Reason::Unreachable
+        | Reason::EgressProxyFailed
+        | Reason::BadResponse
+        | Reason::ServerBrokeOff => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::FORBIDDEN,
+    }
+}

@@ -1,0 +1,72 @@
+//! What a request asks for.
+
+use hyper::{
+    Method, Request,
+    header::{self, HeaderMap, HeaderValue},
+    http::uri::{Authority, Scheme},
+};
+use policy_common::reason::Reason;
+
+/// The host that a request asks for, without its port, as it is written; `None`: it names none.
+///
+/// # Errors
+/// There is more than one answer, or none that can be judged.
+pub fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Reason> {
+    if request.method() == Method::CONNECT || !has_unambiguous_framing(request.headers()) {
+        return Err(Reason::NotJudgeable);
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().map(parse_host_header).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Reason::NameConflict);
+    }
+    let uri = request.uri();
+    match (uri.scheme(), uri.authority()) {
+        (None, None) => Ok(host.map(|(name, _)| name)),
+        (Some(scheme), Some(authority)) if *scheme == Scheme::HTTP => {
+            let target = split_host_port(authority.as_str())?;
+            match host {
+                Some(host) if is_same_authority(host, target) => Ok(Some(host.0)),
+                _ => Err(Reason::NameConflict),
+            }
+        }
+        _ => Err(Reason::NotJudgeable),
+    }
+}
+
+/// Whether every server finds the same end of the body: a single `Transfer-Encoding: chunked`, if
+/// there is one at all. The HTTP library has seen to the rest.
+fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    encodings.next().is_none_or(chunked) && encodings.next().is_none()
+}
+
+/// Name and port.
+type HostPort<'a> = (&'a str, Option<&'a str>);
+
+fn parse_host_header(value: &HeaderValue) -> Result<HostPort<'_>, Reason> {
+    split_host_port(value.to_str().map_err(|_| Reason::InvalidName)?)
+}
+
+fn split_host_port(text: &str) -> Result<HostPort<'_>, Reason> {
+    let authority: Authority = text.parse().map_err(|_| Reason::InvalidName)?;
+    // What this library takes for the host, any server has to take for it: nothing before it, and
+    // after it digits only.
+    let name = text.get(..authority.host().len()).filter(|name| *name == authority.host());
+    let name = name.ok_or(Reason::InvalidName)?;
+    match text[name.len()..].strip_prefix(':') {
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok((name, Some(port))),
+        None if text.len() == name.len() => Ok((name, None)),
+        _ => Err(Reason::InvalidName),
+    }
+}
+
+fn is_same_authority((name, port): HostPort<'_>, (target, target_port): HostPort<'_>) -> bool {
+    let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let port_of = |port: Option<&str>| match port {
+        None | Some("") => Some(80),
+        Some(digits) => digits.parse::<u16>().ok(),
+    };
+    bare(name) == bare(target) && port_of(port) == port_of(target_port)
+}

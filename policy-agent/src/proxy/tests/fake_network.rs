@@ -1,0 +1,67 @@
+//! The stand-in for the network.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    policy::DomainName,
+    proxy::{
+        host_network::{AddressLocality, BoxFuture, ProxyNetwork},
+        socket,
+    },
+};
+
+/// A network where only what a test sets up exists.
+#[derive(Default)]
+pub struct FakeNetworkState {
+    /// Where accepted connections were to go.
+    pub destination: Mutex<Option<SocketAddr>>,
+    /// The addresses of names.
+    pub names: Mutex<HashMap<String, Vec<IpAddr>>>,
+    /// Servers, by the address that they are reached at.
+    pub servers: Mutex<HashMap<SocketAddr, SocketAddr>>,
+    /// Addresses that never answer.
+    pub unresponsive: Mutex<HashSet<IpAddr>>,
+    /// Addresses of the host itself.
+    pub host_addresses: Mutex<HashSet<IpAddr>>,
+    /// What was dialled.
+    pub dialed: Mutex<Vec<SocketAddr>>,
+}
+
+/// The stand-in, which the test keeps a hand on.
+pub struct FakeNetwork(pub Arc<FakeNetworkState>);
+
+impl ProxyNetwork for FakeNetwork {
+    fn original_destination(&self, _: &TcpStream) -> io::Result<SocketAddr> {
+        Ok(self.0.destination.lock().unwrap().expect("a destination"))
+    }
+
+    fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>> {
+        let found = self.0.names.lock().unwrap().get(name.as_str()).cloned();
+        Box::pin(async move { found.unwrap_or_default() })
+    }
+
+    fn locality(&self, address: IpAddr) -> BoxFuture<'_, AddressLocality> {
+        let is_host = self.0.host_addresses.lock().unwrap().contains(&address);
+        Box::pin(
+            async move { if is_host { AddressLocality::Local } else { AddressLocality::Remote } },
+        )
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        self.0.dialed.lock().unwrap().push(address);
+        if self.0.unresponsive.lock().unwrap().contains(&address.ip()) {
+            return Box::pin(std::future::pending());
+        }
+        match self.0.servers.lock().unwrap().get(&address).copied() {
+            Some(server) => Box::pin(socket::connect_tcp(server)),
+            None => Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) }),
+        }
+    }
+}

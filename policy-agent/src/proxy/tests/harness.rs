@@ -1,0 +1,307 @@
+//! One sandbox with a door, and what it may talk to.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use ipnet::IpNet;
+use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+
+use super::fake_network::{FakeNetwork, FakeNetworkState};
+use crate::{
+    agent::{
+        ActivePolicy, DataplaneControl, InterfaceState, PlatformPolicy, ProxyControl as _,
+        SandboxProxyCounters,
+    },
+    dataplane::{self, EndpointAddresses, HostInterface, PolicyId, PublishedPolicy, Slot},
+    events::{EventBuffer, EventFilter, PolicyEvent},
+    policy::{CompiledPolicy, DomainSet, Floor, PolicyDefaults, SandboxId, parse_json},
+    proxy::{ProxySettings, ProxyTimeouts, TransparentProxy},
+};
+
+/// Longer than anything takes that a test waits for.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the agent's own gateway listens.
+pub const GATEWAY_LISTENERS: [&str; 2] = ["203.0.113.5:80", "0.0.0.0:4430"];
+
+/// A kernel that does nothing: events need one.
+struct NoKernel;
+
+impl DataplaneControl for NoKernel {
+    fn interface_state(&self, _: &HostInterface) -> InterfaceState {
+        InterfaceState::NoInterface
+    }
+
+    fn host_addresses(&self, _: Option<&Path>) -> Result<Vec<IpNet>> {
+        Ok(Vec::new())
+    }
+
+    fn carries_default_route(&self, _: &HostInterface) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn prepare_slot(&self, _: Slot, _: &EndpointAddresses) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn attach(&self, _: &str, _: Slot, _: &HostInterface) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn is_attached(&self, _: &str, _: Slot, _: &HostInterface) -> Result<bool> {
+        bail!("no kernel")
+    }
+
+    fn publish(&self, _: &[Slot], _: &CompiledPolicy) -> Result<PolicyId> {
+        bail!("no kernel")
+    }
+
+    fn published_policy(&self, _: Slot) -> Result<Option<PublishedPolicy>> {
+        bail!("no kernel")
+    }
+
+    fn restore_pins(&self) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn detach(&self, _: &str) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn is_bridge_port(&self, _: &HostInterface) -> Result<bool> {
+        bail!("no kernel")
+    }
+
+    fn open_listeners(&self, _: Slot, _: &HostInterface) -> Result<dataplane::RedirectListeners> {
+        bail!("no kernel")
+    }
+
+    fn close_listeners(&self, _: Slot) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn release_slot(&self, _: Slot) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn counters(&self, _: Slot) -> Result<ReasonCounters> {
+        bail!("no kernel")
+    }
+
+    fn rate_limits(&self, _: Slot) -> Result<RateLimiterState> {
+        bail!("no kernel")
+    }
+
+    fn set_flow_reporting(&self, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn attached_pin_names(&self) -> Result<Vec<String>> {
+        bail!("no kernel")
+    }
+
+    fn attached_slot(&self, _: &str) -> Result<Option<Slot>> {
+        bail!("no kernel")
+    }
+}
+
+/// A sandbox with a door.
+pub struct ProxyHarness {
+    pub proxy: Arc<TransparentProxy>,
+    pub network: Arc<FakeNetworkState>,
+    pub event_buffer: Arc<EventBuffer>,
+    pub slot: Slot,
+    pub proxy_counters: Arc<SandboxProxyCounters>,
+    pub proxy_address: SocketAddr,
+}
+
+/// Times that tests can wait for.
+pub fn test_timeouts() -> ProxyTimeouts {
+    ProxyTimeouts {
+        name_detection: Duration::from_millis(300),
+        connect: Duration::from_millis(600),
+        attempt_delay: Duration::from_millis(50),
+        egress_proxy: Duration::from_millis(600),
+        ..ProxyTimeouts::default()
+    }
+}
+
+/// Rules that let these domains out, and nothing else.
+pub fn policy_allowing(names: &[&str]) -> Arc<ActivePolicy> {
+    let list = serde_json::to_string(names).expect("JSON");
+    policy_from_json(
+        &format!(r#"{{"allowOut":{list},"denyOut":["0.0.0.0/0"]}}"#),
+        &Floor::default(),
+    )
+}
+
+/// Rules from a `network`.
+pub fn policy_from_json(network: &str, floor: &Floor) -> Arc<ActivePolicy> {
+    let platform_policy =
+        PlatformPolicy { floor: floor.clone(), defaults: PolicyDefaults::default() };
+    let network = parse_json(network.as_bytes()).expect("a network");
+    let policy = platform_policy.policy_for_network(&network, None).expect("a policy");
+    let names = DomainSet::from_policy(&policy);
+    let floor = Arc::new(platform_policy.floor);
+    Arc::new(ActivePolicy { network, policy, floor, names, digest: [0; 16] })
+}
+
+impl ProxyHarness {
+    /// A sandbox whose connections are for this address.
+    pub async fn new(active_policy: &Arc<ActivePolicy>, destination: &str) -> Self {
+        Self::with_settings(active_policy, destination, Floor::default(), test_timeouts(), 64).await
+    }
+
+    pub async fn with_settings(
+        active_policy: &Arc<ActivePolicy>,
+        destination: &str,
+        floor: Floor,
+        timeouts: ProxyTimeouts,
+        limit: u32,
+    ) -> Self {
+        let state = Arc::<FakeNetworkState>::default();
+        *state.destination.lock().unwrap() = Some(destination.parse().expect(destination));
+        let platform_policy =
+            Arc::new(PlatformPolicy { floor, defaults: PolicyDefaults::default() });
+        let event_buffer = Arc::new(EventBuffer::new(Arc::new(NoKernel)));
+        let network = Box::new(FakeNetwork(state.clone()));
+        let settings = ProxySettings {
+            resolvers: Vec::new(),
+            max_connections_per_sandbox: limit,
+            with_gateway: false,
+            gateway_listeners: GATEWAY_LISTENERS.map(|at| at.parse().expect(at)).to_vec(),
+        };
+        let proxy = TransparentProxy::with_network(
+            network,
+            timeouts,
+            settings,
+            platform_policy,
+            event_buffer.clone(),
+        )
+        .expect("a proxy");
+        let slot = Slot::new(3).expect("a slot");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let proxy_address = listener.local_addr().expect("an address");
+        let id: SandboxId = "web".parse().expect("an ID");
+        let listeners = dataplane::RedirectListeners { v4: Some(listener), v6: None };
+        let proxy_counters = Arc::<SandboxProxyCounters>::default();
+        proxy.open_listeners(slot, &id, &proxy_counters, active_policy, listeners).expect("opens");
+        Self {
+            proxy: Arc::new(proxy),
+            network: state,
+            event_buffer,
+            slot,
+            proxy_counters,
+            proxy_address,
+        }
+    }
+
+    /// A name leads to these addresses.
+    pub fn set_name(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|text| text.parse::<IpAddr>().expect(text)).collect();
+        self.network.names.lock().unwrap().insert(name.to_owned(), addresses);
+    }
+
+    /// What is reached at an address.
+    pub fn set_server(&self, at: &str, server: SocketAddr) {
+        self.network.servers.lock().unwrap().insert(at.parse().expect(at), server);
+    }
+
+    /// A listener that is reached at an address under a name.
+    pub async fn listen(&self, name: &str, address: &str, port: u16) -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        self.set_name(name, &[address]);
+        let at = SocketAddr::new(address.parse().expect(address), port);
+        self.set_server(&at.to_string(), listener.local_addr().expect("an address"));
+        listener
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.proxy_address).await.expect("the door is open")
+    }
+
+    pub fn active(&self) -> usize {
+        self.proxy.active_connections(self.slot)
+    }
+
+    /// Reasons and names of the events.
+    pub fn events(&self) -> Vec<(&'static str, Option<String>)> {
+        let all = self.event_buffer.recent(&EventFilter { sandbox: None, include_flows: true });
+        all.iter().map(|record| (record.reason, record.name.clone())).collect()
+    }
+
+    /// The first event.
+    pub async fn first_event(&self) -> Arc<PolicyEvent> {
+        let filter = EventFilter { sandbox: None, include_flows: true };
+        wait_until("an event", || !self.event_buffer.recent(&filter).is_empty()).await;
+        self.event_buffer.recent(&filter)[0].clone()
+    }
+
+    /// What is counted, as Prometheus would read it.
+    pub fn connection_counts(&self) -> String {
+        let line = |(protocol, decision, count)| {
+            format!("protocol=\"{protocol}\",decision=\"{decision}\"}} {count}\n")
+        };
+        self.proxy_counters.connection_counts().map(line).collect()
+    }
+}
+
+/// Waits until something is so.
+pub async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TEST_TIMEOUT;
+    while !so() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What a stream says until it ends; the error when it is reset.
+pub async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    timeout(TEST_TIMEOUT, stream.read_to_end(&mut bytes)).await.expect("it ends in time")?;
+    Ok(bytes)
+}
+
+/// Reads exactly these bytes.
+pub async fn expect_bytes(stream: &mut TcpStream, expected: &[u8]) {
+    let mut bytes = vec![0; expected.len()];
+    timeout(TEST_TIMEOUT, stream.read_exact(&mut bytes)).await.expect("in time").expect("bytes");
+    assert_eq!(bytes, expected);
+}
+
+/// Whether the stream is reset, not just ended.
+pub async fn is_reset(stream: &mut TcpStream) -> bool {
+    let read = read_all(stream).await;
+    matches!(read, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset)
+}
+
+/// The description of the TLS alert that a stream says before it ends in good order (RFC 8446, 6).
+pub async fn read_alert(stream: &mut TcpStream) -> u8 {
+    let said = read_all(stream).await.expect("no reset");
+    match said[..] {
+        [21, 3, 1..=3, 0, 2, 2, description] => description,
+        _ => panic!("{said:?}"),
+    }
+}
+
+/// The next connection that a listener gets.
+pub async fn accept_next(listener: &TcpListener) -> TcpStream {
+    timeout(TEST_TIMEOUT, listener.accept()).await.expect("in time").expect("a connection").0
+}
+
+/// Sends, and reads until the end.
+pub async fn exchange(stream: &mut TcpStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let answer = read_all(stream).await.expect("an answer");
+    String::from_utf8(answer).expect("text")
+}

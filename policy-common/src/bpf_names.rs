@@ -1,0 +1,96 @@
+//! Names of maps and programs, as they stand in the objects and under the pin directory.
+//! At most 15 characters each: the kernel cuts longer ones.
+
+/// Slot → [`SandboxEndpoint`](crate::endpoint::SandboxEndpoint). Array.
+pub const SANDBOXES: &str = "SANDBOXES";
+/// Slot → trie of IPv4 prefixes. Array of maps: an element is swapped whole.
+pub const POLICIES_V4: &str = "POLICIES_V4";
+/// Slot → trie of IPv6 prefixes. Array of maps: an element is swapped whole.
+pub const POLICIES_V6: &str = "POLICIES_V6";
+/// Slot → block of the large class for IPv4. Array of maps.
+pub const LARGE_V4: &str = "LARGE_V4";
+/// Slot → block of the large class for IPv6. Array of maps.
+pub const LARGE_V6: &str = "LARGE_V6";
+/// Slot → block of the huge class for IPv4. Array of maps.
+pub const HUGE_V4: &str = "HUGE_V4";
+/// Slot → block of the huge class for IPv6. Array of maps.
+pub const HUGE_V6: &str = "HUGE_V6";
+/// [`InboundConnectionKey`](crate::flow::InboundConnectionKey) → nanoseconds since boot of its first packet. LRU hash.
+pub const INBOUND: &str = "INBOUND";
+/// [`FragmentedDatagramKey`](crate::flow::FragmentedDatagramKey) → reason and policy that let the first fragment pass,
+/// and when. LRU hash.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// [`ReportedFlowKey`](crate::flow::ReportedFlowKey) of datagram flows already reported. LRU hash.
+pub const FLOWS: &str = "FLOWS";
+/// Slot → [`ReasonCounters`](crate::counters::ReasonCounters). Per-CPU array.
+pub const COUNTERS: &str = "COUNTERS";
+/// Slot → [`RateLimiterState`](crate::rate_limit::RateLimiterState). Array.
+pub const LIMITS: &str = "LIMITS";
+/// [`door`](crate::redirect::listener_key) → the egress proxy's listener. Sockmap.
+pub const PROXY_LISTENERS: &str = "PROXY_LISTENERS";
+/// [`VerdictEvent`](crate::event::VerdictEvent) records. Ring buffer.
+pub const EVENTS: &str = "EVENTS";
+/// [`tail_call_index`] index → TC program that the gates call. Program array.
+pub const TC_PROGRAMS: &str = "TC_PROGRAMS";
+/// Index 0 → XDP program that the XDP gates call. Program array.
+pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
+/// The slot that an XDP gate hands to the program it calls. Per-CPU array of one.
+pub const XDP_SLOT: &str = "XDP_SLOT";
+
+/// All maps that are pinned.
+pub const PINNED_MAPS: [&str; 17] = [
+    SANDBOXES,
+    POLICIES_V4,
+    POLICIES_V6,
+    LARGE_V4,
+    LARGE_V6,
+    HUGE_V4,
+    HUGE_V6,
+    INBOUND,
+    FRAGMENTS,
+    FLOWS,
+    COUNTERS,
+    LIMITS,
+    PROXY_LISTENERS,
+    EVENTS,
+    TC_PROGRAMS,
+    XDP_PROGRAMS,
+    XDP_SLOT,
+];
+
+/// Program in `policy.o`: judges what the sandbox sends (TC ingress of the host-side interface).
+pub const FROM_SANDBOX: &str = "from_sandbox";
+/// Program in `policy.o`: sees what the sandbox receives (TC egress of the host-side interface).
+pub const TO_SANDBOX: &str = "to_sandbox";
+/// Program in `policy.o`: answers a packet that `from_sandbox` denied.
+pub const REJECT: &str = "reject";
+/// Program in `policy.o`: hands a packet that `from_sandbox` judged to the egress proxy.
+pub const PROXY_REDIRECT: &str = "proxy_redirect";
+/// Program in `policy.o`: drops early, in XDP, what `from_sandbox` would drop.
+pub const EARLY_DROP: &str = "early_drop";
+/// Program in `gate.o`: TC ingress; names its slot and calls `from_sandbox`.
+pub const GATE_FROM: &str = "gate_from";
+/// Program in `gate.o`: TC egress; names its slot and calls `to_sandbox`.
+pub const GATE_TO: &str = "gate_to";
+/// Program in `gate.o`: XDP; names its slot and calls `early_drop`.
+pub const GATE_XDP: &str = "gate_xdp";
+/// The global in `policy.o` that holds the [`SkbLayout`](crate::skb::SkbLayout).
+pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
+/// The global in `policy.o` that says whether there are huge tables. A `u32`, not 0 if so.
+pub const HUGE_POPTRIES: &str = "HUGE_POPTRIES";
+/// The global in `gate.o` that holds the slot. A `u32`.
+pub const GATE_SLOT_GLOBAL: &str = "SLOT";
+
+/// Indices into [`TC_PROGRAMS`] and [`XDP_PROGRAMS`].
+pub mod tail_call_index {
+    /// `from_sandbox` in `TC_PROGRAMS`.
+    pub const FROM_SANDBOX: u32 = 0;
+    /// `to_sandbox` in `TC_PROGRAMS`.
+    pub const TO_SANDBOX: u32 = 1;
+    /// `reject` in `TC_PROGRAMS`.
+    pub const REJECT: u32 = 2;
+    /// `proxy_redirect` in `TC_PROGRAMS`.
+    pub const PROXY_REDIRECT: u32 = 3;
+    /// `early_drop` in `XDP_PROGRAMS`.
+    pub const EARLY_DROP: u32 = 0;
+}

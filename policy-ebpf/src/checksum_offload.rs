@@ -1,0 +1,78 @@
+//! Line 1 for checksums that the sandbox left to the device.
+//!
+//! With checksum offload (`CHECKSUM_PARTIAL`) the sandbox says where a checksum belongs, and the host
+//! writes it there when the packet leaves: after it was judged. A sandbox that names another place
+//! could have two bytes of an address, of the ports or of the TCP flags rewritten. The header
+//! checksum keeps IPv4 addresses safe from that, so what line 4, 6 or 9 lets pass in IPv4 need not
+//! be looked at. Nor need what the egress proxy gets, which does not leave.
+
+use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
+use policy_common::{reason::Reason, skb::SkbLayout};
+
+use crate::{
+    disposition::{PacketDisposition, PacketResult},
+    header::{FragmentPart, IPPROTO_TCP, IPPROTO_UDP},
+    packet_context::{ParsedHeaders, skb_pointer},
+};
+
+const IPPROTO_SCTP: u8 = 132;
+/// `CHECKSUM_PARTIAL` of `ip_summed`.
+const CHECKSUM_PARTIAL: u8 = 3;
+
+/// Filled in by the agent.
+#[unsafe(no_mangle)]
+static SKB_LAYOUT: SkbLayout =
+    SkbLayout { ip_summed: 0, ip_summed_shift: 0, csum_start: 0, csum_offset: 0, head: 0, data: 0 };
+
+/// Lets a packet pass if no checksum will be written over what was judged.
+#[inline(always)]
+pub fn deny_misplaced_checksum(
+    ctx: &TcContext,
+    seen: &ParsedHeaders,
+    way: PacketDisposition,
+) -> PacketResult<PacketDisposition> {
+    let reason = way.verdict().reason_code;
+    let by_header = reason == Reason::Reply as u8 || reason == Reason::Neighbor as u8;
+    if (seen.ip_header.is_v6 || by_header) && !is_checksum_harmless(ctx, seen) {
+        return Err(Reason::Malformed.into());
+    }
+    Ok(way)
+}
+
+/// Whether the checksum is complete, or will be written where the protocol has it or behind.
+#[inline(never)]
+fn is_checksum_harmless(ctx: &TcContext, seen: &ParsedHeaders) -> bool {
+    // SAFETY: the global is initialised and never written to while programs run. Volatile, since its
+    // value here is not the one that it is compiled with.
+    let layout = unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) };
+    match read_skb_field::<u8>(ctx, layout.ip_summed) {
+        Some(bits) if (bits >> layout.ip_summed_shift) & CHECKSUM_PARTIAL != CHECKSUM_PARTIAL => {
+            return true;
+        }
+        Some(_) => {}
+        None => return false,
+    }
+    let checksum = match (seen.ip_header.fragment_part, seen.ip_header.protocol) {
+        (FragmentPart::WholeDatagram, IPPROTO_TCP) => 16,
+        (FragmentPart::WholeDatagram, IPPROTO_UDP) => 6,
+        (FragmentPart::WholeDatagram, IPPROTO_SCTP) => 8,
+        _ => return false,
+    };
+    // All counted from the start of the kernel's buffer, in which the frame begins somewhere.
+    let Some(start) = read_skb_field::<u16>(ctx, layout.csum_start) else { return false };
+    let Some(offset) = read_skb_field::<u16>(ctx, layout.csum_offset) else { return false };
+    let Some(head) = read_skb_field::<u64>(ctx, layout.head) else { return false };
+    let Some(data) = read_skb_field::<u64>(ctx, layout.data) else { return false };
+    let frame = data.wrapping_sub(head);
+    u64::from(start) + u64::from(offset)
+        >= frame + seen.ip_header.transport_offset as u64 + checksum
+}
+
+/// A field of the kernel's own `struct sk_buff`, which is what the context is behind the verifier's
+/// view of it.
+#[inline(always)]
+fn read_skb_field<T>(ctx: &TcContext, at: u32) -> Option<T> {
+    let field = skb_pointer(ctx).wrapping_byte_add(at as usize).cast::<T>();
+    // SAFETY: the helper reads any address, and fails where there is nothing.
+    unsafe { bpf_probe_read_kernel(field.cast_const()) }.ok()
+}

@@ -1,0 +1,101 @@
+//! Events: every denial as far as the sandbox's token bucket reaches, and on request new flows.
+//!
+//! The ring is written without waking its reader, which polls: wakeups are the cost, not writes.
+
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
+use policy_common::{
+    endpoint::ENDPOINT_REPORT_FLOWS, event::VerdictEvent, flow::ReportedFlowKey, rate_limit,
+    reason::Reason, verdict::Verdict,
+};
+
+use crate::{
+    from_sandbox::endpoint_instance_id,
+    header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, address_to_bytes},
+    maps::{EVENTS, FLOWS, LIMITS, SANDBOXES},
+    packet_context::{PacketContext, ParsedHeaders},
+};
+
+/// Reports a packet that passed, if it is the first of its flow and somebody wants to know.
+#[inline(always)]
+pub fn report_new_flow(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) {
+    let wanted =
+        SANDBOXES.get(hook.slot).is_some_and(|sandbox| sandbox.flags & ENDPOINT_REPORT_FLOWS != 0);
+    if wanted && is_new_flow(hook, seen, verdict) {
+        write_event(hook, seen, verdict);
+    }
+}
+
+/// TCP: the opening segment. Other protocols: the first packet to a destination that is not
+/// remembered. What answers an inbound connection is no flow of the sandbox.
+#[inline(never)]
+fn is_new_flow(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) -> bool {
+    let reported =
+        verdict.reason_code != Reason::Reply as u8 && verdict.reason_code != Reason::Neighbor as u8;
+    if !reported || seen.ip_header.fragment_part == FragmentPart::LaterFragment {
+        return false;
+    }
+    if seen.ip_header.protocol == IPPROTO_TCP {
+        return seen.transport_header.opens_connection;
+    }
+    let key = ReportedFlowKey {
+        instance_id: endpoint_instance_id(hook),
+        destination_port: seen.transport_header.destination_port,
+        protocol: seen.ip_header.protocol,
+        padding: 0,
+        destination_address: address_to_bytes(seen.ip_header.destination),
+    };
+    let known = FLOWS.get_ptr(key).is_some();
+    if !known {
+        // Not remembered, it is reported again.
+        let _ = FLOWS.insert(key, 0, 0);
+    }
+    !known
+}
+
+/// Writes a record, if the bucket has a token and the ring has room; counts it otherwise.
+#[inline(never)]
+pub fn write_event(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) {
+    let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return };
+    // SAFETY: valid while the program runs; a race lets a token more or less through, or miscounts
+    // a lost event.
+    let limits = unsafe { &mut *limits };
+    // SAFETY: the helper reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(next) = rate_limit::EVENT_RATE_LIMIT.take_token(limits.event_bucket, now) else {
+        limits.events_suppressed += 1;
+        return;
+    };
+    limits.event_bucket = next;
+    let Some(mut record) = EVENTS.reserve(0) else {
+        limits.events_lost += 1;
+        return;
+    };
+    let (source_port, destination_port) = event_ports(seen);
+    record.write(VerdictEvent {
+        time_ns: now,
+        slot: hook.slot,
+        rule_index: verdict.rule_index,
+        frame_length: hook.frame_length,
+        policy_id: verdict.policy_id,
+        ethertype: u16::from_be_bytes(seen.ethertype),
+        source_port,
+        destination_port,
+        protocol: seen.ip_header.protocol,
+        reason_code: verdict.reason_code,
+        padding: [0; 2],
+        source_address: address_to_bytes(seen.ip_header.source),
+        destination_address: address_to_bytes(seen.ip_header.destination),
+    });
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Ports, or ICMP type and code.
+#[inline(always)]
+fn event_ports(seen: &ParsedHeaders) -> (u16, u16) {
+    let transport = &seen.transport_header;
+    if matches!(seen.ip_header.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
+        (transport.icmp_type.into(), transport.icmp_code.into())
+    } else {
+        (transport.source_port, transport.destination_port)
+    }
+}

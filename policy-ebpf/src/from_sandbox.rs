@@ -1,0 +1,179 @@
+//! The precedence of `docs/policy.md`: the first line that matches decides.
+//!
+//! 1. malformed, spoofed, or of a kind that no rule can judge → drop
+//! 2. neighbour discovery about the sandbox's own addresses → pass; other → drop
+//! 3. a reply to an inbound connection that was let in → pass
+//! 4. `platform_allow` → pass
+//! 5. `platform_deny`, embedded addresses too → drop
+//! 6. `allowOut`, DNS servers → pass
+//! 7. TCP to 80 or 443 with domain rules → the egress proxy
+//! 8. `denyOut` → drop
+//! 9. → pass
+//!
+//! Lines 4 to 9 are one lookup. Line 3 is only asked when that lookup does not let the packet
+//! pass: it could say nothing else then, and the connections that a policy allows do not pay for
+//! it.
+
+use policy_common::{
+    endpoint::{ENDPOINT_ACTIVE, ENDPOINT_REJECT_DENIED, SandboxEndpoint},
+    reason::{self, Reason},
+    verdict::{NO_RULE, VERDICT_REDIRECT_TCP, VERDICT_REDIRECT_WEB, Verdict},
+};
+
+use crate::{
+    anti_spoofing,
+    disposition::{
+        self, AllowPacket, DenyPacket, IntoPacketResult as _, PacketDisposition, PacketResult,
+        RedirectPacket,
+    },
+    fragment,
+    header::{
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_ICMPV6,
+        IPPROTO_TCP, IpHeader,
+    },
+    inbound_connections,
+    maps::SANDBOXES,
+    neighbor,
+    packet_context::{PacketContext, ParsedHeaders},
+    policy_lookup,
+    transport::{self, TransportHeader},
+};
+
+/// Judges a packet that a sandbox sends.
+#[inline(always)]
+pub fn judge_from_sandbox(
+    hook: &PacketContext,
+    seen: &mut ParsedHeaders,
+) -> PacketResult<PacketDisposition> {
+    let sandbox = active_endpoint(hook)?;
+    seen.ethertype = header::read_ethertype(hook)?;
+    let mac = anti_spoofing::check_source_mac(hook, sandbox)?;
+    match seen.ethertype {
+        ETHERTYPE_IPV4 => header::parse_ipv4(hook, &mut seen.ip_header)?,
+        ETHERTYPE_IPV6 => header::parse_ipv6(hook, &mut seen.ip_header)?,
+        ETHERTYPE_ARP => {
+            return neighbor::judge_arp(hook, sandbox, &mac)
+                .into_packet_result()
+                .map(PacketDisposition::Allow);
+        }
+        _ => return Err(Reason::UnknownEthertype.into()),
+    }
+    let header = &seen.ip_header;
+    if header.is_v6
+        && header.protocol == IPPROTO_ICMPV6
+        && neighbor::is_discovery(&hook.packet_view, header)
+    {
+        return neighbor::judge_discovery(hook, header, sandbox, &mac)
+            .into_packet_result()
+            .map(PacketDisposition::Allow);
+    }
+    anti_spoofing::check_source_address(header, sandbox)?;
+    match header.fragment_part {
+        FragmentPart::WholeDatagram => judge_datagram(hook, seen),
+        FragmentPart::FirstFragment => {
+            let PacketDisposition::Allow(pass) = judge_datagram(hook, seen)? else {
+                return Err(Reason::Fragment.into());
+            };
+            let remembered = fragment::remember_first_fragment(hook, &seen.ip_header, pass.0);
+            if remembered {
+                Ok(PacketDisposition::Allow(pass))
+            } else {
+                Err(Reason::Fragment.into())
+            }
+        }
+        FragmentPart::LaterFragment => {
+            let policy = policy_lookup::lookup_verdict(hook.slot, header)?.policy_id;
+            disposition::result_of_reason_code(fragment::judge_later_fragment(hook, header, policy))
+                .map(PacketDisposition::Allow)
+        }
+    }
+}
+
+/// The drop that XDP can carry out on its own. Left to `from_sandbox` are what would be answered;
+/// fragments, whose first may still be on its way through TC; and discovery, which asks for routes.
+/// What is for the egress proxy has to meet a socket, which only TC can have it do.
+#[inline(always)]
+pub fn judge_early_drop(hook: &PacketContext, seen: &mut ParsedHeaders) -> Option<DenyPacket> {
+    let sandbox = SANDBOXES.get(hook.slot)?;
+    let Err(DenyPacket(verdict)) = judge_from_sandbox(hook, seen) else { return None };
+    let reason = Reason::from_code(verdict.reason_code)?;
+    let answered = sandbox.flags & ENDPOINT_REJECT_DENIED != 0 && reason.is_rejectable();
+    if answered || matches!(reason, Reason::Fragment | Reason::NeighborSpoof) {
+        return None;
+    }
+    Some(DenyPacket(verdict))
+}
+
+/// The sandbox that this interface belongs to.
+#[inline(always)]
+pub fn active_endpoint(hook: &PacketContext) -> Result<&'static SandboxEndpoint, Reason> {
+    match SANDBOXES.get(hook.slot) {
+        Some(sandbox) if sandbox.flags & ENDPOINT_ACTIVE != 0 => Ok(sandbox),
+        _ => Err(Reason::NoPolicy),
+    }
+}
+
+/// Names the sandbox in what is remembered between packets.
+#[inline(always)]
+pub fn endpoint_instance_id(hook: &PacketContext) -> u32 {
+    SANDBOXES.get(hook.slot).map_or(0, |sandbox| sandbox.instance_id)
+}
+
+/// Lines 3 to 9 for a packet whose transport header is there.
+#[inline(always)]
+fn judge_datagram(
+    hook: &PacketContext,
+    seen: &mut ParsedHeaders,
+) -> PacketResult<PacketDisposition> {
+    seen.transport_header = transport::parse_transport(&hook.packet_view, &seen.ip_header)?;
+    let (header, transport) = (&seen.ip_header, &seen.transport_header);
+    if inbound_connections::is_foreign_error(hook, header, transport) {
+        return Err(Reason::ForeignError.into());
+    }
+    let verdict = policy_lookup::lookup_verdict(hook.slot, header)?;
+    match disposition_by_destination(verdict, header, transport) {
+        Ok(PacketDisposition::Allow(pass)) => Ok(PacketDisposition::Allow(pass)),
+        _ if inbound_connections::is_reply(hook, header, transport) => {
+            Ok(PacketDisposition::Allow(AllowPacket(Verdict {
+                reason_code: Reason::Reply as u8,
+                rule_index: NO_RULE,
+                ..verdict
+            })))
+        }
+        // Reassembly would lose the proxy's socket; connection tracking puts even this together.
+        Ok(PacketDisposition::Redirect(_)) if header.is_atomic_fragment => {
+            Err(Reason::Fragment.into())
+        }
+        otherwise => otherwise,
+    }
+}
+
+/// Lines 4 to 9, from what the policy says about the destination. A tunnel carries TCP that they let
+/// out.
+#[inline(always)]
+fn disposition_by_destination(
+    verdict: Verdict,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) -> PacketResult<PacketDisposition> {
+    let passes = reason::code_passes(verdict.reason_code);
+    if verdict.flags != 0 && header.protocol == IPPROTO_TCP {
+        let web = matches!(transport.destination_port, 80 | 443);
+        if verdict.flags & VERDICT_REDIRECT_WEB != 0 && web {
+            let reason = Reason::ByName as u8;
+            return Ok(PacketDisposition::Redirect(RedirectPacket(Verdict {
+                reason_code: reason,
+                rule_index: NO_RULE,
+                ..verdict
+            })));
+        }
+        if verdict.flags & VERDICT_REDIRECT_TCP != 0 && passes {
+            return Ok(PacketDisposition::Redirect(RedirectPacket(verdict)));
+        }
+    }
+    if passes {
+        Ok(PacketDisposition::Allow(AllowPacket(verdict)))
+    } else {
+        Err(DenyPacket(verdict))
+    }
+}

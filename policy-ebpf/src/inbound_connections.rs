@@ -1,0 +1,167 @@
+//! Line 3: connections that were started towards the sandbox, and what belongs to them.
+//!
+//! An entry is made when the first packet towards the sandbox is let in (`admit`). A TCP segment
+//! that opens a connection is never a reply, so an exposed port is no way out.
+
+use policy_common::flow::InboundConnectionKey;
+
+use crate::{
+    anti_spoofing::same_address,
+    from_sandbox::endpoint_instance_id,
+    header::{
+        AddressWords, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader,
+        address_from_bytes, address_to_bytes, ipv4_mapped,
+    },
+    maps::INBOUND,
+    packet_context::PacketContext,
+    transport::TransportHeader,
+};
+
+pub const ICMP_ECHO_REQUEST: u8 = 8;
+const ICMP_ECHO_REPLY: u8 = 0;
+pub const ICMPV6_ECHO_REQUEST: u8 = 128;
+const ICMPV6_ECHO_REPLY: u8 = 129;
+/// Length of the ICMP header before the packet it is about.
+const ICMP_HEADER_LEN: usize = 8;
+
+/// What tells the connections between two addresses apart. Ports in host byte order; an ICMP echo
+/// has its identifier on the side that asks, and 0 on the other.
+#[derive(Clone, Copy)]
+pub struct ConnectionPorts {
+    pub protocol: u8,
+    pub remote_port: u16,
+    pub local_port: u16,
+}
+
+/// Whether a packet from the sandbox belongs to an inbound connection that was let in.
+#[inline(never)]
+pub fn is_reply(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) -> bool {
+    let Some(ports) = reply_ports(hook, header, transport) else { return false };
+    let owner = endpoint_instance_id(hook);
+    let key = connection_key(owner, header.destination, header.source, ports);
+    owner != 0 && INBOUND.get_ptr(key).is_some()
+}
+
+/// The key of a connection.
+#[inline(always)]
+pub fn connection_key(
+    owner: u32,
+    remote: AddressWords,
+    local: AddressWords,
+    ports: ConnectionPorts,
+) -> InboundConnectionKey {
+    InboundConnectionKey {
+        instance_id: owner,
+        remote_port: ports.remote_port,
+        local_port: ports.local_port,
+        protocol: ports.protocol,
+        padding: [0; 3],
+        remote_address: address_to_bytes(remote),
+        local_address: address_to_bytes(local),
+    }
+}
+
+/// The ports of the inbound connection that a packet from the sandbox could belong to.
+#[inline(always)]
+fn reply_ports(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) -> Option<ConnectionPorts> {
+    let protocol = header.protocol;
+    let &TransportHeader { source_port: local, destination_port: remote, .. } = transport;
+    match (protocol, transport.icmp_type) {
+        (IPPROTO_TCP, _) if !transport.opens_connection => {
+            Some(ConnectionPorts { protocol, remote_port: remote, local_port: local })
+        }
+        (IPPROTO_UDP, _) => {
+            Some(ConnectionPorts { protocol, remote_port: remote, local_port: local })
+        }
+        // The identifier stands in the place of the source port.
+        (IPPROTO_ICMP, ICMP_ECHO_REPLY) if !header.is_v6 => {
+            Some(ConnectionPorts { protocol, remote_port: local, local_port: 0 })
+        }
+        (IPPROTO_ICMPV6, ICMPV6_ECHO_REPLY) if header.is_v6 => {
+            Some(ConnectionPorts { protocol, remote_port: local, local_port: 0 })
+        }
+        (IPPROTO_ICMP, 3 | 11 | 12) if !header.is_v6 => quoted_ports_v4(hook, header),
+        (IPPROTO_ICMPV6, 1..=4) if header.is_v6 => quoted_ports_v6(hook, header),
+        _ => None,
+    }
+}
+
+/// Whether a packet is an ICMP error that the sandbox has no business to send: one about a packet
+/// that was not sent to it by whom the error goes to, or a redirect.
+#[inline(always)]
+pub fn is_foreign_error(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) -> bool {
+    let is_error = match header.protocol {
+        IPPROTO_ICMP if !header.is_v6 => matches!(transport.icmp_type, 3 | 4 | 5 | 11 | 12),
+        IPPROTO_ICMPV6 if header.is_v6 => transport.icmp_type < 128,
+        _ => false,
+    };
+    let is_redirect = !header.is_v6 && transport.icmp_type == 5;
+    is_error && (is_redirect || !quotes_reverse_packet(hook, header))
+}
+
+/// Whether an error quotes a packet that ran the other way between the same two addresses.
+#[inline(never)]
+fn quotes_reverse_packet(hook: &PacketContext, header: &IpHeader) -> bool {
+    let start = header.transport_offset + ICMP_HEADER_LEN;
+    let addresses = if header.is_v6 { start + 8 } else { start + 12 };
+    let pair = if header.is_v6 {
+        let source = hook.packet_view.read_at::<[u8; 16]>(addresses);
+        let destination = hook.packet_view.read_at::<[u8; 16]>(addresses + 16);
+        source.zip(destination).map(|(source, destination)| {
+            (address_from_bytes(*source), address_from_bytes(*destination))
+        })
+    } else {
+        let both = hook.packet_view.read_at::<[u8; 8]>(addresses);
+        both.map(|a| (ipv4_mapped([a[0], a[1], a[2], a[3]]), ipv4_mapped([a[4], a[5], a[6], a[7]])))
+    };
+    let end = if header.is_v6 { start + 40 } else { start + 20 };
+    pair.is_some_and(|(remote, local)| {
+        end <= header.datagram_end
+            && same_address(remote, header.destination)
+            && same_address(local, header.source)
+    })
+}
+
+/// The ports of the inbound connection that an ICMP error is about. Its addresses are known to be
+/// those of the error itself (`is_foreign_error`).
+#[inline(always)]
+fn quoted_ports_v4(hook: &PacketContext, header: &IpHeader) -> Option<ConnectionPorts> {
+    let start = header.transport_offset + ICMP_HEADER_LEN;
+    let about = hook.packet_view.read_at::<[u8; 24]>(start)?;
+    let whole_or_first = about[0] == 0x45 && about[6] & 0x1f == 0 && about[7] == 0;
+    if !whole_or_first || start + 24 > header.datagram_end {
+        return None;
+    }
+    ports_from_quote(about[9], [about[20], about[21], about[22], about[23]])
+}
+
+/// The same for ICMPv6; packets with extension headers are not followed.
+#[inline(always)]
+fn quoted_ports_v6(hook: &PacketContext, header: &IpHeader) -> Option<ConnectionPorts> {
+    let start = header.transport_offset + ICMP_HEADER_LEN;
+    let about = hook.packet_view.read_at::<[u8; 8]>(start)?;
+    let ports = hook.packet_view.read_at::<[u8; 4]>(start + 40)?;
+    if about[0] >> 4 != 6 || start + 44 > header.datagram_end {
+        return None;
+    }
+    ports_from_quote(about[6], *ports)
+}
+
+#[inline(always)]
+fn ports_from_quote(protocol: u8, ports: [u8; 4]) -> Option<ConnectionPorts> {
+    let remote = u16::from_be_bytes([ports[0], ports[1]]);
+    let local = u16::from_be_bytes([ports[2], ports[3]]);
+    matches!(protocol, IPPROTO_TCP | IPPROTO_UDP).then_some(ConnectionPorts {
+        protocol,
+        remote_port: remote,
+        local_port: local,
+    })
+}

@@ -1,0 +1,20 @@
+//! Counting. It never changes a verdict: where a counter is missing, nothing is counted.
+
+use policy_common::{reason::KERNEL_REASON_CODES, verdict::Verdict};
+
+use crate::{maps::COUNTERS, packet_context::PacketContext};
+
+/// Counts the packet under its reason.
+#[inline(always)]
+pub fn count_packet(hook: &PacketContext, verdict: Verdict) {
+    let Some(counters) = COUNTERS.get_ptr_mut(hook.slot) else { return };
+    let reason = usize::from(verdict.reason_code);
+    if reason >= KERNEL_REASON_CODES {
+        return;
+    }
+    // SAFETY: the pointer is valid while the program runs, and this CPU's alone; the index was
+    // checked.
+    let counter = unsafe { &mut (*counters).by_reason[reason] };
+    counter.packets += u64::from(hook.packet_count);
+    counter.bytes += u64::from(hook.frame_length);
+}

@@ -1,0 +1,204 @@
+//! Hands a segment to the egress proxy: the program that `from_sandbox` calls for what the proxy has
+//! to judge by name (line 7) or to carry through a tunnel.
+//!
+//! The segment is assigned to the proxy's socket and marked; the routing rule for the mark delivers
+//! it to the host itself. Only that may happen to it: a frame that is not for the host's own MAC
+//! address could cross a bridge, and is refused. The host's stack does not forward a packet that has
+//! a socket, so without the rule it goes nowhere.
+//!
+//! Whose socket it meets is for this program to say, and not for the host's other sockets: the
+//! destination may be one that a service of the host listens at.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_F_RECOMPUTE_CSUM,
+    helpers::{bpf_l4_csum_replace, bpf_sk_assign},
+    programs::TcContext,
+};
+use policy_common::{
+    bpf_names::tail_call_index,
+    reason::Reason,
+    redirect::{PROXY_SOCKET_MARK, REDIRECT_MARK, listener_key},
+    verdict::Verdict,
+};
+
+use crate::{
+    disposition::{AllowPacket, DenyPacket, PacketDisposition, PacketResult, RedirectPacket},
+    header::{
+        self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_TCP, IpHeader, is_ipv4_mapped,
+    },
+    maps::TC_PROGRAMS,
+    packet_context::{PacketContext, ParsedHeaders, current_packet_view, skb_pointer},
+    socket_lookup::{
+        ConnectionTuple, SocketReference, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT,
+    },
+    transport,
+};
+
+/// `PACKET_HOST` of linux/if_packet.h: to the interface's own MAC address.
+const PACKET_HOST: u32 = 0;
+/// Where TCP has its flags, and the word that they are in, and its checksum.
+const TCP_FLAGS_OFFSET: usize = 12;
+const TCP_CHECKSUM_OFFSET: usize = 16;
+const TCP_ACK: u16 = 0x10;
+
+/// A packet that may pass, or one that was for the proxy and could not be given to the program here.
+#[inline(always)]
+pub fn allow_or_redirect(ctx: &TcContext, way: PacketDisposition) -> PacketResult {
+    match way {
+        PacketDisposition::Allow(pass) => Ok(pass),
+        PacketDisposition::Redirect(RedirectPacket(verdict)) => {
+            store_verdict(ctx, verdict);
+            // SAFETY: on success the call does not come back; nothing here needs dropping.
+            unsafe { TC_PROGRAMS.tail_call(ctx, tail_call_index::PROXY_REDIRECT) };
+            Err(DenyPacket::proxy_unavailable(verdict))
+        }
+    }
+}
+
+/// Leaves the verdict for the program that is called next, in `__sk_buff::cb` behind the slot.
+#[inline(always)]
+fn store_verdict(ctx: &TcContext, verdict: Verdict) {
+    let first = u32::from(verdict.reason_code) | u32::from(verdict.policy_id) << 16;
+    // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
+    unsafe {
+        (*skb_pointer(ctx)).cb[1] = first;
+        (*skb_pointer(ctx)).cb[2] = verdict.rule_index;
+    }
+}
+
+/// The verdict that was left. It is taken away: where sockets are looked up, older kernels (5.10) take
+/// these bytes for what IPv6 notes about a packet, and find none that is not bound to an interface.
+#[inline(always)]
+fn take_stored_verdict(ctx: &TcContext) -> Verdict {
+    // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
+    let (first, rule) = unsafe {
+        let cb = &raw mut (*skb_pointer(ctx)).cb;
+        let noted = ((*cb)[1], (*cb)[2]);
+        ((*cb)[1], (*cb)[2]) = (0, 0);
+        noted
+    };
+    let [reason, _, a, b] = first.to_le_bytes();
+    Verdict {
+        reason_code: reason,
+        flags: 0,
+        policy_id: u16::from_le_bytes([a, b]),
+        rule_index: rule,
+    }
+}
+
+/// Hands the packet over.
+#[inline(always)]
+pub fn redirect_packet(
+    ctx: &TcContext,
+    hook: &PacketContext,
+    seen: &mut ParsedHeaders,
+) -> PacketResult {
+    let verdict = take_stored_verdict(ctx);
+    match parse_headers(hook, seen).is_ok_and(|()| assign_socket(ctx, hook, seen).is_some()) {
+        true => Ok(AllowPacket(verdict)),
+        false => Err(DenyPacket::proxy_unavailable(verdict)),
+    }
+}
+
+/// The headers once more: they do not fit where the verdict was left.
+#[inline(always)]
+fn parse_headers(hook: &PacketContext, seen: &mut ParsedHeaders) -> Result<(), Reason> {
+    seen.ethertype = header::read_ethertype(hook)?;
+    match seen.ethertype {
+        ETHERTYPE_IPV4 => header::parse_ipv4(hook, &mut seen.ip_header)?,
+        ETHERTYPE_IPV6 => header::parse_ipv6(hook, &mut seen.ip_header)?,
+        _ => return Err(Reason::UnknownEthertype),
+    }
+    seen.transport_header = transport::parse_transport(&hook.packet_view, &seen.ip_header)?;
+    Ok(())
+}
+
+#[inline(always)]
+fn assign_socket(ctx: &TcContext, hook: &PacketContext, seen: &ParsedHeaders) -> Option<()> {
+    // SAFETY: the context is valid while the program runs.
+    let to_host = unsafe { (*skb_pointer(ctx)).pkt_type } == PACKET_HOST;
+    if !to_host || !is_deliverable(&seen.ip_header) {
+        return None;
+    }
+    let socket = receiving_socket(ctx, hook, seen)?;
+    // SAFETY: the context and the socket are valid; the helper takes a reference of its own.
+    let result = unsafe { bpf_sk_assign(ctx.as_ptr(), socket.as_ptr().cast(), 0) };
+    if result != 0 {
+        return None;
+    }
+    // SAFETY: TC programs may write the mark.
+    unsafe { (*skb_pointer(ctx)).mark = REDIRECT_MARK };
+    Some(())
+}
+
+/// Whether the host's stack comes to the TCP header of the very packet. IPv6 knows no mapped
+/// addresses on the wire.
+#[inline(always)]
+fn is_deliverable(header: &IpHeader) -> bool {
+    let whole = header.fragment_part == FragmentPart::WholeDatagram && !header.is_atomic_fragment;
+    header.protocol == IPPROTO_TCP && whole && !(header.is_v6 && is_ipv4_mapped(header.destination))
+}
+
+/// The socket that is to have the segment: that of its connection, else the sandbox's listener.
+///
+/// The listener gets segments that open nothing, too: with SYN cookies an unknown one may be the
+/// third of a handshake.
+#[inline(always)]
+fn receiving_socket(
+    ctx: &TcContext,
+    hook: &PacketContext,
+    seen: &ParsedHeaders,
+) -> Option<SocketReference> {
+    let tuple = ConnectionTuple::from_headers(&seen.ip_header, &seen.transport_header);
+    let Some(found) = tuple.lookup_socket(ctx) else { return endpoint_listener(hook, seen) };
+    match found.tcp_state() {
+        TCP_LISTEN => endpoint_listener(hook, seen),
+        TCP_TIME_WAIT => {
+            if seen.transport_header.opens_connection {
+                turn_syn_into_challenge(ctx, &seen.ip_header)?;
+            }
+            Some(found)
+        }
+        TCP_NEW_SYN_RECV => {
+            // The request says nothing of itself, but the listener that it waits at does.
+            let listener_of_it = tuple.lookup_full_socket(ctx)?;
+            let full = listener_of_it.full_socket()?;
+            match full.mark() {
+                PROXY_SOCKET_MARK if full.tcp_state() == TCP_CLOSE => endpoint_listener(hook, seen),
+                PROXY_SOCKET_MARK => Some(found),
+                _ => None,
+            }
+        }
+        // A connection with a service of the host, from before these rules, ends here.
+        _ => (found.full_socket()?.mark() == PROXY_SOCKET_MARK).then_some(found),
+    }
+}
+
+/// The listener of the sandbox, for this family.
+#[inline(always)]
+fn endpoint_listener(hook: &PacketContext, seen: &ParsedHeaders) -> Option<SocketReference> {
+    SocketReference::proxy_listener(listener_key(hook.slot, seen.ip_header.is_v6))
+}
+
+/// Makes a challenge of a segment that opens a connection, for a socket in TIME_WAIT.
+///
+/// A client may use its port again at once. To such a segment the kernel would look for a listener
+/// at the destination itself, and might find a service of the host. Instead the segment says that
+/// it acknowledges, too, and so gets the last acknowledgement once more. To this the client answers
+/// with a reset, which ends the old connection, and opens the new one again at once (RFC 9293,
+/// 3.5.2, case "old duplicate").
+#[inline(always)]
+fn turn_syn_into_challenge(ctx: &TcContext, header: &IpHeader) -> Option<()> {
+    let before =
+        *current_packet_view(ctx).read_at::<[u8; 2]>(header.transport_offset + TCP_FLAGS_OFFSET)?;
+    let after = (u16::from_be_bytes(before) | TCP_ACK).to_be_bytes();
+    let [from, to] = [before, after].map(|word| u64::from(u16::from_ne_bytes(word)));
+    #[expect(clippy::cast_possible_truncation, reason = "headers lie in the first 2 KiB")]
+    let checksum = (header.transport_offset + TCP_CHECKSUM_OFFSET) as u32;
+    // SAFETY: the context is valid while the program runs; the helper checks the offset.
+    if unsafe { bpf_l4_csum_replace(skb_pointer(ctx), checksum, from, to, 2) } != 0 {
+        return None;
+    }
+    ctx.store(header.transport_offset + TCP_FLAGS_OFFSET, &after, BPF_F_RECOMPUTE_CSUM.into()).ok()
+}

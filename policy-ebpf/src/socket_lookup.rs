@@ -1,0 +1,143 @@
+//! The host's TCP sockets, as far as a segment that is handed over can meet them. A reference that
+//! is held is given back when it is dropped: the verifier refuses a program that keeps one.
+
+use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        bpf_sock, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
+    },
+    helpers::{
+        bpf_map_lookup_elem, bpf_sk_fullsock, bpf_sk_lookup_tcp, bpf_sk_release, bpf_skc_lookup_tcp,
+    },
+    programs::TcContext,
+};
+
+use crate::{header::IpHeader, maps::PROXY_LISTENERS, transport::TransportHeader};
+
+// include/net/tcp_states.h
+pub const TCP_TIME_WAIT: u32 = 6;
+pub const TCP_CLOSE: u32 = 7;
+pub const TCP_LISTEN: u32 = 10;
+pub const TCP_NEW_SYN_RECV: u32 = 12;
+
+/// `BPF_F_CURRENT_NETNS`: where the interface is.
+const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
+
+/// A socket, or the small stand-in for one that the kernel has at a connection's begin and end.
+pub struct SocketReference(NonNull<bpf_sock>);
+
+impl SocketReference {
+    /// The listener behind a door. One that was closed is not there any more.
+    #[inline(always)]
+    pub fn proxy_listener(door: u32) -> Option<Self> {
+        let map = (&raw const PROXY_LISTENERS).cast_mut().cast();
+        // SAFETY: the map's keys are of this type; the kernel gives a socket of which it holds a
+        // reference for the program.
+        NonNull::new(unsafe { bpf_map_lookup_elem(map, (&raw const door).cast()) }.cast()).map(Self)
+    }
+
+    /// Its `TCP_*` state.
+    #[inline(always)]
+    pub fn tcp_state(&self) -> u32 {
+        // SAFETY: the reference keeps the socket.
+        unsafe { (*self.0.as_ptr()).state }
+    }
+
+    /// The socket itself, unless it is a stand-in.
+    #[inline(always)]
+    pub fn full_socket(&self) -> Option<FullSocket<'_>> {
+        // SAFETY: the reference keeps the socket.
+        let full = NonNull::new(unsafe { bpf_sk_fullsock(self.0.as_ptr()) })?;
+        Some(FullSocket { socket: full, reference: PhantomData })
+    }
+
+    /// For the helper that assigns it.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut bpf_sock {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for SocketReference {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the reference is this program's, and given back once.
+        unsafe { bpf_sk_release(self.0.as_ptr().cast()) };
+    }
+}
+
+/// A socket of which all can be known, while the reference to it is held.
+pub struct FullSocket<'a> {
+    socket: NonNull<bpf_sock>,
+    reference: PhantomData<&'a SocketReference>,
+}
+
+impl FullSocket<'_> {
+    /// `SO_MARK`.
+    #[inline(always)]
+    pub fn mark(&self) -> u32 {
+        // SAFETY: the reference keeps the socket.
+        unsafe { (*self.socket.as_ptr()).mark }
+    }
+
+    /// Its `TCP_*` state.
+    #[inline(always)]
+    pub fn tcp_state(&self) -> u32 {
+        // SAFETY: the reference keeps the socket.
+        unsafe { (*self.socket.as_ptr()).state }
+    }
+}
+
+/// What names a connection, as it comes in.
+pub struct ConnectionTuple {
+    /// A `bpf_sock_tuple`: source, destination, both ports.
+    tuple_words: [u32; 9],
+    /// As wide as a register: old verifiers know a number again that the compiler keeps on the stack,
+    /// and that they have to know, in that width only.
+    tuple_size: u64,
+}
+
+impl ConnectionTuple {
+    /// The connection that a segment belongs to.
+    #[inline(always)]
+    pub fn from_headers(header: &IpHeader, transport: &TransportHeader) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (header.source, header.destination);
+        let (from, to) = (transport.source_port, transport.destination_port);
+        let [from, to] = [from.to_be_bytes(), to.to_be_bytes()];
+        let ports = u32::from_ne_bytes([from[0], from[1], to[0], to[1]]);
+        // Words without padding, all of them set: old verifiers take one that is not for a mistake,
+        // even where it is only copied.
+        let (words, size) = if header.is_v6 {
+            ([a, b, c, d, e, f, g, h, ports], size_of::<TupleV6>())
+        } else {
+            ([d, h, ports, 0, 0, 0, 0, 0, 0], size_of::<TupleV4>())
+        };
+        Self { tuple_words: words, tuple_size: size as u64 }
+    }
+
+    /// The socket or stand-in of this connection, or a listener at its destination.
+    #[inline(always)]
+    pub fn lookup_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
+        let tuple = (&raw const self.tuple_words).cast_mut().cast();
+        // SAFETY: the context is valid while the program runs, and the tuple is no shorter than its
+        // size says.
+        let found = unsafe {
+            bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_size as u32, BPF_F_CURRENT_NETNS, 0)
+        };
+        NonNull::new(found).map(SocketReference)
+    }
+
+    /// The same, but in place of a request for a connection the listener that it waits at.
+    #[inline(always)]
+    pub fn lookup_full_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
+        let tuple = (&raw const self.tuple_words).cast_mut().cast();
+        // SAFETY: as above.
+        let found = unsafe {
+            bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_size as u32, BPF_F_CURRENT_NETNS, 0)
+        };
+        NonNull::new(found).map(SocketReference)
+    }
+}

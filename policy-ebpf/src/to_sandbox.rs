@@ -1,0 +1,103 @@
+//! What comes towards the sandbox: remembered when it starts a connection, refused when the
+//! operator lets in the host's own connections only.
+//!
+//! TCP counts as let in from its SYN. UDP and ICMP echo count only when the host itself sent
+//! them: a server's late answer must not turn an outbound flow into an inbound one.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use policy_common::{endpoint::ENDPOINT_INBOUND_FROM_HOST, reason::Reason};
+
+use crate::{
+    disposition::PacketResult,
+    from_sandbox,
+    header::{
+        self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6,
+        IPPROTO_TCP, IPPROTO_UDP, IpHeader,
+    },
+    inbound_connections::{self, ConnectionPorts, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REQUEST},
+    maps::INBOUND,
+    packet_context::{PacketContext, ParsedHeaders},
+    transport::{self, TransportHeader},
+};
+
+/// Judges a packet towards the sandbox. `from_host`: the host itself made it.
+#[inline(always)]
+pub fn judge_to_sandbox(
+    hook: &PacketContext,
+    seen: &mut ParsedHeaders,
+    from_host: bool,
+) -> PacketResult {
+    let sandbox = from_sandbox::active_endpoint(hook)?;
+    let ethertype = header::read_ethertype(hook);
+    seen.ethertype = ethertype.unwrap_or_default();
+    let parsed = match ethertype {
+        Ok(ETHERTYPE_IPV4) => header::parse_ipv4(hook, &mut seen.ip_header),
+        Ok(ETHERTYPE_IPV6) => header::parse_ipv6(hook, &mut seen.ip_header),
+        Ok(_) => return Ok(Reason::Delivered.into()),
+        Err(reason) => Err(reason),
+    };
+    // A fragment may have been forwarded: the kernel loses where it came from when it takes a datagram
+    // apart again that it had put together.
+    let from_host = from_host && seen.ip_header.fragment_part == FragmentPart::WholeDatagram;
+    let closed = sandbox.flags & ENDPOINT_INBOUND_FROM_HOST != 0 && !from_host;
+    match parsed.and_then(|()| track_connection_start(hook, seen, from_host, closed)) {
+        Ok(true) | Err(_) if closed => Err(Reason::InboundRefused.into()),
+        _ => Ok(Reason::Delivered.into()),
+    }
+}
+
+/// Whether the packet starts a connection; if it counts as let in, it is remembered. `closed`: a
+/// connection that it starts is refused.
+#[inline(always)]
+fn track_connection_start(
+    hook: &PacketContext,
+    seen: &mut ParsedHeaders,
+    from_host: bool,
+    closed: bool,
+) -> Result<bool, Reason> {
+    let header = &seen.ip_header;
+    if header.fragment_part == FragmentPart::LaterFragment {
+        return Ok(false);
+    }
+    seen.transport_header = transport::parse_transport(&hook.packet_view, header)?;
+    let transport = &seen.transport_header;
+    let starts = match header.protocol {
+        IPPROTO_TCP => transport.opens_connection,
+        IPPROTO_UDP => false,
+        IPPROTO_ICMP => !header.is_v6 && transport.icmp_type == ICMP_ECHO_REQUEST,
+        IPPROTO_ICMPV6 => header.is_v6 && transport.icmp_type == ICMPV6_ECHO_REQUEST,
+        _ => true,
+    };
+    let counts = match header.protocol {
+        IPPROTO_TCP => starts && !closed,
+        IPPROTO_UDP => from_host,
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => starts && from_host,
+        _ => false,
+    };
+    if counts {
+        track_inbound_connection(hook, header, transport);
+    }
+    Ok(starts)
+}
+
+/// Makes the entry that lets the sandbox answer.
+#[inline(never)]
+fn track_inbound_connection(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) {
+    let ports = ConnectionPorts {
+        protocol: header.protocol,
+        remote_port: transport.source_port,
+        local_port: transport.destination_port,
+    };
+    let key = inbound_connections::connection_key(
+        from_sandbox::endpoint_instance_id(hook),
+        header.source,
+        header.destination,
+        ports,
+    );
+    if INBOUND.get_ptr(key).is_none() {
+        // SAFETY: the helper reads a clock.
+        let now = unsafe { bpf_ktime_get_ns() };
+        // Without an entry the answers are judged like outbound packets.
+        let _ = INBOUND.insert(key, now, 0);
+    }
+}

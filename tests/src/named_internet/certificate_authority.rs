@@ -1,0 +1,106 @@
+//! Certificates for every name that is asked for, from an authority that tests trust. The attacker
+//! has them too: no test relies on a client that notices.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+/// The authority, and what it has issued.
+pub struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    /// Of all servers.
+    server_key: KeyPair,
+    issued: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+}
+
+impl CertificateAuthority {
+    /// A new authority.
+    pub fn new() -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::default())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "An authority of the tests");
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            pem,
+            server_key: KeyPair::generate()?,
+            issued: Mutex::default(),
+        })
+    }
+
+    /// Its certificate (PEM).
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Certificate and key (PEM) for a name or an address.
+    pub fn issue(&self, name: &str) -> Result<(String, String)> {
+        let params = CertificateParams::new(vec![name.to_owned()])?;
+        let certificate = params.signed_by(&self.server_key, &self.issuer)?;
+        Ok((certificate.pem(), self.server_key.serialize_pem()))
+    }
+
+    /// What a client needs that trusts this authority.
+    pub fn client_config(&self) -> Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes())?)?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?;
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    /// What a server at an address needs: whatever name it is asked for, that is its own.
+    pub fn server_config(self: &Arc<Self>, address: IpAddr) -> Result<ServerConfig> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+        let answering = AnyNameCertResolver { authority: Arc::clone(self), address };
+        Ok(builder.with_cert_resolver(Arc::new(answering)))
+    }
+
+    fn certified_key(&self, name: &str) -> Result<Arc<CertifiedKey>> {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = issued.get(name) {
+            return Ok(Arc::clone(known));
+        }
+        let (certificate, _) = self.issue(name)?;
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes())?];
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.server_key.serialize_der()));
+        let key = ring::sign::any_supported_type(&key).context("the servers' key")?;
+        let certified = Arc::new(CertifiedKey::new(chain, key));
+        issued.insert(name.to_owned(), Arc::clone(&certified));
+        Ok(certified)
+    }
+}
+
+struct AnyNameCertResolver {
+    authority: Arc<CertificateAuthority>,
+    address: IpAddr,
+}
+
+impl ResolvesServerCert for AnyNameCertResolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let own = self.address.to_string();
+        self.authority.certified_key(hello.server_name().unwrap_or(&own)).ok()
+    }
+}
+
+impl fmt::Debug for AnyNameCertResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "certificates at {}", self.address)
+    }
+}

@@ -1,0 +1,101 @@
+//! Web servers: HTTP at port 80, HTTPS at port 443, the same pages at every address. Whom they are
+//! taken for is up to the client; they say who they are.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    certificate_authority::CertificateAuthority,
+    web_pages::{self, PageContext},
+};
+use crate::test_servers::{HTTP_PORT, HTTPS_PORT};
+
+/// How many connections came to each address.
+#[derive(Clone, Default)]
+pub(crate) struct ConnectionCounts(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl ConnectionCounts {
+    /// Connections to an address.
+    pub(super) fn count_for(&self, address: IpAddr) -> usize {
+        let visits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        visits.get(&address).copied().unwrap_or(0)
+    }
+
+    fn record(&self, address: IpAddr) {
+        let mut visits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *visits.entry(address).or_default() += 1;
+    }
+}
+
+/// Serves both ports at an address of the namespace that the thread is in.
+pub(super) fn serve(
+    authority: &Arc<CertificateAuthority>,
+    visits: &ConnectionCounts,
+    address: IpAddr,
+) -> Result<()> {
+    let tls = TlsAcceptor::from(Arc::new(authority.server_config(address)?));
+    tokio::spawn(accept_forever(listen(address, HTTP_PORT)?, visits.clone(), None));
+    tokio::spawn(accept_forever(listen(address, HTTPS_PORT)?, visits.clone(), Some(tls)));
+    Ok(())
+}
+
+/// Listens in the namespace that the thread is in.
+pub(crate) fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
+    let at = SocketAddr::new(address, port);
+    let listener = TcpListener::bind(at).with_context(|| format!("TCP {at}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(tokio::net::TcpListener::from_std(listener)?)
+}
+
+/// Serves a listener for ever.
+pub(crate) async fn accept_forever(
+    listener: tokio::net::TcpListener,
+    visits: ConnectionCounts,
+    tls: Option<TlsAcceptor>,
+) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else { continue };
+        if let Ok(local) = stream.local_addr() {
+            visits.record(local.ip());
+            let place = PageContext { server: local, peer, sni: None };
+            tokio::spawn(serve_connection(stream, place, tls.clone()));
+        }
+    }
+}
+
+/// A connection that fails has a peer that notices.
+async fn serve_connection(
+    stream: TcpStream,
+    mut place: PageContext,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else { return serve_http(stream, place).await };
+    let stream = tls.accept(stream).await?;
+    place.sni = stream.get_ref().1.server_name().map(str::to_owned);
+    serve_http(stream, place).await
+}
+
+async fn serve_http<S>(stream: S, place: PageContext) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = TowerToHyperService::new(web_pages::page_router(place));
+    let mut server = http1::Builder::new();
+    server.half_close(true);
+    let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    connection.await.map_err(io::Error::other)
+}

@@ -1,0 +1,83 @@
+//! A BPF file system to pin in: the machine's, or one mounted for this run only.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use aya::programs::links::PinnedLink;
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use tempfile::TempDir;
+
+use super::unique_names;
+
+const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
+
+/// A directory of its own below a BPF file system; removed on drop.
+pub struct BpffsDirectory {
+    directory: PathBuf,
+    own_mount: Option<TempDir>,
+}
+
+impl BpffsDirectory {
+    /// Takes the machine's BPF file system, or mounts one in a temporary directory.
+    pub fn create() -> Result<Self> {
+        let mounted =
+            if is_bpffs(Path::new(SYSTEM_BPFFS)) { None } else { Some(mount_temporary()?) };
+        let root = mounted.as_ref().map_or(Path::new(SYSTEM_BPFFS), TempDir::path);
+        Ok(Self { directory: root.join(unique_names::unique_name("pins")), own_mount: mounted })
+    }
+
+    /// The agent's directory. It makes it itself.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where a file system was mounted for this run, if one was.
+    pub fn own_mount(&self) -> Option<&Path> {
+        self.own_mount.as_ref().map(TempDir::path)
+    }
+}
+
+impl Drop for BpffsDirectory {
+    fn drop(&mut self) {
+        remove_pins(&self.directory);
+        if self.directory.exists()
+            && let Err(error) = std::fs::remove_dir_all(&self.directory)
+        {
+            eprintln!("pins are left behind in {}: {error}", self.directory.display());
+        }
+        if let Some(mounted) = &self.own_mount
+            && let Err(errno) = umount2(mounted.path(), MntFlags::MNT_DETACH)
+        {
+            eprintln!("{} stays mounted: {errno}", mounted.path().display());
+        }
+    }
+}
+
+/// Removes the pins below a directory. Links are off when this returns, one by one, as the last descriptor
+/// of each is closed: see `docs/kernel-support.md` for what can happen to a kernel that has to let
+/// thousands go at once.
+pub fn remove_pins(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            remove_pins(&path);
+        } else if let Ok(pinned) = PinnedLink::from_pin(&path) {
+            drop(pinned.unpin());
+        }
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn mount_temporary() -> Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix(&unique_names::unique_name("bpf")).tempdir()?;
+    let kind = Some("bpf");
+    mount(kind, directory.path(), kind, MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("mounting a BPF file system on {}", directory.path().display()))?;
+    Ok(directory)
+}

@@ -1,0 +1,142 @@
+//! Services in a sandbox: those that a test plays itself, byte by byte, and the pages of
+//! [`named_internet`](crate::named_internet).
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv6Addr, TcpListener, TcpStream},
+};
+
+use anyhow::{Context as _, Result};
+use tokio::runtime::{Builder, Runtime};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    named_internet::web_server::{self, ConnectionCounts},
+    network::NetworkNamespace,
+    testbed::OrFail as _,
+    wait::{WAIT_LIMIT, eventually},
+};
+
+/// A port of which the test itself is the service.
+pub struct ManualService(TcpListener);
+
+impl ManualService {
+    /// Listens at a port of all addresses of a namespace.
+    ///
+    /// # Errors
+    /// The port cannot be listened on.
+    pub fn listen(namespace: &NetworkNamespace, port: u16) -> Result<Self> {
+        Self::listen_at(namespace, (Ipv6Addr::UNSPECIFIED, port))
+    }
+
+    /// Listens at one address of a namespace.
+    ///
+    /// # Errors
+    /// The address cannot be listened at.
+    pub fn listen_at(namespace: &NetworkNamespace, at: (Ipv6Addr, u16)) -> Result<Self> {
+        let _inside = namespace.enter()?;
+        let listener = TcpListener::bind(at).with_context(|| format!("port {}", at.1))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(listener))
+    }
+
+    /// The next connection.
+    #[track_caller]
+    pub fn accept(&self) -> ServiceConnection {
+        let accepted = eventually("the gateway connects", || self.0.accept().ok());
+        let (stream, _) = accepted.or_fail("accepting");
+        stream.set_nonblocking(false).or_fail("a blocking socket");
+        stream.set_read_timeout(Some(*WAIT_LIMIT)).or_fail("a limit");
+        stream.set_nodelay(true).or_fail("no delay");
+        ServiceConnection { stream, unread: Vec::new() }
+    }
+
+    /// Whether nobody waits to be accepted.
+    pub fn has_no_pending_connection(&self) -> bool {
+        self.0.accept().is_err()
+    }
+}
+
+/// A connection that came to a [`ManualService`].
+pub struct ServiceConnection {
+    /// The connection.
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl ServiceConnection {
+    /// What comes up to and with `end`.
+    #[track_caller]
+    pub fn read_until(&mut self, end: &str) -> String {
+        loop {
+            let found = self.unread.windows(end.len()).position(|part| part == end.as_bytes());
+            if let Some(at) = found {
+                let rest = self.unread.split_off(at + end.len());
+                let text = std::mem::replace(&mut self.unread, rest);
+                return String::from_utf8_lossy(&text).into_owned();
+            }
+            let read = self.read_more().or_fail("reading what the gateway sends");
+            assert!(read > 0, "it ends after {:?}", String::from_utf8_lossy(&self.unread));
+        }
+    }
+
+    /// The head of a request.
+    #[track_caller]
+    pub fn read_head(&mut self) -> String {
+        self.read_until("\r\n\r\n")
+    }
+
+    /// Sends text.
+    #[track_caller]
+    pub fn send(&mut self, text: &str) -> &mut Self {
+        self.stream.write_all(text.as_bytes()).or_fail("sending to the gateway");
+        self
+    }
+
+    /// What else comes until the connection ends, in whatever way.
+    #[track_caller]
+    pub fn read_to_close(&mut self) -> String {
+        loop {
+            match self.read_more() {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("the gateway's connection does not end: {error}"),
+            }
+        }
+        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+
+    fn read_more(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 65_536];
+        let length = self.stream.read(&mut bytes)?;
+        self.unread.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+}
+
+/// The pages of [`named_internet`](crate::named_internet), in a sandbox; they end on drop.
+pub struct SandboxWebsite {
+    _runtime: Runtime,
+}
+
+impl SandboxWebsite {
+    /// Serves them at a port of all addresses of a namespace, inside TLS if told how.
+    ///
+    /// # Errors
+    /// The port cannot be listened on.
+    pub fn start(
+        namespace: &NetworkNamespace,
+        port: u16,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<Self> {
+        // The runtime's threads stay in the namespace that they are started in.
+        let _inside = namespace.enter()?;
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let entered = runtime.enter();
+        let listener = web_server::listen("::".parse()?, port)?;
+        tokio::spawn(web_server::accept_forever(listener, ConnectionCounts::default(), tls));
+        drop(entered);
+        Ok(Self { _runtime: runtime })
+    }
+}

@@ -1,0 +1,100 @@
+//! Random network configurations and floors.
+
+use fastrand::Rng;
+use ipnet::IpNet;
+use policy_agent::policy::{self, Floor, NetworkConfig, Policy, PolicyDefaults};
+use serde_json::{Value, json};
+
+use super::random_addresses;
+
+/// A configuration, what it means, and the prefixes in it.
+pub struct RandomPolicy {
+    /// The network configuration.
+    pub network: Value,
+    /// `allowInternetAccess` beside it.
+    pub internet: Option<bool>,
+    /// What they mean.
+    pub policy: Policy,
+    /// The floor under it.
+    pub floor: Floor,
+    /// The prefixes in all of it.
+    pub nets: Vec<IpNet>,
+}
+
+/// A random floor.
+pub fn random_floor_or_default(rng: &mut Rng) -> Floor {
+    let floor = if rng.bool() { Floor::default() } else { random_floor(rng) };
+    if rng.bool() { floor } else { floor.with_host_addresses(&random_nets(rng, 4)) }
+}
+
+fn random_floor(rng: &mut Rng) -> Floor {
+    let list = |rng: &mut Rng, most| net_strings(&random_nets(rng, most));
+    let (allow, deny, added) = (list(rng, 3), list(rng, 12), list(rng, 3));
+    Floor::new(&allow, Some(&deny))
+        .and_then(|floor| floor.with_deny_add(&added))
+        .unwrap_or_else(|invalid| panic!("{allow:?} {deny:?} {added:?}: {invalid}"))
+}
+
+/// A random configuration with up to `most` entries per list.
+pub fn random_policy(rng: &mut Rng, floor: &Floor, most: usize) -> RandomPolicy {
+    loop {
+        let (allow, deny) = (random_nets(rng, most), random_nets(rng, most));
+        let network = random_network(rng, &allow, &deny);
+        let parsed: NetworkConfig =
+            policy::parse_json(network.to_string().as_bytes()).expect("JSON");
+        let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
+        let internet = (rng.u8(..8) == 0).then_some(false);
+        // Some are refused: a tunnel to an address in the floor.
+        if let Ok(policy) = Policy::new(&parsed, internet, &defaults, floor) {
+            let lists =
+                [&*floor.allow, &*floor.deny, &*floor.deny_add, &*floor.host_addresses].concat();
+            let mut nets = [allow, deny, lists].concat();
+            // Few among the others, so they are named more than once.
+            let servers = policy.nameservers().iter().map(|address| IpNet::from(*address));
+            nets.extend(servers.cycle().take(policy.nameservers().len() * 4));
+            return RandomPolicy { network, internet, policy, floor: floor.clone(), nets };
+        }
+    }
+}
+
+fn random_network(rng: &mut Rng, allow: &[IpNet], deny: &[IpNet]) -> Value {
+    let (mut allow, mut deny) = (net_strings(allow), net_strings(deny));
+    let names = rng.u8(..4) == 0;
+    let mut network = json!({});
+    if names {
+        allow.push("*.example.com".to_owned());
+        if rng.bool() {
+            network["dnsServers"] = json!(["9.9.9.9", "2620:fe::9"]);
+        }
+    }
+    if names || rng.u8(..3) == 0 {
+        deny.insert(rng.usize(..=deny.len()), "0.0.0.0/0".to_owned());
+    } else if rng.u8(..8) == 0 {
+        deny.push("::/0".to_owned());
+    }
+    if rng.u8(..16) == 0 {
+        allow.push("0.0.0.0/0".to_owned());
+    }
+    if rng.u8(..8) == 0 {
+        network["egressProxy"] = json!({"address": "198.51.100.80:1080"});
+    }
+    network["allowOut"] = json!(allow);
+    network["denyOut"] = json!(deny);
+    network
+}
+
+/// Up to `most` prefixes that a list may hold.
+fn random_nets(rng: &mut Rng, most: usize) -> Vec<IpNet> {
+    let count = rng.usize(..=most);
+    let valid = |net: &IpNet| !net.addr().is_unspecified() && !is_mapped(net);
+    std::iter::repeat_with(|| random_addresses::random_net(rng)).filter(valid).take(count).collect()
+}
+
+/// A mapped entry is read as its IPv4, which is tried elsewhere.
+fn is_mapped(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some())
+}
+
+fn net_strings(nets: &[IpNet]) -> Vec<String> {
+    nets.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,25 @@
+//! Java's HttpClient, which speaks HTTP/2 over TLS, and offers it in the clear.
+
+use super::{
+    CLIENT_LIST, UNRELATED_NAME, field_client::FieldClient, field_testbed::FieldTestbed,
+    programs_directory,
+};
+
+#[test]
+fn http_client_gets_what_is_allowed_and_says_what_is_refused() {
+    let field = FieldTestbed::shared();
+    let sandbox = field.sandbox_with_list(CLIENT_LIST, &["api.openai.com", UNRELATED_NAME]);
+    let java = FieldClient::new(&sandbox);
+    let program = programs_directory().join("Client.java").to_string_lossy().into_owned();
+    let ca = java.ca_file().to_string_lossy().into_owned();
+    let (http, https) = (format!("http://{UNRELATED_NAME}/"), format!("https://{UNRELATED_NAME}/"));
+    let urls = ["http://api.openai.com/", "https://api.openai.com/", &http, &https];
+    let options = ["-XX:TieredStopAtLevel=1", &program, &ca];
+    let ran = java.run("java", &[&options[..], &urls].concat(), &[]);
+    ran.assert_succeeded();
+    for (url, version) in urls.iter().zip(["HTTP_1_1", "HTTP_2"]) {
+        ran.assert_mentions(&format!("{url} 200 {version} a page of api.openai.com"));
+    }
+    ran.line_starting_with(&format!("{http} ")).assert_mentions("403");
+    ran.line_starting_with(&format!("{https} ")).assert_mentions_denial();
+}

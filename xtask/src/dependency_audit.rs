@@ -1,0 +1,81 @@
+//! What others wrote and we build in: its licences, versions, sources and known holes, held by
+//! cargo-deny to what `deny.toml` allows.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{host, process};
+
+const CARGO_DENY_VERSION: &str = "0.20.2";
+/// On a small machine that has other things to do.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(40 * 60);
+/// It is some megabytes; who has no network may wait for a name.
+const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 60);
+
+/// Checks all of them; known holes only where their list can be had, and says so otherwise.
+pub fn check_dependencies() -> Result<()> {
+    let deny = ensure_cargo_deny()?;
+    // A warning is a line of `deny.toml` which nothing needs any more.
+    let checks = ["check", "--deny", "warnings", "licenses", "bans", "sources"];
+    process::run_streamed(deny_command(&deny).args(checks))
+        .context("deny.toml does not allow what is built in: take it out, or allow it there")?;
+
+    let fetch = "fetching the RustSec advisories";
+    let fetched = process::run_logged_within(
+        FETCH_DEADLINE,
+        fetch,
+        "rustsec",
+        deny_command(&deny).args(["fetch", "db"]),
+    );
+    if fetched.is_err() {
+        process::report(
+            "ADVISORIES WERE NOT CHECKED: the RustSec database cannot be had from here \
+             (target/log/rustsec.log); all else was",
+        );
+        return Ok(());
+    }
+    process::run_streamed(deny_command(&deny).args(["check", "--deny", "warnings", "advisories"]))
+        .context("a crate that is built in has a known hole: update it")
+}
+
+fn deny_command(deny: &Path) -> Command {
+    let mut command = host::command(deny);
+    command.args(["--workspace", "--locked"]);
+    command
+}
+
+/// The one on the path if it is of this version, else ours, which is compiled first if need be.
+fn ensure_cargo_deny() -> Result<PathBuf> {
+    let tools = host::cache_dir().join(format!("cargo-deny-{CARGO_DENY_VERSION}"));
+    let own = tools.join("bin/cargo-deny");
+    let found = host::find_program("cargo-deny")
+        .into_iter()
+        .chain([own.clone()])
+        .find(|it| has_pinned_version(it));
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let what = format!("compiling cargo-deny {CARGO_DENY_VERSION} (once, some minutes)");
+    let mut install = host::cargo("install");
+    install
+        // Without optimisation: it compiles in a third of the time and is quick enough.
+        .args(["cargo-deny", "--locked", "--force", "--debug", "--root"])
+        .arg(&tools)
+        .arg(format!("--version={CARGO_DENY_VERSION}"))
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        // A temporary directory instead.
+        .env_remove("CARGO_TARGET_DIR");
+    process::run_logged_within(INSTALL_DEADLINE, &what, "cargo-deny", &mut install)?;
+    if !has_pinned_version(&own) {
+        bail!("{} was compiled, but does not run: try it with --version", own.display());
+    }
+    Ok(own)
+}
+
+fn has_pinned_version(deny: &Path) -> bool {
+    let version = process::run_output(host::command(deny).arg("--version"));
+    version.is_ok_and(|text| text.trim() == format!("cargo-deny {CARGO_DENY_VERSION}"))
+}

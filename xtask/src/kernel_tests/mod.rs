@@ -1,0 +1,165 @@
+//! `cargo xtask kernels`: set up, build, then tests in virtual machines with Debian's kernels, by the
+//! bin `kernels` of `policy-tests`. The kernels are unpacked in `target/kernels/`: nothing is
+//! installed, so that this machine boots what it did before.
+
+mod test_executables;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use test_executables::TestExecutables;
+
+use crate::debian_archive::{self, DebianArchive};
+use crate::system_packages::{self, ToolCaller};
+use crate::toolchain::ToolchainSource;
+use crate::{build, host, process, qemu_install};
+
+/// Tests that say most about a kernel in little time: that it takes the programs and the maps, and
+/// what its hooks see of a packet. `cargo xtask test` ends with them. Kernels without tcx run them with
+/// clsact.
+const SMOKE_TESTS: [&str; 2] = ["checksum", "must_work"];
+
+/// Tests that need what the virtual machines do not have: QEMU, the E2B SDKs.
+const EXCLUDED_FROM_VMS: [&str; 3] = ["field", "guests", "sdk"];
+
+/// A line of kernels that Debian keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelSeries {
+    #[value(name = "5.10")]
+    V5_10,
+    #[value(name = "6.1")]
+    V6_1,
+    #[value(name = "6.12")]
+    V6_12,
+}
+
+impl KernelSeries {
+    /// The release of Debian that has it.
+    const fn debian_suite(self) -> &'static str {
+        match self {
+            Self::V5_10 => "bullseye",
+            Self::V6_1 | Self::V6_12 => "bookworm",
+        }
+    }
+
+    /// The package that depends on the newest of the series, of those for virtual machines.
+    const fn package_of_newest(self) -> &'static str {
+        match self {
+            Self::V5_10 | Self::V6_1 => "linux-image-cloud-amd64",
+            Self::V6_12 => "linux-image-6.12-cloud-amd64",
+        }
+    }
+}
+
+/// What to run, and where. The default is all that a virtual machine can run, on all kernels.
+#[derive(Default, clap::Args)]
+pub struct KernelsArgs {
+    /// Only on this kernel.
+    #[arg(long, value_enum)]
+    only: Vec<KernelSeries>,
+    /// Only this file of tests, as in `cargo test --test`.
+    #[arg(long = "test")]
+    tests: Vec<String>,
+    /// Only the tests with which `cargo xtask test` ends.
+    #[arg(long, conflicts_with = "tests")]
+    short: bool,
+    /// Passed on to the tests: names of tests, or options.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
+    host::require_root("kernels")?;
+    build::build_for_tests(way, || {
+        system_packages::ensure_tools(ToolCaller::Tests)?;
+        qemu_install::ensure_qemu()
+    })?;
+    run_in_vms(choice)
+}
+
+/// The short form, for when all is built.
+pub fn run_smoke_tests() -> Result<()> {
+    run_in_vms(&KernelsArgs { short: true, ..KernelsArgs::default() })
+}
+
+fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
+    let series = if choice.only.is_empty() { KernelSeries::value_variants() } else { &choice.only };
+    let kernels: Vec<PathBuf> = series.iter().copied().map(ensure_kernel).collect::<Result<_>>()?;
+    let short = SMOKE_TESTS.map(str::to_owned);
+    let tests = if choice.short { &short[..] } else { &choice.tests };
+    let made = TestExecutables::build(tests)?;
+    let mut run = host::command(&made.kernels);
+    for kernel in &kernels {
+        run.arg("--kernel").arg(kernel);
+    }
+    for (name, path) in &made.tests {
+        if !tests.is_empty() || !EXCLUDED_FROM_VMS.contains(&name.as_str()) {
+            run.arg("--test").arg(path);
+        }
+    }
+    process::run_streamed(run.arg("--").args(&choice.arguments))
+}
+
+/// For verbs that do more than this: what fails without a kernel says so itself.
+pub fn try_ensure_guest_kernel() {
+    if let Err(error) = ensure_guest_kernel() {
+        process::report(&format!("tests with virtual machines will fail: {error:#}"));
+    }
+}
+
+/// Makes `target/kernels/guest` a link to the kernel that guests boot.
+pub fn ensure_guest_kernel() -> Result<()> {
+    let guest = kernels_directory().join("guest");
+    if guest.join("boot").is_dir() {
+        return Ok(());
+    }
+    let unpacked = ensure_kernel(KernelSeries::V6_1)?;
+    let _dangling = fs::remove_file(&guest);
+    symlink(&unpacked, &guest).with_context(|| format!("linking {}", guest.display()))
+}
+
+/// The newest kernel of a series, unpacked.
+fn ensure_kernel(series: KernelSeries) -> Result<PathBuf> {
+    let archive = DebianArchive::open(&kernels_directory().join("apt"), series.debian_suite())?;
+    let newest = || {
+        unpack_package(
+            &archive,
+            &archive.find_dependency(series.package_of_newest(), "linux-image-")?,
+        )
+    };
+    // The lists may name versions which the archive has dropped since.
+    newest().or_else(|_| archive.fetch_lists().and_then(|()| newest()))
+}
+
+/// Unpacks a package: all of it or none.
+fn unpack_package(archive: &DebianArchive, package: &str) -> Result<PathBuf> {
+    let to = kernels_directory().join(package);
+    if to.is_dir() {
+        return Ok(to);
+    }
+    let half = kernels_directory().join(format!("{package}.part"));
+    let _left = fs::remove_dir_all(&half);
+    let contents = half.join("contents");
+    fs::create_dir_all(&half).with_context(|| format!("creating {}", half.display()))?;
+    archive.download(package, &half)?;
+    debian_archive::extract_package(&downloaded_package(&half)?, &contents)?;
+    fs::rename(&contents, &to).with_context(|| format!("moving to {}", to.display()))?;
+    fs::remove_dir_all(&half)?;
+    Ok(to)
+}
+
+fn downloaded_package(directory: &Path) -> Result<PathBuf> {
+    let mut files = fs::read_dir(directory)?.flatten().map(|entry| entry.path());
+    let package = files.find(|path| path.extension().is_some_and(|it| it == "deb"));
+    let Some(package) = package else {
+        bail!("apt-get left no package in {}", directory.display());
+    };
+    Ok(package)
+}
+
+fn kernels_directory() -> PathBuf {
+    host::target_dir().join("kernels")
+}

@@ -1,0 +1,48 @@
+//! The binaries that cargo makes of files of tests, and beside them of the bin that boots kernels.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Deserializer, Value};
+
+use crate::host;
+
+/// What cargo has made.
+pub struct TestExecutables {
+    /// The bin `kernels`.
+    pub kernels: PathBuf,
+    /// Names and binaries of files of tests.
+    pub tests: Vec<(String, PathBuf)>,
+}
+
+impl TestExecutables {
+    /// Builds tests, all if none is named. Like `cargo xtask test` without naming a package, which
+    /// would choose other features and compile all of it once more.
+    pub fn build(tests: &[String]) -> Result<Self> {
+        let mut cargo = host::cargo("test");
+        cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
+        let every = ["*".to_owned()];
+        for test in if tests.is_empty() { &every[..] } else { tests } {
+            cargo.args(["--test", test]);
+        }
+        let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+        ensure!(output.status.success(), "the tests cannot be built");
+        let messages: Vec<Value> =
+            Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>()?;
+        let of_kind =
+            |kind| messages.iter().filter_map(move |message| executable_of_kind(message, kind));
+        let kernels = of_kind("bin").find(|(name, _)| name == "kernels");
+        let (_, kernels) = kernels.context("cargo made no bin `kernels`")?;
+        Ok(Self { kernels, tests: of_kind("test").collect() })
+    }
+}
+
+/// Name and binary of the target of this kind that a message of cargo's says was made.
+fn executable_of_kind(message: &Value, kind: &str) -> Option<(String, PathBuf)> {
+    if message["target"]["kind"][0] != kind {
+        return None;
+    }
+    let name = message["target"]["name"].as_str()?;
+    Some((name.to_owned(), message["executable"].as_str()?.into()))
+}

