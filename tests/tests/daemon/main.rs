@@ -4,6 +4,7 @@
 mod crowd;
 mod denials;
 mod document;
+mod documented;
 mod log;
 mod memory;
 mod metrics;
