@@ -1,17 +1,18 @@
-//! `cargo xtask check`: formatting, lints and documentation, for the host and the BPF target, and
-//! what is built in of others.
+//! `cargo xtask check`: links between documents, formatting, lints and documentation, for the host and
+//! the BPF target, and what is built in of others.
 
 use anyhow::{Context as _, Result};
 
 use crate::toolchain::{self, Way};
-use crate::{apt, build, host, step, supply};
+use crate::{apt, build, host, links, step, supply};
 
 /// What Debian calls rustfmt and clippy.
 const DEBIAN: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
 
 pub fn run(way: Option<Way>) -> Result<()> {
-    host_components()?;
     // The quickest first; nothing has to be built for it.
+    links::check()?;
+    host_components()?;
     step::streamed(host::cargo("fmt").args(["--all", "--check"]))
         .context("formatting differs: run `cargo fmt --all`")?;
 

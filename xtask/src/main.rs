@@ -15,6 +15,7 @@ mod demo;
 mod fuzz;
 mod host;
 mod kernels;
+mod links;
 mod qemu;
 mod quiet_services;
 mod sdks;
@@ -58,7 +59,7 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Check formatting, lints, documentation, and what is built in of others.
+    /// Check links, formatting, lints, documentation, and what is built in of others.
     Check,
     /// Build, then show the agent at work in a network of its own (as root).
     Demo {
