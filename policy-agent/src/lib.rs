@@ -10,6 +10,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dataplane;
+#[cfg(test)]
+mod docs;
 pub mod doctor;
 pub mod events;
 #[cfg(test)]

@@ -1,17 +1,18 @@
-//! `cargo xtask check`: formatting, lints and documentation, for the host and the BPF target, and
-//! what is built in of others.
+//! `cargo xtask check`: links between documents, formatting, lints and documentation, for the host and
+//! the BPF target, and what is built in of others.
 
 use anyhow::{Context as _, Result};
 
 use crate::toolchain::{self, ToolchainSource};
-use crate::{apt_get, build, dependency_audit, host, process};
+use crate::{apt_get, build, dependency_audit, host, links, process};
 
 /// What Debian calls rustfmt and clippy.
 const DEBIAN_PACKAGES: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
 
 pub fn run(way: Option<ToolchainSource>) -> Result<()> {
-    ensure_host_components()?;
     // The quickest first; nothing has to be built for it.
+    links::check()?;
+    ensure_host_components()?;
     process::run_streamed(host::cargo("fmt").args(["--all", "--check"]))
         .context("formatting differs: run `cargo fmt --all`")?;
 

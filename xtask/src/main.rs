@@ -16,6 +16,7 @@ mod dependency_audit;
 mod fuzz;
 mod host;
 mod kernel_tests;
+mod links;
 mod process;
 mod qemu_install;
 mod quiet_services;
@@ -58,7 +59,7 @@ enum XtaskCommand {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Check formatting, lints, documentation, and what is built in of others.
+    /// Check links, formatting, lints, documentation, and what is built in of others.
     Check,
     /// Build, then show the agent at work in a network of its own (as root).
     Demo {

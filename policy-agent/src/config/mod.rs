@@ -2,6 +2,8 @@
 //! `run` that override it.
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod fuzz;
 mod gateway;
 mod interfaces;

@@ -5,6 +5,7 @@ mod agent_log;
 mod agent_memory;
 mod api_connections;
 mod denied_names;
+mod documented_metrics;
 mod metrics;
 mod schemathesis;
 mod signals;

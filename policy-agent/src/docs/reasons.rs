@@ -1,0 +1,304 @@
+//! `docs/reasons.md`: every reason of the table in `policy-common`, with what an operator does about it.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use policy_common::reason::Reason;
+
+use super::is_current;
+
+const HEAD: &str = "\
+# Reasons
+
+<!-- Generated from the table of reasons: UPDATE_DOCS=1 cargo test --lib -- docs:: -->
+
+Every packet and every proxied connection ends with one reason. Events, counters, metrics, `explain` and
+the answers of the egress proxy use the same word. A number never gets another meaning.
+
+- **Line** is the line of [precedence](policy.md#precedence-the-first-line-that-matches-decides) that
+  decides; \"–\" means that no line does.
+- **Raised by**: `from_sandbox` and `to_sandbox` are programs in the kernel. The redirect is the program
+  that hands a connection to the egress proxy, which is part of the agent. The gateway raises no reasons: it
+  answers with an [HTTP status](public-urls.md#answers-of-the-gateway).
+- **Counted as**: the kernel counts packets, the egress proxy counts connections and requests. Both are
+  in `policy_denials_total`: [metrics.md](metrics.md).
+- **Answered**: with `deny_action = \"reject\"` the kernel answers the denied packet with a TCP reset or an
+  ICMP error. All other packets that the kernel denies are dropped in silence. The egress proxy answers with a
+  TLS alert, an HTTP status or a reset: [policy.md](policy.md#names).
+- With `mode = \"xdp\"` a program in XDP raises the same reasons earlier, for packets that are dropped in
+  silence.
+
+";
+
+const ALLOWED: &str = "\
+| No. | reason | line | raised by | direction | counted as |
+|---:|---|---|---|---|---|
+";
+const DENIED: &str = "\
+| No. | reason | line | raised by | direction | counted as | answered |
+|---:|---|---|---|---|---|---|
+";
+
+/// Who raises a reason, and on whose packets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The kernel, on what the sandbox sends.
+    Kernel,
+    /// The kernel, on what the sandbox receives.
+    KernelInbound,
+    /// The kernel, on both.
+    KernelBoth,
+    /// The kernel and the egress proxy.
+    Both,
+    /// The kernel, as it hands a connection to the egress proxy.
+    Redirect,
+    /// The same, and the egress proxy.
+    RedirectAndProxy,
+    /// The egress proxy.
+    Proxy,
+}
+
+impl Source {
+    const fn raised_by(self) -> &'static str {
+        match self {
+            Self::Kernel => "`from_sandbox`",
+            Self::KernelInbound => "`to_sandbox`",
+            Self::KernelBoth => "`from_sandbox`, `to_sandbox`",
+            Self::Both => "`from_sandbox`, egress proxy",
+            Self::Redirect => "redirect",
+            Self::RedirectAndProxy => "redirect, egress proxy",
+            Self::Proxy => "egress proxy",
+        }
+    }
+
+    const fn direction(self) -> &'static str {
+        match self {
+            Self::KernelInbound => "to the sandbox",
+            Self::KernelBoth => "both",
+            _ => "from the sandbox",
+        }
+    }
+
+    const fn counted_as(self) -> &'static str {
+        match self {
+            Self::Proxy => "connections",
+            Self::Both | Self::RedirectAndProxy => "packets, connections",
+            _ => "packets",
+        }
+    }
+}
+
+/// By label: who raises it, and what to do, if anything.
+const ADVICE: [(&str, Source, &str); 36] = [
+    ("neighbor", Source::Kernel, ""),
+    ("reply", Source::Kernel, "`inbound = \"host\"` limits who may open connections to sandboxes."),
+    (
+        "platform_allow",
+        Source::Kernel,
+        "Remove the entry from `platform_allow` if sandboxes should not reach it.",
+    ),
+    ("allow_out", Source::Both, ""),
+    ("dns_server", Source::Both, "`dnsServers: []` allows no DNS server."),
+    ("no_rule", Source::Both, "`denyOut: [\"0.0.0.0/0\"]` denies what `allowOut` does not hold."),
+    ("delivered", Source::KernelInbound, ""),
+    (
+        "by_name",
+        Source::Redirect,
+        "Look for the egress proxy's verdict: it follows under another reason.",
+    ),
+    ("allow_name", Source::Proxy, ""),
+    (
+        "malformed",
+        Source::Kernel,
+        "A few are harmless. Many from one sandbox mean an attack or a broken driver in the guest. If a guest with \
+         checksum offload loses all its traffic, report it with the kernel's version.",
+    ),
+    (
+        "unknown_ethertype",
+        Source::Kernel,
+        "Nothing, in most cases: guests send LLDP and the like by themselves.",
+    ),
+    (
+        "vlan",
+        Source::Kernel,
+        "Configure the guest without VLANs. A policy cannot judge tagged frames.",
+    ),
+    (
+        "spoofed_mac",
+        Source::Kernel,
+        "If the workload is right, fix `mac` in the sandbox or leave it out. A bridge inside a sandbox sends \
+         frames of other MACs: route there instead.",
+    ),
+    (
+        "spoofed_ip",
+        Source::Kernel,
+        "If the workload is right, add its address to `addresses`. DHCP, SLAAC and a container network inside the \
+         sandbox use addresses that the agent does not know: use static ones, or NAT in the guest.",
+    ),
+    (
+        "ip_options",
+        Source::Kernel,
+        "Nothing: no ordinary program sends them, and no policy allows them.",
+    ),
+    (
+        "extension_headers",
+        Source::Kernel,
+        "Nothing: no ordinary program sends such chains, and no policy allows them.",
+    ),
+    (
+        "fragment",
+        Source::Kernel,
+        "If the destination is allowed: let the workload send smaller datagrams, or TCP. TCP fragments to a port \
+         that is judged by name never pass.",
+    ),
+    (
+        "neighbor_spoof",
+        Source::Kernel,
+        "If the workload is right, add its address to `addresses`, its link-local one too where that does not \
+         follow from the MAC. Otherwise it pretends to be a neighbour.",
+    ),
+    (
+        "platform_deny",
+        Source::Both,
+        "The sandbox cannot change it. If all sandboxes need the destination, for example a DNS server on the host, \
+         add it to `platform_allow`.",
+    ),
+    (
+        "deny_out",
+        Source::Both,
+        "If the sandbox needs the destination, add it to `allowOut`: the address, or on ports 80 and 443 the name.",
+    ),
+    (
+        "no_policy",
+        Source::KernelBoth,
+        "Read the agent's log: the interface is attached, and its policy could not be put in force. On an interface of \
+         `[[interfaces]]` without a sandbox it is expected.",
+    ),
+    (
+        "inbound_refused",
+        Source::KernelInbound,
+        "`inbound = \"any\"` lets others than the host connect to sandboxes. It applies to all sandboxes.",
+    ),
+    (
+        "proxy_unavailable",
+        Source::RedirectAndProxy,
+        "Start the agent if it is not running. If it is, look at the sandbox's status: its interface may have become a \
+         port of a bridge.",
+    ),
+    ("foreign_error", Source::Kernel, "Nothing: no ordinary program sends such messages."),
+    (
+        "name_not_allowed",
+        Source::Proxy,
+        "If the sandbox needs the name, add it to `allowOut`. `*.example.com` does not hold `example.com` itself.",
+    ),
+    (
+        "invalid_name",
+        Source::Proxy,
+        "Fix the client. No pattern matches such a name, not even `*`.",
+    ),
+    (
+        "name_conflict",
+        Source::Proxy,
+        "Fix the client: send one Host, and a target that agrees with it. Otherwise it is an attempt to hide a name.",
+    ),
+    (
+        "not_judgeable",
+        Source::Proxy,
+        "Ports 80 and 443 carry HTTP/1 and TLS only where domain rules apply. Allow the server by its address, or use \
+         another port.",
+    ),
+    (
+        "name_unresolved",
+        Source::Proxy,
+        "Check that the name exists, and that `[proxy] resolvers` answer.",
+    ),
+    (
+        "host_address",
+        Source::Proxy,
+        "If sandboxes need this service of the host, add its address to `platform_allow`.",
+    ),
+    (
+        "unreachable",
+        Source::Proxy,
+        "Check the server, the host's routes and firewall, and its free ports (`net.ipv4.tcp_tw_reuse`, see `doctor`).",
+    ),
+    (
+        "egress_proxy_failed",
+        Source::Proxy,
+        "Check the SOCKS5 proxy in the sandbox's `egressProxy`: address, username, password, certificate.",
+    ),
+    (
+        "too_many_connections",
+        Source::Proxy,
+        "Raise `[proxy] max_connections_per_sandbox` if the workload is right. If all sandboxes see it, raise the agent's \
+         limit of file descriptors (`LimitNOFILE`).",
+    ),
+    (
+        "proxy_timeout",
+        Source::Proxy,
+        "Fix the client: it has 10 seconds to send its ClientHello or the head of its request.",
+    ),
+    (
+        "bad_response",
+        Source::Proxy,
+        "Fix the server, or allow it by its address: then its answers are not read.",
+    ),
+    (
+        "server_broke_off",
+        Source::Proxy,
+        "Repeat the request. If it goes on, look at the server's log.",
+    ),
+];
+
+fn page() -> String {
+    let advice: BTreeMap<_, _> =
+        ADVICE.iter().map(|(label, source, fix)| (*label, (*source, *fix))).collect();
+    assert_eq!(advice.len(), ADVICE.len(), "a label stands twice");
+    let known: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.label(), ())).collect();
+    let unknown: Vec<_> = advice.keys().filter(|label| !known.contains_key(*label)).collect();
+    assert!(unknown.is_empty(), "no reasons any more: {unknown:?}");
+    let of = |reason: &Reason| {
+        advice
+            .get(reason.label())
+            .copied()
+            .unwrap_or_else(|| panic!("no advice for {}", reason.label()))
+    };
+    let mut page = HEAD.to_owned();
+    for (title, head, passes) in [("Allowed", ALLOWED, true), ("Denied", DENIED, false)] {
+        let reasons = || Reason::ALL.iter().filter(|reason| reason.passes() == passes);
+        write!(page, "## {title}\n\n{head}").expect("a String");
+        for reason in reasons() {
+            page += &row(*reason, of(reason).0);
+        }
+        for reason in reasons() {
+            let (_, what_to_do) = of(reason);
+            write!(page, "\n### {}\n\n{}\n", reason.label(), reason.help()).expect("a String");
+            if !what_to_do.is_empty() {
+                write!(page, "\n*What to do*: {what_to_do}\n").expect("a String");
+            }
+        }
+        page += if passes { "\n" } else { "" };
+    }
+    page
+}
+
+fn row(reason: Reason, source: Source) -> String {
+    let line = match reason.line() {
+        0 => "–".to_owned(),
+        line => line.to_string(),
+    };
+    let answered = match (reason.passes(), reason.rejects()) {
+        (true, _) => "",
+        (false, true) => " yes |",
+        (false, false) => " |",
+    };
+    let (label, number) = (reason.label(), reason as u8);
+    let (by, direction, counted) = (source.raised_by(), source.direction(), source.counted_as());
+    format!(
+        "| {number} | [`{label}`](#{label}) | {line} | {by} | {direction} | {counted} |{answered}\n"
+    )
+}
+
+#[test]
+fn the_page_of_reasons_is_current() {
+    is_current("reasons.md", &page());
+}
