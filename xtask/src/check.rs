@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::toolchain::{self, ToolchainSource};
-use crate::{apt_get, build, dependency_audit, host, links, process};
+use crate::{apt_get, build, dependency_audit, host, links, process, structure};
 
 /// What Debian calls rustfmt and clippy.
 const DEBIAN_PACKAGES: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
@@ -12,6 +12,7 @@ const DEBIAN_PACKAGES: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
 pub fn run(way: Option<ToolchainSource>) -> Result<()> {
     // The quickest first; nothing has to be built for it.
     links::check()?;
+    structure::check()?;
     ensure_host_components()?;
     process::run_streamed(host::cargo("fmt").args(["--all", "--check"]))
         .context("formatting differs: run `cargo fmt --all`")?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
-use crate::{host, step};
+use crate::{host, process};
 
 /// Documents at the top; those in `docs/` are all checked.
 const TOP: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
@@ -26,12 +26,12 @@ const ENDINGS: [&str; 3] = [".rs", ".md", ".service"];
 /// # Errors
 /// Names every link, path and test that leads nowhere.
 pub fn check() -> Result<()> {
-    let checkout = Checkout::read(host::root())?;
+    let checkout = Checkout::read(host::repository_root())?;
     let problems = checkout.problems();
     if !problems.is_empty() {
         bail!("the documents name what is not there:\n  {}", problems.join("\n  "));
     }
-    step::say(&format!("links of {} documents lead somewhere", checkout.documents.len()));
+    process::report(&format!("links of {} documents lead somewhere", checkout.documents.len()));
     Ok(())
 }
 
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_documents_of_this_checkout_lead_somewhere() {
-        let checkout = Checkout::read(host::root()).expect("a checkout");
+        let checkout = Checkout::read(host::repository_root()).expect("a checkout");
         assert!(checkout.documents.len() > TOP.len(), "documents are found");
         assert_eq!(checkout.problems(), Vec::<String>::new());
     }

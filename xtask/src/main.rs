@@ -22,6 +22,7 @@ mod qemu_install;
 mod quiet_services;
 mod sdk_install;
 mod setup;
+mod structure;
 mod system_packages;
 mod test;
 mod toolchain;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::{Config, Gateway};
-use crate::policy::PLATFORM_DENY;
+use super::{AgentConfig, GatewayConfig};
+use crate::policy::DEFAULT_PLATFORM_DENY;
 
 const EXAMPLE: &str = include_str!("../../../docs/policy-agent.example.toml");
 const PAGE: &str = include_str!("../../../docs/configuration.md");
@@ -18,7 +18,7 @@ const UNKNOWN: &str = "such_a_key_is_nowhere";
 
 /// The keys that the code knows in a section, from its own error; `None`: it is no section.
 fn keys(section: &str) -> Option<Vec<String>> {
-    let error = format!("{:#}", Config::parse(&format!("{section}\n{UNKNOWN} = 1")).err()?);
+    let error = format!("{:#}", AgentConfig::parse(&format!("{section}\n{UNKNOWN} = 1")).err()?);
     let (_, known) = error.split_once(&format!("unknown field `{UNKNOWN}`, "))?;
     Some(known.split('`').skip(1).step_by(2).map(str::to_owned).collect())
 }
@@ -40,9 +40,10 @@ fn all_keys() -> Vec<String> {
 
 /// The defaults by key. Lists that are empty count as no default.
 fn defaults() -> BTreeMap<String, Value> {
-    let with_gateway = Config { gateway: Some(Gateway::default()), ..Config::default() };
+    let with_gateway =
+        AgentConfig { gateway: Some(GatewayConfig::default()), ..AgentConfig::default() };
     let mut defaults = flat(&Table::try_from(&with_gateway).expect("TOML"));
-    let built_in = PLATFORM_DENY.iter().map(|(entry, _)| Value::from(*entry)).collect();
+    let built_in = DEFAULT_PLATFORM_DENY.iter().map(|(entry, _)| Value::from(*entry)).collect();
     defaults.insert("dataplane.platform_deny".to_owned(), Value::Array(built_in));
     defaults.insert("interfaces.force".to_owned(), Value::Boolean(false));
     defaults.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
@@ -91,15 +92,15 @@ fn rows() -> BTreeMap<&'static str, Vec<&'static str>> {
 
 #[test]
 fn the_example_as_it_is_installed_changes_nothing() {
-    let config = Config::parse(EXAMPLE).expect("a valid file");
-    let text = |config: &Config| toml::to_string(config).expect("TOML");
-    assert_eq!(text(&config), text(&Config::default()));
+    let config = AgentConfig::parse(EXAMPLE).expect("a valid file");
+    let text = |config: &AgentConfig| toml::to_string(config).expect("TOML");
+    assert_eq!(text(&config), text(&AgentConfig::default()));
 }
 
 #[test]
 fn the_example_has_every_key_and_shows_the_defaults() {
     let text = turned_on();
-    Config::parse(&text).expect("valid with every setting turned on");
+    AgentConfig::parse(&text).expect("valid with every setting turned on");
     let example = flat(&text.parse().expect("TOML"));
     let shown: Vec<&String> = example.keys().collect();
     let mut known = all_keys();

@@ -286,7 +286,7 @@ fn row(reason: Reason, source: Source) -> String {
         0 => "–".to_owned(),
         line => line.to_string(),
     };
-    let answered = match (reason.passes(), reason.rejects()) {
+    let answered = match (reason.passes(), reason.is_rejectable()) {
         (true, _) => "",
         (false, true) => " yes |",
         (false, false) => " |",

@@ -47,8 +47,7 @@ impl Socks5Proxy {
     pub(super) fn new(proxy: &EgressProxy, floor: &Floor) -> Result<Self, ValidationError> {
         let (host, port) = parse_proxy_address(&proxy.address, floor)?;
         let credentials = parse_credentials(proxy)?;
-        let tls =
-            proxy.tls.as_ref().map(|tls| parse_proxy_tls(tls, &host)).transpose()?.flatten();
+        let tls = proxy.tls.as_ref().map(|tls| parse_proxy_tls(tls, &host)).transpose()?.flatten();
         Ok(Self { host, port, credentials, tls })
     }
 

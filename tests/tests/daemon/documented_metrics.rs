@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy_tests::{
-    names::hello,
-    server::HTTPS,
-    stage::{NameScene, Shared},
+    named_internet::client_hello,
+    test_servers::HTTPS_PORT,
+    testbed::{DomainScenario, SharedTestbed},
 };
 use serde_json::Value;
 
-static STAGE: Shared = Shared::with_names(
+static TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n\
      [gateway]\ndomain = \"sandbox.test\"\nhttp = \"[::]:80\"\nhttps = \"[::]:443\"\n",
 );
@@ -18,10 +18,10 @@ static STAGE: Shared = Shared::with_names(
 const PAGE: &str = include_str!("../../../docs/metrics.md");
 
 /// A metric's type and labels.
-type Metric = (String, BTreeSet<String>);
+type DocumentedMetric = (String, BTreeSet<String>);
 
 /// The table of metrics on the page.
-fn documented() -> BTreeMap<String, Metric> {
+fn documented() -> BTreeMap<String, DocumentedMetric> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
         let [name, kind, _, labels, ..] = cells[..] else { return None };
@@ -33,7 +33,7 @@ fn documented() -> BTreeMap<String, Metric> {
 }
 
 /// What the agent tells Prometheus.
-fn exposed(text: &str) -> BTreeMap<String, Metric> {
+fn exposed(text: &str) -> BTreeMap<String, DocumentedMetric> {
     let mut metrics = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, kind)) =
@@ -56,17 +56,22 @@ fn labels(text: &str, name: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_is_on_the_page_and_no_other() {
-    let scene = NameScene::set(&STAGE, "documented");
+    let scene = DomainScenario::new(&TESTBED, "documented");
     let sandbox = &scene.sandbox;
     // What is counted by labels is there once it was counted.
-    sandbox.is_refused("8.8.8.9");
-    let _ = sandbox.ending(scene.evil.v4, HTTPS, hello::of(&scene.evil.name));
-    sandbox.was_denied(&scene.evil.name, "name_not_allowed");
-    let _ = sandbox.fetch("http", "/").run();
-    let text = sandbox.stage.request("GET", "/metrics", &Value::Null).body;
+    sandbox.assert_refused("8.8.8.9");
+    let _ = sandbox.close_after(
+        scene.denied_site.v4,
+        HTTPS_PORT,
+        client_hello::hello_records(&scene.denied_site.name),
+    );
+    sandbox.assert_name_denied(&scene.denied_site.name, "name_not_allowed");
+    let _ = sandbox.curl_public_url("http", "/").run();
+    let text = sandbox.testbed.request("GET", "/metrics", &Value::Null).body;
     let (exposed, documented) = (exposed(&text), documented());
     assert!(!documented.is_empty(), "the page has a table");
-    let names = |metrics: &BTreeMap<String, Metric>| metrics.keys().cloned().collect::<Vec<_>>();
+    let names =
+        |metrics: &BTreeMap<String, DocumentedMetric>| metrics.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&exposed), names(&documented));
     for (name, metric) in &exposed {
         assert_eq!(Some(metric), documented.get(name), "{name}");

@@ -1,0 +1,250 @@
+//! Rules for the source tree that neither rustc nor clippy has: a type's name is unique in its crate,
+//! and the modules of the agent do not depend on each other in a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::host;
+
+/// Keywords before the name of a type. An indented `type` is an associated type.
+const TYPE_KEYWORDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
+
+/// Names of the prelude that a type must not hide.
+const PRELUDE: [&str; 12] = [
+    "AsMut", "AsRef", "Box", "Clone", "Default", "Drop", "From", "Into", "Iterator", "Option",
+    "String", "Vec",
+];
+
+/// Module dependencies: for each module, the modules it imports, with a file that does.
+type Imports = BTreeMap<String, BTreeMap<String, PathBuf>>;
+
+/// # Errors
+/// A rule is broken; the error names the files.
+pub fn check() -> Result<()> {
+    let root = host::repository_root();
+    let mut problems = Vec::new();
+    for source in crates(root)? {
+        problems.extend(repeated_types(&source)?);
+    }
+    problems.extend(circles(&root.join("policy-agent/src"))?);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", problems.join("\n"))
+}
+
+/// The source directories of all crates. Each directory below `tests/` of a package is a crate, too.
+fn crates(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut packages: Vec<PathBuf> = subdirectories(root)?;
+    packages.extend(subdirectories(&root.join("tests"))?);
+    for package in packages.iter().filter(|package| package.join("Cargo.toml").is_file()) {
+        found.push(package.join("src"));
+        found.extend(subdirectories(&package.join("tests"))?);
+    }
+    found.retain(|directory| directory.is_dir());
+    Ok(found)
+}
+
+fn subdirectories(directory: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(directory)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+/// What a directory holds, sorted; nothing if there is no such directory.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let reading = || format!("reading {}", directory.display());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).with_context(reading)? {
+        paths.push(entry.with_context(reading)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn source_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in entries(directory)? {
+        if path.is_dir() {
+            files.extend(source_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn repeated_types(source: &Path) -> Result<Vec<String>> {
+    let mut places = BTreeMap::<String, Vec<String>>::new();
+    for path in source_files(source)? {
+        for (number, line) in read(&path)?.lines().enumerate() {
+            if let Some(name) = defined_type(line) {
+                let place = format!("{}:{}", path.display(), number + 1);
+                places.entry(name.to_owned()).or_default().push(place);
+            }
+        }
+    }
+    let problem = |(name, places): (&String, &Vec<String>)| {
+        if PRELUDE.contains(&name.as_str()) {
+            Some(format!("type `{name}` hides a name of the prelude: {}", places.join(", ")))
+        } else if places.len() > 1 {
+            Some(format!("type `{name}` is defined more than once: {}", places.join(", ")))
+        } else {
+            None
+        }
+    };
+    Ok(places.iter().filter_map(problem).collect())
+}
+
+/// The name of the type that a line of formatted source defines.
+fn defined_type(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace().peekable();
+    words.next_if(|word| *word == "pub" || word.starts_with("pub("));
+    words.next_if(|word| *word == "unsafe");
+    let keyword = words.next().filter(|word| TYPE_KEYWORDS.contains(word))?;
+    if keyword == "type" && line.starts_with(' ') {
+        return None;
+    }
+    let rest = words.next()?;
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let name = &rest[..end];
+    name.starts_with(|c: char| c.is_uppercase()).then_some(name)
+}
+
+fn circles(source: &Path) -> Result<Vec<String>> {
+    let imports = imports(source)?;
+    let mut problems = Vec::new();
+    for (module, imported) in &imports {
+        for (other, path) in imported {
+            if reachable(&imports, other).contains(module.as_str()) {
+                let path = path.display();
+                problems.push(format!("`{module}` and `{other}` import each other: see {path}"));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn reachable<'a>(imports: &'a Imports, from: &'a str) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![from];
+    while let Some(module) = waiting.pop() {
+        if found.insert(module) {
+            waiting.extend(imports.get(module).into_iter().flat_map(BTreeMap::keys).map(|m| &**m));
+        }
+    }
+    found
+}
+
+/// What the top-level modules of a crate import of each other, its tests aside.
+fn imports(source: &Path) -> Result<Imports> {
+    let mut imports = Imports::new();
+    for path in source_files(source)? {
+        let relative = path.strip_prefix(source).unwrap_or(&path);
+        let module = relative.iter().next().and_then(|part| Path::new(part).file_stem());
+        let Some(module) = module.and_then(|stem| stem.to_str()) else { continue };
+        if ["lib", "main", "fuzz"].contains(&module) || is_test(relative) {
+            continue;
+        }
+        for other in imported(&without_tests(&read(&path)?)) {
+            if other != module {
+                let by = imports.entry(module.to_owned()).or_default();
+                by.entry(other).or_insert_with(|| path.clone());
+            }
+        }
+    }
+    Ok(imports)
+}
+
+fn is_test(path: &Path) -> bool {
+    path.iter()
+        .any(|part| ["tests", "tests.rs", "fuzz", "fuzz.rs"].iter().any(|test| part == *test))
+}
+
+/// A file up to its unit tests, without comments.
+fn without_tests(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules in paths that begin with `crate::`, in groups as well.
+fn imported(code: &str) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
+    for path in code.split("crate::").skip(1) {
+        match path.strip_prefix('{') {
+            Some(group) => modules.extend(first_parts(group)),
+            None => modules.extend(identifier(path)),
+        }
+    }
+    modules
+}
+
+/// The first part of each path in a group, up to the brace that closes it.
+fn first_parts(group: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let (mut depth, mut starts) = (0_u32, true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => starts = true,
+            c if starts && !c.is_whitespace() => {
+                parts.extend(identifier(&group[at..]));
+                starts = false;
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+/// The name of a module, which is in lower case, at the start of a path.
+fn identifier(path: &str) -> Option<String> {
+    let end = path.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(path.len());
+    let name = &path[..end];
+    let is_module = name.starts_with(|c: char| c.is_lowercase()) && path[end..].starts_with("::");
+    is_module.then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_found_by_their_definitions() {
+        assert_eq!(defined_type("pub struct Policy {"), Some("Policy"));
+        assert_eq!(defined_type("    pub(super) enum Verdict<'a> {"), Some("Verdict"));
+        assert_eq!(defined_type("type Digest = [u8; 16];"), Some("Digest"));
+        assert_eq!(defined_type("pub unsafe trait Pod: Copy {"), Some("Pod"));
+        assert_eq!(defined_type("    type Error = Infallible;"), None);
+        assert_eq!(defined_type("impl Policy {"), None);
+        assert_eq!(defined_type("// struct Policy"), None);
+    }
+
+    #[test]
+    fn imports_are_found_in_groups() {
+        let code = "use crate::{\n    agent::{Agent, x},\n    policy::Policy,\n};\nlet a = crate::net::f();";
+        let modules: Vec<_> = imported(code).into_iter().collect();
+        assert_eq!(modules, ["agent", "net", "policy"]);
+    }
+
+    #[test]
+    fn circles_go_through_other_modules() {
+        let import = |name: &str| BTreeMap::from([(name.to_owned(), PathBuf::new())]);
+        let of = |from: &str, to: &str| (from.to_owned(), import(to));
+        let imports = Imports::from([of("a", "b"), of("b", "c"), of("c", "a"), of("d", "a")]);
+        assert!(reachable(&imports, "b").contains("a"));
+        assert!(!reachable(&imports, "a").contains("d"));
+    }
+}
