@@ -31,6 +31,7 @@ const MAX_KEY_LEN: usize = 255;
 /// one that by its name is about the network is refused.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", expecting = "an object")]
+#[schema(as = NewSandbox)]
 pub struct E2bCreateBody {
     /// Any text; shown again.
     #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]

@@ -73,10 +73,10 @@ fn bounds() -> Vec<(&'static str, Value)> {
                 "enabled": { "type": "boolean" }, "caCert": { "type": ["string", "null"] },
             }),
         ),
-        ("/components/schemas/Question/properties/destination", not_empty),
-        ("/components/schemas/Question/properties/port", port),
+        ("/components/schemas/ExplainRequest/properties/destination", not_empty),
+        ("/components/schemas/ExplainRequest/properties/port", port),
         (
-            "/components/schemas/Question/properties/protocol",
+            "/components/schemas/ExplainRequest/properties/protocol",
             json!({
                 "pattern": "^([Tt][Cc][Pp]|[Uu][Dd][Pp]|[Ss][Cc][Tt][Pp]|[Ii][Cc][Mm][Pp]([Vv]6)?|[0-9]+)$",
             }),
