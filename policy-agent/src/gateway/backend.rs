@@ -1,4 +1,4 @@
-//! The way to the services of one sandbox: its connections, and how many it may have.
+//! The services of one sandbox: the gateway's connections to them, and their limit.
 
 use std::{
     io,
@@ -41,35 +41,35 @@ use crate::{
     },
 };
 
-/// What goes to a service: the client's body, or none.
+/// The body of a request to a service: the client's, or an empty one.
 pub type BackendRequestBody = Either<PacedBody<Incoming>, Empty<Bytes>>;
 
-/// Fields that an answer may have; there are services that set many cookies.
+/// Maximum number of header fields in a response. Some services set many cookies.
 const MAX_RESPONSE_HEADERS: usize = 1024;
 
 static NEXT_BACKEND_ID: AtomicU64 = AtomicU64::new(0);
 
-/// Why there is no answer of a service.
+/// Why a service sent no valid response.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// Nobody listens there.
+    /// Nothing listens on the port.
     #[error(
         "nothing listens on this port: start the service, on all addresses and not on localhost"
     )]
     PortClosed,
-    /// The gateway has no place for one more connection into a sandbox.
+    /// The gateway has reached its maximum number of backend connections.
     #[error("too many connections into sandboxes at a time: try again")]
     TooManyConnections,
-    /// No connection could be made.
+    /// The connection could not be established.
     #[error("the port cannot be reached: {0}")]
     Unreachable(#[source] io::Error),
-    /// TLS failed.
+    /// The TLS handshake failed.
     #[error("the service does not speak TLS, though httpsPorts says so: {0}")]
     Tls(#[source] io::Error),
-    /// It is not HTTP, or it ended in the middle.
+    /// The response is not HTTP, or incomplete.
     #[error("the service closed the connection, or does not speak HTTP")]
     InvalidResponse,
-    /// The client's own body broke off or was malformed.
+    /// The client's request body is incomplete or malformed.
     #[error("the body of the request is malformed, or ended too early")]
     InvalidRequestBody,
 }
@@ -80,24 +80,24 @@ impl From<hyper::Error> for BackendError {
     }
 }
 
-/// Where and how a request goes.
+/// The port to connect to, and how.
 pub struct BackendTarget<'a> {
     /// The port inside the sandbox.
     pub port: u16,
     /// Set for `httpsPorts`.
     pub tls_config: Option<&'a Arc<ClientConfig>>,
-    /// Whether a service that is not there may be waited for a moment.
+    /// Whether to retry refused connections for a moment.
     pub retry_refused: bool,
 }
 
-/// One sandbox's services.
+/// The services of one sandbox.
 #[derive(Debug)]
 pub struct SandboxBackend {
     id: u64,
     lifetime: Arc<SandboxLifetime>,
     is_public: bool,
     dialer: BackendDialer,
-    /// Is cancelled when the sandbox ends, moves, or turns private.
+    /// Cancelled when the sandbox ends, changes its addresses, or becomes private.
     retired: CancellationToken,
     connection_permits: Arc<Semaphore>,
     large_read_permits: Arc<Semaphore>,
@@ -105,7 +105,7 @@ pub struct SandboxBackend {
 }
 
 impl SandboxBackend {
-    /// The services of a sandbox, of which so many connections may be used at a time.
+    /// Creates the backend of a sandbox, with at most `limit` concurrent connections.
     pub fn for_sandbox(sandbox: &Sandbox, limit: usize, pool: &Arc<ConnectionPool>) -> Self {
         Self {
             id: NEXT_BACKEND_ID.fetch_add(1, Ordering::Relaxed),
@@ -119,7 +119,7 @@ impl SandboxBackend {
         }
     }
 
-    /// Whether this still is where the sandbox is, and as open as it is.
+    /// Whether lifetime, addresses and visibility still match the sandbox.
     pub fn is_current_for(&self, sandbox: &Sandbox) -> bool {
         Arc::ptr_eq(&self.lifetime, &sandbox.lifetime)
             && self.dialer.is_for(&sandbox.base_spec)
@@ -132,22 +132,22 @@ impl SandboxBackend {
         self.pool.remove_backend(self.id);
     }
 
-    /// Is cancelled when its connections have to end.
+    /// Cancelled when the connections have to end.
     pub fn retired(&self) -> &CancellationToken {
         &self.retired
     }
 
-    /// A place for one more connection; `None` when all are taken.
+    /// Takes a permit for one more connection. `None` if the limit is reached.
     pub fn acquire_connection_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connection_permits).try_acquire_owned().ok()
     }
 
-    /// Sends a request and waits for the head of its answer, which comes with its connection. A
-    /// request of which anything may have reached the service is not sent again: whether it was
-    /// carried out is not known.
+    /// Sends a request and waits for the head of the response. It comes with its connection. A
+    /// request is not repeated once any part of it may have reached the service, because it may
+    /// have been executed.
     ///
     /// # Errors
-    /// There is no answer.
+    /// There is no valid response.
     pub async fn send_request(
         &self,
         target: &BackendTarget<'_>,
@@ -159,14 +159,14 @@ impl SandboxBackend {
             set_backlog(&mut request, &connection);
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, self.pooled(key, connection))),
-                // It was closed while it was idle, and the request is still here as a whole.
+                // The connection was closed while idle. The request is still complete.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(error.into_error().into()),
                 },
             }
         }
-        // Boxed, since the request would keep room for it as long as it lasts.
+        // Boxed because the request would reserve space for it as long as it lasts otherwise.
         let mut connection = Box::pin(self.connect(target)).await?;
         set_backlog(&mut request, &connection);
         let response = connection.sender.send_request(request).await?;
@@ -209,8 +209,9 @@ impl SandboxBackend {
     }
 }
 
-/// Reads what other gateways read as well. What is odd is not passed on: the library writes each
-/// answer anew, and [`answer`](super::answer) sees to the length of its body.
+/// Accepts the same malformed responses as other gateways. They are not passed on: the library
+/// serializes each response anew, and [`backend_response`](super::backend_response) checks the
+/// length of its body.
 fn lenient_http1_builder() -> http1::Builder {
     let mut client = http1::Builder::new();
     client
@@ -235,8 +236,8 @@ impl Drop for SandboxBackend {
 }
 
 fn backend_address(sandbox: &Sandbox) -> BackendAddress {
-    let head = &sandbox.base_spec;
-    BackendAddress { interface: interface_for(head), addresses: head.addresses.clone() }
+    let spec = &sandbox.base_spec;
+    BackendAddress { interface: interface_for(spec), addresses: spec.addresses.clone() }
 }
 
 async fn connect_tls(stream: SharedTcpStream, tls: &Arc<ClientConfig>) -> io::Result<UpstreamIo> {

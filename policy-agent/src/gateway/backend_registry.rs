@@ -1,4 +1,4 @@
-//! The backends of all sandboxes that somebody has visited.
+//! The backends of all sandboxes that have received a request.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use crate::{
     policy::SandboxId,
 };
 
-/// All of them.
+/// All backends by sandbox.
 #[derive(Debug)]
 pub struct BackendRegistry {
     max_connections: usize,
@@ -20,8 +20,8 @@ pub struct BackendRegistry {
 }
 
 impl BackendRegistry {
-    /// None yet; each may have so many connections at a time, all of them together `sockets`, of
-    /// which none has more than half.
+    /// Creates an empty registry. Each backend may have up to `max_connections` connections, all
+    /// together `sockets`, and none more than half of these.
     pub fn new(max_connections: usize, sockets: usize) -> Self {
         let max_connections = max_connections.min((sockets / 2).max(1));
         Self {
@@ -31,12 +31,13 @@ impl BackendRegistry {
         }
     }
 
-    /// The connections that wait for their next request.
+    /// The pool of idle connections.
     pub const fn pool(&self) -> &Arc<ConnectionPool> {
         &self.pool
     }
 
-    /// The backend of a sandbox as it is now. Connections to where it was before end.
+    /// Returns the backend for the current state of a sandbox. An outdated backend is retired and
+    /// its connections end.
     pub fn get_or_create(&self, sandbox: &Sandbox) -> Arc<SandboxBackend> {
         let mut backends = self.lock_backends();
         if let Some(backend) = backends.get(sandbox.id())
@@ -52,14 +53,15 @@ impl BackendRegistry {
         backend
     }
 
-    /// Ends what does not fit its sandbox any more.
+    /// Retires all backends that no longer match their sandbox.
     pub fn retire_stale(&self, sandboxes: &SandboxRegistry) {
         self.lock_backends().retain(|id, backend| {
-            let fits = sandboxes.get(id).is_some_and(|sandbox| backend.is_current_for(&sandbox));
-            if !fits {
+            let is_current =
+                sandboxes.get(id).is_some_and(|sandbox| backend.is_current_for(&sandbox));
+            if !is_current {
                 backend.retire();
             }
-            fits
+            is_current
         });
     }
 

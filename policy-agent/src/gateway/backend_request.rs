@@ -1,4 +1,4 @@
-//! Makes a client's request the one that the service gets.
+//! Rewrites a client's request for the service.
 
 use http_body_util::{Either, Empty};
 use hyper::{
@@ -17,27 +17,27 @@ use super::{
 };
 use crate::net::hop_by_hop;
 
-/// What the service is told of a request besides what stands in it.
+/// Information about a request that is added for the service.
 pub struct RequestRewrite<'a> {
-    /// Who asks.
+    /// The original client.
     pub client: &'a RequestClient,
-    /// The host that was asked for.
+    /// The requested host.
     pub requested_host: &'a str,
-    /// The host that the service is to see.
+    /// The host that the service receives.
     pub backend_host: &'a str,
 }
 
 impl RequestRewrite<'_> {
-    /// Rewrites a request. Whether it offers to go on in another protocol.
+    /// Rewrites a request. Returns whether it offers a protocol upgrade.
     pub fn apply(&self, request: &mut Request<Incoming>) -> bool {
         let is_http1 = request.version() < Version::HTTP_2;
         if !is_http1 || !request.body().is_end_stream() {
-            // Such an offer has no place in HTTP/2, and behind a body nobody makes one.
+            // HTTP/2 has no such upgrade, and requests with a body never offer one in practice.
             request.headers_mut().remove(header::UPGRADE);
         }
         let offers_upgrade = hop_by_hop::rewrite_for_upstream(request);
         let headers = request.headers_mut();
-        // The HTTP library has told the client to go on, or will when the body is asked for.
+        // The HTTP library has sent the 100 response, or sends it when the body is polled.
         headers.remove(header::EXPECT);
         join_cookies(headers);
         let RequestClient { address, scheme, host } = self.client;
@@ -54,7 +54,7 @@ impl RequestRewrite<'_> {
     }
 }
 
-/// The body that goes on, or none.
+/// The body to forward, or an empty one.
 pub fn backend_body(body: Incoming) -> BackendRequestBody {
     if body.is_end_stream() {
         Either::Right(Empty::new())
@@ -63,25 +63,25 @@ pub fn backend_body(body: Incoming) -> BackendRequestBody {
     }
 }
 
-/// What of HTTP/2 could not be said in HTTP/1.
+/// Checks a request for what HTTP/2 allows and HTTP/1 cannot express.
 ///
 /// # Errors
-/// The head is too long, or its length of the body is none.
+/// The head is too long, or its `Content-Length` is invalid.
 pub fn check_head<B>(request: &Request<B>) -> Result<(), GatewayRefusal> {
     if head_length(request) > MAX_HEAD_SIZE {
         return Err(GatewayRefusal::head_too_large());
     }
-    // In HTTP/2 nothing rests on the length, but the service would read it in HTTP/1.
+    // HTTP/2 framing does not depend on the length, but the service would use it in HTTP/1.
     let mut lengths = request.headers().get_all(header::CONTENT_LENGTH).iter();
-    let sound =
+    let is_valid =
         lengths.next().is_none_or(|length| parse_content_length(length.as_bytes()).is_some());
-    if sound && lengths.next().is_none() {
+    if is_valid && lengths.next().is_none() {
         return Ok(());
     }
     Err(GatewayRefusal::bad_request("Content-Length is not one number"))
 }
 
-/// Bytes of a head, about as HTTP/1 writes it.
+/// The approximate size of the head in HTTP/1, in bytes.
 fn head_length<B>(request: &Request<B>) -> usize {
     let fields = request.headers().iter();
     let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -89,7 +89,7 @@ fn head_length<B>(request: &Request<B>) -> usize {
     request.method().as_str().len() + target + fields
 }
 
-/// Clients of HTTP/2 send cookies one by one (RFC 9113, 8.2.3).
+/// Joins cookies, which HTTP/2 clients may send in separate fields (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let cookies = headers.get_all(header::COOKIE);
     if cookies.iter().nth(1).is_none() {

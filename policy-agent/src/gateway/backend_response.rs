@@ -1,5 +1,6 @@
-//! The head of a service's answer, made one that has a single reading. Services are many and old,
-//! and what other gateways pass is passed: what frames the body is the library's to write anew.
+//! Sanitizes the head of a service's response, so that it has exactly one interpretation. Services
+//! are numerous and old, so the gateway accepts what other gateways accept. The HTTP library frames
+//! the body again.
 
 use hyper::{
     Response, StatusCode,
@@ -10,10 +11,10 @@ use hyper::{
 use super::{backend::BackendError, request_framer::parse_content_length};
 use crate::net::hop_by_hop;
 
-/// Removes what concerns one hop only, and all that says how long the body is, but for one length.
+/// Removes hop-by-hop fields and all framing fields except one valid `Content-Length`.
 ///
 /// # Errors
-/// It is not known where the body ends, or how it is encoded.
+/// The end of the body or its encoding is ambiguous.
 pub fn sanitize_response(response: &mut Response<Incoming>) -> Result<(), BackendError> {
     let status = response.status();
     normalize_framing(response.headers_mut(), status)?;
@@ -25,13 +26,13 @@ fn normalize_framing(headers: &mut HeaderMap, status: StatusCode) -> Result<(), 
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
     let is_coded = coding.is_some();
-    // A body in any other coding would reach the client without the word that says so.
+    // A body in any other coding would reach the client without the field that declares the coding.
     let is_known = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if !is_known || codings.next().is_some() {
         return Err(BackendError::InvalidResponse);
     }
     headers.remove(header::TRANSFER_ENCODING);
-    // Chunks say how long a body is, whatever else does (RFC 9112, 6.3).
+    // Chunked framing overrides `Content-Length` (RFC 9112, 6.3).
     if is_coded || status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
         return Ok(());
@@ -42,14 +43,14 @@ fn normalize_framing(headers: &mut HeaderMap, status: StatusCode) -> Result<(), 
     Ok(())
 }
 
-/// The length that all values of all fields agree on (RFC 9110, 8.6).
+/// The content length, if all values of all fields agree on it (RFC 9110, 8.6).
 fn agreed_content_length(headers: &HeaderMap) -> Result<Option<u64>, BackendError> {
     let mut agreed_length = None;
     for field in headers.get_all(header::CONTENT_LENGTH) {
         for text in field.as_bytes().split(|byte| *byte == b',') {
             let length =
                 parse_content_length(text.trim_ascii()).ok_or(BackendError::InvalidResponse)?;
-            if agreed_length.replace(length).is_some_and(|before| before != length) {
+            if agreed_length.replace(length).is_some_and(|previous| previous != length) {
                 return Err(BackendError::InvalidResponse);
             }
         }
@@ -69,10 +70,10 @@ mod tests {
         }
         let status = StatusCode::from_u16(status).expect("a status");
         normalize_framing(&mut headers, status).ok()?;
-        let left = |(name, value): (&header::HeaderName, &HeaderValue)| {
+        let format_field = |(name, value): (&header::HeaderName, &HeaderValue)| {
             format!("{name}={}", value.to_str().expect("text"))
         };
-        Some(headers.iter().map(left).collect::<Vec<_>>().join(" "))
+        Some(headers.iter().map(format_field).collect::<Vec<_>>().join(" "))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Accepting connections, and finding out what they speak.
+//! Accepts client connections and detects their protocol.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,17 +20,17 @@ use super::{
     trusted_proxies::ConnectionPeer,
 };
 
-/// How a client reached the gateway.
+/// The scheme that a client used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlScheme {
-    /// As it is.
+    /// Plain HTTP.
     Http,
-    /// Inside TLS.
+    /// HTTP over TLS.
     Https,
 }
 
 impl UrlScheme {
-    /// As URLs write it.
+    /// The scheme as written in URLs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,14 +40,14 @@ impl UrlScheme {
     }
 }
 
-/// How long a client may take to say what it speaks, TLS included.
+/// Time limit for the PROXY header, the TLS handshake and the HTTP preface each.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long is waited when no connection can be accepted for want of descriptors.
+/// Pause after a failed accept, such as when the process is out of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// What clients of HTTP/2 begin with (RFC 9113, 3.4).
+/// The client preface of HTTP/2 (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a listener for ever.
+/// Serves a listener without end.
 pub async fn serve_listener(
     gateway: Arc<Gateway>,
     listener: TcpListener,
@@ -70,13 +70,13 @@ pub async fn serve_listener(
         let (gateway, tls) = (Arc::clone(&gateway), tls.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            // What goes wrong here is the client's doing, and its connection ends.
+            // Errors here are caused by the client and end its connection.
             let _ = serve_client(gateway, stream, client, tls).await;
         });
     }
 }
 
-/// As many connections as may be served at a time.
+/// The permits for concurrent client connections.
 pub fn connection_permits(descriptors: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(descriptors.clamp(16, Semaphore::MAX_PERMITS)))
 }
@@ -86,8 +86,8 @@ fn is_client_error(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Finds out whose connection it is and what it speaks, and serves it. An error ends the connection; it
-/// was the client's doing, and is counted where there is more to it than nothing.
+/// Detects client and protocol of a connection and serves it. Errors are caused by the client and
+/// end the connection. They are counted, unless the client sent nothing.
 async fn serve_client(
     gateway: Arc<Gateway>,
     mut stream: TcpStream,
@@ -109,12 +109,14 @@ async fn serve_client(
         peer.scheme = if proxied.is_tls { UrlScheme::Https } else { UrlScheme::Http };
     }
     let Some(tls) = tls else { return detect_and_serve(gateway, stream, peer, false).await };
-    let failed = |error: &io::Error| gateway.metrics.record_failed_handshake(peer.address, error);
-    // Who comes and says nothing, as health checks do, has not failed.
-    if with_handshake_timeout(stream.peek(&mut [0])).await.inspect_err(failed)? == 0 {
+    let record_failure =
+        |error: &io::Error| gateway.metrics.record_failed_handshake(peer.address, error);
+    // A client that connects and sends nothing, such as a health check, is not a failure.
+    if with_handshake_timeout(stream.peek(&mut [0])).await.inspect_err(record_failure)? == 0 {
         return Ok(());
     }
-    let mut stream = with_handshake_timeout(tls.accept(stream)).await.inspect_err(failed)?;
+    let mut stream =
+        with_handshake_timeout(tls.accept(stream)).await.inspect_err(record_failure)?;
     stream.get_mut().1.set_buffer_limit(Some(TLS_UNSENT_LIMIT));
     peer.scheme = UrlScheme::Https;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -128,11 +130,14 @@ fn handshake_status(error: &io::Error) -> StatusCode {
     }
 }
 
-async fn with_handshake_timeout<T>(greeting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(HANDSHAKE_TIMEOUT, greeting).await?
+async fn with_handshake_timeout<T>(
+    handshake: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    timeout(HANDSHAKE_TIMEOUT, handshake).await?
 }
 
-/// HTTP/2, agreed upon or with prior knowledge, or HTTP/1: the first bytes tell.
+/// Serves HTTP/2, negotiated by ALPN or with prior knowledge, or HTTP/1, depending on the first
+/// bytes.
 async fn detect_and_serve<S>(
     gateway: Arc<Gateway>,
     mut stream: S,
@@ -146,7 +151,7 @@ where
     let read = with_handshake_timeout(read_preface(&mut stream, &mut prefix)).await;
     let status = match &read {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
-        // Who comes and says nothing has asked for nothing.
+        // A client that connects and sends nothing has made no request.
         _ if prefix.is_empty() => return read,
         _ if prefix.starts_with(HTTP2_PREFACE) => {
             let (read, write) = tokio::io::split(stream);
@@ -156,7 +161,7 @@ where
             return Ok(());
         }
         _ if is_http2 => StatusCode::BAD_REQUEST,
-        // What of a head there is, and how it ends, is seen there.
+        // The HTTP/1 server also handles incomplete heads.
         _ => {
             http_server::serve_http1(gateway, stream, prefix, peer).await;
             return Ok(());
@@ -166,7 +171,7 @@ where
     read
 }
 
-/// Reads until it is clear whether this is the preface.
+/// Reads until the bytes either match the HTTP/2 preface or differ from it.
 async fn read_preface<S: AsyncRead + Unpin>(
     stream: &mut S,
     prefix: &mut BytesMut,

@@ -1,6 +1,6 @@
-//! Connections into sandboxes that wait for their next request, and how many connections there may
-//! be at all. Idle ones are bounded for each sandbox and for all together; the one that was used
-//! least recently goes first, and none waits longer than [`IDLE`].
+//! The pool of idle connections to sandboxes, and the limit on all backend connections. Idle
+//! connections are bounded per sandbox and in total. The least recently used one is closed first,
+//! and none stays idle longer than [`IDLE_TIMEOUT`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,45 +19,46 @@ use tokio::{
 
 use super::{backend::BackendRequestBody, flow_control::WriteBacklog};
 
-/// How long a connection may be without a request.
+/// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often those that have been for too long are looked for.
+/// How often the pool closes expired connections.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(5);
-/// Idle connections of one sandbox.
+/// Maximum number of idle connections per sandbox.
 const MAX_IDLE_PER_BACKEND: usize = 64;
-/// How long is waited for the descriptor of an idle connection that was closed for a new one.
+/// How long to wait for the file descriptor of an idle connection that was closed in favor of a new
+/// one.
 const SOCKET_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where a connection leads: a backend's number, a port, and whether it is inside TLS.
+/// The destination of a pooled connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolKey {
-    /// The backend.
+    /// The backend's ID.
     pub backend_id: u64,
-    /// The port.
+    /// The port inside the sandbox.
     pub port: u16,
-    /// Inside TLS.
+    /// Whether the connection uses TLS.
     pub is_tls: bool,
 }
 
-/// A connection into a sandbox.
+/// A connection to a sandbox.
 #[derive(Debug)]
 pub struct BackendConnection {
-    /// Takes the next request.
+    /// Sends the next request.
     pub sender: SendRequest<BackendRequestBody>,
-    /// What it has not written yet.
+    /// Body bytes that the connection has not written yet.
     pub backlog: WriteBacklog,
-    /// Belongs to the task that serves the connection; gone when that has ended.
+    /// The task that drives the connection owns the socket. It is gone once the task has ended.
     pub socket: Weak<TcpStream>,
 }
 
 impl BackendConnection {
-    /// Whether a request can be sent, by what is known right now: the service may have ended the
-    /// connection, which the task that reads it may not have seen yet.
+    /// Whether the connection can take a request as of now. The service may have closed it before
+    /// the task that reads from it has noticed.
     fn is_usable(&self) -> bool {
         let Some(socket) = self.socket.upgrade() else { return false };
         let nothing_to_read = SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]);
-        let waits = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-        !self.sender.is_closed() && nothing_to_read.is_err_and(|error| waits(&error))
+        let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        !self.sender.is_closed() && nothing_to_read.is_err_and(|error| would_block(&error))
     }
 }
 
@@ -72,7 +73,7 @@ pub struct ConnectionPool {
 
 #[derive(Debug, Default)]
 struct IdleConnections {
-    /// By backend, the least recently used first; none is empty.
+    /// By backend, least recently used first. No queue is empty.
     by_backend: HashMap<u64, VecDeque<IdleConnection>>,
     count: usize,
 }
@@ -85,7 +86,7 @@ struct IdleConnection {
 }
 
 impl ConnectionPool {
-    /// An empty one, for so many connections at a time, half of which may be idle.
+    /// Creates an empty pool for this many connections, half of which may be idle.
     pub fn new(sockets: usize) -> Self {
         let max_idle = (sockets / 2).max(1);
         let max_idle_per_backend = MAX_IDLE_PER_BACKEND.min(max_idle.div_ceil(4));
@@ -93,7 +94,8 @@ impl ConnectionPool {
         Self { idle: Mutex::default(), max_idle, max_idle_per_backend, socket_permits }
     }
 
-    /// A place for one more connection, if need be that of an idle one. `None`: all are in use.
+    /// Takes a permit for one more connection, closing an idle one if necessary. `None` if all are
+    /// in use.
     pub async fn acquire_socket_permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.socket_permits).try_acquire_owned() {
             return Some(permit);
@@ -101,22 +103,22 @@ impl ConnectionPool {
         if !self.lock_idle().drop_oldest() {
             return None;
         }
-        let freed =
+        let permit =
             timeout(SOCKET_RELEASE_TIMEOUT, Arc::clone(&self.socket_permits).acquire_owned()).await;
-        freed.ok()?.ok()
+        permit.ok()?.ok()
     }
 
-    /// The connection to `key` that was used most recently and can be used.
+    /// Takes the most recently used connection to `key` that is usable.
     pub fn take(&self, key: PoolKey) -> Option<BackendConnection> {
         loop {
-            let waiting = self.lock_idle().take(key)?;
-            if waiting.is_usable() {
-                return Some(waiting);
+            let connection = self.lock_idle().take(key)?;
+            if connection.is_usable() {
+                return Some(connection);
             }
         }
     }
 
-    /// Keeps a connection whose answer has been read.
+    /// Returns a connection whose response has been read.
     pub fn put(&self, key: PoolKey, connection: BackendConnection) {
         if connection.sender.is_closed() {
             return;
@@ -135,14 +137,15 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes the idle connections of a backend that has ended.
+    /// Closes the idle connections of a retired backend.
     pub fn remove_backend(&self, backend: u64) {
         let mut idle = self.lock_idle();
-        let removed = idle.by_backend.remove(&backend).map_or(0, |of_one| of_one.len());
+        let removed =
+            idle.by_backend.remove(&backend).map_or(0, |idle_of_backend| idle_of_backend.len());
         idle.count -= removed;
     }
 
-    /// Closes what has been idle for too long, for ever.
+    /// Closes expired connections periodically, without end.
     pub async fn run_eviction(self: Arc<Self>) {
         let mut ticks = interval(EVICTION_INTERVAL);
         loop {
@@ -159,8 +162,7 @@ impl ConnectionPool {
 impl IdleConnections {
     fn take(&mut self, key: PoolKey) -> Option<BackendConnection> {
         let idle_of_backend = self.by_backend.get_mut(&key.backend_id)?;
-        let fits =
-            |waiting: &IdleConnection| waiting.key == key && waiting.connection.sender.is_ready();
+        let fits = |idle: &IdleConnection| idle.key == key && idle.connection.sender.is_ready();
         let position = idle_of_backend.iter().rposition(fits)?;
         let taken = idle_of_backend.remove(position)?;
         if idle_of_backend.is_empty() {
@@ -170,10 +172,10 @@ impl IdleConnections {
         Some(taken.connection)
     }
 
-    /// Closes the connection that was used least recently; whether there was one.
+    /// Closes the least recently used connection. Returns false if there is none.
     fn drop_oldest(&mut self) -> bool {
-        let age = |(_, of_one): &(&u64, &VecDeque<IdleConnection>)| {
-            of_one.front().map(|one| one.idle_since)
+        let age = |(_, idle_of_backend): &(&u64, &VecDeque<IdleConnection>)| {
+            idle_of_backend.front().map(|oldest| oldest.idle_since)
         };
         let Some(backend) = self.by_backend.iter().min_by_key(age).map(|(backend, _)| *backend)
         else {
@@ -189,12 +191,12 @@ impl IdleConnections {
     }
 
     fn drop_older_than(&mut self, age: Duration) {
-        for of_one in self.by_backend.values_mut() {
-            of_one.retain(|waiting| {
-                waiting.idle_since.elapsed() < age && !waiting.connection.sender.is_closed()
+        for idle_of_backend in self.by_backend.values_mut() {
+            idle_of_backend.retain(|idle| {
+                idle.idle_since.elapsed() < age && !idle.connection.sender.is_closed()
             });
         }
-        self.by_backend.retain(|_, of_one| !of_one.is_empty());
+        self.by_backend.retain(|_, idle_of_backend| !idle_of_backend.is_empty());
         self.count = self.by_backend.values().map(VecDeque::len).sum();
     }
 }
@@ -212,7 +214,7 @@ mod tests {
         PoolKey { backend_id: backend, port, is_tls: false }
     }
 
-    /// A connection that is ready, and its service's side.
+    /// A ready connection, and the service's side of it.
     async fn connection() -> (BackendConnection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -241,9 +243,9 @@ mod tests {
     async fn the_most_recently_used_match_is_taken() {
         let pool = ConnectionPool::new(64);
         let mut far = Vec::new();
-        for place in [key(1, 80), key(1, 81), key(1, 80), key(2, 80)] {
+        for pool_key in [key(1, 80), key(1, 81), key(1, 80), key(2, 80)] {
             let (connection, service) = connection().await;
-            pool.put(place, connection);
+            pool.put(pool_key, connection);
             far.push(service.peer_addr().expect("an address"));
             std::mem::forget(service);
         }
@@ -258,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_has_so_many_and_all_have_so_many_and_the_oldest_goes() {
-        let pool = ConnectionPool::new(16); // 8 idle ones, 2 of each backend
+        let pool = ConnectionPool::new(16); // 8 idle connections, 2 per backend
         let mut services = Vec::new();
         for number in 0..4 {
             let (connection, service) = connection().await;
@@ -288,7 +290,7 @@ mod tests {
         let (connection, service) = connection().await;
         pool.put(key(1, 80), connection);
         drop(service);
-        // The task that reads it has had no turn yet.
+        // The task that reads from the connection has not run yet.
         assert!(pool.take(key(1, 80)).is_none());
         let (connection, mut service) = self::connection().await;
         pool.put(key(1, 80), connection);

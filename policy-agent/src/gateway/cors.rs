@@ -1,5 +1,5 @@
-//! What scripts of other origins have to be told before a browser lets them read an answer of the
-//! gateway, or send the traffic token at all (the CORS protocol of the Fetch standard).
+//! CORS headers (Fetch standard). Browsers require them before a script of another origin may read
+//! a response of the gateway or send the traffic token.
 
 use http_body_util::Full;
 use hyper::{
@@ -8,16 +8,15 @@ use hyper::{
     header::{self, HeaderMap, HeaderValue},
 };
 
-/// Seconds for which a browser need not ask again. A sandbox may turn public at any time, and then its
-/// service has the say.
+/// How long a browser may cache a preflight response, in seconds. A sandbox may become public at
+/// any time, and then its service handles CORS itself.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("60");
-/// What a preflight's answer depends on.
+/// The headers that a preflight response depends on.
 const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
     "origin, access-control-request-method, access-control-request-headers",
 );
 
-/// Whether a browser asks if a script of another origin may send a request. Such questions never carry
-/// the token.
+/// Whether a request is a CORS preflight. Preflights never carry the token.
 pub fn is_preflight<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.method() == Method::OPTIONS
@@ -25,27 +24,27 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Yes to what is asked: the request itself has to show the token. It may not come with cookies, which
-/// would let the pages of one sandbox act as the visitor in another.
+/// Allows whatever a preflight requests, since the request itself must present the token. It does
+/// not allow credentials: with cookies, the pages of one sandbox could act as the user in another.
 pub fn preflight_response<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    let answers = response.headers_mut();
-    for (asked, answered) in [
+    let response_headers = response.headers_mut();
+    for (request_name, response_name) in [
         (header::ORIGIN, header::ACCESS_CONTROL_ALLOW_ORIGIN),
         (header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_ALLOW_METHODS),
         (header::ACCESS_CONTROL_REQUEST_HEADERS, header::ACCESS_CONTROL_ALLOW_HEADERS),
     ] {
-        for value in request.headers().get_all(asked) {
-            answers.append(answered.clone(), value.clone());
+        for value in request.headers().get_all(request_name) {
+            response_headers.append(response_name.clone(), value.clone());
         }
     }
-    answers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
-    answers.insert(header::VARY, PREFLIGHT_VARY);
+    response_headers.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
+    response_headers.insert(header::VARY, PREFLIGHT_VARY);
     response
 }
 
-/// Lets scripts of an origin read an answer.
+/// Lets scripts of an origin read a response.
 pub fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("origin"));

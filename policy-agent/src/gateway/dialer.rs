@@ -1,7 +1,7 @@
-//! Connections from the gateway into a sandbox, in whatever network namespace its interface is.
+//! Connects from the gateway to a sandbox, in the network namespace of its interface.
 //!
-//! They are bound to the device that the sandbox is behind: where its interface is down, or its
-//! address is somebody else's, no route leads a visitor's request to a stranger.
+//! Sockets are bound to the device that leads to the sandbox. So if the interface is down, or the
+//! address belongs to another host, no route takes a request there.
 
 use std::{
     collections::HashMap,
@@ -36,18 +36,19 @@ use crate::{
     policy::SandboxSpec,
 };
 
-/// How long a sandbox may take to accept a connection.
+/// Time limit for connecting to a sandbox.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Until the next address is tried beside those that have not answered. A sandbox is near.
+/// Until the next address is tried in parallel to those that have not answered. Sandboxes are
+/// nearby.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(100);
-/// How long a refused connection is tried again: a service that is just being started is there soon.
+/// How long a refused connection is retried: a service that is just starting will listen soon.
 const REFUSED_RETRY_WINDOW: Duration = Duration::from_secs(1);
-/// Between two such attempts.
+/// Pause between two such attempts.
 const REFUSED_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// How long it is taken for granted by which device a sandbox is reached.
+/// How long the device that leads to an address is cached.
 const DEVICE_CACHE_TTL: Duration = Duration::from_secs(2);
 
-/// Where a sandbox can be reached.
+/// Interface and addresses of a sandbox.
 #[derive(Clone, Debug)]
 pub struct BackendAddress {
     /// Its interface.
@@ -56,36 +57,36 @@ pub struct BackendAddress {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Makes connections into one sandbox.
+/// Connects to one sandbox.
 #[derive(Debug)]
 pub struct BackendDialer {
     backend: BackendAddress,
-    /// Its addresses, one family after the other.
+    /// The addresses, with alternating families.
     addresses: Vec<IpAddr>,
-    /// Which of the addresses answered last.
+    /// Index of the address that accepted the last connection.
     last_index: AtomicUsize,
-    /// By which device each address is reached, and since when that is known.
+    /// The device of each address, and the time of its lookup.
     device_cache: Mutex<HashMap<IpAddr, (Instant, String)>>,
 }
 
 impl BackendDialer {
-    /// A dialer that has not connected yet.
+    /// Creates a dialer for a sandbox.
     pub fn new(backend: BackendAddress) -> Self {
         let addresses = interleave_families(&backend.addresses);
         Self { backend, addresses, last_index: AtomicUsize::new(0), device_cache: Mutex::default() }
     }
 
-    /// Whether a sandbox that was asked for like this is where it connects to.
+    /// Whether the dialer still matches this interface and these addresses.
     pub fn is_for(&self, spec: &SandboxSpec) -> bool {
         let HostInterface { name, netns } = &self.backend.interface;
         *name == spec.interface && *netns == spec.netns && self.backend.addresses == spec.addresses
     }
 
-    /// Connects to a port of the sandbox, at the first of its addresses that accepts. One that
-    /// refuses is tried again for a moment, if the caller wants to wait.
+    /// Connects to a port of the sandbox at the first address that accepts. With `retry_refused`, a
+    /// refused connection is retried for a moment.
     ///
     /// # Errors
-    /// None does; "connection refused" is the error if it is one of them.
+    /// All addresses failed. "Connection refused" takes precedence over other errors.
     pub async fn connect(&self, port: u16, retry_refused: bool) -> io::Result<TcpStream> {
         let started_at = Instant::now();
         loop {
@@ -100,7 +101,7 @@ impl BackendDialer {
 
     async fn race_addresses(&self, port: u16) -> io::Result<TcpStream> {
         let (count, first) = (self.addresses.len(), self.last_index.load(Ordering::Relaxed));
-        let rotated = |place: usize| (first + place) % count;
+        let rotated = |offset: usize| (first + offset) % count;
         let mut attempts: Vec<ConnectAttempt<'_, TcpStream>> = Vec::with_capacity(count);
         for index in 0..count {
             attempts.push(Box::pin(self.connect_address(self.addresses[rotated(index)], port)));
@@ -116,7 +117,8 @@ impl BackendDialer {
     async fn connect_address(&self, address: IpAddr, port: u16) -> io::Result<TcpStream> {
         let destination = SocketAddr::new(address, port);
         let stream = self.bound_socket(destination).await?.connect(destination).await?;
-        // The host's own addresses are refused for sandboxes; one that it has got since is seen here.
+        // Sandboxes cannot be created with the host's own addresses. The host may have acquired the
+        // address since.
         if stream.local_addr()?.ip() == address {
             return Err(io::Error::other("the address is the host's own"));
         }
@@ -124,10 +126,10 @@ impl BackendDialer {
         Ok(stream)
     }
 
-    /// A socket in the sandbox's namespace, bound to the device that leads to it.
+    /// A socket in the sandbox's namespace, bound to the device that leads to the sandbox.
     async fn bound_socket(&self, destination: SocketAddr) -> io::Result<TcpSocket> {
-        let known = self.cached_device(destination.ip());
-        if let (None, Some(device)) = (&self.backend.interface.netns, &known) {
+        let cached = self.cached_device(destination.ip());
+        if let (None, Some(device)) = (&self.backend.interface.netns, &cached) {
             let socket =
                 if destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.bind_device(Some(device.as_bytes()))?;
@@ -135,10 +137,10 @@ impl BackendDialer {
         }
         let interface = self.backend.interface.clone();
         let created =
-            spawn_blocking(move || bound_socket_in_netns(&interface, known, destination)).await;
+            spawn_blocking(move || bound_socket_in_netns(&interface, cached, destination)).await;
         let (socket, device) = created.map_err(io::Error::other)?.map_err(io::Error::other)?;
         self.cache_device(destination.ip(), device);
-        // SAFETY: the descriptor is a TCP socket, and owned by nobody else from here on.
+        // SAFETY: the descriptor is a TCP socket, and `into_raw_fd` passes on its sole ownership.
         Ok(unsafe { TcpSocket::from_raw_fd(socket.into_raw_fd()) })
     }
 
@@ -160,33 +162,34 @@ fn configure_socket(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(SOCKET_UNSENT_LIMIT)
 }
 
-/// Whether the service may be there in a moment.
+/// Whether a refused connection is still worth a retry.
 fn is_retryable_refusal(error: &io::Error, started_at: Instant) -> bool {
     let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
     is_refused && started_at.elapsed() + REFUSED_RETRY_DELAY < REFUSED_RETRY_WINDOW
 }
 
-/// A socket stays in the namespace that it is made in. Blocks.
+/// Creates a socket inside the namespace: a socket stays in the namespace it was created in.
+/// Blocks.
 fn bound_socket_in_netns(
     interface: &HostInterface,
-    known: Option<String>,
+    cached: Option<String>,
     destination: SocketAddr,
 ) -> Result<(Socket, (Instant, String))> {
-    let asked = Instant::now();
+    let looked_up_at = Instant::now();
     run_in_netns(interface.netns.as_deref(), || {
-        let device = match known {
+        let device = match cached {
             Some(device) => device,
             None => device::device_towards(&interface.name, destination.ip())?,
         };
         let socket =
             Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), None)?;
         socket.bind_device(Some(device.as_bytes()))?;
-        Ok((socket, (asked, device)))
+        Ok((socket, (looked_up_at, device)))
     })
 }
 
-/// TLS towards services on `httpsPorts`. Their certificates are whatever they are: what reaches a
-/// sandbox's address is the sandbox.
+/// The TLS configuration for services on `httpsPorts`. Certificates are not verified: only the
+/// sandbox itself can receive connections to its address.
 ///
 /// # Errors
 /// The cryptography cannot be set up.

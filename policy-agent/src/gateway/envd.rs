@@ -1,22 +1,24 @@
-//! The daemon of E2B's SDKs inside a sandbox. It checks access itself, so the traffic token and the host
-//! mask do not apply to its port; but what the operator alone may ask of it, it answers to anyone.
+//! Protects the operator's endpoints of the E2B SDKs' daemon in a sandbox. The daemon checks access
+//! itself, so the traffic token and the host mask do not apply to its port. But it serves endpoints
+//! meant only for the operator to anyone.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// What the operator asks of the daemon, whatever the method. It answers `/init` without a token.
+/// The operator's endpoints, for any method. The daemon serves `/init` without a token.
 const OPERATOR_PATHS: [&[u8]; 7] =
     [b"init", b"collapse", b"freeze", b"unfreeze", b"fsfreeze", b"fsthaw", b"upgrade"];
 
-/// How often a path is decoded. What is encoded more often than that is nobody's honest path.
+/// How often a path is decoded. No legitimate path is encoded more often.
 const MAX_DECODINGS: usize = 4;
 
-/// Whether some router could take a path for one of the operator's.
+/// Whether any router could interpret a path as one of the operator's endpoints.
 ///
-/// Letters count in either case, since routers exist that ignore it. Where a path has something that
-/// routers clean away in different orders (empty and dot segments, parameters, backslashes, control
-/// characters), any of its segments counts: `/init//..` is `/` to one and `/init/` to another.
+/// The comparison ignores case, because some routers do. Routers normalize some elements in
+/// different orders: empty and dot segments, parameters, backslashes, control characters. If a path
+/// contains any of these, every segment is checked: `/init//..` is `/` to one router and `/init/`
+/// to another.
 pub fn is_operator_path(path: &str) -> bool {
     let Some(path) = fully_decoded(path.as_bytes()) else { return true };
     let path = path.strip_suffix(b"/").unwrap_or(&path);
@@ -27,7 +29,7 @@ pub fn is_operator_path(path: &str) -> bool {
     path.split(|byte| is_separator(*byte)).any(is_operator_segment)
 }
 
-/// A path without any encoding left; `None`: it is encoded too often.
+/// The fully decoded path, or `None` if it is encoded too often.
 fn fully_decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut path = Cow::Borrowed(path);
     for _ in 0..MAX_DECODINGS {
@@ -45,12 +47,12 @@ fn is_ambiguous(path: &[u8]) -> bool {
     path.iter().any(is_odd) || path.split(|byte| *byte == b'/').any(is_empty_or_dots)
 }
 
-/// Segments that are not there once a path is clean.
+/// Segments that normalization removes.
 fn is_empty_or_dots(segment: &[u8]) -> bool {
     matches!(segment, b"" | b"." | b"..")
 }
 
-/// What may end a segment, or the path, to one router and not to another.
+/// Bytes that end a segment or the path for some routers and not for others.
 fn is_separator(byte: u8) -> bool {
     matches!(byte, b'/' | b'\\' | b';' | b'?' | b'#') || byte.is_ascii_control() || byte == b' '
 }

@@ -1,11 +1,13 @@
-//! How much of a body is held between its two connections. A side that does not read must not cost
-//! more than a few blocks: what the other side sends stays where it is, in the end with the sender.
+//! Limits how much of a body is buffered between its two connections. A side that does not read
+//! must not cost more than a few blocks. The backpressure reaches the sender.
 //!
 //! ```text
-//! service ─► Metered (blocks of 8 KiB) ─► library ─► Paced (≤ 8 KiB unsent) ─► library ─► Metered ─► client
+//! service ─► MeteredStream (8 KiB blocks) ─► library ─► PacedBody (≤ 8 KiB unsent)
+//!                                             client ◄─ MeteredStream ◄─ library ◄┘
 //! ```
 //!
-//! A transfer that flows reads larger blocks, and the largest, of which each sandbox has a few at a time.
+//! A transfer that makes progress reads larger blocks. Each sandbox has a few permits for the
+//! largest ones.
 
 use std::{
     io,
@@ -26,27 +28,27 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-/// Bytes that are read at a time. The library doubles its buffers when a read fills one, and then
-/// each read would get a new one that it fills by half: hence one byte less.
+/// Block size of a read in bytes. The library doubles its buffer when a read fills it, and then
+/// every read would allocate a new one and fill only half of it. One byte less avoids that.
 const READ_BLOCK: usize = 8 * 1024 - 1;
-/// The same of a transfer that flows.
+/// Block size of a bulk transfer.
 const BULK_READ_BLOCK: usize = 16 * 1024 - 1;
-/// The same of the few that have a place for it.
+/// Block size of a bulk transfer that holds a permit.
 const LARGE_READ_BLOCK: usize = 64 * 1024;
-/// Bytes after which a transfer counts as one that flows. More than sockets' buffers take of one
-/// whose reader does not read, see [`UNSENT`].
+/// Bytes after which a transfer counts as bulk. This exceeds what the socket buffers take when the
+/// reader does not read, see [`SOCKET_UNSENT_LIMIT`].
 const BULK_THRESHOLD: usize = 512 * 1024;
-/// Bytes of a body that the library may hold for writing.
+/// Body bytes that the library may hold for writing.
 const MAX_BACKLOG: usize = READ_BLOCK;
 
-/// Bytes that a socket may hold unsent (`TCP_NOTSENT_LOWAT`, tcp(7)), and TLS before it.
+/// Bytes that a socket may hold unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
 pub const SOCKET_UNSENT_LIMIT: u32 = 128 * 1024;
-/// Bytes that TLS may hold unsent.
+/// Bytes that TLS may hold unsent, in addition to those of the socket.
 pub const TLS_UNSENT_LIMIT: usize = 16 * 1024;
-/// Large blocks that the connections into one sandbox may have at a time.
+/// Concurrent large reads of the connections to one sandbox.
 pub const LARGE_READS_PER_SANDBOX: usize = 8;
 
-/// Bytes of bodies that a connection has been given and has not written.
+/// Body bytes passed to a connection that it has not written yet.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBacklog(Arc<BacklogState>);
 
@@ -61,11 +63,11 @@ impl WriteBacklog {
         self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// What is written besides bodies (heads, sizes of chunks) makes this too large: it stops at 0.
+    /// Writes also include heads and chunk sizes, so `bytes` may exceed the backlog. It stops at 0.
     fn subtract(&self, bytes: usize) {
-        let less = |before: usize| Some(before.saturating_sub(bytes));
-        let before = self.0.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        if before.is_ok_and(|before| before >= MAX_BACKLOG) {
+        let decrease = |previous: usize| Some(previous.saturating_sub(bytes));
+        let previous = self.0.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, decrease);
+        if previous.is_ok_and(|previous| previous >= MAX_BACKLOG) {
             self.0.waker.wake();
         }
     }
@@ -83,7 +85,7 @@ impl WriteBacklog {
     }
 }
 
-/// A body that waits until the connection that it goes to has written most of it.
+/// A body that waits until its connection has written most of the earlier data.
 #[derive(Debug)]
 pub struct PacedBody<B> {
     body: B,
@@ -91,12 +93,12 @@ pub struct PacedBody<B> {
 }
 
 impl<B> PacedBody<B> {
-    /// A body whose connection is not known yet.
+    /// Wraps a body whose connection is not known yet.
     pub const fn new(body: B) -> Self {
         Self { body, backlog: None }
     }
 
-    /// Says where it goes.
+    /// Sets the backlog of the connection that the body is written to.
     pub fn set_backlog(&mut self, backlog: &WriteBacklog) {
         self.backlog = Some(backlog.clone());
     }
@@ -130,18 +132,18 @@ impl<B: Body<Data = Bytes> + Unpin> Body for PacedBody<B> {
     }
 }
 
-/// A connection that is read in blocks and whose [`Backlog`] is known.
+/// A connection that reads in blocks and updates its [`WriteBacklog`].
 pub struct MeteredStream<S> {
     stream: S,
     backlog: WriteBacklog,
     large_read_permits: Arc<Semaphore>,
     large_read_permit: Option<OwnedSemaphorePermit>,
-    /// Read since something was written last.
+    /// Bytes read since the last write.
     bytes_read: usize,
 }
 
 impl<S> MeteredStream<S> {
-    /// A connection that shares its large blocks with others.
+    /// Wraps a connection that shares its large reads with others.
     pub fn new(stream: S, backlog: WriteBacklog, large_read_permits: Arc<Semaphore>) -> Self {
         Self { stream, backlog, large_read_permits, large_read_permit: None, bytes_read: 0 }
     }
@@ -174,7 +176,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
         if let Poll::Ready(Ok(count)) = read {
             this.bytes_read = this.bytes_read.saturating_add(count);
         } else {
-            // Nothing is there, so nothing is held.
+            // Nothing is available to read, so the permit is released.
             this.large_read_permit = None;
         }
         read.map_ok(|_| ())

@@ -1,5 +1,5 @@
-//! What the service inside is told about the client: `X-Forwarded-*`. What the client says of them
-//! itself is dropped, so a service can believe them.
+//! Sets the `X-Forwarded-*` headers that describe the client to the service. Those sent by the
+//! client are removed, so services can trust them.
 
 use std::net::IpAddr;
 
@@ -9,13 +9,14 @@ use super::client_listener::UrlScheme;
 
 /// The client's address.
 pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
-/// The host that it asked for.
+/// The host that it requested.
 pub const X_FORWARDED_HOST: &str = "x-forwarded-host";
-/// What it spoke.
+/// The scheme that it used.
 pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// Besides all that begins with `x-forwarded`: other ways to say who asks, how and for what, which nobody
-/// vouches for. Frameworks, and the proxies and networks that they know, read them.
+/// Other headers that describe the client or its request, in addition to all that start with
+/// `x-forwarded`. Frameworks, and the proxies and networks they support, read them, but nothing
+/// verifies them.
 const SPOOFABLE_HEADERS: [&str; 33] = [
     "akamai-client-ip",
     "ali-cdn-real-ip",
@@ -52,7 +53,7 @@ const SPOOFABLE_HEADERS: [&str; 33] = [
     "x-url-scheme",
 ];
 
-/// Replaces what a request says about its client.
+/// Replaces all headers that describe the client.
 pub fn set_forwarded_headers(
     headers: &mut HeaderMap,
     client: IpAddr,
@@ -70,21 +71,21 @@ pub fn set_forwarded_headers(
         (X_FORWARDED_HOST, host),
         (X_FORWARDED_PROTO, scheme.as_str()),
     ] {
-        // A host that cannot stand in a field was refused before.
+        // A host that is not a valid field value was refused earlier.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     }
 }
 
-/// Whether a field speaks of the client. CGI and its heirs (WSGI, Rack, PHP) take an underscore, and some
-/// any other sign, for a hyphen.
+/// Whether a header describes the client. CGI and its successors (WSGI, Rack, PHP) treat an
+/// underscore as a hyphen. Some treat any other punctuation the same way.
 fn is_spoofable(name: &HeaderName) -> bool {
-    let sign = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '-' };
-    let name: String = name.as_str().bytes().map(sign).collect();
+    let normalize = |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte) } else { '-' };
+    let name: String = name.as_str().bytes().map(normalize).collect();
     name == "x-forwarded"
         || name.starts_with("x-forwarded-")
-        || SPOOFABLE_HEADERS.iter().any(|claim| *claim == name)
+        || SPOOFABLE_HEADERS.iter().any(|header| *header == name)
         || name.ends_with("-forwarded-for")
 }
 

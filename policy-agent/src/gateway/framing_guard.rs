@@ -1,4 +1,5 @@
-//! A client's HTTP/1 connection whose requests are held to one reading (see [`super::framing`]).
+//! A client's HTTP/1 connection that rejects ambiguous request framing (see
+//! [`super::request_framer`]).
 
 use std::{
     io,
@@ -25,18 +26,19 @@ use super::{
     request_framer::{FramingStep, INVALID_CHUNK, RequestFramer},
 };
 
-/// How long a head may take from its first byte.
+/// Time limit for a head, from its first byte.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client that sends no more is waited for without a byte of an answer. One that only has
-/// nothing more to ask cannot be told from one that has left, until something is sent to it.
+/// How long to wait for the next response byte once the client sends no more. A client that has only
+/// sent its last request cannot be distinguished from one that has disconnected, until something is
+/// sent to it.
 const RESPONSE_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the rest of what a refused client sends is read. Closing before would reset the connection,
-/// and the client might not get to read why.
+/// How long to keep reading from a refused client. Closing earlier would reset the connection, and
+/// the client might not read the reason.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes that are read at a time.
+/// Bytes to read at a time.
 const READ_BLOCK: usize = 16 * 1024;
 
-/// What a [`Strict`] connection and who serves it have to tell each other.
+/// The channel between a [`FramingGuard`] and the server that reads from it.
 #[derive(Clone, Debug, Default)]
 pub struct FramingGuardHandle(Arc<FramingGuardShared>);
 
@@ -52,7 +54,8 @@ const UPGRADE_ACCEPTED: u8 = 1;
 const UPGRADE_DECLINED: u8 = 2;
 
 impl FramingGuardHandle {
-    /// The request was answered: the offer of another protocol was taken up, or there is none any more.
+    /// Reports that the request has been answered: its upgrade was accepted, or there is none any
+    /// more.
     pub fn resolve_upgrade(&self, accepted: bool) {
         self.0
             .upgrade_outcome
@@ -66,24 +69,24 @@ impl FramingGuardHandle {
     }
 }
 
-/// The connection.
+/// A client connection behind the framing check.
 pub struct FramingGuard<S> {
     stream: S,
     framer: RequestFramer,
     handle: FramingGuardHandle,
-    /// Read, and not looked at.
+    /// Bytes read but not yet parsed.
     unframed: BytesMut,
-    /// Looked at, and free to go on.
+    /// Parsed bytes, ready to be read.
     framed: Bytes,
     head_deadline: Option<Pin<Box<Sleep>>>,
-    /// Set when no request will come any more: how long answers are waited for.
+    /// Set after the last request. Limits the time between response bytes.
     response_deadline: Option<Pin<Box<Sleep>>>,
-    /// Set when the connection is closed on a client that may still be sending.
+    /// Set when the server closes the connection while the client may still be sending.
     linger_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + Unpin> FramingGuard<S> {
-    /// A connection from which `begin` was read already.
+    /// Wraps a connection from which `prefix` has already been read.
     pub fn new(stream: S, prefix: BytesMut, handle: FramingGuardHandle) -> Self {
         let (framer, framed) = (RequestFramer::default(), Bytes::new());
         let (head_deadline, response_deadline, linger_deadline) = (None, None, None);
@@ -99,7 +102,7 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
         }
     }
 
-    /// Makes something ready to go on; nothing at the end.
+    /// Waits until there are parsed bytes to read. At the end of the stream there are none.
     fn poll_framed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.framed.is_empty() {
             if let Some(response_deadline) = &mut self.response_deadline {
@@ -125,7 +128,8 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
                 FramingStep::NeedMore if in_head => ready!(self.poll_head(cx))?,
                 FramingStep::NeedMore => {
                     if ready!(self.poll_read_more(cx))? == 0 {
-                        // What is cut off goes on as it is: it is no whole body.
+                        // A truncated body is forwarded as it is. The server sees that it is
+                        // incomplete.
                         self.framed = self.unframed.split().freeze();
                         return Poll::Ready(Ok(()));
                     }
@@ -135,9 +139,9 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more of a head, or finds that there is none.
+    /// Reads more of a head, or detects the end of the requests.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Empty lines in front of a request are no part of it (RFC 9112, 2.2).
+        // Empty lines before a request are not part of it (RFC 9112, 2.2).
         let has_started = self.unframed.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
         if !self.unframed.is_empty() {
             let head_deadline =
@@ -164,15 +168,16 @@ impl<S: AsyncRead + Unpin> FramingGuard<S> {
         poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.unframed)
     }
 
-    /// In the place of a head comes a request that is answered with its fault, and nothing behind it. Its
-    /// answer ends the connection; before it, those to the requests in front of it have their time.
+    /// Replaces a head by a marker request, which the server answers with the fault. It reads
+    /// nothing after it, and its response closes the connection. Before that, pending responses to
+    /// earlier requests may complete.
     fn inject_fault(&mut self, fault: RequestHeadFault) {
         self.framed = Bytes::from_static(fault.marker_request());
         self.linger_deadline = Some(Box::pin(sleep(LINGER_TIMEOUT)));
         self.response_deadline = Some(Box::pin(sleep(RESPONSE_IDLE_TIMEOUT)));
     }
 
-    /// No request comes any more: the answer that is under way is the last.
+    /// No more requests will arrive: the current response is the last one.
     fn end_requests(&mut self) {
         self.response_deadline = Some(Box::pin(sleep(RESPONSE_IDLE_TIMEOUT)));
         self.handle.0.requests_ended.notify_one();
@@ -205,7 +210,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
 }
 
 impl<S> FramingGuard<S> {
-    /// An answer goes out, and is read.
+    /// Extends the deadline while response bytes are being written.
     fn extend_response_deadline(&mut self, written: &Poll<io::Result<usize>>) {
         if let (Some(response_deadline), Poll::Ready(Ok(1..))) =
             (&mut self.response_deadline, written)

@@ -1,4 +1,4 @@
-//! What the gateway counts, and its access log.
+//! The gateway's metrics and access log.
 
 use std::{io, net::IpAddr, time::Instant};
 
@@ -11,30 +11,30 @@ use prometheus_client::{
 use super::target::SandboxTarget;
 use crate::logging::ACCESS_TARGET;
 
-/// Labels of a count.
+/// Labels of the request counter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StatusLabels {
     code: u16,
 }
 
-/// The gateway's metrics. A clone counts the same.
+/// The gateway's metrics. Clones share the same counters.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayMetrics {
-    /// Requests by the status of their answer, the gateway's own and the services'.
+    /// Requests by response status, whether sent by the gateway or by a service.
     pub requests: Family<StatusLabels, Counter>,
-    /// TLS handshakes that failed, which no request came of.
+    /// Failed TLS handshakes, which led to no request.
     pub failed_handshakes: Counter,
 }
 
 impl GatewayMetrics {
-    /// Counts and logs a request that was never whole, so that nothing is known of it but who sent it.
+    /// Counts and logs a request that never arrived completely. Only its client is known.
     pub fn record_unparsed_request(&self, client: IpAddr, status: StatusCode) {
         self.count_status(status);
         let client = client.to_canonical();
         tracing::info!(target: "access", %client, status = status.as_u16(), "request");
     }
 
-    /// Counts and logs a TLS handshake that failed.
+    /// Counts and logs a failed TLS handshake.
     pub fn record_failed_handshake(&self, client: IpAddr, error: &io::Error) {
         self.failed_handshakes.inc();
         let (client, error) = (client.to_canonical(), error.to_string());
@@ -46,14 +46,14 @@ impl GatewayMetrics {
     }
 }
 
-/// Bytes of a path that are logged.
+/// Maximum number of logged characters of a path.
 const MAX_LOGGED_PATH: usize = 256;
 
-/// The status of requests whose clients did not wait for the answer, as nginx counts them.
+/// The status of requests whose client disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// A request, as far as the log may know it: no query, no fields. It is counted and logged once, at its
-/// answer, or when it is dropped without one because its client has left.
+/// The log entry of a request, without its query and header fields. It is counted and logged once:
+/// with its response, or when it is dropped because the client has disconnected.
 pub struct AccessLogEntry {
     metrics: GatewayMetrics,
     client: IpAddr,
@@ -65,7 +65,7 @@ pub struct AccessLogEntry {
 }
 
 impl AccessLogEntry {
-    /// What the log will tell of a request.
+    /// Creates the entry of a request.
     pub fn for_request<B>(
         request: &hyper::Request<B>,
         client: IpAddr,
@@ -82,19 +82,19 @@ impl AccessLogEntry {
         }
     }
 
-    /// Whom it is for.
+    /// Sets the sandbox and port.
     pub fn set_target(&mut self, target: &SandboxTarget) {
         self.target = Some(target.clone());
     }
 
-    /// It has its answer.
+    /// Counts and logs the request with its response status.
     pub fn finish(mut self, status: StatusCode) {
         self.is_finished = true;
         self.metrics.count_status(status);
         self.write_log(status.as_u16());
     }
 
-    /// One line, since tracing escapes what is written with `?`.
+    /// Writes a single line. `?` makes tracing escape client-controlled values.
     fn write_log(&self, status: u16) {
         let target = self.target.as_ref();
         tracing::info!(

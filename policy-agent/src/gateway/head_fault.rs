@@ -1,24 +1,25 @@
-//! Requests of HTTP/1 of which no head can go on to the HTTP library. It would answer such a one without
-//! a word, and nobody would learn of it; so what it gets in its place is a request that no client can
-//! make, which is answered with what was wrong.
+//! Faults of HTTP/1 request heads that cannot be passed to the HTTP library. The library would
+//! close such a connection without a response and without a metric. Instead, it receives a marker
+//! request that no client can send, and the gateway answers that with the fault.
 
 use hyper::{Method, Request};
 
 use super::refusal::GatewayRefusal;
 
-/// What is wrong with a head.
+/// What is wrong with a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestHeadFault {
-    /// It is none, is too long, or has two readings.
+    /// It is not a request head, too long, or ambiguous.
     Malformed,
-    /// It took too long.
+    /// It took too long to arrive.
     TimedOut,
-    /// The client ended in the middle of it.
+    /// The client closed the connection before its end.
     Truncated,
 }
 
 impl RequestHeadFault {
-    /// A request that stands for it. [`framing`](super::framing) lets none with this method pass.
+    /// The marker request of this fault. [`request_framer`](super::request_framer) rejects requests
+    /// with this method, so no client can send one.
     pub const fn marker_request(self) -> &'static [u8] {
         match self {
             Self::Malformed => b"CONNECT fault:1 HTTP/1.1\r\n\r\n",
@@ -27,7 +28,7 @@ impl RequestHeadFault {
         }
     }
 
-    /// What a request of HTTP/1 stands for, if it is one of these.
+    /// The fault that an HTTP/1 request marks, if it is a marker request.
     pub fn from_marker_request<B>(request: &Request<B>) -> Option<Self> {
         if request.method() != Method::CONNECT {
             return None;
@@ -39,7 +40,7 @@ impl RequestHeadFault {
         })
     }
 
-    /// What the client is told.
+    /// The response to the client.
     pub fn refusal(self) -> GatewayRefusal {
         match self {
             Self::Malformed => GatewayRefusal::bad_request(

@@ -1,4 +1,4 @@
-//! One client's connection, with its requests.
+//! Serves the requests of a client connection.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -29,26 +29,27 @@ use super::{
     trusted_proxies::ConnectionPeer,
 };
 
-/// How long a connection may be without a request.
+/// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// How often a client of HTTP/2 is asked whether it is still there.
+/// Interval of HTTP/2 keepalive pings.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
-/// Requests of one HTTP/2 connection at a time.
+/// Maximum number of concurrent requests per HTTP/2 connection.
 const MAX_CONCURRENT_STREAMS: u32 = 256;
-/// Bytes of one request's body that are taken before the service has them. Clients far away send no
-/// faster than so many for each round trip.
+/// Flow control window of a request body in bytes: how much is buffered before the service reads
+/// it. It limits distant clients to this amount per round trip.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// The same of all requests of a connection. More than one of them may stand still before the others
-/// have to.
+/// Flow control window of a whole connection. Several requests can stall before they block the
+/// others.
 const CONNECTION_WINDOW: u32 = 512 * 1024;
-/// Bytes of one answer that are held for a client that does not read.
+/// Bytes of a response that are buffered for a client that does not read.
 const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
 
-/// Bytes of fields that the HTTP library takes with a request of HTTP/2: more than a request may have
-/// ([`prepare::check`](super::prepare::check) says so with a body), so that it refuses few itself.
+/// Maximum size of an HTTP/2 header list in the HTTP library. It is larger than the gateway's own
+/// limit, so that most oversized requests get a response with a body
+/// ([`backend_request::check_head`](super::backend_request::check_head)).
 const MAX_HEADER_LIST_SIZE: u32 = 128 * 1024;
 
-/// Serves HTTP/1. What was read already is in `begin`.
+/// Serves HTTP/1. `prefix` contains the bytes already read.
 pub async fn serve_http1<S>(
     gateway: Arc<Gateway>,
     stream: S,
@@ -84,7 +85,7 @@ pub async fn serve_http1<S>(
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(MAX_HEAD_SIZE);
     let mut connection = pin!(server.serve_connection(io, service).with_upgrades());
-    // An error ends the connection, which is all there is to do.
+    // An error ends the connection and needs no other handling.
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,

@@ -1,13 +1,17 @@
-//! The gateway: every sandbox's services at `<port>-<sandbox ID>.<domain>`, open to everybody or to
-//! whoever shows the sandbox's traffic token.
+//! The gateway: serves the ports of every sandbox at `<port>-<sandbox ID>.<domain>`, either
+//! publicly or to clients that present the sandbox's traffic token.
 //!
 //! ```text
-//! listen (TLS, HTTP/1 or 2) ─► connection (strict ◄─ framing) ─► visit ─► backend ─► dial ─► service
-//!   └ proxy_protocol    trusted_proxies, target, envd, token, cors,   ┘├ pool
-//!                       navigation, prepare, forwarded, answer          └ upgrade
+//! client_listener (TLS, HTTP/1 or 2) ─► http_server ─► request ─► backend ─► dialer ─► service
+//!   └ proxy_protocol                     │              │          ├ connection_pool
+//!                                        │              │          └ upgrade
+//!       framing_guard ◄─ request_framer ─┘              └ trusted_proxies, target, envd, traffic_token,
+//!                                                         cors, token_redirect, backend_request,
+//!                                                         forwarded_headers, backend_response
 //! ```
 //!
-//! It asks the agent's table who a sandbox is, at every request, and changes nothing there.
+//! It looks up the sandbox in the agent's registry on every request and never modifies the
+//! registry.
 
 mod backend;
 mod backend_registry;
@@ -57,19 +61,19 @@ use crate::{agent::SandboxRegistry, limits::DescriptorBudget};
 /// `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// The domain below which sandboxes have their names.
+    /// The parent domain of all sandbox hosts.
     pub domain: String,
-    /// Where plain HTTP is served.
+    /// Listen address for plain HTTP.
     pub http: Option<SocketAddr>,
-    /// Where HTTPS is served, and its certificate.
+    /// Listen address for HTTPS, and its certificate.
     pub https: Option<(SocketAddr, CertificateFiles)>,
-    /// Connections that one sandbox may have through the gateway at a time.
+    /// Maximum number of concurrent gateway connections to one sandbox.
     pub max_connections_per_sandbox: usize,
-    /// Where the daemon of E2B's SDKs listens in a sandbox; 0: nowhere.
+    /// The port of the E2B SDKs' daemon in a sandbox. 0 means none.
     pub envd_port: u16,
-    /// Proxies whose word about a client counts.
+    /// Proxies whose information about a client is trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether connections of theirs begin with a header of the PROXY protocol.
+    /// Whether connections from trusted proxies start with a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 
@@ -87,10 +91,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Listens, and serves in the background from then on.
+    /// Binds the listeners and serves them in the background.
     ///
     /// # Errors
-    /// An address cannot be listened on, or the certificate cannot be read.
+    /// An address cannot be bound, or the certificate cannot be read.
     pub async fn start(
         settings: &GatewaySettings,
         sandboxes: Arc<SandboxRegistry>,
@@ -131,7 +135,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Ends connections that a change of a sandbox leaves without a right to be, for ever.
+    /// Retires backends that a change of their sandbox has invalidated. Runs without end.
     async fn retire_stale_backends(self: Arc<Self>) {
         let mut changes = self.sandboxes.subscribe();
         while changes.changed().await.is_ok() {

@@ -1,32 +1,33 @@
-//! The header of the PROXY protocol, versions 1 and 2, with which balancers of TCP connections say whom
-//! they were asked by. Only trusted proxies are asked for it, and they always send it.
+//! Reads PROXY protocol headers, versions 1 and 2, with which TCP load balancers pass on the
+//! client's address. Only trusted proxies are expected to send one, and they must always do so.
 
 use std::{io, net::IpAddr};
 
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What version 2 begins with. Version 1 is never shorter.
+/// The signature of version 2. A version 1 header is never shorter.
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Bytes of a header of version 1, at most.
+/// Maximum length of a version 1 header in bytes.
 const V1_MAX_LEN: usize = 107;
-/// Bytes that may follow the first sixteen of version 2: far more than addresses and known fields take.
+/// Maximum number of bytes after the first sixteen of a version 2 header: far more than addresses
+/// and known fields take.
 const V2_MAX_PAYLOAD: usize = 4096;
 
-/// Whose connection it is.
+/// The client of a proxied connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxiedClient {
-    /// The client; `None`: the proxy's own, as for its health checks.
+    /// The client's address. `None` for the proxy's own connections, such as health checks.
     pub address: Option<IpAddr>,
-    /// Whether the client spoke TLS to the proxy, which has ended it.
+    /// Whether the client used TLS, which the proxy has terminated.
     pub is_tls: bool,
 }
 
-/// Takes the header off the beginning of a connection, and nothing behind it. `None`: the connection ends
-/// before its first byte.
+/// Reads the header and nothing after it. Returns `None` if the connection closes before its first
+/// byte.
 ///
 /// # Errors
-/// The connection fails, or begins with something else.
+/// Reading fails, or the connection does not start with a header.
 pub async fn read_proxy_header<S: AsyncRead + Unpin>(
     stream: &mut S,
 ) -> io::Result<Option<ProxiedClient>> {
@@ -66,7 +67,7 @@ async fn read_v2_payload<S: AsyncRead + Unpin>(
     stream.read_exact(&mut header[payload_start..]).await.map(drop)
 }
 
-/// Byte by byte: what follows the line is for others to read.
+/// Reads byte by byte, because the bytes after the line belong to the next reader.
 async fn read_v1_line<S: AsyncRead + Unpin>(stream: &mut S, line: &mut Vec<u8>) -> io::Result<()> {
     while !line.ends_with(b"\n") {
         if !line.starts_with(b"PROXY ") || line.len() >= V1_MAX_LEN {
@@ -81,7 +82,7 @@ async fn read_v1_line<S: AsyncRead + Unpin>(stream: &mut S, line: &mut Vec<u8>) 
 mod tests {
     use super::*;
 
-    /// What is read of a connection that begins like this, and what is left of it.
+    /// The header read from these bytes, and the bytes left over.
     fn read_of(bytes: &[u8]) -> (io::Result<Option<ProxiedClient>>, Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let mut stream = bytes;

@@ -1,5 +1,4 @@
-//! What a client is told when its request does not reach a service: JSON for programs, a page for
-//! people.
+//! Responses to requests that do not reach a service: JSON for programs, a page for people.
 
 use http_body_util::Full;
 use hyper::{
@@ -12,7 +11,7 @@ use serde::Serialize;
 use super::{cors, target::SandboxTarget};
 use crate::policy::SandboxId;
 
-/// Why a request goes nowhere.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRefusal {
@@ -30,49 +29,50 @@ fn number<S: serde::Serializer>(code: &StatusCode, serializer: S) -> Result<S::O
 }
 
 impl GatewayRefusal {
-    /// The request is not one that can be passed on.
+    /// The request cannot be forwarded.
     pub fn bad_request(message: impl Into<String>) -> Self {
         let code = StatusCode::BAD_REQUEST;
         Self { sandbox_id: None, message: message.into(), port: None, code }
     }
 
-    /// The head of the request is longer than heads may be.
+    /// The head of the request exceeds the size limit.
     pub fn head_too_large() -> Self {
         let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         Self { code, ..Self::bad_request("the head of the request is longer than 64 KiB") }
     }
 
-    /// The request came in too slowly.
+    /// The head of the request arrived too slowly.
     pub fn head_timeout() -> Self {
         let code = StatusCode::REQUEST_TIMEOUT;
         Self { code, ..Self::bad_request("the head of the request took longer than 30 s") }
     }
 
-    /// The path is the operator's. It says nothing about the sandbox, which need not exist.
+    /// The path is reserved for the operator. The response does not reveal whether the sandbox
+    /// exists.
     pub fn path_not_public(target: &SandboxTarget) -> Self {
         Self::for_target(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
     }
 
-    /// There is no such sandbox.
+    /// The sandbox does not exist.
     pub fn unknown_sandbox(target: &SandboxTarget) -> Self {
         let message = "there is no such sandbox: it was never there, or it has ended";
         Self { port: None, ..Self::for_target(target, StatusCode::BAD_GATEWAY, message) }
     }
 
-    /// The sandbox is private, and the request does not show its token.
+    /// The sandbox is private, and the request does not present its token.
     pub fn token_required(target: &SandboxTarget) -> Self {
         let message = "this sandbox is private: send its traffic access token in the header \
                        e2b-traffic-access-token, or as a query parameter or cookie of that name";
         Self::for_target(target, StatusCode::FORBIDDEN, message)
     }
 
-    /// The sandbox has as many connections as it may have.
+    /// The sandbox has reached its maximum number of connections.
     pub fn too_many_connections(target: &SandboxTarget) -> Self {
         let message = "too many connections to this sandbox at a time: try again";
         Self::for_target(target, StatusCode::TOO_MANY_REQUESTS, message)
     }
 
-    /// The service does not answer, and why.
+    /// The service does not respond, with the reason.
     pub fn service_unavailable(target: &SandboxTarget, message: &str) -> Self {
         Self::for_target(target, StatusCode::BAD_GATEWAY, message)
     }
@@ -82,7 +82,7 @@ impl GatewayRefusal {
         Self { sandbox_id, message: message.to_owned(), port: Some(target.port), code }
     }
 
-    /// The answer, in the form that the client wants.
+    /// The response, in the format that the client prefers.
     pub fn to_response(&self, format: &RefusalFormat) -> Response<Full<Bytes>> {
         let (kind, text) = if format.is_html {
             ("text/html; charset=utf-8", self.html_page())
@@ -101,15 +101,16 @@ impl GatewayRefusal {
         response
     }
 
-    /// Its status.
+    /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.code
     }
 
-    /// Nothing in it comes from the client but an ID and a port, which are letters and digits.
+    /// The only values that come from the client are a sandbox ID and a port, which consist of
+    /// letters and digits.
     fn html_page(&self) -> String {
         let code = self.code;
-        let what = match (&self.sandbox_id, self.port) {
+        let target_line = match (&self.sandbox_id, self.port) {
             (Some(id), Some(port)) => format!("<p>Sandbox <b>{id}</b>, port <b>{port}</b></p>"),
             (Some(id), None) => format!("<p>Sandbox <b>{id}</b></p>"),
             _ => String::new(),
@@ -118,37 +119,38 @@ impl GatewayRefusal {
         format!(
             "<!doctype html><html lang=en><meta charset=utf-8><title>{code}</title>\
              <body style=\"font:16px sans-serif;max-width:40em;margin:4em auto\">\
-             <h1>{code}</h1>{what}<p>{}</p>\n",
+             <h1>{code}</h1>{target_line}<p>{}</p>\n",
             message.replace('<', "&lt;")
         )
     }
 }
 
-/// Who reads the answer.
+/// The format of a refusal.
 #[derive(Clone, Debug, Default)]
 pub struct RefusalFormat {
     is_html: bool,
-    /// Where the script comes from that reads it.
+    /// The origin of the script that sent the request.
     origin: Option<HeaderValue>,
 }
 
 impl RefusalFormat {
-    /// Who sent a request with these headers.
+    /// Chooses the format by the headers of a request.
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let origin = headers.get(header::ORIGIN).cloned();
         Self { is_html: prefers_html(headers), origin }
     }
 }
 
-/// Whether a person reads the answer: a browser that loads a page, not a script in it or a program.
+/// Whether a person will read the response: true for a browser that loads a page, false for scripts
+/// and programs.
 fn prefers_html(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let accept = text("accept");
     let (html, json) = (accept.contains("text/html"), accept.contains("json"));
-    let by_script =
+    let from_script =
         matches!(text("sec-fetch-mode"), "cors" | "no-cors" | "same-origin" | "websocket")
             || headers.contains_key("x-requested-with");
-    if by_script || (json && !html) {
+    if from_script || (json && !html) {
         return false;
     }
     html || text("user-agent").starts_with("Mozilla/")
@@ -178,34 +180,34 @@ mod tests {
     #[test]
     fn scripts_of_other_origins_may_read_it() {
         let mut headers = HeaderMap::new();
-        let answer = GatewayRefusal::token_required(&target())
+        let response = GatewayRefusal::token_required(&target())
             .to_response(&RefusalFormat::from_headers(&headers));
-        assert!(!answer.headers().contains_key("access-control-allow-origin"));
+        assert!(!response.headers().contains_key("access-control-allow-origin"));
         headers.insert("origin", HeaderValue::from_static("https://app.example"));
-        let answer = GatewayRefusal::token_required(&target())
+        let response = GatewayRefusal::token_required(&target())
             .to_response(&RefusalFormat::from_headers(&headers));
-        assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
-        assert!(!answer.headers().contains_key("access-control-allow-credentials"));
+        assert_eq!(response.headers()["access-control-allow-origin"], "https://app.example");
+        assert!(!response.headers().contains_key("access-control-allow-credentials"));
     }
 
     #[test]
     fn browsers_get_a_page() {
-        let asked = |headers: &[(&'static str, &'static str)]| {
+        let is_html = |headers: &[(&'static str, &'static str)]| {
             let headers = headers.iter().map(|(name, value)| {
                 (name.parse().expect("a name"), HeaderValue::from_static(value))
             });
             prefers_html(&headers.collect::<HeaderMap>())
         };
         let page = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
-        assert!(asked(&[page]));
-        assert!(asked(&[("user-agent", "Mozilla/5.0 (X11)"), ("accept", "*/*")]));
-        assert!(!asked(&[]));
-        assert!(!asked(&[("accept", "*/*"), ("user-agent", "curl/8.0")]));
-        assert!(!asked(&[("accept", "application/json"), ("user-agent", "Mozilla/5.0")]));
+        assert!(is_html(&[page]));
+        assert!(is_html(&[("user-agent", "Mozilla/5.0 (X11)"), ("accept", "*/*")]));
+        assert!(!is_html(&[]));
+        assert!(!is_html(&[("accept", "*/*"), ("user-agent", "curl/8.0")]));
+        assert!(!is_html(&[("accept", "application/json"), ("user-agent", "Mozilla/5.0")]));
         for mode in ["cors", "no-cors", "same-origin", "websocket"] {
-            assert!(!asked(&[page, ("sec-fetch-mode", mode)]));
+            assert!(!is_html(&[page, ("sec-fetch-mode", mode)]));
         }
-        assert!(asked(&[page, ("sec-fetch-mode", "navigate")]));
-        assert!(!asked(&[page, ("x-requested-with", "XMLHttpRequest")]));
+        assert!(is_html(&[page, ("sec-fetch-mode", "navigate")]));
+        assert!(!is_html(&[page, ("x-requested-with", "XMLHttpRequest")]));
     }
 }

@@ -1,9 +1,10 @@
-//! One request, from the client to a service in a sandbox and back.
+//! Handles one request, from the client to a service in a sandbox and back.
 //!
 //! ```text
-//! token (taken out) ─► target ─► sandbox ─► is it open? ─► a place ─► prepare ─► backend ─► answer
-//!                       400       502     403, 204, 303      429                   502
-//!                             └ 404: the operator's own path
+//! traffic_token ─► target ─► sandbox ─► authorize ─► permit ─► backend_request
+//!                   400  │    502      403, 204, 303   429          │
+//!                        └ envd: 404 for operator paths             └► backend ─► backend_response
+//!                                                                       502
 //! ```
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::agent::{EnforcementStatus, Sandbox};
 
-/// Answers a request, whatever it is.
+/// Handles any request and returns its response.
 pub async fn handle_request(
     gateway: Arc<Gateway>,
     mut request: Request<Incoming>,
@@ -58,7 +59,7 @@ pub async fn handle_request(
     response
 }
 
-/// Who asks for what.
+/// A request's client, target and tokens.
 struct RequestContext {
     client: RequestClient,
     target: SandboxTarget,
@@ -76,8 +77,8 @@ impl RequestContext {
         if is_envd && envd::is_operator_path(request.uri().path()) {
             return Err(GatewayRefusal::path_not_public(target));
         }
-        let known = gateway.sandboxes.get(&target.sandbox);
-        let sandbox = known.ok_or_else(|| GatewayRefusal::unknown_sandbox(target))?;
+        let registered = gateway.sandboxes.get(&target.sandbox);
+        let sandbox = registered.ok_or_else(|| GatewayRefusal::unknown_sandbox(target))?;
         if !is_envd
             && !sandbox.active_policy.policy.allow_public_traffic()
             && let Some(response) = self.authorize(gateway, &sandbox, &request)?
@@ -93,7 +94,7 @@ impl RequestContext {
         let is_health_check =
             is_envd && request.method() == Method::GET && request.uri().path() == "/health";
         let backend = gateway.backends.get_or_create(&sandbox);
-        // Whether it lives is to be said at once.
+        // A health check must report at once, without waiting for a service to start.
         let retry_refused = !is_health_check;
         match self.send_to_backend(gateway, &sandbox, &backend, request, retry_refused).await {
             Err(ForwardError::Backend(BackendError::PortClosed)) if is_health_check => {
@@ -113,8 +114,8 @@ impl RequestContext {
         }
     }
 
-    /// At the door of a private sandbox: nothing, where the request may go on; or the gateway's own
-    /// answer.
+    /// Authorizes a request to a private sandbox. Returns `None` if it may be forwarded, or the
+    /// gateway's own response.
     fn authorize(
         &self,
         gateway: &Gateway,
@@ -136,8 +137,8 @@ impl RequestContext {
         Ok(needs_redirect.then(redirect).flatten())
     }
 
-    /// Whether a page of another sandbox asks. To browsers all sandboxes are one site, so its requests
-    /// come with the visitor's cookie for this one.
+    /// Whether the request comes from a page of another sandbox. Browsers consider all sandboxes
+    /// one site, so such requests carry the user's cookie for this one.
     fn is_from_other_sandbox(&self, gateway: &Gateway, request: &Request<Incoming>) -> bool {
         let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let sandbox = origin.and_then(|origin| target::sandbox_of_origin(origin, &gateway.domain));
@@ -168,7 +169,7 @@ impl RequestContext {
         let backend_target = BackendTarget { port, tls_config, retry_refused };
         let sent =
             backend.send_request(&backend_target, request.map(backend_request::backend_body)).await;
-        let (mut response, source) = sent.map_err(ForwardError::Backend)?;
+        let (mut response, pooled) = sent.map_err(ForwardError::Backend)?;
         *response.version_mut() = Version::HTTP_11;
         match (response.status(), client) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
@@ -188,16 +189,16 @@ impl RequestContext {
                 backend_response::sanitize_response(&mut response)
                     .map_err(ForwardError::Backend)?;
                 Ok(response
-                    .map(|body| Either::Left(BackendResponseBody::new(body, source, permit))))
+                    .map(|body| Either::Left(BackendResponseBody::new(body, pooled, permit))))
             }
         }
     }
 }
 
 enum ForwardError {
-    /// The sandbox has all the connections it may have.
+    /// The sandbox has reached its maximum number of connections.
     TooManyConnections,
-    /// There is no answer.
+    /// The service sent no valid response.
     Backend(BackendError),
 }
 

@@ -1,78 +1,79 @@
-//! Where one HTTP/1 request ends and the next begins, held to one reading.
+//! Finds the boundaries of HTTP/1 requests and rejects ambiguous framing.
 //!
-//! The HTTP library is lenient where servers differ: it takes a bare LF for the end of a line, and
-//! lets `Transfer-Encoding` win over `Content-Length`. What it passes on is unambiguous, but a client
-//! that sends such things is broken or hostile, and is told so. This follows the boundaries of the
-//! requests in what a client sends; heads and chunk sizes are parsed by httparse. Only whole, judged
-//! heads go on to the library, and bytes unchanged, but for targets that it would refuse though they
-//! are clear ([`request_line`](super::request_line)). Behind a head, what has two readings is replaced
-//! by what has none ([`POISON`]), so that the library breaks off.
+//! The HTTP library is lenient where servers differ: it accepts a bare LF as a line end, and lets
+//! `Transfer-Encoding` override `Content-Length`. What it forwards is unambiguous, but a client
+//! that sends such requests is broken or hostile, and gets an error. This parser follows the
+//! request boundaries in a client's bytes, using httparse for heads and chunk sizes. It passes on
+//! only complete, accepted heads, with their bytes unchanged. The exception are unambiguous targets
+//! that the library would refuse ([`request_line`](super::request_line)). After a head, ambiguous
+//! bytes are replaced with invalid ones ([`INVALID_CHUNK`]), so that the library aborts the
+//! request.
 
 use httparse::{Request, Status, parse_chunk_size};
 use hyper::Uri;
 
 use super::request_line;
 
-/// No chunk begins like this.
+/// Bytes that no valid chunk starts with.
 pub const INVALID_CHUNK: &[u8] = b"\0\r\n\r\n";
 
-/// Bytes that the head of a request may take.
+/// Maximum size of a request head in bytes.
 pub const MAX_HEAD_SIZE: usize = 64 * 1024;
-/// Fields that it may have.
+/// Maximum number of header fields.
 const MAX_HEADERS: usize = 100;
-/// Bytes of a body that says its length: what the library can count.
+/// Maximum `Content-Length`: the largest that the library can count.
 const MAX_CONTENT_LENGTH: u64 = u64::MAX / 2;
-/// Bytes of the line before a chunk, and of a line of trailers.
+/// Maximum length in bytes of a chunk size line, and of all trailers.
 const MAX_LINE: usize = 8 * 1024;
 
-/// How far the requests of a connection are understood.
+/// The parser state of one connection.
 #[derive(Debug, Default)]
 pub struct RequestFramer {
     state: FramerState,
-    /// Bytes of trailers so far.
+    /// Size of the trailers so far, in bytes.
     trailer_bytes: usize,
-    /// Bytes of a head that were looked at without finding its end.
+    /// Bytes of an incomplete head that have already been scanned for its end.
     scanned: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum FramerState {
-    /// At the beginning of a head.
+    /// At the start of a head.
     #[default]
     Head,
-    /// In a body with so many bytes left.
+    /// In a body with this many bytes left.
     Body(u64),
-    /// At the beginning of the line before a chunk.
+    /// At the start of a chunk size line.
     ChunkSize,
-    /// In a chunk with so many bytes left, its CRLF included.
+    /// In a chunk with this many bytes left, including its CRLF.
     Chunk(u64),
-    /// At the beginning of a line behind the last chunk.
+    /// At the start of a trailer line, after the last chunk.
     Trailers,
-    /// Behind a request for another protocol: what follows may be no HTTP.
+    /// After a request that offers an upgrade. What follows may not be HTTP.
     UpgradeOffered,
-    /// Another protocol.
+    /// After an accepted upgrade.
     Upgraded,
-    /// Something had two readings.
+    /// Rejected because of ambiguous framing.
     Invalid,
 }
 
-/// What is known about some bytes.
+/// The result of a parser step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FramingStep {
-    /// So many bytes can go on.
+    /// Forward this many bytes.
     Forward(usize),
-    /// So many bytes are the head of a request, which goes on as these.
+    /// Replace this many bytes, which are the head of a request, with these bytes.
     Rewrite(usize, Vec<u8>),
-    /// It takes more bytes to tell.
+    /// More bytes are needed.
     NeedMore,
-    /// Nothing goes on until the offer of another protocol is answered.
+    /// Forward nothing until the offered upgrade is resolved.
     AwaitUpgrade,
-    /// They have two readings, or none.
+    /// The bytes are ambiguous or invalid.
     Reject,
 }
 
 impl RequestFramer {
-    /// What of `bytes`, which are behind all that were taken before, can go on.
+    /// Parses `bytes`, which follow all bytes forwarded so far.
     pub fn step(&mut self, bytes: &[u8]) -> FramingStep {
         let step = self.parse(bytes);
         if step == FramingStep::Reject {
@@ -81,12 +82,12 @@ impl RequestFramer {
         step
     }
 
-    /// Whether the bytes that wait belong to the head of a request.
+    /// Whether the next bytes belong to the head of a request.
     pub fn is_in_head(&self) -> bool {
         self.state == FramerState::Head
     }
 
-    /// The offer of another protocol was taken up, or not.
+    /// Reports whether the server accepted the offered upgrade.
     pub fn resolve_upgrade(&mut self, accepted: bool) {
         if self.state == FramerState::UpgradeOffered {
             self.state = if accepted { FramerState::Upgraded } else { FramerState::Head };
@@ -112,7 +113,7 @@ impl RequestFramer {
     }
 
     fn parse_head(&mut self, bytes: &[u8]) -> FramingStep {
-        // Without a new line there is nothing new to parse, however slowly a head comes in.
+        // Without a new line there is nothing to parse, however slowly a head arrives.
         let unscanned = bytes.get(self.scanned..).unwrap_or(bytes);
         self.scanned = bytes.len();
         if !unscanned.contains(&b'\n') && bytes.len() < MAX_HEAD_SIZE {
@@ -125,8 +126,8 @@ impl RequestFramer {
         match request.parse(head) {
             Ok(Status::Complete(end)) => {
                 let length = end - (head.len() - bytes.len());
-                let sound = length <= MAX_HEAD_SIZE && has_only_crlf_line_ends(&head[..end]);
-                let Some(state) = sound.then(|| state_after_head(&request)).flatten() else {
+                let is_valid = length <= MAX_HEAD_SIZE && has_only_crlf_line_ends(&head[..end]);
+                let Some(state) = is_valid.then(|| state_after_head(&request)).flatten() else {
                     return FramingStep::Reject;
                 };
                 let step = self.transition(state, length);
@@ -161,7 +162,7 @@ impl RequestFramer {
         }
     }
 
-    /// A chunk ends with CRLF and nothing else: its last two bytes are looked at.
+    /// A chunk must end with exactly CRLF, so its last two bytes are checked.
     fn parse_chunk(&mut self, bytes: &[u8], left: u64) -> FramingStep {
         let data = usize::try_from(left.saturating_sub(2)).unwrap_or(usize::MAX);
         if data > 0 {
@@ -198,12 +199,12 @@ impl RequestFramer {
         &mut self,
         bytes: &[u8],
         left: u64,
-        on: fn(u64) -> FramerState,
-        end: FramerState,
+        unfinished: fn(u64) -> FramerState,
+        finished: FramerState,
     ) -> FramingStep {
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
         let left = left - count as u64;
-        self.transition(if left == 0 { end } else { on(left) }, count)
+        self.transition(if left == 0 { finished } else { unfinished(left) }, count)
     }
 
     fn transition(&mut self, state: FramerState, count: usize) -> FramingStep {
@@ -212,33 +213,33 @@ impl RequestFramer {
     }
 }
 
-/// What follows the head of a request; `None`: its target is none, or its length has two readings.
+/// The state after the head of a request. `None` if its target is invalid or its length ambiguous.
 fn state_after_head(request: &Request<'_, '_>) -> Option<FramerState> {
-    let named = |name: &str| {
+    let values_of = |name: &str| {
         let fields = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
         fields.map(|field| field.value).collect::<Vec<_>>()
     };
     if request.method == Some("CONNECT") || request.path?.parse::<Uri>().is_err() {
         return None;
     }
-    match (named("transfer-encoding").as_slice(), named("content-length").as_slice()) {
-        // HTTP/1.0 has no chunks (RFC 9112, 6.1).
+    match (values_of("transfer-encoding").as_slice(), values_of("content-length").as_slice()) {
+        // HTTP/1.0 has no chunked coding (RFC 9112, 6.1).
         ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") && request.version == Some(1) => {
             Some(FramerState::ChunkSize)
         }
         ([], [length]) => {
             match parse_content_length(length).filter(|length| *length <= MAX_CONTENT_LENGTH)? {
-                0 => Some(state_without_body(!named("upgrade").is_empty())),
+                0 => Some(state_without_body(!values_of("upgrade").is_empty())),
                 length => Some(FramerState::Body(length)),
             }
         }
-        ([], []) => Some(state_without_body(!named("upgrade").is_empty())),
+        ([], []) => Some(state_without_body(!values_of("upgrade").is_empty())),
         _ => None,
     }
 }
 
-fn state_without_body(offers: bool) -> FramerState {
-    if offers { FramerState::UpgradeOffered } else { FramerState::Head }
+fn state_without_body(offers_upgrade: bool) -> FramerState {
+    if offers_upgrade { FramerState::UpgradeOffered } else { FramerState::Head }
 }
 
 /// `Content-Length = 1*DIGIT`: no sign, no list.
@@ -250,14 +251,14 @@ pub fn parse_content_length(text: &[u8]) -> Option<u64> {
 }
 
 fn has_only_crlf_line_ends(text: &[u8]) -> bool {
-    let mut before = 0;
+    let mut previous = 0;
     text.iter().all(|byte| {
-        let fine = match byte {
-            b'\n' => before == b'\r',
-            _ => before != b'\r',
+        let is_valid = match byte {
+            b'\n' => previous == b'\r',
+            _ => previous != b'\r',
         };
-        before = *byte;
-        fine
+        previous = *byte;
+        is_valid
     })
 }
 
@@ -265,19 +266,19 @@ fn has_only_crlf_line_ends(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// How many requests there are in what is sent, in pieces of this size; `None`: refused.
+    /// Counts the requests in `text`, fed in pieces of this size. `None` if they are rejected.
     fn count_requests(text: &[u8], piece: usize) -> Option<usize> {
         let mut framer = RequestFramer::default();
-        let (mut waiting, mut count) = (Vec::new(), 0);
+        let (mut buffered, mut count) = (Vec::new(), 0);
         for piece in text.chunks(piece) {
-            waiting.extend_from_slice(piece);
+            buffered.extend_from_slice(piece);
             loop {
                 let at_head = framer.is_in_head();
-                match framer.step(&waiting) {
-                    FramingStep::Forward(taken) => {
-                        assert!(taken > 0 && taken <= waiting.len());
+                match framer.step(&buffered) {
+                    FramingStep::Forward(length) => {
+                        assert!(length > 0 && length <= buffered.len());
                         count += usize::from(at_head);
-                        waiting.drain(..taken);
+                        buffered.drain(..length);
                     }
                     FramingStep::NeedMore => break,
                     FramingStep::AwaitUpgrade | FramingStep::Reject | FramingStep::Rewrite(..) => {
@@ -286,7 +287,7 @@ mod tests {
                 }
             }
         }
-        assert!(waiting.is_empty() && framer.is_in_head(), "cut off: {waiting:?}");
+        assert!(buffered.is_empty() && framer.is_in_head(), "cut off: {buffered:?}");
         Some(count)
     }
 
@@ -372,9 +373,9 @@ mod tests {
         let text = [&b"POST /?q=up{job=\"x\"}&l=\xe9"[..], rest, b"GET /"].concat();
         let length = text.len() - 5;
         let expected = [&b"POST /?q=up{job=%22x%22}&l=%E9"[..], rest].concat();
-        for seen in 1..length {
+        for available in 1..length {
             let mut framer = RequestFramer::default();
-            assert_eq!(framer.step(&text[..seen]), FramingStep::NeedMore);
+            assert_eq!(framer.step(&text[..available]), FramingStep::NeedMore);
             assert_eq!(framer.step(&text), FramingStep::Rewrite(length, expected.clone()));
             assert!(framer.is_in_head());
         }

@@ -1,8 +1,10 @@
-//! Request targets that programs do send, though not all of their bytes may stand in one (RFC 3986, 2):
-//! queries with quotation marks and angle brackets, and text in UTF-8 or Latin-1. There is no doubt about
-//! what they mean, but the HTTP library refuses them. Percent-encoded they mean the same to every server.
+//! Encodes request targets that contain bytes not allowed in a URI (RFC 3986, 2). Real programs
+//! send them: queries with quotation marks and angle brackets, and text in UTF-8 or Latin-1. Their
+//! meaning is unambiguous, but the HTTP library refuses them. After percent-encoding they mean the
+//! same to every server.
 
-/// The head of a request, perhaps not whole, with its target encoded; `None`: it needs none.
+/// Returns the head of a request, complete or not, with its target encoded. `None` if the target
+/// needs no encoding.
 pub fn percent_encode_target(head: &[u8]) -> Option<Vec<u8>> {
     let line_start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let length = head[line_start..].iter().position(|byte| *byte == b'\n')?;
@@ -26,7 +28,7 @@ pub fn percent_encode_target(head: &[u8]) -> Option<Vec<u8>> {
     Some(encoded)
 }
 
-/// Control characters are not among them: nothing but an attack sends those.
+/// Control characters are excluded: only attacks send them.
 const fn needs_encoding(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'`' | 0x80..)
 }

@@ -1,4 +1,4 @@
-//! The body of an answer: the service's, or the gateway's own words.
+//! Response bodies: a service's, or the gateway's own.
 
 use std::{
     pin::Pin,
@@ -15,21 +15,21 @@ use super::{
     flow_control::{PacedBody, WriteBacklog},
 };
 
-/// What a client gets.
+/// The body of a response to a client.
 pub type GatewayResponseBody = Either<BackendResponseBody, Full<Bytes>>;
 
-/// The connection that an answer comes from, which can be used again when that has been read.
+/// The connection of a response. It returns to the pool once the body has been read.
 #[derive(Debug)]
 pub struct PooledConnection {
-    /// Where it waits for the next request.
+    /// The pool it returns to.
     pub pool: Arc<ConnectionPool>,
-    /// Where it leads.
+    /// Its key in the pool.
     pub key: PoolKey,
     /// The connection.
     pub connection: BackendConnection,
 }
 
-/// A service's body, which takes one of the sandbox's places as long as it lasts.
+/// A service's body. It holds one of the sandbox's connection permits until it is dropped.
 #[derive(Debug)]
 pub struct BackendResponseBody {
     body: PacedBody<Incoming>,
@@ -39,12 +39,12 @@ pub struct BackendResponseBody {
 }
 
 impl BackendResponseBody {
-    /// A body in this place.
+    /// Wraps a body together with its connection and permit.
     pub fn new(body: Incoming, pooled: PooledConnection, permit: OwnedSemaphorePermit) -> Self {
         Self { body: PacedBody::new(body), has_ended: false, pooled: Some(pooled), _permit: permit }
     }
 
-    /// Says which connection it goes to, where that is known.
+    /// Sets the backlog of the client connection, as soon as that is known.
     pub fn set_backlog(&mut self, backlog: &WriteBacklog) {
         self.body.set_backlog(backlog);
     }

@@ -1,5 +1,5 @@
-//! The gateway's certificate: the operator's, read anew when its files change, or one that the agent
-//! signs itself, for trying out.
+//! The gateway's certificate: either the operator's, reloaded when its files change, or a
+//! self-signed one for evaluation.
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,21 +19,21 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// How often the files are looked at.
+/// How often the files are checked for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Where certificate chain and private key are, PEM.
+/// Paths of the certificate chain and the private key, in PEM format.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
-    /// The chain.
+    /// The certificate chain.
     pub cert: PathBuf,
-    /// The key.
+    /// The private key.
     pub key: PathBuf,
 }
 
 impl CertificateFiles {
-    /// A self-signed certificate for `domain` and `*.domain`, made in `directory` unless there is
-    /// one. Clients have to be told to trust it.
+    /// A self-signed certificate for `domain` and `*.domain`, created in `directory` if it does not
+    /// exist. Clients must be configured to trust it.
     ///
     /// # Errors
     /// The directory cannot be written.
@@ -55,10 +55,10 @@ impl CertificateFiles {
         Ok(files)
     }
 
-    /// When they were written last.
+    /// Modification times of both files.
     fn modified_at(&self) -> Option<[SystemTime; 2]> {
-        let of = |path| fs::metadata(path).and_then(|file| file.modified()).ok();
-        Some([of(&self.cert)?, of(&self.key)?])
+        let modified = |path| fs::metadata(path).and_then(|file| file.modified()).ok();
+        Some([modified(&self.cert)?, modified(&self.key)?])
     }
 }
 
@@ -70,7 +70,7 @@ fn write_private_file(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The certificate in force.
+/// The certificate in use.
 #[derive(Debug)]
 pub struct ServerCertificate {
     files: CertificateFiles,
@@ -81,36 +81,37 @@ impl ServerCertificate {
     /// Reads the files.
     ///
     /// # Errors
-    /// They cannot be read, or do not belong together.
+    /// The files cannot be read, or do not match each other.
     pub fn load(files: CertificateFiles) -> Result<Self> {
         let key = RwLock::new(load_certified_key(&files)?);
         Ok(Self { files, key })
     }
 
-    /// Reads the files whenever they change, for ever. What cannot be read leaves the certificate
-    /// that is in force.
+    /// Reloads the files whenever they change, without end. If they cannot be read, the current
+    /// certificate stays in use.
     pub async fn reload_on_change(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
-        let mut known = self.files.modified_at();
+        let mut loaded = self.files.modified_at();
         loop {
             ticks.tick().await;
-            let written = self.files.modified_at();
-            if written == known || written.is_none() {
+            let modified = self.files.modified_at();
+            if modified == loaded || modified.is_none() {
                 continue;
             }
-            known = written;
+            loaded = modified;
             match load_certified_key(&self.files) {
                 Ok(key) => {
                     *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
                     tracing::info!(cert = %self.files.cert.display(), "certificate read anew");
                 }
-                // Certificate and key are two files: between their two changes they do not fit.
+                // Certificate and key are separate files. Between their two updates they do not
+                // match.
                 Err(error) => tracing::warn!("the old certificate stays: {error:#}"),
             }
         }
     }
 
-    /// TLS as the gateway speaks it, with this certificate.
+    /// The gateway's TLS configuration, with this certificate.
     ///
     /// # Errors
     /// The cryptography cannot be set up.

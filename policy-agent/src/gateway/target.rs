@@ -1,4 +1,4 @@
-//! Which sandbox and which of its ports a request is for.
+//! Determines the sandbox and port of a request.
 
 use std::net::IpAddr;
 
@@ -13,33 +13,33 @@ use crate::policy::SandboxId;
 const SANDBOX_HEADER: &str = "e2b-sandbox-id";
 const PORT_HEADER: &str = "e2b-sandbox-port";
 
-/// A port of a sandbox, which need not exist.
+/// A port of a sandbox. Neither needs to exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxTarget {
     /// The sandbox.
     pub sandbox: SandboxId,
     /// The port inside it.
     pub port: u16,
-    /// The host that the client asked for, as it wrote it.
+    /// The requested host, as the client wrote it.
     pub host: String,
 }
 
-/// Why a request is for nobody; the text says what to write instead.
+/// Why a request has no target. The text says what to send instead.
 pub type TargetError = &'static str;
 
-/// The target of a request. Where its host is none of a sandbox, the one counts for which a trusted proxy
-/// was asked.
+/// The target of a request. If its host does not name a sandbox, the host forwarded by a trusted
+/// proxy is used.
 ///
 /// # Errors
-/// Its host is missing, given more than once, or not of the form of a public URL.
+/// The host is missing, given more than once, or not of the form of a public URL.
 pub fn parse_target<B>(
     request: &Request<B>,
     domain: &str,
     forwarded: Option<&str>,
 ) -> Result<SandboxTarget, TargetError> {
-    let named = target_of_host(request_host(request)?, request.headers(), domain);
+    let from_host = target_of_host(request_host(request)?, request.headers(), domain);
     let forwarded = || target_of_host(forwarded?, request.headers(), domain).ok();
-    named.or_else(|misdirected| forwarded().ok_or(misdirected))
+    from_host.or_else(|error| forwarded().ok_or(error))
 }
 
 fn target_of_host(
@@ -61,32 +61,32 @@ fn target_of_host(
     Ok(SandboxTarget { sandbox, port, host: host.to_owned() })
 }
 
-/// The sandbox of whose pages an origin is.
+/// The sandbox that serves an origin, if any.
 pub fn sandbox_of_origin(origin: &str, domain: &str) -> Option<SandboxId> {
     let (_, host) = origin.split_once("://")?;
     target_of_host(host, &HeaderMap::new(), domain).ok().map(|target| target.sandbox)
 }
 
-/// The one host that a request names.
+/// The single host of a request.
 fn request_host<B>(request: &Request<B>) -> Result<&str, TargetError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let named = hosts.next().map(|host| host.to_str().map_err(|_| "Host is not a valid host"));
-    let named = named.transpose()?;
+    let host_field = hosts.next().map(|host| host.to_str().map_err(|_| "Host is not a valid host"));
+    let host_field = host_field.transpose()?;
     if hosts.next().is_some() {
         return Err("Host is given more than once");
     }
-    match (request.uri().authority().map(Authority::as_str), named) {
-        (Some(target), Some(named)) if !target.eq_ignore_ascii_case(named) => {
+    match (request.uri().authority().map(Authority::as_str), host_field) {
+        (Some(target), Some(host_field)) if !target.eq_ignore_ascii_case(host_field) => {
             Err("Host differs from the request's target")
         }
-        // RFC 9112, 3.2.2: an absolute target does not replace the field in HTTP/1.1.
+        // RFC 9112, 3.2.2: in HTTP/1.1 an absolute target does not replace the Host field.
         (Some(_), None) if request.version() < Version::HTTP_2 => Err("Host is missing"),
         (Some(host), _) | (None, Some(host)) => Ok(host),
         (None, None) => Err("Host is missing"),
     }
 }
 
-/// A host, and behind it a port or nothing: the library lets more pass.
+/// Whether the authority is a host with an optional port. The library also accepts other forms.
 fn is_host_and_port(authority: &Authority) -> bool {
     let port = authority.as_str().strip_prefix(authority.host());
     port.is_some_and(|port| {
@@ -94,7 +94,7 @@ fn is_host_and_port(authority: &Authority) -> bool {
     })
 }
 
-/// `<port>-<id>` and the older `<port>-<id>-<anything>`.
+/// Parses `<port>-<id>` and the older `<port>-<id>-<anything>`.
 fn parse_label(label: &str) -> Result<(SandboxId, u16), TargetError> {
     let form = "the host has to be <port>-<sandbox ID>.<domain>";
     let mut parts = label.splitn(3, '-');
@@ -105,21 +105,21 @@ fn parse_label(label: &str) -> Result<(SandboxId, u16), TargetError> {
     Ok((id.parse().map_err(|_| form)?, parse_port(port).ok_or(form)?))
 }
 
-/// The headers that say it where the host cannot.
+/// Reads sandbox and port from headers, for hosts that cannot contain them.
 fn parse_target_headers(headers: &HeaderMap) -> Result<(SandboxId, u16), TargetError> {
-    let one = |name| {
+    let single = |name| {
         let mut values = headers.get_all(name).iter();
         let value = values.next().and_then(|value| value.to_str().ok())?;
         values.next().is_none().then_some(value)
     };
-    let id = one(SANDBOX_HEADER).and_then(|id| id.parse().ok());
-    let port = one(PORT_HEADER).and_then(parse_port);
+    let id = single(SANDBOX_HEADER).and_then(|id| id.parse().ok());
+    let port = single(PORT_HEADER).and_then(parse_port);
     let advice = "without <port>-<sandbox ID> in the host, \
                   E2b-Sandbox-Id and E2b-Sandbox-Port have to name them";
     id.zip(port).ok_or(advice)
 }
 
-/// Digits only, without a zero in front: one port has one spelling.
+/// Parses digits without a leading zero: every port has exactly one spelling.
 fn parse_port(digits: &str) -> Option<u16> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     if plain { digits.parse().ok() } else { None }
@@ -204,29 +204,29 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_may_have_been_asked_for_another_host() {
-        let asked = |host: &str, forwarded: &str| {
+        let parse = |host: &str, forwarded: &str| {
             let request = Request::builder().header("host", host).body(()).expect("a request");
             let target = parse_target(&request, "example.com", Some(forwarded));
             target.map(|target| (target.sandbox.to_string(), target.host))
         };
-        let found = |id: &str, host: &str| Ok((id.to_owned(), host.to_owned()));
+        let expected = |id: &str, host: &str| Ok((id.to_owned(), host.to_owned()));
         for host in ["gateway.internal:8080", "192.0.2.1", "sandbox.example.com"] {
-            assert_eq!(asked(host, "1-a.example.com"), found("a", "1-a.example.com"), "{host}");
+            assert_eq!(parse(host, "1-a.example.com"), expected("a", "1-a.example.com"), "{host}");
         }
-        let own = "1-b.example.com";
-        assert_eq!(asked(own, "1-a.example.com"), found("b", own));
-        assert_eq!(asked(own, "app.example.org"), found("b", own));
-        assert!(asked("gateway.internal", "app.example.org").is_err());
+        let own_host = "1-b.example.com";
+        assert_eq!(parse(own_host, "1-a.example.com"), expected("b", own_host));
+        assert_eq!(parse(own_host, "app.example.org"), expected("b", own_host));
+        assert!(parse("gateway.internal", "app.example.org").is_err());
     }
 
     #[test]
     fn origins_are_of_sandboxes_or_not() {
-        let of = |origin| sandbox_of_origin(origin, "example.com").map(|id| id.to_string());
-        assert_eq!(of("https://3000-abc.example.com:8443").as_deref(), Some("abc"));
+        let sandbox_id = |origin| sandbox_of_origin(origin, "example.com").map(|id| id.to_string());
+        assert_eq!(sandbox_id("https://3000-abc.example.com:8443").as_deref(), Some("abc"));
         for other in
             ["https://app.example.com", "https://example.org", "null", "3000-abc.example.com"]
         {
-            assert_eq!(of(other), None, "{other}");
+            assert_eq!(sandbox_id(other), None, "{other}");
         }
     }
 

@@ -1,5 +1,6 @@
-//! A browser that opens a private URL with the token in its query. What the page loads has no query to
-//! show it in, so the browser is given the token as a cookie, and led to the URL without it.
+//! Handles a browser that opens a private URL with the token in its query. Requests for the page's
+//! resources do not carry that query. So the browser receives the token as a cookie and a redirect
+//! to the URL without it.
 
 use http_body_util::Full;
 use hyper::{
@@ -11,7 +12,7 @@ use hyper::{
 use super::{client_listener::UrlScheme, traffic_token};
 use crate::policy::SecretString;
 
-/// Whether a request opens a page, in a place where the browser would keep a cookie.
+/// Whether a request opens a page in a context where the browser keeps the cookie.
 pub fn is_page_navigation<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let opens_page = match header_str(headers, "sec-fetch-mode") {
@@ -21,7 +22,7 @@ pub fn is_page_navigation<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && opens_page && !is_cross_site_frame(headers)
 }
 
-/// Pages inside pages of another site have no `SameSite=Lax` cookies, and stay as they are.
+/// Cross-site frames get no `SameSite=Lax` cookies, so they are not redirected.
 fn is_cross_site_frame(headers: &HeaderMap) -> bool {
     matches!(header_str(headers, "sec-fetch-dest"), "iframe" | "frame" | "embed" | "object")
         && header_str(headers, "sec-fetch-site") == "cross-site"
@@ -31,7 +32,8 @@ fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Leads to a target with the token as a cookie for this host alone. `None`: it cannot stand in fields.
+/// Redirects to a target and sets the token as a cookie for this host only. `None` if token or
+/// target cannot be encoded in a header field.
 pub fn token_redirect(
     target: &Uri,
     token: &SecretString,
@@ -55,8 +57,8 @@ pub fn token_redirect(
     Some(response)
 }
 
-/// A reference to a path and query of the same host. Two slashes in front (or what browsers take for
-/// them) would begin another host's name; behind a dot segment they begin a path.
+/// A reference to a path and query on the same host. Two leading slashes (or what browsers treat as
+/// such) would start another host's name. After a dot segment they start a path.
 fn same_host_location(target: &Uri) -> String {
     let target = target.path_and_query().map_or("/", |target| target.as_str());
     let names_host = target.get(1..2).is_some_and(|second| matches!(second, "/" | "\\"));
@@ -97,15 +99,15 @@ mod tests {
             token_redirect(&"/a?b=1".parse().expect("a target"), &token, scheme).expect("an answer")
         };
         let cookie = "e2b-traffic-access-token=t0k; Path=/; HttpOnly; SameSite=Lax";
-        let answer = redirect(UrlScheme::Http);
+        let response = redirect(UrlScheme::Http);
         assert_eq!(
-            (answer.status(), &answer.headers()["location"]),
+            (response.status(), &response.headers()["location"]),
             (303.try_into().unwrap(), &"/a?b=1".parse::<HeaderValue>().unwrap())
         );
-        assert_eq!(answer.headers()["set-cookie"], cookie);
-        let answer = redirect(UrlScheme::Https);
-        assert_eq!(answer.headers()["set-cookie"], format!("{cookie}; Secure"));
-        assert!(!format!("{answer:?}").contains("t0k"));
+        assert_eq!(response.headers()["set-cookie"], cookie);
+        let response = redirect(UrlScheme::Https);
+        assert_eq!(response.headers()["set-cookie"], format!("{cookie}; Secure"));
+        assert!(!format!("{response:?}").contains("t0k"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The traffic token of a private public URL: found in a request, and taken out of it, so that the
-//! service inside never sees it.
+//! The traffic token of a private public URL. The gateway removes it from a request, so that the
+//! service never sees it.
 
 use hyper::{
     Request, Uri,
@@ -9,10 +9,10 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::policy::SecretString;
 
-/// The header, the query parameter and the cookie that may hold it.
+/// The name of the header, query parameter and cookie that may contain the token.
 pub const TOKEN_NAME: &str = "e2b-traffic-access-token";
 
-/// What a request showed.
+/// All tokens of a request.
 #[derive(Debug, Default)]
 pub struct PresentedTokens {
     header: Vec<SecretString>,
@@ -21,7 +21,7 @@ pub struct PresentedTokens {
 }
 
 impl PresentedTokens {
-    /// Takes all tokens out of a request, right ones or not, wherever they stand.
+    /// Removes all tokens from a request, valid or not, from every place they may be in.
     pub fn strip_from<B>(request: &mut Request<B>) -> Self {
         let mut presented = Self::default();
         strip_header(request.headers_mut(), &mut presented.header);
@@ -29,7 +29,8 @@ impl PresentedTokens {
         if let Some(uri) = strip_query(request.uri(), &mut presented.query) {
             *request.uri_mut() = uri;
         }
-        // A page that was opened with the token in its URL names it in what it loads.
+        // A page opened with the token in its URL sends that URL as the referer when it loads
+        // resources.
         let mut referers = request.headers().get_all(header::REFERER).iter();
         if referers.any(|referer| contains_ignore_case(referer.as_bytes(), TOKEN_NAME.as_bytes())) {
             request.headers_mut().remove(header::REFERER);
@@ -37,19 +38,20 @@ impl PresentedTokens {
         presented
     }
 
-    /// Whether one of them is the token. The time this takes tells nothing about it but its length.
+    /// Whether the request presents this token. The comparison takes constant time and reveals only
+    /// the token's length.
     #[must_use]
     pub fn contains(&self, token: &SecretString) -> bool {
         self.contains_outside_cookies(token) | any_equals(&self.cookies, token)
     }
 
-    /// The same without cookies, which browsers add to what any page asks for.
+    /// Like [`Self::contains`], but without cookies, which browsers add to requests from any page.
     #[must_use]
     pub fn contains_outside_cookies(&self, token: &SecretString) -> bool {
         any_equals(&self.header, token) | self.query_contains(token)
     }
 
-    /// Whether the token stood in the query.
+    /// Whether the token was in the query.
     #[must_use]
     pub fn query_contains(&self, token: &SecretString) -> bool {
         any_equals(&self.query, token)
@@ -58,8 +60,8 @@ impl PresentedTokens {
 
 fn any_equals(presented: &[SecretString], token: &SecretString) -> bool {
     let token = token.reveal().as_bytes();
-    let same = |shown: &SecretString| shown.reveal().as_bytes().ct_eq(token);
-    presented.iter().fold(Choice::from(0), |found, shown| found | same(shown)).into()
+    let equals = |candidate: &SecretString| candidate.reveal().as_bytes().ct_eq(token);
+    presented.iter().fold(Choice::from(0), |found, candidate| found | equals(candidate)).into()
 }
 
 fn strip_header(headers: &mut HeaderMap, presented: &mut Vec<SecretString>) {
@@ -77,7 +79,8 @@ fn strip_cookies(headers: &mut HeaderMap, presented: &mut Vec<SecretString>) {
     let (_, values) = entry.remove_entry_mult();
     let mut kept = Vec::new();
     for value in values {
-        // What is no text could hide the token from this reading and not from the service's.
+        // A value that is not text could hide the token from this parser but not from the
+        // service's.
         let Ok(text) = value.to_str() else { continue };
         for pair in text.split(';').map(str::trim) {
             match pair.split_once('=') {
@@ -96,7 +99,7 @@ fn strip_cookies(headers: &mut HeaderMap, presented: &mut Vec<SecretString>) {
     }
 }
 
-/// The same URI without the parameter; `None` where it has none.
+/// The URI without the parameter, or `None` if it does not contain it.
 fn strip_query(uri: &Uri, presented: &mut Vec<SecretString>) -> Option<Uri> {
     let query = uri.query().filter(|query| query.contains(TOKEN_NAME))?;
     let mut kept = Vec::new();

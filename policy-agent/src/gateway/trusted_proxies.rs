@@ -1,5 +1,5 @@
-//! Who the client is behind the operator's own proxies (`[gateway] trusted_proxies`): what they say in
-//! `X-Forwarded-*` is believed, and what anybody else says is not.
+//! Determines the client behind the operator's own proxies (`[gateway] trusted_proxies`). Their
+//! `X-Forwarded-*` headers are trusted. Those of any other peer are not.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,23 +8,24 @@ use ipnet::IpNet;
 
 use super::{client_listener::UrlScheme, forwarded_headers};
 
-/// Who is at the other end of a connection, and how the first bytes were protected.
+/// The peer of a connection, and the scheme of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionPeer {
-    /// Its address; that of its client, if a PROXY header named one.
+    /// The peer's address, or the one in its PROXY header.
     pub address: IpAddr,
-    /// What it speaks to us, or its client to it.
+    /// The scheme between the peer and the gateway, or between the PROXY header's client and the
+    /// peer.
     pub scheme: UrlScheme,
 }
 
-/// Who sent a request in the first place.
+/// The original client of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestClient {
     /// Its address.
     pub address: IpAddr,
-    /// What it speaks.
+    /// The scheme it used.
     pub scheme: UrlScheme,
-    /// The host that it asked a trusted proxy for.
+    /// The host that it requested from a trusted proxy.
     pub host: Option<String>,
 }
 
@@ -33,18 +34,18 @@ pub struct RequestClient {
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Proxies in these networks.
+    /// Trusts proxies in these networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// Whether an address is a proxy's.
+    /// Whether an address belongs to a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client of a request that came from `peer`.
+    /// The client of a request received from `peer`.
     pub fn client_of(&self, peer: ConnectionPeer, headers: &HeaderMap) -> RequestClient {
         let ConnectionPeer { address, scheme } = peer;
         if !self.contains(address) {
@@ -59,14 +60,14 @@ impl TrustedProxies {
         }
     }
 
-    /// The right-most address that is not a proxy's. Each proxy adds whom it was asked by, so what
-    /// stands to the left of an untrusted address, or of what is none, is hearsay.
+    /// The rightmost address that is not a trusted proxy. Each proxy appends the address of its
+    /// peer, so everything to the left of an untrusted or invalid address is unverified.
     fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer;
-        let mut named: Vec<&str> =
+        let mut forwarded_for: Vec<&str> =
             list_members(headers, forwarded_headers::X_FORWARDED_FOR).collect();
         while self.contains(client) {
-            match named.pop().and_then(parse_address) {
+            match forwarded_for.pop().and_then(parse_address) {
                 Some(address) => client = address,
                 None => break,
             }
@@ -75,19 +76,19 @@ impl TrustedProxies {
     }
 }
 
-/// What the proxy next to us says.
+/// The last member of a list, added by the proxy closest to the gateway.
 fn last_member<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
     list_members(headers, name).last().filter(|member| !member.is_empty())
 }
 
-/// The members of a list that may stand in several fields.
+/// The members of a comma-separated list, which may span several fields of this name.
 fn list_members<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter();
-    // A field that is no text is a member that says nothing.
+    // A field that is not text counts as an empty member.
     values.flat_map(|value| value.to_str().unwrap_or_default().split(',')).map(str::trim)
 }
 
-/// An address, which some proxies write with a port.
+/// Parses an address, which some proxies write with a port.
 fn parse_address(member: &str) -> Option<IpAddr> {
     let bare = member.strip_prefix('[').and_then(|member| member.strip_suffix(']'));
     let address = bare.unwrap_or(member).parse().ok();

@@ -1,16 +1,15 @@
-//! What follows an answer 101: another protocol (WebSocket, most likely), which only the two sides
-//! understand.
+//! Relays a connection after a 101 response. Only its two sides understand the new protocol, which
+//! is usually WebSocket.
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional_with_sizes, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes that are held of each direction, at the most and at the least: such connections are many
-/// and mostly rest.
+/// Buffer size per direction in bytes. Such connections are numerous and mostly idle.
 const COPY_BUFFER_SIZE: usize = 8 * 1024;
 
-/// Carries bytes both ways until both sides have ended, or the sandbox has.
+/// Relays bytes in both directions until both sides have ended or the backend is retired.
 pub async fn relay_upgraded(
     client: OnUpgrade,
     service: OnUpgrade,
@@ -21,7 +20,7 @@ pub async fn relay_upgraded(
     let relayed = retired.run_until_cancelled(async {
         let (client, service) = tokio::try_join!(client, service)?;
         let (mut client, mut service) = (TokioIo::new(client), TokioIo::new(service));
-        // Who breaks off is not the gateway's to judge: the other side sees the end.
+        // Errors need no handling: the other side sees the connection end.
         let _ = copy_bidirectional_with_sizes(
             &mut client,
             &mut service,

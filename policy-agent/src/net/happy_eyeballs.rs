@@ -1,6 +1,5 @@
-//! Several ways to the same end, of which the first that leads there counts (RFC 8305, 5): for the
-//! egress proxy, which dials the addresses of a name, and for the gateway, which dials those of a
-//! sandbox.
+//! Races connection attempts: the first to succeed wins (RFC 8305, 5). The egress proxy dials the
+//! addresses of a name this way, and the gateway those of a sandbox.
 
 use std::{
     future::poll_fn,
@@ -13,12 +12,11 @@ use std::{
 
 use tokio::time::timeout;
 
-/// One family after the other in turn, so that one that does not work costs one attempt (RFC 8305,
-/// 4).
+/// Alternates between IPv6 and IPv4, so that a broken family costs one attempt (RFC 8305, 4).
 #[must_use]
 pub fn interleave_families(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let of = |v6: bool| addresses.iter().filter(move |address| address.is_ipv6() == v6);
-    let (mut v6, mut v4) = (of(true), of(false));
+    let of_family = |v6: bool| addresses.iter().filter(move |address| address.is_ipv6() == v6);
+    let (mut v6, mut v4) = (of_family(true), of_family(false));
     let mut mixed = Vec::with_capacity(addresses.len());
     while mixed.len() < addresses.len() {
         mixed.extend(v6.next());
@@ -27,17 +25,18 @@ pub fn interleave_families(addresses: &[IpAddr]) -> Vec<IpAddr> {
     mixed
 }
 
-/// One way, which may take time.
+/// One connection attempt.
 pub type ConnectAttempt<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
-/// Begins one attempt after the other: the next one when all so far have failed, or have taken
-/// longer than `stagger`. Returns what the first to succeed returned, and its place among them.
-/// Once one was refused, those that are under way have no longer than `grace`; `None`: they have the
-/// time that they take.
+/// Starts one attempt after the other: the next one as soon as all earlier ones have failed or
+/// `attempt_delay` has passed. Returns the index and the result of the first attempt to succeed.
+/// After a "connection refused", the attempts still running get `grace` to finish. With `None` they
+/// have no time limit.
 ///
 /// # Errors
-/// None succeeds. The error is the first one's, but "connection refused" wins over all others: it
-/// is an answer of the destination, where the others are guesses about the way to it.
+/// All attempts failed. The error is that of the first failed attempt, except that "connection
+/// refused" wins over all others: it comes from the destination itself, while the others only
+/// describe the path to it.
 pub async fn race_attempts<'a, T>(
     attempts: Vec<ConnectAttempt<'a, T>>,
     attempt_delay: Duration,
@@ -46,18 +45,18 @@ pub async fn race_attempts<'a, T>(
     let mut race = RunningAttempts { running: Vec::new(), first_error: None };
     for attempt in attempts.into_iter().enumerate() {
         race.running.push(attempt);
-        if let Ok(Some(won)) = timeout(attempt_delay, race.first_success()).await {
-            return Ok(won);
+        if let Ok(Some(winner)) = timeout(attempt_delay, race.first_success()).await {
+            return Ok(winner);
         }
     }
-    let won = match grace {
+    let winner = match grace {
         None => race.first_success().await,
         Some(grace) => match race.first_success_or_refusal().await {
             None => timeout(grace, race.first_success()).await.unwrap_or_default(),
-            won => won,
+            winner => winner,
         },
     };
-    won.ok_or_else(|| race.first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+    winner.ok_or_else(|| race.first_error.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 struct RunningAttempts<'a, T> {
@@ -70,12 +69,12 @@ impl<T> RunningAttempts<'_, T> {
         self.first_error.as_ref().is_some_and(is_connection_refused)
     }
 
-    /// The first that succeeds; `None` when all have failed.
+    /// Returns the first success, or `None` when all attempts have failed.
     async fn first_success(&mut self) -> Option<(usize, T)> {
         poll_fn(|cx| self.poll_attempts(cx)).await
     }
 
-    /// The same, and `None` also when one was refused.
+    /// Like [`Self::first_success`], but returns `None` also as soon as one attempt was refused.
     async fn first_success_or_refusal(&mut self) -> Option<(usize, T)> {
         poll_fn(|cx| match self.poll_attempts(cx) {
             Poll::Pending if self.has_refusal() => Poll::Ready(None),
@@ -85,18 +84,18 @@ impl<T> RunningAttempts<'_, T> {
     }
 
     fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, T)>> {
-        let mut at = 0;
-        while let Some((index, attempt)) = self.running.get_mut(at) {
+        let mut position = 0;
+        while let Some((index, attempt)) = self.running.get_mut(position) {
             let index = *index;
             match attempt.as_mut().poll(cx) {
-                Poll::Ready(Ok(won)) => return Poll::Ready(Some((index, won))),
+                Poll::Ready(Ok(value)) => return Poll::Ready(Some((index, value))),
                 Poll::Ready(Err(error)) => {
-                    drop(self.running.swap_remove(at));
+                    drop(self.running.swap_remove(position));
                     if self.first_error.is_none() || is_connection_refused(&error) {
                         self.first_error = Some(error);
                     }
                 }
-                Poll::Pending => at += 1,
+                Poll::Pending => position += 1,
             }
         }
         if self.running.is_empty() { Poll::Ready(None) } else { Poll::Pending }
@@ -119,11 +118,11 @@ mod tests {
 
     fn resolved_after(
         millis: u64,
-        end: Result<&'static str, ErrorKind>,
+        result: Result<&'static str, ErrorKind>,
     ) -> ConnectAttempt<'static, &'static str> {
         Box::pin(async move {
             sleep(Duration::from_millis(millis)).await;
-            end.map_err(io::Error::from)
+            result.map_err(io::Error::from)
         })
     }
 

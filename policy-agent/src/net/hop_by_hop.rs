@@ -1,5 +1,5 @@
-//! What of an HTTP message concerns one hop only (RFC 9110, 7.6.1): for the egress proxy and for the
-//! gateway, which both write messages anew.
+//! Hop-by-hop fields of HTTP messages (RFC 9110, 7.6.1). The egress proxy and the gateway both
+//! rewrite messages and remove these fields.
 
 use hyper::{
     Request, Uri, Version,
@@ -7,8 +7,8 @@ use hyper::{
     http::uri::PathAndQuery,
 };
 
-/// Fields between a client and its proxy, beside those that `Connection` names (RFC 9110, 7.6.1).
-/// `TE: trailers` stays: trailers do go through.
+/// Hop-by-hop fields, in addition to those that `Connection` names (RFC 9110, 7.6.1). `TE:
+/// trailers` stays because trailers are forwarded.
 const HOP_BY_HOP_HEADERS: [HeaderName; 4] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -16,8 +16,8 @@ const HOP_BY_HOP_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Makes a request the one that goes on: its target in origin-form, without what
-/// concerns this hop only. Whether it asks for another protocol.
+/// Rewrites a request for the upstream: origin-form target, HTTP/1.1, no hop-by-hop fields. Returns
+/// whether the request asks for a protocol upgrade.
 pub fn rewrite_for_upstream<B>(request: &mut Request<B>) -> bool {
     if request.uri().authority().is_some() {
         let path = request.uri().path_and_query().cloned();
@@ -34,7 +34,7 @@ pub fn rewrite_for_upstream<B>(request: &mut Request<B>) -> bool {
     upgrade.is_some()
 }
 
-/// Removes what concerns one hop only.
+/// Removes the hop-by-hop fields.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = list_tokens(headers, &header::CONNECTION)
         .filter_map(|token| token.parse().ok())
@@ -45,13 +45,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What judging and framing rest on is not for `Connection` to take away.
+/// `Connection` must not remove the fields that the verdict and the framing depend on.
 fn is_protected(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TE].contains(name)
 }
 
-/// The protocols that a request offers to go on with. HTTP is not among them: its requests would
-/// not be judged.
+/// The protocols of a requested upgrade, without HTTP itself: requests after an upgrade to HTTP/2
+/// would bypass the policy.
 fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     list_tokens(headers, &header::CONNECTION)
         .find(|token| token.eq_ignore_ascii_case("upgrade"))?;
@@ -64,7 +64,7 @@ fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::try_from(offered.join(", ")).ok().filter(|offered| !offered.is_empty())
 }
 
-/// The members of a list that may stand in several fields.
+/// The members of a comma-separated list, which may span several fields of this name.
 fn list_tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())

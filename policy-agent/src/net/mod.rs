@@ -1,4 +1,4 @@
-//! Connections and messages, for the egress proxy and the gateway alike.
+//! Connections and HTTP messages: code shared by the egress proxy and the gateway.
 
 pub mod happy_eyeballs;
 pub mod hop_by_hop;

@@ -1,5 +1,5 @@
-//! TCP sockets of the proxy: shared between the task that serves a connection and whoever may have
-//! to end it.
+//! TCP sockets that are shared between the task that serves a connection and the code that may have
+//! to reset it.
 
 use std::{
     io,
@@ -16,11 +16,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A connected socket.
+/// A connected socket, shared.
 pub type SharedSocket = Arc<TcpStream>;
 
-/// Connections that come out of the listener inherit what is set here. The times between probes
-/// are the system's, hours: a sandbox that is paused for a while keeps its connections.
+/// Sets options that accepted connections inherit from the listener. The keepalive interval stays
+/// at the system's default of hours, so that a paused sandbox keeps its connections.
 pub fn configure_listener(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let socket = SockRef::from(listener);
@@ -28,7 +28,7 @@ pub fn configure_listener(listener: &TcpListener) -> io::Result<()> {
     socket.set_keepalive(true)
 }
 
-/// Connects, with what [`configure_listener`] sets for the other side.
+/// Connects, with the same socket options as [`configure_listener`].
 pub async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     let socket = SockRef::from(&stream);
@@ -37,30 +37,29 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Ends a connection at once and tells its peer with a RST. Whoever waits for the socket sees an
-/// error.
+/// Resets a connection at once: the peer receives a RST, and pending operations on the socket fail.
 pub fn reset_connection(socket: &TcpStream) {
     let unspecified =
         libc::sockaddr { sa_family: libc::AF_UNSPEC.cast_unsigned() as u16, sa_data: [0; 14] };
     let length = size_of::<libc::sockaddr>() as libc::socklen_t;
-    // SAFETY: `nowhere` is a whole sockaddr, of the length that is told, and the socket is open.
-    // connect(2) with AF_UNSPEC dissolves the association of a socket (Linux: tcp_disconnect), which
-    // other than close(2) does not wait until everybody has dropped the socket.
+    // SAFETY: `unspecified` is a complete sockaddr of the given length, and the socket is open.
+    // connect(2) with AF_UNSPEC dissolves the socket's association (Linux: tcp_disconnect). Unlike
+    // close(2), it takes effect although others still hold the socket.
     let _ = unsafe { libc::connect(socket.as_raw_fd(), &raw const unspecified, length) };
 }
 
-/// Waits until the connection is broken: reset_connection by its peer, or by [`reset_connection`].
+/// Waits until the connection is reset, by its peer or by [`reset_connection`].
 pub async fn wait_for_reset(socket: &TcpStream) {
-    // An error means that the runtime ends.
+    // `ready` only fails when the runtime shuts down.
     let _ = socket.ready(Interest::ERROR).await;
 }
 
-/// The error of a connection that is [`wait_for_reset`].
+/// The error of a connection for which [`wait_for_reset`] has returned.
 pub fn reset_error() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-/// Writes all of it.
+/// Writes all bytes.
 pub async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         socket.writable().await?;
@@ -73,8 +72,8 @@ pub async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what a peer still sends, and forgets it, until the peer ends its side: closing a socket with
-/// unread bytes would reset the connection, and the peer might never read the last answer.
+/// Reads and discards what a peer still sends, until the peer closes its side. Closing a socket
+/// with unread bytes resets the connection, and the peer might never read the last response.
 pub async fn drain_to_eof(socket: &TcpStream) -> io::Result<()> {
     let mut discarded = [0; 1024];
     loop {
@@ -88,7 +87,7 @@ pub async fn drain_to_eof(socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// A socket for libraries that want to own what they read and write.
+/// A shared socket as an owned stream, for libraries that take ownership of their I/O.
 #[derive(Clone, Debug)]
 pub struct SharedTcpStream(pub SharedSocket);
 

@@ -1,4 +1,4 @@
-//! The far side of a connection.
+//! Connections to upstreams.
 
 use std::{
     io,
@@ -15,24 +15,24 @@ use tokio_rustls::client::TlsStream;
 
 use super::socket::{SharedSocket, SharedTcpStream};
 
-/// A connection to where the sandbox's goes on.
+/// A connection to the upstream.
 pub struct UpstreamConnection {
-    /// Its socket.
+    /// The TCP socket.
     pub socket: SharedSocket,
-    /// How it is read and written.
+    /// The stream to read from and write to.
     pub io: UpstreamIo,
 }
 
-/// How a connection is read and written.
+/// The stream of an upstream connection.
 pub enum UpstreamIo {
-    /// As it is.
+    /// Plain TCP.
     Plain(SharedTcpStream),
-    /// Inside the TLS connection to a SOCKS5 proxy.
+    /// Inside a TLS connection to a SOCKS5 proxy.
     Tls(Box<TlsStream<SharedTcpStream>>),
 }
 
 impl UpstreamConnection {
-    /// One that is read and written as it is.
+    /// Wraps a plain TCP connection.
     pub fn plain(stream: TcpStream) -> Self {
         let socket = Arc::new(stream);
         Self { io: UpstreamIo::Plain(SharedTcpStream(Arc::clone(&socket))), socket }

@@ -1,4 +1,4 @@
-//! What a connection to a name would find, for whoever only asks.
+//! Looks up the addresses that a connection to a name would try, for queries that do not connect.
 
 use std::net::IpAddr;
 
@@ -16,15 +16,15 @@ use crate::{net::happy_eyeballs::interleave_families, policy::DomainName};
 pub struct ResolvedAddress {
     /// The address.
     pub address: IpAddr,
-    /// Why the egress proxy does not dial it although the floor may admit it, if it does not.
+    /// Why the egress proxy does not dial an address that the floor admits. `None` if it would.
     pub undialable_reason: Option<Reason>,
-    /// Whether the agent's own gateway listens there, which may be the host itself.
+    /// Whether the agent's own gateway listens there. That may be an address of the host itself.
     pub is_gateway: bool,
 }
 
 impl TransparentProxy {
-    /// The addresses of a name that a connection would try, in their order. None: the name has
-    /// none, or nobody knows. Without a port they are looked at as on 443.
+    /// The addresses that a connection to this name would try, in order. Empty if the name has none
+    /// or does not resolve. The default port is 443.
     pub async fn lookup_addresses(
         &self,
         name: &DomainName,
@@ -34,14 +34,14 @@ impl TransparentProxy {
         let (context, time_limit) = (&self.context, self.context.timeouts.resolve);
         let answer = timeout(time_limit, context.network.resolve(name)).await.unwrap_or_default();
         let addresses: Vec<IpAddr> = answer.iter().map(IpAddr::to_canonical).collect();
-        let mut found = Vec::new();
+        let mut resolved = Vec::new();
         for address in interleave_families(&addresses).into_iter().take(MAX_ADDRESSES) {
             let reason = timeout(time_limit, undialable_reason(context, address, port))
                 .await
                 .unwrap_or_default();
             let is_gateway = context.is_gateway_address(address, port);
-            found.push(ResolvedAddress { address, undialable_reason: reason, is_gateway });
+            resolved.push(ResolvedAddress { address, undialable_reason: reason, is_gateway });
         }
-        found
+        resolved
     }
 }

@@ -1,4 +1,4 @@
-//! A sandbox's connection, from when it is accepted until it is over.
+//! A sandbox's connection from its admission to its end.
 
 use std::{
     net::SocketAddr,
@@ -15,43 +15,43 @@ use super::{
 };
 use crate::agent::ActivePolicy;
 
-/// A connection that its door knows of. It is over when this is dropped.
+/// A connection that its [`SandboxProxy`] tracks. Dropping it ends the tracking.
 pub struct AdmittedConnection {
     pub(super) sandbox_proxy: Arc<SandboxProxy>,
     pub(super) id: u64,
-    /// The sandbox's side.
+    /// The sandbox's side of the connection.
     pub client: SharedSocket,
     pub(super) addresses: ConnectionAddresses,
-    /// Until it is let out or refused.
+    /// Held until the connection is allowed or refused.
     pub(super) decision_permit: Mutex<DecisionPermit>,
 }
 
-/// A connection that is let out.
+/// The verdict that allows a connection.
 pub struct AllowDecision {
-    /// The rules that let it out.
+    /// The policy that allows it.
     pub active_policy: Arc<ActivePolicy>,
-    /// What decided.
+    /// The reason and the rule.
     pub decision: ConnectionDecision,
 }
 
 impl AdmittedConnection {
-    /// What it is served with.
+    /// The context shared by all connections.
     pub fn context(&self) -> &ProxyContext {
         &self.sandbox_proxy.context
     }
 
-    /// Where it was to go.
+    /// The destination that the sandbox connected to.
     pub const fn original_destination(&self) -> SocketAddr {
         self.addresses.1
     }
 
-    /// The rules in force.
+    /// The policy in force.
     pub fn active_policy(&self) -> Arc<ActivePolicy> {
         self.sandbox_proxy.active_policy()
     }
 
-    /// Judges the connection, by rules that are in force when this returns. If they let it out and
-    /// later ones do not, it is closed.
+    /// Decides on the connection by the policy that is in force when this returns. If a later
+    /// policy does not allow it any more, the connection is reset.
     pub fn decide(&self, match_key: &MatchKey) -> Result<AllowDecision, ConnectionEnd> {
         loop {
             let active_policy = self.sandbox_proxy.active_policy();
@@ -65,12 +65,12 @@ impl AdmittedConnection {
                     return Ok(AllowDecision { active_policy, decision: explanation.into() });
                 }
                 Some(false) => return Err(ConnectionEnd::Closed),
-                None => {} // newer rules
+                None => {} // a newer policy is in force
             }
         }
     }
 
-    /// Enters the other side, which is reset together with the client.
+    /// Registers the upstream socket, which is then reset together with the client's.
     pub fn attach_upstream(&self, upstream: &SharedSocket) -> Result<(), ConnectionEnd> {
         if self.sandbox_proxy.attach_upstream(self.id, upstream) {
             Ok(())
@@ -79,7 +79,7 @@ impl AdmittedConnection {
         }
     }
 
-    /// Does something as long as there is a client.
+    /// Runs `work` until it completes or the client's connection is reset.
     pub async fn while_client_connected<T>(
         &self,
         work: impl Future<Output = Result<T, ConnectionEnd>>,
@@ -90,7 +90,7 @@ impl AdmittedConnection {
         }
     }
 
-    /// Counts and reports that the connection is let out.
+    /// Counts the connection as allowed and reports it.
     pub fn record_allowed(
         &self,
         protocol: ConnectionProtocol,
@@ -104,7 +104,7 @@ impl AdmittedConnection {
         }
     }
 
-    /// Counts and reports that the connection is refused.
+    /// Counts the connection as refused and reports it.
     pub fn record_refused(
         &self,
         protocol: ConnectionProtocol,
@@ -116,7 +116,7 @@ impl AdmittedConnection {
         self.report_event(name, decision);
     }
 
-    /// The door may take another connection in its place.
+    /// Lets the next connection of the sandbox be decided.
     fn release_decision_permit(&self) {
         *self.decision_permit.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -1,5 +1,5 @@
-//! Reads a ClientHello, however it is split over segments and records, and keeps its bytes for the
-//! server that it is meant for.
+//! Reads a ClientHello, however it is split into segments and records, and keeps its bytes for the
+//! upstream.
 
 use std::io;
 
@@ -10,21 +10,20 @@ use tokio::net::TcpStream;
 use super::sni;
 use crate::policy::DomainName;
 
-/// Bytes that are read at a time.
+/// Bytes to read at a time.
 const READ_CHUNK: usize = 4096;
-/// Bytes that a ClientHello may take, records included. Real ones stay below 16 KiB.
+/// Maximum size of a ClientHello in bytes, including record headers. Real ones stay below 16 KiB.
 const MAX_CLIENT_HELLO: usize = 64 * 1024;
 
-/// What a ClientHello asks for: its SNI in lower case; `None` without one, and with an IP address in
-/// its place.
+/// The SNI of a ClientHello in lower case. `None` if there is none, or if it is an IP address.
 pub type SniName = Option<String>;
 
-/// Why there is no ClientHello.
+/// Why no ClientHello was read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientHelloError {
     /// The client has closed the connection.
     Closed,
-    /// What it sent cannot be judged.
+    /// The bytes are not a ClientHello that can be decided on.
     Invalid(Reason),
 }
 
@@ -48,28 +47,28 @@ pub async fn read_client_hello(
     }
 }
 
-/// Finds the ClientHello in bytes that come bit by bit.
+/// Incremental reader of a ClientHello.
 #[derive(Default)]
 pub struct ClientHelloReader {
     acceptor: Acceptor,
     bytes: Vec<u8>,
-    /// Of them, these have been looked at.
+    /// How many of the bytes are already parsed.
     parsed: usize,
 }
 
 impl ClientHelloReader {
-    /// The bytes that were read: all of the ClientHello, and whatever came with it.
+    /// All bytes read: the ClientHello and anything after it.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Where to put what is read next.
+    /// The buffer for the next read.
     fn read_buffer(&mut self) -> &mut Vec<u8> {
         self.bytes.reserve(READ_CHUNK);
         &mut self.bytes
     }
 
-    /// Looks at what has come: the name that the ClientHello asks for, once that is complete.
+    /// Parses the bytes received so far. Returns the SNI once the ClientHello is complete.
     fn parse_available(&mut self) -> Result<Option<SniName>, Reason> {
         if self.bytes.len() > MAX_CLIENT_HELLO {
             return Err(Reason::NotJudgeable);
@@ -90,7 +89,7 @@ impl ClientHelloReader {
         Ok(None)
     }
 
-    /// A name that the library does not take for one, and that the proxy does.
+    /// Parses a name that the library rejects and the proxy accepts.
     fn lenient_sni(&self, problem: Reason) -> Result<SniName, Reason> {
         let name = match problem {
             Reason::InvalidName => sni::parse_server_name(&self.bytes),
@@ -122,7 +121,7 @@ mod tests {
         ClientHelloBuilder as Built, TlsExtension, client_hello, refragment,
     };
 
-    /// What the reader says about bytes that come in these pieces.
+    /// The reader's result for bytes that arrive in these pieces.
     fn sni_in_pieces<'a>(
         pieces: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Option<Option<String>>, Reason> {
@@ -158,10 +157,10 @@ mod tests {
                 "and byte by byte"
             );
         }
-        for place in 1..hello.len() {
-            let (start, end) = hello.split_at(place);
-            assert_eq!(sni_in(start), Ok(None), "{place}");
-            assert_eq!(sni_in_pieces([start, end]), found_name("www.good.example"), "{place}");
+        for position in 1..hello.len() {
+            let (start, end) = hello.split_at(position);
+            assert_eq!(sni_in(start), Ok(None), "{position}");
+            assert_eq!(sni_in_pieces([start, end]), found_name("www.good.example"), "{position}");
         }
     }
 
@@ -171,7 +170,7 @@ mod tests {
         assert!(long.len() > 40_000);
         assert_eq!(sni_in(&long), found_name("good.example"));
         assert_eq!(sni_in_pieces(long.chunks(1400)), found_name("good.example"));
-        // As many records as there is room for, byte by byte: no work without bound.
+        // As many one-byte records as fit, fed byte by byte: the work must stay bounded.
         let start = std::time::Instant::now();
         let records =
             refragment(&Built { padding: 9_000, ..Built::for_name("good.example") }.build(), 1);
@@ -233,7 +232,7 @@ mod tests {
         );
     }
 
-    /// The name that a real server sees in these bytes.
+    /// The name that a real server reads from these bytes.
     fn seen_by_a_server(bytes: &[u8]) -> Option<String> {
         let mut acceptor = Acceptor::default();
         let mut rest = bytes;
@@ -274,14 +273,14 @@ mod tests {
             lengths in prop::collection::vec(1_usize..300, 1..20),
         ) {
             let mut hello = client_hello("good.example");
-            for (place, byte) in changes {
-                let place = place.index(hello.len());
-                hello[place] = byte;
+            for (position, byte) in changes {
+                let position = position.index(hello.len());
+                hello[position] = byte;
             }
             let bytes = refragment(&hello, record);
             let pieces = pieces(&bytes, &lengths);
             let found = sni_in_pieces(pieces.iter().map(Vec::as_slice));
-            // A real server takes no labels with hyphens at their ends.
+            // A real server rejects labels with hyphens at either end.
             if let Ok(Some(Some(name))) = found && DomainName::parse(&name).is_ok() {
                 prop_assert_eq!(Some(name), seen_by_a_server(&bytes));
             }

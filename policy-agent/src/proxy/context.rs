@@ -1,4 +1,4 @@
-//! What all connections are served with.
+//! Resources and settings shared by all connections of the proxy.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,37 +12,38 @@ use super::{
 };
 use crate::{agent::PlatformPolicy, events::EventBuffer};
 
-/// What the proxy has, for all doors.
+/// Shared by the proxies of all sandboxes.
 pub struct ProxyContext {
-    /// What the operator decides for all sandboxes.
+    /// The operator's policy for all sandboxes.
     pub platform_policy: Arc<PlatformPolicy>,
-    /// Where events go.
+    /// Receives the events.
     pub event_buffer: Arc<EventBuffer>,
-    /// What is counted.
+    /// The metrics of all sandboxes together.
     pub metrics: ProxyMetrics,
-    /// The way out.
+    /// Access to DNS, routes and sockets.
     pub network: Box<dyn ProxyNetwork>,
-    /// Pipes for what is on its way.
+    /// Pipes for splice(2).
     pub pipe_pool: PipePool,
-    /// Who is trusted to name a SOCKS5 proxy.
+    /// Cached TLS configurations for SOCKS5 proxies.
     pub tls_configs: TlsConfigCache,
-    /// Where the gateway listens.
+    /// Listen addresses of the gateway.
     pub gateway_listeners: Vec<SocketAddr>,
-    /// Connections that a sandbox may have.
+    /// Maximum number of connections of one sandbox.
     pub max_connections_per_sandbox: usize,
-    /// Connections that all of them may have together.
+    /// Maximum number of connections of all sandboxes together.
     pub max_connections: i64,
-    /// How long things may take.
+    /// The timeouts.
     pub timeouts: ProxyTimeouts,
 }
 
 impl ProxyContext {
-    /// Whether the gateway is what answers at an address of the host.
+    /// Whether the gateway listens at this address of the host.
     pub fn is_gateway_address(&self, address: IpAddr, port: u16) -> bool {
         self.gateway_listeners.iter().any(|listener| {
             let any = match listener.ip() {
                 IpAddr::V4(own) => own.is_unspecified() && address.is_ipv4(),
-                // Of both families, unless the host says otherwise: then nobody answers.
+                // `[::]` covers both families, unless net.ipv6.bindv6only is set. In that case
+                // connecting over IPv4 fails.
                 IpAddr::V6(own) => own.is_unspecified(),
             };
             listener.port() == port && (any || listener.ip().to_canonical() == address)
@@ -50,23 +51,23 @@ impl ProxyContext {
     }
 }
 
-/// How long things may take.
+/// The timeouts of the proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct ProxyTimeouts {
-    /// Until a sandbox has said what its connection asks for.
+    /// Until a sandbox has sent the name that its connection requests.
     pub name_detection: Duration,
     /// Until a name is resolved.
     pub resolve: Duration,
     /// Until an address has accepted a connection.
     pub connect: Duration,
-    /// Until the next address is tried beside those that have not answered yet (RFC 8305, 5).
+    /// Until the next address is tried in parallel to those that have not answered yet (RFC 8305,
+    /// 5).
     pub attempt_delay: Duration,
-    /// Until a SOCKS5 proxy has made a connection.
+    /// Until a SOCKS5 proxy has established a connection.
     pub egress_proxy: Duration,
     /// Between two requests on one connection.
     pub http_idle: Duration,
-    /// What a client still sends after it was refused is read for so long, so that it gets to read
-    /// the refusal.
+    /// How long to keep reading from a refused client, so that it can read the refusal.
     pub linger: Duration,
 }
 
@@ -74,7 +75,7 @@ impl Default for ProxyTimeouts {
     fn default() -> Self {
         Self {
             name_detection: Duration::from_secs(10),
-            // A little more than the resolver waits for an answer.
+            // A little more than the resolver's own timeout.
             resolve: Duration::from_secs(6),
             connect: Duration::from_secs(10),
             attempt_delay: Duration::from_millis(250),

@@ -1,4 +1,4 @@
-//! The rules, applied to what a connection asks for.
+//! Applies the policy to a connection.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,34 +11,36 @@ use crate::{
 
 /// IP protocol number of TCP.
 const IPPROTO_TCP: u8 = 6;
-/// Where line 7 judges by the Host of requests.
+/// Line 7 decides connections to this port by the Host of their requests.
 pub const HTTP_PORT: u16 = 80;
-/// Where line 7 judges by the SNI.
+/// Line 7 decides connections to this port by their SNI.
 pub const HTTPS_PORT: u16 = 443;
 
-/// What becomes of a connection to an address.
+/// How the proxy handles a connection to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionHandling {
-    /// It is judged by the name that it asks for.
+    /// Decide by the requested name.
     ByName,
-    /// The tunnel carries it to the address.
+    /// Relay it to the address through the egress proxy.
     ViaEgressProxy(Explanation),
-    /// It does not belong here: the kernel hands nothing like it over under these rules.
+    /// Refuse it: under this policy the kernel does not redirect such connections.
     Unexpected(Explanation),
 }
 
-/// What becomes of a connection, before anything is read from it.
+/// Classifies a connection before anything is read from it.
 pub fn classify_connection(
     active_policy: &ActivePolicy,
     destination: SocketAddr,
 ) -> ConnectionHandling {
     let floor = &*active_policy.floor;
     if active_policy.policy.egress_proxy().is_none() {
-        // The kernel has looked into the sandbox's lists already, which may be long.
+        // The kernel has already matched the address against the sandbox's lists, which may be
+        // long.
         let named = matches!(destination.port(), HTTP_PORT | HTTPS_PORT)
             && active_policy.policy.has_domains();
         let address = destination.ip();
-        // The gateway may listen at the host's own addresses, whatever the packets may do there.
+        // The gateway may listen at the host's own addresses, even where the floor denies packets
+        // to them.
         let named = named && (floor.admits(address) || floor.is_denied_host_address(address));
         return if named {
             ConnectionHandling::ByName
@@ -55,7 +57,7 @@ pub fn classify_connection(
     }
 }
 
-/// The packet that a connection to an address begins with.
+/// The first packet of a connection to an address.
 pub const fn first_packet(destination: SocketAddr) -> FlowDestination {
     let (address, port) = (destination.ip(), Some(destination.port()));
     FlowDestination { address, protocol: IPPROTO_TCP, port, host: None }
@@ -73,17 +75,17 @@ fn unexpected_explanation() -> Explanation {
     }
 }
 
-/// What a connection is judged by, at first and whenever the rules change.
+/// What a connection is decided by, both initially and whenever the policy changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MatchKey {
-    /// The address that it goes to.
+    /// Its destination address.
     Address,
-    /// The name that it asks for, or that it asks for none.
+    /// The name it requests. `None` if it requests none.
     Name(Option<Arc<str>>),
 }
 
 impl MatchKey {
-    /// The name.
+    /// The requested name.
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::Name(name) => name.as_deref(),
@@ -92,7 +94,7 @@ impl MatchKey {
     }
 }
 
-/// Whether a connection is let out.
+/// Decides whether a connection is allowed.
 pub fn decide_connection(
     active_policy: &ActivePolicy,
     destination: SocketAddr,
@@ -104,17 +106,17 @@ pub fn decide_connection(
         }
         (ConnectionHandling::ViaEgressProxy(explanation), MatchKey::Address)
         | (ConnectionHandling::Unexpected(explanation), _) => explanation,
-        // The rules have changed: what it was judged by is not what it would be judged by now.
+        // The policy has changed, and now requires another kind of match key for this connection.
         _ => unexpected_explanation(),
     }
 }
 
-/// Why a connection is let out or not.
+/// Why a connection is allowed or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionDecision {
     /// The reason.
     pub reason: Reason,
-    /// The rule that decided.
+    /// The rule that matched, if any.
     pub rule: Option<RuleRef>,
 }
 
@@ -130,12 +132,12 @@ impl From<Explanation> for ConnectionDecision {
     }
 }
 
-/// Why a connection ends before it is let out.
+/// Why a connection ends before it is allowed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// Its client is gone, or the agent closed it: there is nobody to tell.
+    /// The client has closed it, or the agent has reset it. There is no one to respond to.
     Closed,
-    /// It is refused.
+    /// The policy or an error refuses it.
     Refused(ConnectionDecision),
 }
 

@@ -1,9 +1,9 @@
-//! Turns: how many connections of one sandbox are on their way to a verdict at a time.
+//! Limits how many connections of one sandbox are being decided at the same time.
 //!
-//! Reading what a connection asks for, judging it and dialling are the expensive part. A sandbox that
-//! opens a thousand connections at once would have a thousand tasks in front of everybody else's
-//! next one. So the door takes the next connection when one of its own has been let out or refused;
-//! the others wait in the kernel's queue of its listener.
+//! Reading the requested name, deciding and dialing are the expensive part of a connection. A
+//! sandbox that opens a thousand connections at once would otherwise put a thousand tasks ahead of
+//! every other sandbox's next connection. So the accept loop takes the next connection once an
+//! earlier one has been allowed or refused. The others wait in the kernel's accept queue.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,17 +12,18 @@ use tokio::{
     time::timeout,
 };
 
-/// Turns of one sandbox.
+/// Concurrent decisions per sandbox.
 const MAX_CONCURRENT_DECISIONS: usize = 32;
-/// How long a connection waits for a turn. Those that have one may wait for something themselves: for
-/// a client that says nothing, or a server that does not answer. They must not hold up the others.
+/// How long a connection waits for a permit. The holders may be waiting themselves, for a silent
+/// client or a slow server, and must not block the others.
 const MAX_PERMIT_WAIT: Duration = Duration::from_millis(2);
 
-/// The turns of a sandbox.
+/// The decision permits of one sandbox.
 #[derive(Debug)]
 pub struct DecisionLimiter(Arc<Semaphore>);
 
-/// A turn, which is over when this is dropped; `None`: the connection goes on without one.
+/// A permit, released on drop. `None` means that the wait timed out and the connection goes on
+/// without one.
 pub type DecisionPermit = Option<OwnedSemaphorePermit>;
 
 impl Default for DecisionLimiter {
@@ -32,7 +33,7 @@ impl Default for DecisionLimiter {
 }
 
 impl DecisionLimiter {
-    /// The next turn.
+    /// Waits for a permit, for a short time only.
     pub async fn acquire(&self) -> DecisionPermit {
         let free = Arc::clone(&self.0).try_acquire_owned();
         match free {
@@ -43,7 +44,7 @@ impl DecisionLimiter {
         }
     }
 
-    /// Turns that nobody has.
+    /// The number of free permits.
     #[cfg(test)]
     pub fn available(&self) -> usize {
         self.0.available_permits()
@@ -57,15 +58,15 @@ mod tests {
     #[tokio::test]
     async fn permits_are_limited_and_never_waited_for_long() {
         let limiter = DecisionLimiter::default();
-        let mut taken = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..MAX_CONCURRENT_DECISIONS {
-            taken.push(limiter.acquire().await.expect("a turn"));
+            permits.push(limiter.acquire().await.expect("a turn"));
         }
         assert_eq!(limiter.available(), 0);
         assert!(limiter.acquire().await.is_none(), "after a pause");
         let mut waiting = Box::pin(limiter.acquire());
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        taken.pop();
+        permits.pop();
         assert!(waiting.await.is_some(), "as soon as there is one");
     }
 }

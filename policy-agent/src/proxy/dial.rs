@@ -1,4 +1,5 @@
-//! Makes the connection that was let out: resolve, hold every address against the floor, connect.
+//! Connects to the upstream of an allowed connection: resolves the name, checks every address
+//! against the floor, and connects.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,20 +19,21 @@ use crate::{
     policy::{DomainName, DomainOrIp, evaluate_packet},
 };
 
-/// Addresses of one name that are looked at. Each takes a file descriptor while nobody answers.
+/// Maximum number of addresses to try per name. Each holds a file descriptor while it does not
+/// answer.
 pub const MAX_ADDRESSES: usize = 6;
 
-/// Where a connection is to go.
+/// The target of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialTarget {
-    /// The name that it was let out for, or its address.
+    /// The allowed name, or the address.
     pub host: DomainOrIp,
-    /// The port that it was to go to.
+    /// The original destination port.
     pub port: u16,
 }
 
 impl DialTarget {
-    /// Of a connection that asks for a name, or for none.
+    /// The target of a connection that requests this name, or its destination address without one.
     pub fn new(destination: SocketAddr, name: Option<&str>) -> Self {
         let name = name.and_then(|name| DomainName::parse_requested(name).ok());
         let address = || DomainOrIp::Address(destination.ip().to_canonical());
@@ -39,14 +41,15 @@ impl DialTarget {
     }
 }
 
-/// Connects to the target, through the tunnel if the rules have one, and never past it.
+/// Connects to the target. If the policy has an egress proxy, the connection goes through it and
+/// never around it.
 pub async fn dial(
     context: &ProxyContext,
     active_policy: &ActivePolicy,
     target: &DialTarget,
 ) -> Result<UpstreamConnection, ConnectionEnd> {
-    if let Some(tunnel) = active_policy.policy.egress_proxy() {
-        return socks5::connect_through(context, tunnel, target).await;
+    if let Some(egress_proxy) = active_policy.policy.egress_proxy() {
+        return socks5::connect_through(context, egress_proxy, target).await;
     }
     let denial =
         |address| floor_denial(context, active_policy, SocketAddr::new(address, target.port));
@@ -55,8 +58,9 @@ pub async fn dial(
     Ok(UpstreamConnection::plain(connect_first(context, &addresses, target.port).await?))
 }
 
-/// Leaves out what is the host's own where the sandbox is. In another namespace than the agent's it
-/// looks like any other address from here; what looks like the host's own is settled already.
+/// Removes addresses that belong to the host in the sandbox's network namespace. If the agent runs
+/// in another namespace, they look like any other address from here. Addresses that are local here
+/// were checked before.
 async fn exclude_host_addresses(
     context: &ProxyContext,
     active_policy: &ActivePolicy,
@@ -72,7 +76,7 @@ async fn exclude_host_addresses(
     if dialable.is_empty() { Err(Reason::HostAddress.into()) } else { Ok(dialable) }
 }
 
-/// Why line 5 keeps an address closed, if it does.
+/// Why line 5 denies an address, if it does.
 fn floor_denial(
     context: &ProxyContext,
     active_policy: &ActivePolicy,
@@ -85,24 +89,24 @@ fn floor_denial(
     Some(evaluate_packet(&active_policy.policy, floor, &first_packet(address)).into())
 }
 
-/// The addresses of a target that may be dialled. Of those that may not, the first is the reason when
-/// there are no others.
+/// The addresses of a target that may be dialed. If there are none, the error is the reason for the
+/// first denied address.
 pub async fn candidate_addresses(
     context: &ProxyContext,
     target: &DialTarget,
     denial: impl Fn(IpAddr) -> Option<ConnectionDecision>,
 ) -> Result<Vec<IpAddr>, ConnectionEnd> {
-    let found = match &target.host {
+    let resolved = match &target.host {
         DomainOrIp::Address(address) => vec![*address],
         DomainOrIp::Domain(name) => {
-            let found = timeout(context.timeouts.resolve, context.network.resolve(name)).await;
-            found.unwrap_or_default()
+            let resolved = timeout(context.timeouts.resolve, context.network.resolve(name)).await;
+            resolved.unwrap_or_default()
         }
     };
-    let mut dialable = Vec::with_capacity(found.len());
+    let mut dialable = Vec::with_capacity(resolved.len());
     let mut denied: Option<ConnectionDecision> = None;
-    let found: Vec<IpAddr> = found.iter().map(IpAddr::to_canonical).collect();
-    for address in interleave_families(&found).into_iter().take(MAX_ADDRESSES) {
+    let resolved: Vec<IpAddr> = resolved.iter().map(IpAddr::to_canonical).collect();
+    for address in interleave_families(&resolved).into_iter().take(MAX_ADDRESSES) {
         let refused = match denial(address) {
             None => {
                 let undialable = undialable_reason(context, address, target.port);
@@ -123,7 +127,7 @@ pub async fn candidate_addresses(
     }
 }
 
-/// Why an address that the floor admits is closed all the same.
+/// Why an address that the floor admits must not be dialed, if so.
 pub async fn undialable_reason(
     context: &ProxyContext,
     address: IpAddr,
@@ -148,7 +152,7 @@ pub async fn undialable_reason(
     }
 }
 
-/// The first connection that one of the addresses accepts.
+/// Connects to the first address that accepts the connection.
 pub async fn connect_first(
     context: &ProxyContext,
     addresses: &[IpAddr],

@@ -1,5 +1,4 @@
-//! What DNS has answered about names: kept as long as it holds, and asked for once, however many
-//! connections wait for it.
+//! Caches DNS answers for as long as they are valid. Concurrent lookups of a name share one query.
 
 use std::{
     collections::HashMap,
@@ -12,23 +11,23 @@ use tokio::sync::OnceCell;
 
 use crate::policy::DomainName;
 
-/// Names that are remembered, of each family. A sandbox that may ask for any name can ask for new
-/// ones for ever.
+/// Maximum number of cached names per family. A sandbox that may request any name can request new
+/// ones without end.
 const MAX_CACHED_NAMES: usize = 8192;
 
 /// The addresses of a name, of one family.
 pub type CachedAddresses = Arc<[IpAddr]>;
 
-/// An answer, be it that there is none.
+/// A DNS answer, possibly negative.
 #[derive(Clone, Debug)]
 pub struct DnsAnswer {
-    /// The addresses.
+    /// The addresses. Empty if there are none.
     pub addresses: CachedAddresses,
-    /// Until when it holds.
+    /// When the answer expires.
     pub valid_until: Instant,
 }
 
-/// A question, and its answer once that is there.
+/// A query, and its answer once it has arrived.
 #[derive(Debug)]
 pub struct DnsCacheEntry {
     queried_at: Instant,
@@ -40,12 +39,12 @@ impl DnsCacheEntry {
         Arc::new(Self { queried_at: Instant::now(), answer: OnceCell::new() })
     }
 
-    /// The answer that is there.
+    /// The answer, if it has arrived.
     pub fn resolved(&self) -> Option<CachedAddresses> {
         self.answer.get().map(|answer| Arc::clone(&answer.addresses))
     }
 
-    /// The answer; one of those who wait for it asks.
+    /// The answer. One of the concurrent callers runs `resolve`, the others wait for its result.
     pub async fn get_or_resolve(
         &self,
         resolve: impl Future<Output = DnsAnswer>,
@@ -53,7 +52,7 @@ impl DnsCacheEntry {
         Arc::clone(&self.answer.get_or_init(|| resolve).await.addresses)
     }
 
-    /// How long ago somebody began to ask.
+    /// Time since the query was started.
     pub fn age(&self) -> Duration {
         self.queried_at.elapsed()
     }
@@ -63,16 +62,16 @@ impl DnsCacheEntry {
     }
 }
 
-/// The answers about one family.
+/// The cached answers of one family.
 #[derive(Debug, Default)]
 pub struct DnsCache(Mutex<HashMap<DomainName, Arc<DnsCacheEntry>>>);
 
 impl DnsCache {
-    /// The question for a name: one that holds or is being asked, or a new one.
+    /// The entry of a name: a current one, whether pending or answered, or a new one.
     pub fn entry(&self, name: &DomainName) -> Arc<DnsCacheEntry> {
         let (mut entries, now) = (self.lock(), Instant::now());
-        if let Some(known) = entries.get(name).filter(|known| known.is_fresh(now)) {
-            return Arc::clone(known);
+        if let Some(cached) = entries.get(name).filter(|cached| cached.is_fresh(now)) {
+            return Arc::clone(cached);
         }
         if entries.len() >= MAX_CACHED_NAMES {
             evict(&mut entries, now);
@@ -87,8 +86,8 @@ impl DnsCache {
     }
 }
 
-/// Forgets what does not hold any more; if that is little, half of the rest, whichever: a map that
-/// is full of what one sandbox asks for must not be searched at each of its questions.
+/// Removes expired entries. If more than half of the limit remains, it also removes every second
+/// entry: a map that one sandbox keeps full must not be scanned on each of its lookups.
 fn evict(entries: &mut HashMap<DomainName, Arc<DnsCacheEntry>>, now: Instant) {
     entries.retain(|_, entry| entry.is_fresh(now));
     let mut index = 0;
@@ -110,60 +109,60 @@ mod tests {
         DomainName::parse(text).expect(text)
     }
 
-    fn answer(held: Duration) -> DnsAnswer {
+    fn answer(ttl: Duration) -> DnsAnswer {
         DnsAnswer {
             addresses: [IpAddr::from([192, 0, 2, 7])].into(),
-            valid_until: Instant::now() + held,
+            valid_until: Instant::now() + ttl,
         }
     }
 
     #[tokio::test]
     async fn concurrent_lookups_share_one_query() {
-        let (answers, asked) = (Arc::new(DnsCache::default()), Arc::new(AtomicUsize::new(0)));
+        let (cache, query_count) = (Arc::new(DnsCache::default()), Arc::new(AtomicUsize::new(0)));
         let mut waiting = tokio::task::JoinSet::new();
         for _ in 0..100 {
-            let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
+            let (cache, query_count) = (Arc::clone(&cache), Arc::clone(&query_count));
             waiting.spawn(async move {
                 let resolve = async {
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    query_count.fetch_add(1, Ordering::Relaxed);
                     tokio::task::yield_now().await;
                     answer(Duration::from_secs(60))
                 };
-                answers.entry(&name("a.example")).get_or_resolve(resolve).await.len()
+                cache.entry(&name("a.example")).get_or_resolve(resolve).await.len()
             });
         }
         assert_eq!(waiting.join_all().await, [1; 100]);
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(query_count.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
     async fn a_cancelled_lookup_is_taken_over_by_the_next() {
-        let question = DnsCache::default().entry(&name("a.example"));
-        let mut first = Box::pin(question.get_or_resolve(std::future::pending()));
+        let entry = DnsCache::default().entry(&name("a.example"));
+        let mut first = Box::pin(entry.get_or_resolve(std::future::pending()));
         assert!(futures_util::poll!(&mut first).is_pending());
         drop(first);
-        let answered = question.get_or_resolve(async { answer(Duration::from_secs(60)) }).await;
+        let answered = entry.get_or_resolve(async { answer(Duration::from_secs(60)) }).await;
         assert_eq!(answered.len(), 1);
     }
 
     #[tokio::test]
     async fn expired_answers_are_queried_again() {
-        let answers = DnsCache::default();
-        let first = answers.entry(&name("a.example"));
+        let cache = DnsCache::default();
+        let first = cache.entry(&name("a.example"));
         first.get_or_resolve(async { answer(Duration::ZERO) }).await;
-        let second = answers.entry(&name("a.example"));
+        let second = cache.entry(&name("a.example"));
         assert!(second.resolved().is_none());
         second.get_or_resolve(async { answer(Duration::from_secs(60)) }).await;
-        assert!(answers.entry(&name("a.example")).resolved().is_some());
-        assert!(answers.entry(&name("b.example")).resolved().is_none());
+        assert!(cache.entry(&name("a.example")).resolved().is_some());
+        assert!(cache.entry(&name("b.example")).resolved().is_none());
     }
 
     #[test]
     fn the_cache_is_bounded() {
-        let answers = DnsCache::default();
+        let cache = DnsCache::default();
         for number in 0..3 * MAX_CACHED_NAMES {
-            answers.entry(&name(&format!("n{number}.example")));
-            assert!(answers.lock().len() <= MAX_CACHED_NAMES);
+            cache.entry(&name(&format!("n{number}.example")));
+            assert!(cache.lock().len() <= MAX_CACHED_NAMES);
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What the proxy asks of the machine's network. A stand-in takes its place when the proxy itself is
-//! tested.
+//! The network operations of the proxy, as a trait. Tests of the proxy replace it with a fake.
 
 use std::{
     io,
@@ -12,43 +11,43 @@ use tokio::net::TcpStream;
 use super::{host_routes::HostRoutes, resolver::DnsResolver, socket};
 use crate::policy::DomainName;
 
-/// An answer that takes time.
+/// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where an address leads to, by the host's routing tables.
+/// Where an address leads according to the host's routing tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressLocality {
     /// To another machine.
     Remote,
     /// To the host itself.
     Local,
-    /// Nowhere, or to many: there is no route, or none for a connection.
+    /// There is no route, or none for a unicast connection.
     Unroutable,
 }
 
-/// The network.
+/// The network as the proxy uses it.
 pub trait ProxyNetwork: Send + Sync {
-    /// Where an accepted connection was to go.
+    /// The original destination of an accepted connection.
     fn original_destination(&self, client: &TcpStream) -> io::Result<SocketAddr>;
 
-    /// The addresses of a name; none: it has none, or nobody knows.
+    /// The addresses of a name. Empty if it has none or does not resolve.
     fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>>;
 
-    /// Where an address leads to.
+    /// Where an address leads.
     fn locality(&self, address: IpAddr) -> BoxFuture<'_, AddressLocality>;
 
     /// Connects to an address.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
 }
 
-/// The host's own.
+/// The host's network.
 pub struct HostNetwork {
     resolver: DnsResolver,
     routes: HostRoutes,
 }
 
 impl HostNetwork {
-    /// Asks these DNS servers; none: those of the host's resolv.conf.
+    /// Uses these DNS servers, or those of the host's resolv.conf if there are none.
     ///
     /// # Errors
     /// The resolver or the route socket cannot be set up.

@@ -1,5 +1,5 @@
-//! Asks the kernel's routing tables where an address leads to. Only they know all of the host's own
-//! addresses: secondary ones, and whole prefixes that are routed to the host (AnyIP).
+//! Queries the kernel's routing tables for an address. Only they know all addresses of the host,
+//! including secondary ones and whole prefixes routed to the host (AnyIP).
 
 use std::{
     collections::HashMap,
@@ -17,9 +17,9 @@ use rtnetlink::{
 
 use super::host_network::AddressLocality;
 
-/// How long an answer holds: connections often go to the same few addresses.
+/// How long a route is cached: connections often go to the same few addresses.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// Answers that are remembered.
+/// Maximum number of cached routes.
 const MAX_CACHED_ROUTES: usize = 1024;
 
 /// The routing tables of the host's network namespace.
@@ -29,14 +29,14 @@ pub struct HostRoutes {
 }
 
 impl HostRoutes {
-    /// Opens a route socket. It is served by the current runtime.
+    /// Opens a route socket. The current runtime drives it.
     pub fn new() -> Result<Self> {
         let (connection, handle, _) = new_connection().context("cannot open a route socket")?;
         tokio::spawn(connection);
         Ok(Self { handle, remote_cache: Mutex::default() })
     }
 
-    /// Where an address leads to. What the kernel does not answer leads nowhere.
+    /// Where an address leads. It is unroutable if the kernel reports no route or an error.
     pub async fn locality(&self, address: IpAddr) -> AddressLocality {
         if self.is_cached_remote(address) {
             return AddressLocality::Remote;
@@ -54,7 +54,7 @@ impl HostRoutes {
 
     fn is_cached_remote(&self, address: IpAddr) -> bool {
         let remote_cache = self.remote_cache.lock().unwrap_or_else(PoisonError::into_inner);
-        remote_cache.get(&address).is_some_and(|asked| asked.elapsed() < CACHE_TTL)
+        remote_cache.get(&address).is_some_and(|cached_at| cached_at.elapsed() < CACHE_TTL)
     }
 
     fn cache_remote(&self, address: IpAddr) {

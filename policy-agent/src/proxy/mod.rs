@@ -1,13 +1,14 @@
-//! The egress proxy: decides about connections that the kernel hands over, by the name that they
-//! ask for, and carries those that it lets out.
+//! The egress proxy: it accepts the connections that the kernel redirects to it, decides on them by
+//! the name they request, and relays those it allows.
 //!
 //! ```text
-//! door (accept) ─► connection ─► tls, http ─► claim (judge) ─► dial (resolve, floor) ─► splice
-//!                                                              └► tunnel (SOCKS5) ────► splice
+//! sandbox_proxy (accept) ─► serve_connection ─► client_hello, http ─► admitted (decide)
+//!   ─► dial (resolve, check floor, connect) ─► splice
+//!   └► socks5 (egressProxy) ─────────────────► splice, or relay through TLS
 //! ```
 //!
-//! A door knows its connections from when they are accepted, so that new rules, or its end, reach
-//! each of them at once.
+//! A `SandboxProxy` tracks its connections from the moment they are accepted, so that a policy
+//! update or its closing reaches each of them at once.
 
 mod address_lookup;
 mod admitted;
@@ -62,17 +63,18 @@ use crate::{
 /// `[proxy]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
-    /// DNS servers that resolve allowed names; none: those of the host's resolv.conf.
+    /// DNS servers that resolve allowed names. If empty, those of the host's resolv.conf are used.
     pub resolvers: Vec<SocketAddr>,
-    /// Connections that one sandbox may have through the proxy at a time.
+    /// Maximum number of concurrent proxy connections of one sandbox.
     pub max_connections_per_sandbox: u32,
-    /// Where the agent's own gateway listens: names may lead there, though it is the host itself.
+    /// Listen addresses of the agent's own gateway. Names may resolve to them although they belong
+    /// to the host.
     pub gateway_listeners: Vec<SocketAddr>,
-    /// Whether a gateway shares the process's file descriptors.
+    /// Whether a gateway shares the file descriptors of this process.
     pub with_gateway: bool,
 }
 
-/// The egress proxy.
+/// The egress proxy of all sandboxes.
 pub struct TransparentProxy {
     context: Arc<ProxyContext>,
     runtime: Handle,
@@ -80,7 +82,7 @@ pub struct TransparentProxy {
 }
 
 impl TransparentProxy {
-    /// A proxy without doors. Connections are served on the current runtime.
+    /// Creates a proxy without listeners. Connections are served on the current runtime.
     ///
     /// # Errors
     /// Its resolver or its route socket cannot be set up.
@@ -122,7 +124,7 @@ impl TransparentProxy {
         Ok(Self { context: Arc::new(context), runtime, sandboxes: Mutex::default() })
     }
 
-    /// What it counts: clones of it go on counting the same.
+    /// The metrics. Clones share the same counters.
     #[must_use]
     pub fn metrics(&self) -> &ProxyMetrics {
         &self.context.metrics
@@ -137,10 +139,10 @@ impl TransparentProxy {
     }
 }
 
-/// File descriptors that a connection always has: its two sides.
+/// File descriptors that every connection holds: one per side.
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
-/// How many connections all sandboxes may have together.
+/// Maximum number of connections of all sandboxes together.
 fn max_connections(with_gateway: bool) -> Result<i64> {
     let descriptors = DescriptorBudget::for_process(with_gateway)?.proxy_connections;
     Ok(i64::try_from(descriptors / DESCRIPTORS_PER_CONNECTION).unwrap_or(i64::MAX).max(1))
@@ -197,6 +199,6 @@ impl ProxyControl for TransparentProxy {
     }
 
     fn active_connections(&self, slot: Slot) -> usize {
-        self.sandbox_proxy(slot).map_or(0, |door| door.active_connections())
+        self.sandbox_proxy(slot).map_or(0, |sandbox_proxy| sandbox_proxy.active_connections())
     }
 }

@@ -1,5 +1,5 @@
-//! Pipes that carry bytes between sockets inside the kernel. They are held only while bytes are in
-//! flight, so that idle connections have none.
+//! Pipes that move bytes between sockets inside the kernel. A connection holds a pipe only while
+//! bytes are in flight, so idle connections have none.
 
 use std::{
     io,
@@ -15,16 +15,16 @@ use nix::{
     unistd::pipe2,
 };
 
-/// Sizes to ask for, in bytes, while there are not more pipes than this: many slow readers must not
-/// hold much of the machine's memory. Without CAP_SYS_RESOURCE the larger ones may be refused
-/// (pipe(7), fs.pipe-max-size and fs.pipe-user-pages-soft).
+/// Pipe sizes to request, in bytes, and how many pipes may be open for each: many slow readers must
+/// not pin much of the machine's memory. Without CAP_SYS_RESOURCE the kernel may refuse the larger
+/// sizes (pipe(7), fs.pipe-max-size and fs.pipe-user-pages-soft).
 const PIPE_SIZES: [(i32, usize); 2] = [(1 << 20, 64), (1 << 18, 1024)];
-/// What a pipe holds unless told otherwise.
+/// The kernel's default pipe size.
 const DEFAULT_PIPE_SIZE: usize = 1 << 16;
-/// Idle pipes that are kept. An empty one takes a few KiB of the kernel's memory.
+/// Maximum number of idle pipes. An empty pipe takes a few KiB of kernel memory.
 const MAX_IDLE_PIPES: usize = 64;
 
-/// Pipes that nobody needs at the moment.
+/// A pool of idle pipes.
 #[derive(Debug, Default)]
 pub struct PipePool {
     idle: Mutex<Vec<SplicePipe>>,
@@ -32,7 +32,7 @@ pub struct PipePool {
 }
 
 impl PipePool {
-    /// An empty pipe.
+    /// Takes an idle pipe or creates one. It is empty.
     ///
     /// # Errors
     /// The process has no file descriptors left.
@@ -41,7 +41,8 @@ impl PipePool {
         idle.map_or_else(|| SplicePipe::new(&self.open_pipes), Ok)
     }
 
-    /// Takes a pipe back, if it is empty: what one connection left in it must never reach another.
+    /// Returns a pipe to the pool if it is empty: bytes that one connection left in it must never
+    /// reach another.
     pub fn release(&self, pipe: SplicePipe) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if pipe.buffered == 0 && idle.len() < MAX_IDLE_PIPES {
@@ -52,20 +53,20 @@ impl PipePool {
 
 #[cfg(test)]
 impl PipePool {
-    /// Pipes that nobody needs.
+    /// The number of idle pipes.
     pub fn idle_count(&self) -> usize {
         self.idle.lock().expect("nobody panics").len()
     }
 }
 
-/// A pipe.
+/// A pipe for splice(2).
 #[derive(Debug)]
 pub struct SplicePipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
     capacity: usize,
     buffered: usize,
-    /// How many pipes there are, this one among them.
+    /// The number of open pipes, including this one.
     open_pipes: Arc<AtomicUsize>,
 }
 
@@ -75,26 +76,26 @@ impl SplicePipe {
         let count = open_pipes.fetch_add(1, Ordering::Relaxed) + 1;
         let capacity = PIPE_SIZES
             .into_iter()
-            .filter(|(_, most)| count <= *most)
+            .filter(|(_, max_open)| count <= *max_open)
             .find_map(|(size, _)| fcntl(&write_end, FcntlArg::F_SETPIPE_SZ(size)).ok())
             .and_then(|size| usize::try_from(size).ok());
         let capacity = capacity.unwrap_or(DEFAULT_PIPE_SIZE);
         Ok(Self { read_end, write_end, capacity, buffered: 0, open_pipes: Arc::clone(open_pipes) })
     }
 
-    /// Bytes that are in it.
+    /// The number of bytes in the pipe.
     pub const fn buffered(&self) -> usize {
         self.buffered
     }
 
-    /// Moves what a socket has received, as far as there is room; 0: there will be no more.
+    /// Moves bytes from a socket into the pipe, as far as there is room. 0 means end of stream.
     pub fn fill_from(&mut self, socket: impl AsFd) -> io::Result<usize> {
         let count = splice(socket, None, &self.write_end, None, self.capacity, splice_flags())?;
         self.buffered += count;
         Ok(count)
     }
 
-    /// Moves what it holds to a socket, as far as that has room.
+    /// Moves bytes from the pipe to a socket, as far as the socket accepts them.
     pub fn drain_to(&mut self, socket: impl AsFd) -> io::Result<()> {
         let count = splice(&self.read_end, None, socket, None, self.buffered, splice_flags())?;
         self.buffered = self.buffered.saturating_sub(count);

@@ -1,13 +1,13 @@
-//! What the proxy counts for all sandboxes together. What it counts for each is in its
-//! [`Tally`](crate::agent::Tally).
+//! Metrics of all sandboxes together. Those of one sandbox are in its
+//! [`SandboxProxyCounters`](crate::agent::SandboxProxyCounters).
 
 use prometheus_client::metrics::gauge::Gauge;
 
 pub use crate::agent::ConnectionProtocol;
 
-/// The proxy's metrics. A clone counts the same.
+/// The proxy's metrics. Clones share the same counters.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyMetrics {
-    /// Connections that there are.
+    /// Open connections.
     pub active_connections: Gauge,
 }

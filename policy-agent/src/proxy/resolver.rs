@@ -1,5 +1,5 @@
-//! Turns allowed names into addresses. The sandbox has no say in it: the agent's own DNS servers
-//! are asked, no hosts file and no search domains.
+//! Resolves allowed names to addresses. The sandbox cannot influence the result: the agent queries
+//! its own DNS servers, without a hosts file or search domains.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,31 +21,30 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::dns_cache::{CachedAddresses, DnsAnswer, DnsCache, DnsCacheEntry};
 use crate::policy::DomainName;
 
-/// How long DNS servers have for an answer. They are asked again meanwhile, and each answer counts.
+/// Time limit of a DNS lookup. Queries are repeated within it, and every answer counts.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an answer about the other family is waited for once one is there (RFC 8305, 3).
+/// How long to wait for the second family once the first has answered (RFC 8305, 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-/// How long it is remembered that a name has no address of a family, whatever the server says of it;
-/// many say nothing (RFC 2308, 2.2).
+/// Lower and upper bound of the negative TTL. Many servers send none (RFC 2308, 2.2).
 const NEGATIVE_TTL: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(10)];
-/// How long it is remembered that nobody answered (RFC 9520, 3.2), by family: a server that does not
-/// answer about IPv6 most often does about IPv4.
+/// How long a failed lookup is cached (RFC 9520, 3.2), for IPv6 and IPv4. A server that does not
+/// answer IPv6 queries usually answers IPv4 ones.
 const FAILURE_TTL: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
-/// Answers that are waited for at a time though nobody needs them at the moment: they come too late
-/// for a connection, and early enough for the next.
+/// Maximum number of lookups that go on without a waiting connection. Their answers come too late
+/// for one connection, and in time for the next.
 const MAX_LATE_LOOKUPS: usize = 256;
-/// Servers that are asked at a time: all that resolv.conf(5) may name.
+/// Servers that are queried concurrently: as many as resolv.conf(5) may name.
 const CONCURRENT_SERVERS: usize = 3;
 
-/// Asks DNS servers, over UDP, and over TCP what does not fit.
+/// A resolver that queries over UDP, and over TCP if the answer does not fit.
 pub struct DnsResolver {
     client: Arc<TokioResolver>,
-    /// About IPv6 and IPv4.
+    /// The caches of IPv6 and IPv4, indexed by [`QueryFamily`].
     caches: [DnsCache; 2],
     late_lookups: Arc<Semaphore>,
 }
 
-/// A family, by the place of its answers.
+/// An address family, as an index.
 #[derive(Clone, Copy)]
 enum QueryFamily {
     V6 = 0,
@@ -53,14 +52,14 @@ enum QueryFamily {
 }
 
 impl DnsResolver {
-    /// Asks these servers; none: those of the host's resolv.conf.
+    /// Uses these servers, or those of the host's resolv.conf if there are none.
     ///
     /// # Errors
     /// The resolver refuses its configuration.
     pub fn new(servers: &[SocketAddr]) -> Result<Self> {
         let servers = match servers {
             [] => system_nameservers(),
-            given => given.iter().copied().map(nameserver_config).collect(),
+            servers => servers.iter().copied().map(nameserver_config).collect(),
         };
         let config = ResolverConfig::from_parts(None, Vec::new(), servers);
         let provider = TokioRuntimeProvider::default();
@@ -74,7 +73,8 @@ impl DnsResolver {
         })
     }
 
-    /// The addresses of a name, IPv6 first. A family that fails is no failure.
+    /// The addresses of a name, IPv6 first. If one family fails, the result contains only the
+    /// other.
     pub async fn resolve(&self, name: &DomainName) -> Vec<IpAddr> {
         let [v6, v4] =
             [QueryFamily::V6, QueryFamily::V4].map(|family| self.cache_entry(name, family));
@@ -109,8 +109,8 @@ impl DnsResolver {
         async move { entry.get_or_resolve(query_dns(&client, &name, family)).await }
     }
 
-    /// The answer about the other family. It is not waited for long when there are addresses already;
-    /// `since`: how long somebody has waited for it.
+    /// Waits for the second family, only briefly if addresses are already known. `since` is the age
+    /// of its query.
     async fn wait_for_other_family(
         &self,
         found: &CachedAddresses,
@@ -148,7 +148,8 @@ async fn query_dns(client: &TokioResolver, name: &DomainName, family: QueryFamil
     let now = Instant::now();
     match found {
         Ok(found) => {
-            let addresses = found.answers().iter().filter_map(|one| one.data.ip_addr()).collect();
+            let addresses =
+                found.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
             DnsAnswer { addresses, valid_until: found.valid_until() }
         }
         Err(error) => {
@@ -161,24 +162,25 @@ async fn query_dns(client: &TokioResolver, name: &DomainName, family: QueryFamil
     }
 }
 
-/// The name as it goes into a question, label by label and as it is: there are more names in use than
-/// the library would take from a text. It is fully qualified, never completed by a search domain.
+/// The name for a query, label by label and unchanged: the library's text parser rejects some names
+/// that are in use. It is fully qualified and never completed by a search domain.
 fn fully_qualified(name: &DomainName) -> Result<rr::Name, ProtoError> {
     rr::Name::from_labels(name.as_str().split('.').map(str::as_bytes))
 }
 
-/// How long it is remembered that there are no addresses.
+/// How long a missing answer is cached.
 fn failure_ttl(error: &NetError, family: QueryFamily) -> Duration {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(NoRecords { negative_ttl, .. })) => {
-            let [least, most] = NEGATIVE_TTL;
-            negative_ttl.map_or(least, |ttl| Duration::from_secs(ttl.into()).clamp(least, most))
+            let [min, max] = NEGATIVE_TTL;
+            negative_ttl.map_or(min, |ttl| Duration::from_secs(ttl.into()).clamp(min, max))
         }
         _ => FAILURE_TTL[family as usize],
     }
 }
 
-/// The servers of resolv.conf(5), which says that without any it is the host's own.
+/// The servers of resolv.conf(5). By its definition, the host's own server is used if it names
+/// none.
 fn system_nameservers() -> Vec<NameServerConfig> {
     match read_system_conf() {
         Ok((config, _)) => config.name_servers().to_vec(),
@@ -202,10 +204,10 @@ fn configure(options: &mut ResolverOpts) {
     options.timeout = QUERY_TIMEOUT;
     options.num_concurrent_reqs = CONCURRENT_SERVERS;
     options.max_active_requests = 1024;
-    // Some servers refuse EDNS, and some firewalls drop it. What is longer than 512 bytes without it
-    // comes over TCP; the host's own resolver does the same unless it is told otherwise.
+    // Some servers refuse EDNS, and some firewalls drop it. Without it, answers longer than 512
+    // bytes come over TCP. The resolver of glibc behaves the same by default.
     options.edns0 = false;
-    // The answers are kept here.
+    // The answers are cached in `DnsCache`.
     options.cache_size = 0;
 }
 
@@ -221,28 +223,28 @@ mod tests {
 
     use super::*;
 
-    /// How a DNS server behaves that knows IPv4 addresses only.
+    /// The behavior of a DNS server that only has IPv4 addresses.
     #[derive(Clone, Copy, Default)]
     struct FakeDnsBehavior {
         silent_about_v6: bool,
-        /// What it does with EDNS: it answers so, or not at all.
+        /// The response code to queries with EDNS. `Some(None)` means no answer.
         edns: Option<Option<ResponseCode>>,
-        /// How long it takes.
+        /// The delay of each answer.
         late: Duration,
     }
 
-    /// A DNS server. What it was asked is in the list.
+    /// Starts a DNS server. The list contains the queries it received.
     async fn spawn_dns_server(behavior: FakeDnsBehavior) -> (DnsResolver, Arc<Mutex<Vec<String>>>) {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let address = socket.local_addr().unwrap();
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let list = Arc::clone(&asked);
+        let queries = Arc::<Mutex<Vec<String>>>::default();
+        let log = Arc::clone(&queries);
         tokio::spawn(async move {
             let mut bytes = [0; 1500];
             while let Ok((count, peer)) = socket.recv_from(&mut bytes).await {
                 let message = Message::from_vec(&bytes[..count]).unwrap();
                 let question = &message.queries[0];
-                list.lock().unwrap().push(format!("{} {}", question.query_type(), question.name()));
+                log.lock().unwrap().push(format!("{} {}", question.query_type(), question.name()));
                 let Some(answer) = fake_response(message, behavior) else { continue };
                 let socket = Arc::clone(&socket);
                 tokio::spawn(async move {
@@ -251,7 +253,7 @@ mod tests {
                 });
             }
         });
-        (DnsResolver::new(&[address]).unwrap(), asked)
+        (DnsResolver::new(&[address]).unwrap(), queries)
     }
 
     fn fake_response(mut message: Message, behavior: FakeDnsBehavior) -> Option<Message> {
@@ -275,8 +277,8 @@ mod tests {
         Some(message)
     }
 
-    fn query_count(asked: &Mutex<Vec<String>>, text: &str) -> usize {
-        asked.lock().unwrap().iter().filter(|asked| *asked == text).count()
+    fn query_count(queries: &Mutex<Vec<String>>, text: &str) -> usize {
+        queries.lock().unwrap().iter().filter(|query| *query == text).count()
     }
 
     const FOUND: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))];
@@ -285,7 +287,7 @@ mod tests {
     async fn one_family_is_enough_and_answers_are_cached() {
         let good = DomainName::parse("good.example").unwrap();
         for silent_about_v6 in [false, true] {
-            let (resolver, asked) =
+            let (resolver, queries) =
                 spawn_dns_server(FakeDnsBehavior { silent_about_v6, ..FakeDnsBehavior::default() })
                     .await;
             for _ in 0..3 {
@@ -293,16 +295,16 @@ mod tests {
                 assert_eq!(resolver.resolve(&good).await, FOUND);
                 assert!(start.elapsed() < QUERY_TIMEOUT, "no server is waited for in vain");
             }
-            assert_eq!(query_count(&asked, "A good.example."), 1, "{asked:?}");
+            assert_eq!(query_count(&queries, "A good.example."), 1, "{queries:?}");
             let expected = if silent_about_v6 { 1..=4 } else { 1..=1 };
-            let about_v6 = query_count(&asked, "AAAA good.example.");
-            assert!(expected.contains(&about_v6), "no records, and no SOA: {asked:?}");
+            let about_v6 = query_count(&queries, "AAAA good.example.");
+            assert!(expected.contains(&about_v6), "no records, and no SOA: {queries:?}");
         }
     }
 
     #[tokio::test]
     async fn concurrent_lookups_send_one_query() {
-        let (resolver, asked) = spawn_dns_server(FakeDnsBehavior::default()).await;
+        let (resolver, queries) = spawn_dns_server(FakeDnsBehavior::default()).await;
         let (resolver, mut waiting) = (Arc::new(resolver), JoinSet::new());
         for _ in 0..50 {
             let resolver = Arc::clone(&resolver);
@@ -311,31 +313,31 @@ mod tests {
             });
         }
         assert_eq!(waiting.join_all().await, [1; 50]);
-        assert_eq!(asked.lock().unwrap().len(), 2, "{asked:?}");
+        assert_eq!(queries.lock().unwrap().len(), 2, "{queries:?}");
     }
 
     #[tokio::test]
     async fn the_hosts_file_and_search_domains_do_not_count() {
-        let (resolver, asked) = spawn_dns_server(FakeDnsBehavior::default()).await;
+        let (resolver, queries) = spawn_dns_server(FakeDnsBehavior::default()).await;
         let name = DomainName::parse("unknown.example").unwrap();
         for _ in 0..3 {
             assert_eq!(resolver.resolve(&name).await, [] as [IpAddr; 0]);
         }
-        let mut asked = asked.lock().unwrap().clone();
-        asked.sort();
-        assert_eq!(asked, ["A unknown.example.", "AAAA unknown.example."]);
+        let mut queries = queries.lock().unwrap().clone();
+        queries.sort();
+        assert_eq!(queries, ["A unknown.example.", "AAAA unknown.example."]);
     }
 
     #[tokio::test]
     async fn servers_without_edns_will_do() {
         let good = DomainName::parse("good.example").unwrap();
         for code in [Some(ResponseCode::FormErr), Some(ResponseCode::NotImp), None] {
-            let (resolver, asked) = spawn_dns_server(FakeDnsBehavior {
+            let (resolver, queries) = spawn_dns_server(FakeDnsBehavior {
                 edns: Some(code),
                 ..FakeDnsBehavior::default()
             })
             .await;
-            assert_eq!(resolver.resolve(&good).await, FOUND, "{code:?}: {asked:?}");
+            assert_eq!(resolver.resolve(&good).await, FOUND, "{code:?}: {queries:?}");
         }
     }
 
@@ -350,17 +352,17 @@ mod tests {
 
     #[tokio::test]
     async fn odd_names_are_queried_as_they_are() {
-        let (resolver, asked) = spawn_dns_server(FakeDnsBehavior::default()).await;
+        let (resolver, queries) = spawn_dns_server(FakeDnsBehavior::default()).await;
         for name in ["my_bucket.s3.example", "-a.example", "a-.b-.example", "_x.example"] {
             assert_eq!(
                 resolver.resolve(&DomainName::parse_requested(name).unwrap()).await,
                 FOUND,
                 "{name}"
             );
-            let said = asked.lock().unwrap().clone();
+            let received = queries.lock().unwrap().clone();
             assert!(
-                said.iter().any(|said| said.contains(name.trim_start_matches('-'))),
-                "{said:?}"
+                received.iter().any(|query| query.contains(name.trim_start_matches('-'))),
+                "{received:?}"
             );
         }
     }

@@ -1,7 +1,7 @@
-//! The door of one sandbox: its listeners, the rules in force, and the connections that there are.
+//! The proxy of one sandbox: its listeners, its active policy and its connections.
 //!
-//! A connection is entered here before it is judged, and judged again when the rules change: one
-//! that is let out by old rules after new ones are in force cannot be.
+//! A connection is recorded here before its verdict takes effect, and decided again when the policy
+//! changes. So no connection is allowed by an old policy once a new one is in force.
 
 use std::{
     collections::HashMap,
@@ -38,29 +38,29 @@ use crate::{
     policy::SandboxId,
 };
 
-/// How long to wait after an error before the next connection is asked for.
+/// Pause after a failed accept.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
-/// How often errors are logged.
+/// Minimum time between two log lines about failed accepts.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// Connections beyond those that a sandbox may have, which are told why they are refused. Each takes
-/// a file descriptor for a moment; others are reset.
+/// Connections above a sandbox's limit that may receive a TLS alert at the same time. Each holds a
+/// file descriptor for a moment. Others are reset.
 const MAX_PENDING_ALERTS: usize = 8;
 
-/// A sandbox's door.
+/// The proxy of one sandbox.
 pub struct SandboxProxy {
-    /// What its connections are served with.
+    /// Shared by all sandboxes.
     pub context: Arc<ProxyContext>,
-    /// Whose it is.
+    /// The sandbox.
     pub sandbox: SandboxId,
-    /// What is counted for it.
+    /// The counters of this sandbox.
     pub proxy_counters: Arc<SandboxProxyCounters>,
     state: Mutex<SandboxProxyState>,
-    /// Bucket of [`EVENTS`]: a sandbox must not flood the log of events.
+    /// Token bucket of [`EVENT_RATE_LIMIT`]: one sandbox must not flood the event log.
     event_bucket: AtomicU64,
     opened_at: Instant,
-    /// How many of its connections are judged at a time.
+    /// Limits how many of its connections are being decided at the same time.
     pub(super) decision_limiter: DecisionLimiter,
-    /// How many connections more may be told that there are too many.
+    /// Permits to send a TLS alert to a connection above the limit.
     alert_permits: Arc<Semaphore>,
 }
 
@@ -72,21 +72,21 @@ struct SandboxProxyState {
     closed: bool,
 }
 
-/// Where a connection comes from, and where it was to go.
+/// Source and original destination of a connection.
 pub type ConnectionAddresses = (SocketAddr, SocketAddr);
 
-/// Why a connection is not taken.
+/// Why a connection is not admitted.
 enum AdmissionError {
-    /// There are as many as there may be.
+    /// The sandbox or the whole proxy has reached its maximum number of connections.
     Full(TcpStream),
-    /// The door is closed.
+    /// The proxy of this sandbox is closed.
     Closed,
 }
 
-/// A connection that there is.
+/// An open connection.
 struct TrackedConnection {
     addresses: ConnectionAddresses,
-    /// `None`: it is not judged yet.
+    /// `None` until the connection is decided.
     match_key: Option<MatchKey>,
     client: Weak<TcpStream>,
     upstream: Weak<TcpStream>,
@@ -103,7 +103,7 @@ impl TrackedConnection {
 }
 
 impl SandboxProxy {
-    /// A door without listeners.
+    /// Creates a proxy without listeners.
     pub fn new(
         context: Arc<ProxyContext>,
         sandbox: SandboxId,
@@ -129,7 +129,7 @@ impl SandboxProxy {
         }
     }
 
-    /// Serves what comes out of a listener, until the door is closed.
+    /// Serves the connections of a listener until the proxy is closed.
     pub fn spawn_accept_loop(self: &Arc<Self>, listener: impl SandboxListener) {
         let task = tokio::spawn(accept_loop(Arc::clone(self), listener));
         let mut state = self.lock();
@@ -139,44 +139,51 @@ impl SandboxProxy {
         state.accept_tasks.push(task.abort_handle());
     }
 
-    /// The rules in force.
+    /// The policy in force.
     pub fn active_policy(&self) -> Arc<ActivePolicy> {
         Arc::clone(&self.lock().active_policy)
     }
 
-    /// Connections that there are.
+    /// The number of open connections.
     pub fn active_connections(&self) -> usize {
         self.lock().connections.len()
     }
 
-    /// These rules hold from now on. What they do not let out is reset when this returns.
+    /// Puts a new policy in force. When this returns, every connection that it does not allow is
+    /// reset.
     pub fn update_policy(&self, active_policy: &Arc<ActivePolicy>) {
-        let (before, judged) = {
+        let (replaced, decided) = {
             let mut state = self.lock();
-            let before = std::mem::replace(&mut state.active_policy, Arc::clone(active_policy));
-            let judged = |(id, connection): (&u64, &TrackedConnection)| {
+            let replaced = std::mem::replace(&mut state.active_policy, Arc::clone(active_policy));
+            let decided = |(id, connection): (&u64, &TrackedConnection)| {
                 Some((*id, connection.match_key.clone()?, connection.addresses))
             };
-            (before, state.connections.iter().filter_map(judged).collect::<Vec<_>>())
+            (replaced, state.connections.iter().filter_map(decided).collect::<Vec<_>>())
         };
-        if Arc::ptr_eq(&before, active_policy) {
+        if Arc::ptr_eq(&replaced, active_policy) {
             return;
         }
-        // What is judged after this is judged by the new rules, so only what was before counts.
-        let other_tunnel = before.policy.egress_proxy() != active_policy.policy.egress_proxy();
-        for (id, match_key, addresses) in judged {
-            let verdict = decide_connection(active_policy, addresses.1, &match_key);
-            if verdict.allowed && !other_tunnel {
+        // Connections decided from here on use the new policy, so only those decided before need a
+        // check.
+        let egress_proxy_changed =
+            replaced.policy.egress_proxy() != active_policy.policy.egress_proxy();
+        for (id, match_key, addresses) in decided {
+            let explanation = decide_connection(active_policy, addresses.1, &match_key);
+            if explanation.allowed && !egress_proxy_changed {
                 continue;
             }
-            if self.reset_if_matched_by(id, &match_key) && !verdict.allowed {
-                self.proxy_counters.record_refusal(verdict.reason);
-                self.report_event(addresses, match_key.name().map(str::to_owned), verdict.into());
+            if self.reset_if_matched_by(id, &match_key) && !explanation.allowed {
+                self.proxy_counters.record_refusal(explanation.reason);
+                self.report_event(
+                    addresses,
+                    match_key.name().map(str::to_owned),
+                    explanation.into(),
+                );
             }
         }
     }
 
-    /// Resets a connection if this is still what it is judged by.
+    /// Resets a connection if its match key is still this one.
     fn reset_if_matched_by(&self, id: u64, match_key: &MatchKey) -> bool {
         let mut state = self.lock();
         let same =
@@ -184,10 +191,10 @@ impl SandboxProxy {
         let removed =
             state.connections.get_mut(&id).is_some_and(same).then(|| state.connections.remove(&id));
         drop(state);
-        removed.flatten().map(|live| self.terminate(&live)).is_some()
+        removed.flatten().map(|connection| self.terminate(&connection)).is_some()
     }
 
-    /// Resets all connections and takes no new ones.
+    /// Resets all connections and stops accepting new ones.
     pub fn close(&self) {
         let (connections, accept_tasks) = {
             let mut state = self.lock();
@@ -197,7 +204,7 @@ impl SandboxProxy {
         for accept_task in accept_tasks {
             accept_task.abort();
         }
-        connections.values().for_each(|live| self.terminate(live));
+        connections.values().for_each(|connection| self.terminate(connection));
     }
 
     fn terminate(&self, connection: &TrackedConnection) {
@@ -205,7 +212,7 @@ impl SandboxProxy {
         connection.reset();
     }
 
-    /// Takes a connection, if the sandbox may have one more.
+    /// Admits a connection unless a limit is reached.
     fn admit(
         self: &Arc<Self>,
         client: TcpStream,
@@ -244,7 +251,7 @@ impl SandboxProxy {
         })
     }
 
-    /// Ends a connection that is one too many.
+    /// Refuses a connection above the limit.
     fn reject_excess(&self, client: TcpStream, addresses: ConnectionAddresses) {
         let reason = Reason::TooManyConnections;
         self.proxy_counters.record_connection(expected_protocol(addresses.1), reason);
@@ -263,8 +270,8 @@ impl SandboxProxy {
         }
     }
 
-    /// Enters what a connection was judged by under these rules: `None` when there are newer
-    /// ones, `Some(false)` when the connection is closed.
+    /// Records what a connection was decided by under this policy. Returns `None` if a newer policy
+    /// is in force, and `Some(false)` if the connection is closed.
     pub fn record_match_key(
         &self,
         id: u64,
@@ -276,25 +283,25 @@ impl SandboxProxy {
             return None;
         }
         let connection = state.connections.get_mut(&id);
-        let there = connection.map(|live| live.match_key = Some(match_key.clone()));
-        Some(there.is_some())
+        let recorded = connection.map(|connection| connection.match_key = Some(match_key.clone()));
+        Some(recorded.is_some())
     }
 
-    /// Enters where a connection goes on: whether it is not closed yet.
+    /// Records the upstream of a connection. Returns false if the connection is closed.
     pub fn attach_upstream(&self, id: u64, upstream: &SharedSocket) -> bool {
         let mut state = self.lock();
         let connection = state.connections.get_mut(&id);
-        connection.map(|live| live.upstream = Arc::downgrade(upstream)).is_some()
+        connection.map(|connection| connection.upstream = Arc::downgrade(upstream)).is_some()
     }
 
-    /// The connection is over.
+    /// Removes a connection that has ended.
     pub fn remove_connection(&self, id: u64) {
         if self.lock().connections.remove(&id).is_some() {
             self.context.metrics.active_connections.dec();
         }
     }
 
-    /// Reports what became of a connection, unless there are too many such reports.
+    /// Reports the decision on a connection, unless the rate limit for events is exceeded.
     pub fn report_event(
         &self,
         addresses: ConnectionAddresses,
@@ -309,9 +316,9 @@ impl SandboxProxy {
         }
         let ConnectionDecision { reason, rule } = decision;
         let sandbox = self.sandbox.clone();
-        let record =
+        let event =
             PolicyEvent::from_connection(sandbox, addresses.0, addresses.1, name, reason, rule);
-        self.context.event_buffer.push(record);
+        self.context.event_buffer.push(event);
     }
 
     fn lock(&self) -> MutexGuard<'_, SandboxProxyState> {
@@ -319,9 +326,9 @@ impl SandboxProxy {
     }
 }
 
-/// Where connections come from.
+/// A source of connections.
 pub trait SandboxListener: Send + 'static {
-    /// The next connection, and where it comes from.
+    /// Accepts the next connection. Returns its socket and source address.
     fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
 }
 
@@ -331,8 +338,8 @@ impl SandboxListener for TcpListener {
     }
 }
 
-/// Takes connections for ever. No error ends it: what the process or the machine lacks now may be
-/// there soon, and a connection that failed is not the next one.
+/// Accepts connections until the task is aborted. No error ends the loop: a shortage of resources
+/// may pass, and a failed connection says nothing about the next one.
 async fn accept_loop(sandbox_proxy: Arc<SandboxProxy>, listener: impl SandboxListener) {
     let mut logged: Option<Instant> = None;
     loop {
@@ -372,7 +379,7 @@ fn admit_and_serve(
     }
 }
 
-/// What a connection would be judged as.
+/// The protocol under which a connection would have been decided.
 const fn expected_protocol(destination: SocketAddr) -> ConnectionProtocol {
     if destination.port() == HTTP_PORT { ConnectionProtocol::Http } else { ConnectionProtocol::Tls }
 }

@@ -23,8 +23,8 @@ use super::{
     upstream::{UpstreamConnection, UpstreamIo},
 };
 
-/// Serves a connection from when it is accepted until it goes out or ends. Each kind has a task of
-/// its own size.
+/// Serves a connection from its admission to its end. Each kind of connection gets its own task
+/// type, so that it only takes the memory it needs.
 pub fn spawn_serve(admitted: AdmittedConnection) {
     let handling = classify_connection(&admitted.active_policy(), admitted.original_destination());
     match handling {
@@ -63,7 +63,7 @@ async fn serve_by_address(admitted: AdmittedConnection) {
     decide_and_relay(admitted, ConnectionProtocol::Tcp, &MatchKey::Address, &[]).await;
 }
 
-/// Judges, connects, and sends on what was read.
+/// Decides on the connection, connects to the upstream and forwards the bytes read so far.
 async fn decide_and_relay(
     admitted: AdmittedConnection,
     protocol: ConnectionProtocol,
@@ -71,7 +71,7 @@ async fn decide_and_relay(
     bytes: &[u8],
 ) {
     match connect_upstream(&admitted, protocol, match_key, bytes).await {
-        // A small task of its own: what judging needed is given back.
+        // A separate, small task: the memory needed for the decision is freed.
         Ok(upstream) => drop(tokio::spawn(relay_admitted(admitted, upstream))),
         Err(end) => refuse_connection(admitted, protocol, match_key.name(), end, bytes),
     }
@@ -105,45 +105,45 @@ async fn send_buffered(upstream: &mut UpstreamConnection, bytes: &[u8]) -> io::R
     }
 }
 
-/// Carries the connection until it is over.
+/// Relays an admitted connection until it ends.
 async fn relay_admitted(admitted: AdmittedConnection, upstream: UpstreamConnection) {
     relay(admitted.context(), &admitted.client, upstream).await;
 }
 
-/// Carries bytes both ways until the end.
+/// Relays bytes in both directions until the connection ends.
 pub async fn relay(context: &ProxyContext, client: &SharedSocket, upstream: UpstreamConnection) {
     let UpstreamConnection { socket, io } = upstream;
     match io {
-        // An error has reset both, which is all that there is to say about it.
+        // On an error both sides are already reset, and there is nothing to report.
         UpstreamIo::Plain(_) => {
             drop(splice::splice_bidirectional(&context.pipe_pool, client, &socket).await)
         }
-        // Boxed: it is the larger by far, and rare.
+        // Boxed because it is by far the larger future, and rare.
         UpstreamIo::Tls(stream) => Box::pin(relay_tls(client, &socket, stream)).await,
     }
 }
 
-/// The same, through this process, which encrypts.
+/// Relays through this process, which encrypts and decrypts.
 async fn relay_tls(
     client: &SharedSocket,
     upstream: &SharedSocket,
     mut stream: Box<TlsStream<SharedTcpStream>>,
 ) {
-    let mut near = SharedTcpStream(Arc::clone(client));
-    let whole = tokio::select! {
-        copied = copy_bidirectional(&mut near, &mut stream) => copied.is_ok(),
-        // Where a side is half-closed nobody would notice.
+    let mut client_stream = SharedTcpStream(Arc::clone(client));
+    let completed = tokio::select! {
+        copied = copy_bidirectional(&mut client_stream, &mut stream) => copied.is_ok(),
+        // A reset of a half-closed side would go unnoticed otherwise.
         () = wait_for_reset(client) => false,
         () = wait_for_reset(upstream) => false,
     };
-    if !whole {
+    if !completed {
         reset_connection(client);
         reset_connection(upstream);
     }
 }
 
-/// Ends a connection that is not let out. A client that speaks TLS is told so in its own way; these
-/// bytes have come from it.
+/// Ends a connection that is not allowed. A client that has sent TLS, as seen in `sent`, receives
+/// an alert.
 fn refuse_connection(
     admitted: AdmittedConnection,
     protocol: ConnectionProtocol,
@@ -156,7 +156,7 @@ fn refuse_connection(
         TlsAlert::for_client(decision.reason, sent).filter(|_| protocol == ConnectionProtocol::Tls);
     admitted.record_refused(protocol, name, decision);
     match alert {
-        // A small task of its own: what judging needed is given back.
+        // A separate, small task: the memory needed for the decision is freed.
         Some(alert) => drop(tokio::spawn(send_alert(admitted, alert))),
         None => reset_connection(&admitted.client),
     }
@@ -166,7 +166,7 @@ async fn send_alert(admitted: AdmittedConnection, alert: TlsAlert) {
     alert.send(&admitted.client, admitted.context().timeouts).await;
 }
 
-/// Bytes that the task of an established connection takes.
+/// Size in bytes of the task of an established connection.
 #[cfg(test)]
 pub fn relay_task_size() -> usize {
     fn size<F: Future>(_: impl FnOnce(AdmittedConnection, UpstreamConnection) -> F) -> usize {

@@ -1,21 +1,21 @@
-//! The server name of a ClientHello that the TLS library has found whole, but with a name that it does
-//! not take for one: its labels may neither begin nor end with hyphens, and some names in use do.
+//! Parses the server name of a ClientHello that the TLS library read completely but whose name it
+//! rejected: it allows no hyphens at either end of a label, and some names in use have them.
 
-/// `host_name` of RFC 6066, 3.
+/// `host_name` (RFC 6066, 3).
 const NAME_TYPE_HOST_NAME: usize = 0;
 /// The extension `server_name`.
 const EXTENSION_SERVER_NAME: usize = 0;
-/// Version and random of a ClientHello (RFC 8446, 4.1.2).
+/// Length of version and random in a ClientHello (RFC 8446, 4.1.2).
 const VERSION_AND_RANDOM_LEN: usize = 2 + 32;
 
-/// The name that a ClientHello asks for, if it is one name of the only kind that there is.
-/// `records`: the TLS records that the ClientHello is in, and whatever follows.
+/// The server name of a ClientHello, if it is exactly one `host_name`. `records` are the TLS
+/// records of the ClientHello and any bytes after them.
 pub fn parse_server_name(records: &[u8]) -> Option<String> {
     let message = first_handshake_message(records)?;
     let mut hello = ByteReader(&message);
     hello.read_bytes(VERSION_AND_RANDOM_LEN)?;
     for width in [1, 2, 1] {
-        hello.read_vector(width)?; // session, cipher suites, compression methods
+        hello.read_vector(width)?; // session ID, cipher suites, compression methods
     }
     let mut extensions = ByteReader(hello.read_vector(2)?);
     loop {
@@ -27,7 +27,7 @@ pub fn parse_server_name(records: &[u8]) -> Option<String> {
     }
 }
 
-/// The handshake message that the records begin with, without its header.
+/// The first handshake message in the records, without its header.
 fn first_handshake_message(records: &[u8]) -> Option<Vec<u8>> {
     let (mut records, mut bytes) = (ByteReader(records), Vec::new());
     loop {
@@ -35,7 +35,7 @@ fn first_handshake_message(records: &[u8]) -> Option<Vec<u8>> {
         if let Some(body) = message.read_bytes(1).and_then(|_| message.read_vector(3)) {
             return Some(body.to_vec());
         }
-        records.read_bytes(3)?; // kind and version
+        records.read_bytes(3)?; // type and version
         bytes.extend_from_slice(records.read_vector(2)?);
     }
 }
@@ -45,12 +45,12 @@ fn single_host_name(extension: &[u8]) -> Option<String> {
     let kind = list.read_uint(1)?;
     let name = list.read_vector(2)?;
     let is_only = kind == NAME_TYPE_HOST_NAME && list.0.is_empty();
-    // RFC 6066: in A-label form.
+    // RFC 6066: the name is in A-label form.
     let name = String::from_utf8(name.to_ascii_lowercase()).ok();
     name.filter(|name| is_only && name.is_ascii())
 }
 
-/// Bytes that are read field by field.
+/// Reads fields from a byte slice.
 struct ByteReader<'a>(&'a [u8]);
 
 impl<'a> ByteReader<'a> {
@@ -60,14 +60,14 @@ impl<'a> ByteReader<'a> {
         Some(taken)
     }
 
-    /// A number of this many bytes.
+    /// Reads a big-endian integer of `width` bytes.
     fn read_uint(&mut self, width: usize) -> Option<usize> {
         Some(
             self.read_bytes(width)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)),
         )
     }
 
-    /// Bytes behind their length, which has this many bytes.
+    /// Reads bytes that follow their length, which takes `width` bytes.
     fn read_vector(&mut self, width: usize) -> Option<&'a [u8]> {
         let length = self.read_uint(width)?;
         self.read_bytes(length)

@@ -1,5 +1,5 @@
-//! `egressProxy`: goes on through a SOCKS5 proxy. Whatever fails, the connection fails: nothing goes
-//! past the proxy.
+//! `egressProxy`: connects through a SOCKS5 proxy. If anything fails, the connection fails. Nothing
+//! goes around the proxy.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::policy::{DomainOrIp, Socks5Credentials, Socks5Proxy, Socks5Tls};
 
-/// Connects to the target through the tunnel.
+/// Connects to the target through the SOCKS5 proxy.
 pub async fn connect_through(
     context: &ProxyContext,
     egress_proxy: &Socks5Proxy,
@@ -74,11 +74,11 @@ async fn establish(
 fn connection_error(end: ConnectionEnd) -> anyhow::Error {
     match end {
         ConnectionEnd::Closed => anyhow::anyhow!("the connection is closed"),
-        ConnectionEnd::Refused(grounds) => anyhow::anyhow!("{}", grounds.reason.help()),
+        ConnectionEnd::Refused(decision) => anyhow::anyhow!("{}", decision.reason.help()),
     }
 }
 
-/// RFC 1928, RFC 1929. A name is handed over as a name.
+/// The SOCKS5 handshake (RFC 1928, RFC 1929). The proxy receives names unresolved.
 async fn socks5_handshake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     credentials: Option<&Socks5Credentials>,
@@ -106,7 +106,7 @@ fn tls_server_name(server: &DomainOrIp) -> Result<ServerName<'static>> {
     })
 }
 
-/// Configurations of TLS that were needed before. Reading the public's certificates takes tens of
+/// TLS configurations by their CA certificates. Loading the system's certificates takes tens of
 /// milliseconds.
 #[derive(Default)]
 pub struct TlsConfigCache {
@@ -114,7 +114,7 @@ pub struct TlsConfigCache {
     custom_roots: Mutex<HashMap<String, Arc<ClientConfig>>>,
 }
 
-/// Configurations that are kept, each of some KiB.
+/// Maximum number of cached configurations. Each takes a few KiB.
 const MAX_CACHED_CONFIGS: usize = 256;
 
 impl TlsConfigCache {
@@ -144,7 +144,7 @@ impl TlsConfigCache {
     }
 
     async fn config_for_system_roots(&self) -> Result<Arc<ClientConfig>> {
-        // One at a time: the pool of blocking threads serves changes of policies, too.
+        // Loads once at a time, because policy updates use the same pool of blocking threads.
         let load = || async {
             let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
             let mut roots = RootCertStore::empty();

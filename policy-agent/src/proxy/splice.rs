@@ -1,8 +1,8 @@
-//! Moves the bytes of a connection both ways without reading them.
+//! Relays the bytes of a connection in both directions without copying them to user space.
 //!
-//! Each direction fills a pipe from one socket and empties it into the other before it takes more,
-//! so a slow reader holds up its sender. The end of a stream ends the other side's; the other
-//! direction goes on. An error of either side ends both.
+//! Each direction fills a pipe from one socket and empties it into the other before it reads more,
+//! so a slow reader slows down its sender. The end of one stream shuts down that direction only. An
+//! error on either side resets both.
 
 use std::{io, net::Shutdown, time::Duration};
 
@@ -14,13 +14,13 @@ use super::{
     socket::{reset_connection, reset_error, wait_for_reset},
 };
 
-/// How long to wait for file descriptors when there are none.
+/// How long to wait before the next attempt when the process is out of file descriptors.
 const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// Joins two connections until both ways are at their end.
+/// Relays between two connections until both directions have ended.
 ///
 /// # Errors
-/// One side is broken; both are reset then.
+/// One side failed. Both are reset.
 pub async fn splice_bidirectional(
     pool: &PipePool,
     client: &TcpStream,
@@ -38,7 +38,8 @@ async fn pump_both(pool: &PipePool, client: &TcpStream, upstream: &TcpStream) ->
     let up = pump(pool, client, upstream);
     let down = pump(pool, upstream, client);
     tokio::pin!(up, down);
-    // A side whose stream has ended sends nothing more; that it is reset has to be waited for.
+    // After the end of its stream, a side sends nothing more, so a reset must be awaited
+    // explicitly.
     tokio::select! {
         ended = &mut up => {
             ended?;
@@ -51,7 +52,7 @@ async fn pump_both(pool: &PipePool, client: &TcpStream, upstream: &TcpStream) ->
     }
 }
 
-/// One direction, to the end of the stream.
+/// Relays one direction to the end of the stream.
 async fn pump(pool: &PipePool, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     loop {
         from.readable().await?;
@@ -73,7 +74,7 @@ async fn acquire_pipe(pool: &PipePool) -> SplicePipe {
     }
 }
 
-/// Carries what is there: whether the stream is at its end.
+/// Relays the bytes that are available. Returns whether the stream has ended.
 async fn splice_available(
     pipe: &mut SplicePipe,
     from: &TcpStream,
@@ -86,14 +87,14 @@ async fn splice_available(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         }
-        consume_budget().await; // others have their turn
+        consume_budget().await; // yields to other tasks
     }
 }
 
 async fn drain_pipe(pipe: &mut SplicePipe, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     while pipe.buffered() > 0 {
         match to.try_io(Interest::WRITABLE, || pipe.drain_to(to)) {
-            // Boxed: every idle connection would have room for it otherwise.
+            // Boxed because every idle connection would reserve space for it otherwise.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Box::pin(wait_writable(from, to)).await?;
             }
@@ -103,7 +104,7 @@ async fn drain_pipe(pipe: &mut SplicePipe, from: &TcpStream, to: &TcpStream) -> 
     Ok(())
 }
 
-/// Waits until there is room for more, or nobody who sends it.
+/// Waits until `to` accepts more bytes, or `from` is reset.
 async fn wait_writable(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     tokio::select! {
         ready = to.writable() => ready,
@@ -134,7 +135,7 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
-    /// Client and server, joined.
+    /// A client and a server, spliced together.
     async fn spliced_pair(
         pool: &Arc<PipePool>,
     ) -> (TcpStream, TcpStream, JoinHandle<io::Result<()>>) {
@@ -154,7 +155,7 @@ mod tests {
         (0..length).map(|_| next()).collect()
     }
 
-    /// Sends, ends, and reads to the end.
+    /// Sends, shuts down the write side, and reads to the end.
     async fn send_and_receive(stream: TcpStream, sent: Vec<u8>) -> Vec<u8> {
         let (mut read, mut write) = stream.into_split();
         let sending = tokio::spawn(async move {
@@ -184,7 +185,7 @@ mod tests {
                 pseudo_random_bytes(seed ^ 255, length / 2 + 1),
             );
             transfers.push(tokio::spawn(async move {
-                let (got, there) = timeout(SOON, async {
+                let (at_client, at_server) = timeout(SOON, async {
                     tokio::join!(
                         send_and_receive(client, up.clone()),
                         send_and_receive(server, down.clone())
@@ -192,7 +193,7 @@ mod tests {
                 })
                 .await
                 .expect("in time");
-                assert!(got == down && there == up);
+                assert!(at_client == down && at_server == up);
                 task.await.unwrap().unwrap();
             }));
         }
@@ -257,7 +258,7 @@ mod tests {
                     let ended = timeout(SOON, task).await.expect("noticed").unwrap();
                     assert!(ended.is_err(), "{of_server} {half_closed} {blocked}");
                     assert!(half_closed || is_reset(other).await);
-                    // After the end of the stream a reader sees that, so a writer is asked.
+                    // After the end of the stream a read returns only that, so the test writes.
                     let sent = timeout(SOON, async { while other.write(b"x").await.is_ok() {} });
                     sent.await.expect("the other side is reset too");
                 }
@@ -276,7 +277,7 @@ mod tests {
             }
         });
         assert!(stalled.await.is_err());
-        // Socket buffers of two connections, and a pipe.
+        // The socket buffers of two connections, and one pipe.
         assert!(sent < 64 << 20, "{sent}");
         client.shutdown().await.unwrap();
         let mut got = Vec::new();

@@ -1,5 +1,5 @@
-//! The last word to a TLS client whose connection is not let out: a fatal alert (RFC 8446, 6), so that
-//! its program can tell a denial from an outage.
+//! Fatal TLS alerts (RFC 8446, 6) for clients whose connection is not allowed, so that their
+//! program can tell a denial from an outage.
 
 use std::net::Shutdown;
 
@@ -12,28 +12,28 @@ use super::{
     socket::{drain_to_eof, reset_connection, write_all},
 };
 
-/// Record types.
+/// TLS record types.
 const CONTENT_TYPE_ALERT: u8 = 21;
 const CONTENT_TYPE_HANDSHAKE: u8 = 22;
 /// The level that ends a connection.
 const LEVEL_FATAL: u8 = 2;
-/// Alerts.
+/// Alert descriptions.
 const ACCESS_DENIED: u8 = 49;
 const INTERNAL_ERROR: u8 = 80;
 
-/// Versions in record headers: any client takes the first before it knows another; none is written
-/// there that is newer than the last.
+/// Versions in record headers. Every client accepts the first before it has negotiated a version.
+/// No record header contains a version newer than the last.
 const TLS_1_0: [u8; 2] = [3, 1];
 const TLS_1_2: [u8; 2] = [3, 3];
-/// Where a ClientHello in its first record says its version.
+/// Offset of the client version in a ClientHello at the start of a record.
 const CLIENT_VERSION: std::ops::Range<usize> = 9..11;
 
-/// An alert, in a record of its own, unencrypted.
+/// An alert in an unencrypted record of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsAlert([u8; 7]);
 
 impl TlsAlert {
-    /// The alert for a client that has sent these bytes; `None`: they are no TLS.
+    /// The alert for a client that has sent these bytes, or `None` if they are not TLS.
     pub fn for_client(reason: Reason, sent: &[u8]) -> Option<Self> {
         let version = sent.get(CLIENT_VERSION).and_then(|bytes| bytes.try_into().ok());
         let version = version.map_or(TLS_1_0, |version: [u8; 2]| version.clamp(TLS_1_0, TLS_1_2));
@@ -49,8 +49,9 @@ impl TlsAlert {
         Self([CONTENT_TYPE_ALERT, major, minor, 0, 2, LEVEL_FATAL, description(reason)])
     }
 
-    /// Sends it and ends the connection in good order. What the client still sends is read for a
-    /// while: to close a socket with unread bytes would be a reset, and that may overtake the alert.
+    /// Sends the alert and closes the connection gracefully. For a while it keeps reading what the
+    /// client still sends: closing a socket with unread bytes causes a reset, which may overtake
+    /// the alert.
     pub async fn send(self, client: &TcpStream, timeouts: ProxyTimeouts) {
         let sent = async {
             write_all(client, &self.0).await?;
@@ -63,7 +64,7 @@ impl TlsAlert {
     }
 }
 
-/// `access_denied` is what rules decide; the rest might go well at another time.
+/// `access_denied` for decisions of the policy. Other failures may be temporary.
 const fn description(reason: Reason) -> u8 {
     match reason {
         Reason::NameNotAllowed
@@ -89,10 +90,12 @@ mod tests {
             TlsAlert::for_client(denied, &hello[..5]),
             Some(TlsAlert([21, 3, 1, 0, 2, 2, 49]))
         );
-        for (claimed, said) in [([3, 0], 1), ([3, 1], 1), ([3, 2], 2), ([3, 4], 3), ([9, 9], 3)] {
+        for (client_version, record_minor) in
+            [([3, 0], 1), ([3, 1], 1), ([3, 2], 2), ([3, 4], 3), ([9, 9], 3)]
+        {
             let mut hello = hello.clone();
-            hello[CLIENT_VERSION].copy_from_slice(&claimed);
-            let alert = TlsAlert([21, 3, said, 0, 2, 2, 80]);
+            hello[CLIENT_VERSION].copy_from_slice(&client_version);
+            let alert = TlsAlert([21, 3, record_minor, 0, 2, 2, 80]);
             assert_eq!(TlsAlert::for_client(Reason::Unreachable, &hello), Some(alert));
         }
         for other in [&b""[..], b"SSH-2.0-x\r\n", b"GET / HTTP/1.1\r\n"] {

@@ -1,4 +1,4 @@
-//! What the HTTP library reads in what goes on to it are the requests that were followed.
+//! The HTTP library reads the same requests from the forwarded bytes as the framer.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::fuzz::cases_or;
 
-/// A request as somebody read it; without a body where that was cut off or wrong.
+/// A request as parsed by one reader. The body is `None` if it was truncated or invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ParsedRequest {
     method: String,
@@ -34,7 +34,7 @@ struct ParsedRequest {
 }
 
 impl ParsedRequest {
-    /// An independent reading of one whole request; its head is known to be sound.
+    /// Parses one complete request independently of hyper. Its head must be valid.
     fn parse(request: &[u8]) -> Self {
         let mut fields = [httparse::EMPTY_HEADER; 100];
         let mut head = httparse::Request::new(&mut fields);
@@ -72,7 +72,7 @@ fn decode_chunked(mut bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// What the library reads when a client sends these bytes.
+/// The requests that the HTTP library reads from these bytes of a client.
 async fn read_with_hyper(
     bytes: &[u8],
     lengths: &[usize],
@@ -107,7 +107,8 @@ async fn read_with_hyper(
             Ok::<_, Infallible>(response)
         }
     });
-    // The client has sent all before it is answered: that alone must not end the last request.
+    // The client has sent everything before it gets a response. That alone must not end the last
+    // request.
     let ended = guard_handle.clone();
     let served = async {
         let served = http1::Builder::new().serve_connection(io, service).with_upgrades();
@@ -120,13 +121,13 @@ async fn read_with_hyper(
         served.await
     };
     let both = async { tokio::join!(served, send_in_pieces(client, bytes, lengths)) };
-    // None waits for ever: whoever offers another protocol gets an answer.
+    // Nothing waits without end: every offered upgrade gets a response.
     let _ = timeout(Duration::from_secs(20), both).await.expect("an end");
     reads.lock().await.clone()
 }
 
 async fn send_in_pieces(client: DuplexStream, bytes: &[u8], lengths: &[usize]) {
-    let (mut answers, mut client) = tokio::io::split(client);
+    let (mut responses, mut client) = tokio::io::split(client);
     let write = async {
         let (mut rest, mut lengths) = (bytes, lengths.iter().cycle());
         while !rest.is_empty() {
@@ -139,8 +140,8 @@ async fn send_in_pieces(client: DuplexStream, bytes: &[u8], lengths: &[usize]) {
         }
         let _ = client.shutdown().await;
     };
-    let mut answer = Vec::new();
-    let _ = tokio::join!(write, answers.read_to_end(&mut answer));
+    let mut response = Vec::new();
+    let _ = tokio::join!(write, responses.read_to_end(&mut response));
 }
 
 fn sorted_fields(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
@@ -161,8 +162,8 @@ fn all_good_requests_are_read() {
                  2;x=y\r\nab\r\n3\r\ncde\r\n0\r\nT: v\r\n\r\n\
                  POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nfgGET / HTTP/1.1\r\nUpgrade: x\r\n\r\n\
                  GET / HTTP/1.1\r\n\r\n";
-    let followed = frame_in_pieces(text, &[7], false);
-    let expected: Vec<ParsedRequest> = followed.requests().map(ParsedRequest::parse).collect();
+    let framed = frame_in_pieces(text, &[7], false);
+    let expected: Vec<ParsedRequest> = framed.requests().map(ParsedRequest::parse).collect();
     let bodies = expected.iter().map(|read| read.body.clone().expect("a body"));
     assert_eq!(bodies.collect::<Vec<_>>(), [&b"abcde"[..], b"fg", b"", b""]);
     assert_eq!(hyper_reads(text, &[7], false), expected);
@@ -175,18 +176,19 @@ proptest! {
     fn the_library_reads_the_requests_that_were_followed(
         bytes in hostile_requests(),
         lengths in prop::collection::vec(1_usize..300, 1..6),
-        takes_up: bool,
+        accepts_upgrade: bool,
     ) {
-        let followed = frame_in_pieces(&bytes, &[usize::MAX], takes_up);
-        let expected: Vec<ParsedRequest> = followed.requests().map(ParsedRequest::parse).collect();
-        let reads = hyper_reads(&bytes, &lengths, takes_up);
-        // It may stop before (at `Connection: close`, at a target that is none), and reads no other.
+        let framed = frame_in_pieces(&bytes, &[usize::MAX], accepts_upgrade);
+        let expected: Vec<ParsedRequest> = framed.requests().map(ParsedRequest::parse).collect();
+        let reads = hyper_reads(&bytes, &lengths, accepts_upgrade);
+        // The library may stop earlier (at `Connection: close`, or at an invalid target), but reads
+        // no other requests.
         prop_assert!(reads.len() <= expected.len(), "{reads:?} of {expected:?}");
-        for (place, (read, expected)) in reads.iter().zip(&expected).enumerate() {
+        for (index, (read, expected)) in reads.iter().zip(&expected).enumerate() {
             prop_assert_eq!((&read.method, &read.fields), (&expected.method, &expected.fields));
             match &read.body {
                 Some(_) => prop_assert_eq!(&read.body, &expected.body),
-                None => prop_assert_eq!(place, reads.len() - 1, "nothing follows what is wrong"),
+                None => prop_assert_eq!(index, reads.len() - 1, "nothing follows what is wrong"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What clients of public URLs send, as hostile as chance makes it.
+//! Property tests with hostile input from clients of public URLs.
 
 mod hyper_agreement;
 mod split_requests;

@@ -1,11 +1,11 @@
-//! Where requests end does not depend on how their bytes come in, and nothing is kept for ever.
+//! Request boundaries do not depend on how the bytes are split, and buffering is bounded.
 
 use proptest::prelude::*;
 
 use super::super::request_framer::{FramingStep, MAX_HEAD_SIZE, RequestFramer};
 use crate::fuzz::{cases_or, hostile_bytes};
 
-/// Pieces that requests are made of, good ones and bad ones.
+/// Fragments of requests, valid and invalid.
 const PIECES: [&str; 42] = [
     "GET / HTTP/1.1\r\n",
     "POST /x HTTP/1.1\r\n",
@@ -51,69 +51,70 @@ const PIECES: [&str; 42] = [
     "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
 ];
 
-/// What a follower makes of a client's bytes.
+/// The result of framing a client's bytes.
 #[derive(Debug, Default)]
 pub struct FramedRequests {
-    /// What went on, and how many bytes of the client's it was.
+    /// The forwarded bytes, and the number of client bytes they correspond to.
     pub forwarded: Vec<u8>,
     pub consumed: usize,
-    /// Where in that requests begin.
+    /// Offsets of request starts in the forwarded bytes.
     pub request_starts: Vec<usize>,
-    /// What came next had two readings.
+    /// Whether the next bytes were rejected.
     pub rejected: bool,
 }
 
 impl FramedRequests {
-    /// The requests that went on, the last perhaps in part.
+    /// The forwarded requests. The last one may be incomplete.
     pub fn requests(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.request_starts.iter().skip(1).copied().chain([self.forwarded.len()]);
-        self.request_starts.iter().zip(ends).map(|(begin, end)| &self.forwarded[*begin..end])
+        self.request_starts.iter().zip(ends).map(|(start, end)| &self.forwarded[*start..end])
     }
 }
 
-/// Has bytes followed that come in in pieces of these lengths; offers are taken up, or all declined.
+/// Frames bytes that arrive in pieces of these lengths. All upgrades are accepted, or all are
+/// declined.
 pub fn frame_in_pieces(bytes: &[u8], lengths: &[usize], accepts_upgrade: bool) -> FramedRequests {
-    let (mut framer, mut followed) = (RequestFramer::default(), FramedRequests::default());
-    let (mut waiting, mut rest) = (Vec::new(), bytes);
+    let (mut framer, mut framed) = (RequestFramer::default(), FramedRequests::default());
+    let (mut buffered, mut rest) = (Vec::new(), bytes);
     for length in lengths.iter().cycle() {
         let (piece, more) = rest.split_at((*length).min(rest.len()));
-        (waiting, rest) = ([&waiting, piece].concat(), more);
+        (buffered, rest) = ([&buffered, piece].concat(), more);
         loop {
             let at_head = framer.is_in_head();
-            match framer.step(&waiting) {
+            match framer.step(&buffered) {
                 FramingStep::Forward(count) => {
-                    assert!(count > 0 && count <= waiting.len());
-                    followed.request_starts.extend(at_head.then_some(followed.forwarded.len()));
-                    followed.forwarded.extend(waiting.drain(..count));
-                    followed.consumed += count;
+                    assert!(count > 0 && count <= buffered.len());
+                    framed.request_starts.extend(at_head.then_some(framed.forwarded.len()));
+                    framed.forwarded.extend(buffered.drain(..count));
+                    framed.consumed += count;
                 }
                 FramingStep::Rewrite(count, head) => {
-                    assert!(at_head && count <= waiting.len() && head.len() > count);
-                    followed.request_starts.push(followed.forwarded.len());
-                    followed.forwarded.extend(head);
-                    waiting.drain(..count);
-                    followed.consumed += count;
+                    assert!(at_head && count <= buffered.len() && head.len() > count);
+                    framed.request_starts.push(framed.forwarded.len());
+                    framed.forwarded.extend(head);
+                    buffered.drain(..count);
+                    framed.consumed += count;
                 }
                 FramingStep::NeedMore => break,
                 FramingStep::AwaitUpgrade => framer.resolve_upgrade(accepts_upgrade),
-                FramingStep::Reject => return FramedRequests { rejected: true, ..followed },
+                FramingStep::Reject => return FramedRequests { rejected: true, ..framed },
             }
         }
-        assert!(waiting.len() < MAX_HEAD_SIZE, "{} bytes wait", waiting.len());
+        assert!(buffered.len() < MAX_HEAD_SIZE, "{} bytes wait", buffered.len());
         if rest.is_empty() {
             break;
         }
     }
-    followed
+    framed
 }
 
-/// What a client sends: requests, and now and then a line that goes on and on.
+/// A client's bytes: requests, sometimes with a very long line.
 pub fn hostile_requests() -> impl Strategy<Value = Vec<u8>> {
     let long = prop_oneof![Just(0), Just(0), Just(0), 8_100..8_300_usize, 65_400..65_700_usize];
     (hostile_bytes(&PIECES, 12), long, any::<prop::sample::Index>()).prop_map(
-        |(bytes, long, place)| {
-            let (before, behind) = bytes.split_at(place.index(bytes.len() + 1));
-            [before, &b"a".repeat(long), behind].concat()
+        |(bytes, long, index)| {
+            let (before, after) = bytes.split_at(index.index(bytes.len() + 1));
+            [before, &b"a".repeat(long), after].concat()
         },
     )
 }
@@ -125,15 +126,15 @@ proptest! {
     fn requests_end_where_they_end_however_they_come_in(
         bytes in hostile_requests(),
         lengths in prop::collection::vec(1_usize..80, 1..6),
-        takes_up: bool,
+        accepts_upgrade: bool,
     ) {
-        let whole = frame_in_pieces(&bytes, &[usize::MAX], takes_up);
-        let cut = frame_in_pieces(&bytes, &lengths, takes_up);
+        let whole = frame_in_pieces(&bytes, &[usize::MAX], accepts_upgrade);
+        let cut = frame_in_pieces(&bytes, &lengths, accepts_upgrade);
         prop_assert!(whole.consumed <= bytes.len() && whole.consumed <= whole.forwarded.len());
         prop_assert_eq!(whole.consumed, cut.consumed);
         prop_assert_eq!(&cut.forwarded, &whole.forwarded);
         prop_assert_eq!(&cut.request_starts, &whole.request_starts);
-        // The end of a line may be needed to see what is wrong with it.
+        // An error may only be visible once the end of its line has arrived.
         prop_assert!(whole.rejected || !cut.rejected);
     }
 }

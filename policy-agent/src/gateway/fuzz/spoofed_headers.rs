@@ -1,4 +1,4 @@
-//! What a service is told about its client is the gateway's word alone.
+//! A service receives information about its client only from the gateway.
 
 use std::net::IpAddr;
 
@@ -25,13 +25,13 @@ proptest! {
 
     #[test]
     fn no_spoofed_header_is_left(
-        claims in prop::collection::vec(
+        fields in prop::collection::vec(
             (prop::sample::select(&NAMES[..]), prop::collection::vec(any::<u8>(), 0..20)), 0..12),
         client: IpAddr,
         host in "[ -~]{0,20}",
     ) {
         let mut headers = HeaderMap::new();
-        for (name, value) in &claims {
+        for (name, value) in &fields {
             let Ok(value) = HeaderValue::from_bytes(value) else { continue };
             headers.append(HeaderName::from_static(name), value);
         }

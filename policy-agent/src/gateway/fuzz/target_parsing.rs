@@ -1,4 +1,4 @@
-//! A request is for one sandbox and one port by every reading, or for nobody.
+//! A request has at most one target: every reader finds the same sandbox and port, or none.
 
 use hyper::{Request, Version};
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ const PIECES: [&str; 26] = [
     "_",
 ];
 
-/// A request with these hosts in its target and its fields.
+/// A request with these hosts in its target and header fields.
 fn request(uri: &[u8], hosts: &[Vec<u8>], sandbox: &[Vec<u8>], h2: bool) -> Option<Request<()>> {
     let version = if h2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut request = Request::builder().uri(uri).version(version);
@@ -50,7 +50,7 @@ fn request(uri: &[u8], hosts: &[Vec<u8>], sandbox: &[Vec<u8>], h2: bool) -> Opti
     request.body(()).ok()
 }
 
-/// Sandbox and port as someone reads them who only takes the host apart.
+/// Whether a parser that only splits the host would find the same sandbox and port.
 fn is_named_by(host: &str, target: &SandboxTarget) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, port)| {
         if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }

@@ -1,4 +1,4 @@
-//! The traffic token is found in its three places, whatever stands around it, and leaves them.
+//! The traffic token is found in its three places, whatever surrounds it, and removed from them.
 
 use hyper::{Request, header::HeaderName};
 use proptest::prelude::*;
@@ -54,7 +54,7 @@ fn fields() -> impl Strategy<Value = HeaderFields> {
     prop::collection::vec((prop::sample::select(&FIELDS[..]), hostile_bytes(&PIECES, 6)), 0..4)
 }
 
-/// Whether this is a field in which it is looked for, or the query.
+/// Whether the text contains the name of the token.
 fn contains_token_name(text: &[u8]) -> bool {
     text.windows(TOKEN_NAME.len()).any(|window| window == TOKEN_NAME.as_bytes())
 }
@@ -69,7 +69,7 @@ proptest! {
         };
         PresentedTokens::strip_from(&mut request);
         prop_assert_eq!(request.uri().path(), "/p");
-        // A name that only ends like it, or is a value, is somebody else's.
+        // Names that merely end with the token's name, and values, belong to the service.
         let pairs = request.uri().query().unwrap_or_default().split('&');
         for pair in pairs {
             prop_assert!(pair.split('=').next() != Some(TOKEN_NAME), "{request:?}");
@@ -86,37 +86,37 @@ proptest! {
 
     #[test]
     fn the_token_is_found_beside_anything(
-        place in 0..3,
+        location in 0..3,
         before in hostile_bytes(&PIECES, 4),
-        behind in hostile_bytes(&PIECES, 4),
+        after in hostile_bytes(&PIECES, 4),
         mut fields in fields(),
     ) {
         let pair = format!("{TOKEN_NAME}={TOKEN}").into_bytes();
         let mut uri = b"/p".to_vec();
-        match place {
-            0 => uri = [b"/p?", &before[..], b"&", &pair, b"&", &behind].concat(),
-            1 => fields.push(("cookie", [&before[..], b"; ", &pair, b"; ", &behind].concat())),
+        match location {
+            0 => uri = [b"/p?", &before[..], b"&", &pair, b"&", &after].concat(),
+            1 => fields.push(("cookie", [&before[..], b"; ", &pair, b"; ", &after].concat())),
             _ => fields.push((TOKEN_NAME, TOKEN.into())),
         }
         let Some(mut request) = request(&uri, &fields) else { return Ok(()) };
-        // A fragment is no part of a request, and cookies that are no text are not read.
-        let is_cut = place == 0 && before.contains(&b'#');
-        let is_text = place != 1 || [before, behind].concat().iter().all(|byte| byte.is_ascii());
+        // A fragment is not part of a request, and cookies that are not text are dropped.
+        let is_cut = location == 0 && before.contains(&b'#');
+        let is_text = location != 1 || [before, after].concat().iter().all(|byte| byte.is_ascii());
         if is_cut || !is_text {
             return Ok(());
         }
-        let shown = PresentedTokens::strip_from(&mut request);
-        prop_assert!(shown.contains(&SecretString::new(TOKEN.to_owned())), "{uri:?} {fields:?}");
-        prop_assert!(!shown.contains(&SecretString::new(TOKEN.to_lowercase())));
+        let presented = PresentedTokens::strip_from(&mut request);
+        prop_assert!(presented.contains(&SecretString::new(TOKEN.to_owned())), "{uri:?} {fields:?}");
+        prop_assert!(!presented.contains(&SecretString::new(TOKEN.to_lowercase())));
     }
 
     #[test]
-    fn a_wrong_token_matches_nothing(query in "[a-z=&;]{0,20}", shown in "[ -~]{0,30}") {
-        let fields = vec![(TOKEN_NAME, shown.clone().into_bytes()), ("cookie", query.clone().into_bytes())];
+    fn a_wrong_token_matches_nothing(query in "[a-z=&;]{0,20}", presented in "[ -~]{0,30}") {
+        let fields = vec![(TOKEN_NAME, presented.clone().into_bytes()), ("cookie", query.clone().into_bytes())];
         let Some(mut request) = request(format!("/?{query}").as_bytes(), &fields) else {
             return Ok(());
         };
-        let proves = PresentedTokens::strip_from(&mut request).contains(&SecretString::new(TOKEN.to_owned()));
-        prop_assert_eq!(proves, shown == TOKEN);
+        let accepted = PresentedTokens::strip_from(&mut request).contains(&SecretString::new(TOKEN.to_owned()));
+        prop_assert_eq!(accepted, presented == TOKEN);
     }
 }

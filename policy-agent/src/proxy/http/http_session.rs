@@ -1,4 +1,4 @@
-//! The requests of one connection, one after the other.
+//! Handles the requests of one connection, one after the other.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -33,9 +33,9 @@ use crate::{
     },
 };
 
-/// A connection, between and during its requests.
+/// The HTTP state of a connection.
 pub struct HttpSession {
-    /// Whose it is.
+    /// The client's connection.
     pub admitted: AdmittedConnection,
     upstream: Mutex<Option<HttpUpstream>>,
     has_received_request: AtomicBool,
@@ -43,21 +43,21 @@ pub struct HttpSession {
     is_last_refused: AtomicBool,
 }
 
-/// The server that the last request went to.
+/// The upstream of the last request.
 struct HttpUpstream {
     name: Option<Arc<str>>,
     sender: SendRequest<Incoming>,
     driver: UpstreamDriver,
 }
 
-/// The task that reads and writes a server's connection. It ends with whoever needs it.
+/// The task that drives an upstream connection. Dropping the handle aborts it.
 pub struct UpstreamDriver {
     task: AbortHandle,
     socket: SharedSocket,
 }
 
 impl UpstreamDriver {
-    /// The server's side.
+    /// The upstream socket.
     pub fn socket(&self) -> SharedSocket {
         Arc::clone(&self.socket)
     }
@@ -69,13 +69,13 @@ impl Drop for UpstreamDriver {
     }
 }
 
-/// The connection ends without an answer.
+/// The connection ends without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed")]
 pub struct ConnectionClosed;
 
 impl HttpSession {
-    /// A connection without requests.
+    /// A session without requests.
     pub fn new(admitted: AdmittedConnection) -> Self {
         Self {
             admitted,
@@ -86,7 +86,7 @@ impl HttpSession {
         }
     }
 
-    /// Whether there was a request.
+    /// Whether a request has been received.
     pub fn has_received_request(&self) -> bool {
         self.has_received_request.load(Ordering::Relaxed)
     }
@@ -104,10 +104,10 @@ impl HttpSession {
         }
     }
 
-    /// Judges a request; lets it go on, or refuses it.
+    /// Decides on a request, then forwards or refuses it.
     ///
     /// # Errors
-    /// There is nobody to answer.
+    /// The connection is closed, so there is no one to respond to.
     pub async fn handle_request(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -146,11 +146,11 @@ impl HttpSession {
         let (mut response, upstream) = self.send_request(request, name, allowed).await?;
         match (response.status(), client) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
-                let there = hyper::upgrade::on(&mut response);
+                let server = hyper::upgrade::on(&mut response);
                 tokio::spawn(upgrade_relay::relay_upgraded(
                     Arc::clone(self),
                     client,
-                    there,
+                    server,
                     upstream.driver,
                 ));
             }
@@ -165,7 +165,7 @@ impl HttpSession {
         Ok(response)
     }
 
-    /// Sends a request to the server that has the name, and waits for the head of its answer.
+    /// Sends a request to the upstream of this name and waits for the head of its response.
     async fn send_request(
         &self,
         mut request: Request<Incoming>,
@@ -177,7 +177,8 @@ impl HttpSession {
         {
             match upstream.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, upstream)),
-                // It has just been closed: a new one gets the request, which nobody has seen yet.
+                // The upstream has just closed the connection, before it received the request. A
+                // new connection gets it.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(reused_connection_end(error.error())),
@@ -199,7 +200,7 @@ impl HttpSession {
     ) -> Result<HttpUpstream, ConnectionEnd> {
         let admitted = &self.admitted;
         let target = DialTarget::new(admitted.original_destination(), name.as_deref());
-        // Boxed, since the connection keeps room for it as long as it lasts.
+        // Boxed because the connection would reserve space for it as long as it lasts otherwise.
         let UpstreamConnection { socket, io } =
             Box::pin(dial(admitted.context(), &allowed.active_policy, &target)).await?;
         admitted.attach_upstream(&socket)?;
@@ -230,14 +231,14 @@ impl HttpSession {
     }
 }
 
-/// Why there is no response.
+/// The reason for a missing response.
 fn missing_response_reason(error: &hyper::Error) -> Reason {
     if error.is_parse() { Reason::BadResponse } else { Reason::ServerBrokeOff }
 }
 
-/// The same on a connection that had requests before. A server may end it at any moment, and whether it
-/// has seen the request nobody knows. So the client's connection ends likewise, without an answer:
-/// clients know this case, and send again what may be sent twice (RFC 9110, 9.2.2).
+/// The same for a connection that has served requests before. A server may close it at any moment,
+/// and it is unknown whether it has seen the request. So the client's connection also closes
+/// without a response: clients handle this case and repeat idempotent requests (RFC 9110, 9.2.2).
 fn reused_connection_end(error: &hyper::Error) -> ConnectionEnd {
     match missing_response_reason(error) {
         Reason::ServerBrokeOff => ConnectionEnd::Closed,
@@ -245,8 +246,8 @@ fn reused_connection_end(error: &hyper::Error) -> ConnectionEnd {
     }
 }
 
-/// A response with chunks says nothing of a length: whoever believed it would find another end (RFC
-/// 9112, 6.3).
+/// Removes `Content-Length` from a chunked response. A client that honored it would find another
+/// end of the message (RFC 9112, 6.3).
 fn remove_length_if_chunked(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);

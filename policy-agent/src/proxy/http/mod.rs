@@ -1,6 +1,6 @@
-//! Connections to port 80: every request is judged by its Host, and goes on to where that name
-//! leads. The HTTP library reads requests and writes them anew, so that what was judged is what the
-//! server sees.
+//! Connections to port 80: the proxy decides on every request by its Host and forwards it to that
+//! host. The HTTP library parses each request and serializes it again, so the server sees exactly
+//! what the decision was based on.
 
 mod http_session;
 mod refusal_response;
@@ -21,24 +21,24 @@ use super::{
     socket::{SharedTcpStream, drain_to_eof, reset_connection, wait_for_reset},
 };
 
-/// Bytes that the head of a request or an answer may take, and that are held of a body.
+/// Maximum size in bytes of the head of a request or response, and of the buffered part of a body.
 const MAX_HEAD_SIZE: usize = 64 * 1024;
-/// Fields that the head of an answer may have.
+/// Maximum number of header fields in a response.
 const MAX_RESPONSE_HEADERS: usize = 256;
 
 /// How a connection ended.
 enum HttpServeOutcome {
-    /// In good order, or with an answer that says what is wrong.
+    /// In order, or with a response that describes the error.
     Finished,
-    /// What came is not HTTP/1.
+    /// The client did not send HTTP/1.
     NotHttp,
-    /// Nothing came in time.
+    /// No request arrived in time.
     TimedOut,
-    /// One of the sides is broken.
+    /// An I/O error on either side.
     Broken,
 }
 
-/// Serves a connection until it is over.
+/// Serves a connection until it ends.
 pub async fn serve_http(admitted: AdmittedConnection) {
     let session = Arc::new(HttpSession::new(admitted));
     let outcome = serve_requests(&session).await;
@@ -57,7 +57,7 @@ pub async fn serve_http(admitted: AdmittedConnection) {
         return reset_connection(&admitted.client);
     }
     if matches!(outcome, HttpServeOutcome::NotHttp) || session.is_last_refused() {
-        // Boxed: an idle connection would have room for it otherwise.
+        // Boxed because an idle connection would reserve space for it otherwise.
         let drained = Box::pin(drain_to_eof(&admitted.client));
         let _ = timeout(admitted.context().timeouts.linger, drained).await;
     }

@@ -1,4 +1,4 @@
-//! What a client is told when its request does not go on.
+//! The response to a refused request.
 
 use http_body_util::{Either, Full};
 use hyper::{
@@ -8,10 +8,10 @@ use hyper::{
 };
 use policy_common::reason::Reason;
 
-/// The body of an answer: the server's, or a line of the proxy's.
+/// The body of a response: the server's, or one line from the proxy.
 pub type ProxyResponseBody = Either<Incoming, Full<Bytes>>;
 
-/// The refusal, in one line. It ends the connection.
+/// A one-line refusal, after which the connection closes.
 pub fn refusal_response(reason: Reason, name: Option<&str>) -> Response<ProxyResponseBody> {
     let mut line = format!("{}: {}", reason.label(), reason.help());
     if let Some(name) = name {

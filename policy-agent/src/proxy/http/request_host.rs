@@ -1,4 +1,4 @@
-//! What a request asks for.
+//! The host that a request is for.
 
 use hyper::{
     Method, Request,
@@ -7,10 +7,10 @@ use hyper::{
 };
 use policy_common::reason::Reason;
 
-/// The host that a request asks for, without its port, as it is written; `None`: it names none.
+/// The host of a request as written, without its port. `None` if the request names none.
 ///
 /// # Errors
-/// There is more than one answer, or none that can be judged.
+/// The request names different hosts, or cannot be decided on.
 pub fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Reason> {
     if request.method() == Method::CONNECT || !has_unambiguous_framing(request.headers()) {
         return Err(Reason::NotJudgeable);
@@ -34,8 +34,8 @@ pub fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Reason> {
     }
 }
 
-/// Whether every server finds the same end of the body: a single `Transfer-Encoding: chunked`, if
-/// there is one at all. The HTTP library has seen to the rest.
+/// Whether every server finds the same end of the body: `Transfer-Encoding` is either absent or a
+/// single `chunked`. The HTTP library checks the rest.
 fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -51,8 +51,8 @@ fn parse_host_header(value: &HeaderValue) -> Result<HostPort<'_>, Reason> {
 
 fn split_host_port(text: &str) -> Result<HostPort<'_>, Reason> {
     let authority: Authority = text.parse().map_err(|_| Reason::InvalidName)?;
-    // What this library takes for the host, any server has to take for it: nothing before it, and
-    // after it digits only.
+    // Any server must see the same host as this library: nothing before it, and only digits after
+    // it.
     let name = text.get(..authority.host().len()).filter(|name| *name == authority.host());
     let name = name.ok_or(Reason::InvalidName)?;
     match text[name.len()..].strip_prefix(':') {

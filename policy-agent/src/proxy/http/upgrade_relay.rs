@@ -1,4 +1,4 @@
-//! What follows an answer 101: another protocol, which only the two sides understand.
+//! Relays a connection after a 101 response. Only its two sides understand the new protocol.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::proxy::{
     upstream::{UpstreamConnection, UpstreamIo},
 };
 
-/// Joins both sides once the HTTP library has let go of them. The session, and with it the claim,
-/// lives as long.
+/// Relays between both sides once the HTTP library has released them. The session, and with it the
+/// admitted connection, lives until the relay ends.
 pub async fn relay_upgraded(
     session: Arc<HttpSession>,
     client: OnUpgrade,
@@ -47,7 +47,7 @@ pub async fn relay_upgraded(
     relay(session.admitted.context(), &session.admitted.client, upstream).await;
 }
 
-/// The connection itself, and what was read from it already.
+/// The connection, and the bytes already read from it.
 fn into_io<T>(upgraded: Upgraded) -> Option<(T, Bytes)>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,

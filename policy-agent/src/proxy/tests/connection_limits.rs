@@ -1,4 +1,4 @@
-//! How much a sandbox may have, and what the proxy survives.
+//! Limits of a sandbox, and errors that the proxy survives.
 
 use std::{
     io,
@@ -70,7 +70,7 @@ async fn events_come_at_a_limited_rate() {
     }
     assert!(harness.connection_counts().contains(r#"decision="denied"} 3"#));
     assert_eq!(harness.events().len(), 3);
-    // Faster than any machine could take connections.
+    // Faster than any machine could accept connections.
     let sandbox_proxy = harness.proxy.sandbox_proxy(harness.slot).expect("a door");
     let addresses = ("192.0.2.1:1024", "192.0.2.66:80");
     let addresses =
@@ -100,29 +100,29 @@ async fn a_decision_permit_lasts_until_the_decision() {
         64,
     )
     .await;
-    let free =
+    let free_permits =
         || harness.proxy.sandbox_proxy(harness.slot).expect("a door").decision_limiter.available();
-    let permits = free();
+    let permits = free_permits();
     let server = harness.listen("good.example", "203.0.113.1", 443).await;
     let mut silent = Vec::new();
     for _ in 0..permits + 3 {
         silent.push(harness.connect().await);
     }
-    // Those that say nothing have all turns, and do not hold up the others.
-    wait_until("they are taken", || harness.active() == permits + 3 && free() == 0).await;
+    // The silent clients hold all permits and do not block the others.
+    wait_until("they are taken", || harness.active() == permits + 3 && free_permits() == 0).await;
     let hello = client_hello("good.example");
     let mut client = harness.connect().await;
     client.write_all(&hello).await.unwrap();
     expect_bytes(&mut accept_next(&server).await, &hello).await;
     drop(silent);
-    wait_until("they are gone", || harness.active() == 1 && free() == permits).await;
+    wait_until("they are gone", || harness.active() == 1 && free_permits() == permits).await;
     let mut refused = harness.connect().await;
     refused.write_all(&client_hello("bad.example")).await.unwrap();
     assert_eq!(read_alert(&mut refused).await, 49);
-    wait_until("the turn is over", || free() == permits).await;
+    wait_until("the turn is over", || free_permits() == permits).await;
 }
 
-/// Fails often, as accept(2) does when there is no descriptor left.
+/// Fails often, like accept(2) without free file descriptors.
 struct FailingListener(TcpListener, AtomicUsize);
 
 impl SandboxListener for FailingListener {

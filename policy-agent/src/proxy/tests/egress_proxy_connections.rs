@@ -38,7 +38,7 @@ async fn proxied_harness(proxy: &str, destination: &str) -> (ProxyHarness, TcpLi
     (harness, listener)
 }
 
-/// The proxy's side of RFC 1928 and RFC 1929: what it is asked to connect to.
+/// The proxy's side of RFC 1928 and RFC 1929. Returns the requested destination.
 async fn serve_socks5<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     login: Option<&str>,
@@ -51,12 +51,13 @@ async fn serve_socks5<S: AsyncRead + AsyncWrite + Unpin>(
     assert!(greeting[0] == 5 && methods.contains(&method), "{methods:?}");
     stream.write_all(&[5, method]).await.unwrap();
     if let Some(login) = login {
-        let mut got = vec![0; login.len() + 2];
-        stream.read_exact(&mut got).await.unwrap();
+        let mut credentials = vec![0; login.len() + 2];
+        stream.read_exact(&mut credentials).await.unwrap();
         let (name, password) = login.split_once(':').unwrap();
         let lengths = (name.len() as u8, password.len() as u8);
-        let wanted = [&[1, lengths.0], name.as_bytes(), &[lengths.1], password.as_bytes()].concat();
-        assert_eq!(got, wanted);
+        let expected =
+            [&[1, lengths.0], name.as_bytes(), &[lengths.1], password.as_bytes()].concat();
+        assert_eq!(credentials, expected);
         stream.write_all(&[1, 0]).await.unwrap();
     }
     let mut request = vec![0; 5];
@@ -75,7 +76,7 @@ async fn serve_socks5<S: AsyncRead + AsyncWrite + Unpin>(
     request[3..].to_vec()
 }
 
-/// A name and a port as SOCKS5 has them.
+/// A name and a port in SOCKS5 encoding.
 fn socks5_domain(name: &str, port: u16) -> Vec<u8> {
     [&[3, name.len() as u8], name.as_bytes(), &port.to_be_bytes()].concat()
 }
@@ -90,7 +91,7 @@ async fn a_name_goes_through_as_a_name_and_an_address_as_an_address() {
     assert_eq!(serve_socks5(&mut server_side, None).await, socks5_domain("good.example", 443));
     expect_bytes(&mut server_side, &client_hello("good.example")[..5]).await;
 
-    // SSH, say: the server speaks first.
+    // For example SSH, where the server sends first.
     *harness.network.destination.lock().unwrap() = Some("198.51.100.7:22".parse().unwrap());
     let mut client = harness.connect().await;
     let mut server_side = accept_next(&proxy).await;
@@ -99,13 +100,13 @@ async fn a_name_goes_through_as_a_name_and_an_address_as_an_address() {
     expect_bytes(&mut client, b"SSH-2.0-x\r\n").await;
     assert!(harness.connection_counts().contains(r#"protocol="tcp",decision="allowed"} 1"#));
 
-    // An address on 443 that line 6 lets out is not judged by name.
+    // An address on port 443 that line 6 allows is not decided by name.
     *harness.network.destination.lock().unwrap() = Some("198.51.100.7:443".parse().unwrap());
     let _client = harness.connect().await;
     let mut server_side = accept_next(&proxy).await;
     assert_eq!(serve_socks5(&mut server_side, None).await, [1, 198, 51, 100, 7, 1, 187]);
     let direct = "203.0.113.9:1080".parse().unwrap();
-    assert!(harness.network.dialed.lock().unwrap().iter().all(|dialled| *dialled == direct));
+    assert!(harness.network.dialed.lock().unwrap().iter().all(|dialed| *dialed == direct));
 }
 
 #[tokio::test]
@@ -126,12 +127,12 @@ async fn http_goes_through_too_and_logs_in() {
 
 #[tokio::test]
 async fn whatever_fails_nothing_goes_past_it() {
-    for (proxy, answer) in [
-        (r#""address":"proxy.example:1080""#, Some(&b"\x05\xff"[..])), // no method is good
+    for (proxy, response) in [
+        (r#""address":"proxy.example:1080""#, Some(&b"\x05\xff"[..])), // no acceptable method
         (r#""address":"proxy.example:1080""#, Some(&b"\x05\x00\x05\x05\x00\x01\0\0\0\0\0\0"[..])),
         (r#""address":"proxy.example:1080""#, Some(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..])),
-        (r#""address":"proxy.example:1080""#, Some(&b""[..])), // silent
-        (r#""address":"proxy.example:1081""#, None),           // refuses
+        (r#""address":"proxy.example:1080""#, Some(&b""[..])), // no response
+        (r#""address":"proxy.example:1081""#, None),           // refused
         (r#""address":"unknown.example:1080""#, None),
         (r#""address":"private.example:1080""#, None),
         (r#""address":"host.example:1080""#, None),
@@ -147,9 +148,9 @@ async fn whatever_fails_nothing_goes_past_it() {
             let mut client = harness.connect().await;
             client.write_all(&client_hello("good.example")).await.unwrap();
             let mut server_side: Option<TcpStream> = None;
-            if let Some(answer) = answer {
+            if let Some(response) = response {
                 let stream = server_side.insert(accept_next(&listener).await);
-                stream.write_all(answer).await.unwrap();
+                stream.write_all(response).await.unwrap();
             }
             match destination.ends_with(":443") {
                 true => assert_eq!(read_alert(&mut client).await, 80, "{proxy}"),
@@ -157,8 +158,8 @@ async fn whatever_fails_nothing_goes_past_it() {
             }
             assert_eq!(harness.first_event().await.reason, "egress_proxy_failed", "{proxy}");
             assert!(harness.connection_counts().contains(r#"decision="failed"} 1"#));
-            let dialled = harness.network.dialed.lock().unwrap().clone();
-            assert!(dialled.iter().all(|at| at.ip() == PROXY.parse::<std::net::IpAddr>().unwrap()));
+            let dialed = harness.network.dialed.lock().unwrap().clone();
+            assert!(dialed.iter().all(|at| at.ip() == PROXY.parse::<std::net::IpAddr>().unwrap()));
         }
     }
 }
@@ -210,17 +211,17 @@ async fn inside_tls_with_an_own_authority() {
             write.write_all(&to_send).await.unwrap();
             write.shutdown().await.unwrap();
         });
-        let mut got = Vec::new();
-        server_side.read_to_end(&mut got).await.unwrap();
-        assert!(got == expected);
+        let mut received = Vec::new();
+        server_side.read_to_end(&mut received).await.unwrap();
+        assert!(received == expected);
         server_side.write_all(b"late").await.unwrap();
         server_side.shutdown().await.unwrap();
-        got.clear();
-        read.read_to_end(&mut got).await.unwrap();
-        assert_eq!(got, b"late");
+        received.clear();
+        read.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"late");
         wait_until("it is over", || harness.active() == 0).await;
 
-        // And it is cut like any other.
+        // A policy update resets it like any other connection.
         let mut client = harness.connect().await;
         let mut server_side = acceptor.accept(accept_next(&listener).await).await.unwrap();
         serve_socks5(&mut server_side, None).await;

@@ -1,4 +1,4 @@
-//! The stand-in for the network.
+//! A fake of the network.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,24 +17,24 @@ use crate::{
     },
 };
 
-/// A network where only what a test sets up exists.
+/// A network in which only what a test sets up exists.
 #[derive(Default)]
 pub struct FakeNetworkState {
-    /// Where accepted connections were to go.
+    /// The original destination of accepted connections.
     pub destination: Mutex<Option<SocketAddr>>,
-    /// The addresses of names.
+    /// Addresses by name.
     pub names: Mutex<HashMap<String, Vec<IpAddr>>>,
-    /// Servers, by the address that they are reached at.
+    /// Real server addresses by the address under which the proxy dials them.
     pub servers: Mutex<HashMap<SocketAddr, SocketAddr>>,
     /// Addresses that never answer.
     pub unresponsive: Mutex<HashSet<IpAddr>>,
     /// Addresses of the host itself.
     pub host_addresses: Mutex<HashSet<IpAddr>>,
-    /// What was dialled.
+    /// All dialed addresses.
     pub dialed: Mutex<Vec<SocketAddr>>,
 }
 
-/// The stand-in, which the test keeps a hand on.
+/// The fake. Its state is shared with the test.
 pub struct FakeNetwork(pub Arc<FakeNetworkState>);
 
 impl ProxyNetwork for FakeNetwork {
@@ -43,8 +43,8 @@ impl ProxyNetwork for FakeNetwork {
     }
 
     fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>> {
-        let found = self.0.names.lock().unwrap().get(name.as_str()).cloned();
-        Box::pin(async move { found.unwrap_or_default() })
+        let addresses = self.0.names.lock().unwrap().get(name.as_str()).cloned();
+        Box::pin(async move { addresses.unwrap_or_default() })
     }
 
     fn locality(&self, address: IpAddr) -> BoxFuture<'_, AddressLocality> {

@@ -1,4 +1,4 @@
-//! One sandbox with a door, and what it may talk to.
+//! A proxy with one sandbox, and servers for it to connect to.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,13 +28,13 @@ use crate::{
     proxy::{ProxySettings, ProxyTimeouts, TransparentProxy},
 };
 
-/// Longer than anything takes that a test waits for.
+/// Longer than any operation that a test waits for.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the agent's own gateway listens.
+/// Listen addresses of the agent's own gateway.
 pub const GATEWAY_LISTENERS: [&str; 2] = ["203.0.113.5:80", "0.0.0.0:4430"];
 
-/// A kernel that does nothing: events need one.
+/// A kernel that does nothing. The event buffer needs one.
 struct NoKernel;
 
 impl DataplaneControl for NoKernel {
@@ -115,7 +115,7 @@ impl DataplaneControl for NoKernel {
     }
 }
 
-/// A sandbox with a door.
+/// A proxy with one sandbox.
 pub struct ProxyHarness {
     pub proxy: Arc<TransparentProxy>,
     pub network: Arc<FakeNetworkState>,
@@ -125,7 +125,7 @@ pub struct ProxyHarness {
     pub proxy_address: SocketAddr,
 }
 
-/// Times that tests can wait for.
+/// Timeouts short enough to wait for in tests.
 pub fn test_timeouts() -> ProxyTimeouts {
     ProxyTimeouts {
         name_detection: Duration::from_millis(300),
@@ -136,7 +136,7 @@ pub fn test_timeouts() -> ProxyTimeouts {
     }
 }
 
-/// Rules that let these domains out, and nothing else.
+/// A policy that allows only these domains.
 pub fn policy_allowing(names: &[&str]) -> Arc<ActivePolicy> {
     let list = serde_json::to_string(names).expect("JSON");
     policy_from_json(
@@ -145,7 +145,7 @@ pub fn policy_allowing(names: &[&str]) -> Arc<ActivePolicy> {
     )
 }
 
-/// Rules from a `network`.
+/// A policy from the JSON of a `network`.
 pub fn policy_from_json(network: &str, floor: &Floor) -> Arc<ActivePolicy> {
     let platform_policy =
         PlatformPolicy { floor: floor.clone(), defaults: PolicyDefaults::default() };
@@ -157,7 +157,7 @@ pub fn policy_from_json(network: &str, floor: &Floor) -> Arc<ActivePolicy> {
 }
 
 impl ProxyHarness {
-    /// A sandbox whose connections are for this address.
+    /// A sandbox whose connections go to this address.
     pub async fn new(active_policy: &Arc<ActivePolicy>, destination: &str) -> Self {
         Self::with_settings(active_policy, destination, Floor::default(), test_timeouts(), 64).await
     }
@@ -206,18 +206,18 @@ impl ProxyHarness {
         }
     }
 
-    /// A name leads to these addresses.
+    /// Makes a name resolve to these addresses.
     pub fn set_name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse::<IpAddr>().expect(text)).collect();
         self.network.names.lock().unwrap().insert(name.to_owned(), addresses);
     }
 
-    /// What is reached at an address.
+    /// Makes `server` reachable at an address.
     pub fn set_server(&self, at: &str, server: SocketAddr) {
         self.network.servers.lock().unwrap().insert(at.parse().expect(at), server);
     }
 
-    /// A listener that is reached at an address under a name.
+    /// Creates a listener, reachable under this name and address.
     pub async fn listen(&self, name: &str, address: &str, port: u16) -> TcpListener {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         self.set_name(name, &[address]);
@@ -234,20 +234,20 @@ impl ProxyHarness {
         self.proxy.active_connections(self.slot)
     }
 
-    /// Reasons and names of the events.
+    /// Reasons and names of all events.
     pub fn events(&self) -> Vec<(&'static str, Option<String>)> {
         let all = self.event_buffer.recent(&EventFilter { sandbox: None, include_flows: true });
-        all.iter().map(|record| (record.reason, record.name.clone())).collect()
+        all.iter().map(|event| (event.reason, event.name.clone())).collect()
     }
 
-    /// The first event.
+    /// Waits for the first event.
     pub async fn first_event(&self) -> Arc<PolicyEvent> {
         let filter = EventFilter { sandbox: None, include_flows: true };
         wait_until("an event", || !self.event_buffer.recent(&filter).is_empty()).await;
         self.event_buffer.recent(&filter)[0].clone()
     }
 
-    /// What is counted, as Prometheus would read it.
+    /// The counters in Prometheus format.
     pub fn connection_counts(&self) -> String {
         let line = |(protocol, decision, count)| {
             format!("protocol=\"{protocol}\",decision=\"{decision}\"}} {count}\n")
@@ -256,16 +256,16 @@ impl ProxyHarness {
     }
 }
 
-/// Waits until something is so.
-pub async fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+/// Waits until a condition holds.
+pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TEST_TIMEOUT;
-    while !so() {
+    while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// What a stream says until it ends; the error when it is reset.
+/// Reads a stream to its end. A reset is an error.
 pub async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     timeout(TEST_TIMEOUT, stream.read_to_end(&mut bytes)).await.expect("it ends in time")?;
@@ -279,29 +279,29 @@ pub async fn expect_bytes(stream: &mut TcpStream, expected: &[u8]) {
     assert_eq!(bytes, expected);
 }
 
-/// Whether the stream is reset, not just ended.
+/// Whether the stream is reset, as opposed to closed.
 pub async fn is_reset(stream: &mut TcpStream) -> bool {
     let read = read_all(stream).await;
     matches!(read, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
-/// The description of the TLS alert that a stream says before it ends in good order (RFC 8446, 6).
+/// The description of the TLS alert (RFC 8446, 6) that a stream receives before it is closed.
 pub async fn read_alert(stream: &mut TcpStream) -> u8 {
-    let said = read_all(stream).await.expect("no reset");
-    match said[..] {
+    let bytes = read_all(stream).await.expect("no reset");
+    match bytes[..] {
         [21, 3, 1..=3, 0, 2, 2, description] => description,
-        _ => panic!("{said:?}"),
+        _ => panic!("{bytes:?}"),
     }
 }
 
-/// The next connection that a listener gets.
+/// Accepts the next connection of a listener.
 pub async fn accept_next(listener: &TcpListener) -> TcpStream {
     timeout(TEST_TIMEOUT, listener.accept()).await.expect("in time").expect("a connection").0
 }
 
-/// Sends, and reads until the end.
+/// Sends a request and reads to the end of the stream.
 pub async fn exchange(stream: &mut TcpStream, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.expect("sends");
-    let answer = read_all(stream).await.expect("an answer");
-    String::from_utf8(answer).expect("text")
+    let response = read_all(stream).await.expect("an answer");
+    String::from_utf8(response).expect("text")
 }

@@ -1,4 +1,4 @@
-//! ClientHellos: those of a real client, and those that no client sends.
+//! ClientHellos of a real client, and ones that no real client sends.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ fn tls_record(payload: &[u8]) -> Vec<u8> {
     record
 }
 
-/// An extension, by its number.
+/// A TLS extension: its number and content.
 #[derive(Clone, Debug)]
 pub struct TlsExtension(u16, Vec<u8>);
 
 impl TlsExtension {
-    /// server_name (RFC 6066, 3), with names of these types.
+    /// server_name (RFC 6066, 3) with these name types and names.
     pub fn sni(names: &[(u8, &[u8])]) -> Self {
         let names =
             names.iter().flat_map(|(kind, name)| [vec![*kind], length_prefixed(name)].concat());
@@ -46,21 +46,21 @@ fn length_prefixed(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], bytes].concat()
 }
 
-/// A ClientHello (RFC 8446, 4.1.2) of what is asked for.
+/// Builds a ClientHello (RFC 8446, 4.1.2).
 pub struct ClientHelloBuilder {
-    /// Beside those that every ClientHello needs.
+    /// In addition to those that every ClientHello needs.
     pub extensions: Vec<TlsExtension>,
-    /// Bytes of padding.
+    /// Number of padding bytes.
     pub padding: usize,
 }
 
 impl ClientHelloBuilder {
-    /// One that asks for this name.
+    /// A ClientHello with this server name.
     pub fn for_name(name: &str) -> Self {
         Self { extensions: vec![TlsExtension::sni(&[(0, name.as_bytes())])], padding: 0 }
     }
 
-    /// In as many records as it takes.
+    /// Encodes it in as many records as necessary.
     pub fn build(&self) -> Vec<u8> {
         let mut extensions = vec![
             TlsExtension(13, length_prefixed(&[4, 3])), // signature_algorithms
@@ -83,7 +83,7 @@ impl ClientHelloBuilder {
         let listed: Vec<u8> = listed.collect();
         let mut body = vec![3, 3];
         body.extend([7; 32]); // random
-        body.extend([0, 0, 2, 0x13, 1, 1, 0]); // session, cipher suite, compression
+        body.extend([0, 0, 2, 0x13, 1, 1, 0]); // session ID, cipher suites, compression methods
         let short = u16::try_from(listed.len()).unwrap_or(u16::MAX);
         body.extend(short.to_be_bytes());
         body.extend(listed);

@@ -20,7 +20,7 @@ async fn http_harness(allowed: &[&str]) -> ProxyHarness {
     ProxyHarness::new(&policy_allowing(allowed), "192.0.2.66:80").await
 }
 
-/// What comes up to and including this.
+/// Reads up to and including `end`.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let read = async {
@@ -34,11 +34,11 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-/// Answers the next request of the next connection: what it was.
-async fn serve_next(listener: &TcpListener, answer: &str) -> (String, TcpStream) {
+/// Answers the next request on the next connection. Returns the request's head and the connection.
+async fn serve_next(listener: &TcpListener, response: &str) -> (String, TcpStream) {
     let mut server_side = accept_next(listener).await;
     let head = read_until(&mut server_side, "\r\n\r\n").await;
-    server_side.write_all(answer.as_bytes()).await.unwrap();
+    server_side.write_all(response.as_bytes()).await.unwrap();
     (head, server_side)
 }
 
@@ -83,8 +83,8 @@ async fn a_request_goes_on_as_it_was_judged() {
         let server = harness.listen("good.example", "203.0.113.1", 80).await;
         let mut client = harness.connect().await;
         send_text(&mut client, request).await;
-        let (seen, _server_side) = serve_next(&server, OK_RESPONSE).await;
-        assert_eq!(seen, expected);
+        let (forwarded, _server_side) = serve_next(&server, OK_RESPONSE).await;
+        assert_eq!(forwarded, expected);
         expect_bytes(&mut client, OK_RESPONSE.as_bytes()).await;
         assert!(harness.connection_counts().contains(r#"protocol="http",decision="allowed"} 1"#));
     }
@@ -104,7 +104,7 @@ async fn every_request_of_a_connection_is_judged() {
     assert!(read_until(&mut a_server, "\r\n\r\n").await.starts_with("GET /2 "));
     send_text(&mut a_server, OK_RESPONSE).await;
     expect_bytes(&mut client, OK_RESPONSE.as_bytes()).await;
-    // Another one, and two requests at once.
+    // Another server, and two pipelined requests.
     send_text(&mut client, "GET /3 HTTP/1.1\r\nHost: b.example\r\n\r\n").await;
     send_text(&mut client, "GET /4 HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
     let (head, _b_server) = serve_next(&b, OK_RESPONSE).await;
@@ -257,7 +257,7 @@ async fn bodies_stream_both_ways() {
     let head = read_until(&mut server_side, "\r\n\r\n").await;
     assert!(head.contains("Transfer-Encoding: chunked\r\n") && !head.contains("ontent-"), "{head}");
     expect_bytes(&mut server_side, b"3\r\nabc\r\n").await;
-    // The answer begins before the request has ended.
+    // The response starts before the request has ended.
     send_text(
         &mut server_side,
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n2\r\nhi\r\n",
@@ -295,11 +295,11 @@ async fn large_bodies_arrive_whole() {
         let head = "POST / HTTP/1.0\r\nHost: good.example\r\nContent-Length: 5000000\r\n\r\n";
         write.write_all(head.as_bytes()).await.unwrap();
         write.write_all(&sent).await.unwrap();
-        std::mem::forget(write); // the client does not end its side
+        std::mem::forget(write); // keeps the client's side open
     });
-    let mut got = Vec::new();
-    timeout(TEST_TIMEOUT, read.read_to_end(&mut got)).await.unwrap().unwrap();
-    assert!(got.ends_with(&body) && got.len() < body.len() + 200);
+    let mut received = Vec::new();
+    timeout(TEST_TIMEOUT, read.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received.ends_with(&body) && received.len() < body.len() + 200);
     echo.await.unwrap();
 }
 
@@ -335,7 +335,7 @@ async fn heads_without_bodies() {
     let server = harness.listen("good.example", "203.0.113.1", 80).await;
     let mut client = harness.connect().await;
     let mut server_side: Option<TcpStream> = None;
-    for (method, said) in [
+    for (method, response) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
         ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
@@ -346,8 +346,8 @@ async fn heads_without_bodies() {
             none => none.insert(accept_next(&server).await),
         };
         read_until(stream, "\r\n\r\n").await;
-        send_text(stream, said).await;
-        assert_eq!(read_until(&mut client, "\r\n\r\n").await, said);
+        send_text(stream, response).await;
+        assert_eq!(read_until(&mut client, "\r\n\r\n").await, response);
     }
 }
 
@@ -412,8 +412,8 @@ async fn an_upgrade_that_nobody_asked_for_is_none() {
     let server = harness.listen("good.example", "203.0.113.1", 80).await;
     let mut client = harness.connect().await;
     send_text(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
-    let said = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-    let (_, _server_side) = serve_next(&server, said).await;
+    let response = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let (_, _server_side) = serve_next(&server, response).await;
     let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     assert!(answer.contains("\r\n\r\nbad_response: "), "{answer}");
@@ -435,7 +435,7 @@ async fn a_server_that_closes_is_found_again() {
 #[tokio::test]
 async fn answers_that_break_off_or_are_none_have_reasons_of_their_own() {
     let ok = "HTTP/1.1 200 OK\r\n";
-    for (said, reason) in [
+    for (response, reason) in [
         (String::new(), "server_broke_off"),
         ("HTTP/1.1 200 OK\r\nContent-Le".to_owned(), "server_broke_off"),
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n".to_owned(), "bad_response"),
@@ -449,17 +449,17 @@ async fn answers_that_break_off_or_are_none_have_reasons_of_their_own() {
         send_text(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
         let mut server_side = accept_next(&server).await;
         read_until(&mut server_side, "\r\n\r\n").await;
-        let _ = server_side.write_all(said.as_bytes()).await;
+        let _ = server_side.write_all(response.as_bytes()).await;
         server_side.shutdown().await.unwrap();
         let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 502 "), "{said:.50?}: {answer}");
-        assert!(answer.contains(&format!("\r\n\r\n{reason}: ")), "{said:.50?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{response:.50?}: {answer}");
+        assert!(answer.contains(&format!("\r\n\r\n{reason}: ")), "{response:.50?}: {answer}");
         assert_eq!(harness.events(), [(reason, Some("good.example".to_owned()))]);
         assert!(harness.connection_counts().contains(r#"decision="failed"} 1"#));
     }
 }
 
-/// The client is the one who can know whether the request may be sent again.
+/// Only the client knows whether the request may be repeated.
 #[tokio::test]
 async fn a_kept_connection_that_ends_instead_of_an_answer_ends_the_clients() {
     let harness = http_harness(&["good.example"]).await;
@@ -479,7 +479,7 @@ async fn a_kept_connection_that_ends_instead_of_an_answer_ends_the_clients() {
 #[tokio::test]
 async fn odd_answers_pass() {
     let many: String = (0..250).map(|n| format!("X-{n}: {n}\r\n")).collect();
-    for (odd, seen) in [
+    for (odd, expected) in [
         (many.as_str(), "X-249: 249\r\n"),
         ("X-Folded: one\r\n two\r\n", "X-Folded: one two\r\n"),
         ("X-Spaced : 1\r\n", "X-Spaced: 1\r\n"),
@@ -490,10 +490,10 @@ async fn odd_answers_pass() {
         let server = harness.listen("good.example", "203.0.113.1", 80).await;
         let mut client = harness.connect().await;
         send_text(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
-        let said = format!("HTTP/1.1 200 OK\r\n{odd}Content-Length: 2\r\n\r\nok");
-        let (_, _server_side) = serve_next(&server, &said).await;
+        let response = format!("HTTP/1.1 200 OK\r\n{odd}Content-Length: 2\r\n\r\nok");
+        let (_, _server_side) = serve_next(&server, &response).await;
         let head = read_until(&mut client, "\r\n\r\n").await;
-        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(seen), "{odd:.50?}: {head}");
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(expected), "{odd:.50?}: {head}");
         expect_bytes(&mut client, b"ok").await;
     }
 }
@@ -504,9 +504,9 @@ async fn of_an_answer_with_chunks_and_a_length_the_chunks_count() {
     let server = harness.listen("good.example", "203.0.113.1", 80).await;
     let mut client = harness.connect().await;
     send_text(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
-    let said = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let response = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\
                 2\r\nok\r\n0\r\n\r\n";
-    let (_, _server_side) = serve_next(&server, said).await;
+    let (_, _server_side) = serve_next(&server, response).await;
     let head = read_until(&mut client, "\r\n\r\n").await;
     assert!(!head.to_lowercase().contains("content-length"), "{head}");
     expect_bytes(&mut client, b"2\r\nok\r\n0\r\n\r\n").await;
@@ -533,8 +533,8 @@ async fn a_cut_answer_is_not_taken_for_a_whole_one() {
         let mut client = harness.connect().await;
         send_text(&mut client, &format!("GET / HTTP/{version}\r\nHost: good.example\r\n\r\n"))
             .await;
-        let said = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
-        let (_, server_side) = serve_next(&server, said).await;
+        let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let (_, server_side) = serve_next(&server, response).await;
         read_until(&mut client, "hello").await;
         drop(server_side);
         assert!(is_reset(&mut client).await, "{version}");
@@ -545,11 +545,11 @@ async fn a_cut_answer_is_not_taken_for_a_whole_one() {
 async fn a_client_that_disconnects_closes_its_upstream_connection() {
     let harness = http_harness(&["good.example"]).await;
     let server = harness.listen("good.example", "203.0.113.1", 80).await;
-    // While the server thinks, and while it answers.
-    for said in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"] {
+    // Before the response, and during it.
+    for response in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx"] {
         let mut client = harness.connect().await;
         send_text(&mut client, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n").await;
-        let (_, mut server_side) = serve_next(&server, said).await;
+        let (_, mut server_side) = serve_next(&server, response).await;
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         let _ = read_all(&mut server_side).await;

@@ -1,4 +1,4 @@
-//! What a connection costs.
+//! The memory use of connections.
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{policy::Floor, proxy::serve_connection};
 
-/// Bytes that a connection's task may take while bytes only pass through.
+/// Maximum size in bytes of the task of an established connection.
 const MAX_TASK_SIZE: usize = 1280;
 
 #[test]
@@ -18,14 +18,15 @@ fn the_task_of_an_established_connection_is_small() {
     assert!(size <= MAX_TASK_SIZE, "{size}");
 }
 
-/// Memory that this process uses, in KiB.
+/// Resident memory of this process in KiB.
 fn resident_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// The growth includes the peers' sockets in this process, about as much as the proxy's own.
+/// The growth includes the peers' sockets in this process, which take about as much as the proxy's
+/// own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures the whole process: run it alone; IDLE_CONNECTIONS says how many"]
 async fn idle_connections_take_little_memory() {
@@ -51,15 +52,15 @@ async fn idle_connections_take_little_memory() {
         let bytes: &[u8] =
             if http { b"GET / HTTP/1.1\r\nHost: good.example\r\n\r\n" } else { &hello };
         client.write_all(bytes).await.unwrap();
-        let mut there = accept_next(&listener).await;
+        let mut server_side = accept_next(&listener).await;
         if http {
             let mut head = [0; 1024];
-            let _ = tokio::io::AsyncReadExt::read(&mut there, &mut head).await.unwrap();
-            there.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            let _ = tokio::io::AsyncReadExt::read(&mut server_side, &mut head).await.unwrap();
+            server_side.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
             super::harness::expect_bytes(&mut client, b"HTTP/1.1 204 No Content\r\n\r\n").await;
         }
         clients.push(client);
-        servers.push(there);
+        servers.push(server_side);
         if index == count / 10 {
             before = resident_kib();
         }

@@ -1,5 +1,5 @@
-//! The whole proxy on loopback sockets, with a stand-in for the network: what sandboxes see is what
-//! a test says, and so is where names lead.
+//! Tests of the whole proxy on loopback sockets, with a fake network: the test determines the
+//! original destinations and what names resolve to.
 
 mod connection_limits;
 mod egress_proxy_connections;

@@ -1,4 +1,4 @@
-//! Requests as hostile as chance makes them. PROPTEST_CASES sets how many.
+//! Tests with randomly mutated requests. PROPTEST_CASES sets the number of cases.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio::{
 use super::harness::{ProxyHarness, policy_allowing, test_timeouts};
 use crate::{policy::Floor, proxy::ProxyTimeouts};
 
-/// Pieces that requests are made of, good ones and bad ones.
+/// Fragments of requests, valid and invalid.
 const PIECES: [&str; 40] = [
     "GET / HTTP/1.1\r\n",
     "POST /x HTTP/1.1\r\n",
@@ -57,14 +57,14 @@ const PIECES: [&str; 40] = [
     "TE: trailers\r\n",
 ];
 
-/// What servers got, as one text for each connection.
+/// The bytes that servers received, per connection.
 type CapturedRequests = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Answers everything that could be the head of a request, and remembers all bytes.
-async fn capture_requests(listener: TcpListener, seen: CapturedRequests) {
+/// Answers everything that could be the head of a request, and captures all bytes.
+async fn capture_requests(listener: TcpListener, captured: CapturedRequests) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else { return };
-        let seen = Arc::clone(&seen);
+        let captured = Arc::clone(&captured);
         tokio::spawn(async move {
             let mut bytes = Vec::new();
             let mut answered = 0;
@@ -75,12 +75,12 @@ async fn capture_requests(listener: TcpListener, seen: CapturedRequests) {
                     answered += 1;
                 }
             }
-            seen.lock().await.push(bytes);
+            captured.lock().await.push(bytes);
         });
     }
 }
 
-/// The requests in what a server got, read as strictly as the standard is. `None`: it cannot be.
+/// Strictly parses the requests that a server received. Returns `None` if that fails.
 fn requests(mut bytes: &[u8]) -> Option<Vec<Vec<String>>> {
     let mut requests = Vec::new();
     while !bytes.is_empty() {
@@ -130,7 +130,8 @@ fn after_chunks(mut bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Sends bytes in these pieces to a new sandbox's door: what the server of its only name got.
+/// Sends the bytes to a new sandbox's proxy in pieces of these lengths. Returns what its only
+/// server received.
 async fn send_in_pieces(bytes: &[u8], pieces: &[usize]) -> Vec<Vec<u8>> {
     let timeouts = ProxyTimeouts {
         name_detection: Duration::from_millis(50),
@@ -143,8 +144,8 @@ async fn send_in_pieces(bytes: &[u8], pieces: &[usize]) -> Vec<Vec<u8>> {
             .await;
     let listener = harness.listen("good.example", "203.0.113.1", 80).await;
     harness.set_name("evil.example", &["203.0.113.1"]);
-    let seen = CapturedRequests::default();
-    let server = tokio::spawn(capture_requests(listener, Arc::clone(&seen)));
+    let captured = CapturedRequests::default();
+    let server = tokio::spawn(capture_requests(listener, Arc::clone(&captured)));
     let mut client = harness.connect().await;
     let mut rest = bytes;
     for length in pieces.iter().cycle().take(64) {
@@ -162,8 +163,8 @@ async fn send_in_pieces(bytes: &[u8], pieces: &[usize]) -> Vec<Vec<u8>> {
     super::harness::wait_until("it is over", || harness.active() == 0).await;
     server.abort();
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let seen = seen.lock().await;
-    seen.clone()
+    let captured = captured.lock().await;
+    captured.clone()
 }
 
 proptest! {
@@ -176,16 +177,16 @@ proptest! {
         pieces in prop::collection::vec(1_usize..80, 1..6),
     ) {
         let mut bytes = parts.concat().into_bytes();
-        for (place, byte) in changes {
-            let place = place.index(bytes.len());
-            bytes[place] = byte;
+        for (index, byte) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let seen = runtime.block_on(send_in_pieces(&bytes, &pieces));
-        for got in seen {
-            let text = String::from_utf8_lossy(&got).into_owned();
+        let captured = runtime.block_on(send_in_pieces(&bytes, &pieces));
+        for bytes in captured {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
             let upgraded = text.to_lowercase().contains("\r\nupgrade:");
-            let hosts = requests(&got);
+            let hosts = requests(&bytes);
             prop_assert!(hosts.is_some(), "{text:?}");
             for host in hosts.unwrap() {
                 let good = matches!(&host[..], [one] if one.split(':').next() == Some("good.example"));
@@ -195,7 +196,7 @@ proptest! {
     }
 }
 
-/// As many as PROPTEST_CASES says, or else these.
-fn cases(usual: u32) -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+/// The number of cases from PROPTEST_CASES, or `fallback`.
+fn cases(fallback: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(fallback)
 }

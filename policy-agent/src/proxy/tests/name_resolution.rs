@@ -1,4 +1,4 @@
-//! Where allowed names may lead.
+//! The addresses that allowed names may resolve to.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::policy::Floor;
 
-/// Strings of a list.
+/// Converts a list to owned strings.
 fn strings(list: &[&str]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
@@ -42,8 +42,8 @@ async fn bad_addresses_are_never_dialled() {
         let event = harness.first_event().await;
         assert_eq!((event.reason, event.name.as_deref()), (reason, Some("good.example")));
         assert_eq!(event.rule.as_ref().map(|rule| rule.entry.as_str()), rule);
-        let dialled = harness.network.dialed.lock().unwrap().len();
-        assert_eq!(dialled, usize::from(reason == "unreachable"), "{addresses:?}");
+        let dialed = harness.network.dialed.lock().unwrap().len();
+        assert_eq!(dialed, usize::from(reason == "unreachable"), "{addresses:?}");
     }
 }
 
@@ -79,7 +79,7 @@ async fn the_hosts_address_where_the_sandbox_is_is_not_dialled_from_elsewhere() 
     let network = r#"{"allowOut":["good.example","bad.example"],"denyOut":["0.0.0.0/0"]}"#;
     let active_policy =
         super::harness::policy_from_json(network, &Floor::default().with_host_addresses(&own));
-    // What the sandbox connects to may be the host: the name decides.
+    // The sandbox may connect to an address of the host, because the name decides.
     let harness = ProxyHarness::new(&active_policy, "192.0.2.66:443").await;
     harness.listen("bad.example", "203.0.113.1", 443).await;
     let mut client = harness.connect().await;
@@ -92,7 +92,7 @@ async fn the_hosts_address_where_the_sandbox_is_is_not_dialled_from_elsewhere() 
     client.write_all(&client_hello("good.example")).await.unwrap();
     accept_next(&server).await;
     assert_eq!(*harness.network.dialed.lock().unwrap(), ["203.0.113.2:443".parse().unwrap()]);
-    // Without a name its own address decides.
+    // Without a name, the destination address decides.
     let mut client = harness.connect().await;
     client.write_all(&client_hello("192.0.2.66")).await.unwrap();
     assert_eq!(read_alert(&mut client).await, 49);
@@ -137,14 +137,14 @@ async fn the_gateway_is_known_by_address_and_port() {
 async fn the_next_address_is_tried_when_one_fails_or_is_slow() {
     let harness = ProxyHarness::new(&policy_allowing(&["good.example"]), "192.0.2.66:443").await;
     let server = harness.listen("good.example", "203.0.113.1", 443).await;
-    // Refuses, never answers, answers.
+    // The addresses refuse, stay silent, and accept, in this order.
     harness.set_name("good.example", &["2001:4860::1", "2001:4860::2", "203.0.113.1"]);
     harness.network.unresponsive.lock().unwrap().insert("2001:4860::2".parse().unwrap());
     let mut client = harness.connect().await;
     client.write_all(&client_hello("good.example")).await.unwrap();
     accept_next(&server).await;
-    let dialled = harness.network.dialed.lock().unwrap().clone();
-    assert_eq!(dialled[..2], ["[2001:4860::1]:443", "203.0.113.1:443"].map(|a| a.parse().unwrap()));
+    let dialed = harness.network.dialed.lock().unwrap().clone();
+    assert_eq!(dialed[..2], ["[2001:4860::1]:443", "203.0.113.1:443"].map(|a| a.parse().unwrap()));
 
     harness.set_name("good.example", &["2001:4860::2", "203.0.113.1"]);
     let mut client = harness.connect().await;

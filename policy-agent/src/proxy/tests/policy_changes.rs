@@ -1,4 +1,4 @@
-//! What happens to connections when the rules change, or the door is closed.
+//! What happens to connections when the policy changes or the proxy of a sandbox is closed.
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{agent::ProxyControl as _, policy::Floor};
 
-/// A connection with both its ends.
+/// A connection through the proxy: the client's and the server's end.
 async fn connected_through(harness: &ProxyHarness, name: &str) -> (TcpStream, TcpStream) {
     let server = harness.listen(name, "203.0.113.1", 443).await;
     let mut client = harness.connect().await;
@@ -53,15 +53,15 @@ async fn connections_that_are_judged_or_dialled_see_the_new_rules() {
     let harness = ProxyHarness::new(&policy_allowing(&["a.example"]), "192.0.2.66:443").await;
     harness.set_name("a.example", &["203.0.113.1"]);
     harness.network.unresponsive.lock().unwrap().insert("203.0.113.1".parse().unwrap());
-    let mut judged = harness.connect().await;
-    judged.write_all(&client_hello("a.example")[..20]).await.unwrap();
-    let mut dialled = harness.connect().await;
-    dialled.write_all(&client_hello("a.example")).await.unwrap();
+    let mut undecided = harness.connect().await;
+    undecided.write_all(&client_hello("a.example")[..20]).await.unwrap();
+    let mut dialing = harness.connect().await;
+    dialing.write_all(&client_hello("a.example")).await.unwrap();
     wait_until("it dials", || !harness.network.dialed.lock().unwrap().is_empty()).await;
     harness.proxy.update_policy(harness.slot, &policy_allowing(&["b.example"]));
-    assert!(is_reset(&mut dialled).await);
-    judged.write_all(&client_hello("a.example")[20..]).await.unwrap();
-    assert_eq!(read_alert(&mut judged).await, 49);
+    assert!(is_reset(&mut dialing).await);
+    undecided.write_all(&client_hello("a.example")[20..]).await.unwrap();
+    assert_eq!(read_alert(&mut undecided).await, 49);
     assert_eq!(harness.network.dialed.lock().unwrap().len(), 1);
     assert_eq!(harness.first_event().await.reason, "name_not_allowed");
 }
@@ -95,8 +95,9 @@ async fn none_slips_through_while_rules_change() {
             });
         }
         tokio::task::yield_now().await;
-        let (proxy, slot, rules) = (Arc::clone(&harness.proxy), harness.slot, Arc::clone(&denying));
-        tokio::task::spawn_blocking(move || proxy.update_policy(slot, &rules)).await.unwrap();
+        let (proxy, slot, policy) =
+            (Arc::clone(&harness.proxy), harness.slot, Arc::clone(&denying));
+        tokio::task::spawn_blocking(move || proxy.update_policy(slot, &policy)).await.unwrap();
         assert!(clients.join_all().await.into_iter().all(|over| over));
         wait_until("none is left", || open.load(Ordering::SeqCst) == 0 && harness.active() == 0)
             .await;
@@ -104,10 +105,10 @@ async fn none_slips_through_while_rules_change() {
     }
 }
 
-/// Whether a connection ends in a reset, or with an alert.
+/// Whether a connection ends in a reset or with an alert.
 async fn is_over(client: &mut TcpStream) -> bool {
     match read_all(client).await {
-        Ok(said) => said == [21, 3, 3, 0, 2, 2, 49],
+        Ok(bytes) => bytes == [21, 3, 3, 0, 2, 2, 49],
         Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
     }
 }

@@ -157,7 +157,7 @@ async fn tls_works_end_to_end() {
     let sent: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
     stream.write_all(&sent).await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut got = Vec::new();
-    stream.read_to_end(&mut got).await.unwrap();
-    assert!(sent == got);
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert!(sent == received);
 }
