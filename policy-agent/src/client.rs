@@ -1,4 +1,4 @@
-//! The command line's side of the API: HTTP over the agent's Unix socket.
+//! The command line's API client: HTTP over the agent's Unix socket.
 
 use std::{
     io,
@@ -16,33 +16,33 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::UnixStream;
 
-/// Why there is no good answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ApiClientError {
-    /// Nobody answers.
+    /// The agent is unreachable.
     #[error("{}", unreachable_message(.socket, .cause))]
     Unreachable {
-        /// Where it was tried.
+        /// The path of the socket.
         socket: PathBuf,
-        /// Why it failed.
+        /// Why connecting failed.
         #[source]
         cause: io::Error,
     },
-    /// The agent says no.
+    /// The agent replied with an error.
     #[error("{message}")]
     Refused {
-        /// The status of its answer.
+        /// The HTTP status.
         status: StatusCode,
-        /// Its words.
+        /// The message of the agent.
         message: String,
     },
-    /// The conversation broke off.
+    /// The connection failed before the response was complete.
     #[error("the agent broke off: see its log")]
     BrokenConnection(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ApiClientError {
-    /// Whether what was asked for is wrong, rather than what was done with it.
+    /// Returns whether the request is invalid, as opposed to a failure of the agent.
     #[must_use]
     pub fn is_bad_input(&self) -> bool {
         let bad = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE];
@@ -50,37 +50,37 @@ impl ApiClientError {
     }
 }
 
-/// An error as the agent words it.
+/// The body of an error response.
 #[derive(Deserialize)]
 struct ApiErrorBody {
     message: String,
 }
 
-/// Speaks with one agent.
+/// A client of one agent.
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     socket: PathBuf,
 }
 
 impl ApiClient {
-    /// A client of the agent that listens there.
+    /// Creates a client of the agent that listens on `socket`.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
-    /// `GET`, for the whole answer.
+    /// Sends a `GET` request and returns the whole response body.
     ///
     /// # Errors
-    /// There is no good answer.
+    /// The request failed.
     pub async fn get(&self, path: &str) -> Result<Bytes, ApiClientError> {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
-    /// Any method, for the whole answer.
+    /// Sends a request and returns the whole response body.
     ///
     /// # Errors
-    /// There is no good answer.
+    /// The request failed.
     pub async fn request(
         &self,
         method: Method,
@@ -91,10 +91,10 @@ impl ApiClient {
         Ok(response.into_body().collect().await.map_err(broken_error)?.to_bytes())
     }
 
-    /// `GET`, for an answer that comes piece by piece.
+    /// Sends a `GET` request and returns the response body as a stream.
     ///
     /// # Errors
-    /// There is no good answer.
+    /// The request failed.
     pub async fn stream(&self, path: &str) -> Result<BodyChunks, ApiClientError> {
         Ok(BodyChunks(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
     }
@@ -127,14 +127,14 @@ impl ApiClient {
     }
 }
 
-/// An answer's body as it comes.
+/// A response body as a stream of chunks.
 pub struct BodyChunks(Incoming);
 
 impl BodyChunks {
-    /// The next piece; `None` at the end.
+    /// Waits for the next chunk. `None` at the end.
     ///
     /// # Errors
-    /// The conversation broke off.
+    /// The connection failed.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiClientError> {
         while let Some(frame) = self.0.frame().await {
             if let Ok(data) = frame.map_err(broken_error)?.into_data() {

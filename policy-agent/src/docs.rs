@@ -1,11 +1,11 @@
-//! Documents that follow from the code. A test compares each with what the code says now, and writes
-//! it anew where `UPDATE_DOCS=1` is set.
+//! Documents that are generated from the code. A test compares each with the current output, and
+//! rewrites it if `UPDATE_DOCS=1` is set.
 
 mod reasons;
 
 use std::{env, fs, path::Path};
 
-/// Compares a document of `docs/` with what it should say.
+/// Compares a document of `docs/` with its expected content.
 #[track_caller]
 fn is_current(name: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);

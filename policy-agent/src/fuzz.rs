@@ -1,17 +1,18 @@
-//! What the property tests of parsers have in common: `cargo xtask fuzz` runs those in modules named
+//! Shared parts of the parsers' property tests. `cargo xtask fuzz` runs the tests in modules named
 //! `fuzz` with many cases, `cargo test` with few.
 
 use proptest::{prelude::*, sample::Index};
 
-/// As many cases as PROPTEST_CASES says, or else these.
-pub fn cases_or(usual: u32) -> ProptestConfig {
+/// The number of cases in PROPTEST_CASES, or else `default_cases`.
+pub fn cases_or(default_cases: u32) -> ProptestConfig {
     let configured = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
-    // The smallest failing input is printed: it becomes a test of its own, not a seed in a file.
-    let cases = configured.unwrap_or(usual);
+    // Failures are not persisted: the smallest failing input is printed, and becomes a test of its
+    // own.
+    let cases = configured.unwrap_or(default_cases);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Bytes made of these pieces, of what chance adds between them, and of some that chance changes.
+/// Byte strings made of `pieces` and random bytes, with a few bytes changed at random.
 pub fn hostile_bytes(
     pieces: &'static [&'static str],
     max_pieces: usize,
@@ -28,15 +29,15 @@ pub fn hostile_bytes(
     })
 }
 
-/// A good text of which chance changes some bytes, and cuts or doubles a part.
+/// Mutations of a valid text: random bytes are changed, and a part is removed or repeated.
 pub fn mutated_bytes(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 0..4);
     let part = (any::<Index>(), any::<Index>(), 0..3_usize);
-    (changes, part).prop_map(move |(changes, (one, other, times))| {
+    (changes, part).prop_map(move |(changes, (start, end, times))| {
         let mut bytes = text.as_bytes().to_vec();
         overwrite_bytes(&mut bytes, &changes);
-        let (one, other) = (one.index(bytes.len()), other.index(bytes.len()));
-        let part = one.min(other)..one.max(other).min(one.min(other) + 40);
+        let (start, end) = (start.index(bytes.len()), end.index(bytes.len()));
+        let part = start.min(end)..start.max(end).min(start.min(end) + 40);
         let repeated = bytes[part.clone()].repeat(times);
         bytes.splice(part, repeated);
         bytes

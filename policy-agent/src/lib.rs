@@ -1,8 +1,9 @@
 //! The agent that gives every sandbox its network policy.
 //!
-//! Arrows point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of the
-//! kernel's BPF) ← `agent` (desired against actual state) ← `api` and `cli`. Beside them `config`
-//! and `store` (files), `events` and `metrics` (what is seen), `client` and `doctor` (for `cli`).
+//! Dependencies point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of
+//! the kernel's BPF) ← `agent` (reconciles desired and actual state) ← `api` and `cli`. Beside them
+//! are `config` and `store` (files), `events` and `metrics` (observability), `client` and `doctor`
+//! (for `cli`).
 
 pub mod agent;
 pub mod api;

@@ -1,28 +1,28 @@
-//! The process's file descriptors, and how many of them each part of the agent may hold. What
-//! strangers open, visitors of public URLs and sandboxes, never takes those of the control plane:
-//! the API, changes of policies, files, DNS.
+//! The process's file descriptors and how many of them each part of the agent may hold. Connections
+//! that outsiders open (clients of public URLs, and sandboxes) never use up the descriptors of the
+//! control plane: the API, policy changes, files, DNS.
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit};
 
-/// Descriptors of the process, divided among its parts.
+/// The file descriptors of the process, divided among its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorBudget {
-    /// Connections of visitors to the gateway.
+    /// Connections of clients to the gateway.
     pub gateway_clients: usize,
-    /// Connections of the gateway into sandboxes, used and idle.
+    /// Connections of the gateway to sandboxes, active and idle.
     pub gateway_backends: usize,
     /// Both sides of connections through the egress proxy.
     pub proxy_connections: usize,
 }
 
-/// One in so many is the control plane's.
+/// The control plane gets this fraction (1/n) of the descriptors.
 const RESERVE_DIVISOR: u64 = 10;
-/// One in so many is for visitors of the gateway, and one for its connections into sandboxes.
+/// The gateway's clients and its connections to sandboxes each get this fraction (1/n).
 const GATEWAY_DIVISOR: u64 = 4;
 
 impl DescriptorBudget {
-    /// Of this process. Where no gateway runs, its part is the egress proxy's.
+    /// The budget of this process. Without a gateway, the egress proxy gets the gateway's part.
     ///
     /// # Errors
     /// The limit cannot be read.

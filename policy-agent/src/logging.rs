@@ -1,5 +1,6 @@
-//! The agent's log. Lines go through a bounded queue to a thread of their own, so that nobody waits
-//! for whoever reads stderr: what does not fit is dropped, counted, and told of later.
+//! The agent's log. A separate thread writes the lines from a bounded queue, so that a slow reader
+//! of stderr blocks no other thread. Lines that do not fit are dropped, counted, and reported
+//! later.
 
 use std::{
     io::{self, Write},
@@ -17,49 +18,50 @@ use anyhow::{Context as _, Result};
 use tracing::Metadata;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// Bytes that wait to be written, at most. As much again may be on its way.
+/// The most bytes that may be queued. As many again may be in the middle of a write.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
-/// The part of them that access logs may take: visitors of a sandbox must not crowd out the agent's own lines.
+/// The part of the queue that access logs may use, so that a sandbox's clients cannot displace the
+/// agent's own lines.
 const MAX_ACCESS_BYTES: usize = MAX_QUEUED_BYTES / 4 * 3;
-/// The target of access logs.
+/// The tracing target of access logs.
 pub const ACCESS_TARGET: &str = "access";
-/// How long lines are gathered, so that many are written at once.
+/// How long lines are collected before one write.
 const BATCH_DELAY: Duration = Duration::from_millis(2);
-/// How long an agent that stops waits for its last lines to be read.
+/// How long a stopping agent waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is logged unless `RUST_LOG` says otherwise. What libraries think of a sandbox's messages
-/// would let it flood the log.
+/// The log filter unless `RUST_LOG` sets another. It silences libraries that log about a sandbox's
+/// messages, which would let the sandbox flood the log.
 const DEFAULT_FILTER: &str = "info,hickory_net=error,hickory_proto=error,hickory_resolver=error,\
                       hyper=error,rustls=error,tokio_rustls=error";
 
-/// The queue of lines. A clone is the same queue.
+/// The queue of log lines. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct LogSink(Arc<LogSinkShared>);
 
 #[derive(Debug, Default)]
 struct LogSinkShared {
     queue: Mutex<LogQueue>,
-    /// Something changed in the queue.
+    /// Signals a change of the queue.
     queue_changed: Condvar,
     dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct LogQueue {
-    /// What waits, as it will be written.
+    /// The queued text.
     text: Vec<u8>,
-    /// Lines in it.
+    /// The number of queued lines.
     lines: u64,
-    /// The thread is writing what it took.
+    /// Whether the thread is writing lines that it took from the queue.
     is_writing: bool,
 }
 
 impl LogSink {
-    /// Logs everything to stderr from now on, panics included.
+    /// Logs to stderr from now on, panics included.
     ///
     /// # Errors
-    /// The thread cannot be made.
+    /// The thread cannot be started.
     pub fn init_stderr() -> Result<Self> {
         let filter =
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
@@ -74,7 +76,7 @@ impl LogSink {
         Ok(sink)
     }
 
-    /// A log with a thread that writes its lines there.
+    /// Starts a thread that writes the lines to `output`.
     fn spawn_writer(output: impl Write + Send + 'static) -> Result<Self> {
         let sink = Self::default();
         let writer = sink.clone();
@@ -83,20 +85,20 @@ impl LogSink {
         Ok(sink)
     }
 
-    /// Lines that were dropped so far, since those before them were not read in time.
+    /// The number of lines dropped so far because the reader was too slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is written, but not long.
+    /// Waits, but not long, until all lines are written.
     pub fn flush(&self) {
         let pending = |queue: &mut LogQueue| queue.is_writing || !queue.text.is_empty();
-        // Whether in time or not: there is nobody left to tell.
+        // A timeout cannot be reported anywhere.
         drop(self.0.queue_changed.wait_timeout_while(self.lock_queue(), FLUSH_TIMEOUT, pending));
     }
 
-    /// Takes a line, unless those that wait are too many.
+    /// Queues a line, or drops it if the queue would exceed `limit` bytes.
     fn push_line(&self, line: &[u8], limit: usize) {
         let mut queue = self.lock_queue();
         if queue.text.len() + line.len() > limit {
@@ -131,7 +133,7 @@ impl LogSink {
         }
     }
 
-    /// Waits for lines and takes all that there are: how many.
+    /// Waits for lines, takes all of them, and returns their number.
     fn take_lines(&self, text: &mut Vec<u8>) -> u64 {
         text.clear();
         let idle = |queue: &mut LogQueue| queue.text.is_empty();
@@ -143,13 +145,13 @@ impl LogSink {
         mem::take(&mut queue.lines)
     }
 
-    /// Nothing panics while it is locked.
+    /// Ignores poisoning: no code panics while it holds the lock.
     fn lock_queue(&self) -> MutexGuard<'_, LogQueue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Puts lines into the queue, each of which comes in one call.
+/// Queues log lines. Each line arrives in a single `write` call.
 pub struct LineWriter {
     log: LogSink,
     limit: usize,
@@ -180,7 +182,8 @@ impl MakeWriter<'_> for LogSink {
     }
 }
 
-/// As the standard library would write it, which would wait for whoever reads.
+/// Logs a panic in the standard library's format. The standard hook itself would block on a slow
+/// reader.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("without a name");
@@ -193,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that waits to be told how much it may read.
+    /// A reader that reads only when the test allows it.
     struct SlowReader {
         go: mpsc::Receiver<()>,
         read: mpsc::Sender<Vec<u8>>,
@@ -220,7 +223,7 @@ mod tests {
     fn what_does_not_fit_is_dropped_and_counted() {
         let (sink, go, text) = slow_reader();
         let line = [vec![b'x'; 1023], vec![b'\n']].concat();
-        // Some are taken at once; then the queue fills up.
+        // The thread takes the first lines at once; then the queue fills up.
         for _ in 0..3 * MAX_QUEUED_BYTES / line.len() {
             sink.push_line(&line, MAX_QUEUED_BYTES);
         }
@@ -239,7 +242,7 @@ mod tests {
     #[test]
     fn access_logs_leave_room_for_the_agents_own_lines() {
         let (sink, _go, _text) = slow_reader();
-        // The first may be on its way already.
+        // The thread may have taken the first lines already.
         while sink.dropped() == 0 {
             sink.push_line(&[b'x'; 1024], MAX_ACCESS_BYTES);
         }

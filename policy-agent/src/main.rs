@@ -1,11 +1,11 @@
-//! The `policy-agent` command.
+//! The `policy-agent` binary.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Gives back what a burst of connections, or the kernel's types at the start, took: glibc's arenas
-/// keep it for good.
+/// mimalloc returns the memory of a burst of connections, and of loading kernel types at startup,
+/// to the system. glibc's arenas keep it.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus. What the kernel counts is read when somebody asks.
+//! Metrics for Prometheus. Kernel counters are read on each scrape.
 
 mod exposition;
 
@@ -33,19 +33,19 @@ use crate::{
     proxy::ProxyMetrics,
 };
 
-/// How long it took until changes were enforced.
+/// A histogram of the time until a change is enforced.
 #[derive(Clone, Debug)]
 pub struct ApplyTimings(Histogram);
 
 impl Default for ApplyTimings {
     fn default() -> Self {
-        // From 1 ms, less than a grace period of the kernel, to 8 s.
+        // From 1 ms, less than an RCU grace period of the kernel, to 8 s.
         Self(Histogram::new(exponential_buckets(0.001, 2.0, 14)))
     }
 }
 
 impl ApplyTimings {
-    /// A change took so long.
+    /// Records the duration of a change.
     pub fn observe(&self, duration: Duration) {
         self.0.observe(duration.as_secs_f64());
     }
@@ -76,7 +76,7 @@ struct BuildLabels {
     version: &'static str,
 }
 
-/// What is counted by sandbox.
+/// The metric families with a sandbox label.
 #[derive(Default)]
 struct SandboxFamilies {
     packets: Family<PacketLabels, Counter>,
@@ -85,16 +85,18 @@ struct SandboxFamilies {
     proxy_connections: Family<ProxyConnectionLabels, Counter>,
 }
 
-/// What has to be remembered from one reading to the next.
+/// Renders the metrics. Keeps state from one scrape to the next.
 #[derive(Debug)]
 pub struct MetricsExporter {
     log: LogSink,
     losses: Mutex<EventLosses>,
-    /// One reading at a time: many would keep the kernel and the blocking threads busy.
+    /// Allows one scrape at a time: concurrent ones would keep the kernel and the blocking threads
+    /// busy.
     render_permits: Arc<Semaphore>,
 }
 
-/// Events lost in the kernel. A slot's count starts again when the slot does; this one does not.
+/// Events lost in the kernel. A slot's own count restarts when the slot is reused; this one does
+/// not.
 #[derive(Debug, Default)]
 struct EventLosses {
     total: u64,
@@ -102,21 +104,21 @@ struct EventLosses {
 }
 
 impl MetricsExporter {
-    /// Nothing is remembered yet.
+    /// Creates an exporter without state from earlier scrapes.
     #[must_use]
     pub fn new(log: LogSink) -> Self {
         Self { log, losses: Mutex::default(), render_permits: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Waits until nobody else reads.
+    /// Waits until no other scrape is running.
     pub async fn acquire_render_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.render_permits.clone().acquire_owned().await.ok() // it is never closed
+        self.render_permits.clone().acquire_owned().await.ok() // the semaphore is never closed
     }
 
-    /// All metrics, in OpenMetrics. Blocks.
+    /// Renders all metrics in OpenMetrics format. Blocks.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// The kernel's counters cannot be read.
     pub fn render(
         &self,
         agent: &Agent,
@@ -152,7 +154,7 @@ impl MetricsExporter {
         Ok(text)
     }
 
-    /// What is about the agent itself.
+    /// Registers the metrics about the agent itself.
     fn register_agent_metrics(
         &self,
         agent: &Agent,
@@ -160,12 +162,16 @@ impl MetricsExporter {
         lost_events: u64,
         registry: &mut Registry,
     ) -> Result<()> {
-        let build = Family::<BuildLabels, Gauge>::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register("policy_build_info", "Always 1; its label says which agent runs", build);
-        let number = Gauge::<i64>::default();
-        number.set(i64::try_from(sandboxes)?);
-        registry.register("policy_sandboxes", "Sandboxes", number);
+        let build_info = Family::<BuildLabels, Gauge>::default();
+        build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register(
+            "policy_build_info",
+            "Always 1; its label says which agent runs",
+            build_info,
+        );
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(sandboxes)?);
+        registry.register("policy_sandboxes", "Sandboxes", gauge);
         let help = "Time until a change was enforced";
         registry.register("policy_apply_seconds", help, agent.timings().0.clone());
         registry.register(

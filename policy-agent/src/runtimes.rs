@@ -1,21 +1,21 @@
-//! The threads that the agent works on. The control plane has its own, so that neither a sandbox nor
-//! a visitor of one, however busy, keeps a change waiting.
+//! The async runtimes of the agent. The control plane has its own threads, so that neither a busy
+//! sandbox nor its clients delay a change.
 
 use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Runtime};
 
-/// Threads of the control plane: one may be busy with a large body.
+/// Threads of the control plane. One of them may be busy with a large body.
 const CONTROL_THREADS: usize = 2;
-/// How long work under way may take when the agent stops.
+/// How long pending work may take when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// The agent's runtimes.
+/// The agent's async runtimes.
 pub struct AgentRuntimes {
-    /// API, reconciler, watch, metrics. What blocks is on threads of this one, too.
+    /// API, reconciler, watch, metrics, and all blocking tasks.
     pub control: Runtime,
-    /// Egress proxy and gateway: a thread per core.
+    /// Egress proxy and gateway, with a thread per core.
     pub traffic: Runtime,
 }
 
@@ -23,7 +23,7 @@ impl AgentRuntimes {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The kernel has no more.
+    /// The kernel cannot create more threads.
     pub fn start() -> Result<Self> {
         let start = || -> io::Result<Self> {
             let mut control = Builder::new_multi_thread();
@@ -35,7 +35,8 @@ impl AgentRuntimes {
         start().context("cannot start the runtime")
     }
 
-    /// Stops. A change under way is finished; readers of events sleep for ever and are not waited for.
+    /// Stops the runtimes. Waits for a change in progress, but not for the event reader threads,
+    /// which never end.
     pub fn stop(self) {
         self.control.shutdown_timeout(SHUTDOWN_GRACE);
         self.traffic.shutdown_background();
@@ -53,7 +54,7 @@ mod tests {
         let runtimes = AgentRuntimes::start().expect("threads");
         let (done, waiting) = mpsc::channel::<()>();
         let waiting = std::sync::Arc::new(std::sync::Mutex::new(waiting));
-        // More than there are threads, and none of them ever yields.
+        // More tasks than threads, none of which ever yields.
         for _ in 0..64 {
             let waiting = waiting.clone();
             runtimes.traffic.spawn(async move {

@@ -1,4 +1,4 @@
-//! Installs Debian packages, without a question and without removing anything.
+//! Installs Debian packages without asking questions and without removing other packages.
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{host, process};
 
-/// Installs `packages`; `why` completes the sentence of the one who has to do it by hand.
+/// Installs `packages`. `why` completes the error for a user who has to install them by hand.
 pub fn install_packages(packages: &[&str], why: &str) -> Result<()> {
     let list = packages.join(" ");
     let Some(apt_get) = host::find_program("apt-get") else {
@@ -25,12 +25,12 @@ pub fn install_packages(packages: &[&str], why: &str) -> Result<()> {
     let log = format!("apt-install-{}", packages.first().context("no packages")?);
     let install = || {
         let mut command = noninteractive(&apt_get);
-        // `--no-remove`: rustc-web replaces rustc, for example; that is for the user to decide.
+        // `--no-remove`: for example, rustc-web replaces rustc. The user decides about that.
         command.args(["install", "--yes", "--no-install-recommends", "--no-remove"]);
         process::run_logged(&what, &log, command.args(packages))
     };
     match install() {
-        // The lists may name versions which the archive has dropped since.
+        // Outdated lists may name versions that the archive no longer has.
         Err(_) if !updated => {
             update_lists()?;
             install()
@@ -49,7 +49,7 @@ pub fn update_lists() -> Result<()> {
     )
 }
 
-/// The version apt would install, if it knows the package.
+/// The version that apt would install. `None` if apt does not know the package.
 pub fn candidate_version(package: &str) -> Option<String> {
     let policy = process::run_output(
         host::command("apt-cache").args(["policy", package]).env("LC_ALL", "C"),
@@ -62,7 +62,8 @@ pub fn candidate_version(package: &str) -> Option<String> {
 fn noninteractive(apt_get: impl AsRef<OsStr>) -> Command {
     let mut command = host::command(apt_get);
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    // Another apt (unattended upgrades on a fresh machine) may hold the lock for a while.
+    // Another apt process, such as unattended upgrades on a fresh machine, may hold the lock for a
+    // while.
     command.args(["-o", "DPkg::Lock::Timeout=300"]);
     command
 }

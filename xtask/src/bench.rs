@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: set up, build, then the bin `bench` of `policy-tests`.
+//! `cargo xtask bench`: set up, build, then run the binary `bench` of `policy-tests`.
 
 use anyhow::Result;
 

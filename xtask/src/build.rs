@@ -1,5 +1,5 @@
-//! `cargo xtask build`: the kernel programs as `target/bpf/{policy,gate,bench}.o`, then
-//! `target/release/policy-agent`, into which its build script embeds them.
+//! `cargo xtask build`: compile the kernel programs to `target/bpf/{policy,gate,bench}.o`, then
+//! build `target/release/policy-agent`, whose build script embeds them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::toolchain::{self, BpfToolchain, ToolchainSource};
 use crate::{host, process};
 
-/// The bins of `policy-ebpf`, each of which becomes one object.
+/// The binaries of `policy-ebpf`. Each becomes one object file.
 const BPF_OBJECTS: [&str; 3] = ["policy", "gate", "bench"];
 
-/// What the demo and the tests run. They choose no package, which would choose features as well: so
-/// each dependency is compiled once for all of them.
+/// Builds the binaries that the demo and the tests run. Without `-p`, which would select other
+/// features, each dependency is compiled only once.
 const DEVELOPMENT_BUILD: [&str; 3] = ["build", "--bin=policy-agent", "--bin=demo"];
 
-/// The kernel programs, then the agent as users run it.
+/// Builds the kernel programs, then the release build of the agent.
 pub fn run(way: Option<ToolchainSource>) -> Result<()> {
     build_bpf_objects(&toolchain::ensure_toolchain(way)?)?;
     process::run_streamed(host::cargo("build").args(["--release", "--package", "policy-agent"]))?;
     split_debug_info(&host::target_dir().join("release/policy-agent"))
 }
 
-/// The kernel programs, then the agent and the demo in the profile of the tests. `meanwhile` is done
-/// beside it: it waits for the network, most likely.
+/// Builds the kernel programs, then the agent and the demo in the profile of the tests. Runs
+/// `meanwhile` in parallel, since that mostly waits for the network.
 pub fn build_for_tests(
     way: Option<ToolchainSource>,
     meanwhile: impl FnOnce() -> Result<()> + Send,
@@ -43,20 +43,20 @@ pub fn build_for_tests(
     process::run_streamed(host::cargo(DEVELOPMENT_BUILD[0]).args(&DEVELOPMENT_BUILD[1..]))
 }
 
-/// Compiles, on a machine that has no kernel programs yet, what does not embed them: cargo goes on
-/// without the agent, whose build script finds none.
+/// On a machine without kernel programs, compiles everything that does not embed them. Cargo
+/// continues past the agent, whose build script fails.
 fn prebuild_dependencies() {
     if BPF_OBJECTS.iter().all(|name| bpf_object_path(name).is_file()) {
         return;
     }
     let mut cargo = host::cargo(DEVELOPMENT_BUILD[0]);
     cargo.args(&DEVELOPMENT_BUILD[1..]).arg("--keep-going");
-    // It fails in any case. What is really wrong will be seen when all is built.
+    // This always fails. The full build reports the real errors.
     let _fails =
         process::run_logged_quietly("compiling dependencies beside it", "dependencies", &mut cargo);
 }
 
-/// Builds the kernel programs, and puts them where the agent's build script looks for them.
+/// Builds the kernel programs and copies them to where the agent's build script looks for them.
 pub fn build_bpf_objects(toolchain: &BpfToolchain) -> Result<()> {
     process::run_streamed(toolchain.cargo("build")?.arg("--bins"))?;
     let from = host::target_dir().join("bpf").join(toolchain::BPF_TARGET).join("release");
@@ -70,7 +70,7 @@ fn bpf_object_path(name: &str) -> PathBuf {
     host::target_dir().join("bpf").join(name).with_extension("o")
 }
 
-/// An unchanged object keeps its time of modification, so that the agent is not built again.
+/// Keeps the modification time of an unchanged object, so that the agent is not rebuilt.
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     let new = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
@@ -79,8 +79,8 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     fs::write(to, new).with_context(|| format!("writing {}", to.display()))
 }
 
-/// Moves the debug information of a program to `<program>.debug`, where debuggers and backtraces look
-/// for it by the link that stays.
+/// Moves the debug information of a program to `<program>.debug`. Debuggers and backtraces find it
+/// by the remaining link.
 fn split_debug_info(program: &Path) -> Result<()> {
     let debug = program.with_extension("debug");
     let stripped = program.with_extension("stripped");

@@ -1,16 +1,16 @@
-//! `cargo xtask check`: links between documents, formatting, lints and documentation, for the host and
-//! the BPF target, and what is built in of others.
+//! `cargo xtask check`: check links between documents, formatting, lints and documentation, for the
+//! host and the BPF target, and audit the dependencies.
 
 use anyhow::{Context as _, Result};
 
 use crate::toolchain::{self, ToolchainSource};
 use crate::{apt_get, build, dependency_audit, host, links, process, structure};
 
-/// What Debian calls rustfmt and clippy.
+/// Debian's packages of rustfmt and clippy.
 const DEBIAN_PACKAGES: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
 
 pub fn run(way: Option<ToolchainSource>) -> Result<()> {
-    // The quickest first; nothing has to be built for it.
+    // The fastest check comes first: it needs no build.
     links::check()?;
     structure::check()?;
     ensure_host_components()?;
@@ -19,12 +19,12 @@ pub fn run(way: Option<ToolchainSource>) -> Result<()> {
 
     let toolchain = toolchain::ensure_toolchain(way)?;
     process::run_streamed(toolchain.clippy()?.args(["--bins", "--", "-D", "warnings"]))?;
-    // The agent's build script embeds the objects, so not even clippy can do without them.
+    // The agent's build script embeds the objects, so even clippy needs them.
     build::build_bpf_objects(&toolchain)?;
 
     process::run_streamed(host::cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
     process::run_streamed(host::cargo("doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
-    // Last, so that what it could not check is not overlooked.
+    // The audit comes last, so that its note on skipped checks is not overlooked.
     dependency_audit::check_dependencies()
 }
 

@@ -1,5 +1,6 @@
-//! One release of Debian, whichever this machine runs: with package lists of our own, so that the
-//! machine's own stay as they are. Where the archive is, the machine's own configuration says.
+//! Access to one Debian release, whatever release this machine runs. It uses package lists of its
+//! own and leaves the machine's lists unchanged. The machine's apt configuration provides the
+//! address of the archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{apt_get, host, process};
 
-/// Signs every release since Debian 11.
+/// The keyring that signs every release since Debian 11.
 const ARCHIVE_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Package lists of a release.
+/// The package lists of a release.
 pub struct DebianArchive {
     directory: PathBuf,
     suite: &'static str,
 }
 
 impl DebianArchive {
-    /// Opens the lists in a directory below `directory`; fetches them when there are none.
+    /// Opens the lists in a directory below `directory`. Fetches them if they are missing.
     pub fn open(directory: &Path, suite: &'static str) -> Result<Self> {
         let archive = Self { directory: directory.join(suite), suite };
         if !archive.lists_directory().join("fetched").exists() {
@@ -28,7 +29,7 @@ impl DebianArchive {
         Ok(archive)
     }
 
-    /// The package whose name begins with `prefix` that a package depends on.
+    /// The dependency of `package` whose name begins with `prefix`.
     pub fn find_dependency(&self, package: &str, prefix: &str) -> Result<String> {
         let listed = process::run_output(self.apt_command("apt-cache").args(["depends", package]))?;
         let mut depends = listed.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
@@ -58,7 +59,7 @@ impl DebianArchive {
         Ok(())
     }
 
-    /// One of apt's programs, as if there were nothing but this release.
+    /// A command of apt that sees only this release.
     fn apt_command(&self, program: &str) -> Command {
         let mut command = host::command(program);
         command.env("LC_ALL", "C");
@@ -70,7 +71,7 @@ impl DebianArchive {
         set("Dir::Cache", &self.directory.join("cache"));
         set("Dir::Etc::sourcelist", &self.sources_file());
         set("Dir::Etc::sourceparts", Path::new("-"));
-        // apt's own user may not read `target/`.
+        // The user `_apt` may be unable to read `target/`.
         set("APT::Sandbox::User", Path::new("root"));
         command
     }
@@ -91,7 +92,7 @@ pub fn extract_package(package: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The release in the archives that this machine takes Debian's packages from.
+/// A sources list for the release, with the Debian archives that this machine uses.
 fn sources_list(suite: &str) -> Result<String> {
     if debian_archives()?.is_empty() {
         apt_get::update_lists()?;
@@ -109,7 +110,7 @@ fn sources_list(suite: &str) -> Result<String> {
     Ok(lines.concat())
 }
 
-/// Debian's archives in apt's configuration: label and address.
+/// The Debian archives in apt's configuration: label and address.
 fn debian_archives() -> Result<Vec<(String, String)>> {
     let mut targets = host::command("apt-get");
     targets.args(["indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages"]);

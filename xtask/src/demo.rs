@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: set up, build, then the bin `demo` of `policy-tests`.
+//! `cargo xtask demo`: set up, build, then run the binary `demo` of `policy-tests`.
 
 use anyhow::Result;
 

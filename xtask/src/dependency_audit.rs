@@ -1,5 +1,5 @@
-//! What others wrote and we build in: its licences, versions, sources and known holes, held by
-//! cargo-deny to what `deny.toml` allows.
+//! Audits the dependencies with cargo-deny: licences, versions, sources and known vulnerabilities,
+//! against the rules in `deny.toml`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,15 +10,16 @@ use anyhow::{Context as _, Result, bail};
 use crate::{host, process};
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
-/// On a small machine that has other things to do.
+/// Long enough for a small, busy machine.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(40 * 60);
-/// It is some megabytes; who has no network may wait for a name.
+/// The download has a few megabytes. Without a network, name resolution may take long to fail.
 const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 60);
 
-/// Checks all of them; known holes only where their list can be had, and says so otherwise.
+/// Runs all checks. Skips the check for vulnerabilities, with a note, if their database cannot be
+/// fetched.
 pub fn check_dependencies() -> Result<()> {
     let deny = ensure_cargo_deny()?;
-    // A warning is a line of `deny.toml` which nothing needs any more.
+    // A warning means that a line of `deny.toml` is no longer needed.
     let checks = ["check", "--deny", "warnings", "licenses", "bans", "sources"];
     process::run_streamed(deny_command(&deny).args(checks))
         .context("deny.toml does not allow what is built in: take it out, or allow it there")?;
@@ -47,7 +48,8 @@ fn deny_command(deny: &Path) -> Command {
     command
 }
 
-/// The one on the path if it is of this version, else ours, which is compiled first if need be.
+/// The cargo-deny on the path if it has the pinned version, otherwise our own, which is compiled if
+/// necessary.
 fn ensure_cargo_deny() -> Result<PathBuf> {
     let tools = host::cache_dir().join(format!("cargo-deny-{CARGO_DENY_VERSION}"));
     let own = tools.join("bin/cargo-deny");
@@ -61,12 +63,12 @@ fn ensure_cargo_deny() -> Result<PathBuf> {
     let what = format!("compiling cargo-deny {CARGO_DENY_VERSION} (once, some minutes)");
     let mut install = host::cargo("install");
     install
-        // Without optimisation: it compiles in a third of the time and is quick enough.
+        // Without optimisation it compiles in a third of the time and is fast enough.
         .args(["cargo-deny", "--locked", "--force", "--debug", "--root"])
         .arg(&tools)
         .arg(format!("--version={CARGO_DENY_VERSION}"))
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
-        // A temporary directory instead.
+        // Cargo then uses a temporary directory.
         .env_remove("CARGO_TARGET_DIR");
     process::run_logged_within(INSTALL_DEADLINE, &what, "cargo-deny", &mut install)?;
     if !has_pinned_version(&own) {

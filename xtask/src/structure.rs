@@ -1,5 +1,5 @@
-//! Rules for the source tree that neither rustc nor clippy has: a type's name is unique in its crate,
-//! and the modules of the agent do not depend on each other in a circle.
+//! Rules for the source tree that neither rustc nor clippy checks: type names are unique in their
+//! crate, and the agent's modules have no circular dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,18 +9,21 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::host;
 
-/// Keywords before the name of a type. An indented `type` is an associated type.
+/// Keywords before a type's name. An indented `type` is an associated type.
 const TYPE_KEYWORDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
 
-/// Names of the prelude that a type must not hide.
+/// Names of the prelude that a type must not shadow.
 const PRELUDE: [&str; 12] = [
     "AsMut", "AsRef", "Box", "Clone", "Default", "Drop", "From", "Into", "Iterator", "Option",
     "String", "Vec",
 ];
 
-/// Module dependencies: for each module, the modules it imports, with a file that does.
+/// Module dependencies: for each module, the modules that it imports, each with one file that
+/// imports it.
 type Imports = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
+/// Checks all rules.
+///
 /// # Errors
 /// A rule is broken; the error names the files.
 pub fn check() -> Result<()> {
@@ -36,7 +39,7 @@ pub fn check() -> Result<()> {
     bail!("{}", problems.join("\n"))
 }
 
-/// The source directories of all crates. Each directory below `tests/` of a package is a crate, too.
+/// The source directories of all crates. Each directory below a package's `tests/` is a crate, too.
 fn crates(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut packages: Vec<PathBuf> = subdirectories(root)?;
@@ -53,7 +56,7 @@ fn subdirectories(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries(directory)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
-/// What a directory holds, sorted; nothing if there is no such directory.
+/// The entries of a directory, sorted. Empty if there is no such directory.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     if !directory.is_dir() {
         return Ok(Vec::new());
@@ -145,7 +148,7 @@ fn reachable<'a>(imports: &'a Imports, from: &'a str) -> BTreeSet<&'a str> {
     found
 }
 
-/// What the top-level modules of a crate import of each other, its tests aside.
+/// The imports between the top-level modules of a crate, without its tests.
 fn imports(source: &Path) -> Result<Imports> {
     let mut imports = Imports::new();
     for path in source_files(source)? {
@@ -170,14 +173,14 @@ fn is_test(path: &Path) -> bool {
         .any(|part| ["tests", "tests.rs", "fuzz", "fuzz.rs"].iter().any(|test| part == *test))
 }
 
-/// A file up to its unit tests, without comments.
+/// The text of a file up to its unit tests, without comments.
 fn without_tests(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The modules in paths that begin with `crate::`, in groups as well.
+/// The modules in paths that begin with `crate::`, including those in groups.
 fn imported(code: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for path in code.split("crate::").skip(1) {
@@ -189,7 +192,7 @@ fn imported(code: &str) -> BTreeSet<String> {
     modules
 }
 
-/// The first part of each path in a group, up to the brace that closes it.
+/// The first part of each path in a group, up to the closing brace.
 fn first_parts(group: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let (mut depth, mut starts) = (0_u32, true);
@@ -209,7 +212,7 @@ fn first_parts(group: &str) -> Vec<String> {
     parts
 }
 
-/// The name of a module, which is in lower case, at the start of a path.
+/// The lower-case module name at the start of a path.
 fn identifier(path: &str) -> Option<String> {
     let end = path.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(path.len());
     let name = &path[..end];

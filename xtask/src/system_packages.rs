@@ -1,5 +1,5 @@
-//! The programs that the demo, the tests and the benchmark call, each installed only for those that
-//! call it.
+//! Installs the programs that the demo, the tests and the benchmark call, each only for its
+//! callers.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{apt_get, host, process, quiet_services::QuietServices};
 
-/// What calls programs.
+/// A verb that calls programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolCaller {
     Demo,
@@ -20,13 +20,13 @@ use ToolCaller::{Bench, Demo, Tests};
 struct SystemTool {
     /// A program, or the full path of a file.
     program: &'static str,
-    /// Debian's package of it.
+    /// The Debian package that contains it.
     package: &'static str,
     purpose: &'static str,
     callers: &'static [ToolCaller],
 }
 
-/// A module is no program on the path.
+/// A full path, since a module is not a program on the path.
 const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 const SYSTEM_TOOLS: [SystemTool; 19] = [
@@ -146,8 +146,8 @@ const SYSTEM_TOOLS: [SystemTool; 19] = [
     },
 ];
 
-/// Installs what is missing of the programs that `caller` calls. What cannot be installed is named,
-/// and stops only what calls it.
+/// Installs the missing programs that `caller` calls. A program that cannot be installed is
+/// reported, and only its callers fail.
 pub fn ensure_tools(caller: ToolCaller) -> Result<()> {
     let wanted = SYSTEM_TOOLS.iter().filter(|tool| tool.callers.contains(&caller));
     let missing: Vec<&SystemTool> = wanted.filter(|tool| !tool.is_installed()).collect();
@@ -157,7 +157,7 @@ pub fn ensure_tools(caller: ToolCaller) -> Result<()> {
     for tool in &missing {
         process::report(&format!("{} is missing; it {}", tool.program, tool.purpose));
     }
-    // Tests start servers themselves, where nobody but them can reach these.
+    // Tests start their own servers, which only they can reach.
     let _quiet = QuietServices::install()?;
     let why = format!("{caller} {} them", if caller == Tests { "call" } else { "calls" });
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: set up, build, then every test of the workspace, then a few of them on
+//! `cargo xtask test`: set up, build, then run all tests of the workspace, then a few of them on
 //! other kernels.
 
 use anyhow::{Result, bail};
@@ -17,13 +17,13 @@ pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
         Ok(())
     })?;
     let mut test = host::cargo("test");
-    // No `--workspace`, so that `-- -p policy-common` selects; the default members are all but
-    // policy-ebpf, which has no tests of its own.
+    // Without `--workspace`, so that `-- -p policy-common` works. The default members are all but
+    // policy-ebpf, which has no tests.
     test.args(args);
     if !args.is_empty() {
         return process::exec(&mut test);
     }
-    // One failure hides no other.
+    // One failure must not hide others.
     let here = process::run_streamed(test.arg("--no-fail-fast"));
     let elsewhere = kernel_tests::run_smoke_tests();
     match (here, elsewhere) {

@@ -1,4 +1,4 @@
-//! `X-API-Key` and `Authorization: Bearer`: who may use what is served over TCP.
+//! Authentication by API key: `X-API-Key` or `Authorization: Bearer`, required over TCP.
 
 use std::sync::Arc;
 
@@ -19,20 +19,20 @@ use super::{Problem, client_limiter::ClientPermit};
 const KEY_HEADER: &str = "x-api-key";
 const BEARER_SCHEME_NAME: &str = "Bearer";
 
-/// The keys that are accepted.
+/// The accepted keys, stored as digests.
 pub struct ApiKeys {
     digests: Vec<[u8; 32]>,
 }
 
 impl ApiKeys {
-    /// Accepts these.
+    /// Accepts exactly these keys.
     #[must_use]
     pub fn new(keys: &[String]) -> Self {
         Self { digests: keys.iter().map(|key| key_digest(key.as_bytes())).collect() }
     }
 
-    /// Whether a key is one of them. How long this takes says nothing about them: digests are
-    /// compared, in constant time, and all of them.
+    /// Returns whether `key` is accepted. The comparison runs in constant time over the digests of
+    /// all keys, so that its duration reveals nothing about them.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         let given = key_digest(key);
@@ -40,7 +40,7 @@ impl ApiKeys {
         self.digests.iter().fold(none, |found, known| found | known.ct_eq(&given)).into()
     }
 
-    /// Whether one of the fields in which keys are sent holds one.
+    /// Returns whether `X-API-Key` or `Authorization` holds an accepted key.
     fn authorize(&self, headers: &HeaderMap) -> bool {
         let key = headers.get(KEY_HEADER).map(HeaderValue::as_bytes);
         let token = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer_token);
@@ -48,17 +48,17 @@ impl ApiKeys {
     }
 }
 
-/// Who may pass.
+/// Which requests [`require_key`] lets through.
 pub struct KeyGuard {
-    /// Their keys.
+    /// The accepted keys.
     pub keys: ApiKeys,
-    /// The path that is for everyone.
+    /// A path that needs no key.
     pub public_path: Option<&'static str>,
-    /// What whoever has no key is told.
+    /// The error text for a request without a valid key.
     pub advice: &'static str,
 }
 
-/// Lets a request pass that has a key, or that is for everyone.
+/// Middleware that answers 401 to a request without a valid key, except on the public path.
 pub async fn require_key(
     State(guard): State<Arc<KeyGuard>>,
     request: Request,
@@ -76,7 +76,7 @@ pub async fn require_key(
     ([(WWW_AUTHENTICATE, BEARER_SCHEME_NAME)], Problem::unauthorized(guard.advice)).into_response()
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750, 2.1; the scheme in any case).
+/// The token of `Authorization: Bearer` (RFC 6750, 2.1). The scheme is case-insensitive.
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(BEARER_SCHEME_NAME.len())?;
     let token = token.strip_prefix(b" ")?.trim_ascii();

@@ -1,5 +1,5 @@
-//! The connections that clients have over TCP. Whoever has not shown a key has no right to stay: when
-//! there are too many such, the oldest of them makes room, at first one from the same address.
+//! Limits on API connections over TCP. A client that has not sent a valid key can be evicted:
+//! beyond a limit, the oldest such connection is closed, first one from the same network.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -8,21 +8,21 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// Connections from one address (of IPv6: one /64) that have not shown a key.
+/// Unauthenticated connections per client network: an IPv4 address or an IPv6 /64.
 const MAX_UNAUTHENTICATED_PER_NETWORK: usize = 32;
-/// All connections that have not shown a key.
+/// Unauthenticated connections in total.
 const MAX_UNAUTHENTICATED: usize = 256;
-/// All connections that have: those beyond stay strangers.
+/// Authenticated connections in total. Those beyond the limit still count as unauthenticated.
 const MAX_AUTHENTICATED: usize = 768;
 
-/// Who is connected. A clone is the same list.
+/// Tracks the connections. Clones share their state.
 #[derive(Clone, Default)]
 pub struct ClientLimiter(Arc<Mutex<ClientLimiterState>>);
 
 #[derive(Default)]
 struct ClientLimiterState {
     next_id: u64,
-    /// The oldest first.
+    /// Oldest first.
     unauthenticated: Vec<UnauthenticatedClient>,
     authenticated: usize,
 }
@@ -33,7 +33,7 @@ struct UnauthenticatedClient {
     evicted: CancellationToken,
 }
 
-/// One connection. A clone is the same one; it is over when the last is dropped.
+/// One connection. Clones share it; dropping the last one removes the connection from the limiter.
 #[derive(Clone)]
 pub struct ClientPermit(Option<Arc<ClientPermitState>>);
 
@@ -44,7 +44,7 @@ struct ClientPermitState {
 }
 
 impl ClientLimiter {
-    /// Takes a connection, and sends another one away if there are too many.
+    /// Admits a connection and evicts another one if a limit is reached.
     pub fn admit(&self, address: IpAddr) -> ClientPermit {
         let network = client_network(address);
         let mut state = self.lock();
@@ -73,21 +73,22 @@ impl ClientLimiter {
 }
 
 impl ClientPermit {
-    /// One that nobody sends away: of the Unix socket.
+    /// A permit that is never evicted, for clients of the Unix socket.
     pub const UNLIMITED: Self = Self(None);
 
-    /// It has shown a key.
+    /// Marks the connection as authenticated. Has no effect beyond the limit for authenticated
+    /// connections.
     pub fn mark_authenticated(&self) {
         let Some(inner) = &self.0 else { return };
         let mut state = inner.limiter.lock();
-        let client = state.unauthenticated.iter().position(|stranger| stranger.id == inner.id);
-        if let Some(index) = client.filter(|_| state.authenticated < MAX_AUTHENTICATED) {
+        let position = state.unauthenticated.iter().position(|client| client.id == inner.id);
+        if let Some(index) = position.filter(|_| state.authenticated < MAX_AUTHENTICATED) {
             state.unauthenticated.remove(index);
             state.authenticated += 1;
         }
     }
 
-    /// Waits until it has to make room.
+    /// Waits until the connection is evicted.
     pub async fn evicted(&self) {
         match &self.0 {
             Some(inner) => inner.evicted.cancelled().await,
@@ -101,14 +102,14 @@ impl Drop for ClientPermitState {
         let mut state = self.limiter.lock();
         match state.unauthenticated.iter().position(|client| client.id == self.id) {
             Some(index) => drop(state.unauthenticated.remove(index)),
-            // Who was sent away is counted nowhere.
+            // An evicted client was removed from the list already.
             None if self.evicted.is_cancelled() => {}
             None => state.authenticated -= 1,
         }
     }
 }
 
-/// What one client can have many of is one.
+/// The network that counts as one client: one client may own many addresses of an IPv6 /64.
 fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -153,7 +154,7 @@ mod tests {
             (0..3000_u32).map(|n| limiter.admit((0xc633_6400 + n).to_be_bytes().into())).collect();
         assert!(!is_evicted(&authenticated));
         assert_eq!(counts(&limiter), (MAX_UNAUTHENTICATED, 1));
-        assert_eq!(crowd.iter().filter(|guest| !is_evicted(guest)).count(), MAX_UNAUTHENTICATED);
+        assert_eq!(crowd.iter().filter(|permit| !is_evicted(permit)).count(), MAX_UNAUTHENTICATED);
         crowd[0].mark_authenticated();
         drop((authenticated, crowd));
         assert_eq!(counts(&limiter), (0, 0));

@@ -1,4 +1,4 @@
-//! A body that has to be there in time.
+//! A request body with a deadline.
 
 use std::{
     pin::Pin,
@@ -9,14 +9,15 @@ use std::{
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// A request's body that fails when it is not complete in time, however steadily it trickles.
+/// A request body that fails unless it is complete before the deadline, however steadily the client
+/// sends.
 pub struct DeadlineBody {
     body: Incoming,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl DeadlineBody {
-    /// A body that has `limit` from now on.
+    /// Wraps `body` with a deadline of `limit` from now.
     pub fn new(body: Incoming, limit: Duration) -> Self {
         Self { body, deadline: Box::pin(sleep(limit)) }
     }

@@ -1,4 +1,4 @@
-//! `GET /agent/v1/events`: JSON lines, the last ones or those from now on.
+//! `GET /agent/v1/events`: buffered or live events as JSON lines.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -19,25 +19,25 @@ use crate::{
     events::{EventFilter, EventSubscription, PolicyEvent, SubscriptionItem},
 };
 
-/// What may stand after the question mark.
+/// Query parameters of the event stream.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventsParams {
-    /// Only this sandbox's.
+    /// Only events of this sandbox.
     sandbox: Option<String>,
-    /// New flows that passed, too.
+    /// Include new allowed flows.
     #[param(value_type = String, required = false, pattern = "^(true|false|1|0)?$")]
     all: QueryFlag,
-    /// From now on, until the client goes.
+    /// Stream new events until the client disconnects.
     #[param(value_type = String, required = false, pattern = "^(true|false|1|0)?$")]
     follow: QueryFlag,
 }
 
-/// Denials, and other events
+/// Stream denials and other events
 ///
-/// JSON lines: the last ones or, with `follow`, those from now on. When the answer begins, the
-/// kernel reports what is asked for.
+/// Sends JSON lines: the buffered events or, with `follow`, new ones. The kernel already reports
+/// the requested events when the response begins.
 #[utoipa::path(
     get, path = "/agent/v1/events", tag = "Agent", operation_id = "events", params(EventsParams),
     responses(
@@ -62,15 +62,17 @@ pub async fn stream(
         QueryFlag::Off => Body::from(recent_lines(&api, &filter)),
         QueryFlag::On => {
             let event_buffer = api.events.clone();
-            let follow = spawn_blocking(move || event_buffer.subscribe(filter)).await;
-            let subscription = follow.map_err(Problem::internal)?.map_err(Problem::internal)?;
+            let subscription = spawn_blocking(move || event_buffer.subscribe(filter)).await;
+            let subscription =
+                subscription.map_err(Problem::internal)?.map_err(Problem::internal)?;
             live_body(subscription, api.stopping)
         }
     };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// Nobody waits for the events of a sandbox whose ID is misspelt. One that is gone may have left some.
+/// Rejects a sandbox ID that is unknown, so that a client does not wait for events of a misspelt
+/// ID. A deleted sandbox may still have buffered events.
 fn check_sandbox_known(api: &ApiState, filter: &EventFilter) -> Result<(), AgentError> {
     let Some(id) = &filter.sandbox else { return Ok(()) };
     let any_of_sandbox = EventFilter { include_flows: true, ..filter.clone() };
@@ -84,11 +86,11 @@ fn recent_lines(api: &ApiState, filter: &EventFilter) -> Vec<u8> {
     api.events.recent(filter).iter().flat_map(json_line).collect()
 }
 
-/// Everything from now on, until the client goes or the agent stops.
+/// Streams new events until the client disconnects or the agent stops.
 fn live_body(subscription: EventSubscription, stopping: watch::Receiver<bool>) -> Body {
     let next = |(mut subscription, mut stopping): (EventSubscription, watch::Receiver<bool>)| async {
         let item = tokio::select! {
-            news = subscription.next() => news?,
+            next_item = subscription.next() => next_item?,
             _ = stopping.wait_for(|stopping| *stopping) => return None,
         };
         let text = match item {
@@ -101,7 +103,7 @@ fn live_body(subscription: EventSubscription, stopping: watch::Receiver<bool>) -
 }
 
 fn json_line(event: &Arc<PolicyEvent>) -> Vec<u8> {
-    // It holds nothing that JSON cannot say.
+    // Serialization cannot fail: every field of an event has a JSON form.
     let mut line = serde_json::to_vec(&**event).unwrap_or_default();
     line.push(b'\n');
     line

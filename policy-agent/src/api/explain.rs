@@ -1,4 +1,4 @@
-//! `POST /agent/v1/explain`: what would happen to a packet, and why.
+//! `POST /agent/v1/explain`: the verdict on a hypothetical packet, and the rule behind it.
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -11,15 +11,15 @@ use crate::{
     proxy::ResolvedAddress,
 };
 
-/// Protocols by name.
+/// Protocol names and their IP protocol numbers.
 const PROTOCOLS: [(&str, u8); 5] =
     [("icmp", 1), ("tcp", 6), ("udp", 17), ("icmpv6", 58), ("sctp", 132)];
 
-/// The body: a known sandbox or the description of one, and a destination.
+/// A packet to explain: a sandbox, known to the agent or described here, and a destination.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct ExplainRequest {
-    /// A sandbox that the agent knows.
+    /// The ID of a sandbox that the agent knows.
     #[serde(
         rename = "sandboxID",
         alias = "sandboxId",
@@ -28,40 +28,41 @@ pub struct ExplainRequest {
         skip_serializing_if = "Option::is_none"
     )]
     pub sandbox_id: Option<String>,
-    /// Or one that is described.
+    /// The description of a sandbox, in place of an ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<SandboxSpec>,
-    /// Where it goes: an IP address, a name or a URL.
+    /// The destination: an IP address, a name or a URL.
     pub destination: String,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or a number.
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, or an IP protocol number.
     #[serde(default = "tcp")]
     pub protocol: String,
-    /// The port it goes to. Absent: that of the destination, if it says one.
+    /// The destination port. Default: the port of the destination URL, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The name that the connection asks for. Absent: the destination, if that is a name.
+    /// The name that the connection requests (Host or SNI). Default: the destination, if that is a
+    /// name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
 }
 
-/// A question that makes sense.
+/// A validated [`ExplainRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainQuery {
-    /// Where it goes.
+    /// The destination.
     pub destination: DomainOrIp,
     /// IP protocol number.
     pub protocol: u8,
-    /// The port, if it is known.
+    /// The destination port, if known.
     pub port: Option<u16>,
-    /// The name that the connection asks for, if it is known.
+    /// The name that the connection requests, if known.
     pub host: Option<String>,
 }
 
 impl ExplainRequest {
-    /// What is asked.
+    /// Validates the request.
     ///
     /// # Errors
-    /// Names the field that is wrong.
+    /// A field is invalid; the error names it.
     pub fn to_query(&self) -> Result<ExplainQuery, ValidationError> {
         let endpoint = HostAndPort::parse_host_or_url(&self.destination).map_err(|problem| {
             let problem = format!("write an IP address, a name or a URL; as a name: {problem}");
@@ -94,10 +95,10 @@ impl ExplainRequest {
     }
 }
 
-/// Say what happens to a packet, and which rule decides
+/// Explain what happens to a packet, and which rule decides
 ///
-/// A name is resolved as the egress proxy would, and each of its addresses is judged. Without a port,
-/// a name is judged as on TCP ports 80 and 443.
+/// A name is resolved as the egress proxy resolves it, and each of its addresses gets a verdict.
+/// Without a port, a name is judged as on TCP ports 80 and 443.
 #[utoipa::path(
     post, path = "/agent/v1/explain", tag = "Agent", operation_id = "explain",
     request_body = ExplainRequest,
@@ -143,7 +144,7 @@ pub async fn explain(
         _ => Err(Problem::bad_request("give either sandboxID or spec")),
     };
     let DomainOrIp::Domain(name) = &query.destination else { return evaluate(&[]).map(Json) };
-    evaluate(&[])?; // a wrong question is answered without asking any DNS server
+    evaluate(&[])?; // reject an invalid request before any DNS query
     evaluate(&api.proxy.lookup_addresses(name, query.port).await).map(Json)
 }
 

@@ -1,5 +1,5 @@
-//! What `explain` answers: a verdict, and where the question leaves something open, what depends on
-//! it: each address of a name, and ports.
+//! The response of `explain`: a verdict and, where the request leaves something open, the verdicts
+//! it depends on, by address of the name and by port.
 
 use std::net::IpAddr;
 
@@ -18,48 +18,48 @@ use crate::{
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
-/// TCP ports on which names count.
+/// TCP ports on which domain rules apply.
 const NAME_PORTS: [u16; 2] = [80, 443];
 
-/// The explanation, and what its reason means.
+/// A verdict with a description of its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExplainVerdict {
-    /// What decided.
+    /// The verdict and what decided it.
     #[serde(flatten)]
     pub explanation: Explanation,
-    /// One sentence for people.
+    /// The reason in one sentence.
     pub help: &'static str,
 }
 
-/// The verdict, and those that it depends on.
+/// The verdict on a packet, and the verdicts it depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainResponse {
-    /// Of a name: allowed if one of its addresses is. Without a port, a name is judged as on TCP ports
-    /// 80 and 443, and an address as on a port that means nothing special.
+    /// The verdict. A name is allowed if one of its addresses is. Without a port, a name is judged
+    /// as on TCP ports 80 and 443, and an address as on a port without a special meaning.
     #[serde(flatten)]
     pub verdict: ExplainVerdict,
-    /// The name that the connection asks for.
+    /// The name that the connection requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The port.
+    /// The destination port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The addresses of the destination, if that is a name, as the egress proxy finds them.
+    /// If the destination is a name: its addresses as the egress proxy resolves them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<AddressVerdict>,
-    /// Where no port is given, and the port decides: what happens on which.
+    /// The verdicts by port, if the request has no port and the port decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by_port: Vec<PortVerdict>,
 }
 
-/// The verdict about one address of a name.
+/// The verdict on one address of a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AddressVerdict {
     /// The address.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Its verdict.
+    /// The verdict on the address.
     #[serde(flatten)]
     pub verdict: ExplainVerdict,
 }
@@ -69,7 +69,7 @@ pub struct AddressVerdict {
 pub struct PortVerdict {
     /// `80, 443` or `others`.
     pub ports: &'static str,
-    /// Their verdict.
+    /// The verdict on these ports.
     #[serde(flatten)]
     pub verdict: ExplainVerdict,
 }
@@ -81,11 +81,11 @@ impl From<Explanation> for ExplainVerdict {
 }
 
 impl ExplainResponse {
-    /// The answer under a policy and the floor. `found`: the addresses of the destination, if that is
-    /// a name; `None`: nobody was asked for them.
+    /// Evaluates `query` under a policy and the floor. `resolved` holds the addresses of the
+    /// destination, if that is a name; `None` means that it was not resolved.
     ///
     /// # Errors
-    /// Its address decides about the name, and nobody was asked for it.
+    /// The verdict on the name depends on its addresses, and the name was not resolved.
     pub fn new(
         policy: &Policy,
         floor: &Floor,
@@ -102,7 +102,7 @@ impl ExplainResponse {
     }
 }
 
-/// What is judged.
+/// A query and what it is evaluated against.
 struct ExplainContext<'a> {
     policy: &'a Policy,
     floor: &'a Floor,
@@ -111,7 +111,7 @@ struct ExplainContext<'a> {
 }
 
 impl ExplainContext<'_> {
-    /// The verdict on a port, and those about each address of a name.
+    /// The verdict on a port, and the verdicts on each address of a name.
     fn verdict_on_port(
         &self,
         port: Option<u16>,
@@ -126,31 +126,33 @@ impl ExplainContext<'_> {
             (DomainOrIp::Domain(_), Some([])) => {
                 Ok((self.evaluate_unresolved(port, false)?.into(), Vec::new()))
             }
-            (DomainOrIp::Domain(_), Some(found)) => {
-                let address_verdict = |found: &ResolvedAddress| AddressVerdict {
-                    address: found.address,
-                    verdict: self.evaluate_resolved(*found, port).into(),
+            (DomainOrIp::Domain(_), Some(resolved)) => {
+                let address_verdict = |address: &ResolvedAddress| AddressVerdict {
+                    address: address.address,
+                    verdict: self.evaluate_resolved(*address, port).into(),
                 };
-                let verdicts: Vec<_> = found.iter().map(address_verdict).collect();
-                let deciding = verdicts.iter().find(|one| one.verdict.explanation.allowed);
+                let verdicts: Vec<_> = resolved.iter().map(address_verdict).collect();
+                let deciding =
+                    verdicts.iter().find(|candidate| candidate.verdict.explanation.allowed);
                 let deciding = deciding.unwrap_or(&verdicts[0]).verdict.clone();
                 Ok((deciding, verdicts))
             }
         }
     }
 
-    /// The two verdicts that a port decides between, where they differ and can be told.
+    /// The verdicts on the name ports and on the others, if they differ and both can be determined.
     fn verdicts_by_port(&self) -> Vec<PortVerdict> {
         let verdict_on = |ports, port| {
             let (verdict, _) = self.verdict_on_port(port).ok()?;
             Some(PortVerdict { ports, verdict })
         };
-        let both: Vec<_> = [verdict_on("80, 443", Some(NAME_PORTS[1])), verdict_on("others", None)]
-            .into_iter()
-            .flatten()
-            .collect();
-        match both.as_slice() {
-            [named, others] if named.verdict != others.verdict => both,
+        let verdicts: Vec<_> =
+            [verdict_on("80, 443", Some(NAME_PORTS[1])), verdict_on("others", None)]
+                .into_iter()
+                .flatten()
+                .collect();
+        match verdicts.as_slice() {
+            [name_ports, other_ports] if name_ports.verdict != other_ports.verdict => verdicts,
             _ => Vec::new(),
         }
     }
@@ -161,27 +163,29 @@ impl ExplainContext<'_> {
         evaluate_connection(self.policy, floor, &packet)
     }
 
-    /// Where the egress proxy makes the connection, it looks at the address as well.
-    fn evaluate_resolved(&self, found: ResolvedAddress, port: Option<u16>) -> Explanation {
+    /// Also checks the address itself where the egress proxy dials it.
+    fn evaluate_resolved(&self, resolved: ResolvedAddress, port: Option<u16>) -> Explanation {
         let floor =
-            if found.is_gateway { &self.floor.with_host_addresses(&[]) } else { self.floor };
-        let explanation = self.evaluate_address(found.address, port, floor);
+            if resolved.is_gateway { &self.floor.with_host_addresses(&[]) } else { self.floor };
+        let explanation = self.evaluate_address(resolved.address, port, floor);
         let is_dialled = explanation.reason == Reason::AllowName && !explanation.tunnel;
-        match found.undialable_reason.filter(|_| is_dialled) {
+        match resolved.undialable_reason.filter(|_| is_dialled) {
             Some(reason) => proxy_refusal(reason),
             None => explanation,
         }
     }
 
-    /// The verdict about a name whose address is not known.
+    /// The verdict on a name without known addresses.
     fn evaluate_unresolved(
         &self,
         port: Option<u16>,
         is_offline: bool,
     ) -> Result<Explanation, ValidationError> {
-        let decided = self.evaluate_name_only(port);
-        match decided {
-            Some(decided) if is_offline || !decided.allowed || decided.tunnel => Ok(decided),
+        let explanation = self.evaluate_name_only(port);
+        match explanation {
+            Some(explanation) if is_offline || !explanation.allowed || explanation.tunnel => {
+                Ok(explanation)
+            }
             None if is_offline => {
                 let problem = "its address decides here, and is not looked up without an agent; \
                                give the address in place of the name";
@@ -195,7 +199,7 @@ impl ExplainContext<'_> {
         }
     }
 
-    /// What the egress proxy decides by the name, if it is the one to decide.
+    /// The egress proxy's verdict by name, if the name alone decides.
     fn evaluate_name_only(&self, port: Option<u16>) -> Option<Explanation> {
         let is_name_port =
             self.query.protocol == TCP && port.is_some_and(|port| NAME_PORTS.contains(&port));
@@ -204,14 +208,14 @@ impl ExplainContext<'_> {
         }
         let (host, unspecified) = (self.query.host.as_deref(), IpAddr::from([0, 0, 0, 0]));
         let names = DomainSet::from_policy(self.policy);
-        let decided = evaluate_by_name(self.policy, &names, self.floor, host, unspecified);
+        let explanation = evaluate_by_name(self.policy, &names, self.floor, host, unspecified);
         let is_name_reason = [Reason::AllowName, Reason::NameNotAllowed, Reason::InvalidName]
-            .contains(&decided.reason);
-        is_name_reason.then_some(decided)
+            .contains(&explanation.reason);
+        is_name_reason.then_some(explanation)
     }
 }
 
-/// A refusal of the egress proxy.
+/// A denial by the egress proxy.
 fn proxy_refusal(reason: Reason) -> Explanation {
     let line = reason.line();
     Explanation { allowed: false, reason, line, rule: None, by_name: true, tunnel: false }

@@ -1,4 +1,4 @@
-//! Reading a request's body as JSON, whatever its content type says.
+//! Parses request bodies as JSON, whatever their content type.
 
 use axum::{
     body::Bytes,
@@ -10,14 +10,14 @@ use serde::de::DeserializeOwned;
 use super::{BODY_LIMIT, Problem};
 use crate::policy::parse_json;
 
-/// The bytes of a body.
+/// The bytes of a request body.
 pub struct JsonBody(Bytes);
 
 impl JsonBody {
-    /// What the body says.
+    /// Parses the body.
     ///
     /// # Errors
-    /// It is no JSON, or not of that form: the error names the field.
+    /// The body is not JSON, or does not match `T`; the error names the field.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         if self.0.trim_ascii().is_empty() {
             return Err(Problem::bad_request("the body is empty; send a JSON object"));
@@ -25,10 +25,10 @@ impl JsonBody {
         Ok(parse_json(&self.0)?)
     }
 
-    /// The same, for bodies that may be left out.
+    /// Like [`Self::parse`], but an empty body gives the default.
     ///
     /// # Errors
-    /// It is no JSON, or not of that form: the error names the field.
+    /// The body is not JSON, or does not match `T`; the error names the field.
     pub fn parse_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
         if self.0.trim_ascii().is_empty() { Ok(T::default()) } else { self.parse() }
     }
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        // Told at once, not after as much of it as there may be.
+        // Reject an oversized body before reading any of it.
         let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         let length = length.and_then(|length| length.parse::<usize>().ok());
         if length.is_some_and(|length| length > BODY_LIMIT) {

@@ -1,4 +1,4 @@
-//! The HTTP API: on a Unix socket, for whoever may open it, and over TCP, for whoever has a key.
+//! The HTTP API: on a Unix socket, protected by file permissions, and over TCP with a key.
 
 mod api_keys;
 mod client_limiter;
@@ -36,29 +36,29 @@ use crate::{
     proxy::TransparentProxy,
 };
 
-/// Bytes of a body: two lists of 100 000 of the longest domains fit.
+/// The largest request body in bytes. Two lists of 100 000 domains of maximum length fit.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
-/// What the handlers share.
+/// The state that all handlers share.
 #[derive(Clone)]
 pub struct ApiState {
-    /// The agent.
+    /// The agent that applies changes.
     pub agent: Agent,
-    /// The events.
+    /// The buffered and live events.
     pub events: Arc<EventBuffer>,
-    /// The egress proxy, for what it counts.
+    /// The egress proxy, for its metrics.
     pub proxy: Arc<TransparentProxy>,
-    /// What the gateway counts.
+    /// The gateway's metrics.
     pub gateway: gateway::GatewayMetrics,
-    /// The metrics.
+    /// Renders the metrics.
     pub metrics: Arc<MetricsExporter>,
     /// The agent's configuration, for public URLs.
     pub config: Arc<AgentConfig>,
-    /// Turns true when the agent is about to stop, which ends streams.
+    /// Becomes true when the agent begins to stop, which ends streams.
     pub stopping: watch::Receiver<bool>,
 }
 
-/// All routes, without a key.
+/// All routes, without authentication.
 pub fn router(api: ApiState) -> Router {
     let (router, document) = routes().split_for_parts();
     router
@@ -69,7 +69,7 @@ pub fn router(api: ApiState) -> Router {
         .with_state(api)
 }
 
-/// Each route says by itself what it is in the document.
+/// Each route adds itself to the OpenAPI document.
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(openapi::ApiDocument::openapi())
         .routes(routes!(status::health))
@@ -84,14 +84,14 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(event_stream::stream))
 }
 
-/// All routes for whoever has a key; `/health` for everyone.
+/// All routes behind API keys, except `/health`, which needs none.
 pub fn router_with_keys(api: ApiState, keys: ApiKeys) -> Router {
     let advice = "send one of the agent's api_keys as X-API-Key, or as Authorization: Bearer";
     let key_guard = KeyGuard { keys, public_path: Some("/health"), advice };
     router(api).layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
 }
 
-/// `/metrics` alone: for everyone, or for whoever has the token.
+/// The `/metrics` route alone, behind a bearer token if there is one.
 pub fn metrics_router(api: ApiState, token: Option<&str>) -> Router {
     let router = Router::new()
         .route("/metrics", get(status::metrics))

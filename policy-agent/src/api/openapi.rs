@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: the API, described for programs. The routes themselves say what they take
-//! and answer; here is what they have in common.
+//! `GET /openapi.json`: the OpenAPI document. The routes describe their own parameters and
+//! responses; this module adds what they share.
 
 mod bounds;
 
@@ -25,12 +25,12 @@ use utoipa::{
 
 use super::Problem;
 
-/// The name of the key in the document.
+/// The name of the `X-API-Key` security scheme.
 const KEY_SCHEME: &str = "key";
-/// The same, sent as `Authorization: Bearer`.
+/// The name of the `Authorization: Bearer` security scheme.
 const BEARER_SCHEME: &str = "bearer";
 
-/// What is said about the API as a whole.
+/// The description of the API as a whole.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -46,22 +46,22 @@ const BEARER_SCHEME: &str = "bearer";
 )]
 pub struct ApiDocument;
 
-/// The document as it is sent.
+/// The rendered OpenAPI document.
 #[derive(Clone)]
 pub struct OpenApiText(Bytes);
 
 impl OpenApiText {
-    /// Completes what the routes say of themselves.
+    /// Adds the shared parts to the document that the routes generate, and renders it.
     pub fn render(mut document: openapi::OpenApi) -> Self {
         SharedParts.modify(&mut document);
-        // It holds nothing that JSON cannot say.
+        // Serialization cannot fail: the document has a JSON form.
         let mut document = serde_json::to_value(&document).unwrap_or_default();
         bounds::add_bounds(&mut document);
         Self(document.to_string().into())
     }
 }
 
-/// This document
+/// Show this OpenAPI document
 #[utoipa::path(
     get, path = "/openapi.json", tag = "Agent", operation_id = "document",
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
@@ -70,7 +70,7 @@ pub async fn show(Extension(text): Extension<Arc<OpenApiText>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.0.clone()).into_response()
 }
 
-/// What holds for every path.
+/// Adds what all paths have in common.
 struct SharedParts;
 
 impl Modify for SharedParts {
@@ -91,14 +91,15 @@ impl Modify for SharedParts {
         let all = components.schemas.clone();
         components.schemas.values_mut().for_each(|schema| allow_sibling_fields(schema, &all));
         if let Some(RefOr::T(Schema::Object(proxy))) = components.schemas.get_mut("EgressProxy") {
-            // It is read and never written, which the derived schema cannot say.
+            // The type is only deserialized, so the derived schema lacks the write-only password.
             let password = ObjectBuilder::new().schema_type(Type::String).write_only(true);
             proxy.properties.insert("password".to_owned(), password.build().into());
         }
     }
 }
 
-/// A form that another one extends must not forbid the fields beside its own.
+/// Removes `additionalProperties: false` from a schema that another one extends: it would forbid
+/// the fields of the extending schema.
 fn allow_sibling_fields(schema: &mut RefOr<Schema>, all: &BTreeMap<String, RefOr<Schema>>) {
     let RefOr::T(Schema::AllOf(parts)) = schema else { return };
     for part in &mut parts.items {
@@ -112,7 +113,7 @@ fn allow_sibling_fields(schema: &mut RefOr<Schema>, all: &BTreeMap<String, RefOr
     }
 }
 
-/// Adds the key, the answers to a wrong one and of a failure, and the ID in the path.
+/// Adds the security schemes and the responses for a missing key and an internal error.
 fn complete_operation(path: &str, operation: &mut Operation) {
     let mut add = |status: &str| {
         let problem = Ref::from_response_name("Problem");

@@ -1,4 +1,4 @@
-//! Errors as clients get them: `{"code":400,"message":"…"}`.
+//! Error responses: `{"code":400,"message":"…"}`.
 
 use std::fmt;
 
@@ -12,56 +12,56 @@ use utoipa::{ToResponse, ToSchema};
 
 use crate::{agent::AgentError, policy::ValidationError};
 
-/// An answer that is an error.
+/// An error response
 #[derive(Clone, Debug, PartialEq, Eq, ToSchema, ToResponse)]
 #[response(description = "It was not done")]
 pub struct Problem {
-    /// The status once more.
+    /// The HTTP status code.
     #[schema(rename = "code", value_type = u16, example = 400)]
     status: StatusCode,
-    /// What is wrong and what to do, for people.
+    /// What is wrong and how to fix it, in plain text.
     message: String,
 }
 
 impl Problem {
-    /// What was asked for is wrong.
+    /// 400: the request is invalid.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, message: message.into() }
     }
 
-    /// There is no such thing.
+    /// 404: the resource does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, message: message.into() }
     }
 
-    /// That cannot be done with it.
+    /// 405: the resource does not support the method.
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
         Self { status: StatusCode::METHOD_NOT_ALLOWED, message: message.into() }
     }
 
-    /// The key is missing or wrong.
+    /// 401: the key is missing or wrong.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self { status: StatusCode::UNAUTHORIZED, message: message.into() }
     }
 
-    /// A fault on this side.
+    /// 500: the agent failed. Logs the error.
     pub fn internal(error: impl fmt::Display) -> Self {
         tracing::error!("a request failed: {error:#}");
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: format!("{error:#}") }
     }
 
-    /// An error with a status of somebody else's choice.
+    /// An error with any status.
     pub(super) fn from_status(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 
-    /// Its status.
+    /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What to do, for people.
+    /// The message for the client.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message

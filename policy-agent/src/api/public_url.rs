@@ -1,4 +1,5 @@
-//! The public URLs of sandboxes: `GET /agent/v1/sandboxes/{id}/url` and `…/token`.
+//! The public URLs of sandboxes and the tokens for them: `GET /agent/v1/sandboxes/{id}/url` and
+//! `…/token`.
 
 use axum::{
     Json,
@@ -13,7 +14,7 @@ use crate::{
     policy::ValidationError,
 };
 
-/// Which port.
+/// Query parameters of a public URL.
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -23,24 +24,25 @@ pub struct UrlParams {
     port: u16,
 }
 
-/// Where a port is reached.
+/// The public URL of a port of a sandbox.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PublicUrl {
     /// The URL.
     pub url: String,
-    /// Whether it works without the token.
+    /// Whether the URL works without the traffic token.
     pub public: bool,
 }
 
-/// What opens a sandbox's private URLs. No `Debug`: it is a secret.
+/// The traffic token of a sandbox. It grants access to the sandbox's private URLs.
+// No `Debug`: the token is a secret.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficToken {
-    /// To be sent as `e2b-traffic-access-token`.
+    /// The value of the request header `e2b-traffic-access-token`.
     pub traffic_access_token: String,
 }
 
-/// The public URL of a port
+/// Show the public URL of a port
 #[utoipa::path(
     get, path = "/agent/v1/sandboxes/{id}/url", tag = "Agent", operation_id = "public_url",
     params(UrlParams),
@@ -68,7 +70,7 @@ pub async fn url(
     Ok(Json(PublicUrl { url, public: is_public(&sandbox) }))
 }
 
-/// The traffic token of a sandbox
+/// Show the traffic token of a sandbox
 #[utoipa::path(
     get, path = "/agent/v1/sandboxes/{id}/token", tag = "Agent", operation_id = "traffic_token",
     responses(

@@ -1,15 +1,15 @@
-//! Switches after the question mark of a path.
+//! Boolean query parameters.
 
 use serde::Deserialize;
 
-/// `?all`, `?all=true` and `?all=1` mean the same.
+/// A boolean query parameter: `?all`, `?all=true` and `?all=1` are equivalent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum QueryFlag {
-    /// No.
+    /// `false` or `0`.
     #[default]
     #[serde(rename = "false", alias = "0")]
     Off,
-    /// Yes.
+    /// `true`, `1`, or no value.
     #[serde(rename = "true", alias = "1", alias = "")]
     On,
 }

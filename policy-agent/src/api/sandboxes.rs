@@ -1,4 +1,4 @@
-//! Sandboxes: create, replace, show, delete.
+//! `/agent/v1/sandboxes`: create, replace, list, show and delete sandboxes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,18 +17,18 @@ use crate::{
     policy::{SandboxId, SandboxSpec, ValidationError, policy_warnings},
 };
 
-/// The spellings of the ID in a body.
+/// The accepted spellings of the ID field in a body.
 const ID_FIELDS: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
 
-/// How to apply.
+/// Query parameters of an apply.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApplyParams {
-    /// Also on an interface that carries the default route of its network namespace.
+    /// Allow an interface that carries the default route of its network namespace.
     #[param(value_type = bool)]
     force: QueryFlag,
-    /// Refuse what would get warnings.
+    /// Treat warnings as errors.
     #[param(value_type = bool)]
     strict: QueryFlag,
 }
@@ -59,7 +59,7 @@ pub async fn get(
 
 /// Create or replace a sandbox
 ///
-/// The body may leave out the ID.
+/// The body may omit the ID.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "apply",
     request_body(content = ref("#/components/schemas/NamedSandbox")), params(ApplyParams),
@@ -94,39 +94,39 @@ pub async fn put(
     }))
 }
 
-/// The sandbox as it is now.
+/// The sandbox after the change.
 #[derive(Serialize, ToSchema)]
 pub struct AppliedSandbox {
     #[serde(flatten)]
     report: SandboxReport,
-    /// Entries without effect, and why.
+    /// Entries of the policy without effect, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
-/// What became of one sandbox of many.
+/// The result for one sandbox of an `apply_all`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApplyOutcome {
-    /// Which one.
+    /// The ID of the sandbox.
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
     sandbox_id: SandboxId,
-    /// The status it would have alone; absent if all went well.
+    /// The HTTP status that this sandbox alone would get. Absent on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
-    /// What went wrong.
+    /// What went wrong. Absent on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
-    /// Entries without effect, and why.
+    /// Entries of the policy without effect, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
-/// Create or replace many sandboxes
+/// Create or replace several sandboxes
 ///
-/// All are checked before the first is changed; what the kernel then refuses is said per sandbox,
-/// with code and message.
+/// All of them are validated before the first is changed. A failure in the kernel is reported per
+/// sandbox, with code and message.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "apply_all",
     request_body = Vec<SandboxSpec>, params(ApplyParams),
@@ -145,14 +145,14 @@ pub async fn put_all(
     let specs: Vec<SandboxSpec> = body.parse()?;
     reject_warnings(&api, &params, &specs)?;
     let results = api.agent.apply(specs, params.force == QueryFlag::On).await?;
-    let failed = results.iter().any(|(_, to_outcome)| to_outcome.is_err());
+    let failed = results.iter().any(|(_, result)| result.is_err());
     let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
     let mut warnings = PolicyWarnings::new(&api);
-    let to_outcome = |(id, outcome)| warnings.apply_outcome(id, outcome);
+    let to_outcome = |(id, result)| warnings.apply_outcome(id, result);
     Ok((status, Json(results.into_iter().map(to_outcome).collect())))
 }
 
-/// Detach a sandbox and forget it
+/// Detach and delete a sandbox
 #[utoipa::path(
     delete, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "delete",
     responses(
@@ -168,7 +168,7 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The specification in a body, with the path's ID if it has none.
+/// Parses the specification in a body. The ID of the path fills in a missing one.
 fn parse_named_spec(body: &JsonBody, id: &str) -> Result<SandboxSpec, Problem> {
     let fields: Result<Map<String, Value>, Problem> = body.parse();
     match fields {
@@ -177,7 +177,7 @@ fn parse_named_spec(body: &JsonBody, id: &str) -> Result<SandboxSpec, Problem> {
             let text = serde_json::to_vec(&fields).map_err(Problem::internal)?;
             Ok(crate::policy::parse_json(&text)?)
         }
-        // Read from the text itself: a field given twice shows there only.
+        // Parse the original text: only that reveals a duplicate field.
         _ => body.parse(),
     }
 }
@@ -189,7 +189,7 @@ fn parse_params(
     Ok(params)
 }
 
-/// Where warnings are errors, they are found before anything is changed.
+/// Rejects specifications with warnings if `strict` is set, before anything changes.
 fn reject_warnings(
     api: &ApiState,
     params: &ApplyParams,
@@ -211,7 +211,7 @@ fn reject_warnings(
     Ok(())
 }
 
-/// Warnings about the rules that sandboxes have: many may share them.
+/// Computes policy warnings. Caches them by active policy, since sandboxes may share one.
 struct PolicyWarnings<'a> {
     api: &'a ApiState,
     cache: HashMap<*const ActivePolicy, Vec<String>>,
@@ -222,23 +222,23 @@ impl<'a> PolicyWarnings<'a> {
         Self { api, cache: HashMap::new() }
     }
 
-    /// The warnings about a sandbox, if it is still there.
+    /// The warnings about a sandbox, or `None` if the sandbox is gone.
     fn warnings_for(&mut self, id: &SandboxId) -> Option<Vec<String>> {
         let active_policy = self.api.agent.registry().get(id)?.active_policy.clone();
         let floor = &self.api.agent.platform_policy().floor;
-        let found = self.cache.entry(Arc::as_ptr(&active_policy)).or_insert_with(|| {
-            let found = policy_warnings(&active_policy.network, &active_policy.policy, floor);
-            found.iter().map(ToString::to_string).collect()
+        let warnings = self.cache.entry(Arc::as_ptr(&active_policy)).or_insert_with(|| {
+            let warnings = policy_warnings(&active_policy.network, &active_policy.policy, floor);
+            warnings.iter().map(ToString::to_string).collect()
         });
-        Some(found.clone())
+        Some(warnings.clone())
     }
 
     fn apply_outcome(
         &mut self,
         sandbox_id: SandboxId,
-        outcome: Result<(), AgentError>,
+        result: Result<(), AgentError>,
     ) -> ApplyOutcome {
-        let problem = outcome.err().map(Problem::from);
+        let problem = result.err().map(Problem::from);
         let warnings = if problem.is_none() { self.warnings_for(&sandbox_id) } else { None };
         ApplyOutcome {
             sandbox_id,

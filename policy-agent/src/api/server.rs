@@ -1,5 +1,6 @@
-//! Listening: the Unix socket, and TCP if the operator wants it. A client that takes its time is sent
-//! away, so that it holds no descriptor for ever; over TCP, so are clients that are too many.
+//! The API server on the Unix socket and, if configured, on TCP. Timeouts close the connections of
+//! slow clients, so that none holds a descriptor forever. Over TCP, the number of clients is
+//! limited as well.
 
 use std::{
     fs, io,
@@ -33,26 +34,29 @@ use super::{
     deadline_body::DeadlineBody,
 };
 
-/// How long requests under way may take when the agent is told to stop.
+/// How long pending requests may take after the agent begins to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-/// How long a client may take to ask: its header, the wait before it included, and then its body.
+/// How long a client may take to send a request header, idle time before it included, and then the
+/// body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The agent's Unix socket, which only its user and group may open. Goes with this value.
+/// The agent's Unix socket, accessible to the agent's user and group only. Dropping this value
+/// removes the socket.
 pub struct ApiSocket {
     listener: Option<UnixListener>,
     path: PathBuf,
 }
 
 impl ApiSocket {
-    /// Makes the socket, in place of one that nobody listens to any more.
+    /// Creates the socket. Replaces a stale one.
     ///
     /// # Errors
-    /// Somebody listens there, something else is there, or the directory cannot be written.
+    /// Another agent listens on the path, the path is not a socket, or the directory is not
+    /// writable.
     pub fn bind(path: &Path) -> Result<Self> {
         if let Some(directory) = path.parent() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
-            made.with_context(|| {
+            let created = fs::DirBuilder::new().recursive(true).mode(0o755).create(directory);
+            created.with_context(|| {
                 format!(
                     "cannot make {}: be root, or give --socket another place",
                     directory.display()
@@ -60,18 +64,19 @@ impl ApiSocket {
             })?;
         }
         ensure_path_is_free(path)?;
-        // Made under another name and then moved: nobody can open it before its mode is set.
-        let new = path.with_extension(format!("new{}", std::process::id()));
-        let _ = fs::remove_file(&new);
-        let listener = UnixListener::bind(&new)
-            .with_context(|| format!("cannot make the socket {}", new.display()))?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o660))?;
-        fs::rename(&new, path)
+        // Created under a temporary name and renamed, so that no client connects before the mode is
+        // set.
+        let temporary_path = path.with_extension(format!("new{}", std::process::id()));
+        let _ = fs::remove_file(&temporary_path);
+        let listener = UnixListener::bind(&temporary_path)
+            .with_context(|| format!("cannot make the socket {}", temporary_path.display()))?;
+        fs::set_permissions(&temporary_path, fs::Permissions::from_mode(0o660))?;
+        fs::rename(&temporary_path, path)
             .with_context(|| format!("cannot make the socket {}", path.display()))?;
         Ok(Self { listener: Some(listener), path: path.to_owned() })
     }
 
-    /// Serves whoever may open it, until the agent is told to stop.
+    /// Serves clients until the agent stops.
     ///
     /// # Errors
     /// The socket fails.
@@ -87,14 +92,14 @@ impl ApiSocket {
 
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path); // what is left is replaced at the next start
+        let _ = fs::remove_file(&self.path); // the next start replaces a stale socket
     }
 }
 
-/// Serves clients over TCP, of whom there may be so many, until the agent is told to stop.
+/// Serves a limited number of clients over TCP until the agent stops.
 ///
 /// # Errors
-/// None so far: a listener that cannot accept tries again.
+/// None so far: the listener retries a failed accept.
 pub async fn serve_tcp(
     listener: TcpListener,
     router: Router,
@@ -104,7 +109,7 @@ pub async fn serve_tcp(
     serve_listener(listener, router, stopping, |address| limiter.admit(address.ip())).await
 }
 
-/// Serves until the agent is told to stop; then requests under way have a moment left.
+/// Serves until the agent stops, then gives pending requests [`SHUTDOWN_GRACE`].
 async fn serve_listener<L: Listener>(
     mut listener: L,
     router: Router,
@@ -130,18 +135,19 @@ async fn serve_listener<L: Listener>(
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             tokio::select! {
-                // An error is the client's: it went, or it did not speak HTTP.
+                // Errors are the client's fault: it disconnected or did not speak HTTP.
                 _ = connection => {}
                 () = permit.evicted() => {}
             }
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await; // whoever needs longer is cut off
+    // Requests that take longer are cut off.
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await;
     Ok(())
 }
 
-/// Makes sure that the path is free to be taken.
+/// Fails unless the path is free or holds a stale socket.
 fn ensure_path_is_free(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -156,6 +162,6 @@ fn ensure_path_is_free(path: &Path) -> Result<()> {
             "another agent listens on {}: stop it, or give --socket another path",
             path.display()
         ),
-        Err(_) => Ok(()), // nobody does: renaming replaces it
+        Err(_) => Ok(()), // a stale socket, which the rename replaces
     }
 }

@@ -13,16 +13,16 @@ use utoipa::ToSchema;
 use super::{ApiState, Problem};
 use crate::metrics::ExpositionFormat;
 
-/// That the agent answers.
+/// The health of the agent.
 #[derive(Serialize, ToSchema)]
 pub struct HealthStatus {
     /// Always `ok`.
     status: &'static str,
-    /// How many sandboxes there are.
+    /// The number of sandboxes.
     sandboxes: usize,
 }
 
-/// Does the agent answer?
+/// Check that the agent responds
 ///
 /// Needs no key.
 #[utoipa::path(
@@ -33,7 +33,7 @@ pub async fn health(State(api): State<ApiState>) -> Json<HealthStatus> {
     Json(HealthStatus { status: "ok", sandboxes: api.agent.registry().len() })
 }
 
-/// Metrics for Prometheus
+/// Show metrics for Prometheus
 #[utoipa::path(
     get, path = "/metrics", tag = "Agent", operation_id = "metrics",
     responses((
@@ -47,8 +47,8 @@ pub async fn metrics(State(api): State<ApiState>, headers: HeaderMap) -> Result<
     let format = ExpositionFormat::negotiate(accept.filter_map(|value| value.to_str().ok()));
     let permit = api.metrics.acquire_render_permit().await;
     let render = move || {
-        // Until it is done, even if the client goes.
-        let _turn = permit;
+        // Held until rendering ends, even if the client disconnects.
+        let _permit = permit;
         api.metrics.render(&api.agent, &api.events, api.proxy.metrics(), &api.gateway)
     };
     let text = spawn_blocking(render).await.map_err(Problem::internal)?;

@@ -1,4 +1,4 @@
-//! `apply`
+//! The `apply` command.
 
 use std::path::Path;
 
@@ -17,10 +17,9 @@ use crate::{api::BODY_LIMIT, client::ApiClient, policy::SandboxSpec};
 
 /// Create or replace the sandboxes in a file
 ///
-/// Creates or replaces the sandboxes in a file. All of them are checked before the first is
-/// changed (a file over 64 MiB goes in several parts, each of which is checked as a whole). When
-/// the command succeeds, the kernel enforces every policy in the file. Entries that are right and
-/// have no effect get warnings on stderr.
+/// All sandboxes are validated before the first one is changed. A file larger than 64 MiB is sent
+/// in several batches, each of which is validated as a whole. When the command succeeds, the kernel
+/// enforces every policy in the file. Valid entries without effect get warnings on stderr.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
@@ -28,17 +27,17 @@ use crate::{api::BODY_LIMIT, client::ApiClient, policy::SandboxSpec};
 pub struct ApplyCommand {
     #[command(flatten)]
     file: SandboxFile,
-    /// Refuse what would get warnings
+    /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
-    /// Also on an interface that carries the host's default route: the policy may cut the host off
+    /// Allow an interface that carries the host's default route; the policy may cut the host off
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// What the agent says about one sandbox.
+/// The agent's result for one sandbox.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ReceivedOutcome {
@@ -72,16 +71,16 @@ impl ApplyCommand {
             OutputFormat::Json => output::print_json(&outcomes)?,
             OutputFormat::Table => outcomes.iter().try_for_each(print_outcome)?,
         }
-        let failed: Vec<_> =
+        let failures: Vec<_> =
             outcomes.iter().filter_map(|outcome| outcome.message.as_deref()).collect();
-        match failed.as_slice() {
+        match failures.as_slice() {
             [] => Ok(()),
             [only] => Err(CliFailure::Failed(anyhow!("{only}"))),
             [first, rest @ ..] => {
-                let more = rest.len();
+                let other_failures = rest.len();
                 Err(CliFailure::Failed(anyhow!("{first}").context(format!(
                     "{} of {} sandboxes were not applied",
-                    more + 1,
+                    other_failures + 1,
                     outcomes.len()
                 ))))
             }
@@ -89,13 +88,15 @@ impl ApplyCommand {
     }
 }
 
-/// The sandboxes as JSON arrays of a size that the agent takes: one, if the file is not huge.
+/// Serializes the sandboxes as JSON arrays that fit into the agent's body limit: a single one,
+/// unless the file is huge.
 fn json_batches(specs: &[SandboxSpec]) -> Result<Vec<String>, CliFailure> {
     let mut batches = vec![String::new()];
     for spec in specs {
         let text = spec.to_json_with_secrets()?.to_string();
-        let full = |batch: &String| !batch.is_empty() && batch.len() + text.len() + 3 > BODY_LIMIT;
-        if batches.last().is_none_or(full) {
+        let is_full =
+            |batch: &String| !batch.is_empty() && batch.len() + text.len() + 3 > BODY_LIMIT;
+        if batches.last().is_none_or(is_full) {
             batches.push(String::new());
         }
         if let Some(batch) = batches.last_mut() {

@@ -1,4 +1,4 @@
-//! `check`
+//! The `check` command.
 
 use std::path::PathBuf;
 
@@ -18,24 +18,24 @@ use crate::{
     policy::{NormalisedPolicy, SandboxSpec, policy_warnings},
 };
 
-/// The loopback interface, which no sandbox is behind.
+/// The loopback interface. No sandbox is behind it.
 const LOOPBACK: &str = "lo";
 
-/// Validate a file without an agent, and print what it means
+/// Validate a file without an agent, and print its effective policy
 ///
-/// Validates a file as `apply` would, without an agent, and prints what it means: host bits are
-/// cleared, names are in the form that is compared, defaults are filled in. Entries that are right
-/// and have no effect get warnings on stderr.
+/// Validates a file as `apply` does, but does not contact an agent. Prints the effective policy:
+/// host bits are cleared, names are normalised, defaults are filled in. Valid entries without
+/// effect get warnings on stderr.
 #[derive(Args)]
 #[command(after_help = "Example:
   policy-agent check -f web.json && policy-agent apply -f web.json")]
 pub struct CheckCommand {
     #[command(flatten)]
     file: SandboxFile,
-    /// The agent's configuration, for its default_nameserver, platform_allow and platform_deny
+    /// The agent's configuration, for default_nameserver, platform_allow and platform_deny
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Refuse what would get warnings
+    /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -78,13 +78,13 @@ impl CheckCommand {
     }
 }
 
-/// What holds for all sandboxes under a configuration.
+/// The platform policy of a configuration, which applies to all sandboxes.
 pub fn platform_policy(config: &AgentConfig) -> Result<PlatformPolicy, CliFailure> {
     let floor = config.floor().map_err(CliFailure::BadInput)?;
     Ok(PlatformPolicy { floor, defaults: config.defaults() })
 }
 
-/// One object for one sandbox, else an array: what `apply` takes.
+/// Prints one object for a single sandbox, otherwise an array. `apply` accepts both.
 fn print_normalised_json(
     normalised_specs: &[(SandboxSpec, NormalisedPolicy)],
 ) -> Result<(), CliFailure> {
@@ -107,10 +107,11 @@ fn print_normalised(spec: &SandboxSpec, normalised: &NormalisedPolicy) -> Result
     print_field("allowInternetAccess", normalised.allow_internet_access)?;
     print_list("allowOut", spec.network.allow_out.as_deref(), &network.allow_out)?;
     print_list("denyOut", spec.network.deny_out.as_deref(), &network.deny_out)?;
-    let rest = serde_json::to_value(network)?;
-    let Value::Object(rest) = rest else { return Ok(()) };
-    let rest = rest.iter().filter(|(name, _)| !["allowOut", "denyOut"].contains(&name.as_str()));
-    for (name, value) in rest {
+    let fields = serde_json::to_value(network)?;
+    let Value::Object(fields) = fields else { return Ok(()) };
+    let fields =
+        fields.iter().filter(|(name, _)| !["allowOut", "denyOut"].contains(&name.as_str()));
+    for (name, value) in fields {
         print_field(name, value)?;
     }
     Ok(())

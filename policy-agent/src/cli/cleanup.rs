@@ -1,4 +1,4 @@
-//! `cleanup`
+//! The `cleanup` command.
 
 use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
 
@@ -15,9 +15,9 @@ use crate::{
 
 /// Detach everything, and remove pins and state
 ///
-/// Takes all policies off, which leaves the sandboxes' interfaces open, and removes pins, state and the
-/// certificate that the gateway signed itself. Stop the agent first, and run this in the same network
-/// namespace, with the agent's --config: sandboxes of other state directories stay attached.
+/// Removes all policies, which leaves the sandboxes' interfaces open. Also removes pins, state and
+/// the gateway's self-signed certificate. Stop the agent first. Run this in the same network
+/// namespace and with the agent's --config: sandboxes of other state directories stay attached.
 #[derive(Args)]
 pub struct CleanupCommand {
     #[command(flatten)]
@@ -30,10 +30,10 @@ impl CleanupCommand {
         let config = self.locations.load()?;
         let lock = StateDirLock::acquire(&config.state_dir)?;
         let records = SandboxStore::open(&config.state_dir)?.load()?.records;
-        let forgotten = records.len();
+        let record_count = records.len();
         let interfaces: Vec<HostInterface> = records
             .into_iter()
-            .map(|entry| HostInterface { name: entry.spec.interface, netns: entry.spec.netns })
+            .map(|record| HostInterface { name: record.spec.interface, netns: record.spec.netns })
             .collect();
         let detached = Dataplane::cleanup(&config.bpffs, &interfaces)?;
         SandboxStore::remove_all(&config.state_dir)?;
@@ -41,16 +41,18 @@ impl CleanupCommand {
         remove_if_empty(&config.bpffs);
         remove_stale_socket(socket);
         lock.remove();
-        for id in detached {
-            match HostInterface::from_pin_name(&id) {
+        for pin_name in detached {
+            match HostInterface::from_pin_name(&pin_name) {
                 Some(interface) => {
                     output::print_line(format_args!("interface {} detached", interface.name))?
                 }
-                None => output::print_line(format_args!("{id} detached"))?,
+                None => output::print_line(format_args!("{pin_name} detached"))?,
             }
         }
         let (state, pins) = (config.state_dir.display(), config.bpffs.display());
-        output::print_line(format_args!("{state}: {forgotten} sandboxes forgotten{certificate}"))?;
+        output::print_line(format_args!(
+            "{state}: {record_count} sandboxes forgotten{certificate}"
+        ))?;
         output::print_line(format_args!("{pins}: pins removed"))?;
         output::print_line("clean")?;
         print_remaining(&config.bpffs, is_default);
@@ -58,7 +60,7 @@ impl CleanupCommand {
     }
 }
 
-/// Removes the certificate and key that the gateway made for itself.
+/// Removes the certificate and key that the gateway generated.
 fn remove_certificate(state_dir: &Path) -> Result<&'static str, CliFailure> {
     match fs::remove_dir_all(state_dir.join("gateway")) {
         Ok(()) => Ok(", the gateway's self-signed certificate and key removed"),
@@ -69,7 +71,7 @@ fn remove_certificate(state_dir: &Path) -> Result<&'static str, CliFailure> {
     }
 }
 
-/// What somebody who cleans up may take for gone.
+/// Prints what stays attached, so that the user does not assume that it is gone.
 fn print_remaining(bpffs: &Path, is_default: bool) {
     for (directory, count) in Dataplane::other_agents(bpffs) {
         let directory = directory.display();
@@ -90,12 +92,12 @@ fn print_remaining(bpffs: &Path, is_default: bool) {
     }
 }
 
-/// Removes a directory that nobody else uses.
+/// Removes a directory unless another agent still uses it.
 fn remove_if_empty(directory: &Path) {
     let _ = fs::remove_dir(directory);
 }
 
-/// Removes the socket of an agent that could not do it any more.
+/// Removes the socket that a crashed agent left behind.
 fn remove_stale_socket(socket: &Path) {
     if let Err(error) = UnixStream::connect(socket)
         && error.kind() == ErrorKind::ConnectionRefused

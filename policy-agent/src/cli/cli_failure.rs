@@ -1,4 +1,4 @@
-//! How a command ends that does not end well.
+//! Failures of a command and their exit codes.
 
 use std::{
     io::{self, Write as _},
@@ -9,23 +9,23 @@ use anyhow::Error;
 
 use crate::{agent, client, policy::ValidationError};
 
-/// Why a command did not do what it was asked to.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum CliFailure {
-    /// What was asked for is wrong.
+    /// The arguments or the input are invalid.
     BadInput(Error),
-    /// It could not be done.
+    /// The command could not be carried out.
     Failed(Error),
-    /// `explain`: the packet is denied. The command itself has said so.
+    /// `explain`: the packet is denied. The command has printed the verdict.
     Denied,
-    /// All was said already.
+    /// The command has reported the failure itself.
     AlreadyReported,
-    /// Nobody reads the output any more.
+    /// The reader closed the output.
     OutputClosed,
 }
 
 impl CliFailure {
-    /// Says on stderr what to do, then why, one line each; the exit status.
+    /// Prints the error and its causes to stderr, one line each, and returns the exit code.
     pub fn report(self) -> ExitCode {
         let (code, error) = match self {
             Self::BadInput(error) => (2, error),
@@ -35,7 +35,7 @@ impl CliFailure {
             Self::OutputClosed => return ExitCode::SUCCESS,
         };
         let mut stderr = io::stderr().lock();
-        // Without a stderr there is nobody to tell.
+        // A failed write to stderr cannot be reported anywhere.
         let _ = writeln!(stderr, "error: {error}");
         for cause in error.chain().skip(1) {
             let _ = writeln!(stderr, "  because: {}", cause.to_string().trim_end());

@@ -1,4 +1,4 @@
-//! `config`
+//! The `config` command.
 
 use clap::{Args, Subcommand};
 
@@ -10,11 +10,11 @@ use super::{
 
 /// Validate or print the agent's own configuration
 ///
-/// Asks no agent. Takes the flags of `run`, which override the file.
+/// Does not contact an agent. Accepts the flags of `run`, which override the file.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent config check --config /etc/policy-agent.toml
-  policy-agent config show                  what holds without a file: the floor
+  policy-agent config show                  the effective configuration without a file
   policy-agent config show --defaults --config /etc/policy-agent.toml")]
 pub struct ConfigCommand {
     #[command(subcommand)]
@@ -27,9 +27,9 @@ enum ConfigSubcommand {
     Show(ConfigShowCommand),
 }
 
-/// Say whether `run` would accept it
+/// Validate the configuration
 ///
-/// Says whether `run` would accept it. Exit status 0: yes, 2: no.
+/// Checks whether `run` would accept the configuration. Exit status: 0 valid, 2 invalid.
 #[derive(Args)]
 struct ConfigCheckCommand {
     #[command(flatten)]
@@ -38,13 +38,13 @@ struct ConfigCheckCommand {
     dataplane: DataplaneArgs,
 }
 
-/// Print what holds, as TOML
+/// Print the effective configuration as TOML
 ///
-/// Prints what holds, as TOML: the keys that are not at their defaults, and the whole floor, the
-/// built-in list with the reason for each entry. Secrets are not shown.
+/// Prints the keys that differ from their defaults, and the whole floor: the built-in list has the
+/// reason for each entry. Secrets are hidden.
 #[derive(Args)]
 struct ConfigShowCommand {
-    /// Print every key, also those at their defaults
+    /// Print every key, including those at their defaults
     #[arg(long)]
     defaults: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Flags that override the agent's configuration.
+//! Command-line flags that override the agent's configuration.
 
 use std::path::PathBuf;
 
@@ -14,52 +14,52 @@ use crate::{
     dataplane::{AttachMethod, DenyAction, HookMode, InboundSource},
 };
 
-/// Where the agent's configuration comes from, and where its state is.
+/// The locations of the agent's configuration and state.
 #[derive(Args)]
 pub struct LocationArgs {
-    /// The agent's configuration, TOML; every key is optional
+    /// The agent's configuration in TOML; every key is optional
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where sandboxes are kept over restarts
+    /// Directory that keeps the sandboxes across restarts
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Directory on a BPF file system for links and maps
+    /// Directory on a BPF file system for pinned links and maps
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
 }
 
-/// `[dataplane]` as flags.
+/// The settings of `[dataplane]` as flags.
 #[derive(Args)]
 pub struct DataplaneArgs {
-    /// tc, or xdp: drop early in XDP as well
+    /// Hook mode: tc, or xdp to drop packets early in XDP as well
     #[arg(long, value_name = "MODE", value_parser = parse_word::<HookMode>)]
     mode: Option<HookMode>,
-    /// auto, tcx or clsact
+    /// How to attach programs: auto, tcx or clsact
     #[arg(long, value_name = "METHOD", value_parser = parse_word::<AttachMethod>)]
     attach: Option<AttachMethod>,
-    /// reject: answer denied packets; drop: be silent
+    /// What to do with denied packets: reject answers them, drop discards them silently
     #[arg(long, value_name = "ACTION", value_parser = parse_word::<DenyAction>)]
     deny_action: Option<DenyAction>,
-    /// any: connections to sandboxes from everywhere; host: from the host only
+    /// Who may connect to sandboxes: any, or host for the host only
     #[arg(long, value_name = "WHO", value_parser = parse_word::<InboundSource>)]
     inbound: Option<InboundSource>,
-    /// Deny this address or network to every sandbox, beside platform_deny; may be repeated
+    /// Deny this address or network to every sandbox, in addition to platform_deny; repeatable
     #[arg(long, value_name = "NET")]
     platform_deny_add: Vec<String>,
 }
 
 impl LocationArgs {
-    /// Whether nobody has said another place than the default ones.
+    /// Returns whether all locations are the default ones.
     pub fn are_default(&self) -> bool {
         self.config.is_none() && self.state_dir.is_none() && self.bpffs.is_none()
     }
 
-    /// The configuration with these flags.
+    /// Loads the configuration and applies these flags.
     pub fn load(self) -> Result<AgentConfig, CliFailure> {
         self.load_with_dataplane(None)
     }
 
-    /// The configuration with these flags and those of the dataplane.
+    /// Loads the configuration and applies these flags and those of the dataplane.
     pub fn load_with_dataplane(
         self,
         dataplane: Option<DataplaneArgs>,
@@ -79,7 +79,7 @@ impl LocationArgs {
     }
 }
 
-/// The configuration in a file, or the default one.
+/// Loads the configuration from a file, or the default one.
 pub fn load_config(path: Option<PathBuf>) -> Result<AgentConfig, CliFailure> {
     AgentConfig::load(path.as_deref()).map_err(CliFailure::BadInput)
 }
@@ -90,7 +90,7 @@ fn override_with<T>(value: &mut T, flag: Option<T>) {
     }
 }
 
-/// Reads a flag's value as the configuration file would.
+/// Parses a flag's value as the configuration file does.
 fn parse_word<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, value::Error> {
     T::deserialize(text.into_deserializer())
 }

@@ -1,4 +1,4 @@
-//! `delete`
+//! The `delete` command.
 
 use std::path::Path;
 
@@ -8,12 +8,13 @@ use hyper::{Method, body::Bytes};
 use super::{cli_failure::CliFailure, output, run::block_on};
 use crate::client::ApiClient;
 
-/// Detach sandboxes and forget them
+/// Detach and delete sandboxes
 ///
-/// Takes the policy off the sandboxes' interfaces, which are open from then on, and forgets them.
+/// Removes the policies from the sandboxes' interfaces, which are open from then on, and deletes
+/// the sandboxes.
 #[derive(Args)]
 pub struct DeleteCommand {
-    /// The sandboxes
+    /// The sandboxes to delete
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 }
@@ -21,25 +22,25 @@ pub struct DeleteCommand {
 impl DeleteCommand {
     pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
-        let mut failed = Ok(());
+        let mut result = Ok(());
         for id in &self.ids {
             let path = format!("/agent/v1/sandboxes/{}", escape_path_segment(id));
             match block_on(client.request(Method::DELETE, &path, Bytes::new()))? {
                 Ok(_) => output::print_line(format_args!("{id} deleted"))?,
                 Err(error) => {
                     let failure = CliFailure::from(error);
-                    if let Err(earlier) = std::mem::replace(&mut failed, Err(failure)) {
+                    if let Err(earlier) = std::mem::replace(&mut result, Err(failure)) {
                         let _ = CliFailure::report(earlier);
                     }
                 }
             }
         }
-        failed
+        result
     }
 }
 
-/// An ID as a part of a path: what no ID can hold is escaped, so that the agent can say that there
-/// is no such sandbox.
+/// Escapes an ID for a URL path. Characters that no ID can contain are escaped too, so that the
+/// agent can reply that there is no such sandbox.
 pub fn escape_path_segment(id: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),

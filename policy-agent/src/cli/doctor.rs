@@ -1,4 +1,4 @@
-//! `doctor`
+//! The `doctor` command.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::doctor::{DoctorFinding, FindingState, run_checks};
 
-/// Say what this machine has of what the agent needs, and how to mend the rest
+/// Check that this machine meets the agent's requirements
 ///
-/// Says what this machine has of what the agent needs, and how to mend the rest. Exit status 1 when
-/// something is missing without which the agent cannot work.
+/// Lists the requirements that this machine meets, and how to fix the others. Exit status 1 if the
+/// agent cannot work on this machine.
 #[derive(Args)]
 pub struct DoctorCommand {
     #[command(flatten)]

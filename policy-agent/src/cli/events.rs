@@ -1,4 +1,4 @@
-//! `events`
+//! The `events` command.
 
 use std::{
     io::{self, Write as _},
@@ -17,23 +17,24 @@ use super::{
 };
 use crate::client::ApiClient;
 
-/// Show what was denied, and with --all new flows
+/// Show denials and, with --all, new flows
 ///
-/// Shows the last denials, or with --follow those from now on. New flows that pass are reported only
-/// while somebody follows with --all; `--all` without --follow shows those that were. A sandbox may
-/// write some hundred events per second; `get` shows how many more there were.
+/// Shows the most recent denials or, with --follow, new ones. The kernel reports new allowed flows
+/// only while a client runs `--follow --all`; `--all` without --follow shows those that were
+/// reported. A sandbox may cause a few hundred events per second; `get` shows how many were not
+/// reported.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent events --sandbox web
   policy-agent events --follow --all -o json | jq .destination")]
 pub struct EventsCommand {
-    /// Of this sandbox only
+    /// Show events of this sandbox only
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
-    /// Go on as they happen
+    /// Print new events as they happen
     #[arg(long)]
     follow: bool,
-    /// New flows that pass, too
+    /// Include new allowed flows
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -65,23 +66,23 @@ impl EventsCommand {
 async fn print_stream(
     client: &ApiClient,
     path: &str,
-    form: OutputFormat,
+    format: OutputFormat,
 ) -> Result<(), CliFailure> {
     let mut chunks = client.stream(path).await?;
-    let mut unfinished = Vec::new();
+    let mut pending = Vec::new();
     while let Some(chunk) = chunks.next().await? {
-        unfinished.extend_from_slice(&chunk);
-        let Some(end) = unfinished.iter().rposition(|byte| *byte == b'\n') else { continue };
-        let rest = unfinished.split_off(end + 1);
-        print_lines(&unfinished, form)?;
-        unfinished = rest;
+        pending.extend_from_slice(&chunk);
+        let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let rest = pending.split_off(end + 1);
+        print_lines(&pending, format)?;
+        pending = rest;
     }
     Ok(())
 }
 
-fn print_lines(lines: &[u8], form: OutputFormat) -> Result<(), CliFailure> {
+fn print_lines(lines: &[u8], format: OutputFormat) -> Result<(), CliFailure> {
     let mut stdout = io::stdout().lock();
-    match form {
+    match format {
         OutputFormat::Json => stdout.write_all(lines)?,
         OutputFormat::Table => {
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -92,7 +93,7 @@ fn print_lines(lines: &[u8], form: OutputFormat) -> Result<(), CliFailure> {
     Ok(stdout.flush()?)
 }
 
-/// An event in one line.
+/// Formats an event as one line.
 fn format_event(event: &Value) -> String {
     if let Some(lost) = event.get("lost") {
         return format!("{lost} events came too fast and are lost");
@@ -100,7 +101,7 @@ fn format_event(event: &Value) -> String {
     let text = |field: &str| event[field].as_str().unwrap_or_default();
     let what = if event.get("protocol").is_some() { text("protocol") } else { text("ethertype") };
     let rule = event.get("rule").map(format_rule).unwrap_or_default();
-    // The sandbox chose it: nothing of it may reach the terminal as it is.
+    // The sandbox chose the name: escape it for the terminal.
     let name = event["name"].as_str().map(|name| format!("({})", name.escape_debug()));
     format!(
         "{} {} {} {} {} {} → {} {} {}",
@@ -119,7 +120,7 @@ fn format_event(event: &Value) -> String {
     .join(" ")
 }
 
-/// An address, with its port if it has one.
+/// Formats an address, with its port if there is one.
 fn format_address(event: &Value, field: &str) -> String {
     let Some(address) = event[field].as_str() else { return "-".to_owned() };
     match &event[format!("{field}Port").as_str()] {

@@ -1,4 +1,4 @@
-//! `explain`
+//! The `explain` command.
 
 use std::path::{Path, PathBuf};
 
@@ -21,14 +21,14 @@ use crate::{
     policy::{DomainOrIp, SandboxSpec},
 };
 
-/// Say what happens to a packet, and which rule decides
+/// Explain what happens to a packet, and which rule decides
 ///
-/// Says what happens to a packet from a sandbox, the line of precedence and the rule that decide. A
-/// name or URL is resolved by the agent as its egress proxy would, and each address is judged; it is
-/// allowed if one of them is. Without a port, a name is judged as on TCP ports 80 and 443.
+/// Prints the verdict on a packet from a sandbox, and the line of precedence and the rule that
+/// decide. The agent resolves a name or URL as its egress proxy does, and judges each address; the
+/// name is allowed if one of them is. Without a port, a name is judged as on TCP ports 80 and 443.
 ///
-/// With a file, no agent is asked and nothing is resolved: names are judged on TCP ports 80 and 443,
-/// where the name decides. Exit status 0: allowed, 3: denied.
+/// With a file, the command does not contact the agent and resolves nothing: names are judged on
+/// TCP ports 80 and 443, where the name decides. Exit status: 0 allowed, 3 denied.
 #[derive(Args)]
 #[command(
     override_usage = "policy-agent explain [OPTIONS] <ID> <DEST>\n       \
@@ -41,19 +41,19 @@ use crate::{
   policy-agent explain -f web.json 10.0.0.1 --proto udp --port 53"
 )]
 pub struct ExplainCommand {
-    /// The sandbox, and where the packet goes: an IP address, a name or a URL
+    /// The sandbox and the destination: an IP address, a name or a URL
     #[arg(value_names = ["ID", "DEST"], num_args = 1..=2, required = true)]
     target: Vec<String>,
-    /// Take the sandbox from this file, and ask no agent; - is the standard input
+    /// Read the sandbox from this file and do not contact the agent; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: Option<PathBuf>,
-    /// tcp, udp, icmp, icmpv6, sctp, or a number
+    /// The protocol: tcp, udp, icmp, icmpv6, sctp, or a number
     #[arg(long, value_name = "PROTO", default_value = "tcp")]
     proto: String,
-    /// The port that the packet goes to; a URL says its own
+    /// The destination port; default: that of the URL
     #[arg(long, value_name = "N")]
     port: Option<u16>,
-    /// The name that the connection asks for (Host or SNI), where DEST is an address or another name
+    /// The requested name (Host or SNI), if DEST is an address or another name
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// With -f: the agent's configuration, for platform_allow and platform_deny
@@ -74,7 +74,7 @@ impl ExplainCommand {
             port: self.port,
             host: self.host,
         };
-        let query = request.to_query()?; // wrong input is wrong whether an agent answers or not
+        let query = request.to_query()?; // reject invalid input before contacting the agent
         let is_offline = self.file.is_some();
         let response = match self.file {
             Some(file) => evaluate_offline(&request, &file, self.config)?,
@@ -148,11 +148,11 @@ fn print_response(
             format_verdict(address)
         ))?;
     }
-    for on in list_field(response, "byPort") {
+    for port in list_field(response, "byPort") {
         output::print_line(format_args!(
             "port    {}: {}",
-            text_field(on, "ports"),
-            format_verdict(on)
+            text_field(port, "ports"),
+            format_verdict(port)
         ))?;
     }
     if let Some(note) = open_question_note(response, query, is_offline) {
@@ -161,7 +161,7 @@ fn print_response(
     Ok(())
 }
 
-/// What the answer leaves open.
+/// A note on what the verdict does not cover.
 fn open_question_note(
     response: &Value,
     query: &ExplainQuery,
@@ -181,7 +181,7 @@ fn open_question_note(
     }
 }
 
-/// A verdict in one line: `denied by deny_out (network.denyOut[0]: 0.0.0.0/0)`.
+/// Formats a verdict as one line: `denied by deny_out (network.denyOut[0]: 0.0.0.0/0)`.
 fn format_verdict(response: &Value) -> String {
     let rule = response.get("rule").map(|rule| format!(" ({})", format_rule(rule)));
     format!(
@@ -204,7 +204,7 @@ fn list_field<'a>(response: &'a Value, field: &str) -> impl Iterator<Item = &'a 
     response[field].as_array().into_iter().flatten()
 }
 
-/// A rule in one line: `network.denyOut[0]: 0.0.0.0/0`.
+/// Formats a rule as one line: `network.denyOut[0]: 0.0.0.0/0`.
 pub fn format_rule(rule: &Value) -> String {
     let text = |field: &str| rule[field].as_str().unwrap_or_default();
     match rule.get("index") {

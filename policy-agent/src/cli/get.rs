@@ -1,4 +1,4 @@
-//! `get`
+//! The `get` command.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -15,20 +15,20 @@ use super::{
 };
 use crate::client::ApiClient;
 
-/// List the sandboxes, or show one with its counters
+/// List sandboxes, or show one with its counters
 ///
-/// Lists the sandboxes, or shows one: its configuration, whether it is enforced, and its live
-/// counters by reason.
+/// Lists all sandboxes, or shows one: its configuration, whether its policy is enforced, and its
+/// current counters by reason.
 #[derive(Args)]
 pub struct GetCommand {
-    /// The sandbox; all of them without it
+    /// The sandbox; default: all
     #[arg(value_name = "ID")]
     id: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// What is shown of a sandbox.
+/// The agent's report on a sandbox.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ReceivedReport {

@@ -1,4 +1,4 @@
-//! The command line: one file per command, all of them thin.
+//! The command line. Each command is a small module.
 
 mod apply;
 mod check;
@@ -24,11 +24,11 @@ use clap::{Parser, Subcommand};
 
 use self::cli_failure::CliFailure;
 
-/// Decides what sandboxes may reach on the network, and lets the kernel enforce it.
+/// Control what sandboxes may reach on the network, enforced in the kernel
 #[derive(Parser)]
 #[command(version, propagate_version = true, after_help = EXAMPLES)]
 struct CliArgs {
-    /// The agent's Unix socket
+    /// Path of the agent's Unix socket
     #[arg(
         long,
         global = true,
@@ -43,20 +43,20 @@ struct CliArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  policy-agent doctor                       is everything there that the agent needs?
-  policy-agent run                          the agent; leaves the kernel enforcing when it stops
-  policy-agent config show                  what no sandbox may reach, whatever its policy says
-  policy-agent check -f web.json            is this configuration right? (asks no agent)
-  policy-agent apply -f web.json            from now on the kernel enforces it
+  policy-agent doctor                       check that this machine meets the agent's requirements
+  policy-agent run                          run the agent; the kernel keeps enforcing when it stops
+  policy-agent config show                  show the floor: what no sandbox may reach
+  policy-agent check -f web.json            validate a file without an agent
+  policy-agent apply -f web.json            enforce the policies in a file
   policy-agent explain web 1.1.1.1 --port 443
   policy-agent events --sandbox web --follow
-  policy-agent url web 3000                 where is its port 3000 to be reached?
+  policy-agent url web 3000                 print the public URL of port 3000
 
 web.json:
   {\"sandboxID\": \"web\", \"interface\": \"tap0\", \"addresses\": [\"10.11.0.2\"],
    \"network\": {\"allowOut\": [\"1.1.1.1\", \"8.8.8.0/24\"], \"denyOut\": [\"0.0.0.0/0\"]}}
 
-Exit status: 0 done, 1 failed, 2 bad usage or configuration; explain: 0 allowed, 3 denied.";
+Exit status: 0 success, 1 failure, 2 invalid usage or input; explain: 0 allowed, 3 denied.";
 
 #[derive(Subcommand)]
 enum CliCommand {

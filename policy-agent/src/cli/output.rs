@@ -1,4 +1,4 @@
-//! What commands print: tables for people, JSON for programs.
+//! Output of commands: tables for people, JSON for programs.
 
 use std::io::{self, Write as _};
 
@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use super::cli_failure::CliFailure;
 
-/// `-o`
+/// The option `-o`.
 #[derive(Args, Clone, Copy)]
 pub struct OutputArgs {
-    /// How to print it
+    /// Output format
     #[arg(short = 'o', long = "output", value_name = "FORM", default_value = "table")]
     pub format: OutputFormat,
 }
 
-/// How something is printed.
+/// The output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
     /// For people
@@ -30,27 +30,27 @@ pub fn print_line(text: impl std::fmt::Display) -> Result<(), CliFailure> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
-/// Says something on stderr that does not keep the command from succeeding.
+/// Prints a note to stderr. A note does not affect the exit status.
 pub fn print_note(kind: &str, text: impl std::fmt::Display) {
-    // Without a stderr there is nobody to tell.
+    // A failed write to stderr cannot be reported anywhere.
     let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
 }
 
-/// Prints JSON that people can read, too.
+/// Prints indented JSON.
 pub fn print_json(value: &impl Serialize) -> Result<(), CliFailure> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer_pretty(&mut stdout, value)?;
     Ok(writeln!(stdout)?)
 }
 
-/// A table with these headings, which needs no width of a terminal.
+/// Creates a table with these headings. Its width does not depend on the terminal.
 pub fn new_table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings);
     table
 }
 
-/// Prints a table without spaces at the ends of lines.
+/// Prints a table without trailing spaces.
 pub fn print_table(table: &Table) -> Result<(), CliFailure> {
     let text = table.to_string();
     text.lines().try_for_each(|row| print_line(row.strip_prefix(' ').unwrap_or(row).trim_end()))

@@ -1,4 +1,4 @@
-//! The file of `-f`: sandboxes as JSON.
+//! The sandboxes in the file of `-f`, as JSON.
 
 use std::{
     fs, io,
@@ -12,22 +12,22 @@ use clap::Args;
 use super::cli_failure::CliFailure;
 use crate::policy::{SandboxSpec, parse_manifest};
 
-/// `-f`
+/// The option `-f`.
 #[derive(Args)]
 pub struct SandboxFile {
-    /// Sandboxes: one JSON object, an array, or JSON lines; - is the standard input
+    /// Sandboxes as one JSON object, an array, or JSON lines; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub path: PathBuf,
 }
 
 impl SandboxFile {
-    /// The sandboxes in the file.
+    /// Reads the sandboxes in the file.
     pub fn read(&self) -> Result<Vec<SandboxSpec>, CliFailure> {
         read_sandboxes(&self.path)
     }
 }
 
-/// The sandboxes in a file.
+/// Reads the sandboxes in a file.
 pub fn read_sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, CliFailure> {
     let text = read_text(path).map_err(CliFailure::BadInput)?;
     let name = match path.to_str() {

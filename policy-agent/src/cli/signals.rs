@@ -1,4 +1,4 @@
-//! The signals that the running agent heeds.
+//! Signal handling of the running agent.
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -7,10 +7,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Tells `stop` of SIGTERM and SIGINT, and keeps SIGHUP from ending the agent.
+/// Sets `stop` on SIGTERM and SIGINT, and keeps SIGHUP from ending the agent.
 ///
 /// # Errors
-/// Signals cannot be heard.
+/// A signal handler cannot be installed.
 pub fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
     let listen = |kind| signal(kind).context("cannot hear signals");
     let hang_up = listen(SignalKind::hangup())?;
@@ -23,12 +23,12 @@ pub fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-        let _ = stop.send(true); // an error only means that it stops anyway
+        let _ = stop.send(true); // fails only if the agent is stopping already
         std::future::pending::<()>().await;
     }))
 }
 
-/// Says each time why nothing happens.
+/// Logs for each SIGHUP that nothing is reloaded.
 async fn log_hangups(mut hang_up: Signal) {
     while hang_up.recv().await.is_some() {
         tracing::info!("SIGHUP: nothing is reloaded; the configuration is read at start only");

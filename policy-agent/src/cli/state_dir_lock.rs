@@ -1,4 +1,4 @@
-//! One agent per state directory: a lock on a file in it, which names its holder.
+//! A lock file that allows one agent per state directory. It holds the process ID of the agent.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-/// Nobody else has the state directory while this lives.
+/// An exclusive lock on the state directory, released on drop.
 #[derive(Debug)]
 pub struct StateDirLock {
     file: Flock<File>,
@@ -18,13 +18,13 @@ pub struct StateDirLock {
 }
 
 impl StateDirLock {
-    /// Takes the state directory, which is made if it is missing.
+    /// Locks the state directory. Creates it if it is missing.
     ///
     /// # Errors
-    /// Somebody else has it: the error says who.
+    /// Another process holds the lock; the error names it.
     pub fn acquire(state_dir: &Path) -> Result<Self> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
-        made.with_context(|| {
+        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+        created.with_context(|| {
             format!(
                 "cannot make {}: be root, or give --state-dir another place",
                 state_dir.display()
@@ -35,7 +35,7 @@ impl StateDirLock {
             let lock = Self::lock_file(&path)?;
             if lock.is_at_its_path() {
                 return lock.write_pid();
-            } // else `cleanup` removed the file in the meantime
+            } // otherwise `cleanup` has removed the file: retry
         }
     }
 
@@ -49,7 +49,7 @@ impl StateDirLock {
             Ok(file) => Ok(Self { file, path: path.to_owned() }),
             Err((mut file, _)) => {
                 let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder); // the number is a help, no more
+                let _ = file.read_to_string(&mut holder); // the process ID only helps the user
                 let (holder, directory) = (holder.trim(), path.parent().unwrap_or(path).display());
                 bail!("an agent (process {holder}) works with {directory}: stop it first")
             }
@@ -57,9 +57,9 @@ impl StateDirLock {
     }
 
     fn is_at_its_path(&self) -> bool {
-        let there = fs::metadata(&self.path);
-        let mine = self.file.metadata();
-        matches!((there, mine), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
+        let at_path = fs::metadata(&self.path);
+        let open_file = self.file.metadata();
+        matches!((at_path, open_file), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
     }
 
     fn write_pid(mut self) -> Result<Self> {
@@ -68,7 +68,7 @@ impl StateDirLock {
         Ok(self)
     }
 
-    /// Removes the file and, if nothing else is in it, the directory.
+    /// Removes the lock file and, if it is then empty, the directory.
     pub fn remove(self) {
         let _ = fs::remove_file(&self.path);
         if let Some(directory) = self.path.parent() {

@@ -1,4 +1,4 @@
-//! `url`
+//! The `url` command.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ use crate::{
     client::ApiClient,
 };
 
-/// Say where a port of a sandbox is reached
+/// Print the public URL of a port of a sandbox
 ///
-/// Prints the public URL of a port of a sandbox. Where `allowPublicTraffic` is false it works only
-/// with the header e2b-traffic-access-token, whose value --token prints as well.
+/// Where `allowPublicTraffic` is false, requests need the header e2b-traffic-access-token; --token
+/// prints its value.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent url web 3000
@@ -28,10 +28,10 @@ pub struct UrlCommand {
     /// The sandbox
     #[arg(value_name = "ID")]
     id: String,
-    /// The port that the service in it listens on
+    /// The port that the service in the sandbox listens on
     #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// Print the traffic token, too: a secret
+    /// Also print the traffic token, which is a secret
     #[arg(long)]
     token: bool,
     #[command(flatten)]

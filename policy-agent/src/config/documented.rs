@@ -1,5 +1,5 @@
-//! The example file and `docs/configuration.md`, held against the code: every key is in both, and
-//! every default is the code's.
+//! Checks the example file and `docs/configuration.md` against the code: both contain every key,
+//! and every default is the code's.
 
 use std::collections::BTreeMap;
 
@@ -11,34 +11,35 @@ use crate::policy::DEFAULT_PLATFORM_DENY;
 const EXAMPLE: &str = include_str!("../../../docs/policy-agent.example.toml");
 const PAGE: &str = include_str!("../../../docs/configuration.md");
 
-/// The old name of `interfaces`, which the example does not teach.
+/// The old name of `interfaces`. The example omits it.
 const OLD: &str = "slots";
-/// A key that no section has: the error about it lists those that a section does have.
+/// A key that no section has. The error about it lists the keys that the section does have.
 const UNKNOWN: &str = "such_a_key_is_nowhere";
 
-/// The keys that the code knows in a section, from its own error; `None`: it is no section.
+/// The keys that the code knows in a section, taken from its own error. `None` if there is no such
+/// section.
 fn keys(section: &str) -> Option<Vec<String>> {
     let error = format!("{:#}", AgentConfig::parse(&format!("{section}\n{UNKNOWN} = 1")).err()?);
     let (_, known) = error.split_once(&format!("unknown field `{UNKNOWN}`, "))?;
     Some(known.split('`').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
-/// Every key, in the form `section.key`.
+/// Every key in the form `section.key`.
 fn all_keys() -> Vec<String> {
     let top = keys("").expect("keys at the top");
-    let of = |key: &String| {
+    let expand = |key: &String| {
         let inner = keys(&format!("[{key}]")).or_else(|| keys(&format!("[[{key}]]")));
         match inner {
             Some(inner) => inner.iter().map(|inner| format!("{key}.{inner}")).collect(),
             None => vec![key.clone()],
         }
     };
-    let all: Vec<String> = top.iter().filter(|key| *key != OLD).flat_map(of).collect();
+    let all: Vec<String> = top.iter().filter(|key| *key != OLD).flat_map(expand).collect();
     assert!(all.len() > top.len(), "sections were found: {all:?}");
     all
 }
 
-/// The defaults by key. Lists that are empty count as no default.
+/// The defaults by key. An empty list counts as no default.
 fn defaults() -> BTreeMap<String, Value> {
     let with_gateway =
         AgentConfig { gateway: Some(GatewayConfig::default()), ..AgentConfig::default() };
@@ -50,12 +51,12 @@ fn defaults() -> BTreeMap<String, Value> {
     defaults
 }
 
-/// Values by key, in the form `section.key`.
+/// Flattens a table to values by key, in the form `section.key`.
 fn flat(table: &Table) -> BTreeMap<String, Value> {
     let mut flat = BTreeMap::new();
     for (key, value) in table {
-        let first = value.as_array().and_then(|list| list.first());
-        match value.as_table().or_else(|| first.and_then(Value::as_table)) {
+        let first_item = value.as_array().and_then(|list| list.first());
+        match value.as_table().or_else(|| first_item.and_then(Value::as_table)) {
             Some(inner) => {
                 flat.extend(
                     inner.iter().map(|(name, value)| (format!("{key}.{name}"), value.clone())),
@@ -67,9 +68,9 @@ fn flat(table: &Table) -> BTreeMap<String, Value> {
     flat
 }
 
-/// The example with every setting turned on.
+/// The example with every setting uncommented.
 fn turned_on() -> String {
-    let on = |line: &str| match line.strip_prefix('#') {
+    let uncomment = |line: &str| match line.strip_prefix('#') {
         Some(setting)
             if !setting.is_empty() && (!setting.starts_with(' ') || setting.starts_with("  ")) =>
         {
@@ -77,10 +78,10 @@ fn turned_on() -> String {
         }
         _ => format!("{line}\n"),
     };
-    EXAMPLE.lines().map(on).collect()
+    EXAMPLE.lines().map(uncomment).collect()
 }
 
-/// The rows of the page that describe a key: its key, and its cells.
+/// The rows of the page's table of keys: the key and the cells.
 fn rows() -> BTreeMap<&'static str, Vec<&'static str>> {
     let row = |line: &'static str| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").map(str::trim).collect();

@@ -1,5 +1,5 @@
-//! Configuration files, as wrong as chance makes them: an error in one line without a secret, or a
-//! configuration that can be used.
+//! Property tests of configuration files: random input gives either a one-line error without
+//! secrets, or a usable configuration.
 
 use proptest::prelude::*;
 

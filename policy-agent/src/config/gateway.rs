@@ -1,4 +1,4 @@
-//! `[gateway]`: where the public URLs of sandboxes are served.
+//! `[gateway]`: the listeners for the public URLs of sandboxes.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,36 +11,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::DomainName;
 
-/// Bytes of a DNS label.
+/// The longest DNS label in bytes.
 const MAX_LABEL_LEN: usize = 63;
-/// Bytes that stand before the domain of a public URL: a label of the longest kind, and a dot.
+/// The bytes before the domain of a public URL: a label of maximum length and a dot.
 const DOMAIN_PREFIX_LEN: usize = MAX_LABEL_LEN + 1;
-/// Bytes of a DNS name.
+/// The longest DNS name in bytes.
 const MAX_NAME_LEN: usize = 253;
 
-/// `[gateway]`
+/// The settings of `[gateway]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayConfig {
-    /// Public domain of the sandboxes.
+    /// The public domain of the sandboxes.
     pub domain: Option<String>,
-    /// Plain HTTP address.
+    /// The address of the HTTP listener.
     pub http: Option<SocketAddr>,
-    /// HTTPS address.
+    /// The address of the HTTPS listener.
     pub https: Option<SocketAddr>,
-    /// Certificate chain, PEM. With `https` and without this, the gateway makes a certificate that
-    /// nobody but itself has signed.
+    /// The certificate chain, PEM. With `https` and without a certificate, the gateway generates a
+    /// self-signed one.
     pub tls_cert: Option<PathBuf>,
-    /// Private key, PEM.
+    /// The private key, PEM.
     pub tls_key: Option<PathBuf>,
-    /// Connections that one sandbox may have through the gateway at a time.
+    /// The maximum number of concurrent connections to one sandbox through the gateway.
     pub max_connections_per_sandbox: u32,
-    /// Where the daemon of E2B's SDKs listens in a sandbox, exempt from token and host mask since it
-    /// checks access itself; 0: nowhere.
+    /// The port in a sandbox on which envd, E2B's daemon, listens; 0 if there is none. Requests to
+    /// it need no traffic token and keep their Host header, since envd checks access itself.
     pub envd_port: u16,
-    /// Addresses and networks of the proxies whose `X-Forwarded-*` are believed.
+    /// Addresses and networks of the proxies whose `X-Forwarded-*` headers are trusted.
     pub trusted_proxies: Vec<String>,
-    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+    /// Whether connections from trusted proxies begin with a PROXY protocol header.
     pub proxy_protocol: bool,
 }
 
@@ -61,10 +61,10 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// What types alone cannot say.
+    /// Validates what the types cannot express.
     ///
     /// # Errors
-    /// Names the key that is wrong.
+    /// A key is invalid; the error names it.
     pub(super) fn check(&self) -> Result<()> {
         if let Some(domain) = &self.domain {
             check_domain(domain)?;
@@ -92,10 +92,10 @@ impl GatewayConfig {
         Ok(())
     }
 
-    /// The networks whose word about a client counts.
+    /// The networks of the trusted proxies.
     ///
     /// # Errors
-    /// Names the entry that is no network, or is everyone.
+    /// An entry is not a network, or covers all addresses; the error names it.
     pub fn trusted_proxies(&self) -> Result<Vec<IpNet>> {
         let entries = self.trusted_proxies.iter().enumerate();
         let networks = entries.map(|(index, entry)| {
@@ -105,8 +105,8 @@ impl GatewayConfig {
         networks.collect()
     }
 
-    /// The public URL of a port of a sandbox: by HTTPS if that is served, else by HTTP. `None`:
-    /// neither is, or the ID is too long for one.
+    /// The public URL of a port of a sandbox: HTTPS if that is served, otherwise HTTP. `None` if
+    /// neither is served, or if the ID is too long for a host name.
     pub(super) fn public_url(&self, id: &str, port: u16) -> Option<String> {
         let label = format!("{port}-{id}");
         if label.len() > MAX_LABEL_LEN {
@@ -141,7 +141,7 @@ fn check_domain(domain: &str) -> Result<()> {
     let name = DomainName::parse(domain);
     let name = name.map_err(|problem| anyhow!("gateway.domain: {domain:?}: {problem}"))?;
     if domain.contains('_') {
-        // RFC 5280, 4.2.1.6: no certificate is made out to such a name.
+        // RFC 5280, 4.2.1.6: a certificate cannot contain such a name.
         bail!("gateway.domain: {domain:?}: '_' cannot stand in the name of a certificate");
     }
     if name.as_str() != domain {

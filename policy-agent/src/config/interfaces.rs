@@ -1,4 +1,4 @@
-//! `[[interfaces]]`, which was called `[[slots]]` before: the interfaces that sandboxes are created on.
+//! `[[interfaces]]`, formerly `[[slots]]`: the pool of interfaces on which sandboxes are created.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -11,28 +11,28 @@ use crate::{
     policy::{MacAddress, NetworkConfig, sandbox_conflicts::OwnershipIndex},
 };
 
-/// The loopback interface, which no sandbox is behind.
+/// The loopback interface. No sandbox is behind it.
 const LOOPBACK: &str = "lo";
 
-/// `[[interfaces]]`
+/// An entry of `[[interfaces]]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InterfaceConfig {
-    /// Host-side interface.
+    /// The name of the host-side interface.
     pub interface: String,
-    /// Path of the network namespace that it is in; absent: the agent's own.
+    /// The path of the interface's network namespace. Default: the agent's own.
     pub netns: Option<PathBuf>,
-    /// Addresses of the sandbox behind it.
+    /// The addresses of the sandbox behind the interface.
     pub addresses: Vec<IpAddr>,
-    /// Its Ethernet address; absent: any.
+    /// The Ethernet address of the sandbox. Default: any.
     pub mac: Option<MacAddress>,
-    /// Whether it may be an interface that the host needs for itself.
+    /// Allow an interface that the host itself needs.
     #[serde(default)]
     pub force: bool,
 }
 
 impl InterfaceConfig {
-    /// As the agent knows it.
+    /// Converts the entry to the agent's type.
     pub(super) fn to_pooled(&self) -> PooledInterface {
         PooledInterface {
             interface: HostInterface { name: self.interface.clone(), netns: self.netns.clone() },
@@ -43,24 +43,24 @@ impl InterfaceConfig {
     }
 }
 
-/// What types alone cannot say.
+/// Validates what the types cannot express.
 ///
 /// # Errors
-/// Names the key that is wrong.
+/// A key is invalid; the error names it.
 pub(super) fn check_interfaces<'a>(
     interfaces: impl Iterator<Item = (String, &'a InterfaceConfig)>,
 ) -> Result<()> {
-    // What a sandbox's own description may say holds here, too.
+    // The rules for a sandbox's own description apply here, too.
     let placeholder_id = "anyone".parse().context("an ID")?;
     let mut ownership = OwnershipIndex::default();
-    for (key, one) in interfaces {
-        let pooled = one.to_pooled();
+    for (key, entry) in interfaces {
+        let pooled = entry.to_pooled();
         let spec = pooled.sandbox_spec(&placeholder_id, NetworkConfig::default(), None);
         spec.validate().map_err(|invalid| invalid.with_field_prefix(&key))?;
         if pooled.interface.pin_name().is_none() {
             bail!("{key}.netns: is longer than 100 bytes; give it a shorter path");
         }
-        if one.interface == LOOPBACK && !one.force {
+        if entry.interface == LOOPBACK && !entry.force {
             bail!("{key}.interface: \"lo\": is the loopback interface; name a tap or veth");
         }
         check_unique(&mut ownership, &key, &pooled)?;
@@ -68,7 +68,7 @@ pub(super) fn check_interfaces<'a>(
     Ok(())
 }
 
-/// An interface, and an address in a network namespace, are given once.
+/// Rejects a duplicate interface, and a duplicate address in a network namespace.
 fn check_unique(
     ownership: &mut OwnershipIndex<Option<PathBuf>, String>,
     key: &str,

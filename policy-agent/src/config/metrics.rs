@@ -1,21 +1,22 @@
-//! `[metrics]`: where Prometheus reads the metrics, without a key of the API.
+//! `[metrics]`: a listener for Prometheus that needs no API key.
 
 use std::{fmt, net::SocketAddr};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// `[metrics]`
+/// The settings of `[metrics]`.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
-    /// Address to listen on, for `/metrics` alone; nothing listens without it.
+    /// The address of the listener, which serves `/metrics` only. Default: none.
     pub listen: Option<SocketAddr>,
-    /// What has to be sent as `Authorization: Bearer`. Absent: whoever reaches the address may read.
+    /// The token required as `Authorization: Bearer`. Default: none, which lets every client read
+    /// the metrics.
     pub token: Option<String>,
 }
 
-/// Without the token.
+/// Hides the token.
 impl fmt::Debug for MetricsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").field("listen", &self.listen).finish_non_exhaustive()
@@ -23,10 +24,10 @@ impl fmt::Debug for MetricsConfig {
 }
 
 impl MetricsConfig {
-    /// What types alone cannot say. `api`: where the API listens.
+    /// Validates what the types cannot express. `api` is the address of the API.
     ///
     /// # Errors
-    /// Names the key that is wrong.
+    /// A key is invalid; the error names it.
     pub(super) fn check(&self, api: Option<SocketAddr>) -> Result<()> {
         if let Some(token) = &self.token {
             if self.listen.is_none() {

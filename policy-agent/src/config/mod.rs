@@ -1,4 +1,4 @@
-//! The agent's own configuration: a TOML file of which every key is optional, and the flags of
+//! The agent's own configuration: a TOML file in which every key is optional, and the flags of
 //! `run` that override it.
 
 #[cfg(test)]
@@ -27,69 +27,69 @@ use crate::{
     proxy,
 };
 
-/// Everything the operator can set.
+/// The agent's configuration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentConfig {
-    /// Where the sandboxes are kept over restarts.
+    /// The directory that keeps the sandboxes across restarts.
     pub state_dir: PathBuf,
-    /// Where links and maps are pinned: a directory on a BPF file system.
+    /// The directory for pinned links and maps, on a BPF file system.
     pub bpffs: PathBuf,
-    /// The DNS server of sandboxes that name none.
+    /// The DNS server of sandboxes that specify none.
     pub default_nameserver: IpAddr,
-    /// `[api]`
+    /// The settings of `[api]`.
     pub api: ApiConfig,
-    /// `[metrics]`
+    /// The settings of `[metrics]`.
     pub metrics: MetricsConfig,
-    /// `[dataplane]`
+    /// The settings of `[dataplane]`.
     pub dataplane: DataplaneConfig,
-    /// `[proxy]`
+    /// The settings of `[proxy]`.
     pub proxy: ProxyConfig,
-    /// `[gateway]`
+    /// The settings of `[gateway]`; without them, no gateway runs.
     pub gateway: Option<GatewayConfig>,
-    /// `[[interfaces]]`
+    /// The entries of `[[interfaces]]`.
     pub interfaces: Vec<InterfaceConfig>,
-    /// `[[slots]]`: the old name of `[[interfaces]]`.
+    /// The entries of `[[slots]]`, the old name of `[[interfaces]]`.
     pub slots: Vec<InterfaceConfig>,
 }
 
-/// `[api]`: the API over TCP, besides the Unix socket.
+/// `[api]`: the API over TCP, in addition to the Unix socket.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
-    /// Address to listen on; nothing listens without it.
+    /// The address of the listener. Default: none.
     pub listen: Option<SocketAddr>,
-    /// Accepted values of `X-API-Key` and of `Authorization: Bearer`.
+    /// The accepted values of `X-API-Key` and `Authorization: Bearer`.
     pub api_keys: Vec<String>,
 }
 
-/// `[dataplane]`: what the kernel does.
+/// `[dataplane]`: enforcement in the kernel.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataplaneConfig {
-    /// Where packets are judged.
+    /// The hooks that judge packets.
     pub mode: dataplane::HookMode,
     /// How programs are attached.
     pub attach: dataplane::AttachMethod,
     /// What happens to denied packets.
     pub deny_action: dataplane::DenyAction,
-    /// Who may start connections towards sandboxes.
+    /// Who may open connections to sandboxes.
     pub inbound: dataplane::InboundSource,
     /// Destinations that every sandbox may reach.
     pub platform_allow: Vec<String>,
-    /// Destinations that no sandbox may reach; a built-in list by default.
+    /// Destinations that no sandbox may reach. Default: a built-in list.
     pub platform_deny: Option<Vec<String>>,
-    /// More of them, beside `platform_deny` or the built-in list.
+    /// Additional entries for `platform_deny` or the built-in list.
     pub platform_deny_add: Vec<String>,
 }
 
-/// `[proxy]`: connections that are judged by name, or carried to a sandbox's `egressProxy`.
+/// `[proxy]`: connections that are judged by name or forwarded to a sandbox's `egressProxy`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProxyConfig {
-    /// DNS servers that resolve allowed names; those of the host's resolv.conf by default.
+    /// The DNS servers that resolve allowed names. Default: those of the host's resolv.conf.
     pub resolvers: Vec<SocketAddr>,
-    /// Connections that one sandbox may have through the proxy at a time.
+    /// The maximum number of concurrent connections of one sandbox through the proxy.
     pub max_connections_per_sandbox: u32,
 }
 
@@ -117,10 +117,10 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    /// Reads `path`, or takes the defaults when there is none.
+    /// Loads the configuration from `path`, or the defaults without one.
     ///
     /// # Errors
-    /// An unreadable file, or one that is wrong: the error names the key.
+    /// The file is unreadable or invalid; the error names the key.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read_to_string(path)
@@ -134,10 +134,10 @@ impl AgentConfig {
         Ok(config)
     }
 
-    /// What types alone cannot say.
+    /// Validates what the types cannot express.
     ///
     /// # Errors
-    /// Names the key that is wrong.
+    /// A key is invalid; the error names it.
     pub fn check(&self) -> Result<()> {
         if self.api.listen.is_some() && self.api.api_keys.is_empty() {
             bail!(
@@ -174,11 +174,11 @@ impl AgentConfig {
         Ok(())
     }
 
-    /// What holds for all sandboxes, whatever their policies say.
+    /// The floor, which applies to all sandboxes whatever their policies.
     ///
     /// # Errors
-    /// An entry of `platform_allow`, `platform_deny` or `platform_deny_add` is wrong: the error names
-    /// it.
+    /// An entry of `platform_allow`, `platform_deny` or `platform_deny_add` is invalid; the error
+    /// names it.
     pub fn floor(&self) -> Result<Floor> {
         let DataplaneConfig { platform_allow, platform_deny, platform_deny_add, .. } =
             &self.dataplane;
@@ -187,13 +187,13 @@ impl AgentConfig {
             .map_err(|invalid| anyhow::anyhow!("[dataplane] {invalid}"))
     }
 
-    /// What sandboxes get that do not say otherwise.
+    /// The defaults for sandboxes that do not specify a value.
     #[must_use]
     pub fn defaults(&self) -> PolicyDefaults {
         PolicyDefaults { nameserver: self.default_nameserver }
     }
 
-    /// What the dataplane is opened with.
+    /// The settings of the dataplane.
     #[must_use]
     pub fn dataplane_settings(&self) -> dataplane::DataplaneSettings {
         let DataplaneConfig { mode, attach, deny_action, inbound, .. } = self.dataplane;
@@ -206,7 +206,7 @@ impl AgentConfig {
         }
     }
 
-    /// What the egress proxy is made with.
+    /// The settings of the egress proxy.
     #[must_use]
     pub fn proxy_settings(&self) -> proxy::ProxySettings {
         let ProxyConfig { resolvers, max_connections_per_sandbox } = self.proxy.clone();
@@ -222,18 +222,18 @@ impl AgentConfig {
         }
     }
 
-    /// The interfaces that sandboxes are created on.
+    /// The pool of interfaces on which sandboxes are created.
     #[must_use]
     pub fn pooled_interfaces(&self) -> Vec<PooledInterface> {
         self.keyed_interfaces().map(|(_, interface)| interface.to_pooled()).collect()
     }
 
-    /// The same under both names, with their keys.
+    /// The interfaces under both names, with their keys.
     fn keyed_interfaces(&self) -> impl Iterator<Item = (String, &InterfaceConfig)> {
         with_keys("interfaces", &self.interfaces).chain(with_keys("slots", &self.slots))
     }
 
-    /// What is right today and should be changed.
+    /// Warnings about valid settings that should change.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let old = (!self.slots.is_empty()).then(|| {
@@ -242,14 +242,14 @@ impl AgentConfig {
         old.into_iter().collect()
     }
 
-    /// The public URL of a port of a sandbox; `None` when the gateway does not serve it.
+    /// The public URL of a port of a sandbox. `None` if the gateway does not serve it.
     #[must_use]
     pub fn public_url(&self, id: &str, port: u16) -> Option<String> {
         self.gateway.as_ref()?.public_url(id, port)
     }
 }
 
-/// The items of a list, with their keys.
+/// Pairs the items of a list with their keys.
 fn with_keys<'a>(
     key: &'static str,
     items: &'a [InterfaceConfig],

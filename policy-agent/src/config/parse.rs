@@ -1,5 +1,5 @@
-//! From TOML text to the configuration, with errors that name the key and hold no secret: TOML's own
-//! show the whole line, and that may be the one with the API's keys.
+//! Parses the TOML configuration. Errors name the key and hold no secrets: those of the TOML parser
+//! quote the whole line, which may contain the API keys.
 
 use anyhow::{Error, Result, anyhow};
 use toml::{Deserializer, de};
@@ -7,15 +7,15 @@ use toml::{Deserializer, de};
 use super::AgentConfig;
 use crate::policy::closest_name;
 
-/// Bytes of a key that is compared with the known ones.
+/// The longest unknown key, in bytes, for which a known one is suggested.
 const MAX_COMPARED_LEN: usize = 80;
 
-/// What holds secrets.
+/// The keys that hold secrets.
 const SECRET_KEYS: [&str; 2] = ["api.api_keys", "metrics.token"];
-/// The tables that hold them.
+/// The tables that contain these keys.
 const SECRET_TABLES: [&str; 2] = ["api", "metrics"];
 
-/// Reads the types; what they cannot say is checked elsewhere.
+/// Deserializes the configuration. [`AgentConfig::check`] validates what the types cannot express.
 pub(super) fn parse_toml(text: &str) -> Result<AgentConfig> {
     let deserializer = Deserializer::parse(text)
         .map_err(|error| anyhow!("it is not TOML: {}", redacted_error(text, "", &error)))?;
@@ -31,11 +31,11 @@ fn redacted_error(text: &str, path: &str, error: &de::Error) -> Error {
     let holds_secrets =
         SECRET_TABLES.contains(&path) || SECRET_KEYS.iter().any(|secret| path.starts_with(secret));
     let message = match error.message() {
-        // They quote the value.
+        // These messages quote the value.
         message if holds_secrets && message.starts_with("invalid") => "it is of another type",
         message => message,
     };
-    let suggestion = suggested_key(message).map(|meant| format!("; did you mean `{meant}`?"));
+    let suggestion = suggested_key(message).map(|key| format!("; did you mean `{key}`?"));
     let message = format!("{message}{}", suggestion.unwrap_or_default());
     let path: String = path.chars().flat_map(char::escape_debug).collect();
     match path.as_str() {
@@ -44,8 +44,8 @@ fn redacted_error(text: &str, path: &str, error: &de::Error) -> Error {
     }
 }
 
-/// The key that an unknown one is likely meant to be. The message names both: "unknown field `a`,
-/// expected one of `b`, `c`".
+/// The known key that is closest to an unknown one. The message names all of them: "unknown field
+/// `a`, expected one of `b`, `c`".
 fn suggested_key(message: &str) -> Option<&str> {
     let (field, known) = message.strip_prefix("unknown field `")?.split_once("`, ")?;
     let known = known.split('`').skip(1).step_by(2);

@@ -1,5 +1,4 @@
-//! The configuration as it holds, for its operator to read: TOML, with the whole floor and without
-//! secrets.
+//! Prints the effective configuration as TOML, with the whole floor and without secrets.
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
@@ -8,22 +7,23 @@ use toml::{Table, Value};
 use super::AgentConfig;
 use crate::policy::DEFAULT_PLATFORM_DENY;
 
-/// What stands for a secret.
+/// The replacement for a secret.
 const REDACTED: &str = "(hidden)";
-/// Words in the names of keys that hold secrets. A file's path is none.
+/// Words in the names of keys that hold secrets. A file path is not a secret.
 const SECRET_WORDS: [&str; 4] = ["api_keys", "token", "password", "secret"];
 
-/// What no key of the file says.
+/// A comment about behaviour that no key controls.
 const HEADER_COMMENT: &str = "\
 # The host's own addresses, in the network namespace of each sandbox's interface, are denied like
 # platform_deny unless platform_allow holds them.
 ";
 
 impl AgentConfig {
-    /// What holds, as TOML: keys that are not at their defaults, and the floor; `defaults`: every key.
+    /// The effective configuration as TOML: the keys that differ from their defaults, and the
+    /// floor. With `defaults`, every key.
     ///
     /// # Errors
-    /// An entry of the floor is wrong.
+    /// An entry of the floor is invalid.
     pub fn to_redacted_toml(&self, defaults: bool) -> Result<String> {
         let mut table = self.to_redacted_table()?;
         if !defaults {
@@ -46,19 +46,19 @@ impl AgentConfig {
         Ok([HEADER_COMMENT.to_owned(), "\n".to_owned()].into_iter().chain(lines).collect())
     }
 
-    /// The entries of the built-in `platform_deny` that the operator's lists leave open, in whole or in
-    /// part.
+    /// The entries of the built-in `platform_deny` that the operator's lists do not cover
+    /// completely.
     ///
     /// # Errors
-    /// An entry of the floor is wrong.
+    /// An entry of the floor is invalid.
     pub fn uncovered_denies(&self) -> Result<Vec<&'static str>> {
         let floor = self.floor()?;
         let nets = floor.deny.iter().chain(&*floor.deny_add);
         let denied = IpNet::aggregate(&nets.copied().collect());
-        let all = denied.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4());
+        let covers_all = denied.iter().any(|net| net.prefix_len() == 0 && net.addr().is_ipv4());
         let is_open = |entry: &&str| {
             let net = entry.parse::<IpNet>().ok();
-            net.is_some_and(|net| !all && !denied.iter().any(|outer| outer.contains(&net)))
+            net.is_some_and(|net| !covers_all && !denied.iter().any(|outer| outer.contains(&net)))
         };
         Ok(DEFAULT_PLATFORM_DENY.iter().map(|(entry, _)| *entry).filter(is_open).collect())
     }
@@ -70,7 +70,7 @@ impl AgentConfig {
     }
 }
 
-/// Puts something else in the place of secrets, wherever they are.
+/// Replaces all secrets in a table.
 fn redact_table(table: &mut Table) {
     for (key, value) in table {
         match value {
@@ -92,7 +92,7 @@ fn redact_value(value: &mut Value) {
     }
 }
 
-/// Leaves out what is at its default, and tables of which nothing is left.
+/// Removes keys at their defaults, and tables that are then empty.
 fn remove_defaults(table: &mut Table, defaults: &Table) {
     table.retain(|key, value| match (value, defaults.get(key)) {
         (Value::Table(inner), Some(Value::Table(defaults))) => {
@@ -104,7 +104,7 @@ fn remove_defaults(table: &mut Table, defaults: &Table) {
     });
 }
 
-/// An entry of the floor, and why the built-in list has it.
+/// Adds the built-in list's reason to an entry of the floor.
 fn annotate_entry(line: &str) -> String {
     let entry = line.trim().trim_end_matches(',').trim_matches('"');
     match DEFAULT_PLATFORM_DENY.iter().find(|(built_in, _)| *built_in == entry) {

@@ -1,4 +1,5 @@
-//! `docs/reasons.md`: every reason of the table in `policy-common`, with what an operator does about it.
+//! Generates `docs/reasons.md`: every reason of the table in `policy-common`, with advice for
+//! operators.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -38,20 +39,20 @@ const DENIED: &str = "\
 |---:|---|---|---|---|---|---|
 ";
 
-/// Who raises a reason, and on whose packets.
+/// Who reports a reason, and about which packets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// The kernel, on what the sandbox sends.
+    /// The kernel, about packets from the sandbox.
     Kernel,
-    /// The kernel, on what the sandbox receives.
+    /// The kernel, about packets to the sandbox.
     KernelInbound,
-    /// The kernel, on both.
+    /// The kernel, about packets in both directions.
     KernelBoth,
     /// The kernel and the egress proxy.
     Both,
-    /// The kernel, as it hands a connection to the egress proxy.
+    /// The kernel, while it redirects a connection to the egress proxy.
     Redirect,
-    /// The same, and the egress proxy.
+    /// The kernel, while it redirects a connection, and the egress proxy.
     RedirectAndProxy,
     /// The egress proxy.
     Proxy,
@@ -87,7 +88,7 @@ impl Source {
     }
 }
 
-/// By label: who raises it, and what to do, if anything.
+/// Source and advice by the reason's label. The advice may be empty.
 const ADVICE: [(&str, Source, &str); 36] = [
     ("neighbor", Source::Kernel, ""),
     ("reply", Source::Kernel, "`inbound = \"host\"` limits who may open connections to sandboxes."),
@@ -256,7 +257,7 @@ fn page() -> String {
     let known: BTreeMap<_, _> = Reason::ALL.iter().map(|reason| (reason.label(), ())).collect();
     let unknown: Vec<_> = advice.keys().filter(|label| !known.contains_key(*label)).collect();
     assert!(unknown.is_empty(), "no reasons any more: {unknown:?}");
-    let of = |reason: &Reason| {
+    let advice_for = |reason: &Reason| {
         advice
             .get(reason.label())
             .copied()
@@ -267,10 +268,10 @@ fn page() -> String {
         let reasons = || Reason::ALL.iter().filter(|reason| reason.passes() == passes);
         write!(page, "## {title}\n\n{head}").expect("a String");
         for reason in reasons() {
-            page += &row(*reason, of(reason).0);
+            page += &row(*reason, advice_for(reason).0);
         }
         for reason in reasons() {
-            let (_, what_to_do) = of(reason);
+            let (_, what_to_do) = advice_for(reason);
             write!(page, "\n### {}\n\n{}\n", reason.label(), reason.help()).expect("a String");
             if !what_to_do.is_empty() {
                 write!(page, "\n*What to do*: {what_to_do}\n").expect("a String");
@@ -292,9 +293,10 @@ fn row(reason: Reason, source: Source) -> String {
         (false, false) => " |",
     };
     let (label, number) = (reason.label(), reason as u8);
-    let (by, direction, counted) = (source.raised_by(), source.direction(), source.counted_as());
+    let (raised_by, direction, counted) =
+        (source.raised_by(), source.direction(), source.counted_as());
     format!(
-        "| {number} | [`{label}`](#{label}) | {line} | {by} | {direction} | {counted} |{answered}\n"
+        "| {number} | [`{label}`](#{label}) | {line} | {raised_by} | {direction} | {counted} |{answered}\n"
     )
 }
 

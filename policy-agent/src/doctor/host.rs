@@ -1,4 +1,4 @@
-//! The host: file systems, sysctls, and whether an agent runs already.
+//! Checks of the host: file systems, sysctls, and whether an agent is running.
 
 use std::{os::unix::net::UnixStream, path::Path};
 
@@ -53,12 +53,12 @@ fn check_state_dir(directory: &Path) -> DoctorFinding {
     )
 }
 
-/// The directory, or the nearest one above it that there is.
+/// The directory, or its nearest existing ancestor.
 fn nearest_existing(directory: &Path) -> &Path {
     directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
-/// Behind a full queue, only they tell the proxy's clients from a flood.
+/// When the accept queue is full, only SYN cookies let the proxy's clients connect during a flood.
 fn check_syn_cookies() -> DoctorFinding {
     const WHAT: &str = "SYN cookies";
     match read_sysctl("net.ipv4.tcp_syncookies") {
@@ -72,7 +72,8 @@ fn check_syn_cookies() -> DoctorFinding {
     }
 }
 
-/// All sandboxes share the host's ports on the way out of the egress proxy.
+/// All sandboxes share the host's ports for connections from the egress proxy, so reusing those in
+/// TIME-WAIT matters.
 fn check_time_wait() -> DoctorFinding {
     const WHAT: &str = "ports in TIME_WAIT";
     match read_sysctl("net.ipv4.tcp_tw_reuse") {

@@ -1,4 +1,4 @@
-//! The kernel: its version, and what it was built with.
+//! Checks of the kernel: its version and build options.
 
 use std::{fs, path::Path};
 
@@ -7,9 +7,10 @@ use nix::sys::utsname::uname;
 use super::{DoctorFinding, read_sysctl};
 use crate::dataplane;
 
-/// The oldest that the programs were written for.
+/// The oldest kernel that the BPF programs support.
 const MIN_VERSION: (u32, u32) = (5, 10);
-/// Since when there is what the agent can do without, and what it does then.
+/// Optional kernel features by the version that introduced them, with what the agent does without
+/// them.
 const FALLBACKS: [((u32, u32), &str); 3] = [
     ((6, 6), "no tcx: clsact filters are used"),
     ((5, 18), "no batches for arrays of maps: one call per sandbox of a change"),
@@ -70,10 +71,10 @@ fn check_btf() -> DoctorFinding {
     }
 }
 
-/// Programs read a few of the kernel's own fields, which its strictest lockdown does not allow.
+/// The BPF programs read kernel structures, which lockdown in confidentiality mode forbids.
 fn check_lockdown() -> DoctorFinding {
     const WHAT: &str = "kernel lockdown";
-    // One word of all is in brackets. Where there is no such file, there is no lockdown.
+    // The active mode is in brackets. Without the file, there is no lockdown.
     let state = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if state.contains("[confidentiality]") {
         let fix = "boot with lockdown=integrity, or without";
@@ -107,7 +108,7 @@ fn check_jit() -> DoctorFinding {
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Some(_) => DoctorFinding::ok(WHAT, "on"),
-        // The kernel shows it in the machine's first network namespace, and to root.
+        // The kernel shows the file only in the initial network namespace, and only to root.
         None => DoctorFinding::ok(WHAT, "not shown here"),
     }
 }

@@ -1,4 +1,4 @@
-//! What this machine has of what the agent needs. Only looks; changes nothing.
+//! Checks whether this machine meets the agent's requirements. Changes nothing.
 
 mod host;
 mod kernel;
@@ -10,20 +10,20 @@ use serde::Serialize;
 
 use crate::config::AgentConfig;
 
-/// How good it is.
+/// How well a requirement is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingState {
-    /// As it should be.
+    /// The requirement is met.
     Ok,
-    /// The agent works, but not as well as it could.
+    /// The agent works, with limitations.
     Degraded,
     /// The agent cannot work.
     Missing,
 }
 
 impl FindingState {
-    /// For people.
+    /// The state as a word for people.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -34,16 +34,16 @@ impl FindingState {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DoctorFinding {
-    /// How good it is.
+    /// How well a requirement is met.
     pub state: FindingState,
-    /// What was looked at.
+    /// What was checked.
     pub what: &'static str,
     /// What was found.
     pub found: String,
-    /// What to do about it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
@@ -63,7 +63,7 @@ impl DoctorFinding {
     }
 }
 
-/// Looks at everything.
+/// Runs all checks.
 #[must_use]
 pub fn run_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
     let mut findings = kernel::kernel_checks();
@@ -72,7 +72,7 @@ pub fn run_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
     findings
 }
 
-/// The number in a file of /proc/sys; `None` where it is not, or may not be read.
+/// Reads a number from /proc/sys. `None` if the file is missing or not readable.
 fn read_sysctl(name: &str) -> Option<u64> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     fs::read_to_string(path).ok()?.trim().parse().ok()

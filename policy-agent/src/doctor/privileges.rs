@@ -1,4 +1,4 @@
-//! What this process may do.
+//! Checks of the privileges of this process.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use nix::{
 
 use super::{DoctorFinding, read_sysctl};
 
-// capability.h
+// From linux/capability.h.
 const CAP_NET_ADMIN: u8 = 12;
 const CAP_SYS_ADMIN: u8 = 21;
 const CAP_PERFMON: u8 = 38;
@@ -30,19 +30,19 @@ fn check_capabilities() -> DoctorFinding {
         return DoctorFinding::degraded(WHAT, "unknown: /proc/self/status may not be read", fix);
     };
     let has = |capability: u8| effective & (1 << capability) != 0;
-    let named =
+    let required =
         [("CAP_BPF", CAP_BPF), ("CAP_PERFMON", CAP_PERFMON), ("CAP_NET_ADMIN", CAP_NET_ADMIN)];
-    // CAP_SYS_ADMIN includes the first two.
+    // CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON.
     let has_or_includes = |(_, capability): &(&str, u8)| {
         has(*capability) || *capability != CAP_NET_ADMIN && has(CAP_SYS_ADMIN)
     };
-    let lacking: Vec<&str> = named
+    let missing: Vec<&str> = required
         .iter()
         .filter(|capability| !has_or_includes(capability))
         .map(|(name, _)| *name)
         .collect();
-    if !lacking.is_empty() {
-        return DoctorFinding::missing(WHAT, format!("without {}", lacking.join(", ")), fix);
+    if !missing.is_empty() {
+        return DoctorFinding::missing(WHAT, format!("without {}", missing.join(", ")), fix);
     }
     if !has(CAP_SYS_ADMIN) {
         let found = "without CAP_SYS_ADMIN: `netns` of sandboxes cannot be used";
@@ -51,7 +51,7 @@ fn check_capabilities() -> DoctorFinding {
     DoctorFinding::ok(WHAT, if geteuid().is_root() { "root" } else { "all that are needed" })
 }
 
-/// The effective capabilities, one bit each.
+/// The effective capabilities as a bit set.
 fn effective_capabilities() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;

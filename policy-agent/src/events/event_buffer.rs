@@ -1,4 +1,4 @@
-//! Where events go: the last ones are kept, and whoever follows gets a copy.
+//! Buffers the most recent events and forwards new ones to subscribers.
 
 use std::{
     collections::VecDeque,
@@ -14,22 +14,22 @@ use tokio::sync::broadcast;
 use super::PolicyEvent;
 use crate::agent::DataplaneControl;
 
-/// Events that are kept for whoever asks later.
+/// Events that the buffer keeps.
 const BUFFER_CAPACITY: usize = 10_000;
-/// Events that a follower may be behind before it loses some.
+/// Events that a subscriber may lag behind before it loses some.
 const SUBSCRIBER_CAPACITY: usize = 16_384;
 
-/// Which events somebody wants.
+/// Selects events for a subscriber.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// Of this sandbox only.
+    /// Only events of this sandbox.
     pub sandbox: Option<String>,
-    /// Flows that pass, too.
+    /// Include allowed flows.
     pub include_flows: bool,
 }
 
 impl EventFilter {
-    /// Whether an event is wanted.
+    /// Returns whether the filter selects an event.
     #[must_use]
     pub fn matches(&self, event: &PolicyEvent) -> bool {
         (self.include_flows || event.is_denial())
@@ -37,21 +37,22 @@ impl EventFilter {
     }
 }
 
-/// The events.
+/// The event buffer.
 pub struct EventBuffer {
     dataplane: Arc<dyn DataplaneControl>,
     buffered: Mutex<VecDeque<Arc<PolicyEvent>>>,
     sender: broadcast::Sender<Arc<PolicyEvent>>,
     subscribers: AtomicUsize,
-    /// Followers who want flows that pass: the kernel reports those only while there are any.
+    /// Subscribers to allowed flows. The kernel reports allowed flows only while there are any.
     flow_subscribers: Mutex<usize>,
-    /// Whether there are any, for who cannot wait for the kernel.
+    /// Whether there are subscribers to allowed flows; readable without the lock, which is held
+    /// during calls to the kernel.
     wants_flows: AtomicBool,
     lost: AtomicU64,
 }
 
 impl EventBuffer {
-    /// A hub without events.
+    /// Creates an empty buffer.
     #[must_use]
     pub fn new(dataplane: Arc<dyn DataplaneControl>) -> Self {
         Self {
@@ -65,7 +66,7 @@ impl EventBuffer {
         }
     }
 
-    /// Hands an event out.
+    /// Buffers an event and sends it to the subscribers.
     pub fn push(&self, event: PolicyEvent) {
         let event = Arc::new(event);
         let mut buffered = lock_unpoisoned(&self.buffered);
@@ -74,10 +75,10 @@ impl EventBuffer {
         }
         buffered.push_back(event.clone());
         drop(buffered);
-        let _ = self.sender.send(event); // an error only means that nobody follows
+        let _ = self.sender.send(event); // fails only without subscribers
     }
 
-    /// The last events, oldest first.
+    /// The buffered events that match `filter`, oldest first.
     #[must_use]
     pub fn recent(&self, filter: &EventFilter) -> Vec<Arc<PolicyEvent>> {
         lock_unpoisoned(&self.buffered)
@@ -87,10 +88,11 @@ impl EventBuffer {
             .collect()
     }
 
-    /// Follows the events from now on. Blocks: the kernel may have to be told.
+    /// Subscribes to new events. Blocks: the first subscriber to allowed flows makes the kernel
+    /// report them.
     ///
     /// # Errors
-    /// The kernel cannot be told.
+    /// The kernel cannot be configured.
     pub fn subscribe(self: &Arc<Self>, filter: EventFilter) -> Result<EventSubscription> {
         if filter.include_flows {
             self.add_flow_subscriber()?;
@@ -103,24 +105,25 @@ impl EventBuffer {
         })
     }
 
-    /// Whether somebody follows, who wants to see events at once.
+    /// Returns whether there are subscribers, who expect events without delay.
     #[must_use]
     pub fn has_subscribers(&self) -> bool {
         self.subscribers.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether somebody wants to see flows that pass.
+    /// Returns whether there are subscribers to allowed flows.
     #[must_use]
     pub fn wants_flows(&self) -> bool {
         self.wants_flows.load(Ordering::Relaxed)
     }
 
-    /// Counts events that nobody got to see because there were too many.
+    /// Counts events that were dropped because there were too many.
     pub fn add_lost(&self, count: u64) {
         self.lost.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Events that came too fast, from the egress proxy or for a follower.
+    /// The number of events that were lost because the egress proxy sent them too fast or a
+    /// subscriber lagged behind.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -148,24 +151,24 @@ impl EventBuffer {
     }
 }
 
-/// Somebody who follows the events.
+/// A subscription to new events. Dropping it ends the subscription.
 pub struct EventSubscription {
     event_buffer: Arc<EventBuffer>,
     events: broadcast::Receiver<Arc<PolicyEvent>>,
     filter: EventFilter,
 }
 
-/// What a follower gets.
+/// What a subscriber receives.
 #[derive(Debug)]
 pub enum SubscriptionItem {
     /// An event.
     Event(Arc<PolicyEvent>),
-    /// So many events came too fast, of whatever sandbox.
+    /// The subscriber lagged behind and lost this many events, of any sandbox.
     Lost(u64),
 }
 
 impl EventSubscription {
-    /// The next event; `None` when there will be none any more.
+    /// Waits for the next event. `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<SubscriptionItem> {
         loop {
             match self.events.recv().await {
@@ -188,13 +191,13 @@ impl Drop for EventSubscription {
         self.event_buffer.subscribers.fetch_sub(1, Ordering::Relaxed);
         if self.filter.include_flows {
             let event_buffer = self.event_buffer.clone();
-            // It takes some milliseconds, which a thread of the runtime must not wait.
+            // This blocks for some milliseconds, which a thread of the async runtime must not do.
             std::thread::spawn(move || event_buffer.remove_flow_subscriber());
         }
     }
 }
 
-/// What is locked cannot be half changed.
+/// Ignores poisoning: the locked values are never left in an inconsistent state.
 fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

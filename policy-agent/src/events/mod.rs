@@ -1,5 +1,5 @@
-//! What the kernel tells about packets: read, given names, kept for a while, and handed to whoever
-//! follows.
+//! Policy events from the kernel and the egress proxy: read, translated, buffered, and forwarded to
+//! subscribers.
 
 mod event_buffer;
 mod policy_event;

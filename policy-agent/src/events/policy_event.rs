@@ -1,4 +1,4 @@
-//! One event as users see it.
+//! A policy event in the form that users see.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -16,65 +16,65 @@ const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
-/// Characters of a name that are shown: those that a valid one can have, and one more.
+/// Characters of a name that are shown: one more than a valid name can have.
 const MAX_NAME_CHARS: usize = 254;
 
-/// A verdict on a packet or on a connection. Fields that it does not have are left out.
+/// A verdict on a packet or a connection. Fields without a value are omitted.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyEvent {
-    /// When, RFC 3339.
+    /// The time of the event, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// Whose packet.
+    /// The sandbox that sends or receives the packet.
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
     pub sandbox_id: SandboxId,
     /// `denied` or `allowed`.
     pub verdict: &'static str,
-    /// The reason's label.
+    /// The label of the reason.
     pub reason: &'static str,
-    /// The line of precedence that decided; 0: none of them did.
+    /// The line of precedence that decided, or 0 if none did.
     pub line: u8,
     /// The rule that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, or the number.
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, or the protocol number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// Where it came from.
+    /// The source address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub source: Option<IpAddr>,
-    /// Port it came from.
+    /// The source port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
-    /// Where it was to go.
+    /// The destination address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub destination: Option<IpAddr>,
-    /// Port it was to go to.
+    /// The destination port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<u16>,
-    /// Type of the ICMP message.
+    /// The ICMP type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_type: Option<u16>,
-    /// Code of the ICMP message.
+    /// The ICMP code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_code: Option<u16>,
-    /// What the frame carries, if that is not IP.
+    /// The EtherType of a frame that does not carry IP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<String>,
-    /// The name that the connection asks for, as it does: of what the egress proxy judges.
+    /// The name that the connection requests, as sent. Present on verdicts of the egress proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Bytes of the frame, Ethernet header included; a connection has none.
+    /// The length of the frame in bytes, Ethernet header included. Absent for a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length: Option<u32>,
 }
 
 impl PolicyEvent {
-    /// The egress proxy's verdict about a connection. Of an overlong name the beginning is kept.
+    /// The event for the egress proxy's verdict on a connection. Truncates an overlong name.
     #[must_use]
     pub fn from_connection(
         sandbox_id: SandboxId,
@@ -104,8 +104,8 @@ impl PolicyEvent {
         }
     }
 
-    /// Gives the numbers of an event names. `None`: its sandbox is forgotten, or its reason is none
-    /// that this agent knows.
+    /// Translates a kernel event. `None` if its sandbox is gone, or if this agent does not know the
+    /// reason.
     #[must_use]
     pub fn from_event(
         event: &VerdictEvent,
@@ -123,8 +123,8 @@ impl PolicyEvent {
             verdict: verdict_label(reason),
             reason: reason.label(),
             line: reason.line(),
-            rule: active_policy.and_then(|rules| {
-                resolve_rule(&rules.policy, &rules.floor, reason, event.rule_index)
+            rule: active_policy.and_then(|active_policy| {
+                resolve_rule(&active_policy.policy, &active_policy.floor, reason, event.rule_index)
             }),
             protocol: is_ip.then(|| protocol_label(event.protocol)),
             source: unmapped_address(event.source_address),
@@ -139,7 +139,7 @@ impl PolicyEvent {
         })
     }
 
-    /// Whether the packet was dropped.
+    /// Returns whether the packet or connection was denied.
     #[must_use]
     pub fn is_denial(&self) -> bool {
         self.verdict == "denied"
@@ -168,7 +168,7 @@ fn ethertype_label(number: u16) -> String {
     }
 }
 
-/// An address in the form that it had in the packet; none where there was none.
+/// Converts an address back from its IPv4-mapped form. `None` if the event has no address.
 fn unmapped_address(octets: [u8; 16]) -> Option<IpAddr> {
     let address = Ipv6Addr::from(octets);
     (!address.is_unspecified()).then(|| address.to_canonical())

@@ -1,4 +1,4 @@
-//! Polls the kernel's ring of events. Waking up is what costs, not reading: see `EVENTS` in
+//! Polls the kernel's ring buffer of events. Wakeups are expensive, reading is not: see `EVENTS` in
 //! `policy-common`.
 
 use std::{sync::Arc, thread, time::Duration};
@@ -10,15 +10,15 @@ use nix::time::{ClockId, clock_gettime};
 use super::{EventBuffer, PolicyEvent};
 use crate::{agent::EventAttribution, dataplane::EventRingReader};
 
-/// Pause while somebody follows.
+/// The poll interval while there are subscribers.
 const SUBSCRIBED_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// Pause otherwise: the ring holds more than what all sandboxes may write in that time.
+/// The poll interval otherwise. The ring holds more than all sandboxes may write in that time.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Reads events for ever, on a thread of its own.
+/// Starts a thread that reads events forever.
 ///
 /// # Errors
-/// The thread cannot be made.
+/// The thread cannot be started.
 pub fn spawn_reader(
     mut ring: EventRingReader,
     event_buffer: Arc<EventBuffer>,
@@ -42,7 +42,7 @@ pub fn spawn_reader(
     Ok(())
 }
 
-/// When the kernel's clock of events was zero.
+/// The time at which the kernel's event clock was zero.
 fn boot_time() -> Timestamp {
     let since = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     let now = Timestamp::now();

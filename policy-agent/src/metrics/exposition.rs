@@ -1,15 +1,15 @@
-//! The formats in which metrics are told: Prometheus' own text, and OpenMetrics for whoever asks for
-//! it, as Prometheus itself does.
+//! The exposition formats of metrics: Prometheus' text format by default, and OpenMetrics for
+//! clients that ask for it, as Prometheus itself does.
 
 use std::collections::BTreeSet;
 
-/// Sent for [`Format::Text`].
+/// The media type of [`ExpositionFormat::Text`].
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Sent for [`Format::OpenMetrics`].
+/// The media type of [`ExpositionFormat::OpenMetrics`].
 pub const OPEN_METRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A format of metrics.
+/// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpositionFormat {
     /// Prometheus' text format, version 0.0.4.
@@ -19,7 +19,8 @@ pub enum ExpositionFormat {
 }
 
 impl ExpositionFormat {
-    /// The format that the values of `Accept` ask for: text, unless they prefer the other one by name.
+    /// Selects a format by the values of `Accept`: text, unless OpenMetrics is preferred
+    /// explicitly.
     pub fn negotiate<'a>(accept: impl Iterator<Item = &'a str>) -> Self {
         let (mut text, mut open_metrics) = (None, None);
         for range in accept.flat_map(|value| value.split(',')).filter_map(MediaRange::parse) {
@@ -32,14 +33,14 @@ impl ExpositionFormat {
             };
             *best = (*best).max(Some(range.weight));
         }
-        // Thousandths: 0 means that it is not wanted.
+        // In thousandths; 0 means not acceptable.
         match open_metrics {
             Some(weight) if weight > 0 && Some(weight) >= text => Self::OpenMetrics,
             _ => Self::Text,
         }
     }
 
-    /// Its media type.
+    /// The media type of the format.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -48,7 +49,7 @@ impl ExpositionFormat {
         }
     }
 
-    /// What is written in OpenMetrics, in this format.
+    /// Converts OpenMetrics text to this format.
     #[must_use]
     pub fn convert(self, open_metrics: String) -> String {
         match self {
@@ -58,16 +59,16 @@ impl ExpositionFormat {
     }
 }
 
-/// One media range of `Accept` (RFC 9110, 12.5.1).
+/// A media range of `Accept` (RFC 9110, 12.5.1).
 struct MediaRange {
     kind: String,
     version: Option<String>,
-    /// In thousandths.
+    /// The quality value in thousandths.
     weight: u16,
 }
 
 impl MediaRange {
-    /// `None`: it is none.
+    /// Parses a media range. `None` if it is invalid.
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let kind = parts.next()?.to_ascii_lowercase();
@@ -93,7 +94,8 @@ fn parse_weight(text: &str) -> Option<u16> {
     (0.0..=1.0).contains(&weight).then_some((weight * 1000.0).round() as u16)
 }
 
-/// The same in text 0.0.4, where a counter has the name of its samples, and nothing ends it.
+/// Converts to text format 0.0.4, in which a counter has the name of its samples and there is no
+/// end marker.
 fn to_text_format(open_metrics: &str) -> String {
     let counters: BTreeSet<&str> = open_metrics
         .lines()
@@ -110,7 +112,7 @@ fn to_text_format(open_metrics: &str) -> String {
     text
 }
 
-/// `# HELP name …` and `# TYPE name …`
+/// Parses `# HELP name …` and `# TYPE name …`.
 fn parse_comment(line: &str) -> Option<(&str, &str, &str)> {
     let (keyword, rest) = line.strip_prefix("# ")?.split_once(' ')?;
     let (name, rest) = rest.split_once(' ')?;
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_format_is_negotiated() {
-        // As Prometheus 2.42, 2.55 and 3.5 ask.
+        // The `Accept` headers of Prometheus 2.42, 2.55 and 3.5.
         for open in [
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;\
              version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",

@@ -1,6 +1,6 @@
-//! `cargo xtask kernels`: set up, build, then tests in virtual machines with Debian's kernels, by the
-//! bin `kernels` of `policy-tests`. The kernels are unpacked in `target/kernels/`: nothing is
-//! installed, so that this machine boots what it did before.
+//! `cargo xtask kernels`: set up, build, then run tests on Debian's kernels in virtual machines,
+//! with the binary `kernels` of `policy-tests`. The kernels are unpacked into `target/kernels/` and
+//! not installed, so the machine's own boot stays unchanged.
 
 mod test_executables;
 
@@ -17,15 +17,15 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process, qemu_install};
 
-/// Tests that say most about a kernel in little time: that it takes the programs and the maps, and
-/// what its hooks see of a packet. `cargo xtask test` ends with them. Kernels without tcx run them with
-/// clsact.
+/// Fast tests that reveal the most about a kernel: whether it accepts the programs and maps, and
+/// what its hooks see of a packet. `cargo xtask test` runs them last. Kernels without tcx run them
+/// with clsact.
 const SMOKE_TESTS: [&str; 2] = ["checksum", "must_work"];
 
-/// Tests that need what the virtual machines do not have: QEMU, the E2B SDKs.
+/// Tests that need what the virtual machines lack: QEMU and the E2B SDKs.
 const EXCLUDED_FROM_VMS: [&str; 3] = ["field", "guests", "sdk"];
 
-/// A line of kernels that Debian keeps.
+/// A kernel series in Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KernelSeries {
     #[value(name = "5.10")]
@@ -37,7 +37,7 @@ pub enum KernelSeries {
 }
 
 impl KernelSeries {
-    /// The release of Debian that has it.
+    /// The Debian release that contains the series.
     const fn debian_suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",
@@ -45,7 +45,7 @@ impl KernelSeries {
         }
     }
 
-    /// The package that depends on the newest of the series, of those for virtual machines.
+    /// The package that depends on the newest kernel of the series for virtual machines.
     const fn package_of_newest(self) -> &'static str {
         match self {
             Self::V5_10 | Self::V6_1 => "linux-image-cloud-amd64",
@@ -54,19 +54,20 @@ impl KernelSeries {
     }
 }
 
-/// What to run, and where. The default is all that a virtual machine can run, on all kernels.
+/// Which tests to run on which kernels. By default, all tests that work in a virtual machine, on
+/// all kernels.
 #[derive(Default, clap::Args)]
 pub struct KernelsArgs {
-    /// Only on this kernel.
+    /// Run on this kernel only.
     #[arg(long, value_enum)]
     only: Vec<KernelSeries>,
-    /// Only this file of tests, as in `cargo test --test`.
+    /// Run this test file only, as with `cargo test --test`.
     #[arg(long = "test")]
     tests: Vec<String>,
-    /// Only the tests with which `cargo xtask test` ends.
+    /// Run only the tests with which `cargo xtask test` ends.
     #[arg(long, conflicts_with = "tests")]
     short: bool,
-    /// Passed on to the tests: names of tests, or options.
+    /// Passed to the tests: test names or options.
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -80,7 +81,7 @@ pub fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
     run_in_vms(choice)
 }
 
-/// The short form, for when all is built.
+/// Runs the smoke tests, once everything is built.
 pub fn run_smoke_tests() -> Result<()> {
     run_in_vms(&KernelsArgs { short: true, ..KernelsArgs::default() })
 }
@@ -103,14 +104,15 @@ fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
     process::run_streamed(run.arg("--").args(&choice.arguments))
 }
 
-/// For verbs that do more than this: what fails without a kernel says so itself.
+/// Like [`ensure_guest_kernel`], but only reports a failure: a test that needs the kernel fails
+/// with its own message.
 pub fn try_ensure_guest_kernel() {
     if let Err(error) = ensure_guest_kernel() {
         process::report(&format!("tests with virtual machines will fail: {error:#}"));
     }
 }
 
-/// Makes `target/kernels/guest` a link to the kernel that guests boot.
+/// Links `target/kernels/guest` to the kernel that guests boot.
 pub fn ensure_guest_kernel() -> Result<()> {
     let guest = kernels_directory().join("guest");
     if guest.join("boot").is_dir() {
@@ -121,7 +123,7 @@ pub fn ensure_guest_kernel() -> Result<()> {
     symlink(&unpacked, &guest).with_context(|| format!("linking {}", guest.display()))
 }
 
-/// The newest kernel of a series, unpacked.
+/// Unpacks the newest kernel of a series.
 fn ensure_kernel(series: KernelSeries) -> Result<PathBuf> {
     let archive = DebianArchive::open(&kernels_directory().join("apt"), series.debian_suite())?;
     let newest = || {
@@ -130,11 +132,11 @@ fn ensure_kernel(series: KernelSeries) -> Result<PathBuf> {
             &archive.find_dependency(series.package_of_newest(), "linux-image-")?,
         )
     };
-    // The lists may name versions which the archive has dropped since.
+    // Outdated lists may name versions that the archive no longer has.
     newest().or_else(|_| archive.fetch_lists().and_then(|()| newest()))
 }
 
-/// Unpacks a package: all of it or none.
+/// Unpacks a package, completely or not at all.
 fn unpack_package(archive: &DebianArchive, package: &str) -> Result<PathBuf> {
     let to = kernels_directory().join(package);
     if to.is_dir() {

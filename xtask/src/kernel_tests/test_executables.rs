@@ -1,4 +1,4 @@
-//! The binaries that cargo makes of files of tests, and beside them of the bin that boots kernels.
+//! The test binaries that cargo builds, and the binary that boots kernels.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,17 +8,17 @@ use serde_json::{Deserializer, Value};
 
 use crate::host;
 
-/// What cargo has made.
+/// The built executables.
 pub struct TestExecutables {
-    /// The bin `kernels`.
+    /// The binary `kernels`.
     pub kernels: PathBuf,
-    /// Names and binaries of files of tests.
+    /// Names and binaries of the test files.
     pub tests: Vec<(String, PathBuf)>,
 }
 
 impl TestExecutables {
-    /// Builds tests, all if none is named. Like `cargo xtask test` without naming a package, which
-    /// would choose other features and compile all of it once more.
+    /// Builds the named tests, or all of them. Like `cargo xtask test`, it does not use `-p`, which
+    /// would select other features and recompile everything.
     pub fn build(tests: &[String]) -> Result<Self> {
         let mut cargo = host::cargo("test");
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
@@ -38,7 +38,7 @@ impl TestExecutables {
     }
 }
 
-/// Name and binary of the target of this kind that a message of cargo's says was made.
+/// The name and binary of a target of this kind, if the cargo message reports one.
 fn executable_of_kind(message: &Value, kind: &str) -> Option<(String, PathBuf)> {
     if message["target"]["kind"][0] != kind {
         return None;

@@ -1,8 +1,9 @@
-//! `bpf-linker`, compiled here, against the very LLVM library which rustc uses.
+//! Compiles `bpf-linker` against the LLVM library that rustc uses.
 //!
-//! The bitcode it links is rustc's, so the two must agree on LLVM. Its bindings to LLVM are plain
-//! declarations: neither LLVM's headers nor its development packages are needed, only the shared
-//! library. It is kept in the user's cache, for all checkouts, by the two versions it depends on.
+//! It links rustc's bitcode, so both must use the same LLVM. Its LLVM bindings are plain
+//! declarations: they need the shared library only, without headers or development packages. The
+//! result is kept in the user's cache for all checkouts, keyed by the versions of bpf-linker and
+//! LLVM.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,10 +16,10 @@ use crate::{host, process};
 
 pub const BPF_LINKER_VERSION: &str = "0.13.0";
 
-/// The major versions of LLVM which bpf-linker 0.13.0 has a feature for.
+/// The major versions of LLVM for which bpf-linker 0.13.0 has a feature.
 const LLVM_MAJORS: [&str; 3] = ["21", "22", "23"];
 
-/// Returns the linker's path. `llvm` is the version which `rustc` reports.
+/// Returns the path of the linker. `llvm` is the version that `rustc` reports.
 pub fn ensure_linker(rustc: &Path, llvm: &str) -> Result<PathBuf> {
     let prefix = host::cache_dir().join(format!("bpf-linker-{BPF_LINKER_VERSION}-llvm-{llvm}"));
     let linker = prefix.join("bin/bpf-linker");
@@ -33,13 +34,14 @@ pub fn ensure_linker(rustc: &Path, llvm: &str) -> Result<PathBuf> {
     Ok(linker)
 }
 
-/// That it starts at all means that its LLVM library is where it was.
+/// Returns whether the linker starts, which shows that its LLVM library still exists.
 fn is_runnable(linker: &Path) -> bool {
     let version = process::run_output(isolated_command(linker).arg("--version"));
     version.is_ok_and(|text| text.trim() == format!("bpf-linker {BPF_LINKER_VERSION}"))
 }
 
-/// Makes rustc's LLVM look installed: `libLLVM.so` for the linker, its soname for the loader.
+/// Links rustc's LLVM under the names that an installed one has: `libLLVM.so` for the linker, its
+/// soname for the loader.
 fn link_library(rustc: &Path, directory: &Path) -> Result<()> {
     let libraries = process::run_output(isolated_command("ldd").arg(rustc))?;
     let (soname, library) = find_llvm_library(&libraries).with_context(|| {
@@ -54,7 +56,7 @@ fn link_library(rustc: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Name and path of LLVM in the output of ldd: `libLLVM.so.22.1 => /lib/libLLVM.so.22.1 (0x…)`.
+/// The name and path of LLVM in the output of ldd: `libLLVM.so.22.1 => /lib/libLLVM.so.22.1 (0x…)`.
 fn find_llvm_library(ldd: &str) -> Option<(&str, &str)> {
     ldd.lines().find_map(|line| {
         let (name, rest) = line.trim().split_once(" => ")?;
@@ -72,14 +74,14 @@ fn compile_linker(prefix: &Path, llvm: &str) -> Result<()> {
         format!("compiling bpf-linker {BPF_LINKER_VERSION} for LLVM {llvm} (once, about a minute)");
     let mut install = host::cargo("install");
     install
-        // Without optimisation: LLVM does the work.
+        // Without optimisation, since LLVM does the work.
         .args(["bpf-linker", "--locked", "--force", "--debug", "--no-default-features", "--root"])
         .arg(prefix)
         .arg(format!("--version={BPF_LINKER_VERSION}"))
         .arg(format!("--features=llvm-{major}"))
         .env("LLVM_PREFIX", prefix)
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
-        // A temporary directory instead.
+        // Cargo then uses a temporary directory.
         .env_remove("CARGO_TARGET_DIR");
     process::run_logged(&what, "bpf-linker", &mut install)
 }

@@ -1,10 +1,10 @@
-//! The toolchain for the BPF target: a rustc, libcore for that target, and a `bpf-linker` that
-//! uses the same LLVM as that rustc.
+//! The toolchain for the BPF target: a rustc, libcore for that target, and a `bpf-linker` that uses
+//! the same LLVM as that rustc.
 //!
-//! rustup's stable toolchain has no libcore for it. Two sources do: [`rustup`], a pinned nightly
-//! which compiles libcore from source, and [`system`], a distribution's rustc with a libcore
-//! compiled already. Both emit the same instructions. What is there is preferred to what would
-//! have to be fetched, and rustup to the distribution, since it is pinned and needs no root.
+//! rustup's stable toolchain has no libcore for the target. Two sources provide one: [`rustup`], a
+//! pinned nightly that compiles libcore from source, and [`system`], a distribution's rustc with a
+//! precompiled libcore. Both emit the same instructions. An installed toolchain is preferred to one
+//! that must be fetched, and rustup to the distribution, since it is pinned and needs no root.
 
 mod bpf_linker;
 mod rustup;
@@ -19,11 +19,11 @@ use clap::ValueEnum;
 
 use crate::{host, process};
 
-/// BPF programs have the byte order of the machine.
+/// BPF programs use the byte order of the machine.
 pub const BPF_TARGET: &str =
     if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
-/// Where a compiler can come from.
+/// A source of compilers.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ToolchainSource {
     /// A nightly toolchain of rustup, with libcore's source.
@@ -32,21 +32,22 @@ pub enum ToolchainSource {
     System,
 }
 
-/// A compiler and what is particular about it.
+/// A compiler and its properties.
 struct BpfCompiler {
-    /// Holds rustc, cargo and cargo-clippy: the programs themselves, never rustup's stand-ins.
+    /// The directory of rustc, cargo and cargo-clippy: the programs themselves, not rustup's
+    /// proxies.
     bin: PathBuf,
-    /// Whether libcore has to be compiled, from source.
+    /// Whether libcore must be compiled from source.
     build_std: bool,
 }
 
-/// All that building for the BPF target takes.
+/// Everything needed to build for the BPF target.
 pub struct BpfToolchain {
     compiler: BpfCompiler,
     linker: PathBuf,
 }
 
-/// Finds a toolchain, or installs one.
+/// Finds a toolchain or installs one.
 pub fn ensure_toolchain(wanted: Option<ToolchainSource>) -> Result<BpfToolchain> {
     let ways = wanted.as_ref().map_or(ToolchainSource::value_variants(), std::slice::from_ref);
     let compiler = match ways.iter().find_map(|way| way.find()) {
@@ -65,7 +66,7 @@ pub fn ensure_toolchain(wanted: Option<ToolchainSource>) -> Result<BpfToolchain>
     Ok(BpfToolchain { compiler, linker })
 }
 
-/// Tries one way after the other, and says why each did not work.
+/// Tries each source in turn, and reports why each one failed.
 fn install_any(ways: &[ToolchainSource]) -> Result<BpfCompiler> {
     process::report(
         "no compiler for the BPF target here (rustup's stable toolchain has no libcore for it)",
@@ -115,7 +116,7 @@ impl ToolchainSource {
     }
 }
 
-/// From `rustc -vV`.
+/// The versions in the output of `rustc -vV`.
 struct RustcVersion {
     release: String,
     llvm_version: String,
@@ -140,7 +141,7 @@ impl BpfToolchain {
         self.target_command(&self.compiler.bin.join("cargo"), subcommand)
     }
 
-    /// This toolchain's clippy; `cargo clippy` might find another's on the path.
+    /// This toolchain's clippy. `cargo clippy` might find another one on the path.
     pub fn clippy(&self) -> Result<Command> {
         self.target_command(&self.compiler.bin.join("cargo-clippy"), "clippy")
     }
@@ -149,7 +150,7 @@ impl BpfToolchain {
         let bin = &self.compiler.bin;
         let mut command = isolated_command(program);
         command.args([subcommand, "--release", "--package", "policy-ebpf", "--target", BPF_TARGET]);
-        // A directory of its own: another rustc would make the host's build start afresh.
+        // A separate directory: a different rustc would invalidate the host's build.
         command.arg("--target-dir").arg(host::target_dir().join("bpf"));
         if self.compiler.build_std {
             command.arg("-Zbuild-std=core");
@@ -158,16 +159,16 @@ impl BpfToolchain {
             .env("CARGO", bin.join("cargo"))
             .env("RUSTC", bin.join("rustc"))
             .env("PATH", path_with(bin)?)
-            // aya-ebpf needs assembly for BPF, which a stable rustc has but does not promise.
+            // aya-ebpf needs inline assembly for BPF, which is unstable in rustc.
             .env("RUSTC_BOOTSTRAP", "1")
-            // In place of RUSTFLAGS and of build.rustflags, which are meant for the host.
+            // Replaces RUSTFLAGS and build.rustflags, which apply to the host.
             .env("CARGO_ENCODED_RUSTFLAGS", self.target_flags().join("\x1f"));
         Ok(command)
     }
 
     fn target_flags(&self) -> [String; 5] {
         [
-            // aya-ebpf chooses the layout of pt_regs by it.
+            // aya-ebpf selects the layout of pt_regs by this.
             "--cfg".into(),
             format!("bpf_target_arch=\"{}\"", env::consts::ARCH),
             "-Cdebuginfo=2".into(),
@@ -177,8 +178,8 @@ impl BpfToolchain {
     }
 }
 
-/// A command without what cargo and rustup pass to xtask about the host's toolchain, and without
-/// what the user has set for it.
+/// A command without the environment variables that cargo and rustup set for the host's toolchain,
+/// and without the user's settings for it.
 fn isolated_command(program: impl AsRef<Path>) -> Command {
     let mut command = host::command(program.as_ref());
     let prefixes = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "RUSTC", "RUSTDOC"];
@@ -192,7 +193,7 @@ fn isolated_command(program: impl AsRef<Path>) -> Command {
     }
     // `cargo run` adds the libraries of the host's toolchain.
     command.env_remove("LD_LIBRARY_PATH");
-    // Also overrules a wrapper (sccache) in the user's configuration.
+    // Also overrides a wrapper (sccache) in the user's configuration.
     command.env("RUSTC_WRAPPER", "");
     command
 }

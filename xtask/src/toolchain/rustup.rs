@@ -16,13 +16,13 @@ pub fn manual_instructions() -> String {
     format!("`rustup toolchain install {NIGHTLY_TOOLCHAIN} --component rust-src,clippy`")
 }
 
-/// rustup repeats and waits for long when nobody answers.
+/// rustup retries for a long time when a server does not respond.
 const RUSTUP_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 pub fn find_compiler() -> Option<BpfCompiler> {
     let rustup = host::find_program("rustup")?;
     let mut which = host::command(rustup);
-    // Only ask; this must not install.
+    // Only query; this must not install a toolchain.
     which
         .args(["which", "--toolchain", NIGHTLY_TOOLCHAIN, "rustc"])
         .env("RUSTUP_AUTO_INSTALL", "0");
@@ -40,7 +40,7 @@ pub fn install_toolchain() -> Result<()> {
     let mut command = host::command(rustup);
     command.args(["toolchain", "install", NIGHTLY_TOOLCHAIN, "--profile", "minimal"]);
     command.args(["--component", "rust-src", "--component", "clippy", "--no-self-update"]);
-    // Without a network this fails within a minute, so that the next way gets its turn.
+    // Without a network, this fails within a minute, so that the next source is tried.
     command.env("RUSTUP_MAX_RETRIES", "1").env("RUSTUP_DOWNLOAD_TIMEOUT", "30");
     command.env("RUST_BACKTRACE", "0");
     process::run_logged_within(RUSTUP_DEADLINE, &what, "rustup", &mut command)

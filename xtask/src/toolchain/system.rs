@@ -1,4 +1,4 @@
-//! A distribution's rustc, with a libcore which the distribution has compiled for the BPF target.
+//! A distribution's rustc, with the distribution's libcore for the BPF target.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use super::{BPF_TARGET, BpfCompiler, isolated_command};
 use crate::{apt_get, host, process};
 
-/// Debian 12's packages, kept up to date for its browsers; they bring the LLVM they use.
+/// Debian 12's packages, kept up to date for its browsers. They include the LLVM they use.
 const DEBIAN_PACKAGES: [&str; 4] = [
     "rustc-web",
     "cargo-web",
@@ -18,7 +18,7 @@ const DEBIAN_PACKAGES: [&str; 4] = [
     "rust-web-clippy",
 ];
 
-/// The oldest that builds this workspace (`rust-version` in Cargo.toml): 1.95.
+/// The oldest rustc that builds this workspace (`rust-version` in Cargo.toml): 1.95.
 const OLDEST_MINOR: u32 = 95;
 
 pub fn manual_instructions() -> String {
@@ -52,7 +52,7 @@ pub fn install_packages() -> Result<()> {
     if host::find_program("apt-get").is_none() {
         bail!("there is no apt-get here");
     }
-    // The lists of an old image name versions from before the target was supported.
+    // The package lists of an old image may predate the support for the target.
     if host::is_root() && !packages_are_offered() {
         apt_get::update_lists()?;
         if !packages_are_offered() {
@@ -72,7 +72,7 @@ fn packages_are_offered() -> bool {
     })
 }
 
-/// The 96 of "rustc 1.96.0 (ac68faa20 2026-05-25)" and of "1.96.0+dfsg1-1~deb12u2".
+/// The 96 in "rustc 1.96.0 (ac68faa20 2026-05-25)" and in "1.96.0+dfsg1-1~deb12u2".
 fn minor_version(version: &str) -> Option<u32> {
     version.trim_start_matches("rustc ").strip_prefix("1.")?.split('.').next()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! `POST /sandboxes` and `POST /v2/sandboxes`: a sandbox on an interface that is free.
+//! `POST /sandboxes` and `POST /v2/sandboxes`: create a sandbox on a free interface.
 
 use std::collections::BTreeMap;
 
@@ -22,33 +22,33 @@ use crate::{
     policy::{NetworkConfig, ValidationError},
 };
 
-/// Names a request, so that sending it again does not make a second sandbox.
+/// The request header that makes a retried request return the same sandbox.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Characters of such a key.
+/// The longest idempotency key in characters.
 const MAX_KEY_LEN: usize = 255;
 
-/// The sandbox that is wanted. Other fields that E2B knows are accepted and mean nothing here, but
-/// one that by its name is about the network is refused.
+/// A sandbox to create. Other fields of E2B's API are accepted and ignored, but an unknown field
+/// whose name refers to the network is rejected.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", expecting = "an object")]
 #[schema(as = NewSandbox)]
 pub struct E2bCreateBody {
-    /// Any text; shown again.
+    /// Any text. Returned unchanged.
     #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]
     template_id: String,
-    /// How long it lives unless that is prolonged.
+    /// The lifetime in seconds, unless it is extended later. Default: 300.
     #[serde(default)]
     timeout: Option<LeaseSeconds>,
-    /// Whether the answer holds tokens; v2 always does.
+    /// Whether the response holds tokens. Always true in v2.
     #[serde(default)]
     secure: Option<bool>,
     /// `false` denies all traffic that `allowOut` does not allow.
     #[serde(rename = "allow_internet_access", alias = "allowInternetAccess", default)]
     allow_internet_access: Option<bool>,
-    /// What it may reach, and how it is reached.
+    /// What the sandbox may reach, and how clients reach it.
     #[serde(default)]
     network: Option<NetworkConfig>,
-    /// Shown again; lists can be filtered by it.
+    /// Returned unchanged. Lists can be filtered by it.
     #[serde(default)]
     metadata: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
@@ -58,7 +58,7 @@ pub struct E2bCreateBody {
 
 /// Create a sandbox
 ///
-/// With `secure` the answer holds the sandbox's tokens.
+/// With `secure`, the response holds the sandbox's tokens.
 #[utoipa::path(
     post, path = "/sandboxes", tag = "E2B", operation_id = "create_sandbox",
     params((
@@ -88,7 +88,7 @@ pub async fn create_v1(
     create(&api, create_body, &headers, secure).await
 }
 
-/// Create a sandbox; always secure
+/// Create a secure sandbox
 #[utoipa::path(
     post, path = "/v2/sandboxes", tag = "E2B", operation_id = "create_sandbox_v2",
     params((

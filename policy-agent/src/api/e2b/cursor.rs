@@ -1,4 +1,4 @@
-//! A page of a list, and the token that says where the next one begins.
+//! Pages of a sandbox list, and the cursor at which the next page begins.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use super::list_query::{ListQuery, SortOrder};
 use crate::{agent::Sandbox, policy::SandboxId};
 
-/// Part of a list.
+/// One page of a list.
 pub struct SandboxPage {
-    /// What is on it.
+    /// The sandboxes on the page.
     pub sandboxes: Vec<Arc<Sandbox>>,
-    /// The place of the last one, if there are more.
+    /// The cursor of the last sandbox, if more follow.
     pub next: Option<PageCursor>,
 }
 
-/// The place of a sandbox in every list: it stays when others come or go.
+/// The position of a sandbox in any list. It stays valid when other sandboxes are created or
+/// deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageCursor {
     started_at: Timestamp,
@@ -39,7 +40,7 @@ impl FromStr for PageCursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let cursor = text.split_once('_').and_then(|(started_at, id)| {
-            // 19 digits reach to the year 2286.
+            // 19 digits reach the year 2286.
             let started_at = Timestamp::from_nanosecond(started_at.parse().ok()?).ok()?;
             Some(Self { started_at, id: id.parse().ok()? })
         });
@@ -47,7 +48,7 @@ impl FromStr for PageCursor {
     }
 }
 
-/// The page that is asked for.
+/// Sorts the sandboxes and returns the page that `query` selects.
 pub fn paginate(mut sandboxes: Vec<Arc<Sandbox>>, query: &ListQuery) -> SandboxPage {
     sandboxes.sort_by_cached_key(|sandbox| PageCursor::for_sandbox(sandbox));
     if query.order == SortOrder::Descending {
@@ -59,9 +60,9 @@ pub fn paginate(mut sandboxes: Vec<Arc<Sandbox>>, query: &ListQuery) -> SandboxP
             SortOrder::Descending => PageCursor::for_sandbox(sandbox) < *last,
         });
     }
-    let more = sandboxes.len() > query.limit;
+    let has_more = sandboxes.len() > query.limit;
     sandboxes.truncate(query.limit);
-    let next = sandboxes.last().filter(|_| more).map(|last| PageCursor::for_sandbox(last));
+    let next = sandboxes.last().filter(|_| has_more).map(|last| PageCursor::for_sandbox(last));
     SandboxPage { sandboxes, next }
 }
 

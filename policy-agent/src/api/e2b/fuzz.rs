@@ -1,4 +1,4 @@
-//! What stands in E2B's requests, as hostile as chance makes it.
+//! Property tests of the parsers for E2B requests.
 
 use proptest::prelude::*;
 
@@ -45,8 +45,8 @@ const QUERY_PIECES: [&str; 24] = [
     "-1",
 ];
 
-fn check_error_message<T>(read: Result<T, ValidationError>) -> Result<(), TestCaseError> {
-    let Err(error) = read else { return Ok(()) };
+fn check_error_message<T>(parsed: Result<T, ValidationError>) -> Result<(), TestCaseError> {
+    let Err(error) = parsed else { return Ok(()) };
     let message = error.to_string();
     prop_assert!(
         !error.field.is_empty()
@@ -69,8 +69,8 @@ proptest! {
             prop_assert!((1..=100).contains(&query.limit));
         }
         check_error_message(ListQuery::parse(&text))?;
-        if let Ok(place) = text.parse::<PageCursor>() {
-            prop_assert_eq!(place.to_string().parse(), Ok(place));
+        if let Ok(cursor) = text.parse::<PageCursor>() {
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
     }
 
@@ -87,7 +87,7 @@ proptest! {
         keys in prop::collection::vec("[a-c]{0,3}", 0..4),
         given in prop::collection::vec(b'a'..=b'd', 0..4),
     ) {
-        let known = keys.iter().any(|key| key.as_bytes() == given);
-        prop_assert_eq!(ApiKeys::new(&keys).contains(&given), known);
+        let is_known = keys.iter().any(|key| key.as_bytes() == given);
+        prop_assert_eq!(ApiKeys::new(&keys).contains(&given), is_known);
     }
 }

@@ -1,4 +1,4 @@
-//! What stands after the question mark of a list, as E2B's clients write it.
+//! Query parameters of a sandbox list, in the encoding of E2B's clients.
 
 use std::{borrow::Cow, collections::BTreeMap, str::FromStr};
 
@@ -10,68 +10,67 @@ use utoipa::IntoParams;
 use super::{cursor::PageCursor, template_id};
 use crate::{agent::Sandbox, policy::ValidationError};
 
-/// The longest page, and the default one.
+/// The largest page, which is also the default.
 const MAX_LIMIT: usize = 100;
 
-/// The parameters, for the API's document.
+/// The parameters, for the OpenAPI document.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it is written down for readers")]
 pub struct ListQueryParameters {
-    /// `key=value` pairs, joined by `&` and escaped; a sandbox has to have them all.
+    /// `key=value` pairs, joined by `&` and percent-encoded. A sandbox must have all of them.
     #[param(required = false)]
     metadata: String,
-    /// `running`, `paused`, or both with a comma; no sandbox is ever paused here.
+    /// `running`, `paused`, or both separated by a comma. The agent never pauses a sandbox.
     #[param(required = false, pattern = "^((running|paused)(,(running|paused))*)?$")]
     state: String,
-    /// `asc` or `desc`, by the time of the start. Absent: `desc`.
+    /// `asc` or `desc`, by start time. Default: `desc`.
     #[param(required = false, pattern = "^(asc|desc)?$")]
     order: String,
-    /// Only those that started then or later, RFC 3339.
+    /// Only sandboxes that started at this time or later, RFC 3339.
     #[param(required = false, rename = "startedAfter", format = DateTime)]
     started_after: String,
-    /// Only those created from this template.
+    /// Only sandboxes created from this template.
     #[param(required = false)]
     template: String,
-    /// How many at most, 1 to 100. Absent: 100.
+    /// The maximum number of sandboxes, 1 to 100. Default: 100.
     #[param(required = false, minimum = 1, maximum = 100)]
     limit: u32,
-    /// Where to go on: `X-Next-Token` of the answer before.
+    /// The cursor to continue from: `X-Next-Token` of the previous response.
     #[param(required = false, rename = "nextToken", pattern = "^(-?[0-9]{1,19}_[a-z0-9]{1,63})?$")]
     next_token: String,
 }
 
-/// In which order.
+/// The order by start time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SortOrder {
-    /// The oldest first.
+    /// Oldest first.
     Ascending,
-    /// The newest first.
+    /// Newest first.
     #[default]
     Descending,
 }
 
-/// Which sandboxes, in which order, and how many.
+/// Which sandboxes to list, in which order, and how many.
 #[derive(Debug)]
 pub struct ListQuery {
     metadata: BTreeMap<String, String>,
     excludes_running: bool,
     started_after: Option<Timestamp>,
     template: Option<String>,
-    /// In which order.
+    /// The order by start time.
     pub order: SortOrder,
-    /// How many.
+    /// The maximum number of sandboxes.
     pub limit: usize,
-    /// Behind which one.
+    /// The cursor of the last sandbox on the previous page.
     pub after: Option<PageCursor>,
 }
 
 impl ListQuery {
-    /// Reads it. Parameters that are not known change nothing about what is shown to whom, and are
-    /// overlooked.
+    /// Parses a query string. Ignores unknown parameters: they do not affect access.
     ///
     /// # Errors
-    /// Names the parameter that is wrong.
+    /// A parameter is invalid; the error names it.
     pub fn parse(text: &str) -> Result<Self, ValidationError> {
         let mut states = Vec::new();
         let mut query = Self {
@@ -83,7 +82,7 @@ impl ListQuery {
             limit: MAX_LIMIT,
             after: None,
         };
-        // An empty word is none; an empty number or time is a mistake.
+        // An empty word counts as absent. An empty number or time is an error.
         let is_significant = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| {
             !value.is_empty() || matches!(&**name, "limit" | "startedAfter")
         };
@@ -104,15 +103,15 @@ impl ListQuery {
         Ok(query)
     }
 
-    /// Whether a sandbox is among them.
+    /// Returns whether the query selects a sandbox.
     pub fn matches(&self, sandbox: &Sandbox) -> bool {
         let lifetime = &sandbox.lifetime;
         let has_entry = |(key, value): (&String, &String)| {
-            lifetime.metadata().and_then(|origin| origin.metadata.get(key)) == Some(value)
+            lifetime.metadata().and_then(|metadata| metadata.metadata.get(key)) == Some(value)
         };
         !self.excludes_running
             && self.started_after.is_none_or(|time| lifetime.started_at() >= time)
-            && self.template.as_ref().is_none_or(|wanted| *wanted == template_id(sandbox))
+            && self.template.as_ref().is_none_or(|template| *template == template_id(sandbox))
             && self.metadata.iter().all(has_entry)
     }
 }
@@ -150,8 +149,8 @@ fn parse_value<T: FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, V
         .map_err(|error: T::Err| ValidationError::about_entry(name, text, error.to_string()))
 }
 
-/// The clients escape keys and values, then write them as a form, then escape that as a parameter.
-/// The parameter is unescaped already.
+/// Parses metadata pairs. Clients percent-encode keys and values, encode them as a form, and then
+/// percent-encode the form as a parameter. `text` is the parameter after decoding.
 fn parse_metadata(text: &str) -> BTreeMap<String, String> {
     let percent_decode =
         |text: Cow<'_, str>| percent_decode_str(&text).decode_utf8_lossy().into_owned();
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn metadata_is_read_as_the_clients_write_it() {
-        // {"my key": "ä&b=c"}: quoted, as a form, and quoted again.
+        // {"my key": "ä&b=c"}: percent-encoded, form-encoded, and percent-encoded again.
         let query = "metadata=my%252520key%3D%2525C3%2525A4%252526b%25253Dc%26other%3Dx";
         let query = ListQuery::parse(query).expect("good");
         assert_eq!(query.metadata["my key"], "ä&b=c");

@@ -1,9 +1,13 @@
-//! The part of the API that E2B's clients speak, so that they work unmodified.
+//! The part of the API that E2B's unmodified clients use.
 //!
 //! ```text
-//! create    a free interface becomes a sandbox          connection   what create and connect answer
-//! lease     connect, and how long a sandbox lives       network      its egress fields, and their echo
-//! list      which sandboxes there are (query, page)     detail       one of them; its end
+//! create_sandbox  creates a sandbox on a free interface
+//! sandbox_access  the response of create and connect
+//! timeouts        connect, and how long a sandbox lives
+//! update_network  replaces the egress fields; the network of a sandbox in responses
+//! sandbox_list    the list of sandboxes (list_query, cursor)
+//! sandbox_detail  shows or deletes one sandbox
+//! unknown_fields  rejects unknown fields that refer to the network
 //! ```
 
 mod create_sandbox;
@@ -25,15 +29,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{ApiState, Problem};
 use crate::agent::{AgentError, Sandbox};
 
-/// What E2B calls the host of a sandbox. It is the same for all of them here; clients of old append
-/// it to the ID in public names, where the gateway overlooks it.
+/// E2B's ID for the host of a sandbox. All sandboxes have the same one here. Old clients append it
+/// to the ID in public names, where the gateway ignores it.
 const CLIENT_ID: &str = "agent";
 
-/// The version of E2B's daemon in the sandbox that clients shall expect: they refuse sandboxes with
-/// an old one (before 0.1.0), and ask more of newer ones.
+/// The version of envd, E2B's daemon in the sandbox, that clients should expect. They refuse
+/// sandboxes with a version before 0.1.0 and use more features of newer ones.
 const ENVD_VERSION: &str = "0.5.13";
 
-/// The routes.
+/// The routes of E2B's API.
 pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(create_sandbox::create_v1))
@@ -43,16 +47,17 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(timeouts::set_timeout))
         .routes(routes!(timeouts::refresh))
         .merge(versionless_routes())
-        // Merged, since what is nested takes the place of what is there below the same path.
+        // Merged rather than nested into this router: nesting replaces existing routes below the
+        // same path.
         .merge(OpenApiRouter::new().nest("/v2", with_v2_operation_ids(versionless_routes())))
 }
 
-/// The routes that E2B has below `/v2`, too.
+/// The routes that E2B also serves below `/v2`.
 fn versionless_routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(sandbox_list::list)).routes(routes!(timeouts::connect))
 }
 
-/// The same under other names, since a document has each name once.
+/// Gives the operations other IDs, since an ID must be unique in the document.
 fn with_v2_operation_ids(mut router: OpenApiRouter<ApiState>) -> OpenApiRouter<ApiState> {
     let paths = router.get_openapi_mut().paths.paths.values_mut();
     let operations = paths.flat_map(|path| [path.get.as_mut(), path.post.as_mut()]).flatten();
@@ -71,7 +76,7 @@ fn public_domain(api: &ApiState) -> Option<String> {
     api.config.gateway.as_ref()?.domain.clone()
 }
 
-/// The template that a sandbox was created from; one that was applied has none.
+/// The template that a sandbox was created from. Empty for a sandbox that was applied.
 fn template_id(sandbox: &Sandbox) -> String {
-    sandbox.lifetime.metadata().map(|origin| origin.template_id.clone()).unwrap_or_default()
+    sandbox.lifetime.metadata().map(|metadata| metadata.template_id.clone()).unwrap_or_default()
 }

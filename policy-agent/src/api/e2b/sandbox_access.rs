@@ -1,5 +1,5 @@
-//! What `create` and `connect` answer: all that a client needs to speak with a sandbox. It holds
-//! secrets, so it has no `Debug`, and no other answer has these fields.
+//! The response of `create` and `connect`: everything that a client needs to use a sandbox. It
+//! holds secrets, so it has no `Debug`. No other response has these fields.
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -13,35 +13,36 @@ use crate::{
     policy::{SandboxId, SecretString},
 };
 
-/// A sandbox and the means to speak with it.
+/// A sandbox and what is needed to access it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct E2bSandboxAccess {
-    /// What it was created from; empty if it was applied.
+    /// The template of the sandbox. Empty if the sandbox was applied.
     #[serde(rename = "templateID")]
     template_id: String,
-    /// Its name.
+    /// The ID of the sandbox.
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
     sandbox_id: SandboxId,
     /// The same for all sandboxes.
     #[serde(rename = "clientID")]
     client_id: &'static str,
-    /// The version of E2B's daemon that clients shall expect.
+    /// The version of envd, E2B's daemon, that clients should expect.
     envd_version: &'static str,
-    /// The domain of public URLs, `<port>-<sandboxID>.<domain>`; absent without a gateway.
+    /// The domain of public URLs, `<port>-<sandboxID>.<domain>`. Absent without a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<String>,
-    /// What has to be sent as `e2b-traffic-access-token` where `allowPublicTraffic` is false.
+    /// The value of the request header `e2b-traffic-access-token`, required where
+    /// `allowPublicTraffic` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     traffic_access_token: Option<String>,
-    /// What clients send to E2B's daemon in the sandbox as `X-Access-Token`.
+    /// The value of the request header `X-Access-Token` for envd in the sandbox.
     #[serde(skip_serializing_if = "Option::is_none")]
     envd_access_token: Option<String>,
 }
 
 impl E2bSandboxAccess {
-    /// With the tokens.
+    /// The response with tokens.
     pub fn with_tokens(api: &ApiState, sandbox: &Sandbox) -> Self {
         let token = sandbox.lifetime.traffic_token();
         Self {
@@ -51,7 +52,7 @@ impl E2bSandboxAccess {
         }
     }
 
-    /// Without the tokens.
+    /// The response without tokens.
     pub fn without_tokens(api: &ApiState, sandbox: &Sandbox) -> Self {
         Self {
             template_id: template_id(sandbox),
@@ -65,7 +66,8 @@ impl E2bSandboxAccess {
     }
 }
 
-/// Clients send it into the sandbox, which must not learn the traffic token from it.
+/// Derives the envd token by hashing: clients send it into the sandbox, which must not learn the
+/// traffic token.
 fn derive_envd_token(traffic: &SecretString) -> String {
     let digest = Sha256::new().chain_update("envd access token of ").chain_update(traffic.reveal());
     HexDisplay(&digest.finalize()).to_string()

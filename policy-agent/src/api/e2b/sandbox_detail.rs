@@ -16,17 +16,17 @@ use crate::{
     api::{ApiState, Problem},
 };
 
-/// A sandbox as E2B's clients see it.
+/// A sandbox in detail.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct E2bSandboxDetail {
     #[serde(flatten)]
     summary: E2bSandboxSummary,
-    /// What was asked for; absent when it was not said.
+    /// The requested value. Absent if the request had none.
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_internet_access: Option<bool>,
     network: E2bNetwork,
-    /// The domain of public URLs; absent without a gateway.
+    /// The domain of public URLs. Absent without a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<String>,
 }
@@ -36,7 +36,7 @@ impl E2bSandboxDetail {
         let network = &sandbox.active_policy.network;
         Self {
             summary: E2bSandboxSummary::from_sandbox(sandbox),
-            // One of them says it: both must agree where both are given.
+            // Either field may hold it; validation makes sure that both agree.
             allow_internet_access: network
                 .allow_internet_access
                 .or(sandbox.base_spec.allow_internet_access),
@@ -62,7 +62,7 @@ pub async fn show(
     Ok(Json(E2bSandboxDetail::from_sandbox(&api, &sandbox)))
 }
 
-/// End a sandbox
+/// Delete a sandbox
 #[utoipa::path(
     delete, path = "/sandboxes/{id}", tag = "E2B", operation_id = "kill_sandbox",
     responses(

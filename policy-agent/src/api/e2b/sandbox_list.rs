@@ -1,4 +1,4 @@
-//! `GET /sandboxes` and `GET /v2/sandboxes`: all sandboxes, filtered and page by page.
+//! `GET /sandboxes` and `GET /v2/sandboxes`: list sandboxes, filtered and in pages.
 
 use std::collections::BTreeMap;
 
@@ -27,40 +27,40 @@ use crate::{
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct E2bSandboxSummary {
-    /// What it was created from; empty if it was applied.
+    /// The template of the sandbox. Empty if the sandbox was applied.
     #[serde(rename = "templateID")]
     template_id: String,
-    /// Its name.
+    /// The ID of the sandbox.
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
     sandbox_id: SandboxId,
     /// The same for all sandboxes.
     #[serde(rename = "clientID")]
     client_id: &'static str,
-    /// When it began, RFC 3339.
+    /// The start time, RFC 3339.
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
-    /// When it ends, RFC 3339; in the year 9999 if it has no end.
+    /// The end time, RFC 3339. In the year 9999 if the sandbox has no end.
     #[schema(value_type = String, format = DateTime)]
     end_at: Timestamp,
-    /// Always `running`: a sandbox that has ended is not known any more.
+    /// Always `running`: a sandbox that has ended is unknown.
     state: &'static str,
-    /// The version of E2B's daemon that clients shall expect.
+    /// The version of envd, E2B's daemon, that clients should expect.
     envd_version: &'static str,
-    /// 0: not the agent's to know.
+    /// Always 0: unknown to the agent.
     cpu_count: u32,
-    /// 0: not the agent's to know.
+    /// Always 0: unknown to the agent.
     #[serde(rename = "memoryMB")]
     memory_mb: u32,
-    /// 0: not the agent's to know.
+    /// Always 0: unknown to the agent.
     #[serde(rename = "diskSizeMB")]
     disk_size_mb: u32,
-    /// As it was given.
+    /// The metadata of the creation request.
     metadata: BTreeMap<String, String>,
 }
 
 impl E2bSandboxSummary {
-    /// What every list shows of a sandbox.
+    /// The summary of a sandbox.
     pub fn from_sandbox(sandbox: &Sandbox) -> Self {
         let lifetime = &sandbox.lifetime;
         Self {
@@ -74,7 +74,10 @@ impl E2bSandboxSummary {
             cpu_count: 0,
             memory_mb: 0,
             disk_size_mb: 0,
-            metadata: lifetime.metadata().map(|origin| origin.metadata.clone()).unwrap_or_default(),
+            metadata: lifetime
+                .metadata()
+                .map(|metadata| metadata.metadata.clone())
+                .unwrap_or_default(),
         }
     }
 }

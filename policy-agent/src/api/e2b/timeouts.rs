@@ -1,4 +1,4 @@
-//! How long a sandbox lives: `connect`, `timeout` and `refreshes`.
+//! The lifetime of a sandbox: `connect`, `timeout` and `refreshes`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,16 +20,16 @@ use crate::{
 
 /// The longest lease: 30 days.
 const MAX_LEASE_SECONDS: u32 = 30 * 24 * 60 * 60;
-/// Where none is said.
+/// The lease of a request that names none.
 pub const DEFAULT_LEASE: LeaseSeconds = LeaseSeconds(300);
 
-/// A lease in whole seconds, from now on.
+/// A lease in whole seconds from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(minimum = 1, maximum = 2_592_000, example = 300)]
 pub struct LeaseSeconds(u32);
 
 impl LeaseSeconds {
-    /// The same as a duration.
+    /// The lease as a duration.
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0.into())
     }
@@ -47,35 +47,35 @@ impl<'de> Deserialize<'de> for LeaseSeconds {
     }
 }
 
-/// What `connect` may be told.
+/// The options of a connect request.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 pub struct E2bConnectBody {
-    /// It lives at least that long from now on. Absent: 300.
+    /// The minimum remaining lifetime in seconds. Default: 300.
     #[serde(default)]
     timeout: Option<LeaseSeconds>,
 }
 
-/// When a sandbox shall end.
+/// The new end of a sandbox.
 #[derive(Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 pub struct E2bTimeoutBody {
-    /// From now on, be that sooner or later than before.
+    /// The remaining lifetime in seconds. It may be shorter or longer than before.
     timeout: LeaseSeconds,
 }
 
-/// How long a sandbox shall live at least.
+/// The minimum lifetime of a sandbox.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
 pub struct E2bRefreshBody {
-    /// From now on. Absent: 300.
+    /// The minimum remaining lifetime in seconds. Default: 300.
     #[serde(default)]
     duration: Option<LeaseSeconds>,
 }
 
 /// Connect to a sandbox
 ///
-/// It lives at least `timeout` seconds from now on.
+/// Extends its lifetime to at least `timeout` seconds from now.
 #[utoipa::path(
     post, path = "/sandboxes/{id}/connect", tag = "E2B", operation_id = "connect_sandbox",
     request_body = E2bConnectBody,
@@ -97,7 +97,7 @@ pub async fn connect(
 
 /// Set when a sandbox ends
 ///
-/// One that was applied has no end to be set.
+/// A sandbox that was applied has no end, and none can be set.
 #[utoipa::path(
     post, path = "/sandboxes/{id}/timeout", tag = "E2B", operation_id = "set_sandbox_timeout",
     request_body = E2bTimeoutBody,
@@ -122,7 +122,7 @@ pub async fn set_timeout(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Prolong a sandbox's life
+/// Extend the lifetime of a sandbox
 #[utoipa::path(
     post, path = "/sandboxes/{id}/refreshes", tag = "E2B", operation_id = "refresh_sandbox",
     request_body = E2bRefreshBody,
@@ -142,7 +142,7 @@ pub async fn refresh(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// As E2B's clients expect it, a lease that ends later, or never, stays as it is.
+/// Extends a lease. One that ends later or never stays as it is, as E2B's clients expect.
 async fn extend_lease(
     api: &ApiState,
     id: &str,

@@ -1,5 +1,5 @@
-//! Fields that the agent does not know. E2B's clients send many, which mean nothing here; but one
-//! that speaks of the network, in the wrong place or mistyped, must not be overlooked.
+//! Unknown fields of a request. E2B's clients send many that have no meaning here. An unknown field
+//! about the network is rejected: it may be a misspelt or misplaced rule.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::policy::ValidationError;
 
-/// How such names begin, in lower case and without `_` and `-`.
+/// Prefixes of network-related field names, in lower case and without `_` and `-`.
 const NETWORK_PREFIXES: [&str; 11] = [
     "allow",
     "block",
@@ -21,7 +21,7 @@ const NETWORK_PREFIXES: [&str; 11] = [
     "nameserver",
     "rules",
 ];
-/// What such names contain.
+/// Substrings of network-related field names.
 const NETWORK_SUBSTRINGS: [&str; 3] = ["internet", "network", "proxy"];
 
 /// The names of unknown fields.
@@ -30,8 +30,10 @@ const NETWORK_SUBSTRINGS: [&str; 3] = ["internet", "network", "proxy"];
 pub struct UnknownFields(BTreeMap<String, IgnoredAny>);
 
 impl UnknownFields {
+    /// Rejects network-related fields.
+    ///
     /// # Errors
-    /// Names a field that is about the network.
+    /// A field is about the network; the error names it.
     pub fn reject_network_fields(&self) -> Result<(), ValidationError> {
         let Some(name) = self.0.keys().find(|name| looks_like_network_field(name)) else {
             return Ok(());

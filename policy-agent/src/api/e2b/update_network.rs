@@ -1,4 +1,4 @@
-//! `PUT /sandboxes/{id}/network`, and a sandbox's network as it is shown.
+//! `PUT /sandboxes/{id}/network`, and the network of a sandbox in responses.
 
 use axum::{
     extract::{Path, State},
@@ -14,8 +14,8 @@ use crate::{
 
 /// Replace a sandbox's egress fields
 ///
-/// Those that are omitted are lifted, `allow_internet_access` included. What is sent is checked
-/// before the sandbox is looked up.
+/// Omitted fields lose their effect, `allow_internet_access` included. The body is validated before
+/// the sandbox is looked up.
 #[utoipa::path(
     put, path = "/sandboxes/{id}/network", tag = "E2B", operation_id = "update_sandbox_network",
     request_body(content = ref("#/components/schemas/NetworkUpdate")),
@@ -35,7 +35,7 @@ pub async fn replace(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `network` as it was asked for, without secrets, in the form that E2B's clients read.
+/// The requested `network`, without secrets, in the form that E2B's clients read.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct E2bNetwork {

@@ -1,13 +1,13 @@
-//! What the types of requests cannot say of themselves: bounds and patterns, as the agent checks them.
-//! They are never tighter than the agent. What depends on the machine, or on several fields together,
-//! no schema can say.
+//! Bounds and patterns of request fields, as the agent checks them; the Rust types do not carry
+//! them. They are never tighter than the agent's own checks. Bounds that depend on the machine or
+//! on several fields together cannot be part of a schema.
 
 use serde_json::{Map, Value, json};
 
-/// The fields that `PUT …/network` refuses.
+/// The fields that `PUT /sandboxes/{id}/network` rejects.
 const INGRESS_FIELDS: [&str; 3] = ["allowPublicTraffic", "maskRequestHost", "httpsPorts"];
 
-/// Adds them to the document.
+/// Adds the bounds to the document.
 pub fn add_bounds(document: &mut Value) {
     for (pointer, bounds) in bounds() {
         if let (Some(target), Value::Object(bounds)) = (object_at(document, pointer), bounds) {
@@ -17,7 +17,7 @@ pub fn add_bounds(document: &mut Value) {
     add_derived_schemas(document);
 }
 
-/// By JSON pointer.
+/// The bounds by JSON pointer.
 fn bounds() -> Vec<(&'static str, Value)> {
     let port = json!({ "minimum": 1, "maximum": 65535 });
     let not_empty = json!({ "minLength": 1 });
@@ -84,7 +84,7 @@ fn bounds() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The forms of which a part is required, or accepted, elsewhere only.
+/// Adds the schemas that differ from another one in their required or accepted fields only.
 fn add_derived_schemas(document: &mut Value) {
     let Some(schemas) = object_at(document, "/components/schemas") else { return };
     if let Some(mut update) = schemas.get("NetworkConfig").cloned() {
