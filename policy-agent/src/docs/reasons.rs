@@ -12,21 +12,21 @@ const HEAD: &str = "\
 
 <!-- Generated from the table of reasons: UPDATE_DOCS=1 cargo test --lib -- docs:: -->
 
-Every packet and every proxied connection ends with one reason. Events, counters, metrics, `explain` and
-the answers of the egress proxy use the same word. A number never gets another meaning.
+Every packet and every proxied connection gets one reason. Events, counters, metrics, `explain` and the
+answers of the egress proxy use the same label. A number never gets another meaning.
 
 - **Line** is the line of [precedence](policy.md#precedence-the-first-line-that-matches-decides) that
   decides; \"–\" means that no line does.
 - **Raised by**: `from_sandbox` and `to_sandbox` are programs in the kernel. The redirect is the program
-  that hands a connection to the egress proxy, which is part of the agent. The gateway raises no reasons: it
+  that gives a connection to the egress proxy, which is part of the agent. The gateway raises no reasons: it
   answers with an [HTTP status](public-urls.md#answers-of-the-gateway).
 - **Counted as**: the kernel counts packets, the egress proxy counts connections and requests. Both are
   in `policy_denials_total`: [metrics.md](metrics.md).
 - **Answered**: with `deny_action = \"reject\"` the kernel answers the denied packet with a TCP reset or an
-  ICMP error. All other packets that the kernel denies are dropped in silence. The egress proxy answers with a
-  TLS alert, an HTTP status or a reset: [policy.md](policy.md#names).
-- With `mode = \"xdp\"` a program in XDP raises the same reasons earlier, for packets that are dropped in
-  silence.
+  ICMP error. It drops all other denied packets silently. The egress proxy answers with a TLS alert, an HTTP
+  status or a reset: [policy.md](policy.md#refusals).
+- With `mode = \"xdp\"`, a program in XDP raises the same reasons earlier, for packets that are dropped
+  silently.
 
 ";
 
@@ -91,7 +91,11 @@ impl Source {
 /// Source and advice by the reason's label. The advice may be empty.
 const ADVICE: [(&str, Source, &str); 36] = [
     ("neighbor", Source::Kernel, ""),
-    ("reply", Source::Kernel, "`inbound = \"host\"` limits who may open connections to sandboxes."),
+    (
+        "reply",
+        Source::Kernel,
+        "`inbound = \"host\"` lets only the host open connections to sandboxes.",
+    ),
     (
         "platform_allow",
         Source::Kernel,
@@ -99,12 +103,16 @@ const ADVICE: [(&str, Source, &str); 36] = [
     ),
     ("allow_out", Source::Both, ""),
     ("dns_server", Source::Both, "`dnsServers: []` allows no DNS server."),
-    ("no_rule", Source::Both, "`denyOut: [\"0.0.0.0/0\"]` denies what `allowOut` does not hold."),
+    (
+        "no_rule",
+        Source::Both,
+        "`denyOut: [\"0.0.0.0/0\"]` denies every destination that `allowOut` does not hold.",
+    ),
     ("delivered", Source::KernelInbound, ""),
     (
         "by_name",
         Source::Redirect,
-        "Look for the egress proxy's verdict: it follows under another reason.",
+        "Look for the egress proxy's verdict, which follows with another reason.",
     ),
     ("allow_name", Source::Proxy, ""),
     (
@@ -116,7 +124,7 @@ const ADVICE: [(&str, Source, &str); 36] = [
     (
         "unknown_ethertype",
         Source::Kernel,
-        "Nothing, in most cases: guests send LLDP and the like by themselves.",
+        "Usually nothing: guests send LLDP and similar frames on their own.",
     ),
     (
         "vlan",
@@ -126,14 +134,14 @@ const ADVICE: [(&str, Source, &str); 36] = [
     (
         "spoofed_mac",
         Source::Kernel,
-        "If the workload is right, fix `mac` in the sandbox or leave it out. A bridge inside a sandbox sends \
-         frames of other MACs: route there instead.",
+        "If the workload is legitimate, correct `mac` in the sandbox or leave it out. A bridge inside a sandbox \
+         sends frames with other MACs: use routing there instead.",
     ),
     (
         "spoofed_ip",
         Source::Kernel,
-        "If the workload is right, add its address to `addresses`. DHCP, SLAAC and a container network inside the \
-         sandbox use addresses that the agent does not know: use static ones, or NAT in the guest.",
+        "If the workload is legitimate, add its address to `addresses`. DHCP, SLAAC and a container network inside \
+         the sandbox use addresses that the agent does not know: use static addresses, or NAT in the guest.",
     ),
     (
         "ip_options",
@@ -148,42 +156,43 @@ const ADVICE: [(&str, Source, &str); 36] = [
     (
         "fragment",
         Source::Kernel,
-        "If the destination is allowed: let the workload send smaller datagrams, or TCP. TCP fragments to a port \
-         that is judged by name never pass.",
+        "If the destination is allowed, configure the workload to send smaller datagrams or to use TCP. TCP \
+         fragments to a port that is judged by name never pass.",
     ),
     (
         "neighbor_spoof",
         Source::Kernel,
-        "If the workload is right, add its address to `addresses`, its link-local one too where that does not \
-         follow from the MAC. Otherwise it pretends to be a neighbour.",
+        "If the workload is legitimate, add its address to `addresses`, and also its link-local address if that does \
+         not follow from the MAC. Otherwise the sandbox impersonates a neighbour.",
     ),
     (
         "platform_deny",
         Source::Both,
-        "The sandbox cannot change it. If all sandboxes need the destination, for example a DNS server on the host, \
-         add it to `platform_allow`.",
+        "The sandbox cannot change this. If all sandboxes need the destination, for example a DNS server on the \
+         host, add it to `platform_allow`.",
     ),
     (
         "deny_out",
         Source::Both,
-        "If the sandbox needs the destination, add it to `allowOut`: the address, or on ports 80 and 443 the name.",
+        "If the sandbox needs the destination, add its address to `allowOut`, or its name for ports 80 and 443.",
     ),
     (
         "no_policy",
         Source::KernelBoth,
-        "Read the agent's log: the interface is attached, and its policy could not be put in force. On an interface of \
-         `[[interfaces]]` without a sandbox it is expected.",
+        "Read the agent's log: the interface is attached, but its policy could not be published. For an interface of \
+         `[[interfaces]]` without a sandbox, this is expected.",
     ),
     (
         "inbound_refused",
         Source::KernelInbound,
-        "`inbound = \"any\"` lets others than the host connect to sandboxes. It applies to all sandboxes.",
+        "`inbound = \"any\"` also lets others than the host open connections to sandboxes. It applies to all \
+         sandboxes.",
     ),
     (
         "proxy_unavailable",
         Source::RedirectAndProxy,
-        "Start the agent if it is not running. If it is, look at the sandbox's status: its interface may have become a \
-         port of a bridge.",
+        "Start the agent if it is not running. If it is running, look at the sandbox's status: its interface may \
+         have become a port of a bridge.",
     ),
     ("foreign_error", Source::Kernel, "Nothing: no ordinary program sends such messages."),
     (
@@ -199,18 +208,19 @@ const ADVICE: [(&str, Source, &str); 36] = [
     (
         "name_conflict",
         Source::Proxy,
-        "Fix the client: send one Host, and a target that agrees with it. Otherwise it is an attempt to hide a name.",
+        "Fix the client: it has to send one Host, and a target that agrees with it. If the client is not faulty, it \
+         tries to hide a name.",
     ),
     (
         "not_judgeable",
         Source::Proxy,
-        "Ports 80 and 443 carry HTTP/1 and TLS only where domain rules apply. Allow the server by its address, or use \
+        "With domain rules, ports 80 and 443 carry only HTTP/1 and TLS. Allow the server by its address, or use \
          another port.",
     ),
     (
         "name_unresolved",
         Source::Proxy,
-        "Check that the name exists, and that `[proxy] resolvers` answer.",
+        "Check that the name exists and that the servers in `[proxy] resolvers` answer.",
     ),
     (
         "host_address",
@@ -220,18 +230,18 @@ const ADVICE: [(&str, Source, &str); 36] = [
     (
         "unreachable",
         Source::Proxy,
-        "Check the server, the host's routes and firewall, and its free ports (`net.ipv4.tcp_tw_reuse`, see `doctor`).",
+        "Check the server, and the host's routes, firewall and free ports (`net.ipv4.tcp_tw_reuse`, see `doctor`).",
     ),
     (
         "egress_proxy_failed",
         Source::Proxy,
-        "Check the SOCKS5 proxy in the sandbox's `egressProxy`: address, username, password, certificate.",
+        "Check the SOCKS5 proxy in the sandbox's `egressProxy`: its address, username, password and certificate.",
     ),
     (
         "too_many_connections",
         Source::Proxy,
-        "Raise `[proxy] max_connections_per_sandbox` if the workload is right. If all sandboxes see it, raise the agent's \
-         limit of file descriptors (`LimitNOFILE`).",
+        "If the workload is legitimate, raise `[proxy] max_connections_per_sandbox`. If all sandboxes get this \
+         reason, raise the agent's limit of file descriptors (`LimitNOFILE`).",
     ),
     (
         "proxy_timeout",
@@ -241,12 +251,12 @@ const ADVICE: [(&str, Source, &str); 36] = [
     (
         "bad_response",
         Source::Proxy,
-        "Fix the server, or allow it by its address: then its answers are not read.",
+        "Fix the server, or allow it by its address: the proxy then does not read its answers.",
     ),
     (
         "server_broke_off",
         Source::Proxy,
-        "Repeat the request. If it goes on, look at the server's log.",
+        "Repeat the request. If it fails again, look at the server's log.",
     ),
 ];
 
