@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: set up, build, then the bin `bench` of `policy-tests`.
+//! `cargo xtask bench`: set up, build, then the package `policy-bench`.
 
 use anyhow::Result;
 
@@ -11,6 +11,6 @@ pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     system_packages::ensure_tools(ToolCaller::Bench)?;
     build::run(way)?;
     let mut bench = host::cargo("run");
-    bench.args(["--release", "--package", "policy-tests", "--bin", "bench", "--"]);
+    bench.args(["--release", "--package", "policy-bench", "--"]);
     process::exec(bench.args(args))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: set up, build, then the bin `demo` of `policy-tests`.
+//! `cargo xtask demo`: set up, build, then the package `policy-demo`.
 
 use anyhow::Result;
 

@@ -39,7 +39,7 @@ pub fn run(way: Option<ToolchainSource>, amount: FuzzAmount) -> Result<()> {
     }
     if amount.frames > 0 {
         let mut test = host::cargo("test");
-        test.args(["--release", "--package", "policy-tests", "--test", "hostile"]);
+        test.args(["--release", "--package", "policy-integration", "--test", "hostile"]);
         test.args(["--", "--nocapture"]);
         process::run_streamed(test.env("POLICY_TEST_FRAMES", amount.frames.to_string()))?;
     }

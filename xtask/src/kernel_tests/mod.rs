@@ -1,5 +1,5 @@
 //! `cargo xtask kernels`: set up, build, then tests in virtual machines with Debian's kernels, by the
-//! bin `kernels` of `policy-tests`. The kernels are unpacked in `target/kernels/`: nothing is
+//! bin `kernels` of `policy-integration`. The kernels are unpacked in `target/kernels/`: nothing is
 //! installed, so that this machine boots what it did before.
 
 mod test_executables;
