@@ -5,7 +5,6 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     sync::Arc,
-    time::Duration,
 };
 
 use policy_testbed::{
@@ -15,7 +14,7 @@ use policy_testbed::{
     public_url::{GATEWAY_CONFIG, SERVICE_PORT, manual_service::SandboxWebsite},
     test_servers,
     testbed::{OrFail as _, RESOLVER_CONFIG, Testbed, parse_ip},
-    wait::eventually,
+    wait::{WAIT_LIMIT, eventually},
 };
 use serde_json::json;
 
@@ -162,10 +161,14 @@ fn peak_memory_mib(stage: &Testbed) -> u64 {
     text.trim_end_matches(" kB").parse::<u64>().or_fail("a number") / 1024
 }
 
+/// How long a large request may take: so many times what anything may take. The agent is not optimised.
+const LARGE_REQUEST_TIMEOUT_FACTOR: u32 = 4;
+
 /// Sends a beginning, and so many MiB of the same byte behind it: the answer's status.
 fn send_padded_request(stage: &Testbed, begin: &str, mebibytes: usize, end: &str) -> u16 {
     let mut stream = UnixStream::connect(stage.agent().socket_path()).or_fail("connecting");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).or_fail("a timeout");
+    let timeout = *WAIT_LIMIT * LARGE_REQUEST_TIMEOUT_FACTOR;
+    stream.set_read_timeout(Some(timeout)).or_fail("a timeout");
     let block = vec![b'a'; 1 << 20];
     // The agent may have had enough before: then it has answered.
     let blocks = std::iter::repeat_n(block.as_slice(), mebibytes);
