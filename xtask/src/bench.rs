@@ -6,7 +6,7 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process};
 
-pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
+pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("bench")?;
     system_packages::ensure_tools(ToolCaller::Bench)?;
     build::run(way)?;

@@ -16,7 +16,7 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(40 * 60);
 const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 60);
 
 /// Checks all of them; known holes only where their list can be had, and says so otherwise.
-pub fn check_dependencies() -> Result<()> {
+pub(crate) fn check_dependencies() -> Result<()> {
     let deny = ensure_cargo_deny()?;
     // A warning is a line of `deny.toml` which nothing needs any more.
     let checks = ["check", "--deny", "warnings", "licenses", "bans", "sources"];

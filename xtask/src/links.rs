@@ -25,7 +25,7 @@ const ENDINGS: [&str; 3] = [".rs", ".md", ".service"];
 ///
 /// # Errors
 /// Names every link, path and test that leads nowhere.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let checkout = Checkout::read(host::repository_root())?;
     let problems = checkout.problems();
     if !problems.is_empty() {

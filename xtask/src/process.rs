@@ -20,7 +20,7 @@ const STEP_DEADLINE: Duration = Duration::from_secs(20 * 60);
 const TAIL_LINES: usize = 25;
 
 /// Runs a program which reports for itself, and fails when it fails.
-pub fn run_streamed(command: &mut Command) -> Result<()> {
+pub(crate) fn run_streamed(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let status =
         command.status().with_context(|| format!("cannot run {}", command_line(command)))?;
@@ -31,14 +31,14 @@ pub fn run_streamed(command: &mut Command) -> Result<()> {
 }
 
 /// Turns this process into the program: its exit code and its last line are ours.
-pub fn exec(command: &mut Command) -> Result<()> {
+pub(crate) fn exec(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", command_line(command)))
 }
 
 /// Runs a program and returns what it prints.
-pub fn run_output(command: &mut Command) -> Result<String> {
+pub(crate) fn run_output(command: &mut Command) -> Result<String> {
     let output =
         command.output().with_context(|| format!("cannot run {}", command_line(command)))?;
     if !output.status.success() {
@@ -49,12 +49,12 @@ pub fn run_output(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a talkative program with its output in `target/log/<log>.log`.
-pub fn run_logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
+pub(crate) fn run_logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
     run_logged_within(STEP_DEADLINE, what, log, command)
 }
 
 /// Like [`run_logged`], beside a step that shows its own signs of life.
-pub fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Result<()> {
+pub(crate) fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Result<()> {
     let log = log_file(log)?;
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     report(&format!("{what} (log: {})", log.display()));
@@ -68,7 +68,7 @@ pub fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Resul
 }
 
 /// Like [`run_logged`], for a program that may well hang.
-pub fn run_logged_within(
+pub(crate) fn run_logged_within(
     deadline: Duration,
     what: &str,
     log: &str,
@@ -133,7 +133,7 @@ fn log_tail(text: &str) -> String {
 }
 
 /// One line about what xtask does. On stderr: stdout belongs to the programs it runs.
-pub fn report(line: &str) {
+pub(crate) fn report(line: &str) {
     eprintln!("xtask: {line}");
 }
 

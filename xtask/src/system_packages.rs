@@ -9,7 +9,7 @@ use crate::{apt_get, host, process, quiet_services::QuietServices};
 
 /// What calls programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToolCaller {
+pub(crate) enum ToolCaller {
     Demo,
     Tests,
     Bench,
@@ -148,7 +148,7 @@ const SYSTEM_TOOLS: [SystemTool; 19] = [
 
 /// Installs what is missing of the programs that `caller` calls. What cannot be installed is named,
 /// and stops only what calls it.
-pub fn ensure_tools(caller: ToolCaller) -> Result<()> {
+pub(crate) fn ensure_tools(caller: ToolCaller) -> Result<()> {
     let wanted = SYSTEM_TOOLS.iter().filter(|tool| tool.callers.contains(&caller));
     let missing: Vec<&SystemTool> = wanted.filter(|tool| !tool.is_installed()).collect();
     if missing.is_empty() {

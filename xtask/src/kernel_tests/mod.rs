@@ -17,17 +17,19 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process, qemu_install};
 
-/// Tests that say most about a kernel in little time: that it takes the programs and the maps, and
-/// what its hooks see of a packet. `cargo xtask test` ends with them. Kernels without tcx run them with
-/// clsact.
-const SMOKE_TESTS: [&str; 2] = ["checksum", "must_work"];
+/// The test binary with the tests that say most about a kernel in little time: that it takes the
+/// programs and the maps, and what its hooks see of a packet. `cargo xtask test` ends with them. Kernels
+/// without tcx run them with clsact.
+const SMOKE_TEST_BINARY: &str = "enforcement";
+/// The modules of these tests.
+const SMOKE_TEST_FILTERS: [&str; 2] = ["checksum::", "must_work::"];
 
-/// Tests that need what the virtual machines do not have: QEMU, the E2B SDKs.
-const EXCLUDED_FROM_VMS: [&str; 3] = ["field", "guests", "sdk"];
+/// Test binaries that need what the virtual machines do not have: package managers, QEMU, the E2B SDKs.
+const EXCLUDED_FROM_VMS: [&str; 3] = ["clients", "guests", "sdk"];
 
 /// A line of kernels that Debian keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KernelSeries {
+pub(crate) enum KernelSeries {
     #[value(name = "5.10")]
     V5_10,
     #[value(name = "6.1")]
@@ -55,41 +57,49 @@ impl KernelSeries {
 }
 
 /// What to run, and where. The default is all that a virtual machine can run, on all kernels.
-#[derive(Default, clap::Args)]
-pub struct KernelsArgs {
+#[derive(clap::Args)]
+pub(crate) struct KernelsArgs {
     /// Only on this kernel.
     #[arg(long, value_enum)]
     only: Vec<KernelSeries>,
-    /// Only this file of tests, as in `cargo test --test`.
+    /// Only this test binary, as in `cargo test --test`.
     #[arg(long = "test")]
     tests: Vec<String>,
     /// Only the tests with which `cargo xtask test` ends.
-    #[arg(long, conflicts_with = "tests")]
+    #[arg(long, conflicts_with_all = ["tests", "arguments"])]
     short: bool,
     /// Passed on to the tests: names of tests, or options.
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
-pub fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
+pub(crate) fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
     host::require_root("kernels")?;
     build::build_for_tests(way, || {
         system_packages::ensure_tools(ToolCaller::Tests)?;
         qemu_install::ensure_qemu()
     })?;
-    run_in_vms(choice)
+    if choice.short { run_in_vms(&smoke_tests(&choice.only)) } else { run_in_vms(choice) }
 }
 
 /// The short form, for when all is built.
-pub fn run_smoke_tests() -> Result<()> {
-    run_in_vms(&KernelsArgs { short: true, ..KernelsArgs::default() })
+pub(crate) fn run_smoke_tests() -> Result<()> {
+    run_in_vms(&smoke_tests(&[]))
+}
+
+fn smoke_tests(only: &[KernelSeries]) -> KernelsArgs {
+    KernelsArgs {
+        only: only.to_owned(),
+        tests: vec![SMOKE_TEST_BINARY.to_owned()],
+        short: false,
+        arguments: SMOKE_TEST_FILTERS.map(str::to_owned).into(),
+    }
 }
 
 fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
     let series = if choice.only.is_empty() { KernelSeries::value_variants() } else { &choice.only };
     let kernels: Vec<PathBuf> = series.iter().copied().map(ensure_kernel).collect::<Result<_>>()?;
-    let short = SMOKE_TESTS.map(str::to_owned);
-    let tests = if choice.short { &short[..] } else { &choice.tests };
+    let tests = &choice.tests[..];
     let made = TestExecutables::build(tests)?;
     let mut run = host::command(&made.kernels);
     for kernel in &kernels {
@@ -104,14 +114,14 @@ fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
 }
 
 /// For verbs that do more than this: what fails without a kernel says so itself.
-pub fn try_ensure_guest_kernel() {
+pub(crate) fn try_ensure_guest_kernel() {
     if let Err(error) = ensure_guest_kernel() {
         process::report(&format!("tests with virtual machines will fail: {error:#}"));
     }
 }
 
 /// Makes `target/kernels/guest` a link to the kernel that guests boot.
-pub fn ensure_guest_kernel() -> Result<()> {
+pub(crate) fn ensure_guest_kernel() -> Result<()> {
     let guest = kernels_directory().join("guest");
     if guest.join("boot").is_dir() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The binaries that cargo makes of files of tests, and beside them of the bin that boots kernels.
+//! The test binaries that cargo builds, and the bin that boots kernels.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,17 +9,17 @@ use serde_json::{Deserializer, Value};
 use crate::host;
 
 /// What cargo has made.
-pub struct TestExecutables {
+pub(crate) struct TestExecutables {
     /// The bin `kernels`.
-    pub kernels: PathBuf,
-    /// Names and binaries of files of tests.
-    pub tests: Vec<(String, PathBuf)>,
+    pub(crate) kernels: PathBuf,
+    /// Names and paths of test binaries.
+    pub(crate) tests: Vec<(String, PathBuf)>,
 }
 
 impl TestExecutables {
     /// Builds tests, all if none is named. Like `cargo xtask test` without naming a package, which
     /// would choose other features and compile all of it once more.
-    pub fn build(tests: &[String]) -> Result<Self> {
+    pub(crate) fn build(tests: &[String]) -> Result<Self> {
         let mut cargo = host::cargo("test");
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
         let every = ["*".to_owned()];
