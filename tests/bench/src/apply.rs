@@ -21,7 +21,7 @@ const TARGETS_MS: [f64; 3] = [12.0, 25.0, 150.0];
 const UPDATES_PER_ROUND: usize = 3;
 
 /// Measures updates.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Reject)?;
     // A slot for each size: policies replace others of their size.

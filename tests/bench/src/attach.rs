@@ -10,7 +10,7 @@ use crate::dataplane::{open_dataplane, prepare_slot};
 use policy_testbed::network::{BpffsDirectory, NetworkNamespace};
 
 /// Measures attaching.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let count = effort.interfaces;
     let host = NetworkNamespace::create("attach")?;
     let mut lines = String::new();

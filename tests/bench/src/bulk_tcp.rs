@@ -25,7 +25,7 @@ const SERVER: [u8; 4] = [203, 0, 113, 10];
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Measures bulk TCP.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Drop)?;
     let server = IpAddr::from(SERVER);

@@ -19,7 +19,7 @@ use crate::dataplane::open_dataplane;
 use policy_testbed::network::BpffsDirectory;
 
 /// Measures dropping.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Drop)?;
     let lists = PrefixLists::new(effort.policy_sizes[1], 0, 5);

@@ -20,7 +20,7 @@ use policy_testbed::network::BpffsDirectory;
 const DESTINATIONS: usize = 65_536;
 
 /// Measures forwarding.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Drop)?;
     let small = PrefixLists::new(effort.policy_sizes[1], 0, 3);

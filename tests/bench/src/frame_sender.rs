@@ -21,14 +21,14 @@ use policy_testbed::network::NetworkNamespace;
 const FRAMES_PER_CALL: usize = 64;
 
 /// Sends frames out of one interface, on the calling thread.
-pub struct FrameSender {
+pub(crate) struct FrameSender {
     socket: OwnedFd,
     interface: LinkAddr,
 }
 
 impl FrameSender {
     /// A sender in a namespace.
-    pub fn open(namespace: &NetworkNamespace, interface: &str) -> Result<Self> {
+    pub(crate) fn open(namespace: &NetworkNamespace, interface: &str) -> Result<Self> {
         let _inside = namespace.enter()?;
         // Without a protocol it receives nothing.
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -42,7 +42,7 @@ impl FrameSender {
     }
 
     /// Sends the frames in turns until the time is over: how many went, and in what time.
-    pub fn send_for(&self, frames: &[Vec<u8>], time: Duration) -> Result<(u64, Duration)> {
+    pub(crate) fn send_for(&self, frames: &[Vec<u8>], time: Duration) -> Result<(u64, Duration)> {
         let slices: Vec<_> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
         let addresses = vec![Some(self.interface); FRAMES_PER_CALL];
         let mut headers = MultiHeaders::preallocate(FRAMES_PER_CALL, None);

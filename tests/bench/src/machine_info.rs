@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Zoned;
 
 /// Kernel, processors and date.
-pub struct MachineInfo {
+pub(crate) struct MachineInfo {
     kernel: String,
     processor: String,
     processors: usize,
@@ -16,7 +16,7 @@ pub struct MachineInfo {
 
 impl MachineInfo {
     /// This machine, now.
-    pub fn current() -> Result<Self> {
+    pub(crate) fn current() -> Result<Self> {
         let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
         Ok(Self {
             kernel: name.release().to_string_lossy().into_owned(),

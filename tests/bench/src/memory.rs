@@ -18,7 +18,7 @@ use policy_testbed::network::BpffsDirectory;
 const SANDBOXES: u32 = 1_000;
 
 /// Measures memory.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Reject)?;
     let empty = pinned_map_bytes(bpffs.path())?;

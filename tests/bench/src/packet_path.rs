@@ -39,7 +39,7 @@ const HOT_TARGETS_NS: [f64; 2] = [60.0, 110.0];
 const RANDOM_TARGET_NS: f64 = 150.0;
 
 /// Measures the packet path.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Drop)?;
     let mut sides = Vec::new();

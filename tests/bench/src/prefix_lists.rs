@@ -21,16 +21,16 @@ const V4_ALLOWED_BIT: u32 = 1 << 15;
 const V6_ALLOWED_BIT: u128 = 1 << 95;
 
 /// Prefixes that are allowed; everything else is not.
-pub struct PrefixLists {
+pub(crate) struct PrefixLists {
     /// IPv4 prefixes.
-    pub v4: Vec<Ipv4Net>,
+    pub(crate) v4: Vec<Ipv4Net>,
     /// IPv6 prefixes.
-    pub v6: Vec<Ipv6Net>,
+    pub(crate) v6: Vec<Ipv6Net>,
 }
 
 impl PrefixLists {
     /// As many prefixes of each family; the same for the same seed.
-    pub fn new(v4: usize, v6: usize, seed: u64) -> Self {
+    pub(crate) fn new(v4: usize, v6: usize, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         Self {
             v4: distinct(v4, || random_v4_net(&mut rng)),
@@ -39,7 +39,7 @@ impl PrefixLists {
     }
 
     /// The configuration that allows the prefixes and denies everything else.
-    pub fn network_config(&self, also: &[IpNet]) -> NetworkConfig {
+    pub(crate) fn network_config(&self, also: &[IpNet]) -> NetworkConfig {
         let all = self
             .v4
             .iter()
@@ -55,12 +55,12 @@ impl PrefixLists {
     }
 
     /// The same, compiled.
-    pub fn compile(&self, also: &[IpNet]) -> Result<CompiledPolicy> {
+    pub(crate) fn compile(&self, also: &[IpNet]) -> Result<CompiledPolicy> {
         compile_network(&self.network_config(also))
     }
 
     /// Random destinations of the family of `like` that are allowed, or denied.
-    pub fn destinations(
+    pub(crate) fn destinations(
         &self,
         like: IpAddr,
         allowed: bool,
@@ -83,7 +83,7 @@ impl PrefixLists {
 }
 
 /// A configuration, compiled under the default floor.
-pub fn compile_network(network: &NetworkConfig) -> Result<CompiledPolicy> {
+pub(crate) fn compile_network(network: &NetworkConfig) -> Result<CompiledPolicy> {
     let floor = Floor::default();
     let defaults = PolicyDefaults { nameserver: Ipv4Addr::new(8, 8, 8, 8).into() };
     let policy =

@@ -2,24 +2,24 @@
 
 /// How much time may be spent.
 #[derive(Clone, Copy, Debug)]
-pub struct BenchProfile {
+pub(crate) struct BenchProfile {
     /// Rounds, of which the median counts.
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// Runs of a program per measurement.
-    pub repeats: u32,
+    pub(crate) repeats: u32,
     /// Seconds of traffic per measurement.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Sizes of policies.
-    pub policy_sizes: [usize; 3],
+    pub(crate) policy_sizes: [usize; 3],
     /// Interfaces to attach.
-    pub interfaces: usize,
+    pub(crate) interfaces: usize,
     /// Connections that are open and silent.
-    pub idle_connections: usize,
+    pub(crate) idle_connections: usize,
 }
 
 impl BenchProfile {
     /// For numbers that mean something.
-    pub const FULL: Self = Self {
+    pub(crate) const FULL: Self = Self {
         rounds: 5,
         repeats: 2_000_000,
         seconds: 1.5,
@@ -29,7 +29,7 @@ impl BenchProfile {
     };
 
     /// To see that everything runs.
-    pub const QUICK: Self = Self {
+    pub(crate) const QUICK: Self = Self {
         rounds: 1,
         repeats: 20_000,
         seconds: 0.1,

@@ -5,14 +5,14 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table as Grid, presets::ASCII_MARKDOWN};
 
 /// A table of results.
-pub struct ResultTable {
+pub(crate) struct ResultTable {
     title: String,
     grid: Grid,
 }
 
 impl ResultTable {
     /// An empty table.
-    pub fn new(title: &str, columns: &[&str]) -> Self {
+    pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
         let mut grid = Grid::new();
         grid.load_style(ASCII_MARKDOWN).set_header(columns);
         for column in grid.column_iter_mut().skip(1) {
@@ -22,7 +22,7 @@ impl ResultTable {
     }
 
     /// Adds a row.
-    pub fn add_row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(crate) fn add_row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.grid.add_row(cells);
     }
 }
@@ -34,16 +34,16 @@ impl fmt::Display for ResultTable {
 }
 
 /// A target that is a limit from above.
-pub fn at_most_target(value: f64, limit: f64, unit: &str) -> String {
+pub(crate) fn at_most_target(value: f64, limit: f64, unit: &str) -> String {
     format!("≤ {limit} {unit}: {}", met_label(value <= limit))
 }
 
 /// A target that is a limit from below.
-pub fn at_least_target(value: f64, limit: f64, unit: &str) -> String {
+pub(crate) fn at_least_target(value: f64, limit: f64, unit: &str) -> String {
     format!("≥ {limit}{unit}: {}", met_label(value >= limit))
 }
 
 /// Whether a target is met, in a word.
-pub fn met_label(met: bool) -> &'static str {
+pub(crate) fn met_label(met: bool) -> &'static str {
     if met { "met" } else { "**missed**" }
 }

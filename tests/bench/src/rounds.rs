@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 /// Measures every subject once per round, in turns: their medians, in the order of the subjects.
-pub fn medians<S>(
+pub(crate) fn medians<S>(
     rounds: usize,
     subjects: &mut [S],
     mut measure: impl FnMut(&mut S) -> Result<f64>,
@@ -13,7 +13,7 @@ pub fn medians<S>(
 }
 
 /// The same for measurements of several values, each of which has a median of its own.
-pub fn medians_of_each<S, const N: usize>(
+pub(crate) fn medians_of_each<S, const N: usize>(
     rounds: usize,
     subjects: &mut [S],
     mut measure: impl FnMut(&mut S) -> Result<[f64; N]>,
@@ -30,7 +30,7 @@ pub fn medians_of_each<S, const N: usize>(
 }
 
 /// The middle one; of an even number the higher of the two in the middle.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -23,7 +23,7 @@ use policy_testbed::network::{
 
 /// What stands on the road.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathFilter {
+pub(crate) enum PathFilter {
     /// Nothing.
     None,
     /// The host's routing table drops everything in silence.
@@ -37,20 +37,20 @@ pub enum PathFilter {
 }
 
 /// One road.
-pub struct TrafficPath {
+pub(crate) struct TrafficPath {
     /// What it is called in tables.
-    pub name: String,
+    pub(crate) name: String,
     /// What stands on it.
-    pub filter: PathFilter,
+    pub(crate) filter: PathFilter,
     /// Its namespaces.
-    pub network: TestNetwork,
+    pub(crate) network: TestNetwork,
     /// Where the traffic starts.
-    pub sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl TrafficPath {
     /// Builds a road with a guard that allows the lists and `also`.
-    pub fn build(
+    pub(crate) fn build(
         guard: PathFilter,
         dataplane: &Dataplane,
         lists: &PrefixLists,
@@ -128,7 +128,7 @@ impl TrafficPath {
     }
 
     /// Packets that have arrived at the internet.
-    pub fn arrived_packets(&self) -> Result<u64> {
+    pub(crate) fn arrived_packets(&self) -> Result<u64> {
         let _inside = self.network.internet.enter()?;
         let table =
             std::fs::read_to_string("/proc/thread-self/net/dev").context("reading counters")?;
@@ -140,7 +140,7 @@ impl TrafficPath {
     }
 
     /// Frames from the sandbox to these destinations, as they leave its interface.
-    pub fn udp_frames(&self, destinations: &[IpAddr]) -> Vec<Vec<u8>> {
+    pub(crate) fn udp_frames(&self, destinations: &[IpAddr]) -> Vec<Vec<u8>> {
         use policy_testbed::packets::{IpDatagram, IpPayload};
         let identity = self.sandbox.addressing;
         let frame = |destination: &IpAddr| {
@@ -156,7 +156,7 @@ impl TrafficPath {
     }
 
     /// The interface that the sandbox sends from.
-    pub fn sandbox_interface(&self) -> &'static str {
+    pub(crate) fn sandbox_interface(&self) -> &'static str {
         SANDBOX_INTERFACE
     }
 }

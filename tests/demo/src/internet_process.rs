@@ -21,13 +21,13 @@ use policy_testbed::{
 const READY_LINE: &str = "ready";
 
 /// The process.
-pub(super) struct InternetProcess {
+pub(crate) struct InternetProcess {
     child: Child,
 }
 
 impl InternetProcess {
     /// Starts it, and waits until it answers. What its clients need is left in `files`.
-    pub(super) fn start(namespace: &NetworkNamespace, files: &Path) -> Result<Self> {
+    pub(crate) fn start(namespace: &NetworkNamespace, files: &Path) -> Result<Self> {
         let this = std::env::current_exe().context("looking for the demo's own binary")?;
         let mut command: Command = namespace.command(&this.to_string_lossy())?;
         // No output of the demo's is inherited: it would stay open as long as the process.
@@ -45,7 +45,7 @@ impl InternetProcess {
         Ok(answering)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 }
@@ -61,7 +61,7 @@ impl Drop for InternetProcess {
 ///
 /// # Errors
 /// The servers cannot be started; the demo is told.
-pub fn serve_internet(files: &Path) -> Result<()> {
+pub(crate) fn serve_internet(files: &Path) -> Result<()> {
     let servers = start_servers(files);
     let said =
         servers.as_ref().map_or_else(|error| format!("{error:#}"), |_| READY_LINE.to_owned());

@@ -10,7 +10,7 @@ use super::{output, setup::DemoSetup};
 use policy_testbed::{agent, named_internet::curl::CA_FILE, network::unique_name};
 
 /// Leaves everything as it is, and says how to use it and how to get rid of it.
-pub(super) fn leave_running(demo: DemoSetup) -> Result<()> {
+pub(crate) fn leave_running(demo: DemoSetup) -> Result<()> {
     let script = std::env::temp_dir().join(format!("{}.sh", unique_name("clean-up")));
     fs::write(&script, clean_up_script(&demo)?)
         .with_context(|| format!("writing {}", script.display()))?;

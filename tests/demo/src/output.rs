@@ -15,14 +15,14 @@ const MAX_OUTPUT_LINES: usize = 24;
 const COLUMN_WIDTHS: [u16; 6] = [3, 9, 31, 12, 12, 20];
 
 /// A row of a table.
-pub(super) struct ResultRow {
-    pub sandbox: &'static str,
-    pub destination: String,
-    pub expected: ProbeResult,
-    pub result: ProbeResult,
-    pub reason: String,
+pub(crate) struct ResultRow {
+    pub(crate) sandbox: &'static str,
+    pub(crate) destination: String,
+    pub(crate) expected: ProbeResult,
+    pub(crate) result: ProbeResult,
+    pub(crate) reason: String,
     /// Whether `explain` says what was expected.
-    pub explain_agrees: bool,
+    pub(crate) explain_agrees: bool,
 }
 
 impl ResultRow {
@@ -33,23 +33,23 @@ impl ResultRow {
 
 /// How many rows there were, and how many of them as expected.
 #[derive(Default)]
-pub(super) struct DemoSummary {
-    pub rows: usize,
-    pub as_expected: usize,
+pub(crate) struct DemoSummary {
+    pub(crate) rows: usize,
+    pub(crate) as_expected: usize,
 }
 
 /// What comes next.
-pub(super) fn print_heading(text: &str) {
+pub(crate) fn print_heading(text: &str) {
     println!("\n── {text}");
 }
 
 /// What a sandbox was given.
-pub(super) fn print_applied(sandbox: &str, config: &Value) {
+pub(crate) fn print_applied(sandbox: &str, config: &Value) {
     println!("   {sandbox} ← {config}");
 }
 
 /// The attempts of an act.
-pub(super) fn print_table(lines: &[ResultRow], tally: &mut DemoSummary) {
+pub(crate) fn print_table(lines: &[ResultRow], tally: &mut DemoSummary) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if tally.rows == 0 {
@@ -74,7 +74,7 @@ pub(super) fn print_table(lines: &[ResultRow], tally: &mut DemoSummary) {
 }
 
 /// What the agent's commands show after all this.
-pub(super) fn print_commands(agent: &AgentProcess) -> Result<()> {
+pub(crate) fn print_commands(agent: &AgentProcess) -> Result<()> {
     let commands: [&[&str]; 6] = [
         &["get"],
         &["get", "alpha"],
@@ -102,7 +102,7 @@ pub(super) fn print_commands(agent: &AgentProcess) -> Result<()> {
 }
 
 /// The last line.
-pub(super) fn print_total(tally: &DemoSummary) {
+pub(crate) fn print_total(tally: &DemoSummary) {
     let DemoSummary { rows, as_expected } = tally;
     let mark = if rows == as_expected { "✓" } else { "✗" };
     println!("\n{mark} {as_expected} of {rows} rows as expected");

@@ -11,7 +11,7 @@ use policy_testbed::{
 };
 
 /// The sites of the demo's internet: a name, and the address that it has.
-pub(super) const DEMO_SITES: [(&str, &str); 4] = [
+pub(crate) const DEMO_SITES: [(&str, &str); 4] = [
     ("shop.example", "198.51.100.20"),
     ("cdn.example", "198.51.100.21"),
     ("img.cdn.example", "198.51.100.22"),
@@ -20,13 +20,13 @@ pub(super) const DEMO_SITES: [(&str, &str); 4] = [
 
 /// Fetching a page.
 #[derive(Clone, Copy)]
-pub(super) struct PageFetch {
+pub(crate) struct PageFetch {
     /// `http` or `https`.
-    pub scheme: &'static str,
+    pub(crate) scheme: &'static str,
     /// The name that is asked for, or an address.
-    pub host: &'static str,
+    pub(crate) host: &'static str,
     /// The address that the sandbox's `/etc/hosts` gives the name.
-    pub forged_address: Option<&'static str>,
+    pub(crate) forged_address: Option<&'static str>,
 }
 
 impl PageFetch {
@@ -37,7 +37,7 @@ impl PageFetch {
     }
 
     /// Fetches it from inside a namespace; what counts as an answer is one of the real server.
-    pub(super) fn fetch(&self, inside: &NetworkNamespace, files: &Path) -> Result<ProbeResult> {
+    pub(crate) fn fetch(&self, inside: &NetworkNamespace, files: &Path) -> Result<ProbeResult> {
         let url = format!("{}://{}/", self.scheme, self.host);
         let line = format!("{} {}", self.target_address(), self.host);
         let fetched = CurlCommand::new(inside, files, &url).with_hosts_line(&line).try_run()?;
@@ -52,7 +52,7 @@ impl PageFetch {
     }
 
     /// The arguments of `explain`.
-    pub(super) fn explain_arguments(&self) -> Vec<String> {
+    pub(crate) fn explain_arguments(&self) -> Vec<String> {
         let port = if self.scheme == "http" { "80" } else { "443" };
         let mut words = vec![self.target_address(), "--port", port];
         if self.host != self.target_address() {

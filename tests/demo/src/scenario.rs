@@ -56,7 +56,7 @@ fn apply_step(
 }
 
 /// What is played before the agent's commands are shown.
-pub(super) fn steps() -> Vec<DemoStep> {
+pub(crate) fn steps() -> Vec<DemoStep> {
     vec![deny_all_but(), deny_one(), no_internet(), no_internet_but(), domain_rules(), tightened()]
 }
 
@@ -146,7 +146,7 @@ fn tightened() -> DemoStep {
 }
 
 /// What is played at the end.
-pub(super) fn final_step() -> DemoStep {
+pub(crate) fn final_step() -> DemoStep {
     DemoStep {
         title: "The agent is killed (kill -9); the kernel goes on enforcing",
         sandbox: "alpha",

@@ -42,7 +42,7 @@ const fn page_attempt(host: &'static str) -> DemoAttempt {
 }
 
 /// Plays and shows it.
-pub(super) fn run(demo: &DemoSetup, tally: &mut DemoSummary) -> Result<()> {
+pub(crate) fn run(demo: &DemoSetup, tally: &mut DemoSummary) -> Result<()> {
     output::print_heading(
         "The E2B SDK for Python, unmodified, creates a sandbox with a private URL",
     );

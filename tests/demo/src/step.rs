@@ -20,14 +20,14 @@ use policy_testbed::{
 };
 
 /// An attempt and what should become of it.
-pub(super) struct ExpectedAttempt {
-    pub attempt: DemoAttempt,
-    pub expected: ProbeResult,
+pub(crate) struct ExpectedAttempt {
+    pub(crate) attempt: DemoAttempt,
+    pub(crate) expected: ProbeResult,
 }
 
 /// What a sandbox tries to reach.
 #[derive(Clone, Copy)]
-pub(super) enum DemoAttempt {
+pub(crate) enum DemoAttempt {
     /// An address.
     Address(ProbeKind, &'static str),
     /// A page, by a name or by an address.
@@ -35,7 +35,7 @@ pub(super) enum DemoAttempt {
 }
 
 /// What happens before the attempts.
-pub(super) enum StepAction {
+pub(crate) enum StepAction {
     /// The sandbox gets this configuration.
     Apply(Value),
     /// The same, while it has a connection to this address.
@@ -45,16 +45,16 @@ pub(super) enum StepAction {
 }
 
 /// A turn, and attempts.
-pub(super) struct DemoStep {
-    pub title: &'static str,
-    pub sandbox: &'static str,
-    pub action: StepAction,
-    pub attempts: Vec<ExpectedAttempt>,
+pub(crate) struct DemoStep {
+    pub(crate) title: &'static str,
+    pub(crate) sandbox: &'static str,
+    pub(crate) action: StepAction,
+    pub(crate) attempts: Vec<ExpectedAttempt>,
 }
 
 impl DemoStep {
     /// Plays and shows it.
-    pub(super) fn run(&self, demo: &mut DemoSetup, tally: &mut DemoSummary) -> Result<()> {
+    pub(crate) fn run(&self, demo: &mut DemoSetup, tally: &mut DemoSummary) -> Result<()> {
         output::print_heading(self.title);
         let mut lines = Vec::new();
         // While the agent is away it cannot be asked; its answers stay the same.
@@ -152,7 +152,7 @@ impl DemoStep {
 
 impl DemoAttempt {
     /// Makes it from inside a sandbox.
-    pub(super) fn run_from(&self, demo: &DemoSetup, from: &Sandbox) -> Result<ProbeResult> {
+    pub(crate) fn run_from(&self, demo: &DemoSetup, from: &Sandbox) -> Result<ProbeResult> {
         match self {
             Self::Address(how, to) => Ok(probe::probe(&from.namespace, *how, to.parse()?)),
             Self::Page(page) => page.fetch(&from.namespace, demo.agent.directory()),
@@ -160,7 +160,7 @@ impl DemoAttempt {
     }
 
     /// What the agent says of it: whether it is allowed to the sandbox of this ID, and why.
-    pub(super) fn explain(&self, demo: &DemoSetup, id: &str) -> Result<(bool, String)> {
+    pub(crate) fn explain(&self, demo: &DemoSetup, id: &str) -> Result<(bool, String)> {
         let asked = self.explain_arguments();
         let mut arguments = vec!["explain", id, "-o", "json"];
         arguments.extend(asked.iter().map(String::as_str));

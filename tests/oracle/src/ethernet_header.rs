@@ -4,21 +4,21 @@ use policy_common::reason::Reason;
 
 use crate::MacAddr;
 
-pub const ETHERTYPE_IPV4: u16 = 0x0800;
-pub const ETHERTYPE_ARP: u16 = 0x0806;
-pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Customer, provider and the older double tag.
 const VLAN_ETHERTYPES: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// The header of a frame, and what it carries.
-pub struct EthernetHeader<'a> {
+pub(crate) struct EthernetHeader<'a> {
     pub source: MacAddr,
     pub ethertype: u16,
     pub payload: &'a [u8],
 }
 
 impl<'a> EthernetHeader<'a> {
-    pub fn parse(frame: &'a [u8]) -> Result<Self, Reason> {
+    pub(crate) fn parse(frame: &'a [u8]) -> Result<Self, Reason> {
         let (header, payload) = frame.split_at_checked(14).ok_or(Reason::Malformed)?;
         let ethertype = u16::from_be_bytes([header[12], header[13]]);
         if VLAN_ETHERTYPES.contains(&ethertype) {

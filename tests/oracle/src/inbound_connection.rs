@@ -11,14 +11,14 @@ use super::{
 
 /// A connection as the sandbox sees it. An echo has its identifier on the side that asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct InboundConnection {
+pub(crate) struct InboundConnection {
     pub protocol: u8,
     pub remote: (IpAddr, u16),
     pub local: (IpAddr, u16),
 }
 
 /// The connection that a packet towards the sandbox starts, if it is of a kind that does.
-pub fn connection_started_by(
+pub(crate) fn connection_started_by(
     datagram: &IpHeader<'_>,
     transport: &TransportHeader,
 ) -> Option<InboundConnection> {
@@ -39,7 +39,7 @@ pub fn connection_started_by(
 
 /// The inbound connection that a packet from the sandbox would answer. A SYN without ACK answers
 /// none: a port that a service exposes is no way out.
-pub fn connection_answered_by(
+pub(crate) fn connection_answered_by(
     datagram: &IpHeader<'_>,
     transport: &TransportHeader,
 ) -> Option<InboundConnection> {
@@ -65,7 +65,7 @@ pub fn connection_answered_by(
 
 /// Whether a packet is an ICMP error about a packet that did not come to the sandbox from whom the
 /// error goes to, or an ICMP redirect: a sandbox has no business to send those.
-pub fn is_foreign_error(datagram: &IpHeader<'_>, transport: &TransportHeader) -> bool {
+pub(crate) fn is_foreign_error(datagram: &IpHeader<'_>, transport: &TransportHeader) -> bool {
     let addresses = match *transport {
         TransportHeader::Icmp { v6: false, kind: 5, .. } => return true,
         TransportHeader::Icmp { v6: false, kind: 3 | 4 | 11 | 12, .. } => datagram

@@ -9,7 +9,7 @@ const MAX_EXTENSION_HEADERS: usize = 6;
 
 /// Which part of a datagram a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FragmentPart {
+pub(crate) enum FragmentPart {
     Whole,
     First,
     /// Begins at this offset in bytes.
@@ -18,7 +18,7 @@ pub enum FragmentPart {
 
 /// What tells fragmented datagrams apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FragmentKey {
+pub(crate) struct FragmentKey {
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
@@ -26,7 +26,7 @@ pub struct FragmentKey {
 }
 
 /// An IP packet.
-pub struct IpHeader<'a> {
+pub(crate) struct IpHeader<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub hop_limit: u8,
@@ -43,7 +43,7 @@ pub struct IpHeader<'a> {
 }
 
 impl<'a> IpHeader<'a> {
-    pub fn parse_v4(bytes: &'a [u8]) -> Result<Self, Reason> {
+    pub(crate) fn parse_v4(bytes: &'a [u8]) -> Result<Self, Reason> {
         let header = bytes.get(..20).ok_or(Reason::Malformed)?;
         let (version, words) = (header[0] >> 4, header[0] & 0x0f);
         if version != 4 || words < 5 {
@@ -69,7 +69,7 @@ impl<'a> IpHeader<'a> {
         })
     }
 
-    pub fn parse_v6(bytes: &'a [u8]) -> Result<Self, Reason> {
+    pub(crate) fn parse_v6(bytes: &'a [u8]) -> Result<Self, Reason> {
         let (header, behind) = bytes.split_at_checked(40).ok_or(Reason::Malformed)?;
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
         let payload = behind.get(..length).ok_or(Reason::Malformed)?;
@@ -137,7 +137,7 @@ impl<'a> IpHeader<'a> {
     }
 
     /// What the fragments of this datagram have in common.
-    pub fn fragment_key(&self) -> FragmentKey {
+    pub(crate) fn fragment_key(&self) -> FragmentKey {
         FragmentKey {
             source: self.source,
             destination: self.destination,
@@ -146,7 +146,7 @@ impl<'a> IpHeader<'a> {
         }
     }
 
-    pub fn is_v6(&self) -> bool {
+    pub(crate) fn is_v6(&self) -> bool {
         self.source.is_ipv6()
     }
 }
@@ -164,7 +164,7 @@ fn v4_address(octets: [u8; 4]) -> IpAddr {
 }
 
 /// Sixteen octets as an address.
-pub fn v6_address(octets: &[u8]) -> IpAddr {
+pub(crate) fn v6_address(octets: &[u8]) -> IpAddr {
     let octets = <[u8; 16]>::try_from(octets).expect("sixteen octets");
     Ipv6Addr::from(octets).into()
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::MacAddr;
 
 /// ARP.
-pub fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>) -> Reason {
+pub(crate) fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>) -> Reason {
     let Some(packet) = ethernet.payload.get(..28) else { return Reason::Malformed };
     let ethernet_to_ipv4 = packet[..6] == [0, 1, 8, 0, 6, 4];
     let address =
@@ -38,7 +38,7 @@ pub fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>) -> Re
 
 /// Whether a packet is neighbour discovery or listener discovery; a later fragment is not to be
 /// known.
-pub fn is_discovery(datagram: &IpHeader<'_>) -> bool {
+pub(crate) fn is_discovery(datagram: &IpHeader<'_>) -> bool {
     datagram.is_v6()
         && datagram.protocol == PROTOCOL_ICMPV6
         && !matches!(datagram.part, FragmentPart::Later(_))
@@ -47,7 +47,7 @@ pub fn is_discovery(datagram: &IpHeader<'_>) -> bool {
 }
 
 /// Neighbour discovery and listener reports.
-pub fn judge_discovery(
+pub(crate) fn judge_discovery(
     identity: &OracleIdentity,
     ethernet: &EthernetHeader<'_>,
     datagram: &IpHeader<'_>,

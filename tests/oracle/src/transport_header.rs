@@ -4,13 +4,13 @@ use policy_common::reason::Reason;
 
 use super::ip_header::{FragmentPart, IpHeader};
 
-pub const PROTOCOL_ICMP: u8 = 1;
-pub const PROTOCOL_TCP: u8 = 6;
-pub const PROTOCOL_UDP: u8 = 17;
-pub const PROTOCOL_ICMPV6: u8 = 58;
+pub(crate) const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 
 /// The least that a header of this protocol has; 0 where rules look at addresses only.
-pub fn min_header_length(protocol: u8) -> usize {
+pub(crate) fn min_header_length(protocol: u8) -> usize {
     match protocol {
         PROTOCOL_TCP => 20,
         PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMPV6 => 8,
@@ -20,7 +20,7 @@ pub fn min_header_length(protocol: u8) -> usize {
 
 /// A transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransportHeader {
+pub(crate) enum TransportHeader {
     Tcp {
         source: u16,
         destination: u16,
@@ -41,7 +41,7 @@ pub enum TransportHeader {
 
 impl TransportHeader {
     /// The header of a whole datagram or of a first fragment.
-    pub fn parse(datagram: &IpHeader<'_>) -> Result<Self, Reason> {
+    pub(crate) fn parse(datagram: &IpHeader<'_>) -> Result<Self, Reason> {
         let bytes = datagram.payload;
         // Part of a header is either a truncated packet or a header hidden in the next fragment.
         let first = datagram.part == FragmentPart::First;
@@ -74,18 +74,18 @@ impl TransportHeader {
     }
 
     /// TCP: a SYN without ACK.
-    pub fn opens_connection(&self) -> bool {
+    pub(crate) fn opens_connection(&self) -> bool {
         matches!(self, Self::Tcp { flags, .. } if flags & 0x12 == 0x02)
     }
 
-    pub fn is_echo_request(&self) -> bool {
+    pub(crate) fn is_echo_request(&self) -> bool {
         matches!(
             self,
             Self::Icmp { v6: false, kind: 8, .. } | Self::Icmp { v6: true, kind: 128, .. }
         )
     }
 
-    pub fn destination_port(&self) -> Option<u16> {
+    pub(crate) fn destination_port(&self) -> Option<u16> {
         match *self {
             Self::Tcp { destination, .. } | Self::Udp { destination, .. } => Some(destination),
             Self::Icmp { .. } | Self::Other => None,

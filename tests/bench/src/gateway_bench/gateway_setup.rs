@@ -24,7 +24,7 @@ use policy_testbed::{
 
 /// What stands between client and service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatewayVariant {
+pub(crate) enum GatewayVariant {
     /// The host's routing.
     Direct,
     /// The agent.
@@ -37,7 +37,7 @@ pub enum GatewayVariant {
 
 impl GatewayVariant {
     /// What it is called in tables.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Agent => "ours",
@@ -55,20 +55,20 @@ enum GatewayRelay {
 }
 
 /// One lane. Fields are dropped in this order.
-pub struct GatewaySetup {
+pub(crate) struct GatewaySetup {
     /// What stands on it.
-    pub variant: GatewayVariant,
+    pub(crate) variant: GatewayVariant,
     relay: GatewayRelay,
     _service: BenchProcess,
     sandbox: Sandbox,
     /// Its namespaces.
-    pub network: TestNetwork,
+    pub(crate) network: TestNetwork,
     _files: TempDir,
 }
 
 impl GatewaySetup {
     /// Builds a lane and waits until it is open.
-    pub fn build(way: GatewayVariant) -> Result<Self> {
+    pub(crate) fn build(way: GatewayVariant) -> Result<Self> {
         let world = TestNetwork::build()?;
         let sandbox = world.add_sandbox()?;
         for namespace in [&sandbox.namespace, &world.host, &world.internet] {
@@ -98,12 +98,12 @@ impl GatewaySetup {
     }
 
     /// The host that clients ask for.
-    pub fn public_host(&self) -> String {
+    pub(crate) fn public_host(&self) -> String {
         public_url::public_host(&self.sandbox.id, SERVICE_PORT)
     }
 
     /// Where clients connect.
-    pub fn url(&self, scheme: UrlScheme) -> String {
+    pub(crate) fn url(&self, scheme: UrlScheme) -> String {
         match self.variant {
             GatewayVariant::Direct => {
                 format!("http://{}:{SERVICE_PORT}/", self.sandbox.addressing.v4())
@@ -113,7 +113,7 @@ impl GatewaySetup {
     }
 
     /// The processes of who relays.
-    pub fn relay_pids(&self) -> Vec<u32> {
+    pub(crate) fn relay_pids(&self) -> Vec<u32> {
         match &self.relay {
             GatewayRelay::Direct => Vec::new(),
             GatewayRelay::Agent(agent) => agent.pid().into_iter().collect(),

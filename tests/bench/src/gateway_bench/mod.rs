@@ -20,7 +20,7 @@ use wrk::UrlScheme;
 type RequestStats = [f64; 4];
 
 /// Measures requests.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let ways = [
         GatewayVariant::Direct,
         GatewayVariant::Agent,

@@ -14,7 +14,7 @@ use policy_testbed::{
 };
 
 /// A short answer to everything, at [`PORT`].
-pub fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
+pub(crate) fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
     let text = "x".repeat(128);
     start_nginx_with(
         sandbox,
@@ -28,7 +28,7 @@ pub fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
 }
 
 /// nginx as a reverse proxy.
-pub fn start_nginx(
+pub(crate) fn start_nginx(
     host: &NetworkNamespace,
     files: &TempDir,
     service: SocketAddr,
@@ -92,7 +92,7 @@ fn start_nginx_with(
 }
 
 /// HAProxy as a reverse proxy.
-pub fn start_haproxy(
+pub(crate) fn start_haproxy(
     host: &NetworkNamespace,
     files: &TempDir,
     service: SocketAddr,

@@ -24,7 +24,7 @@ end
 
 /// How a client comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UrlScheme {
+pub(crate) enum UrlScheme {
     /// As it is.
     Http,
     /// Inside TLS.
@@ -33,7 +33,7 @@ pub enum UrlScheme {
 
 impl UrlScheme {
     /// As URLs write it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -42,19 +42,19 @@ impl UrlScheme {
 }
 
 /// What some time of requests was like.
-pub struct WrkResult {
+pub(crate) struct WrkResult {
     /// How many there were.
-    pub requests: f64,
+    pub(crate) requests: f64,
     /// How many per second.
-    pub requests_per_second: f64,
+    pub(crate) requests_per_second: f64,
     /// The ms that half of them did not exceed.
-    pub p50_ms: f64,
+    pub(crate) p50_ms: f64,
     /// The ms that 99 per cent of them did not exceed.
-    pub p99_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 /// Asks for about `time`; wrk counts in whole seconds.
-pub fn run(lane: &GatewaySetup, scheme: UrlScheme, time: Duration) -> Result<WrkResult> {
+pub(crate) fn run(lane: &GatewaySetup, scheme: UrlScheme, time: Duration) -> Result<WrkResult> {
     let directory = bench_process::process_directory("wrk")?;
     let script = directory.path().join("script.lua");
     fs::write(&script, WRK_SCRIPT)?;

@@ -18,14 +18,14 @@ use policy_testbed::{
 const RESOLVER_ADDRESS: &str = "8.8.8.8";
 
 /// The agent, and what it asks.
-pub struct AgentProxy {
+pub(crate) struct AgentProxy {
     agent: AgentProcess,
     _resolver: BenchProcess,
 }
 
 impl AgentProxy {
     /// Starts both, and has the sandbox judged by name.
-    pub fn start(world: &TestNetwork, sandbox: &Sandbox) -> Result<Self> {
+    pub(crate) fn start(world: &TestNetwork, sandbox: &Sandbox) -> Result<Self> {
         let resolver = start_resolver(world)?;
         let mut agent = AgentProcess::configure(&format!(
             "[proxy]\nresolvers = [\"{RESOLVER_ADDRESS}:53\"]\nmax_connections_per_sandbox = 20000\n"
@@ -39,12 +39,12 @@ impl AgentProxy {
     }
 
     /// The agent's process.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         self.agent.pid().into_iter().collect()
     }
 
     /// The end of the agent's log.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.agent.log_tail()
     }
 }

@@ -19,12 +19,12 @@ use policy_testbed::{
 };
 
 /// A directory of its own, for what a program reads and writes.
-pub fn process_directory(role: &str) -> Result<TempDir> {
+pub(crate) fn process_directory(role: &str) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix(&unique_name(role)).tempdir()?)
 }
 
 /// A program in the foreground, with its children.
-pub struct BenchProcess {
+pub(crate) struct BenchProcess {
     child: Child,
     command_line: String,
     directory: TempDir,
@@ -32,7 +32,7 @@ pub struct BenchProcess {
 
 impl BenchProcess {
     /// Starts it; what it prints goes to its directory, which goes with it.
-    pub fn start(mut command: Command, directory: TempDir) -> Result<Self> {
+    pub(crate) fn start(mut command: Command, directory: TempDir) -> Result<Self> {
         let log = File::create(log_path(&directory))?;
         let what = command::command_line(&command);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -41,19 +41,19 @@ impl BenchProcess {
     }
 
     /// Fails with what it printed when it has ended by itself.
-    pub fn ensure_running(&mut self) -> Result<()> {
+    pub(crate) fn ensure_running(&mut self) -> Result<()> {
         let status = self.child.try_wait()?;
         ensure!(status.is_none(), "{} ended: {}", self.command_line, self.output());
         Ok(())
     }
 
     /// What it printed.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         fs::read_to_string(log_path(&self.directory)).unwrap_or_default()
     }
 
     /// Its ID and those of its children.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let own = self.child.id();
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
         let children = children.unwrap_or_default();

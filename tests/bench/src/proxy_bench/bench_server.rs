@@ -27,10 +27,10 @@ use super::wire_protocol::{DOWNLOAD_COMMAND, REPLY_BYTES, UPLOAD_COMMAND, server
 use policy_testbed::network::NetworkNamespace;
 
 /// Bytes per system call of a bulk transfer.
-pub const CHUNK_BYTES: usize = 256 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The server; it ends on drop.
-pub struct BenchServer {
+pub(crate) struct BenchServer {
     counters: Arc<ServerCounters>,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -45,7 +45,7 @@ struct ServerCounters {
 
 impl BenchServer {
     /// Starts it in a namespace; it takes everything that is as long as `hello` for a ClientHello.
-    pub fn start(internet: &NetworkNamespace, hello: &[u8]) -> Result<Self> {
+    pub(crate) fn start(internet: &NetworkNamespace, hello: &[u8]) -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (tls, http) = {
             let (_inside, _runtime) = (internet.enter()?, runtime.enter());
@@ -62,12 +62,12 @@ impl BenchServer {
     }
 
     /// Bytes that uploads have brought so far.
-    pub fn received_bytes(&self) -> u64 {
+    pub(crate) fn received_bytes(&self) -> u64 {
         self.counters.received.load(Ordering::Relaxed)
     }
 
     /// Connections that are open.
-    pub fn open_connections(&self) -> usize {
+    pub(crate) fn open_connections(&self) -> usize {
         self.counters.open.load(Ordering::Relaxed)
     }
 }

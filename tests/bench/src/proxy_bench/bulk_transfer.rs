@@ -31,7 +31,7 @@ enum TransferDirection {
 }
 
 /// Measures both directions.
-pub fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<Vec<ResultTable>> {
     let time = Duration::from_secs_f64(effort.seconds);
     [TransferDirection::Download, TransferDirection::Upload]
         .into_iter()

@@ -25,10 +25,10 @@ use super::{
 const CONNECTIONS: usize = 32;
 
 /// A connection to the server, as long as it is kept.
-pub type KeepAliveConnection = SendRequest<Empty<Bytes>>;
+pub(crate) type KeepAliveConnection = SendRequest<Empty<Bytes>>;
 
 /// Measures requests.
-pub fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<ResultTable> {
+pub(crate) fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<ResultTable> {
     let time = Duration::from_secs_f64(effort.seconds);
     let results = medians_of_each(effort.rounds, lanes, |lane| {
         let pids = lane.relay_pids();
@@ -79,7 +79,7 @@ fn measure_requests(lane: &ProxySetup, time: Duration) -> Result<load_client::La
 }
 
 /// A connection on which one request has been answered.
-pub async fn open_keep_alive() -> Result<KeepAliveConnection> {
+pub(crate) async fn open_keep_alive() -> Result<KeepAliveConnection> {
     let mut kept = connect_http().await?;
     send_request(&mut kept).await?;
     Ok(kept)

@@ -45,7 +45,7 @@ struct IdleMemory {
 
 /// Measures idle connections: once, each time with a proxy that has done nothing else. There are as
 /// many as a process may have that opens so many `files`.
-pub fn run(effort: &BenchProfile, files: u64) -> Result<ResultTable> {
+pub(crate) fn run(effort: &BenchProfile, files: u64) -> Result<ResultTable> {
     let most = usize::try_from(files)?.saturating_sub(OTHER_FILES) / 2;
     let count = effort.idle_connections.min(most) / CONNECTING_AT_ONCE * CONNECTING_AT_ONCE;
     let mut all = Vec::new();

@@ -23,7 +23,7 @@ use super::{
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a flood of something was like.
-pub struct LatencySample {
+pub(crate) struct LatencySample {
     /// How long each took, in ms, sorted.
     latencies_ms: Vec<f64>,
     /// How long all took, in s.
@@ -32,17 +32,17 @@ pub struct LatencySample {
 
 impl LatencySample {
     /// How many there were per second.
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.latencies_ms.len() as f64 / self.elapsed_seconds
     }
 
     /// How many there were.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.latencies_ms.len()
     }
 
     /// The time that so many per cent of them did not exceed.
-    pub fn percentile(&self, percent: usize) -> f64 {
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let index = self.latencies_ms.len() * percent / 100;
         self.latencies_ms
             .get(index.min(self.latencies_ms.len().saturating_sub(1)))
@@ -52,12 +52,16 @@ impl LatencySample {
 }
 
 /// A runtime on this thread. Within it, sockets belong to the namespace that the thread is in.
-pub fn current_thread_runtime() -> Result<Runtime> {
+pub(crate) fn current_thread_runtime() -> Result<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Short connections, so many at any time.
-pub fn run_concurrent(lane: &ProxySetup, at_once: usize, time: Duration) -> Result<LatencySample> {
+pub(crate) fn run_concurrent(
+    lane: &ProxySetup,
+    at_once: usize,
+    time: Duration,
+) -> Result<LatencySample> {
     let hello = &lane.hello;
     in_sandbox(lane, async {
         let end = Instant::now() + time;
@@ -77,7 +81,11 @@ pub fn run_concurrent(lane: &ProxySetup, at_once: usize, time: Duration) -> Resu
 }
 
 /// Short connections, so many per second, whether the ones before are done or not.
-pub fn run_at_rate(lane: &ProxySetup, per_second: u32, time: Duration) -> Result<LatencySample> {
+pub(crate) fn run_at_rate(
+    lane: &ProxySetup,
+    per_second: u32,
+    time: Duration,
+) -> Result<LatencySample> {
     let hello = &lane.hello;
     in_sandbox(lane, async {
         let mut ticks = interval(Duration::from_secs(1) / per_second);
@@ -93,7 +101,7 @@ pub fn run_at_rate(lane: &ProxySetup, per_second: u32, time: Duration) -> Result
 }
 
 /// Runs something in a lane's sandbox, and takes the time.
-pub fn in_sandbox(
+pub(crate) fn in_sandbox(
     lane: &ProxySetup,
     flood: impl Future<Output = Result<Vec<f64>>>,
 ) -> Result<LatencySample> {
@@ -106,7 +114,7 @@ pub fn in_sandbox(
 }
 
 /// The results of all tasks.
-pub async fn join_all<T: 'static>(mut tasks: JoinSet<Result<Vec<T>>>) -> Result<Vec<T>> {
+pub(crate) async fn join_all<T: 'static>(mut tasks: JoinSet<Result<Vec<T>>>) -> Result<Vec<T>> {
     let mut results = Vec::new();
     while let Some(result) = tasks.join_next().await {
         results.append(&mut result??);
@@ -122,7 +130,7 @@ async fn time_connection(hello: &[u8]) -> Result<f64> {
 }
 
 /// A connection that the server has answered.
-pub async fn connect_and_greet(hello: &[u8]) -> Result<TcpStream> {
+pub(crate) async fn connect_and_greet(hello: &[u8]) -> Result<TcpStream> {
     with_timeout(async {
         let mut stream = TcpStream::connect(server_address(443)).await?;
         stream.write_all(hello).await?;
@@ -133,6 +141,6 @@ pub async fn connect_and_greet(hello: &[u8]) -> Result<TcpStream> {
 }
 
 /// Gives something up that takes far too long.
-pub async fn with_timeout<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn with_timeout<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(STEP_TIMEOUT, what).await.context("a connection hangs")?
 }

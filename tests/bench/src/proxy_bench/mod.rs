@@ -2,15 +2,15 @@
 //! and nginx, and beside a direct one.
 
 mod agent_proxy;
-pub(super) mod bench_process;
+pub(crate) mod bench_process;
 mod bench_server;
 mod bulk_transfer;
 mod http_load;
 mod idle_connections;
 mod load_client;
 mod proxy_peers;
-pub(super) mod proxy_setup;
-pub(super) mod resource_usage;
+pub(crate) mod proxy_setup;
+pub(crate) mod resource_usage;
 mod short_connections;
 mod wire_protocol;
 
@@ -25,7 +25,7 @@ use proxy_setup::{ProxySetup, ProxyVariant};
 const OPEN_FILE_LIMIT: u64 = 1 << 18;
 
 /// Measures proxied connections.
-pub fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let files = raise_open_file_limit()?;
     let idle = idle_connections::run(effort, files)?;
     let ways = [

@@ -29,7 +29,7 @@ fn max_connections() -> Result<u64> {
 }
 
 /// HAProxy, which splices if it pays, with another line for its global section.
-pub fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
+pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
     let directory = bench_process::process_directory("haproxy")?;
     let connections = max_connections()?;
     let file = directory.path().join("haproxy.cfg");
@@ -71,7 +71,7 @@ pub fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<BenchProce
 }
 
 /// nginx with the stream module, and another line for the server of TLS.
-pub fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
+pub(crate) fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
     let directory = bench_process::process_directory("nginx")?;
     let place = directory.path().display();
     let file = directory.path().join("nginx.conf");
@@ -127,7 +127,7 @@ pub fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess
 }
 
 /// Sends what comes from an interface to the peer.
-pub fn redirect_to_peer(host: &NetworkNamespace, interface: &str) -> Result<()> {
+pub(crate) fn redirect_to_peer(host: &NetworkNamespace, interface: &str) -> Result<()> {
     let rules = format!(
         "table ip bench {{ chain prerouting {{ type nat hook prerouting priority dstnat;
          iifname \"{interface}\" tcp dport 443 redirect to :{TLS_LISTEN_PORT};

@@ -20,7 +20,7 @@ use policy_testbed::{
 
 /// What stands between sandbox and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyVariant {
+pub(crate) enum ProxyVariant {
     /// The host's routing.
     Direct,
     /// The agent.
@@ -37,12 +37,12 @@ pub enum ProxyVariant {
 
 impl ProxyVariant {
     /// Whether it differs from another way in what matters to bulk transfers only.
-    pub fn is_bulk_only(self) -> bool {
+    pub(crate) fn is_bulk_only(self) -> bool {
         matches!(self, Self::HaProxyLarge | Self::NginxLarge)
     }
 
     /// What it is called in tables.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Agent => "ours",
@@ -62,22 +62,22 @@ enum ProxyRelay {
 }
 
 /// One lane. Fields are dropped in this order.
-pub struct ProxySetup {
+pub(crate) struct ProxySetup {
     /// What stands on it.
-    pub variant: ProxyVariant,
+    pub(crate) variant: ProxyVariant,
     relay: ProxyRelay,
     /// Where the connections end.
-    pub server: BenchServer,
+    pub(crate) server: BenchServer,
     /// Where they start.
-    pub sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
     /// What they start with.
-    pub hello: Arc<[u8]>,
+    pub(crate) hello: Arc<[u8]>,
     _network: TestNetwork,
 }
 
 impl ProxySetup {
     /// Builds a lane and waits until it is open.
-    pub fn build(way: ProxyVariant) -> Result<Self> {
+    pub(crate) fn build(way: ProxyVariant) -> Result<Self> {
         let world = TestNetwork::build()?;
         let sandbox = world.add_sandbox()?;
         for namespace in [&sandbox.namespace, &world.host, &world.internet] {
@@ -121,7 +121,7 @@ impl ProxySetup {
     }
 
     /// The processes of who relays.
-    pub fn relay_pids(&self) -> Vec<u32> {
+    pub(crate) fn relay_pids(&self) -> Vec<u32> {
         match &self.relay {
             ProxyRelay::Direct => Vec::new(),
             ProxyRelay::Agent(ours) => ours.pids(),
@@ -130,7 +130,7 @@ impl ProxySetup {
     }
 
     /// What is said of a proxy, where there is one.
-    pub fn cell_unless_direct(&self, text: String) -> String {
+    pub(crate) fn cell_unless_direct(&self, text: String) -> String {
         if self.variant == ProxyVariant::Direct { String::new() } else { text }
     }
 
@@ -145,7 +145,7 @@ impl ProxySetup {
 
 /// Settings that are the same on every machine, and ports for many short connections, those of the
 /// sandbox and those of a proxy.
-pub fn apply_bench_sysctls(namespace: &NetworkNamespace) -> Result<()> {
+pub(crate) fn apply_bench_sysctls(namespace: &NetworkNamespace) -> Result<()> {
     // Every machine has it; BBR, if that is the default, would measure how evenly timers go off.
     namespace.sysctl("ipv4/tcp_congestion_control", "reno")?;
     namespace.sysctl("ipv4/ip_local_port_range", "10000 65000")?;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Seconds of processor time, up to now.
-pub struct CpuUsage {
+pub(crate) struct CpuUsage {
     taken_at: Instant,
     machine: f64,
     proxy: f64,
@@ -19,20 +19,20 @@ pub struct CpuUsage {
 }
 
 /// Seconds of processor time that something took.
-pub struct CpuSpent {
+pub(crate) struct CpuSpent {
     /// The time that went by.
-    pub elapsed: f64,
+    pub(crate) elapsed: f64,
     /// On all processors, whoever used it.
-    pub machine: f64,
+    pub(crate) machine: f64,
     /// By the proxy's processes.
-    pub proxy: f64,
+    pub(crate) proxy: f64,
     /// By client, server and proxy.
-    pub client_server_proxy: f64,
+    pub(crate) client_server_proxy: f64,
 }
 
 impl CpuUsage {
     /// What the machine and the processes of a proxy have used.
-    pub fn now(proxy: &[u32]) -> Result<Self> {
+    pub(crate) fn now(proxy: &[u32]) -> Result<Self> {
         Ok(Self {
             taken_at: Instant::now(),
             machine: machine_cpu_seconds()?,
@@ -42,7 +42,7 @@ impl CpuUsage {
     }
 
     /// What was spent since then, with the same proxy.
-    pub fn spent_until(&self, now: &Self) -> CpuSpent {
+    pub(crate) fn spent_until(&self, now: &Self) -> CpuSpent {
         let proxy = now.proxy - self.proxy;
         CpuSpent {
             elapsed: (now.taken_at - self.taken_at).as_secs_f64(),
@@ -54,7 +54,7 @@ impl CpuUsage {
 }
 
 /// Processors that are busy while nothing is measured: 2 would be both of two.
-pub fn busy_processors(time: Duration) -> Result<f64> {
+pub(crate) fn busy_processors(time: Duration) -> Result<f64> {
     let before = CpuUsage::now(&[])?;
     thread::sleep(time);
     let spent = before.spent_until(&CpuUsage::now(&[])?);
@@ -85,18 +85,18 @@ fn process_cpu_seconds(pid: u32) -> Result<f64> {
 
 /// Mebibytes of memory that are in use.
 #[derive(Clone, Copy)]
-pub struct MemoryUsage {
+pub(crate) struct MemoryUsage {
     /// Proportional share of the processes (PSS).
-    pub processes: f64,
+    pub(crate) processes: f64,
     /// Of the whole machine: what is not available for others.
-    pub machine: f64,
+    pub(crate) machine: f64,
     /// The part of it that is the kernel's objects: sockets, files, and so on.
-    pub slab: f64,
+    pub(crate) slab: f64,
 }
 
 impl MemoryUsage {
     /// What is in use now.
-    pub fn now(processes: &[u32]) -> Result<Self> {
+    pub(crate) fn now(processes: &[u32]) -> Result<Self> {
         let share = |pid: &u32| memory_field_mib(&format!("/proc/{pid}/smaps_rollup"), "Pss");
         let machine = "/proc/meminfo";
         Ok(Self {

@@ -18,7 +18,7 @@ const STEADY_RATE: u32 = 500;
 
 /// Measures connections. Values: rate, 99th percentile, the proxy's µs for each; then at a steady
 /// rate the 50th and 99th percentile. Times in ms.
-pub fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<ResultTable> {
+pub(crate) fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<ResultTable> {
     let time = Duration::from_secs_f64(effort.seconds);
     let full = medians_of_each(effort.rounds, lanes, |lane| {
         let pids = lane.relay_pids();

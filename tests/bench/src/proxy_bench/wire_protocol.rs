@@ -15,25 +15,25 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
 use policy_testbed::network::NetworkNamespace;
 
 /// The name that the proxies know.
-pub const SERVER_NAME: &str = "bench.example";
+pub(crate) const SERVER_NAME: &str = "bench.example";
 /// What it stands for: one of the internet's addresses.
-pub const SERVER_V4: [u8; 4] = [203, 0, 113, 10];
+pub(crate) const SERVER_V4: [u8; 4] = [203, 0, 113, 10];
 /// Bytes that the server answers to a ClientHello.
-pub const REPLY_BYTES: usize = 128;
+pub(crate) const REPLY_BYTES: usize = 128;
 /// Sent behind the answer: the server is to send for as long as it can.
-pub const DOWNLOAD_COMMAND: u8 = b'd';
+pub(crate) const DOWNLOAD_COMMAND: u8 = b'd';
 /// Sent behind the answer: the server is to take all that comes.
-pub const UPLOAD_COMMAND: u8 = b'u';
+pub(crate) const UPLOAD_COMMAND: u8 = b'u';
 /// How long a connection may be silent that should not be.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The server's address for a port.
-pub fn server_address(port: u16) -> SocketAddr {
+pub(crate) fn server_address(port: u16) -> SocketAddr {
     (IpAddr::from(SERVER_V4), port).into()
 }
 
 /// A ClientHello.
-pub fn client_hello() -> Result<Arc<[u8]>> {
+pub(crate) fn client_hello() -> Result<Arc<[u8]>> {
     let config = ClientConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(RootCertStore::empty())
@@ -46,7 +46,7 @@ pub fn client_hello() -> Result<Arc<[u8]>> {
 }
 
 /// A connection out of a namespace that the server has answered.
-pub fn connect_from(from: &NetworkNamespace, hello: &[u8]) -> Result<TcpStream> {
+pub(crate) fn connect_from(from: &NetworkNamespace, hello: &[u8]) -> Result<TcpStream> {
     let _inside = from.enter()?;
     connect_and_greet(hello).context("connecting to the server by its name")
 }

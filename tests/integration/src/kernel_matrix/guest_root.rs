@@ -37,7 +37,7 @@ const FILES: [&str; 6] = [
 const DIRECTORIES: [&str; 3] = ["var/lib/nginx", "var/log/nginx", "root"];
 
 /// Adds what tests call.
-pub fn add_programs(files: &mut Initramfs) -> Result<()> {
+pub(crate) fn add_programs(files: &mut Initramfs) -> Result<()> {
     for directory in DIRECTORIES {
         files.add_directory(directory)?;
     }
@@ -57,7 +57,7 @@ pub fn add_programs(files: &mut Initramfs) -> Result<()> {
 }
 
 /// Adds a program without its symbols, and the libraries that it is linked with.
-pub fn add_program(files: &mut Initramfs, name: &str, path: &Path) -> Result<()> {
+pub(crate) fn add_program(files: &mut Initramfs, name: &str, path: &Path) -> Result<()> {
     files.add_file(name, &strip_symbols(path)?)?;
     let listed = command::run(Command::new("ldd").arg(path))?;
     // `libc.so.6 => /lib/libc.so.6 (0x7f…)`, or for the loader just the path.

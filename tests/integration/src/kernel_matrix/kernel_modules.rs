@@ -19,7 +19,7 @@ const CARD_DRIVERS: &str = "drivers/net/";
 const INDEX_FILES: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 /// Adds them.
-pub fn add_modules(files: &mut Initramfs, kernel: &GuestKernel) -> Result<()> {
+pub(crate) fn add_modules(files: &mut Initramfs, kernel: &GuestKernel) -> Result<()> {
     let from = kernel.modules_directory()?;
     let release = from.file_name().context("a release")?;
     let staged = tempfile::tempdir()?;

@@ -24,7 +24,7 @@ const ROOT_ADDRESSES: [&str; 14] = [
 ];
 
 /// A random prefix.
-pub fn random_net(rng: &mut Rng) -> IpNet {
+pub(crate) fn random_net(rng: &mut Rng) -> IpNet {
     let address = match rng.u8(..8) {
         0 => IpAddr::from(rng.u32(..).to_be_bytes()),
         1 => IpAddr::from(rng.u128(..).to_be_bytes()),
@@ -44,7 +44,7 @@ pub fn random_net(rng: &mut Rng) -> IpNet {
 }
 
 /// A random address, near the boundary of one of the prefixes if possible.
-pub fn address_near(rng: &mut Rng, nets: &[IpNet]) -> IpAddr {
+pub(crate) fn address_near(rng: &mut Rng, nets: &[IpNet]) -> IpAddr {
     match (rng.u8(..10), nets) {
         (0, _) | (_, []) => random_root(rng),
         (1, _) => random_net(rng).addr(),

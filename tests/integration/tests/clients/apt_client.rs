@@ -18,7 +18,7 @@ const PACKAGES: [&str; 3] = ["tiny-one", "tiny-two", "tiny-three"];
 const PACKAGE_BYTES: usize = 200_000;
 
 /// Adds a suite to the mirror. Nobody looks into its packages.
-pub fn add_packages(goods: &mut RegistryContent) {
+pub(crate) fn add_packages(goods: &mut RegistryContent) {
     let mut index = String::new();
     for (number, name) in PACKAGES.iter().enumerate() {
         let body: Vec<u8> = random_blocks(PACKAGE_BYTES + number).flatten().collect();

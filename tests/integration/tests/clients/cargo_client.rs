@@ -22,7 +22,7 @@ const MANIFEST: &str = "[package]\nname = \"field\"\nversion = \"1.0.0\"\neditio
                         [dependencies]\ntiny-field = \"1\"\n";
 
 /// Adds the crate to the index.
-pub fn add_crate(goods: &mut RegistryContent) -> Result<()> {
+pub(crate) fn add_crate(goods: &mut RegistryContent) -> Result<()> {
     let archive = goods.archive("crate")?;
     let entry = json!({
         "name": "tiny-field",

@@ -15,7 +15,7 @@ const OBJECTS_HOST: &str = "objects.githubusercontent.com";
 const RELEASE_BYTES: usize = 2_000_000;
 
 /// Adds a release, and one that is where no list allows.
-pub fn add_release(goods: &mut RegistryContent) {
+pub(crate) fn add_release(goods: &mut RegistryContent) {
     let release = format!("{GIT_HOST}/team/tool/releases/download/v1.0.0/tool.tar.gz");
     goods.add_redirect(&release, &format!("https://{OBJECTS_HOST}/release/1"));
     goods.add_redirect(

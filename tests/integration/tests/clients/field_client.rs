@@ -28,36 +28,36 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 const CLIENT_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
 /// A client with a home of its own, which is also where it starts.
-pub struct FieldClient<'a> {
+pub(crate) struct FieldClient<'a> {
     sandbox: &'a TestSandbox,
     home: TempDir,
 }
 
 /// What became of one of its runs.
 #[derive(Debug)]
-pub struct ClientOutput {
+pub(crate) struct ClientOutput {
     /// Its exit status; none if it did not end in time.
     code: Option<i32>,
     /// What it said, on stdout and stderr.
-    pub output: String,
+    pub(crate) output: String,
 }
 
 impl<'a> FieldClient<'a> {
     /// A client in a sandbox.
     #[track_caller]
-    pub fn new(sandbox: &'a TestSandbox) -> Self {
+    pub(crate) fn new(sandbox: &'a TestSandbox) -> Self {
         let home = tempfile::Builder::new().prefix(&unique_name("home")).tempdir();
         Self { sandbox, home: home.or_fail("making a home") }
     }
 
     /// A path in its home.
-    pub fn home_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn home_path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
     /// Puts a file there.
     #[track_caller]
-    pub fn write_file(&self, name: &str, text: impl AsRef<[u8]>) {
+    pub(crate) fn write_file(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.home_path(name);
         fs::create_dir_all(path.parent().or_fail("a directory")).or_fail("making a directory");
         fs::write(path, text).or_fail("writing a file");
@@ -65,19 +65,19 @@ impl<'a> FieldClient<'a> {
 
     /// What it has put there.
     #[track_caller]
-    pub fn read_file(&self, name: &str) -> String {
+    pub(crate) fn read_file(&self, name: &str) -> String {
         let text = fs::read(self.home_path(name)).with_context(|| format!("no {name}"));
         String::from_utf8_lossy(&text.or_fail("reading what a client wrote")).into_owned()
     }
 
     /// The certificate of the authority that it trusts.
-    pub fn ca_file(&self) -> PathBuf {
+    pub(crate) fn ca_file(&self) -> PathBuf {
         self.sandbox.testbed.named_internet().client_files().join(CA_FILE)
     }
 
     /// Runs a program with these variables in its environment.
     #[track_caller]
-    pub fn run<A: AsRef<OsStr>>(
+    pub(crate) fn run<A: AsRef<OsStr>>(
         &self,
         program: impl AsRef<Path>,
         arguments: &[A],
@@ -120,21 +120,21 @@ fn wait_or_kill(child: &mut Child) -> Result<Option<i32>> {
 impl ClientOutput {
     /// It did what it was to do.
     #[track_caller]
-    pub fn assert_succeeded(&self) -> &str {
+    pub(crate) fn assert_succeeded(&self) -> &str {
         assert_eq!(self.code, Some(0), "the client failed: {}", self.output);
         &self.output
     }
 
     /// It ended by itself, with an error that says this, in whatever letters.
     #[track_caller]
-    pub fn assert_failed_with(&self, why: &str) {
+    pub(crate) fn assert_failed_with(&self, why: &str) {
         assert!(!matches!(self.code, Some(0) | None), "{:?}: {}", self.code, self.output);
         self.assert_mentions(why);
     }
 
     /// It ended by itself, with an error that says that access is denied.
     #[track_caller]
-    pub fn assert_failed_with_denial(&self) {
+    pub(crate) fn assert_failed_with_denial(&self) {
         self.assert_failed_with("");
         self.assert_mentions_denial();
     }
@@ -142,7 +142,7 @@ impl ClientOutput {
     /// It said that access is denied, in the words of its TLS library: the description of the alert
     /// `access_denied` (RFC 8446).
     #[track_caller]
-    pub fn assert_mentions_denial(&self) {
+    pub(crate) fn assert_mentions_denial(&self) {
         let text = self.output.to_lowercase();
         let words = ["access denied", "access was denied", "access_denied"];
         assert!(words.iter().any(|words| text.contains(words)), "no denial in {}", self.output);
@@ -150,7 +150,7 @@ impl ClientOutput {
 
     /// The line of what it said that begins like this.
     #[track_caller]
-    pub fn line_starting_with(&self, begin: &str) -> Self {
+    pub(crate) fn line_starting_with(&self, begin: &str) -> Self {
         let line = self.output.lines().find(|line| line.starts_with(begin));
         let text = line.unwrap_or_else(|| panic!("no {begin:?} in {}", self.output)).to_owned();
         Self { code: self.code, output: text }
@@ -158,7 +158,7 @@ impl ClientOutput {
 
     /// It said this, in whatever letters.
     #[track_caller]
-    pub fn assert_mentions(&self, what: &str) {
+    pub(crate) fn assert_mentions(&self, what: &str) {
         let text = self.output.to_lowercase();
         assert!(text.contains(&what.to_lowercase()), "{what:?} is not in {}", self.output);
     }

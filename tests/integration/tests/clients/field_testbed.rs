@@ -22,21 +22,21 @@ const REGISTRY_SITE: &str = "origin.example";
 static SHARED_FIELD: Mutex<Weak<FieldTestbed>> = Mutex::new(Weak::new());
 
 /// It stands as long as a test holds it. Fields are dropped in this order: servers before the stage.
-pub struct FieldTestbed {
+pub(crate) struct FieldTestbed {
     /// The web servers.
-    pub registry: RegistryServer,
+    pub(crate) registry: RegistryServer,
     /// An address of theirs.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Both addresses, which every name has.
     both_addresses: DnsAnswer,
     /// The world and its agent.
-    pub testbed: Arc<Testbed>,
+    pub(crate) testbed: Arc<Testbed>,
 }
 
 impl FieldTestbed {
     /// The field that all tests share, built if need be.
     #[track_caller]
-    pub fn shared() -> Arc<Self> {
+    pub(crate) fn shared() -> Arc<Self> {
         let mut known = SHARED_FIELD.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(field) = known.upgrade() {
             return field;
@@ -63,7 +63,7 @@ impl FieldTestbed {
     }
 
     /// From now on, these names are there.
-    pub fn resolve_to_registry(&self, names: &[&str]) {
+    pub(crate) fn resolve_to_registry(&self, names: &[&str]) {
         for name in names {
             self.testbed.named_internet().zone.set_answer(name, self.both_addresses.clone());
         }
@@ -71,7 +71,7 @@ impl FieldTestbed {
 
     /// A sandbox that has a list of `tests/fixtures/field`, and the names that it will ask for.
     #[track_caller]
-    pub fn sandbox_with_list(&self, list: &str, names: &[&str]) -> TestSandbox {
+    pub(crate) fn sandbox_with_list(&self, list: &str, names: &[&str]) -> TestSandbox {
         let sandbox = self.testbed.add_sandbox();
         self.resolve_to_registry(names);
         sandbox.apply_config(&read_allow_list(list));
@@ -81,7 +81,7 @@ impl FieldTestbed {
 
 /// What a list of `tests/fixtures/field` says.
 #[track_caller]
-pub fn read_allow_list(list: &str) -> Value {
+pub(crate) fn read_allow_list(list: &str) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("allow_lists").join(list);
     let text = fs::read_to_string(file.with_extension("json")).or_fail("reading a list");
     serde_json::from_str(&text).or_fail("a list of JSON")

@@ -22,7 +22,7 @@ const CGI_HEADERS: [(&str, &str); 4] = [
 ];
 
 /// What git answers for the repositories in a directory.
-pub async fn serve_git(repositories: PathBuf, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve_git(repositories: PathBuf, request: Request<Incoming>) -> Response<Body> {
     match run_backend(repositories, request).await {
         Ok(response) => response,
         Err(error) => {

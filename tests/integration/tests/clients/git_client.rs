@@ -11,14 +11,14 @@ use super::{
 };
 
 /// Where the repository is.
-pub const GIT_HOST: &str = "github.com";
+pub(crate) const GIT_HOST: &str = "github.com";
 /// Its path.
-pub const REPOSITORY_PATH: &str = "/team/tool.git";
+pub(crate) const REPOSITORY_PATH: &str = "/team/tool.git";
 /// Bytes of its largest file, which take more than one record and one window.
 const LARGE_FILE_BYTES: usize = 1_000_000;
 
 /// Makes the repository.
-pub fn create_repository(goods: &RegistryContent) -> Result<()> {
+pub(crate) fn create_repository(goods: &RegistryContent) -> Result<()> {
     let (work, bare) = (goods.directory().join("work"), goods.repositories().join("team/tool.git"));
     fs::create_dir_all(&work)?;
     fs::write(work.join("README"), "from the repository\n")?;

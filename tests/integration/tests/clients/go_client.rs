@@ -13,7 +13,7 @@ use super::{
 const MODULE_PROXY_HOST: &str = "proxy.golang.org";
 
 /// Adds the module to the proxy.
-pub fn add_module(goods: &mut RegistryContent) -> Result<()> {
+pub(crate) fn add_module(goods: &mut RegistryContent) -> Result<()> {
     let version = format!("{MODULE_PROXY_HOST}/example.com/tiny/@v/v1.0.0");
     let info = r#"{"Version":"v1.0.0","Time":"2026-01-01T00:00:00Z"}"#;
     goods.add_page(&format!("{version}.info"), MEDIA_JSON, info);

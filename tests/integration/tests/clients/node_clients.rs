@@ -18,7 +18,7 @@ use super::{
 const REGISTRY_HOST: &str = "registry.npmjs.org";
 
 /// Adds the package to the registry.
-pub fn add_package(goods: &mut RegistryContent) -> Result<()> {
+pub(crate) fn add_package(goods: &mut RegistryContent) -> Result<()> {
     let path = "tiny-field/-/tiny-field-1.0.0.tgz";
     let dist = json!({ "tarball": format!("https://{REGISTRY_HOST}/{path}") });
     let version = json!({ "name": "tiny-field", "version": "1.0.0", "dist": dist });

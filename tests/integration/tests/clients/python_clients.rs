@@ -19,7 +19,7 @@ const FILES_HOST: &str = "files.pythonhosted.org";
 const WHEEL_FILE: &str = "tiny_field-1.0.0-py3-none-any.whl";
 
 /// Adds the package to the index.
-pub fn add_wheel(goods: &mut RegistryContent) -> Result<()> {
+pub(crate) fn add_wheel(goods: &mut RegistryContent) -> Result<()> {
     let wheel = goods.archive("wheel")?;
     let url = format!("https://{FILES_HOST}/packages/{WHEEL_FILE}#sha256={}", sha256_hex(&wheel));
     let page = format!("<!doctype html><a href=\"{url}\">{WHEEL_FILE}</a>\n");

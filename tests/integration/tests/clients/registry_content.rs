@@ -27,21 +27,21 @@ use super::{
 };
 
 /// HTML, as an index of packages is.
-pub const MEDIA_HTML: &str = "text/html";
+pub(crate) const MEDIA_HTML: &str = "text/html";
 /// JSON.
-pub const MEDIA_JSON: &str = "application/json";
+pub(crate) const MEDIA_JSON: &str = "application/json";
 /// Anything else.
-pub const MEDIA_BYTES: &str = "application/octet-stream";
+pub(crate) const MEDIA_BYTES: &str = "application/octet-stream";
 
 /// What is to be had.
-pub struct RegistryContent {
+pub(crate) struct RegistryContent {
     pages: HashMap<String, RegistryPage>,
     directory: TempDir,
 }
 
 /// What a server answers for a path.
 #[derive(Clone)]
-pub enum RegistryPage {
+pub(crate) enum RegistryPage {
     /// A body with its media type.
     Body(&'static str, Bytes),
     /// It is at another URL.
@@ -50,7 +50,7 @@ pub enum RegistryPage {
 
 impl RegistryContent {
     /// Packs everything.
-    pub fn build() -> Result<Self> {
+    pub(crate) fn build() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique_name("goods")).tempdir()?;
         let mut python = Command::new(E2bSdk::Python.interpreter()?);
         command::run(python.arg(programs_directory().join("pack.py")).arg(directory.path()))?;
@@ -66,40 +66,40 @@ impl RegistryContent {
     }
 
     /// One of the archives that `pack.py` made.
-    pub fn archive(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn archive(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.directory.path().join(name);
         fs::read(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// Adds a page, at `host/path`.
-    pub fn add_page(&mut self, url: &str, kind: &'static str, body: impl Into<Bytes>) {
+    pub(crate) fn add_page(&mut self, url: &str, kind: &'static str, body: impl Into<Bytes>) {
         self.pages.insert(url.to_owned(), RegistryPage::Body(kind, body.into()));
     }
 
     /// Adds a redirect.
-    pub fn add_redirect(&mut self, url: &str, to: &str) {
+    pub(crate) fn add_redirect(&mut self, url: &str, to: &str) {
         self.pages.insert(url.to_owned(), RegistryPage::Redirect(to.to_owned()));
     }
 
     /// The page of a host at a path.
-    pub fn find_page(&self, host: &str, path: &str) -> Option<&RegistryPage> {
+    pub(crate) fn find_page(&self, host: &str, path: &str) -> Option<&RegistryPage> {
         self.pages.get(&format!("{host}{path}"))
     }
 
     /// Where git repositories are.
-    pub fn repositories(&self) -> PathBuf {
+    pub(crate) fn repositories(&self) -> PathBuf {
         self.directory().join("repositories")
     }
 
     /// A directory for what is to be packed.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 }
 
 impl RegistryPage {
     /// The answer.
-    pub fn to_response(&self) -> Response<Body> {
+    pub(crate) fn to_response(&self) -> Response<Body> {
         let (kind, body) = match self {
             Self::Body(kind, body) => (kind, body.clone()),
             Self::Redirect(url) => {
@@ -117,6 +117,6 @@ impl RegistryPage {
 }
 
 /// The SHA-256 of an archive, in hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

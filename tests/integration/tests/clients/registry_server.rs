@@ -33,7 +33,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{git_backend, git_client, registry_content::RegistryContent};
 
 /// The servers; they end on drop.
-pub struct RegistryServer {
+pub(crate) struct RegistryServer {
     served: Arc<RegistryState>,
     _runtime: Runtime,
 }
@@ -46,7 +46,7 @@ struct RegistryState {
 
 impl RegistryServer {
     /// Starts them at addresses of a namespace.
-    pub fn start(
+    pub(crate) fn start(
         namespace: &NetworkNamespace,
         addresses: &[IpAddr],
         authority: &Arc<CertificateAuthority>,
@@ -77,7 +77,7 @@ impl RegistryServer {
     }
 
     /// Whether somebody asked for a page of this host.
-    pub fn was_host_requested(&self, host: &str) -> bool {
+    pub(crate) fn was_host_requested(&self, host: &str) -> bool {
         self.served.lock_hosts().iter().any(|asked| asked == host)
     }
 }
@@ -156,7 +156,7 @@ fn request_host(request: &Request<Incoming>) -> String {
 }
 
 /// An answer that is no page.
-pub fn text_response(status: StatusCode, text: String) -> Response<Body> {
+pub(crate) fn text_response(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response

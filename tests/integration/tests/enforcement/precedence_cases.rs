@@ -44,7 +44,7 @@ pub(crate) use precedence_tests;
 
 /// The first example of the public documentation.
 #[track_caller]
-pub fn deny_all_but_an_address_and_a_network(sandbox: &TestSandbox) {
+pub(crate) fn deny_all_but_an_address_and_a_network(sandbox: &TestSandbox) {
     sandbox
         .apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["1.1.1.1", "8.8.8.0/24"] }));
     for allowed in ["1.1.1.1", "8.8.8.8", "8.8.8.9"] {
@@ -57,7 +57,7 @@ pub fn deny_all_but_an_address_and_a_network(sandbox: &TestSandbox) {
 
 /// Everything else stays open.
 #[track_caller]
-pub fn deny_one_address(sandbox: &TestSandbox) {
+pub(crate) fn deny_one_address(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["8.8.8.8", "2001:db8:1::1"] }));
     sandbox.assert_refused("8.8.8.8");
     sandbox.assert_refused("2001:db8:1::1");
@@ -68,7 +68,7 @@ pub fn deny_one_address(sandbox: &TestSandbox) {
 
 /// `allowInternetAccess: false` denies all, and `allowOut` wins.
 #[track_caller]
-pub fn no_internet_but_what_is_allowed(sandbox: &TestSandbox) {
+pub(crate) fn no_internet_but_what_is_allowed(sandbox: &TestSandbox) {
     let network = json!({ "allowOut": ["8.8.8.8", "2001:db8:1::/64"] });
     sandbox.apply_config(&json!({ "allowInternetAccess": false, "network": network }));
     for allowed in ["8.8.8.8", "2001:db8:1::1", "2001:db8:1::2"] {
@@ -81,7 +81,7 @@ pub fn no_internet_but_what_is_allowed(sandbox: &TestSandbox) {
 
 /// `allowInternetAccess: false` and nothing else.
 #[track_caller]
-pub fn no_internet_at_all(sandbox: &TestSandbox) {
+pub(crate) fn no_internet_at_all(sandbox: &TestSandbox) {
     sandbox.apply_config(&json!({ "allowInternetAccess": false }));
     for denied in internet_addresses::PUBLIC_ADDRESSES {
         assert_eq!(
@@ -99,7 +99,7 @@ pub fn no_internet_at_all(sandbox: &TestSandbox) {
 
 /// Absent and empty lists are no rule.
 #[track_caller]
-pub fn without_rules_everything_but_the_floor(sandbox: &TestSandbox) {
+pub(crate) fn without_rules_everything_but_the_floor(sandbox: &TestSandbox) {
     for network in [json!({}), json!({ "allowOut": [], "denyOut": [] })] {
         sandbox.apply_network(network);
         for allowed in internet_addresses::PUBLIC_ADDRESSES {
@@ -115,7 +115,7 @@ pub fn without_rules_everything_but_the_floor(sandbox: &TestSandbox) {
 
 /// Whatever the prefix lengths.
 #[track_caller]
-pub fn allow_beats_a_longer_deny(sandbox: &TestSandbox) {
+pub(crate) fn allow_beats_a_longer_deny(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({
         "allowOut": ["203.0.113.0/24", "2001:db8::/32"],
         "denyOut": ["203.0.113.10", "2001:db8:1::1/128", "0.0.0.0/0"],
@@ -128,7 +128,7 @@ pub fn allow_beats_a_longer_deny(sandbox: &TestSandbox) {
 
 /// ALL_TRAFFIC means both families in `allowOut`, too.
 #[track_caller]
-pub fn allow_all_beats_deny_all(sandbox: &TestSandbox) {
+pub(crate) fn allow_all_beats_deny_all(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"], "denyOut": ["0.0.0.0/0", "::/0"] }));
     sandbox.assert_reaches("203.0.113.10");
     sandbox.assert_reaches("2001:db8:1::1");
@@ -138,7 +138,7 @@ pub fn allow_all_beats_deny_all(sandbox: &TestSandbox) {
 
 /// `::/0` alone means IPv6 only.
 #[track_caller]
-pub fn deny_all_of_ipv6_alone(sandbox: &TestSandbox) {
+pub(crate) fn deny_all_of_ipv6_alone(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["::/0"] }));
     sandbox.assert_reaches("8.8.8.8");
     sandbox.assert_refused("2001:db8:1::1");
@@ -146,7 +146,7 @@ pub fn deny_all_of_ipv6_alone(sandbox: &TestSandbox) {
 
 /// IPv6 rules have no effect on IPv4.
 #[track_caller]
-pub fn deny_ipv6_and_allow_one_of_it(sandbox: &TestSandbox) {
+pub(crate) fn deny_ipv6_and_allow_one_of_it(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "allowOut": ["2001:db8:1::1"], "denyOut": ["::/0"] }));
     sandbox.assert_reaches("2001:db8:1::1");
     sandbox.assert_refused("2001:db8:1::2");
@@ -155,7 +155,7 @@ pub fn deny_ipv6_and_allow_one_of_it(sandbox: &TestSandbox) {
 
 /// `203.0.113.77/24` is `203.0.113.0/24`.
 #[track_caller]
-pub fn host_bits_do_not_count(sandbox: &TestSandbox) {
+pub(crate) fn host_bits_do_not_count(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["203.0.113.77/24", "2001:db8:1::77/64"] }));
     for denied in ["203.0.113.10", "2001:db8:1::2"] {
         sandbox.assert_refused(denied);
@@ -165,7 +165,7 @@ pub fn host_bits_do_not_count(sandbox: &TestSandbox) {
 
 /// 8.8.8.8/31 holds 8.8.8.9; 203.0.113.11/32 does not hold 203.0.113.10.
 #[track_caller]
-pub fn a_prefix_ends_where_it_ends(sandbox: &TestSandbox) {
+pub(crate) fn a_prefix_ends_where_it_ends(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["8.8.8.8/31", "203.0.113.11/32", "128.0.0.0/2"] }));
     for denied in ["8.8.8.8", "8.8.8.9", "203.0.113.11"] {
         sandbox.assert_refused(denied);
@@ -177,7 +177,7 @@ pub fn a_prefix_ends_where_it_ends(sandbox: &TestSandbox) {
 
 /// `::ffff:8.8.8.8` is `8.8.8.8`.
 #[track_caller]
-pub fn a_mapped_entry_is_its_ipv4(sandbox: &TestSandbox) {
+pub(crate) fn a_mapped_entry_is_its_ipv4(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["::ffff:8.8.8.8"] }));
     sandbox.assert_refused("8.8.8.8");
     sandbox.assert_reaches("8.8.8.9");
@@ -185,7 +185,7 @@ pub fn a_mapped_entry_is_its_ipv4(sandbox: &TestSandbox) {
 
 /// Overlapping and duplicate entries.
 #[track_caller]
-pub fn order_and_repetition_do_not_matter(sandbox: &TestSandbox) {
+pub(crate) fn order_and_repetition_do_not_matter(sandbox: &TestSandbox) {
     let deny = ["8.8.8.0/24", "0.0.0.0/0", "8.8.8.8", "8.0.0.0/8", "8.8.8.8/32", "0.0.0.0/0"];
     let mut backwards = deny;
     backwards.reverse();
@@ -199,7 +199,7 @@ pub fn order_and_repetition_do_not_matter(sandbox: &TestSandbox) {
 
 /// No sandbox's policy overrides the operator's.
 #[track_caller]
-pub fn the_floor_beats_allow_out(sandbox: &TestSandbox) {
+pub(crate) fn the_floor_beats_allow_out(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "allowOut": ["169.254.169.254", "10.0.0.0/8", "fd99::1"] }));
     for denied in ["169.254.169.254", "10.99.0.1", "fd99::1", "64:ff9b::a9fe:a9fe"] {
         sandbox.assert_refused(denied);
@@ -208,7 +208,7 @@ pub fn the_floor_beats_allow_out(sandbox: &TestSandbox) {
 
 /// What the new one does not say is gone.
 #[track_caller]
-pub fn replacing_a_policy_replaces_all_of_it(sandbox: &TestSandbox) {
+pub(crate) fn replacing_a_policy_replaces_all_of_it(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["1.1.1.1"] }));
     sandbox.assert_reaches("1.1.1.1");
     sandbox.assert_refused("8.8.8.8");

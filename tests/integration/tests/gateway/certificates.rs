@@ -54,7 +54,7 @@ fn self_signed_certificate(stage: &Testbed) -> PathBuf {
 
 /// A client that trusts it, and nothing else.
 #[track_caller]
-pub fn client_trusting_self_signed(stage: &Testbed) -> Arc<ClientConfig> {
+pub(crate) fn client_trusting_self_signed(stage: &Testbed) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let own =
         CertificateDer::from_pem_file(self_signed_certificate(stage)).or_fail("its certificate");

@@ -10,13 +10,13 @@ use policy_testbed::{
 
 /// The frames of a round, as they would look when they have been forwarded.
 #[derive(Default)]
-pub struct ExpectedFrames {
+pub(crate) struct ExpectedFrames {
     allowed: HashMap<Vec<u8>, usize>,
     denied: HashMap<Vec<u8>, String>,
 }
 
 /// What a frame that arrived is.
-pub enum ArrivedFrame {
+pub(crate) enum ArrivedFrame {
     /// One that may cross.
     Allowed,
     /// The host's own: neighbour discovery, multicast listeners.
@@ -27,17 +27,17 @@ pub enum ArrivedFrame {
 
 impl ExpectedFrames {
     /// The oracle lets a frame pass.
-    pub fn allow(&mut self, frame: &[u8]) {
+    pub(crate) fn allow(&mut self, frame: &[u8]) {
         *self.allowed.entry(as_forwarded(frame)).or_default() += 1;
     }
 
     /// The oracle denies a frame.
-    pub fn deny(&mut self, frame: &[u8], reason: String) {
+    pub(crate) fn deny(&mut self, frame: &[u8], reason: String) {
         self.denied.insert(as_forwarded(frame), reason);
     }
 
     /// What this is. What may cross may cross as often as it was sent.
-    pub fn classify(&mut self, frame: &[u8]) -> ArrivedFrame {
+    pub(crate) fn classify(&mut self, frame: &[u8]) -> ArrivedFrame {
         let packet = as_forwarded(frame);
         if let Some(left) = self.allowed.get_mut(&packet).filter(|left| **left > 0) {
             *left -= 1;

@@ -33,7 +33,7 @@ const FRAMES_PER_ROUND: usize = 200;
 const LIST_ENTRIES: usize = 24;
 
 /// A sandbox under a policy, its oracle, and both ends of its way.
-pub struct HostileSandbox {
+pub(crate) struct HostileSandbox {
     seed: u64,
     sandbox: TestSandbox,
     sandbox_socket: PacketSocket,
@@ -49,7 +49,7 @@ pub struct HostileSandbox {
 
 impl HostileSandbox {
     /// A stage with one sandbox, which is the one of [`policy_testbed::packets::test_hosts`].
-    pub fn build(seed: u64) -> Self {
+    pub(crate) fn build(seed: u64) -> Self {
         let stage =
             Testbed::with_config(&format!("[dataplane]\nplatform_allow = [\"{MARKER_ADDRESS}\"]"));
         let sandbox = stage.add_sandbox();
@@ -74,12 +74,12 @@ impl HostileSandbox {
     }
 
     /// Frames sent so far.
-    pub fn sent_frames(&self) -> usize {
+    pub(crate) fn sent_frames(&self) -> usize {
         self.sent
     }
 
     /// Puts a random policy in force, another one than before: fragments know their policy.
-    pub fn apply_random_policy(&mut self, rng: &mut Rng) -> RandomPolicy {
+    pub(crate) fn apply_random_policy(&mut self, rng: &mut Rng) -> RandomPolicy {
         loop {
             let random = random_policies::random_policy(rng, &self.floor, LIST_ENTRIES);
             let digest = policy::compile_policy(&random.policy, &self.floor).digest();
@@ -96,7 +96,7 @@ impl HostileSandbox {
     }
 
     /// A policy that leaves everything to the floor.
-    pub fn apply_allow_all(&mut self) {
+    pub(crate) fn apply_allow_all(&mut self) {
         let defaults = PolicyDefaults::default();
         let policy = Policy::new(&Default::default(), None, &defaults, &self.floor);
         self.apply_policy(&json!({}), policy.unwrap_or_else(|invalid| panic!("{invalid}")));
@@ -112,7 +112,7 @@ impl HostileSandbox {
     }
 
     /// Sends frames, and holds what crosses against what the oracle says.
-    pub fn send_and_check(&mut self, frames: Vec<EthernetFrame>) {
+    pub(crate) fn send_and_check(&mut self, frames: Vec<EthernetFrame>) {
         for round in frames.chunks(FRAMES_PER_ROUND) {
             let mut expected = ExpectedFrames::default();
             for frame in round {
@@ -157,7 +157,7 @@ impl HostileSandbox {
     }
 
     /// Shows what was sent; a run in which hardly anything passed, or was denied, proves nothing.
-    pub fn assert_meaningful_run(&self, few: usize) {
+    pub(crate) fn assert_meaningful_run(&self, few: usize) {
         let Self { sent, crossed, reason_counts: reasons, .. } = self;
         println!("{sent} frames, {crossed} crossed and all of them may; {reasons:?}");
         let denied: usize =

@@ -28,19 +28,19 @@ const TUNNEL_PROTOCOLS: [(u8, &[u8]); 7] = [
 const TUNNEL_PORTS: [u16; 6] = [3544, 1701, 4789, 6081, 51820, 6080];
 
 /// Bends frames at random.
-pub struct FrameMutator {
+pub(crate) struct FrameMutator {
     rng: Rng,
     previous_frame: EthernetFrame,
 }
 
 impl FrameMutator {
     /// A source of bends.
-    pub fn new(rng: Rng) -> Self {
+    pub(crate) fn new(rng: Rng) -> Self {
         Self { rng, previous_frame: EthernetFrame::from_bytes(&[0; 60]) }
     }
 
     /// The frame, or something that was made of it.
-    pub fn mutate(&mut self, frame: EthernetFrame) -> EthernetFrame {
+    pub(crate) fn mutate(&mut self, frame: EthernetFrame) -> EthernetFrame {
         let kept = frame.clone();
         let bent = match self.rng.u8(..12) {
             0 | 1 => self.rewrite_bytes(frame),
@@ -147,7 +147,7 @@ fn fix_ipv4_checksum(frame: EthernetFrame) -> EthernetFrame {
 }
 
 /// Valid frames of every kind that a sandbox sends, to a server and to the metadata service.
-pub fn valid_frames() -> Vec<EthernetFrame> {
+pub(crate) fn valid_frames() -> Vec<EthernetFrame> {
     let v4 =
         [IpAddr::from(SERVER.v4), METADATA_SERVICE.into()].map(|to| (IpAddr::from(SANDBOX.v4), to));
     let v6 = (IpAddr::from(SANDBOX.v6), IpAddr::from(SERVER.v6));

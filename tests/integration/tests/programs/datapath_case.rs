@@ -15,7 +15,7 @@ use policy_testbed::packets::{
 };
 
 /// A frame, which way it goes, and what has to become of it.
-pub struct DatapathStep {
+pub(crate) struct DatapathStep {
     description: String,
     direction: FrameDirection,
     frame: EthernetFrame,
@@ -28,7 +28,7 @@ enum FrameDirection {
 }
 
 /// The sandbox sends a frame.
-pub fn sends(what: &str, frame: impl Into<EthernetFrame>, expect: Reason) -> DatapathStep {
+pub(crate) fn sends(what: &str, frame: impl Into<EthernetFrame>, expect: Reason) -> DatapathStep {
     DatapathStep {
         description: what.to_owned(),
         direction: FrameDirection::FromSandbox,
@@ -38,7 +38,7 @@ pub fn sends(what: &str, frame: impl Into<EthernetFrame>, expect: Reason) -> Dat
 }
 
 /// A frame is on its way to the sandbox.
-pub fn receives(
+pub(crate) fn receives(
     what: &str,
     origin: InboundOrigin,
     frame: impl Into<EthernetFrame>,
@@ -53,32 +53,32 @@ pub fn receives(
 }
 
 /// A datagram from the sandbox, to port 4000, which means nothing.
-pub fn udp_from_sandbox(address: impl Into<IpAddr>) -> IpDatagram {
+pub(crate) fn udp_from_sandbox(address: impl Into<IpAddr>) -> IpDatagram {
     datagram_from_sandbox(address, IpPayload::udp(40_000, 4000, b"hello"))
 }
 
 /// The opening of a connection from the sandbox.
-pub fn syn_from_sandbox(address: impl Into<IpAddr>, port: u16) -> IpDatagram {
+pub(crate) fn syn_from_sandbox(address: impl Into<IpAddr>, port: u16) -> IpDatagram {
     datagram_from_sandbox(address, IpPayload::syn(40_000, port))
 }
 
 /// A datagram from the sandbox's address of the right family.
-pub fn datagram_from_sandbox(address: impl Into<IpAddr>, payload: IpPayload) -> IpDatagram {
+pub(crate) fn datagram_from_sandbox(address: impl Into<IpAddr>, payload: IpPayload) -> IpDatagram {
     let address = address.into();
     IpDatagram::new(sandbox_address_like(address), address, payload)
 }
 
 /// The sandbox's address of the same family.
-pub fn sandbox_address_like(address: IpAddr) -> IpAddr {
+pub(crate) fn sandbox_address_like(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { SANDBOX.v4.into() } else { SANDBOX.v6.into() }
 }
 
 /// How a stage differs from the usual one: denied packets vanish, the default floor.
-pub struct DatapathSettings {
-    pub deny_action: DenyAction,
-    pub inbound: InboundSource,
-    pub mac_known: bool,
-    pub floor: Floor,
+pub(crate) struct DatapathSettings {
+    pub(crate) deny_action: DenyAction,
+    pub(crate) inbound: InboundSource,
+    pub(crate) mac_known: bool,
+    pub(crate) floor: Floor,
 }
 
 impl Default for DatapathSettings {
@@ -93,27 +93,27 @@ impl Default for DatapathSettings {
 }
 
 /// One sandbox in the kernel and in the oracle.
-pub struct DatapathCase {
-    pub programs: ProgramRunner,
+pub(crate) struct DatapathCase {
+    pub(crate) programs: ProgramRunner,
     oracle: PacketOracle,
     settings: DatapathSettings,
 }
 
 impl DatapathCase {
     /// A sandbox with a network configuration.
-    pub fn with_network(network: &str) -> Self {
+    pub(crate) fn with_network(network: &str) -> Self {
         Self::with_settings(network, DatapathSettings::default())
     }
 
     /// The same under other settings.
-    pub fn with_settings(network: &str, setting: DatapathSettings) -> Self {
+    pub(crate) fn with_settings(network: &str, setting: DatapathSettings) -> Self {
         let mut stage = Self::without_policy(setting);
         stage.publish(network);
         stage
     }
 
     /// A sandbox without a policy.
-    pub fn without_policy(setting: DatapathSettings) -> Self {
+    pub(crate) fn without_policy(setting: DatapathSettings) -> Self {
         let kernel = ProgramRunner::open(setting.deny_action, setting.inbound)
             .unwrap_or_else(|error| panic!("{error:#}"));
         let identity = OracleIdentity {
@@ -126,7 +126,7 @@ impl DatapathCase {
     }
 
     /// Puts a network configuration in force.
-    pub fn publish(&mut self, network: &str) {
+    pub(crate) fn publish(&mut self, network: &str) {
         let policy = parse_policy(network, &self.settings.floor);
         let compiled = policy::compile_policy(&policy, &self.settings.floor);
         self.programs.publish(&compiled).expect("the policy is published");
@@ -134,7 +134,7 @@ impl DatapathCase {
     }
 
     /// Runs every step, in order, and tells all that went otherwise.
-    pub fn assert_steps(&mut self, steps: &[DatapathStep]) {
+    pub(crate) fn assert_steps(&mut self, steps: &[DatapathStep]) {
         let wrong: Vec<String> =
             steps.iter().filter_map(|step| self.check_step(step).err()).collect();
         assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -193,7 +193,7 @@ impl DatapathCase {
 }
 
 /// A network configuration as users write it.
-pub fn parse_policy(network: &str, floor: &Floor) -> Policy {
+pub(crate) fn parse_policy(network: &str, floor: &Floor) -> Policy {
     let network: NetworkConfig = policy::parse_json(network.as_bytes())
         .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
     let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
@@ -202,7 +202,7 @@ pub fn parse_policy(network: &str, floor: &Floor) -> Policy {
 }
 
 /// A floor from lists as operators write them.
-pub fn parse_floor(allow: &[&str], deny: &[&str]) -> Floor {
+pub(crate) fn parse_floor(allow: &[&str], deny: &[&str]) -> Floor {
     let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     Floor::new(&owned(allow), Some(&owned(deny))).unwrap_or_else(|invalid| panic!("{invalid}"))
 }

@@ -27,7 +27,7 @@ use policy_testbed::packets::{
 const LIST_SIZES: [usize; 8] = [4, 4, 12, 12, 40, 400, 8_000, 30_000];
 
 /// One kernel and its oracle.
-pub struct DifferentialRun {
+pub(crate) struct DifferentialRun {
     seed: u64,
     rng: Rng,
     inbound: InboundSource,
@@ -41,7 +41,7 @@ pub struct DifferentialRun {
 }
 
 impl DifferentialRun {
-    pub fn new(inbound: InboundSource, seed: u64) -> Self {
+    pub(crate) fn new(inbound: InboundSource, seed: u64) -> Self {
         println!("POLICY_TEST_SEED={seed} (inbound {inbound:?})");
         let kernel =
             ProgramRunner::open(DenyAction::Drop, inbound).unwrap_or_else(|e| panic!("{e:#}"));
@@ -59,7 +59,7 @@ impl DifferentialRun {
     }
 
     /// As many packets under each of as many policies.
-    pub fn run(mut self, policies: usize, packets: usize) {
+    pub(crate) fn run(mut self, policies: usize, packets: usize) {
         let begin = Instant::now();
         for round in 0..policies {
             let floor = random_policies::random_floor_or_default(&mut self.rng);

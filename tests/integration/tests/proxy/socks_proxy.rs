@@ -21,14 +21,14 @@ use policy_testbed::{
 };
 
 /// The usual port.
-pub const SOCKS_PORT: u16 = 1080;
+pub(crate) const SOCKS_PORT: u16 = 1080;
 
 /// Username and password that the proxy wants.
-pub const SOCKS_CREDENTIALS: (&str, &str) = ("user-of-tests", "a-password-of-tests");
+pub(crate) const SOCKS_CREDENTIALS: (&str, &str) = ("user-of-tests", "a-password-of-tests");
 
 /// How clients speak with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocksMode {
+pub(crate) enum SocksMode {
     /// Anyone may.
     NoAuth,
     /// With [`SOCKS_CREDENTIALS`].
@@ -38,16 +38,16 @@ pub enum SocksMode {
 }
 
 /// A proxy; it ends on drop.
-pub struct SocksProxy {
+pub(crate) struct SocksProxy {
     /// Its name and address.
-    pub site: WebSite,
+    pub(crate) site: WebSite,
     requests: Arc<Mutex<Vec<String>>>,
     accept_task: JoinHandle<()>,
 }
 
 impl SocksProxy {
     /// Starts one at a new site.
-    pub fn start(
+    pub(crate) fn start(
         names: &NamedInternet,
         internet: &NetworkNamespace,
         name: &str,
@@ -58,7 +58,7 @@ impl SocksProxy {
     }
 
     /// Starts one at an address that the internet has already.
-    pub fn start_at(
+    pub(crate) fn start_at(
         names: &NamedInternet,
         internet: &NetworkNamespace,
         at: IpAddr,
@@ -87,7 +87,7 @@ impl SocksProxy {
     }
 
     /// What it was asked for, like `name shop.example:443` or `address 1.1.1.1:443`.
-    pub fn logged_requests(&self) -> Vec<String> {
+    pub(crate) fn logged_requests(&self) -> Vec<String> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

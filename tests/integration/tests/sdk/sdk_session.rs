@@ -13,21 +13,21 @@ use policy_testbed::{
 };
 
 /// A program in the middle of its play.
-pub struct SdkSession {
+pub(crate) struct SdkSession {
     /// What it told last.
-    pub last_report: Value,
+    pub(crate) last_report: Value,
     sdk: E2bSdk,
     program_name: &'static str,
     program: Option<SdkProgram>,
     /// Where it plays.
-    pub testbed: Arc<SdkTestbed>,
+    pub(crate) testbed: Arc<SdkTestbed>,
 }
 
 impl SdkSession {
     /// Plays a program with each SDK in turn; `check` gets it when it has told something for the
     /// first time. It then has to come to a good end.
     #[track_caller]
-    pub fn for_each_sdk(program: &'static str, check: impl Fn(&mut Self)) {
+    pub(crate) fn for_each_sdk(program: &'static str, check: impl Fn(&mut Self)) {
         for sdk in E2bSdk::ALL {
             let mut scene = Self::start(sdk, program);
             check(&mut scene);
@@ -37,7 +37,7 @@ impl SdkSession {
 
     /// Runs a program until it tells something.
     #[track_caller]
-    pub fn start(sdk: E2bSdk, name: &'static str) -> Self {
+    pub(crate) fn start(sdk: E2bSdk, name: &'static str) -> Self {
         let grounds = SdkTestbed::shared();
         let command = sdk.command(&grounds.testbed.network.host, name);
         let program = command.and_then(|mut command| SdkProgram::start(&mut command));
@@ -50,14 +50,14 @@ impl SdkSession {
 
     /// Lets the program go on until it tells something again.
     #[track_caller]
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.running_program().resume().or_fail("letting the program go on");
         self.read_report();
     }
 
     /// Lets the program go on to its end; the sandbox then has to be gone.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let program = self.program.take().or_fail("the program");
         program.finish().or_fail("letting the program come to its end");
         let path = format!("/sandboxes/{}", self.report_field("sandboxID"));
@@ -66,33 +66,33 @@ impl SdkSession {
 
     /// The sandbox that the program has created, while it is there.
     #[track_caller]
-    pub fn sandbox(&self) -> &TestSandbox {
+    pub(crate) fn sandbox(&self) -> &TestSandbox {
         self.testbed.sandbox_by_id(self.report_field("sandboxID"))
     }
 
     /// Something that the program told.
     #[track_caller]
-    pub fn report_field(&self, key: &str) -> &str {
+    pub(crate) fn report_field(&self, key: &str) -> &str {
         let told = &self.last_report;
         told[key].as_str().unwrap_or_else(|| panic!("no {key:?} in what was told: {told}"))
     }
 
     /// A web server in the sandbox.
     #[track_caller]
-    pub fn start_service(&self, port: u16) -> HeaderEchoService {
+    pub(crate) fn start_service(&self, port: u16) -> HeaderEchoService {
         HeaderEchoService::start(&self.sandbox().namespace, port)
             .or_fail("starting a service in the sandbox")
     }
 
     /// Real curl from the internet to the sandbox's public URL, with these arguments.
     #[track_caller]
-    pub fn curl_public_url(&self, arguments: &[&str]) -> CurlResult {
+    pub(crate) fn curl_public_url(&self, arguments: &[&str]) -> CurlResult {
         self.curl_public_host(self.report_field("host"), arguments)
     }
 
     /// The same to another host of the gateway.
     #[track_caller]
-    pub fn curl_public_host(&self, host: &str, arguments: &[&str]) -> CurlResult {
+    pub(crate) fn curl_public_host(&self, host: &str, arguments: &[&str]) -> CurlResult {
         let (stage, url) = (&self.testbed.testbed, format!("http://{host}/here"));
         let curl =
             CurlCommand::new(&stage.network.internet, stage.named_internet().client_files(), &url);
@@ -101,7 +101,7 @@ impl SdkSession {
 
     /// Real curl from the sandbox to a site.
     #[track_caller]
-    pub fn curl_site(&self, scheme: &str, site: &str) -> CurlResult {
+    pub(crate) fn curl_site(&self, scheme: &str, site: &str) -> CurlResult {
         let address = self.testbed.site_by_name(site).v4;
         self.sandbox().curl(&format!("{scheme}://{site}/")).resolving_to(address).run()
     }

@@ -28,18 +28,18 @@ const SITE_NAMES: [&str; 6] = [
 static SHARED_TESTBED: Mutex<Weak<SdkTestbed>> = Mutex::new(Weak::new());
 
 /// The grounds, which stand as long as a test holds them.
-pub struct SdkTestbed {
+pub(crate) struct SdkTestbed {
     /// In the order of the slots.
     sandboxes: Vec<TestSandbox>,
     sites: Vec<WebSite>,
     /// The stage they are on.
-    pub testbed: Arc<Testbed>,
+    pub(crate) testbed: Arc<Testbed>,
 }
 
 impl SdkTestbed {
     /// The grounds that all tests of a file share, built if need be.
     #[track_caller]
-    pub fn shared() -> Arc<Self> {
+    pub(crate) fn shared() -> Arc<Self> {
         let mut known = SHARED_TESTBED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grounds) = known.upgrade() {
             return grounds;
@@ -63,7 +63,7 @@ impl SdkTestbed {
 
     /// The sandbox that the agent has given this ID.
     #[track_caller]
-    pub fn sandbox_by_id(&self, id: &str) -> &TestSandbox {
+    pub(crate) fn sandbox_by_id(&self, id: &str) -> &TestSandbox {
         let path = format!("/agent/v1/sandboxes/{id}");
         let answer = self.testbed.request("GET", &path, &Value::Null);
         assert_eq!(answer.status, 200, "the agent does not know {id}: {}", answer.body);
@@ -73,14 +73,14 @@ impl SdkTestbed {
 
     /// The sandbox behind an interface, whoever has it.
     #[track_caller]
-    pub fn sandbox_by_interface(&self, interface: &str) -> &TestSandbox {
+    pub(crate) fn sandbox_by_interface(&self, interface: &str) -> &TestSandbox {
         let mut guests = self.sandboxes.iter();
         guests.find(|guest| guest.interface == interface).or_fail("looking for a sandbox")
     }
 
     /// A site of the internet.
     #[track_caller]
-    pub fn site_by_name(&self, name: &str) -> &WebSite {
+    pub(crate) fn site_by_name(&self, name: &str) -> &WebSite {
         self.sites.iter().find(|site| site.name == name).or_fail("looking for a site")
     }
 }

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 
 /// Network namespaces, BPF and raw sockets need root.
-pub fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "this needs root, for network namespaces and BPF: run `sudo -E cargo xtask test`, \

@@ -118,23 +118,28 @@ fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
 }
 
 /// Sets an option of packet sockets. By hand, since nix does not have them.
+#[expect(clippy::cast_possible_truncation, reason = "the size of an integer")]
 fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     let yes: libc::c_int = 1;
     let (fd, level) = (socket.as_raw_fd(), libc::SOL_PACKET);
     let length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value lives here and has the length that is told.
+    // SAFETY: the value lives here and has the length given.
     let result = unsafe { libc::setsockopt(fd, level, option, (&raw const yes).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// By hand, since nix makes no `sockaddr_ll` with an interface's index.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "constants that fit, and the size of a structure"
+)]
 fn bind_to_interface(socket: &OwnedFd, index: u32) -> io::Result<()> {
     // SAFETY: plain integers and bytes, for which zero is a value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = index.cast_signed();
-    // SAFETY: the address lives here and has the length that is told.
+    // SAFETY: the address lives here and has the length given.
     let result = unsafe {
         libc::bind(
             socket.as_raw_fd(),

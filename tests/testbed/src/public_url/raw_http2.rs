@@ -109,10 +109,10 @@ fn encode_integer(value: usize, out: &mut Vec<u8>) {
     };
     out.push(127);
     while rest >= 128 {
-        out.push((rest % 128) as u8 | 128);
+        out.push(rest.to_le_bytes()[0] | 128);
         rest /= 128;
     }
-    out.push(rest as u8);
+    out.push(rest.to_le_bytes()[0]);
 }
 
 /// The status at the beginning of a block: one of the static table, or three digits that may be

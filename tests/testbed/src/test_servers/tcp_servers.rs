@@ -15,12 +15,12 @@ use nix::poll::{PollFd, PollFlags, poll};
 use super::{HTTP_PORT, SSH_PORT};
 
 /// What a server-first protocol says.
-pub const SSH_GREETING: &[u8] = b"SSH-2.0-test\r\n";
+pub(crate) const SSH_GREETING: &[u8] = b"SSH-2.0-test\r\n";
 /// A connection that is silent for so long is given up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A listener for each port, on all addresses of both families.
-pub fn bind_listeners(ports: &[u16]) -> Result<Vec<TcpListener>> {
+pub(crate) fn bind_listeners(ports: &[u16]) -> Result<Vec<TcpListener>> {
     ports.iter().copied().map(bind_listener).collect()
 }
 
@@ -31,7 +31,7 @@ fn bind_listener(port: u16) -> Result<TcpListener> {
 }
 
 /// Serves until `ended`.
-pub fn serve(listeners: &[TcpListener], ended: &AtomicBool) {
+pub(crate) fn serve(listeners: &[TcpListener], ended: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
         let mut polled: Vec<_> =
             listeners.iter().map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)).collect();

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, poll};
 
 /// A socket for each address and port.
-pub fn bind_sockets(addresses: &[IpAddr], ports: &[u16]) -> Result<Vec<UdpSocket>> {
+pub(crate) fn bind_sockets(addresses: &[IpAddr], ports: &[u16]) -> Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
     for address in addresses {
         for port in ports {
@@ -25,7 +25,7 @@ pub fn bind_sockets(addresses: &[IpAddr], ports: &[u16]) -> Result<Vec<UdpSocket
 }
 
 /// Serves until `ended`.
-pub fn serve(sockets: &[UdpSocket], ended: &AtomicBool) {
+pub(crate) fn serve(sockets: &[UdpSocket], ended: &AtomicBool) {
     let mut bytes = vec![0; 65_536];
     while !ended.load(Ordering::Relaxed) {
         let mut polled: Vec<_> =

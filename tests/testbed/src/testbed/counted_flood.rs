@@ -20,7 +20,7 @@ use crate::{
 /// Some 200 denied packets per second: fewer than the agent answers, so that probes are answered, too.
 const ROUND_INTERVAL: Duration = Duration::from_millis(5);
 /// Allowed packets per round: few enough for every one to be read on a busy machine.
-const ALLOWED_PER_ROUND: u64 = 10;
+const ALLOWED_PER_ROUND: u32 = 10;
 
 /// Rounds before it may end: half a second.
 const MIN_ROUNDS: u64 = 100;
@@ -99,7 +99,7 @@ impl CountedFlood {
         assert!(self.flood.is_running(), "the flood ended too early to prove anything");
         self.flood.stop_and_join();
         let denied = self.flood.rounds();
-        let sent = denied * ALLOWED_PER_ROUND;
+        let sent = denied * u64::from(ALLOWED_PER_ROUND);
         let arrived = || self.counters.arrived.load(Ordering::Relaxed);
         let _all = eventually("every packet", || (arrived() >= sent).then_some(()));
         let (leaked, lost) = (self.leaked_packets(), sent.saturating_sub(arrived()));

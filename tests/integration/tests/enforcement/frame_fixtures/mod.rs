@@ -19,17 +19,17 @@ use policy_testbed::{
 
 /// One frame.
 #[derive(Clone, Debug)]
-pub struct FrameFixture {
+pub(crate) struct FrameFixture {
     /// What it is.
-    pub name: String,
+    pub(crate) name: String,
     /// Its bytes.
-    pub frame: Vec<u8>,
+    pub(crate) frame: Vec<u8>,
     /// What to look for at the other end: the kernel takes VLAN tags off on the way.
-    pub mark: Vec<u8>,
+    pub(crate) mark: Vec<u8>,
     /// Label of the reason that it must have.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// Whether it passes.
-    pub passes: bool,
+    pub(crate) passes: bool,
 }
 
 /// What the payload of most frames is.
@@ -44,7 +44,7 @@ struct FixtureCollector {
 }
 
 /// All frames of a sandbox to a neighbour with these addresses, whom no rule denies.
-pub fn frame_fixtures(me: FrameBuilder, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<FrameFixture> {
+pub(crate) fn frame_fixtures(me: FrameBuilder, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<FrameFixture> {
     let mut collector = FixtureCollector { source: me, v4, v6, fixtures: Vec::new() };
     collector.add_genuine();
     collector.add_spoofed_sources();

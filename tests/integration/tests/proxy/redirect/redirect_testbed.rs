@@ -20,35 +20,35 @@ use policy_testbed::{
 use socket2::{Domain, Socket, Type};
 
 /// Names decide about web ports; one address and what markers need are allowed.
-pub const DOMAIN_NETWORK: &str = r#"{"allowOut": ["allowed.example", "203.0.113.11", "2001:db8:1::2"],
+pub(crate) const DOMAIN_NETWORK: &str = r#"{"allowOut": ["allowed.example", "203.0.113.11", "2001:db8:1::2"],
     "denyOut": ["0.0.0.0/0"]}"#;
 /// All TCP goes through a tunnel.
-pub const EGRESS_PROXY_NETWORK: &str =
+pub(crate) const EGRESS_PROXY_NETWORK: &str =
     r#"{"denyOut": ["8.8.8.8"], "egressProxy": {"address": "203.0.113.10:1080"}}"#;
 
 /// A destination of each family that no rule names.
-pub const UNNAMED_ADDRESSES: [&str; 2] = ["1.1.1.1", "2606:4700:4700::1111"];
+pub(crate) const UNNAMED_ADDRESSES: [&str; 2] = ["1.1.1.1", "2606:4700:4700::1111"];
 
 /// One sandbox and the kernel's enforcement for it.
-pub struct RedirectTestbed {
-    pub dataplane: Dataplane,
-    pub slot: Slot,
-    pub interface: HostInterface,
-    pub sandbox: Sandbox,
-    pub bpffs: BpffsDirectory,
+pub(crate) struct RedirectTestbed {
+    pub(crate) dataplane: Dataplane,
+    pub(crate) slot: Slot,
+    pub(crate) interface: HostInterface,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) bpffs: BpffsDirectory,
 }
 
 impl RedirectTestbed {
     /// A sandbox of a world, whose interface stands in the world's host.
     #[track_caller]
-    pub fn in_network(world: &TestNetwork, network: &str) -> Self {
+    pub(crate) fn in_network(world: &TestNetwork, network: &str) -> Self {
         let sandbox = world.add_sandbox().or_fail("building a sandbox");
         Self::around_sandbox(sandbox, &world.host, network)
     }
 
     /// A sandbox whose interface stands in this namespace.
     #[track_caller]
-    pub fn around_sandbox(sandbox: Sandbox, host: &NetworkNamespace, network: &str) -> Self {
+    pub(crate) fn around_sandbox(sandbox: Sandbox, host: &NetworkNamespace, network: &str) -> Self {
         let bpffs = BpffsDirectory::create().or_fail("finding a BPF file system");
         let dataplane =
             program_runner::open_dataplane(&bpffs, DenyAction::Reject, InboundSource::Any)
@@ -66,7 +66,7 @@ impl RedirectTestbed {
 
     /// The same with the next agent's dataplane. As after a kill, the one before it closed nothing.
     #[track_caller]
-    pub fn reopened(self) -> Self {
+    pub(crate) fn reopened(self) -> Self {
         let Self { dataplane, slot, interface, sandbox, bpffs } = self;
         drop(dataplane);
         let next = program_runner::open_dataplane(&bpffs, DenyAction::Reject, InboundSource::Any);
@@ -75,7 +75,7 @@ impl RedirectTestbed {
 
     /// Puts a network configuration in force.
     #[track_caller]
-    pub fn publish(&self, network: &str) {
+    pub(crate) fn publish(&self, network: &str) {
         let network: NetworkConfig = policy::parse_json(network.as_bytes()).or_fail(network);
         let floor = Floor::default();
         let policy = Policy::new(&network, None, &PolicyDefaults::default(), &floor)
@@ -86,19 +86,19 @@ impl RedirectTestbed {
 
     /// Opens the sandbox's door.
     #[track_caller]
-    pub fn open_proxy_listeners(&self) -> RedirectListeners {
+    pub(crate) fn open_proxy_listeners(&self) -> RedirectListeners {
         self.dataplane.open_listeners(self.slot, &self.interface).or_fail("opening a door")
     }
 
     /// Connects from inside the sandbox.
     #[track_caller]
-    pub fn connect_from_sandbox(&self, to: SocketAddr) -> TcpStream {
+    pub(crate) fn connect_from_sandbox(&self, to: SocketAddr) -> TcpStream {
         probe::connect(&self.sandbox.namespace, to).or_fail("connecting")
     }
 
     /// Connects, and takes the connection out of the door: the sandbox's end and the door's.
     #[track_caller]
-    pub fn connect_via_listeners(
+    pub(crate) fn connect_via_listeners(
         &self,
         door: &RedirectListeners,
         to: SocketAddr,
@@ -114,14 +114,14 @@ impl RedirectTestbed {
 
     /// How many packets were counted with a reason.
     #[track_caller]
-    pub fn packet_count(&self, reason: Reason) -> u64 {
+    pub(crate) fn packet_count(&self, reason: Reason) -> u64 {
         let counters = self.dataplane.counters(self.slot).or_fail("counters");
         counters.by_reason[reason as usize].packets
     }
 
     /// Whether a connection is refused at once, since there is no proxy.
     #[track_caller]
-    pub fn assert_proxy_unavailable(&self, to: SocketAddr) {
+    pub(crate) fn assert_proxy_unavailable(&self, to: SocketAddr) {
         let before = self.packet_count(Reason::ProxyUnavailable);
         let seen = probe::probe(&self.sandbox.namespace, probe::ProbeKind::Tcp(to.port()), to.ip());
         assert_eq!(seen, probe::ProbeResult::Refused, "{to}");
@@ -130,19 +130,19 @@ impl RedirectTestbed {
 }
 
 /// An address and a port.
-pub fn socket_address(address: &str, port: u16) -> SocketAddr {
+pub(crate) fn socket_address(address: &str, port: u16) -> SocketAddr {
     (parse_ip(address), port).into()
 }
 
 /// The listener of a family.
 #[track_caller]
-pub fn listener_of_family(door: &RedirectListeners, v6: bool) -> &TcpListener {
+pub(crate) fn listener_of_family(door: &RedirectListeners, v6: bool) -> &TcpListener {
     if v6 { door.v6.as_ref() } else { door.v4.as_ref() }.or_fail("a listener")
 }
 
 /// The next connection.
 #[track_caller]
-pub fn accept_redirected(listener: &TcpListener) -> TcpStream {
+pub(crate) fn accept_redirected(listener: &TcpListener) -> TcpStream {
     let accepted = || listener.accept().ok();
     let (stream, _) = eventually("a connection comes out", accepted).or_fail("accepting");
     stream.set_nonblocking(false).or_fail("a blocking socket");
@@ -152,14 +152,14 @@ pub fn accept_redirected(listener: &TcpListener) -> TcpStream {
 
 /// Whether nothing waits to be accepted.
 #[track_caller]
-pub fn assert_no_pending_connection(listener: &TcpListener) {
+pub(crate) fn assert_no_pending_connection(listener: &TcpListener) {
     let accepted = listener.accept().expect_err("nobody came");
     assert_eq!(accepted.kind(), ErrorKind::WouldBlock);
 }
 
 /// Sends as much as many segments hold from one end, and wants it at the other.
 #[track_caller]
-pub fn assert_carries(from: &mut TcpStream, to: &mut TcpStream) {
+pub(crate) fn assert_carries(from: &mut TcpStream, to: &mut TcpStream) {
     let sent: Vec<u8> = (0..300_000_u32).map(|at| (at / 7) as u8).collect();
     std::thread::scope(|scope| {
         scope.spawn(|| from.write_all(&sent).or_fail("writing"));
@@ -171,7 +171,7 @@ pub fn assert_carries(from: &mut TcpStream, to: &mut TcpStream) {
 
 /// A service of a host, on all its addresses of both families.
 #[track_caller]
-pub fn bind_host_service(host: &NetworkNamespace, port: u16) -> TcpListener {
+pub(crate) fn bind_host_service(host: &NetworkNamespace, port: u16) -> TcpListener {
     let _inside = host.enter().or_fail("entering");
     let listener = TcpListener::bind(("::", port)).or_fail("listening");
     listener.set_nonblocking(true).or_fail("a socket that does not block");
@@ -180,7 +180,7 @@ pub fn bind_host_service(host: &NetworkNamespace, port: u16) -> TcpListener {
 
 /// Connects from inside a namespace, from this address and port to that one.
 #[track_caller]
-pub fn connect_from(
+pub(crate) fn connect_from(
     namespace: &NetworkNamespace,
     from: SocketAddr,
     to: IpAddr,
@@ -199,11 +199,11 @@ pub fn connect_from(
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     eventually(what, || holds().then_some(())).or_fail("waiting");
 }
 
 /// Whether an address is one of IPv6.
-pub fn is_ipv6(address: &str) -> bool {
+pub(crate) fn is_ipv6(address: &str) -> bool {
     matches!(parse_ip(address), IpAddr::V6(_))
 }

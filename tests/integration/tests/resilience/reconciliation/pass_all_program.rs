@@ -43,20 +43,20 @@ struct LinkCreateAttr {
 
 /// Lets everything pass that comes from a sandbox, and leaves nothing to the programs behind it.
 /// Detached on drop.
-pub struct PassAllProgram {
+pub(crate) struct PassAllProgram {
     _link: OwnedFd,
 }
 
 impl PassAllProgram {
     /// In front of all that is attached.
     #[track_caller]
-    pub fn attach_first(sandbox: &TestSandbox) -> Self {
+    pub(crate) fn attach_first(sandbox: &TestSandbox) -> Self {
         Self::attach_with_flags(sandbox, BPF_F_BEFORE)
     }
 
     /// Behind all that is attached.
     #[track_caller]
-    pub fn attach_last(sandbox: &TestSandbox) -> Self {
+    pub(crate) fn attach_last(sandbox: &TestSandbox) -> Self {
         Self::attach_with_flags(sandbox, BPF_F_AFTER)
     }
 
