@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{host, process};
 
-/// Installs `packages`. `why` completes the error for a user who has to install them by hand.
-pub fn install_packages(packages: &[&str], why: &str) -> Result<()> {
+/// Installs `packages`; `why` completes the sentence of the one who has to do it by hand.
+pub(crate) fn install_packages(packages: &[&str], why: &str) -> Result<()> {
     let list = packages.join(" ");
     let Some(apt_get) = host::find_program("apt-get") else {
         bail!("{why}: install what your distribution calls {list} (there is no apt-get here)");
@@ -41,7 +41,7 @@ pub fn install_packages(packages: &[&str], why: &str) -> Result<()> {
 }
 
 /// Fetches the package lists.
-pub fn update_lists() -> Result<()> {
+pub(crate) fn update_lists() -> Result<()> {
     process::run_logged(
         "fetching Debian's package lists",
         "apt-update",
@@ -49,8 +49,8 @@ pub fn update_lists() -> Result<()> {
     )
 }
 
-/// The version that apt would install. `None` if apt does not know the package.
-pub fn candidate_version(package: &str) -> Option<String> {
+/// The version apt would install, if it knows the package.
+pub(crate) fn candidate_version(package: &str) -> Option<String> {
     let policy = process::run_output(
         host::command("apt-cache").args(["policy", package]).env("LC_ALL", "C"),
     );

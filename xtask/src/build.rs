@@ -17,16 +17,16 @@ const BPF_OBJECTS: [&str; 3] = ["policy", "gate", "bench"];
 /// features, each dependency is compiled only once.
 const DEVELOPMENT_BUILD: [&str; 3] = ["build", "--bin=policy-agent", "--bin=demo"];
 
-/// Builds the kernel programs, then the release build of the agent.
-pub fn run(way: Option<ToolchainSource>) -> Result<()> {
+/// The kernel programs, then the agent as users run it.
+pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
     build_bpf_objects(&toolchain::ensure_toolchain(way)?)?;
     process::run_streamed(host::cargo("build").args(["--release", "--package", "policy-agent"]))?;
     split_debug_info(&host::target_dir().join("release/policy-agent"))
 }
 
-/// Builds the kernel programs, then the agent and the demo in the profile of the tests. Runs
-/// `meanwhile` in parallel, since that mostly waits for the network.
-pub fn build_for_tests(
+/// The kernel programs, then the agent and the demo in the profile of the tests. `meanwhile` is done
+/// beside it: it waits for the network, most likely.
+pub(crate) fn build_for_tests(
     way: Option<ToolchainSource>,
     meanwhile: impl FnOnce() -> Result<()> + Send,
 ) -> Result<()> {
@@ -43,8 +43,8 @@ pub fn build_for_tests(
     process::run_streamed(host::cargo(DEVELOPMENT_BUILD[0]).args(&DEVELOPMENT_BUILD[1..]))
 }
 
-/// On a machine without kernel programs, compiles everything that does not embed them. Cargo
-/// continues past the agent, whose build script fails.
+/// Compiles, on a machine that has no kernel programs yet, what does not embed them: the demo, and all
+/// dependencies of the agent. Cargo goes on without the agent, whose build script finds none.
 fn prebuild_dependencies() {
     if BPF_OBJECTS.iter().all(|name| bpf_object_path(name).is_file()) {
         return;
@@ -56,8 +56,8 @@ fn prebuild_dependencies() {
         process::run_logged_quietly("compiling dependencies beside it", "dependencies", &mut cargo);
 }
 
-/// Builds the kernel programs and copies them to where the agent's build script looks for them.
-pub fn build_bpf_objects(toolchain: &BpfToolchain) -> Result<()> {
+/// Builds the kernel programs, and puts them where the agent's build script looks for them.
+pub(crate) fn build_bpf_objects(toolchain: &BpfToolchain) -> Result<()> {
     process::run_streamed(toolchain.cargo("build")?.arg("--bins"))?;
     let from = host::target_dir().join("bpf").join(toolchain::BPF_TARGET).join("release");
     for name in BPF_OBJECTS {

@@ -13,15 +13,15 @@ use crate::{apt_get, host, process};
 /// The keyring that signs every release since Debian 11.
 const ARCHIVE_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The package lists of a release.
-pub struct DebianArchive {
+/// Package lists of a release.
+pub(crate) struct DebianArchive {
     directory: PathBuf,
     suite: &'static str,
 }
 
 impl DebianArchive {
-    /// Opens the lists in a directory below `directory`. Fetches them if they are missing.
-    pub fn open(directory: &Path, suite: &'static str) -> Result<Self> {
+    /// Opens the lists in a directory below `directory`; fetches them when there are none.
+    pub(crate) fn open(directory: &Path, suite: &'static str) -> Result<Self> {
         let archive = Self { directory: directory.join(suite), suite };
         if !archive.lists_directory().join("fetched").exists() {
             archive.fetch_lists()?;
@@ -29,8 +29,8 @@ impl DebianArchive {
         Ok(archive)
     }
 
-    /// The dependency of `package` whose name begins with `prefix`.
-    pub fn find_dependency(&self, package: &str, prefix: &str) -> Result<String> {
+    /// The package whose name begins with `prefix` that a package depends on.
+    pub(crate) fn find_dependency(&self, package: &str, prefix: &str) -> Result<String> {
         let listed = process::run_output(self.apt_command("apt-cache").args(["depends", package]))?;
         let mut depends = listed.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         let found = depends.find(|package| package.starts_with(prefix));
@@ -38,14 +38,14 @@ impl DebianArchive {
     }
 
     /// Downloads a package into a directory.
-    pub fn download(&self, package: &str, to: &Path) -> Result<()> {
+    pub(crate) fn download(&self, package: &str, to: &Path) -> Result<()> {
         let mut download = self.apt_command("apt-get");
         download.current_dir(to).args(["download", package]);
         process::run_logged(&format!("downloading {package}"), "archive-download", &mut download)
     }
 
     /// Fetches the lists.
-    pub fn fetch_lists(&self) -> Result<()> {
+    pub(crate) fn fetch_lists(&self) -> Result<()> {
         for needed in
             [self.lists_directory().join("partial"), self.directory.join("cache/archives/partial")]
         {
@@ -86,7 +86,7 @@ impl DebianArchive {
 }
 
 /// Unpacks a package below a directory.
-pub fn extract_package(package: &Path, to: &Path) -> Result<()> {
+pub(crate) fn extract_package(package: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
     process::run_output(host::command("dpkg-deb").arg("--extract").arg(package).arg(to))?;
     Ok(())

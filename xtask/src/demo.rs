@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: set up, build, then run the binary `demo` of `policy-tests`.
+//! `cargo xtask demo`: set up, build, then the package `policy-demo`.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process, sdk_install};
 
-pub fn run(way: Option<ToolchainSource>, keep: bool) -> Result<()> {
+pub(crate) fn run(way: Option<ToolchainSource>, keep: bool) -> Result<()> {
     host::require_root("demo")?;
     build::build_for_tests(way, || {
         system_packages::ensure_tools(ToolCaller::Demo)?;

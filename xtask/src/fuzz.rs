@@ -19,14 +19,14 @@ const FUZZ_TARGETS: [&str; 5] = [
 
 /// How many cases to run.
 #[derive(Clone, Copy)]
-pub struct FuzzAmount {
+pub(crate) struct FuzzAmount {
     /// Cases per target in the agent.
-    pub cases: u32,
-    /// Raw frames. They need root.
-    pub frames: u64,
+    pub(crate) cases: u32,
+    /// Raw frames, for which one has to be root.
+    pub(crate) frames: u64,
 }
 
-pub fn run(way: Option<ToolchainSource>, amount: FuzzAmount) -> Result<()> {
+pub(crate) fn run(way: Option<ToolchainSource>, amount: FuzzAmount) -> Result<()> {
     if amount.frames > 0 {
         host::require_root("fuzz --frames")?;
         system_packages::ensure_tools(ToolCaller::Tests)?;
@@ -39,7 +39,7 @@ pub fn run(way: Option<ToolchainSource>, amount: FuzzAmount) -> Result<()> {
     }
     if amount.frames > 0 {
         let mut test = host::cargo("test");
-        test.args(["--release", "--package", "policy-tests", "--test", "hostile"]);
+        test.args(["--release", "--package", "policy-integration", "--test", "hostile"]);
         test.args(["--", "--nocapture"]);
         process::run_streamed(test.env("POLICY_TEST_FRAMES", amount.frames.to_string()))?;
     }

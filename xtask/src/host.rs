@@ -10,42 +10,41 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-/// The root directory of the checkout.
-pub fn repository_root() -> &'static Path {
+/// The top of the checkout.
+pub(crate) fn repository_root() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }
 
-/// Always `target/`: build scripts, tests and documents refer to paths in it.
-pub fn target_dir() -> PathBuf {
+/// Always `target/`: build scripts, tests and documents name paths in it.
+pub(crate) fn target_dir() -> PathBuf {
     repository_root().join("target")
 }
 
-/// The directory for tools that are compiled once for all checkouts.
-pub fn cache_dir() -> PathBuf {
+/// Where tools that are compiled once for all checkouts are kept.
+pub(crate) fn cache_dir() -> PathBuf {
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     cache.map_or_else(|| target_dir().join("tools"), |cache| cache.join("policy-agent"))
 }
 
-/// A command that runs in the root of the checkout, with an empty standard input.
-pub fn command(program: impl AsRef<OsStr>) -> Command {
+/// A command that runs at the top of the checkout and is never asked a question.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(repository_root()).stdin(Stdio::null());
     command
 }
 
-/// The cargo that runs xtask, with the toolchain selected by `RUSTUP_TOOLCHAIN`, so that its build
-/// results stay fresh. It inherits the user's environment: `RUSTFLAGS` applies as it did to xtask.
-pub fn cargo(subcommand: &str) -> Command {
+/// The cargo (and by `RUSTUP_TOOLCHAIN` the toolchain) that runs xtask: what it has compiled stays
+/// fresh. The environment is the user's, so `RUSTFLAGS` means here what it meant for xtask itself.
+pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg(subcommand).env("CARGO_TARGET_DIR", target_dir());
     cargo
 }
 
-/// Finds a program on the path, or in the directories that are often missing from the path of users
-/// other than root.
-pub fn find_program(program: &str) -> Option<PathBuf> {
+/// Looks for a program on the path, and in the directories which users other than root often miss.
+pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let administration = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)
@@ -54,13 +53,12 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
 }
 
-/// Fails unless xtask runs as root, for verbs that create network namespaces and load kernel
-/// programs. No test is skipped silently.
-pub fn require_root(verb: &str) -> Result<()> {
+/// For verbs that make network namespaces and load kernel programs. Nothing is skipped silently.
+pub(crate) fn require_root(verb: &str) -> Result<()> {
     if is_root() {
         return Ok(());
     }

@@ -25,8 +25,8 @@ const ENDINGS: [&str; 3] = [".rs", ".md", ".service"];
 /// Checks all documents.
 ///
 /// # Errors
-/// Names every broken link, path and test.
-pub fn check() -> Result<()> {
+/// Names every link, path and test that leads nowhere.
+pub(crate) fn check() -> Result<()> {
     let checkout = Checkout::read(host::repository_root())?;
     let problems = checkout.problems();
     if !problems.is_empty() {

@@ -19,8 +19,8 @@ const STEP_DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// The number of log lines shown when a step fails.
 const TAIL_LINES: usize = 25;
 
-/// Runs a program that reports its own progress. Fails if the program fails.
-pub fn run_streamed(command: &mut Command) -> Result<()> {
+/// Runs a program which reports for itself, and fails when it fails.
+pub(crate) fn run_streamed(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let status =
         command.status().with_context(|| format!("cannot run {}", command_line(command)))?;
@@ -30,15 +30,15 @@ pub fn run_streamed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Replaces this process by the program, so that its exit code and last line become ours.
-pub fn exec(command: &mut Command) -> Result<()> {
+/// Turns this process into the program: its exit code and its last line are ours.
+pub(crate) fn exec(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let error = command.exec();
     Err(error).with_context(|| format!("cannot run {}", command_line(command)))
 }
 
-/// Runs a program and returns its output.
-pub fn run_output(command: &mut Command) -> Result<String> {
+/// Runs a program and returns what it prints.
+pub(crate) fn run_output(command: &mut Command) -> Result<String> {
     let output =
         command.output().with_context(|| format!("cannot run {}", command_line(command)))?;
     if !output.status.success() {
@@ -48,13 +48,13 @@ pub fn run_output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a verbose program with its output in `target/log/<log>.log`.
-pub fn run_logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
+/// Runs a talkative program with its output in `target/log/<log>.log`.
+pub(crate) fn run_logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
     run_logged_within(STEP_DEADLINE, what, log, command)
 }
 
-/// Like [`run_logged`], but without progress: for use next to a step that shows its own.
-pub fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Result<()> {
+/// Like [`run_logged`], beside a step that shows its own signs of life.
+pub(crate) fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Result<()> {
     let log = log_file(log)?;
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     report(&format!("{what} (log: {})", log.display()));
@@ -67,8 +67,8 @@ pub fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Resul
     Ok(())
 }
 
-/// Like [`run_logged`], with another time limit, for a program that may hang.
-pub fn run_logged_within(
+/// Like [`run_logged`], for a program that may well hang.
+pub(crate) fn run_logged_within(
     deadline: Duration,
     what: &str,
     log: &str,
@@ -133,8 +133,8 @@ fn log_tail(text: &str) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// Reports what xtask does, in one line on stderr: stdout belongs to the programs it runs.
-pub fn report(line: &str) {
+/// One line about what xtask does. On stderr: stdout belongs to the programs it runs.
+pub(crate) fn report(line: &str) {
     eprintln!("xtask: {line}");
 }
 

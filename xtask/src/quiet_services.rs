@@ -15,15 +15,15 @@ const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
 const FORBID_ALL_SCRIPT: &str =
     "#!/bin/sh\n# Of `cargo xtask setup`, while it runs: nothing is started.\nexit 101\n";
 
-/// While this value exists, no package starts a server.
-pub struct QuietServices {
+/// As long as it lives, no package starts a server.
+pub(crate) struct QuietServices {
     is_ours: bool,
 }
 
 impl QuietServices {
-    /// Installs a policy, unless there is one of the administrator's.
-    pub fn install() -> Result<Self> {
-        // An interrupted run may have left a policy of ours.
+    /// Puts a policy in place, unless there is one already: that is the administrator's.
+    pub(crate) fn install() -> Result<Self> {
+        // One of ours may be there when an earlier run was ended.
         let known = match fs::read_to_string(POLICY_RC_D) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,

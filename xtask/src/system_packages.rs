@@ -9,7 +9,7 @@ use crate::{apt_get, host, process, quiet_services::QuietServices};
 
 /// A verb that calls programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToolCaller {
+pub(crate) enum ToolCaller {
     Demo,
     Tests,
     Bench,
@@ -146,9 +146,9 @@ const SYSTEM_TOOLS: [SystemTool; 19] = [
     },
 ];
 
-/// Installs the missing programs that `caller` calls. A program that cannot be installed is
-/// reported, and only its callers fail.
-pub fn ensure_tools(caller: ToolCaller) -> Result<()> {
+/// Installs what is missing of the programs that `caller` calls. What cannot be installed is named,
+/// and stops only what calls it.
+pub(crate) fn ensure_tools(caller: ToolCaller) -> Result<()> {
     let wanted = SYSTEM_TOOLS.iter().filter(|tool| tool.callers.contains(&caller));
     let missing: Vec<&SystemTool> = wanted.filter(|tool| !tool.is_installed()).collect();
     if missing.is_empty() {

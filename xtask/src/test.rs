@@ -1,13 +1,21 @@
 //! `cargo xtask test`: set up, build, then run all tests of the workspace, then a few of them on
 //! other kernels.
 
+use std::env;
+
 use anyhow::{Result, bail};
 
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, kernel_tests, process, qemu_install, sdk_install};
 
-pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
+/// How many tests of a binary run at a time. They wait for packets, processes and the kernel more than
+/// they compute, so there are more of them than most machines have processors.
+const TEST_THREADS: &str = "4";
+/// The variable by which test binaries take that number.
+const TEST_THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
+
+pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("test")?;
     build::build_for_tests(way, || {
         system_packages::ensure_tools(ToolCaller::Tests)?;
@@ -17,13 +25,16 @@ pub fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
         Ok(())
     })?;
     let mut test = host::cargo("test");
-    // Without `--workspace`, so that `-- -p policy-common` works. The default members are all but
-    // policy-ebpf, which has no tests.
+    // No `--workspace`, so that `-- -p policy-common` selects. The default members are all that have
+    // tests of their own.
     test.args(args);
     if !args.is_empty() {
         return process::exec(&mut test);
     }
-    // One failure must not hide others.
+    if env::var_os(TEST_THREADS_VARIABLE).is_none() {
+        test.env(TEST_THREADS_VARIABLE, TEST_THREADS);
+    }
+    // One failure hides no other.
     let here = process::run_streamed(test.arg("--no-fail-fast"));
     let elsewhere = kernel_tests::run_smoke_tests();
     match (here, elsewhere) {

@@ -1,6 +1,6 @@
-//! `cargo xtask kernels`: set up, build, then run tests on Debian's kernels in virtual machines,
-//! with the binary `kernels` of `policy-tests`. The kernels are unpacked into `target/kernels/` and
-//! not installed, so the machine's own boot stays unchanged.
+//! `cargo xtask kernels`: set up, build, then tests in virtual machines with Debian's kernels, by the
+//! bin `kernels` of `policy-integration`. The kernels are unpacked in `target/kernels/`: nothing is
+//! installed, so that this machine boots what it did before.
 
 mod test_executables;
 
@@ -17,17 +17,19 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process, qemu_install};
 
-/// Fast tests that reveal the most about a kernel: whether it accepts the programs and maps, and
-/// what its hooks see of a packet. `cargo xtask test` runs them last. Kernels without tcx run them
-/// with clsact.
-const SMOKE_TESTS: [&str; 2] = ["checksum", "must_work"];
+/// The test binary with the tests that say most about a kernel in little time: that it takes the
+/// programs and the maps, and what its hooks see of a packet. `cargo xtask test` ends with them. Kernels
+/// without tcx run them with clsact.
+const SMOKE_TEST_BINARY: &str = "enforcement";
+/// The modules of these tests.
+const SMOKE_TEST_FILTERS: [&str; 2] = ["checksum::", "must_work::"];
 
-/// Tests that need what the virtual machines lack: QEMU and the E2B SDKs.
-const EXCLUDED_FROM_VMS: [&str; 3] = ["field", "guests", "sdk"];
+/// Test binaries that need what the virtual machines do not have: package managers, QEMU, the E2B SDKs.
+const EXCLUDED_FROM_VMS: [&str; 3] = ["clients", "guests", "sdk"];
 
 /// A kernel series in Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KernelSeries {
+pub(crate) enum KernelSeries {
     #[value(name = "5.10")]
     V5_10,
     #[value(name = "6.1")]
@@ -54,43 +56,50 @@ impl KernelSeries {
     }
 }
 
-/// Which tests to run on which kernels. By default, all tests that work in a virtual machine, on
-/// all kernels.
-#[derive(Default, clap::Args)]
-pub struct KernelsArgs {
-    /// Run on this kernel only.
+/// What to run, and where. The default is all that a virtual machine can run, on all kernels.
+#[derive(clap::Args)]
+pub(crate) struct KernelsArgs {
+    /// Only on this kernel.
     #[arg(long, value_enum)]
     only: Vec<KernelSeries>,
-    /// Run this test file only, as with `cargo test --test`.
+    /// Only this test binary, as in `cargo test --test`.
     #[arg(long = "test")]
     tests: Vec<String>,
-    /// Run only the tests with which `cargo xtask test` ends.
-    #[arg(long, conflicts_with = "tests")]
+    /// Only the tests with which `cargo xtask test` ends.
+    #[arg(long, conflicts_with_all = ["tests", "arguments"])]
     short: bool,
     /// Passed to the tests: test names or options.
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
-pub fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
+pub(crate) fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
     host::require_root("kernels")?;
     build::build_for_tests(way, || {
         system_packages::ensure_tools(ToolCaller::Tests)?;
         qemu_install::ensure_qemu()
     })?;
-    run_in_vms(choice)
+    if choice.short { run_in_vms(&smoke_tests(&choice.only)) } else { run_in_vms(choice) }
 }
 
-/// Runs the smoke tests, once everything is built.
-pub fn run_smoke_tests() -> Result<()> {
-    run_in_vms(&KernelsArgs { short: true, ..KernelsArgs::default() })
+/// The short form, for when all is built.
+pub(crate) fn run_smoke_tests() -> Result<()> {
+    run_in_vms(&smoke_tests(&[]))
+}
+
+fn smoke_tests(only: &[KernelSeries]) -> KernelsArgs {
+    KernelsArgs {
+        only: only.to_owned(),
+        tests: vec![SMOKE_TEST_BINARY.to_owned()],
+        short: false,
+        arguments: SMOKE_TEST_FILTERS.map(str::to_owned).into(),
+    }
 }
 
 fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
     let series = if choice.only.is_empty() { KernelSeries::value_variants() } else { &choice.only };
     let kernels: Vec<PathBuf> = series.iter().copied().map(ensure_kernel).collect::<Result<_>>()?;
-    let short = SMOKE_TESTS.map(str::to_owned);
-    let tests = if choice.short { &short[..] } else { &choice.tests };
+    let tests = &choice.tests[..];
     let made = TestExecutables::build(tests)?;
     let mut run = host::command(&made.kernels);
     for kernel in &kernels {
@@ -104,16 +113,15 @@ fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
     process::run_streamed(run.arg("--").args(&choice.arguments))
 }
 
-/// Like [`ensure_guest_kernel`], but only reports a failure: a test that needs the kernel fails
-/// with its own message.
-pub fn try_ensure_guest_kernel() {
+/// For verbs that do more than this: what fails without a kernel says so itself.
+pub(crate) fn try_ensure_guest_kernel() {
     if let Err(error) = ensure_guest_kernel() {
         process::report(&format!("tests with virtual machines will fail: {error:#}"));
     }
 }
 
-/// Links `target/kernels/guest` to the kernel that guests boot.
-pub fn ensure_guest_kernel() -> Result<()> {
+/// Makes `target/kernels/guest` a link to the kernel that guests boot.
+pub(crate) fn ensure_guest_kernel() -> Result<()> {
     let guest = kernels_directory().join("guest");
     if guest.join("boot").is_dir() {
         return Ok(());

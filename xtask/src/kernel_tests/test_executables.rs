@@ -1,4 +1,4 @@
-//! The test binaries that cargo builds, and the binary that boots kernels.
+//! The test binaries that cargo builds, and the bin that boots kernels.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,18 +8,18 @@ use serde_json::{Deserializer, Value};
 
 use crate::host;
 
-/// The built executables.
-pub struct TestExecutables {
-    /// The binary `kernels`.
-    pub kernels: PathBuf,
-    /// Names and binaries of the test files.
-    pub tests: Vec<(String, PathBuf)>,
+/// What cargo has made.
+pub(crate) struct TestExecutables {
+    /// The bin `kernels`.
+    pub(crate) kernels: PathBuf,
+    /// Names and paths of test binaries.
+    pub(crate) tests: Vec<(String, PathBuf)>,
 }
 
 impl TestExecutables {
-    /// Builds the named tests, or all of them. Like `cargo xtask test`, it does not use `-p`, which
-    /// would select other features and recompile everything.
-    pub fn build(tests: &[String]) -> Result<Self> {
+    /// Builds tests, all if none is named. Like `cargo xtask test` without naming a package, which
+    /// would choose other features and compile all of it once more.
+    pub(crate) fn build(tests: &[String]) -> Result<Self> {
         let mut cargo = host::cargo("test");
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
         let every = ["*".to_owned()];

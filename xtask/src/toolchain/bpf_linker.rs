@@ -14,13 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use super::isolated_command;
 use crate::{host, process};
 
-pub const BPF_LINKER_VERSION: &str = "0.13.0";
+pub(crate) const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// The major versions of LLVM for which bpf-linker 0.13.0 has a feature.
 const LLVM_MAJORS: [&str; 3] = ["21", "22", "23"];
 
-/// Returns the path of the linker. `llvm` is the version that `rustc` reports.
-pub fn ensure_linker(rustc: &Path, llvm: &str) -> Result<PathBuf> {
+/// Returns the linker's path. `llvm` is the version which `rustc` reports.
+pub(crate) fn ensure_linker(rustc: &Path, llvm: &str) -> Result<PathBuf> {
     let prefix = host::cache_dir().join(format!("bpf-linker-{BPF_LINKER_VERSION}-llvm-{llvm}"));
     let linker = prefix.join("bin/bpf-linker");
     if is_runnable(&linker) {

@@ -19,13 +19,13 @@ use clap::ValueEnum;
 
 use crate::{host, process};
 
-/// BPF programs use the byte order of the machine.
-pub const BPF_TARGET: &str =
+/// BPF programs have the byte order of the machine.
+pub(crate) const BPF_TARGET: &str =
     if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
 
 /// A source of compilers.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum ToolchainSource {
+pub(crate) enum ToolchainSource {
     /// A nightly toolchain of rustup, with libcore's source.
     Rustup,
     /// The distribution's packages.
@@ -41,14 +41,14 @@ struct BpfCompiler {
     build_std: bool,
 }
 
-/// Everything needed to build for the BPF target.
-pub struct BpfToolchain {
+/// All that building for the BPF target takes.
+pub(crate) struct BpfToolchain {
     compiler: BpfCompiler,
     linker: PathBuf,
 }
 
-/// Finds a toolchain or installs one.
-pub fn ensure_toolchain(wanted: Option<ToolchainSource>) -> Result<BpfToolchain> {
+/// Finds a toolchain, or installs one.
+pub(crate) fn ensure_toolchain(wanted: Option<ToolchainSource>) -> Result<BpfToolchain> {
     let ways = wanted.as_ref().map_or(ToolchainSource::value_variants(), std::slice::from_ref);
     let compiler = match ways.iter().find_map(|way| way.find()) {
         Some(compiler) => compiler,
@@ -137,12 +137,12 @@ impl BpfCompiler {
 
 impl BpfToolchain {
     /// `cargo <subcommand>` for policy-ebpf on the BPF target.
-    pub fn cargo(&self, subcommand: &str) -> Result<Command> {
+    pub(crate) fn cargo(&self, subcommand: &str) -> Result<Command> {
         self.target_command(&self.compiler.bin.join("cargo"), subcommand)
     }
 
-    /// This toolchain's clippy. `cargo clippy` might find another one on the path.
-    pub fn clippy(&self) -> Result<Command> {
+    /// This toolchain's clippy; `cargo clippy` might find another's on the path.
+    pub(crate) fn clippy(&self) -> Result<Command> {
         self.target_command(&self.compiler.bin.join("cargo-clippy"), "clippy")
     }
 

@@ -12,14 +12,14 @@ use crate::{host, process};
 /// of stable 1.95.
 const NIGHTLY_TOOLCHAIN: &str = "nightly-2026-05-20";
 
-pub fn manual_instructions() -> String {
+pub(crate) fn manual_instructions() -> String {
     format!("`rustup toolchain install {NIGHTLY_TOOLCHAIN} --component rust-src,clippy`")
 }
 
 /// rustup retries for a long time when a server does not respond.
 const RUSTUP_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
-pub fn find_compiler() -> Option<BpfCompiler> {
+pub(crate) fn find_compiler() -> Option<BpfCompiler> {
     let rustup = host::find_program("rustup")?;
     let mut which = host::command(rustup);
     // Only query; this must not install a toolchain.
@@ -33,7 +33,7 @@ pub fn find_compiler() -> Option<BpfCompiler> {
     complete.then_some(BpfCompiler { bin, build_std: true })
 }
 
-pub fn install_toolchain() -> Result<()> {
+pub(crate) fn install_toolchain() -> Result<()> {
     let rustup = host::find_program("rustup").context("rustup is not installed")?;
     let what =
         format!("rustup: fetching {NIGHTLY_TOOLCHAIN} with libcore's source (seldom a minute)");

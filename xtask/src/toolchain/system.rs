@@ -21,7 +21,7 @@ const DEBIAN_PACKAGES: [&str; 4] = [
 /// The oldest rustc that builds this workspace (`rust-version` in Cargo.toml): 1.95.
 const OLDEST_MINOR: u32 = 95;
 
-pub fn manual_instructions() -> String {
+pub(crate) fn manual_instructions() -> String {
     format!(
         "`apt-get install {}` (Debian 12 with its security updates), another distribution's rustc \
          (1.{OLDEST_MINOR} or newer), cargo, clippy and libcore for {BPF_TARGET} in /usr",
@@ -29,7 +29,7 @@ pub fn manual_instructions() -> String {
     )
 }
 
-pub fn find_compiler() -> Option<BpfCompiler> {
+pub(crate) fn find_compiler() -> Option<BpfCompiler> {
     let bin = PathBuf::from("/usr/bin");
     let rustc = bin.join("rustc");
     let ask = |args: &[&str]| process::run_output(isolated_command(&rustc).args(args)).ok();
@@ -48,7 +48,7 @@ fn has_libcore(libraries: &Path) -> bool {
     })
 }
 
-pub fn install_packages() -> Result<()> {
+pub(crate) fn install_packages() -> Result<()> {
     if host::find_program("apt-get").is_none() {
         bail!("there is no apt-get here");
     }

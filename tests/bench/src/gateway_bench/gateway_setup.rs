@@ -1,0 +1,152 @@
+//! Clients in the internet, a service in a sandbox, and what stands between them. Each lane is a
+//! world of its own, so that all can stand while they are measured in turns.
+
+use std::{fs, net::SocketAddr};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{reverse_proxies, wrk::UrlScheme};
+use crate::proxy_bench::{
+    bench_process::{self, BenchProcess},
+    proxy_setup::apply_bench_sysctls,
+};
+use policy_testbed::{
+    agent::AgentProcess,
+    named_internet::certificate_authority::CertificateAuthority,
+    network::{NetworkNamespace, Sandbox, TestNetwork, host_router::HOST_UPLINK_V4},
+    probe,
+    public_url::{self, GATEWAY_DOMAIN, SERVICE_PORT},
+    test_servers::{HTTP_PORT, HTTPS_PORT},
+    wait::eventually,
+};
+
+/// What stands between client and service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GatewayVariant {
+    /// The host's routing.
+    Direct,
+    /// The agent.
+    Agent,
+    /// nginx.
+    Nginx,
+    /// HAProxy.
+    HaProxy,
+}
+
+impl GatewayVariant {
+    /// What it is called in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Agent => "ours",
+            Self::Nginx => "nginx",
+            Self::HaProxy => "HAProxy",
+        }
+    }
+}
+
+/// Whoever relays.
+enum GatewayRelay {
+    Direct,
+    Agent(AgentProcess),
+    Peer(BenchProcess),
+}
+
+/// One lane. Fields are dropped in this order.
+pub(crate) struct GatewaySetup {
+    /// What stands on it.
+    pub(crate) variant: GatewayVariant,
+    relay: GatewayRelay,
+    _service: BenchProcess,
+    sandbox: Sandbox,
+    /// Its namespaces.
+    pub(crate) network: TestNetwork,
+    _files: TempDir,
+}
+
+impl GatewaySetup {
+    /// Builds a lane and waits until it is open.
+    pub(crate) fn build(way: GatewayVariant) -> Result<Self> {
+        let world = TestNetwork::build()?;
+        let sandbox = world.add_sandbox()?;
+        for namespace in [&sandbox.namespace, &world.host, &world.internet] {
+            apply_bench_sysctls(namespace)?;
+        }
+        let files = bench_process::process_directory("certificate")?;
+        write_certificate(&files)?;
+        let service = reverse_proxies::start_service(&sandbox.namespace)?;
+        let to = (sandbox.addressing.v4(), SERVICE_PORT).into();
+        wait_until_listening(&world.host, to)?;
+        let relay = match way {
+            GatewayVariant::Direct => GatewayRelay::Direct,
+            GatewayVariant::Agent => GatewayRelay::Agent(start_agent(&world, &sandbox, &files)?),
+            GatewayVariant::Nginx => {
+                GatewayRelay::Peer(reverse_proxies::start_nginx(&world.host, &files, to)?)
+            }
+            GatewayVariant::HaProxy => {
+                GatewayRelay::Peer(reverse_proxies::start_haproxy(&world.host, &files, to)?)
+            }
+        };
+        if way != GatewayVariant::Direct {
+            for port in [HTTP_PORT, HTTPS_PORT] {
+                wait_until_listening(&world.internet, (HOST_UPLINK_V4, port).into())?;
+            }
+        }
+        Ok(Self { variant: way, relay, _service: service, sandbox, network: world, _files: files })
+    }
+
+    /// The host that clients ask for.
+    pub(crate) fn public_host(&self) -> String {
+        public_url::public_host(&self.sandbox.id, SERVICE_PORT)
+    }
+
+    /// Where clients connect.
+    pub(crate) fn url(&self, scheme: UrlScheme) -> String {
+        match self.variant {
+            GatewayVariant::Direct => {
+                format!("http://{}:{SERVICE_PORT}/", self.sandbox.addressing.v4())
+            }
+            _ => format!("{}://{HOST_UPLINK_V4}/", scheme.name()),
+        }
+    }
+
+    /// The processes of who relays.
+    pub(crate) fn relay_pids(&self) -> Vec<u32> {
+        match &self.relay {
+            GatewayRelay::Direct => Vec::new(),
+            GatewayRelay::Agent(agent) => agent.pid().into_iter().collect(),
+            GatewayRelay::Peer(process) => process.pids(),
+        }
+    }
+}
+
+fn wait_until_listening(from: &NetworkNamespace, to: SocketAddr) -> Result<()> {
+    eventually(&format!("{to} listens"), || probe::connect(from, to).ok().map(drop))
+}
+
+/// One certificate for all, and its key; HAProxy wants both in one file.
+fn write_certificate(files: &TempDir) -> Result<()> {
+    let (certificate, key) = CertificateAuthority::new()?.issue(&format!("*.{GATEWAY_DOMAIN}"))?;
+    fs::write(files.path().join("both"), format!("{certificate}{key}"))?;
+    fs::write(files.path().join("cert"), certificate)?;
+    fs::write(files.path().join("key"), key)?;
+    Ok(())
+}
+
+fn start_agent(world: &TestNetwork, sandbox: &Sandbox, files: &TempDir) -> Result<AgentProcess> {
+    let at = |name: &str| files.path().join(name);
+    let config = format!(
+        "{}tls_cert = {:?}\ntls_key = {:?}\n",
+        public_url::GATEWAY_CONFIG,
+        at("cert"),
+        at("key")
+    );
+    let mut agent = AgentProcess::configure(&config)?;
+    agent.start(&world.host)?;
+    let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+    let answer = agent.request("PUT", &path, &sandbox.sandbox_spec(&json!({})).to_string())?;
+    ensure!(answer.status < 300, "the agent refuses the sandbox: {}", answer.body);
+    Ok(agent)
+}

@@ -1,0 +1,133 @@
+//! nginx and HAProxy, as an operator would set them up for this: they choose the sandbox by the Host,
+//! say who the client is, keep connections to the service, and log every request. The service is an
+//! nginx too.
+
+use std::{fs, net::SocketAddr};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::proxy_bench::bench_process::{self, BenchProcess};
+use policy_testbed::{
+    network::NetworkNamespace,
+    public_url::{GATEWAY_DOMAIN, SERVICE_PORT},
+};
+
+/// A short answer to everything, at [`PORT`].
+pub(crate) fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
+    let text = "x".repeat(128);
+    start_nginx_with(
+        sandbox,
+        1,
+        &format!(
+            "access_log off;
+             keepalive_requests 100000000;
+             server {{ listen {SERVICE_PORT} backlog=4096; return 200 {text}; }}"
+        ),
+    )
+}
+
+/// nginx as a reverse proxy.
+pub(crate) fn start_nginx(
+    host: &NetworkNamespace,
+    files: &TempDir,
+    service: SocketAddr,
+) -> Result<BenchProcess> {
+    let at = files.path().display();
+    start_nginx_with(
+        host,
+        2,
+        &format!(
+            "access_log {at}/access;
+             keepalive_requests 100000000;
+             upstream sandbox {{ server {service}; keepalive 128; keepalive_requests 100000000; }}
+             server {{
+                listen 80 backlog=4096 reuseport;
+                listen 443 ssl backlog=4096 reuseport;
+                server_name ~^{SERVICE_PORT}-[a-z0-9]+\\.{GATEWAY_DOMAIN}$;
+                ssl_certificate {at}/cert;
+                ssl_certificate_key {at}/key;
+                location / {{
+                    proxy_pass http://sandbox;
+                    proxy_http_version 1.1;
+                    proxy_buffering off;
+                    proxy_request_buffering off;
+                    proxy_set_header Connection \"\";
+                    proxy_set_header Host $http_host;
+                    proxy_set_header X-Forwarded-For $remote_addr;
+                    proxy_set_header X-Forwarded-Host $http_host;
+                    proxy_set_header X-Forwarded-Proto $scheme;
+                }}
+             }}"
+        ),
+    )
+}
+
+/// nginx with so many workers, and an `http` section.
+fn start_nginx_with(
+    namespace: &NetworkNamespace,
+    workers: usize,
+    http: &str,
+) -> Result<BenchProcess> {
+    let directory = bench_process::process_directory("nginx")?;
+    let place = directory.path().display();
+    let file = directory.path().join("nginx.conf");
+    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let paths = paths.map(|path| format!("{path}_temp_path {place}/{path};")).join("\n");
+    fs::write(
+        &file,
+        format!(
+            "user root;
+             daemon off;
+             pid {place}/pid;
+             error_log stderr crit;
+             worker_processes {workers};
+             events {{ worker_connections 4096; }}
+             http {{ {paths} {http} }}\n"
+        ),
+    )?;
+    let mut command = namespace.command("nginx")?;
+    command.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(file);
+    BenchProcess::start(command, directory)
+}
+
+/// HAProxy as a reverse proxy.
+pub(crate) fn start_haproxy(
+    host: &NetworkNamespace,
+    files: &TempDir,
+    service: SocketAddr,
+) -> Result<BenchProcess> {
+    let directory = bench_process::process_directory("haproxy")?;
+    let file = directory.path().join("haproxy.cfg");
+    let both = files.path().join("both");
+    fs::write(
+        &file,
+        format!(
+            "global
+                nbthread 2
+                maxconn 4096
+                log stdout format raw local0
+             defaults
+                mode http
+                log global
+                option httplog
+                timeout connect 5s
+                timeout client 1h
+                timeout server 1h
+                http-reuse always
+             frontend public
+                bind :80 backlog 4096
+                bind :443 backlog 4096 ssl crt {} alpn http/1.1
+                http-request set-header X-Forwarded-For %[src]
+                http-request set-header X-Forwarded-Host %[req.hdr(host)]
+                http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+                use_backend sandbox if {{ hdr_reg(host) ^{SERVICE_PORT}-[a-z0-9]+\\.{GATEWAY_DOMAIN}$ }}
+             backend sandbox
+                server sandbox {service}\n",
+            both.display(),
+        ),
+    )?;
+    let mut command = host.command("haproxy")?;
+    command.arg("-db").arg("-f").arg(file);
+    BenchProcess::start(command, directory)
+}

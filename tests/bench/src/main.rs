@@ -1,0 +1,100 @@
+//! `cargo xtask bench`: measures, and prints tables with ratios and targets. `docs/performance.md`
+//! explains the numbers. Traffic runs inside network namespaces only, for a bounded time, and nothing
+//! is left behind.
+//!
+//! What is compared is measured in turns, for several rounds, and the median counts: changes of the
+//! machine's load then affect all sides alike. Targets are printed beside the results and never
+//! asserted.
+
+#![expect(clippy::print_stdout, reason = "it is for people to read")]
+
+mod apply;
+mod attach;
+mod bulk_tcp;
+mod dataplane;
+mod dropping;
+mod forwarding;
+mod frame_sender;
+mod gateway_bench;
+mod machine_info;
+mod memory;
+mod packet_path;
+mod prefix_lists;
+mod profile;
+mod proxy_bench;
+mod result_table;
+mod rounds;
+mod traffic_path;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use machine_info::MachineInfo;
+use profile::BenchProfile;
+use result_table::ResultTable;
+
+#[derive(Parser)]
+#[command(
+    about = "Measures the packet path, forwarding, policies, proxied connections, and public URLs"
+)]
+struct BenchOptions {
+    /// Seconds instead of minutes: shows that everything runs; the numbers mean little.
+    #[arg(long)]
+    quick: bool,
+    /// Measure only this; can be given several times.
+    #[arg(long, value_enum)]
+    only: Vec<BenchSubject>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BenchSubject {
+    /// What a packet costs.
+    PacketPath,
+    /// Packets per second.
+    Forwarding,
+    /// Denied packets per second.
+    Dropping,
+    /// One TCP connection.
+    Bulk,
+    /// The time until a policy is enforced.
+    Apply,
+    /// The time to attach interfaces.
+    Attach,
+    /// The memory of policies.
+    Memory,
+    /// Connections through the egress proxy.
+    Proxied,
+    /// Requests through the gateway.
+    Gateway,
+}
+
+impl BenchSubject {
+    fn run(self, effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+        match self {
+            Self::PacketPath => packet_path::run(effort),
+            Self::Forwarding => forwarding::run(effort),
+            Self::Dropping => dropping::run(effort),
+            Self::Bulk => bulk_tcp::run(effort),
+            Self::Apply => apply::run(effort),
+            Self::Attach => attach::run(effort),
+            Self::Memory => memory::run(effort),
+            Self::Proxied => proxy_bench::run(effort),
+            Self::Gateway => gateway_bench::run(effort),
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let options = BenchOptions::parse();
+    let effort = if options.quick { BenchProfile::QUICK } else { BenchProfile::FULL };
+    println!("{}\n", MachineInfo::current()?);
+    println!("Medians of {} rounds, in turns.\n", effort.rounds);
+    for subject in BenchSubject::value_variants() {
+        if options.only.is_empty() || options.only.contains(subject) {
+            for table in subject.run(&effort)? {
+                println!("{table}");
+            }
+        }
+    }
+    Ok(())
+}

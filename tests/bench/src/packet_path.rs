@@ -1,0 +1,212 @@
+//! What a packet costs on the way from a sandbox's gate to the verdict, beside an empty program.
+//!
+//! Hot: one destination over and over. Random: 65 536 of them in turns, which are put into the
+//! frame by a program of their own (`policy-ebpf/src/bin/bench.rs`), whose cost in front of the
+//! empty program is taken off.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, TestRun as _, TestRunOptions,
+    maps::{Array, ProgramArray},
+    programs::{ProgramFd, SchedClassifier},
+};
+use policy_agent::dataplane::{Dataplane, DenyAction, Slot};
+
+use super::{
+    BenchProfile, ResultTable,
+    prefix_lists::PrefixLists,
+    result_table::at_most_target,
+    rounds::{median, medians},
+};
+use crate::dataplane::{open_dataplane, open_gate, prepare_slot};
+use policy_testbed::{
+    network::BpffsDirectory,
+    packets::{
+        EthernetFrame, IpDatagram, IpPayload,
+        test_hosts::{SANDBOX, SERVER},
+    },
+};
+
+const DESTINATIONS: usize = 65_536;
+
+/// Targets in ns, by size of the policy: hot ones for the first two, a random one for the last.
+const HOT_TARGETS_NS: [f64; 2] = [60.0, 110.0];
+const RANDOM_TARGET_NS: f64 = 150.0;
+
+/// Measures the packet path.
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+    let bpffs = BpffsDirectory::create()?;
+    let dataplane = open_dataplane(&bpffs, DenyAction::Drop)?;
+    let mut sides = Vec::new();
+    for (index, &size) in effort.policy_sizes.iter().enumerate() {
+        sides.push(SizedPolicy::open(&dataplane, bpffs.path(), index, size)?);
+    }
+    let mut bench = BenchPrograms::load()?;
+    let mut tables = Vec::new();
+    for like in [IpAddr::from(SERVER.v4), SERVER.v6.into()] {
+        tables.push(bench.measure_family(effort, &sides, like)?);
+    }
+    Ok(tables)
+}
+
+/// A sandbox with a policy of some size.
+struct SizedPolicy {
+    size: usize,
+    lists: PrefixLists,
+    gate: SchedClassifier,
+}
+
+impl SizedPolicy {
+    fn open(dataplane: &Dataplane, pins: &Path, index: usize, size: usize) -> Result<Self> {
+        let slot = u32::try_from(index + 1).ok().and_then(Slot::new).context("there is a slot")?;
+        let lists = PrefixLists::new(size, size, 1);
+        prepare_slot(dataplane, slot, Some(SANDBOX.mac), &[SANDBOX.v4.into(), SANDBOX.v6.into()])?;
+        dataplane.publish(&[slot], &lists.compile(&[])?)?;
+        Ok(Self { size, gate: open_gate(dataplane, slot, pins)?, lists })
+    }
+}
+
+/// The programs that are measured beside.
+struct BenchPrograms {
+    object: Ebpf,
+}
+
+impl BenchPrograms {
+    fn load() -> Result<Self> {
+        let path = object_path();
+        let mut object = Ebpf::load_file(&path)
+            .with_context(|| format!("loading {}: run `cargo xtask build`", path.display()))?;
+        for name in ["empty", "scatter_v4", "scatter_v6"] {
+            classifier(&mut object, name)?.load().with_context(|| format!("loading {name}"))?;
+        }
+        Ok(Self { object })
+    }
+
+    /// All measurements of one address family.
+    fn measure_family(
+        &mut self,
+        effort: &BenchProfile,
+        sides: &[SizedPolicy],
+        like: IpAddr,
+    ) -> Result<ResultTable> {
+        let family = if like.is_ipv4() { "IPv4" } else { "IPv6" };
+        let columns = ["added, ns", "hot", "random", "target"];
+        let mut table = ResultTable::new(&format!("Packet path, {family}"), &columns);
+        let mut bases = (Vec::new(), Vec::new());
+        for allowed in [true, false] {
+            for (index, side) in sides.iter().enumerate() {
+                let to = side.lists.destinations(like, allowed, DESTINATIONS, 2);
+                self.set_destinations(&to)?;
+                let [empty, hot, scattered, random] = self.measure(effort, side, to[0])?;
+                bases.0.push(empty);
+                bases.1.push(scattered);
+                table.add_row(result_row(
+                    index,
+                    side.size,
+                    allowed,
+                    hot - empty,
+                    random - scattered,
+                ));
+            }
+        }
+        let [empty, scattered] = [bases.0, bases.1].map(|base| format!("{:.0}", median(base)));
+        table.add_row(["(empty program)".to_owned(), empty, scattered, String::new()]);
+        Ok(table)
+    }
+
+    /// ns per run: empty, the gate, empty behind random destinations, the gate behind them.
+    fn measure(
+        &mut self,
+        effort: &BenchProfile,
+        side: &SizedPolicy,
+        to: IpAddr,
+    ) -> Result<[f64; 4]> {
+        let frame = &frame_to(to);
+        let scatter = if to.is_ipv4() { "scatter_v4" } else { "scatter_v6" };
+        let empty = classifier(&mut self.object, "empty")?.fd()?.try_clone()?;
+        let gate = side.gate.fd()?.try_clone()?;
+        let mut subjects =
+            [("empty", None), ("gate", None), (scatter, Some(&empty)), (scatter, Some(&gate))];
+        let medians = medians(effort.rounds, &mut subjects, |(program, measured)| {
+            if let Some(measured) = measured {
+                self.set_measured(measured)?;
+            }
+            let program = match *program {
+                "gate" => &side.gate,
+                name => classifier(&mut self.object, name)?,
+            };
+            nanoseconds(program, frame, effort.repeats)
+        })?;
+        Ok([medians[0], medians[1], medians[2], medians[3]])
+    }
+
+    fn set_measured(&mut self, program: &ProgramFd) -> Result<()> {
+        let map = self.object.map_mut("MEASURED").context("bench.o has no map MEASURED")?;
+        ProgramArray::try_from(map)?.set(0, program, 0)?;
+        Ok(())
+    }
+
+    fn set_destinations(&mut self, destinations: &[IpAddr]) -> Result<()> {
+        for (index, destination) in (0..).zip(destinations) {
+            match destination {
+                IpAddr::V4(address) => {
+                    self.set_array_entry("DESTINATIONS_V4", index, address.octets())?
+                }
+                IpAddr::V6(address) => {
+                    self.set_array_entry("DESTINATIONS_V6", index, address.octets())?
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_array_entry<T: aya::Pod>(&mut self, map: &str, index: u32, value: T) -> Result<()> {
+        let map = self.object.map_mut(map).with_context(|| format!("bench.o has no map {map}"))?;
+        Array::try_from(map)?.set(index, value, 0)?;
+        Ok(())
+    }
+}
+
+/// A row of results in ns, with the target for the `index`th size.
+fn result_row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -> [String; 4] {
+    let target = match (allowed, HOT_TARGETS_NS.get(index)) {
+        (true, Some(&limit)) => at_most_target(hot, limit, "ns hot"),
+        (true, None) => at_most_target(random, RANDOM_TARGET_NS, "ns random"),
+        (false, _) => String::new(),
+    };
+    let what = if allowed { "allowed" } else { "denied" };
+    [format!("{size} prefixes, {what}"), format!("{hot:.0}"), format!("{random:.0}"), target]
+}
+
+/// Time per run, as the kernel takes it.
+fn nanoseconds(program: &SchedClassifier, frame: &EthernetFrame, repeat: u32) -> Result<f64> {
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame.bytes());
+    options.repeat = repeat;
+    let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+    Ok(result.duration.as_secs_f64() * 1e9)
+}
+
+fn frame_to(destination: IpAddr) -> EthernetFrame {
+    let source = if destination.is_ipv4() { IpAddr::from(SANDBOX.v4) } else { SANDBOX.v6.into() };
+    IpDatagram::new(source, destination, IpPayload::syn(40_000, 443)).to_frame()
+}
+
+fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let program = object.program_mut(name).with_context(|| format!("bench.o has no {name}"))?;
+    Ok(program.try_into()?)
+}
+
+/// Where `cargo xtask build` leaves the object.
+fn object_path() -> PathBuf {
+    let directory = std::env::var_os("POLICY_BPF_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf"),
+        PathBuf::from,
+    );
+    directory.join("bench.o")
+}

@@ -1,0 +1,66 @@
+//! The agent with a sandbox that may reach one name, and the DNS server that knows it.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{
+    bench_process::{self, BenchProcess},
+    wire_protocol::{SERVER_NAME, SERVER_V4},
+};
+use policy_testbed::{
+    agent::AgentProcess,
+    network::{Sandbox, TestNetwork},
+};
+
+/// One of the internet's addresses.
+const RESOLVER_ADDRESS: &str = "8.8.8.8";
+
+/// The agent, and what it asks.
+pub(crate) struct AgentProxy {
+    agent: AgentProcess,
+    _resolver: BenchProcess,
+}
+
+impl AgentProxy {
+    /// Starts both, and has the sandbox judged by name.
+    pub(crate) fn start(world: &TestNetwork, sandbox: &Sandbox) -> Result<Self> {
+        let resolver = start_resolver(world)?;
+        let mut agent = AgentProcess::configure(&format!(
+            "[proxy]\nresolvers = [\"{RESOLVER_ADDRESS}:53\"]\nmax_connections_per_sandbox = 20000\n"
+        ))?;
+        agent.start(&world.host)?;
+        let network = json!({ "network": { "allowOut": [SERVER_NAME], "denyOut": ["0.0.0.0/0"] } });
+        let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+        let answer = agent.request("PUT", &path, &sandbox.sandbox_spec(&network).to_string())?;
+        ensure!(answer.status < 300, "the agent refuses the sandbox: {}", answer.body);
+        Ok(Self { agent, _resolver: resolver })
+    }
+
+    /// The agent's process.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.agent.pid().into_iter().collect()
+    }
+
+    /// The end of the agent's log.
+    pub(crate) fn log(&self) -> String {
+        self.agent.log_tail()
+    }
+}
+
+/// A server that has a zone of its own: an answer that there is no IPv6 address comes with how long
+/// it may be kept, as it does from servers in the real internet.
+fn start_resolver(world: &TestNetwork) -> Result<BenchProcess> {
+    let directory = bench_process::process_directory("dnsmasq")?;
+    let address = IpAddr::from(SERVER_V4);
+    let mut command = world.internet.command("dnsmasq")?;
+    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
+    command.args(["--user=root", "--log-facility=-", "--bind-interfaces"]);
+    command.arg(format!("--listen-address={RESOLVER_ADDRESS}"));
+    command.arg(format!("--auth-server=ns.{SERVER_NAME},{RESOLVER_ADDRESS}"));
+    command.args([&format!("--auth-zone={SERVER_NAME}"), "--auth-ttl=60"]);
+    command.arg(format!("--host-record={SERVER_NAME},{address}"));
+    command.arg(format!("--pid-file={}", directory.path().join("pid").display()));
+    BenchProcess::start(command, directory)
+}

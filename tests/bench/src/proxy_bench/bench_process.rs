@@ -1,0 +1,87 @@
+//! A program that runs while something is measured, and ends on drop.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use policy_testbed::{
+    network::{command, unique_name},
+    wait::eventually,
+};
+
+/// A directory of its own, for what a program reads and writes.
+pub(crate) fn process_directory(role: &str) -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix(&unique_name(role)).tempdir()?)
+}
+
+/// A program in the foreground, with its children.
+pub(crate) struct BenchProcess {
+    child: Child,
+    command_line: String,
+    directory: TempDir,
+}
+
+impl BenchProcess {
+    /// Starts it; what it prints goes to its directory, which goes with it.
+    pub(crate) fn start(mut command: Command, directory: TempDir) -> Result<Self> {
+        let log = File::create(log_path(&directory))?;
+        let what = command::command_line(&command);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot run {what}"))?;
+        Ok(Self { child, command_line: what, directory })
+    }
+
+    /// Fails with what it printed when it has ended by itself.
+    pub(crate) fn ensure_running(&mut self) -> Result<()> {
+        let status = self.child.try_wait()?;
+        ensure!(status.is_none(), "{} ended: {}", self.command_line, self.output());
+        Ok(())
+    }
+
+    /// What it printed.
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(log_path(&self.directory)).unwrap_or_default()
+    }
+
+    /// Its ID and those of its children.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let own = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        [own].into_iter().chain(children).collect()
+    }
+}
+
+impl Drop for BenchProcess {
+    fn drop(&mut self) {
+        let all = self.pids();
+        let _ = send_signal(self.child.id(), Signal::SIGTERM);
+        let ended = eventually("it ends", || self.child.try_wait().ok().flatten());
+        if ended.is_err() {
+            eprintln!("{} did not end as asked", self.command_line);
+            // Not waited for yet, so these IDs are still theirs.
+            for pid in all {
+                let _ = send_signal(pid, Signal::SIGKILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn send_signal(pid: u32, signal: Signal) -> nix::Result<()> {
+    kill(Pid::from_raw(pid.cast_signed()), signal)
+}
+
+fn log_path(directory: &TempDir) -> PathBuf {
+    directory.path().join("log")
+}

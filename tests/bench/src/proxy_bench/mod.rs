@@ -1,0 +1,58 @@
+//! Connections that are judged by name, through the agent's proxy, beside the same through HAProxy
+//! and nginx, and beside a direct one.
+
+mod agent_proxy;
+pub(crate) mod bench_process;
+mod bench_server;
+mod bulk_transfer;
+mod http_load;
+mod idle_connections;
+mod load_client;
+mod proxy_peers;
+pub(crate) mod proxy_setup;
+pub(crate) mod resource_usage;
+mod short_connections;
+mod wire_protocol;
+
+use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::{BenchProfile, ResultTable};
+use proxy_setup::{ProxySetup, ProxyVariant};
+
+/// Files that one process may open, at most: enough for all idle connections and what they are moved
+/// through.
+const OPEN_FILE_LIMIT: u64 = 1 << 18;
+
+/// Measures proxied connections.
+pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
+    let files = raise_open_file_limit()?;
+    let idle = idle_connections::run(effort, files)?;
+    let ways = [
+        ProxyVariant::Direct,
+        ProxyVariant::Agent,
+        ProxyVariant::HaProxy,
+        ProxyVariant::HaProxyLarge,
+        ProxyVariant::Nginx,
+        ProxyVariant::NginxLarge,
+    ];
+    let mut lanes = ways.into_iter().map(ProxySetup::build).collect::<Result<Vec<_>>>()?;
+    let mut tables = bulk_transfer::run(effort, &mut lanes)?;
+    lanes.retain(|lane| !lane.variant.is_bulk_only());
+    tables.push(short_connections::run(effort, &mut lanes)?);
+    tables.push(http_load::run(effort, &mut lanes)?);
+    tables.push(idle);
+    Ok(tables)
+}
+
+/// Raises the limit on open files of this process and of those that it starts, as far as it may.
+fn raise_open_file_limit() -> Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < OPEN_FILE_LIMIT
+        && setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILE_LIMIT, OPEN_FILE_LIMIT).is_ok()
+    {
+        return Ok(OPEN_FILE_LIMIT);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising the limit on open files")?;
+    Ok(hard)
+}

@@ -1,0 +1,79 @@
+//! `docs/metrics.md` lists the metrics that the agent has: no more, no fewer, with their types and
+//! labels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use policy_testbed::{
+    named_internet::client_hello,
+    test_servers::HTTPS_PORT,
+    testbed::{DomainScenario, SharedTestbed},
+};
+use serde_json::Value;
+
+static TESTBED: SharedTestbed = SharedTestbed::with_names(
+    "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n\
+     [gateway]\ndomain = \"sandbox.test\"\nhttp = \"[::]:80\"\nhttps = \"[::]:443\"\n",
+);
+
+const PAGE: &str = include_str!("../../../../../docs/metrics.md");
+
+/// A metric's type and labels.
+type DocumentedMetric = (String, BTreeSet<String>);
+
+/// The table of metrics on the page.
+fn documented() -> BTreeMap<String, DocumentedMetric> {
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
+        let [name, kind, _, labels, ..] = cells[..] else { return None };
+        let name = name.strip_suffix('`').filter(|name| name.starts_with("policy_"))?;
+        let labels = labels.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        Some((name.to_owned(), (kind.to_owned(), labels)))
+    };
+    PAGE.lines().filter_map(row).collect()
+}
+
+/// What the agent tells Prometheus.
+fn exposed(text: &str) -> BTreeMap<String, DocumentedMetric> {
+    let mut metrics = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            metrics.insert(name.to_owned(), (kind.to_owned(), labels(text, name)));
+        }
+    }
+    metrics
+}
+
+/// The labels of a metric's samples. A histogram's `le` says nothing of its own.
+fn labels(text: &str, name: &str) -> BTreeSet<String> {
+    let sample = |line: &str| {
+        let (inner, _) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once('}')?;
+        Some(inner.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).collect())
+    };
+    text.lines().filter_map(sample).flat_map(|labels: Vec<String>| labels).collect()
+}
+
+#[test]
+fn every_metric_is_on_the_page_and_no_other() {
+    let scene = DomainScenario::new(&TESTBED, "documented");
+    let sandbox = &scene.sandbox;
+    // What is counted by labels is there once it was counted.
+    sandbox.assert_refused("8.8.8.9");
+    let _ = sandbox.close_after(
+        scene.denied_site.v4,
+        HTTPS_PORT,
+        client_hello::hello_records(&scene.denied_site.name),
+    );
+    sandbox.assert_name_denied(&scene.denied_site.name, "name_not_allowed");
+    let _ = sandbox.curl_public_url("http", "/").run();
+    let text = sandbox.testbed.request("GET", "/metrics", &Value::Null).body;
+    let (exposed, documented) = (exposed(&text), documented());
+    assert!(!documented.is_empty(), "the page has a table");
+    let names =
+        |metrics: &BTreeMap<String, DocumentedMetric>| metrics.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&exposed), names(&documented));
+    for (name, metric) in &exposed {
+        assert_eq!(Some(metric), documented.get(name), "{name}");
+    }
+}

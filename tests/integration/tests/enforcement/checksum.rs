@@ -1,0 +1,78 @@
+//! Checksums that a sandbox leaves to the device: the host writes them after the frame was judged,
+//! wherever the sandbox said. Nowhere but where the protocol has them.
+
+use policy_testbed::{
+    packet_socket::{SOURCE_PORT, with_partial_checksum},
+    packets::{IpPayload, TcpFlags},
+    test_servers,
+    testbed::{MARKER_ADDRESS, SharedTestbed, TestSandbox, parse_ip},
+};
+
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
+
+const ALLOWED: &str = "2001:db8:1::1";
+/// Where headers begin in an IPv6 frame.
+const IP_OFFSET: u16 = 14;
+const TRANSPORT_OFFSET: u16 = IP_OFFSET + 40;
+const DESTINATION_OFFSET: u16 = IP_OFFSET + 24;
+
+fn sandbox_allowed_one_address() -> TestSandbox {
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.allow_only(&[ALLOWED, MARKER_ADDRESS]);
+    sandbox
+}
+
+fn udp_frame(sandbox: &TestSandbox) -> Vec<u8> {
+    let payload = IpPayload::udp(SOURCE_PORT, test_servers::CLOSED_PORT, &sandbox.frame_token());
+    sandbox.frame_builder().frame_payload(parse_ip(ALLOWED), payload)
+}
+
+fn tcp_frame(sandbox: &TestSandbox) -> Vec<u8> {
+    let payload = IpPayload::tcp(SOURCE_PORT, test_servers::CLOSED_PORT, TcpFlags::SYN)
+        .with_data(&sandbox.frame_token());
+    sandbox.frame_builder().frame_payload(parse_ip(ALLOWED), payload)
+}
+
+/// How many of the frames cross when the device is to write their checksum there.
+fn count_crossing(sandbox: &TestSandbox, frame: &[u8], start: u16, place: u16) -> usize {
+    let frame = with_partial_checksum(frame, start, place - start);
+    sandbox.frames_crossing_through(&sandbox.open_virtio_packet_socket(), &[frame]).len()
+}
+
+#[test]
+fn a_checksum_at_its_place_may_be_left_to_the_device() {
+    let sandbox = sandbox_allowed_one_address();
+    assert_eq!(
+        count_crossing(&sandbox, &udp_frame(&sandbox), TRANSPORT_OFFSET, TRANSPORT_OFFSET + 6),
+        1
+    );
+    assert_eq!(
+        count_crossing(&sandbox, &tcp_frame(&sandbox), TRANSPORT_OFFSET, TRANSPORT_OFFSET + 16),
+        1
+    );
+}
+
+#[test]
+fn a_checksum_over_what_was_judged_stops_the_frame() {
+    let sandbox = sandbox_allowed_one_address();
+    let (udp, tcp) = (udp_frame(&sandbox), tcp_frame(&sandbox));
+    let bent = [
+        (&udp, IP_OFFSET + 6, DESTINATION_OFFSET + 2, "a group of the destination"),
+        (&udp, IP_OFFSET + 6, DESTINATION_OFFSET - 2, "a group of the source"),
+        (&udp, TRANSPORT_OFFSET, TRANSPORT_OFFSET + 2, "UDP's destination port"),
+        (&tcp, TRANSPORT_OFFSET, TRANSPORT_OFFSET + 2, "TCP's destination port"),
+        (&tcp, TRANSPORT_OFFSET, TRANSPORT_OFFSET + 12, "TCP's flags"),
+    ];
+    for (frame, start, place, what) in bent {
+        assert_eq!(count_crossing(&sandbox, frame, start, place), 0, "over {what}");
+    }
+    // It is the policy that stops them: without one they cross.
+    sandbox.delete();
+    for (frame, start, place, what) in bent {
+        assert_eq!(
+            count_crossing(&sandbox, frame, start, place),
+            1,
+            "over {what}, without a policy"
+        );
+    }
+}

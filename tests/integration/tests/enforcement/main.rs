@@ -1,0 +1,22 @@
+//! What a policy permits and denies, with real sockets and raw frames, for every way to attach a
+//! sandbox.
+
+mod bridged_frames;
+mod checksum;
+mod clsact;
+mod connection_load;
+mod denial_events;
+mod deny_action;
+mod explain;
+mod floor;
+mod fragments;
+mod frame_fixtures;
+mod inbound_connections;
+mod must_work;
+mod network_baseline;
+mod other_namespaces;
+mod policy_updates;
+mod precedence;
+mod precedence_cases;
+mod virtio_tap;
+mod xdp;

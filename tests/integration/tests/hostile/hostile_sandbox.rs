@@ -1,0 +1,198 @@
+//! The wire: a sandbox whose own kernel is silent, and a watch at the far end of the uplink.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fastrand::Rng;
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
+use policy_agent::policy::{self, Floor, Policy, PolicyDefaults};
+use policy_common::reason::Reason;
+use policy_integration::random::{RandomPolicy, random_policies};
+use policy_oracle::{OracleIdentity, PacketOracle};
+use policy_testbed::{
+    network::{
+        host_router::{INTERNET_UPLINK_V4, INTERNET_UPLINK_V6, UPLINK_INTERFACE},
+        sandbox::{SANDBOX_INTERFACE, format_mac},
+    },
+    packet_socket::{PacketSocket, contains_bytes},
+    packets::{
+        EthernetFrame, IpDatagram, IpPayload,
+        test_hosts::{GATEWAY, SANDBOX, SANDBOX_SECOND_V4},
+    },
+    testbed::{MARKER_ADDRESS, OrFail as _, TestSandbox, Testbed, parse_ip},
+};
+use serde_json::{Value, json};
+
+use super::crossing_check::{ArrivedFrame, ExpectedFrames};
+
+/// Frames that are sent before those that crossed are looked at: the kernel queues a thousand.
+const FRAMES_PER_ROUND: usize = 200;
+/// Entries of a list.
+const LIST_ENTRIES: usize = 24;
+
+/// A sandbox under a policy, its oracle, and both ends of its way.
+pub(crate) struct HostileSandbox {
+    seed: u64,
+    sandbox: TestSandbox,
+    sandbox_socket: PacketSocket,
+    uplink_socket: PacketSocket,
+    oracle: PacketOracle,
+    floor: Floor,
+    active_config: Value,
+    policy_digest: Option<[u8; 16]>,
+    sent: usize,
+    crossed: usize,
+    reason_counts: BTreeMap<Reason, usize>,
+}
+
+impl HostileSandbox {
+    /// A stage with one sandbox, which is the one of [`policy_testbed::packets::test_hosts`].
+    pub(crate) fn build(seed: u64) -> Self {
+        let stage =
+            Testbed::with_config(&format!("[dataplane]\nplatform_allow = [\"{MARKER_ADDRESS}\"]"));
+        let sandbox = stage.add_sandbox();
+        silence_sandbox_kernel(&stage, &sandbox);
+        pin_to_current_cpu(); // not before: the agent would, too
+        let addresses = vec![SANDBOX.v4.into(), SANDBOX_SECOND_V4.into(), SANDBOX.v6.into()];
+        let identity = OracleIdentity { mac: Some(SANDBOX.mac), addresses };
+        let floor = Floor::new(&[MARKER_ADDRESS.to_owned()], None);
+        Self {
+            seed,
+            sandbox_socket: sandbox.open_packet_socket(),
+            uplink_socket: sandbox.open_uplink_socket(),
+            sandbox,
+            oracle: PacketOracle::new(identity, false),
+            floor: floor.unwrap_or_else(|invalid| panic!("{invalid}")),
+            active_config: Value::Null,
+            policy_digest: None,
+            sent: 0,
+            crossed: 0,
+            reason_counts: BTreeMap::new(),
+        }
+    }
+
+    /// Frames sent so far.
+    pub(crate) fn sent_frames(&self) -> usize {
+        self.sent
+    }
+
+    /// Puts a random policy in force, another one than before: fragments know their policy.
+    pub(crate) fn apply_random_policy(&mut self, rng: &mut Rng) -> RandomPolicy {
+        loop {
+            let random = random_policies::random_policy(rng, &self.floor, LIST_ENTRIES);
+            let digest = policy::compile_policy(&random.policy, &self.floor).digest();
+            if self.policy_digest.replace(digest) == Some(digest) {
+                continue;
+            }
+            let mut config = json!({ "network": random.network });
+            if let Some(internet) = random.internet {
+                config["allowInternetAccess"] = json!(internet);
+            }
+            self.apply_policy(&config, random.policy.clone());
+            return random;
+        }
+    }
+
+    /// A policy that leaves everything to the floor.
+    pub(crate) fn apply_allow_all(&mut self) {
+        let defaults = PolicyDefaults::default();
+        let policy = Policy::new(&Default::default(), None, &defaults, &self.floor);
+        self.apply_policy(&json!({}), policy.unwrap_or_else(|invalid| panic!("{invalid}")));
+    }
+
+    fn apply_policy(&mut self, config: &Value, policy: Policy) {
+        let mut config = config.clone();
+        config["mac"] = json!(format_mac(SANDBOX.mac));
+        config["addresses"] = json!([SANDBOX.v4, SANDBOX_SECOND_V4, SANDBOX.v6]);
+        self.sandbox.apply_config(&config);
+        self.active_config = config;
+        self.oracle.publish(policy, self.floor.clone());
+    }
+
+    /// Sends frames, and holds what crosses against what the oracle says.
+    pub(crate) fn send_and_check(&mut self, frames: Vec<EthernetFrame>) {
+        for round in frames.chunks(FRAMES_PER_ROUND) {
+            let mut expected = ExpectedFrames::default();
+            for frame in round {
+                let reason = self.oracle.from_sandbox(frame.bytes()).reason;
+                *self.reason_counts.entry(reason).or_default() += 1;
+                match reason.passes() {
+                    true => expected.allow(frame.bytes()),
+                    false => expected.deny(frame.bytes(), reason.label().to_owned()),
+                }
+                self.sandbox_socket.send(frame.bytes()).or_fail("sending a frame");
+            }
+            self.sent += round.len();
+            self.check_arrivals(&mut expected);
+        }
+    }
+
+    /// Everything that crosses until a marker does that was sent last.
+    fn check_arrivals(&mut self, expected: &mut ExpectedFrames) {
+        let marker = format!("<<marker {}>>", self.sent).into_bytes();
+        let payload = IpPayload::udp(40_000, 9, &marker);
+        let last = IpDatagram::new(SANDBOX.v4, parse_ip(MARKER_ADDRESS), payload).to_frame();
+        self.sandbox_socket.send(last.bytes()).or_fail("sending the marker");
+        let seen = self.uplink_socket.receive_until(|frame| contains_bytes(frame, &marker));
+        for frame in seen.or_fail("waiting for the marker") {
+            match expected.classify(&frame) {
+                ArrivedFrame::Allowed => self.crossed += 1,
+                ArrivedFrame::FromHost => {}
+                ArrivedFrame::Leaked(reason) => self.report_leak(&frame, &reason),
+            }
+        }
+    }
+
+    fn report_leak(&self, frame: &[u8], reason: &str) -> ! {
+        panic!(
+            "\nPOLICY_TEST_SEED={}: among the first {} frames one crossed that must not\n  \
+             frame:  {:?}\n  oracle: {reason}\n  policy: {}\n",
+            self.seed,
+            self.sent,
+            EthernetFrame::from_bytes(frame),
+            self.active_config
+        )
+    }
+
+    /// Shows what was sent; a run in which hardly anything passed, or was denied, proves nothing.
+    pub(crate) fn assert_meaningful_run(&self, few: usize) {
+        let Self { sent, crossed, reason_counts: reasons, .. } = self;
+        println!("{sent} frames, {crossed} crossed and all of them may; {reasons:?}");
+        let denied: usize =
+            reasons.iter().filter(|(reason, _)| !reason.passes()).map(|(_, count)| count).sum();
+        assert!(*crossed > few, "only {crossed} of {sent} frames crossed");
+        assert!(denied > few, "only {denied} of {sent} frames were denied");
+        let healthy = self.sandbox.testbed.agent().is_healthy();
+        assert!(healthy && self.sandbox.status()["status"] == "enforcing");
+    }
+}
+
+/// Two CPUs would deliver what one thread sends in another order, and fragments have one.
+fn pin_to_current_cpu() {
+    let mut this = CpuSet::new();
+    this.set(sched_getcpu().or_fail("this CPU")).or_fail("a set of one CPU");
+    sched_setaffinity(Pid::from_raw(0), &this).or_fail("staying on this CPU");
+}
+
+/// The sandbox's kernel answers nobody, and no neighbour has to be looked for.
+fn silence_sandbox_kernel(stage: &Arc<Testbed>, sandbox: &TestSandbox) {
+    let (host, internet) = (&stage.network.host, &stage.network.internet);
+    sandbox
+        .namespace
+        .sysctl(&format!("ipv6/conf/{SANDBOX_INTERFACE}/disable_ipv6"), "1")
+        .or_fail("no IPv6");
+    sandbox
+        .namespace
+        .ip_batch(&format!("addr flush dev {SANDBOX_INTERFACE}"))
+        .or_fail("no addresses");
+    let beyond = format_mac(internet.interface_mac(UPLINK_INTERFACE).or_fail("the uplink's MAC"));
+    let neighbour = |at: &dyn std::fmt::Display| {
+        format!("neigh replace {at} lladdr {beyond} dev {UPLINK_INTERFACE} nud permanent\n")
+    };
+    let (v4, v6) = (neighbour(&INTERNET_UPLINK_V4), neighbour(&INTERNET_UPLINK_V6));
+    let mac = format_mac(GATEWAY.mac);
+    let lines = format!("{v4}{v6}link set {} address {mac}", sandbox.interface);
+    host.ip_batch(&lines).or_fail("neighbours and a MAC");
+}

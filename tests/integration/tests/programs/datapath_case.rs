@@ -1,0 +1,208 @@
+//! A sandbox with a policy, in the kernel and in the oracle.
+
+use std::net::IpAddr;
+
+use policy_agent::{
+    dataplane::{DenyAction, InboundSource},
+    policy::{self, Floor, NetworkConfig, Policy, PolicyDefaults},
+};
+use policy_common::reason::Reason;
+use policy_integration::program_runner::{FrameAction, ProgramRunner, RunOutcome};
+use policy_oracle::{InboundOrigin, OracleIdentity, PacketOracle};
+use policy_testbed::packets::{
+    EthernetFrame, IpDatagram, IpPayload,
+    test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
+};
+
+/// A frame, which way it goes, and what has to become of it.
+pub(crate) struct DatapathStep {
+    description: String,
+    direction: FrameDirection,
+    frame: EthernetFrame,
+    expected: Reason,
+}
+
+enum FrameDirection {
+    FromSandbox,
+    ToSandbox(InboundOrigin),
+}
+
+/// The sandbox sends a frame.
+pub(crate) fn sends(what: &str, frame: impl Into<EthernetFrame>, expect: Reason) -> DatapathStep {
+    DatapathStep {
+        description: what.to_owned(),
+        direction: FrameDirection::FromSandbox,
+        frame: frame.into(),
+        expected: expect,
+    }
+}
+
+/// A frame is on its way to the sandbox.
+pub(crate) fn receives(
+    what: &str,
+    origin: InboundOrigin,
+    frame: impl Into<EthernetFrame>,
+    expect: Reason,
+) -> DatapathStep {
+    DatapathStep {
+        description: what.to_owned(),
+        direction: FrameDirection::ToSandbox(origin),
+        frame: frame.into(),
+        expected: expect,
+    }
+}
+
+/// A datagram from the sandbox, to port 4000, which means nothing.
+pub(crate) fn udp_from_sandbox(address: impl Into<IpAddr>) -> IpDatagram {
+    datagram_from_sandbox(address, IpPayload::udp(40_000, 4000, b"hello"))
+}
+
+/// The opening of a connection from the sandbox.
+pub(crate) fn syn_from_sandbox(address: impl Into<IpAddr>, port: u16) -> IpDatagram {
+    datagram_from_sandbox(address, IpPayload::syn(40_000, port))
+}
+
+/// A datagram from the sandbox's address of the right family.
+pub(crate) fn datagram_from_sandbox(address: impl Into<IpAddr>, payload: IpPayload) -> IpDatagram {
+    let address = address.into();
+    IpDatagram::new(sandbox_address_like(address), address, payload)
+}
+
+/// The sandbox's address of the same family.
+pub(crate) fn sandbox_address_like(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { SANDBOX.v4.into() } else { SANDBOX.v6.into() }
+}
+
+/// How a stage differs from the usual one: denied packets vanish, the default floor.
+pub(crate) struct DatapathSettings {
+    pub(crate) deny_action: DenyAction,
+    pub(crate) inbound: InboundSource,
+    pub(crate) mac_known: bool,
+    pub(crate) floor: Floor,
+}
+
+impl Default for DatapathSettings {
+    fn default() -> Self {
+        Self {
+            deny_action: DenyAction::Drop,
+            inbound: InboundSource::Any,
+            mac_known: true,
+            floor: Floor::default(),
+        }
+    }
+}
+
+/// One sandbox in the kernel and in the oracle.
+pub(crate) struct DatapathCase {
+    pub(crate) programs: ProgramRunner,
+    oracle: PacketOracle,
+    settings: DatapathSettings,
+}
+
+impl DatapathCase {
+    /// A sandbox with a network configuration.
+    pub(crate) fn with_network(network: &str) -> Self {
+        Self::with_settings(network, DatapathSettings::default())
+    }
+
+    /// The same under other settings.
+    pub(crate) fn with_settings(network: &str, setting: DatapathSettings) -> Self {
+        let mut stage = Self::without_policy(setting);
+        stage.publish(network);
+        stage
+    }
+
+    /// A sandbox without a policy.
+    pub(crate) fn without_policy(setting: DatapathSettings) -> Self {
+        let kernel = ProgramRunner::open(setting.deny_action, setting.inbound)
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        let identity = OracleIdentity {
+            mac: setting.mac_known.then_some(SANDBOX.mac),
+            addresses: vec![SANDBOX.v4.into(), SANDBOX_SECOND_V4.into(), SANDBOX.v6.into()],
+        };
+        kernel.reset_sandbox(identity.mac, &identity.addresses).expect("a slot is prepared");
+        let oracle = PacketOracle::new(identity, setting.inbound == InboundSource::Host);
+        Self { programs: kernel, oracle, settings: setting }
+    }
+
+    /// Puts a network configuration in force.
+    pub(crate) fn publish(&mut self, network: &str) {
+        let policy = parse_policy(network, &self.settings.floor);
+        let compiled = policy::compile_policy(&policy, &self.settings.floor);
+        self.programs.publish(&compiled).expect("the policy is published");
+        self.oracle.publish(policy, self.settings.floor.clone());
+    }
+
+    /// Runs every step, in order, and tells all that went otherwise.
+    pub(crate) fn assert_steps(&mut self, steps: &[DatapathStep]) {
+        let wrong: Vec<String> =
+            steps.iter().filter_map(|step| self.check_step(step).err()).collect();
+        assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    }
+
+    fn check_step(&mut self, step: &DatapathStep) -> Result<(), String> {
+        let DatapathStep { description: what, direction: way, frame, expected: expect } = step;
+        let bytes = frame.bytes();
+        let (outcome, law) = match way {
+            FrameDirection::FromSandbox => {
+                self.check_early_drop(step)?;
+                (self.programs.from_sandbox(bytes), self.oracle.from_sandbox(bytes).reason)
+            }
+            FrameDirection::ToSandbox(origin) => {
+                (self.programs.to_sandbox(bytes, *origin), self.oracle.to_sandbox(bytes, *origin))
+            }
+        };
+        let seen = outcome.map_err(|error| format!("{what}: {error:#} [{frame:?}]"))?;
+        let passed = seen.action == FrameAction::Pass;
+        if seen.reason != Some(*expect) || passed != expect.passes() {
+            return Err(format!(
+                "{what}: expected {expect:?}, the kernel did {seen:?} [{frame:?}]"
+            ));
+        }
+        // The kernel asks for line 3 last, since all it can say is to pass.
+        let same_verdict = law == Reason::Reply && passed;
+        if law != *expect && !same_verdict {
+            return Err(format!(
+                "{what}: expected {expect:?}, the oracle says {law:?} [{frame:?}]"
+            ));
+        }
+        Ok(())
+    }
+
+    /// XDP drops what TC would drop in silence; fragments, discovery, what is answered and what is
+    /// for the egress proxy are left to TC.
+    fn check_early_drop(&mut self, step: &DatapathStep) -> Result<(), String> {
+        let DatapathStep { description: what, frame, expected: expect, .. } = step;
+        let answered = self.settings.deny_action == DenyAction::Reject && expect.is_rejectable();
+        let left =
+            matches!(expect, Reason::Fragment | Reason::NeighborSpoof | Reason::ProxyUnavailable);
+        let drops = !expect.passes() && !answered && !left;
+        let RunOutcome { action, reason, .. } = self
+            .programs
+            .early_drop_in_xdp(frame.bytes())
+            .map_err(|error| format!("{what}, in XDP: {error:#}"))?;
+        let wanted =
+            if drops { (FrameAction::Drop, Some(*expect)) } else { (FrameAction::Pass, None) };
+        if (&action, reason) != (&wanted.0, wanted.1) {
+            return Err(format!(
+                "{what}: expected {expect:?}, XDP did {action:?} for {reason:?} [{frame:?}]"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A network configuration as users write it.
+pub(crate) fn parse_policy(network: &str, floor: &Floor) -> Policy {
+    let network: NetworkConfig = policy::parse_json(network.as_bytes())
+        .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
+    let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
+    Policy::new(&network, None, &defaults, floor)
+        .unwrap_or_else(|invalid| panic!("{network:?}: {invalid}"))
+}
+
+/// A floor from lists as operators write them.
+pub(crate) fn parse_floor(allow: &[&str], deny: &[&str]) -> Floor {
+    let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Floor::new(&owned(allow), Some(&owned(deny))).unwrap_or_else(|invalid| panic!("{invalid}"))
+}

@@ -1,0 +1,215 @@
+//! Runs pairs and compares.
+
+#![expect(clippy::print_stdout, reason = "the seed has to be known to run a failure again")]
+
+use std::{collections::BTreeMap, time::Instant};
+
+use fastrand::Rng;
+use policy_agent::{
+    dataplane::{DenyAction, InboundSource, PolicyId},
+    policy::{self, RuleRef},
+};
+use policy_common::{event::VerdictEvent, reason::Reason};
+use policy_integration::{
+    program_runner::{FrameAction, ProgramRunner, RunOutcome, is_runnable},
+    random::{
+        PacketGenerator, RandomPacket,
+        random_policies::{self, RandomPolicy},
+    },
+};
+use policy_oracle::{OracleIdentity, OracleVerdict, PacketOracle};
+use policy_testbed::packets::{
+    EthernetFrame,
+    test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
+};
+
+/// Sizes of lists: many small ones, some for which the kernel has other tables.
+const LIST_SIZES: [usize; 8] = [4, 4, 12, 12, 40, 400, 8_000, 30_000];
+
+/// One kernel and its oracle.
+pub(crate) struct DifferentialRun {
+    seed: u64,
+    rng: Rng,
+    inbound: InboundSource,
+    programs: ProgramRunner,
+    oracle: PacketOracle,
+    active_policy: Option<(RandomPolicy, PolicyId)>,
+    pairs_compared: usize,
+    rules_compared: usize,
+    /// How often each reason was right.
+    reasons_seen: BTreeMap<Reason, usize>,
+}
+
+impl DifferentialRun {
+    pub(crate) fn new(inbound: InboundSource, seed: u64) -> Self {
+        println!("POLICY_TEST_SEED={seed} (inbound {inbound:?})");
+        let kernel =
+            ProgramRunner::open(DenyAction::Drop, inbound).unwrap_or_else(|e| panic!("{e:#}"));
+        Self {
+            seed,
+            rng: Rng::with_seed(seed),
+            inbound,
+            oracle: PacketOracle::new(oracle_identity(true), false),
+            programs: kernel,
+            active_policy: None,
+            pairs_compared: 0,
+            rules_compared: 0,
+            reasons_seen: BTreeMap::new(),
+        }
+    }
+
+    /// As many packets under each of as many policies.
+    pub(crate) fn run(mut self, policies: usize, packets: usize) {
+        let begin = Instant::now();
+        for round in 0..policies {
+            let floor = random_policies::random_floor_or_default(&mut self.rng);
+            let size = LIST_SIZES[round % LIST_SIZES.len()];
+            self.reset_sandbox();
+            // The second is a change under way: what was remembered stays.
+            for _ in 0..2 {
+                let random = random_policies::random_policy(&mut self.rng, &floor, size);
+                self.publish(random);
+                self.compare_packets(packets / 2);
+            }
+        }
+        let Self { pairs_compared: pairs, rules_compared: rules, reasons_seen: seen, .. } = &self;
+        println!("{pairs} pairs, {rules} rules compared, in {:.1?}: {seen:?}", begin.elapsed());
+        assert!(*pairs > policies * packets / 2, "too few frames could be run");
+        let missing: Vec<_> =
+            self.expected_reasons().filter(|reason| !seen.contains_key(reason)).collect();
+        assert!(missing.is_empty(), "the packets do not reach {missing:?}");
+    }
+
+    /// Every reason that a sandbox with a policy can meet.
+    fn expected_reasons(&self) -> impl Iterator<Item = Reason> {
+        let host_only = self.inbound == InboundSource::Host;
+        Reason::kernel_counted().filter(move |reason| match reason {
+            Reason::NoPolicy => false,
+            // Without a proxy nothing is handed over, and it has reasons of its own.
+            Reason::ByName | Reason::AllowName => false,
+            Reason::InboundRefused => host_only,
+            _ => true,
+        })
+    }
+
+    fn reset_sandbox(&mut self) {
+        let identity = oracle_identity(self.rng.u8(..4) > 0);
+        self.programs.reset_sandbox(identity.mac, &identity.addresses).expect("a slot is prepared");
+        self.oracle = PacketOracle::new(identity, self.inbound == InboundSource::Host);
+    }
+
+    fn publish(&mut self, random: RandomPolicy) {
+        let compiled = policy::compile_policy(&random.policy, &random.floor);
+        let id = self.programs.publish(&compiled).unwrap_or_else(|e| panic!("{e:#}"));
+        self.oracle.publish(random.policy.clone(), random.floor.clone());
+        self.active_policy = Some((random, id));
+    }
+
+    fn compare_packets(&mut self, count: usize) {
+        let nets =
+            self.active_policy.as_ref().map(|(random, _)| random.nets.clone()).unwrap_or_default();
+        let mut rng = self.rng.fork();
+        let mut packets = PacketGenerator::near(&nets, &mut rng);
+        for _ in 0..count {
+            match packets.next_packet() {
+                RandomPacket::FromSandbox(frame) => self.compare_from_sandbox(&frame),
+                RandomPacket::ToSandbox(frame, origin) if is_runnable(frame.bytes()) => {
+                    let seen = self.programs.to_sandbox(frame.bytes(), origin);
+                    let law = self.oracle.to_sandbox(frame.bytes(), origin);
+                    self.compare(&frame, seen.unwrap_or_else(|e| panic!("{e:#}")), &law.into());
+                }
+                RandomPacket::ToSandbox(..) => {}
+            }
+        }
+    }
+
+    fn compare_from_sandbox(&mut self, frame: &EthernetFrame) {
+        let law = self.oracle.from_sandbox(frame.bytes());
+        if !is_runnable(frame.bytes()) || self.pairs_compared.is_multiple_of(4) {
+            let seen =
+                self.programs.early_drop_in_xdp(frame.bytes()).unwrap_or_else(|e| panic!("{e:#}"));
+            let left_to_tc = matches!(
+                law.reason,
+                Reason::Fragment | Reason::NeighborSpoof | Reason::ProxyUnavailable
+            );
+            if law.reason.passes() || left_to_tc {
+                assert_eq!(
+                    seen.action,
+                    FrameAction::Pass,
+                    "{}",
+                    self.disagreement(frame, &seen, &law)
+                );
+            } else {
+                self.compare(frame, seen, &law);
+            }
+        }
+        if is_runnable(frame.bytes()) {
+            let seen =
+                self.programs.from_sandbox(frame.bytes()).unwrap_or_else(|e| panic!("{e:#}"));
+            self.compare(frame, seen, &law);
+        }
+    }
+
+    /// Equal verdicts, equal reasons of drops, equal rules.
+    fn compare(&mut self, frame: &EthernetFrame, seen: RunOutcome, law: &OracleVerdict) {
+        self.pairs_compared += 1;
+        *self.reasons_seen.entry(law.reason).or_default() += 1;
+        let passed = seen.action == FrameAction::Pass;
+        // The kernel asks for line 3 last: of two reasons to pass, it may name the other one.
+        // And it walks a chain of extension headers before it looks how long the datagram says to be:
+        // of two reasons to drop, it may name that of a header behind the end.
+        let same_reason = match (law.reason, seen.reason) {
+            (Reason::Reply, Some(reason)) => reason.passes(),
+            (Reason::ExtensionHeaders, Some(Reason::IpOptions | Reason::Fragment)) => true,
+            (law, seen) => seen == Some(law),
+        };
+        let same = passed == law.reason.passes() && same_reason;
+        assert!(same, "{}", self.disagreement(frame, &seen, law));
+        if let Some(event) = seen.event {
+            self.rules_compared += 1;
+            assert_eq!(
+                self.event_rule(&event),
+                law.rule,
+                "{}",
+                self.disagreement(frame, &seen, law)
+            );
+        }
+    }
+
+    /// The rule that an event names; it has to be one of the policy in force.
+    fn event_rule(&self, event: &VerdictEvent) -> Option<RuleRef> {
+        let (random, id) = self.active_policy.as_ref()?;
+        let reason = Reason::from_code(event.reason_code)?;
+        let by_policy = reason.line() >= 4;
+        assert!(!by_policy || event.policy_id == id.0, "the event is of another policy: {event:?}");
+        policy::resolve_rule(&random.policy, &random.floor, reason, event.rule_index)
+    }
+
+    fn disagreement(
+        &self,
+        frame: &EthernetFrame,
+        seen: &RunOutcome,
+        law: &OracleVerdict,
+    ) -> String {
+        let network = self.active_policy.as_ref().map(|(random, _)| {
+            let text = random.network.to_string();
+            let shown =
+                text.get(..4_000).map_or(text.clone(), |start| format!("{start}… (use the seed)"));
+            format!("{shown}\n  floor:  {:?}", random.floor)
+        });
+        format!(
+            "\nkernel and oracle disagree at pair {}, POLICY_TEST_SEED={}\n  \
+             frame:  {frame:?}\n  kernel: {seen:?}\n  oracle: {law:?}\n  policy: {}\n",
+            self.pairs_compared,
+            self.seed,
+            network.unwrap_or_default(),
+        )
+    }
+}
+
+fn oracle_identity(mac_known: bool) -> OracleIdentity {
+    OracleIdentity {
+        mac: mac_known.then_some(SANDBOX.mac),
+        addresses: vec![SANDBOX.v4.into(), SANDBOX_SECOND_V4.into(), SANDBOX.v6.into()],
+    }
+}

@@ -1,0 +1,15 @@
+//! The egress proxy: which domains a sandbox reaches, by which names, and how the kernel redirects
+//! connections to the proxy ([`redirect`]).
+
+mod client_hellos;
+mod egress_proxy;
+mod http_requests;
+mod interface_placements;
+mod name_bypasses;
+mod name_resolution;
+mod name_updates;
+mod named_internet_baseline;
+mod proxied_traffic;
+mod proxy_limits;
+mod redirect;
+mod socks_proxy;

@@ -1,0 +1,195 @@
+//! What is handed over comes out of the door as it was sent; what is not goes past.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::Shutdown,
+};
+
+use policy_agent::dataplane::HostInterface;
+use policy_common::{reason::Reason, verdict::NO_RULE};
+use policy_testbed::{
+    network::{
+        TestNetwork, host_router, internet_addresses, namespaced_sandbox::NamespacedSandbox,
+        sandbox::SANDBOX_INTERFACE,
+    },
+    packet_socket::{FrameBuilder, PacketSocket, PacketView, SOURCE_PORT},
+    packets::{ExtensionHeader, IpPayload},
+    probe::{self, ProbeKind, ProbeResult},
+    test_servers::TestServers,
+    testbed::{OrFail as _, parse_ip},
+    wait::eventually,
+};
+
+use super::redirect_testbed::{
+    DOMAIN_NETWORK, EGRESS_PROXY_NETWORK, RedirectTestbed, UNNAMED_ADDRESSES, accept_redirected,
+    assert_carries, assert_no_pending_connection, bind_host_service, connect_from, is_ipv6,
+    listener_of_family, socket_address,
+};
+
+#[test]
+fn a_redirected_connection_keeps_its_destination() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let door = stage.open_proxy_listeners();
+    for (address, port) in UNNAMED_ADDRESSES.iter().flat_map(|it| [(it, 80), (it, 443)]) {
+        let (mut inside, mut outside) =
+            stage.connect_via_listeners(&door, socket_address(address, port));
+        assert_carries(&mut inside, &mut outside);
+        assert_carries(&mut outside, &mut inside);
+        inside.shutdown(Shutdown::Write).or_fail("closing one half");
+        assert_eq!(outside.read(&mut [0; 1]).or_fail("reading the end"), 0);
+        outside.write_all(b"still open").or_fail("writing into the other half");
+        inside.read_exact(&mut [0; 10]).or_fail("reading from the other half");
+    }
+    assert!(stage.packet_count(Reason::ByName) > 0);
+    assert_eq!(stage.packet_count(Reason::ProxyUnavailable), 0);
+    assert_eq!(stage.packet_count(Reason::NoRule), 0);
+}
+
+#[test]
+fn redirect_in_the_agents_own_namespace() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let mut stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let _inside = world.host.enter().or_fail("entering the host");
+    stage.interface = HostInterface { netns: None, ..stage.interface };
+    let door = stage.open_proxy_listeners();
+    for address in UNNAMED_ADDRESSES {
+        let (mut inside, mut outside) =
+            stage.connect_via_listeners(&door, socket_address(address, 443));
+        assert_carries(&mut inside, &mut outside);
+    }
+    stage.dataplane.close_listeners(stage.slot).or_fail("closing the door");
+}
+
+#[test]
+fn redirect_in_another_namespace() {
+    let NamespacedSandbox { sandbox, namespace, .. } =
+        NamespacedSandbox::build("own").or_fail("building a slot");
+    let stage = RedirectTestbed::around_sandbox(sandbox, &namespace, DOMAIN_NETWORK);
+    let door = stage.open_proxy_listeners();
+    for address in UNNAMED_ADDRESSES {
+        let (mut inside, mut outside) =
+            stage.connect_via_listeners(&door, socket_address(address, 443));
+        assert_carries(&mut inside, &mut outside);
+        assert_carries(&mut outside, &mut inside);
+    }
+}
+
+#[test]
+fn only_line_7_is_redirected() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let _servers = TestServers::start(&world.internet, &internet_addresses::all_addresses())
+        .or_fail("servers");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let door = stage.open_proxy_listeners();
+    let tried = |how, address| probe::probe(&stage.sandbox.namespace, how, parse_ip(address));
+    for address in UNNAMED_ADDRESSES {
+        assert_eq!(tried(ProbeKind::Tcp(22), address), ProbeResult::Refused);
+        assert_eq!(tried(ProbeKind::Udp(443), address), ProbeResult::Prohibited);
+    }
+    for address in ["203.0.113.11", "2001:db8:1::2"] {
+        assert_eq!(
+            tried(ProbeKind::Tcp(443), address),
+            ProbeResult::Answered,
+            "line 6 comes first"
+        );
+    }
+    assert_eq!(
+        tried(ProbeKind::Tcp(443), "169.254.169.254"),
+        ProbeResult::Refused,
+        "and the floor"
+    );
+    assert_eq!(stage.packet_count(Reason::PlatformDeny), 1);
+    assert_eq!(stage.packet_count(Reason::ByName), 0);
+    assert_no_pending_connection(listener_of_family(&door, false));
+    assert_no_pending_connection(listener_of_family(&door, true));
+}
+
+#[test]
+fn an_egress_proxy_gets_every_allowed_port() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, EGRESS_PROXY_NETWORK);
+    let door = stage.open_proxy_listeners();
+    for address in UNNAMED_ADDRESSES {
+        for port in [22, 443, 7000] {
+            let (mut inside, mut outside) =
+                stage.connect_via_listeners(&door, socket_address(address, port));
+            assert_carries(&mut inside, &mut outside);
+        }
+    }
+    let denied = probe::probe(&stage.sandbox.namespace, ProbeKind::Tcp(22), parse_ip("8.8.8.8"));
+    assert_eq!(denied, ProbeResult::Refused);
+    assert_eq!((stage.packet_count(Reason::DenyOut), stage.packet_count(Reason::ByName)), (1, 0));
+    assert!(stage.packet_count(Reason::NoRule) > 0, "the reason is the rule's own");
+}
+
+#[test]
+fn the_hosts_own_address_is_redirected_too() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let door = stage.open_proxy_listeners();
+    for address in
+        [host_router::HOST_UPLINK_V4.to_string(), host_router::HOST_UPLINK_V6.to_string()]
+    {
+        let (mut inside, mut outside) =
+            stage.connect_via_listeners(&door, socket_address(&address, 443));
+        assert_carries(&mut outside, &mut inside);
+    }
+}
+
+#[test]
+fn inbound_connections_are_answered_past_the_proxy() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let door = stage.open_proxy_listeners();
+    for address in ["203.0.113.10", "2001:db8:1::1"] {
+        let own = stage.sandbox.addresses()[usize::from(is_ipv6(address))];
+        let service = bind_host_service(&stage.sandbox.namespace, 8080);
+        // From port 443, so that the answers look like requests to a web server.
+        let mut client = connect_from(&world.internet, socket_address(address, 443), own, 8080);
+        let mut served = accept_redirected(&service);
+        assert_carries(&mut client, &mut served);
+        assert_carries(&mut served, &mut client);
+    }
+    assert!(stage.packet_count(Reason::Reply) > 0);
+    assert_eq!(stage.packet_count(Reason::ByName), 0);
+    assert_no_pending_connection(listener_of_family(&door, false));
+}
+
+#[test]
+fn a_segment_behind_options_reaches_the_proxy_listener() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let _door = stage.open_proxy_listeners();
+    let wire =
+        PacketSocket::open(&stage.sandbox.namespace, SANDBOX_INTERFACE).or_fail("a packet socket");
+    let (sender, to) =
+        (FrameBuilder::for_sandbox(stage.sandbox.addressing), parse_ip(UNNAMED_ADDRESSES[1]));
+    let segment = sender.datagram_to(to, IpPayload::syn(SOURCE_PORT, 443));
+    let segment = segment.with_extension(ExtensionHeader::destination_options(1));
+    wire.send(&sender.frame_datagram(&segment)).or_fail("sending a segment");
+    let answer = || {
+        let frame = wire.try_receive().ok().flatten()?;
+        let flags =
+            PacketView::parse(&frame).filter(|view| view.source == to)?.payload.get(13).copied()?;
+        (flags == 0x12).then_some(())
+    };
+    eventually("the second segment of a handshake", answer).or_fail("listening");
+}
+
+#[test]
+fn a_redirected_connection_is_one_event() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let mut events = stage.dataplane.open_event_reader().or_fail("events");
+    stage.dataplane.set_flow_reporting(true).or_fail("asking for flows");
+    let door = stage.open_proxy_listeners();
+    let (mut inside, mut outside) =
+        stage.connect_via_listeners(&door, socket_address("1.1.1.1", 443));
+    assert_carries(&mut inside, &mut outside);
+    let mut seen = Vec::new();
+    events.drain_events(|event| {
+        seen.push((event.reason_code, event.destination_port, event.rule_index))
+    });
+    assert_eq!(seen, [(Reason::ByName as u8, 443, NO_RULE)]);
+}

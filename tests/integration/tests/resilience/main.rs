@@ -1,0 +1,12 @@
+//! Agents that stop and start, faults around them, and interfaces and pins that others change: no
+//! denied packet passes, and what is allowed goes on.
+//!
+//! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
+
+mod adoption;
+mod agent_lifecycle;
+mod faults;
+mod interface_changes;
+mod interface_pool;
+mod reconciliation;
+mod state_directory;

@@ -1,0 +1,57 @@
+//! Interfaces, addresses, pins and other people's programs that change under the agent's hands: what is
+//! enforced follows what was asked for, and what could not be is said.
+
+mod changed_interfaces;
+mod clsact_filters;
+mod foreign_programs;
+mod moved_addresses;
+mod pass_all_program;
+mod removed_pins;
+
+use std::{sync::Arc, time::Instant};
+
+use policy_testbed::{
+    probe::ProbeResult,
+    test_servers,
+    testbed::{OrFail as _, TestSandbox, Testbed},
+    wait::eventually,
+};
+
+/// What the agent says of gates that somebody took off, once they are on again.
+const UNENFORCED_WARNING: &str = "what it sent meanwhile was not judged";
+
+/// Waits until a sandbox has this status.
+#[track_caller]
+fn wait_for_status(sandbox: &TestSandbox, status: &str) {
+    let seen = || (sandbox.status()["status"] == status).then_some(());
+    let became = eventually(&format!("{} is {status}", sandbox.id), seen);
+    became.or_fail(&sandbox.status().to_string());
+}
+
+/// Waits until the sandbox is refused what it may not reach, and shows how long that took from `begin` on.
+#[track_caller]
+fn wait_until_enforced(sandbox: &TestSandbox, fault: &str, begin: Instant) {
+    let shut = || {
+        (sandbox.probe_tcp("8.8.8.9", test_servers::ECHO_PORT) == ProbeResult::Refused)
+            .then_some(())
+    };
+    eventually("it is shut again", shut).or_fail(fault);
+    eprintln!("took | {fault}: until it is enforced again | {:.1?}", begin.elapsed());
+    wait_for_status(sandbox, "enforcing");
+    sandbox.assert_reaches("8.8.8.8");
+    sandbox.assert_refused("8.8.8.9");
+}
+
+/// Waits until the agent's log says this.
+#[track_caller]
+fn wait_for_log(stage: &Arc<Testbed>, what: &str) {
+    wait_for_log_times(stage, what, 1);
+}
+
+/// Waits until the agent's log has said this so many times.
+#[track_caller]
+fn wait_for_log_times(stage: &Arc<Testbed>, what: &str, times: usize) {
+    let log = || stage.agent().log_tail();
+    let said = eventually(what, || (log().matches(what).count() >= times).then_some(()));
+    said.or_fail(&log());
+}

@@ -1,0 +1,94 @@
+//! Line 1 for transports: their headers have to be there, whole, in the packet that is judged.
+
+use policy_common::reason::Reason;
+
+use super::ip_header::{FragmentPart, IpHeader};
+
+pub(crate) const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
+
+/// The least that a header of this protocol has; 0 where rules look at addresses only.
+pub(crate) fn min_header_length(protocol: u8) -> usize {
+    match protocol {
+        PROTOCOL_TCP => 20,
+        PROTOCOL_UDP | PROTOCOL_ICMP | PROTOCOL_ICMPV6 => 8,
+        _ => 0,
+    }
+}
+
+/// A transport header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TransportHeader {
+    Tcp {
+        source: u16,
+        destination: u16,
+        flags: u8,
+    },
+    Udp {
+        source: u16,
+        destination: u16,
+    },
+    /// ICMP in IPv4, ICMPv6 in IPv6.
+    Icmp {
+        v6: bool,
+        kind: u8,
+        identifier: u16,
+    },
+    Other,
+}
+
+impl TransportHeader {
+    /// The header of a whole datagram or of a first fragment.
+    pub(crate) fn parse(datagram: &IpHeader<'_>) -> Result<Self, Reason> {
+        let bytes = datagram.payload;
+        // Part of a header is either a truncated packet or a header hidden in the next fragment.
+        let first = datagram.part == FragmentPart::First;
+        let broken = if first { Reason::Fragment } else { Reason::Malformed };
+        let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let v6 = datagram.is_v6();
+        match datagram.protocol {
+            PROTOCOL_TCP => {
+                let whole = bytes.len() >= 20 && {
+                    let length = usize::from(bytes[12] >> 4) * 4;
+                    length >= 20 && length <= bytes.len()
+                };
+                let segment =
+                    || Self::Tcp { source: word(0), destination: word(2), flags: bytes[13] };
+                whole.then(segment).ok_or(broken)
+            }
+            PROTOCOL_UDP => {
+                let whole = bytes.len() >= 8 && {
+                    let length = usize::from(word(4));
+                    length >= 8 && (first || length <= bytes.len())
+                };
+                whole.then(|| Self::Udp { source: word(0), destination: word(2) }).ok_or(broken)
+            }
+            protocol if protocol == if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP } => {
+                let message = || Self::Icmp { v6, kind: bytes[0], identifier: word(4) };
+                (bytes.len() >= 8).then(message).ok_or(broken)
+            }
+            _ => Ok(Self::Other),
+        }
+    }
+
+    /// TCP: a SYN without ACK.
+    pub(crate) fn opens_connection(&self) -> bool {
+        matches!(self, Self::Tcp { flags, .. } if flags & 0x12 == 0x02)
+    }
+
+    pub(crate) fn is_echo_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Icmp { v6: false, kind: 8, .. } | Self::Icmp { v6: true, kind: 128, .. }
+        )
+    }
+
+    pub(crate) fn destination_port(&self) -> Option<u16> {
+        match *self {
+            Self::Tcp { destination, .. } | Self::Udp { destination, .. } => Some(destination),
+            Self::Icmp { .. } | Self::Other => None,
+        }
+    }
+}

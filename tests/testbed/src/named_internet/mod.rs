@@ -1,0 +1,107 @@
+//! An internet with names: DNS servers, and web servers with certificates. A test adds sites as it
+//! needs them, each with a name and addresses of its own.
+//!
+//! - [`dns_zone`] and [`dns_server`] say what names mean.
+//! - [`certificate_authority`] issues certificates, and [`web_pages`] is what web servers show.
+//! - [`server_process`] runs servers from Debian's packages.
+//! - [`client_program`] runs a program in a sandbox; [`curl`], [`client_hello`] and [`raw_http`] are
+//!   clients there, well-behaved ones and others.
+
+pub mod certificate_authority;
+pub mod client_hello;
+pub mod client_program;
+pub mod curl;
+pub mod dns_server;
+pub mod dns_zone;
+pub mod raw_http;
+pub mod server_process;
+pub mod web_pages;
+pub(crate) mod web_server;
+mod web_site;
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU8},
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+use tokio::runtime::{Handle, Runtime};
+
+pub use web_site::WebSite;
+
+use crate::network::{NetworkNamespace, internet_addresses, unique_name};
+use certificate_authority::CertificateAuthority;
+use dns_zone::DnsZone;
+use web_server::ConnectionCounts;
+
+/// The servers of an internet with names; they end on drop.
+pub struct NamedInternet {
+    /// What its names mean.
+    pub zone: DnsZone,
+    /// Who issues its certificates.
+    pub authority: Arc<CertificateAuthority>,
+    connection_counts: ConnectionCounts,
+    site_count: AtomicU8,
+    runtime: Runtime,
+    client_files: PathBuf,
+    _own_files: Option<TempDir>,
+}
+
+impl NamedInternet {
+    /// DNS at every public address and web servers at all addresses of the internet.
+    pub fn start(namespace: &NetworkNamespace) -> Result<Self> {
+        let _inside = namespace.enter()?;
+        let own = tempfile::Builder::new().prefix(&unique_name("names")).tempdir()?;
+        let mut names = Self::start_here(own.path())?;
+        names._own_files = Some(own);
+        Ok(names)
+    }
+
+    /// The same in the namespace that the thread is in, with the files of clients in a directory.
+    pub fn start_here(files: &Path) -> Result<Self> {
+        // The runtime's threads stay in the namespace that they are started in.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("starting the servers' threads")?;
+        let names = Self {
+            zone: DnsZone::default(),
+            authority: Arc::new(CertificateAuthority::new()?),
+            connection_counts: ConnectionCounts::default(),
+            site_count: AtomicU8::new(0),
+            runtime,
+            client_files: files.to_owned(),
+            _own_files: None,
+        };
+        fs::write(files.join(curl::CA_FILE), names.authority.pem())?;
+        client_program::write_client_files(files)?;
+        let entered = names.runtime.enter();
+        for address in internet_addresses::all_addresses() {
+            web_server::serve(&names.authority, &names.connection_counts, address)?;
+        }
+        for address in internet_addresses::PUBLIC_ADDRESSES {
+            dns_server::serve(&names.zone, address.parse()?)?;
+        }
+        drop(entered);
+        Ok(names)
+    }
+
+    /// The directory of what a client needs.
+    pub fn client_files(&self) -> &Path {
+        &self.client_files
+    }
+
+    /// The runtime of the servers, whose threads are in the internet's namespace.
+    pub fn runtime(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    /// Connections that came to the web servers of an address.
+    pub fn connection_count(&self, address: IpAddr) -> usize {
+        self.connection_counts.count_for(address)
+    }
+}

@@ -1,0 +1,14 @@
+//! What the tests need from the machine. Without it they fail and say how to go on: a test that
+//! passes without having looked is worse than none.
+
+use anyhow::{Result, ensure};
+
+/// Network namespaces, BPF and raw sockets need root.
+pub(crate) fn require_root() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "this needs root, for network namespaces and BPF: run `sudo -E cargo xtask test`, \
+         or `cargo test --lib` in policy-agent and policy-common for what needs no privileges"
+    );
+    Ok(())
+}
