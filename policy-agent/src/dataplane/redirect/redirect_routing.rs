@@ -17,7 +17,7 @@ use std::{
     pin::pin,
 };
 
-use super::{netlink, netns::NetnsHandle};
+use crate::dataplane::net::{netlink, netns::NetnsHandle};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;

@@ -12,7 +12,7 @@ use policy_common::{
     poptrie::LARGE_POPTRIE_WORDS,
 };
 
-use super::{bpf, pins::PinDirectory};
+use crate::dataplane::maps::{bpf_syscall, pin_directory::PinDirectory};
 
 /// Not 0 if this kernel has them: the global [`HUGE_POPTRIES`](policy_common::bpf_names::HUGE_POPTRIES).
 pub static HUGE_POPTRIES_SUPPORTED: LazyLock<u32> = LazyLock::new(|| {
@@ -29,7 +29,7 @@ pub fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
         let pin = pins.map_path(name);
         if !pin.exists() {
             let inner = create_array(size_of::<u64>())?;
-            let map = bpf::create_array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
+            let map = bpf_syscall::create_array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
                 .with_context(|| format!("cannot make a map in the place of {name}"))?;
             MapData::from_fd(map)?.pin(&pin)?;
         }

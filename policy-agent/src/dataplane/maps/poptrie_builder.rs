@@ -1,4 +1,4 @@
-//! Builds the flat tables of large policies; their layout is described in `policy_common::table`.
+//! Builds the flat tables of large policies; their layout is described in `policy_common::poptrie`.
 
 use policy_common::{
     poptrie::{

@@ -17,12 +17,16 @@ use policy_common::{
     verdict::{NO_RULE, Verdict},
 };
 
-use super::{
-    bpf::{update_array_element, update_batch},
-    huge,
-    table::{self, PrefixVerdict},
+use crate::{
+    dataplane::{
+        features::huge_poptries,
+        maps::{
+            bpf_syscall::{update_array_element, update_batch},
+            poptrie_builder::{self, PrefixVerdict},
+        },
+    },
+    policy::compile::CompiledPolicy,
 };
-use crate::policy::compile::CompiledPolicy;
 
 /// `BPF_F_NO_PREALLOC`, which tries must have.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -39,7 +43,7 @@ pub enum PoptrieClass {
 impl PoptrieClass {
     /// Those that this kernel has.
     fn supported() -> &'static [Self] {
-        if *huge::HUGE_POPTRIES_SUPPORTED == 0 {
+        if *huge_poptries::HUGE_POPTRIES_SUPPORTED == 0 {
             &[Self::Large]
         } else {
             &[Self::Large, Self::Huge]
@@ -192,7 +196,7 @@ fn create_lpm_trie<A: Pod>(keys: &[Key<A>], verdicts: &[Verdict]) -> Result<MapD
 
 /// The table of the prefixes in the smallest class that holds it; `None` when none does.
 fn create_smallest_poptrie(entries: &[PrefixVerdict]) -> Result<Option<(PoptrieClass, MapData)>> {
-    let mut words = table::build_poptrie(entries.to_vec());
+    let mut words = poptrie_builder::build_poptrie(entries.to_vec());
     let Some(class) =
         PoptrieClass::supported().iter().copied().find(|class| words.len() <= class.block_words())
     else {

@@ -21,9 +21,11 @@ use policy_common::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{
-    HostInterface, Slot, netns::NetnsHandle, pins::PinDirectory, routing,
-    sandboxes::open_pinned_map,
+use crate::dataplane::{
+    HostInterface, Slot,
+    maps::{endpoint_maps::open_pinned_map, pin_directory::PinDirectory},
+    net::netns::NetnsHandle,
+    redirect::redirect_routing,
 };
 
 /// Connections that wait to be accepted, per listener; the namespace's `net.core.somaxconn` may
@@ -104,7 +106,7 @@ impl RedirectState {
         interface: &str,
     ) -> Result<RedirectListeners> {
         let door = namespace.run_inside(|| RedirectListeners::bind_for(interface))?;
-        routing::install_redirect(namespace, door.v6.is_some())?;
+        redirect_routing::install_redirect(namespace, door.v6.is_some())?;
         for (v6, listener) in [(false, &door.v4), (true, &door.v6)] {
             let key = listener_key(slot.get(), v6);
             match listener {
@@ -142,7 +144,7 @@ impl RedirectState {
         if self.namespaces.values().any(|other| other.is_same_netns(namespace)) {
             return Ok(());
         }
-        routing::remove_redirect(namespace)
+        redirect_routing::remove_redirect(namespace)
     }
 }
 
@@ -194,8 +196,8 @@ pub fn remove_all_redirects(interfaces: &[HostInterface]) -> Result<()> {
         if let Ok(namespace) = NetnsHandle::open(Some(path))
             && namespace.run_inside(|| Ok(())).is_ok()
         {
-            routing::remove_redirect(&namespace)?;
+            redirect_routing::remove_redirect(&namespace)?;
         }
     }
-    routing::remove_redirect(&NetnsHandle::open(None)?)
+    redirect_routing::remove_redirect(&NetnsHandle::open(None)?)
 }

@@ -6,7 +6,10 @@ use futures_util::TryStreamExt as _;
 use rtnetlink::{Handle, RouteMessageBuilder, packet_route::route::RouteMessage};
 
 /// The route to an address; `None`: there is none.
-pub(super) async fn lookup_route(netlink: &Handle, address: IpAddr) -> Option<RouteMessage> {
+pub(in crate::dataplane) async fn lookup_route(
+    netlink: &Handle,
+    address: IpAddr,
+) -> Option<RouteMessage> {
     let question = match address {
         IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
         IpAddr::V6(v6) => {

@@ -4,6 +4,10 @@
 //! The gates of an attached interface are replaced in place, without a moment in which a packet
 //! passes by.
 
+pub mod clsact;
+pub mod gate_loader;
+pub mod shared_programs;
+
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
@@ -25,11 +29,14 @@ use nix::{
 };
 use policy_common::bpf_names::TC_PROGRAMS;
 
-use super::{
-    AttachMethod, HookMode, HostInterface, Slot, bpf, filters,
-    gate::GateLoader,
-    netns,
-    pins::{self, PinDirectory},
+use crate::dataplane::{
+    AttachMethod, HookMode, HostInterface, Slot,
+    attach::gate_loader::GateLoader,
+    maps::{
+        bpf_syscall,
+        pin_directory::{self, PinDirectory},
+    },
+    net::netns,
 };
 
 /// Names of pins: of links, or with clsact of the programs themselves.
@@ -86,7 +93,7 @@ impl GateAttacher {
             let to = gate.load_to_sandbox()?;
             self.attach_tc(id, name, TcAttachType::Egress, to)?;
             if self.use_tcx {
-                filters::remove_own_filters(name);
+                clsact::remove_own_filters(name);
             }
             Ok(())
         })?;
@@ -124,7 +131,7 @@ impl GateAttacher {
         if let Some(interface) = interface
             && !self.use_tcx
         {
-            filters::detach_from_interface(interface);
+            clsact::detach_from_interface(interface);
         }
         self.pin_directory.remove_links(id)
     }
@@ -139,9 +146,9 @@ impl GateAttacher {
         let name = if hook == TcAttachType::Ingress { FROM_PIN } else { TO_PIN };
         let pin = self.pin_directory.link_path(id, name);
         if !self.use_tcx {
-            filters::attach_first(interface, hook, gate)?;
+            clsact::attach_first(interface, hook, gate)?;
             self.pin_directory.remove_link(id, name)?;
-            return pins::pin_with_retry(gate.fd()?.as_fd(), &pin);
+            return pin_directory::pin_with_retry(gate.fd()?.as_fd(), &pin);
         }
         if self.leading_program(&pin, interface, hook).is_some() {
             let link: FdLink = PinnedLink::from_pin(pin)?.into();
@@ -170,7 +177,7 @@ impl GateAttacher {
     ) -> Option<ProgramInfo> {
         if !self.use_tcx {
             let program = ProgramInfo::from_pin(pin).ok()?;
-            let first = filters::first_program_id(interface, hook).ok()?;
+            let first = clsact::first_program_id(interface, hook).ok()?;
             return (first == Some(program.id())).then_some(program);
         }
         let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
@@ -192,8 +199,8 @@ impl GateAttacher {
 
     /// aya's own pinning gives the link up when it fails, and its gate with it.
     fn pin_link(&self, link: &FdLink, id: &str, name: &str) -> Result<()> {
-        let link = bpf::open_link_by_id(link.info()?.id())?;
-        pins::pin_with_retry(link.as_fd(), &self.pin_directory.link_path(id, name))
+        let link = bpf_syscall::open_link_by_id(link.info()?.id())?;
+        pin_directory::pin_with_retry(link.as_fd(), &self.pin_directory.link_path(id, name))
     }
 }
 

@@ -20,7 +20,7 @@ use nix::{
 };
 use policy_common::ABI_VERSION;
 
-use super::{Slot, bpf};
+use crate::dataplane::{Slot, maps::bpf_syscall};
 
 /// How often something is pinned whose directory somebody removes meanwhile.
 const PIN_ATTEMPTS: usize = 5;
@@ -147,9 +147,9 @@ impl PinDirectory {
     /// closed by us.
     pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
         let pin = self.link_path(id, name);
-        let last = bpf::open_pinned(&pin).ok();
+        let last = bpf_syscall::open_pinned(&pin).ok();
         if let Some(link) = &last {
-            let _ = bpf::detach_link(link); // a program that is pinned is no link
+            let _ = bpf_syscall::detach_link(link); // a program that is pinned is no link
         }
         let removed = ignore_not_found(fs::remove_file(&pin), &pin);
         drop(last);
@@ -179,12 +179,12 @@ impl PinDirectory {
 
 /// Pins a map, a link or a program. Its directory is made again where somebody removes it meanwhile.
 pub fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
-    let mut pinned = bpf::pin_object(object, pin);
+    let mut pinned = bpf_syscall::pin_object(object, pin);
     for _ in 1..PIN_ATTEMPTS {
         match (&pinned, pin.parent()) {
             (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
                 let _ = fs::create_dir_all(directory); // whether it is there, the next attempt says
-                pinned = bpf::pin_object(object, pin);
+                pinned = bpf_syscall::pin_object(object, pin);
             }
             _ => break,
         }

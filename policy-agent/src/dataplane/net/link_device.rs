@@ -13,7 +13,10 @@ use rtnetlink::{
     },
 };
 
-use super::{HostInterface, netlink, netns, route::lookup_route};
+use crate::dataplane::{
+    HostInterface,
+    net::{netlink, netns, route_lookup::lookup_route},
+};
 
 /// The device for an address that is behind `interface`, in the calling thread's network namespace.
 /// It is the interface, unless that is a port: then it is the bridge (or bond), or what stands on it,

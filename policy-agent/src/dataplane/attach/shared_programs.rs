@@ -15,13 +15,13 @@ use policy_common::bpf_names::{
     TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
-use super::{huge, pins::PinDirectory, skb};
+use crate::dataplane::{
+    features::{huge_poptries, skb_layout},
+    maps::{event_ring::ProgramLog, pin_directory::PinDirectory},
+};
 
 /// How often a program is tried to be loaded.
 const LOAD_ATTEMPTS: u32 = 5;
-
-/// Hands what the programs log to the agent's own log.
-pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
 static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
@@ -31,10 +31,10 @@ pub fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     for name in bpf_names::PINNED_MAPS {
         loader.map_pin_path(name, pins.map_path(name));
     }
-    let layout = skb::kernel_skb_layout()?;
+    let layout = skb_layout::kernel_skb_layout()?;
     loader.override_global(SKB_LAYOUT, &layout, true);
-    huge::pin_placeholders(pins)?;
-    loader.override_global(HUGE_POPTRIES, &*huge::HUGE_POPTRIES_SUPPORTED, true);
+    huge_poptries::pin_placeholders(pins)?;
+    loader.override_global(HUGE_POPTRIES, &*huge_poptries::HUGE_POPTRIES_SUPPORTED, true);
     loader.load(POLICY_OBJECT).context("cannot load policy.o")
 }
 

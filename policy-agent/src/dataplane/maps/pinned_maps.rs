@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use aya::maps::MapData;
 use policy_common::bpf_names;
 
-use super::{
-    pins::{self, PinDirectory},
-    policies::PUBLISHED_MAP_NAME,
+use crate::dataplane::maps::{
+    pin_directory::{self, PinDirectory},
+    policy_maps::PUBLISHED_MAP_NAME,
 };
 
 /// All pinned maps, held so that their pins can be put back.
@@ -66,7 +66,7 @@ impl PinnedMaps {
                 continue;
             }
             self.pins.create_directories()?;
-            pins::pin_with_retry(map.fd().as_fd(), &pin)?;
+            pin_directory::pin_with_retry(map.fd().as_fd(), &pin)?;
             tracing::warn!("{} was gone: pinned again", pin.display());
         }
         Ok(())

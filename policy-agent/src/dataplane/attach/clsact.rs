@@ -16,7 +16,10 @@ use nix::net::if_::if_nametoindex;
 use policy_common::bpf_names::{GATE_FROM, GATE_TO};
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 
-use super::{HostInterface, netlink, netns};
+use crate::dataplane::{
+    HostInterface,
+    net::{netlink, netns},
+};
 
 /// Ours are among the first filters that clsact runs.
 const FILTER_PRIORITY: u16 = 1;

@@ -15,7 +15,7 @@ use rtnetlink::{
     },
 };
 
-use super::{netlink, netns::run_in_netns};
+use crate::dataplane::net::{netlink, netns::run_in_netns};
 
 /// `RT_TABLE_LOCAL` (linux/rtnetlink.h): where the kernel, and whoever wants whole prefixes to be
 /// the host's (AnyIP), says what is delivered to the host itself.

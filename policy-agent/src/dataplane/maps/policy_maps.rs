@@ -19,14 +19,18 @@ use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use policy_common::{bpf_names, endpoint::MAX_SANDBOXES};
 use serde::Serialize;
 
-use super::{
-    Slot,
-    bpf::{clear_inner_map, update_batch},
-    image::{FamilyMapIds, FamilyMaps, PolicyImage, PoptrieClass},
-    pins::PinDirectory,
-    sandboxes::open_pinned_map,
+use crate::{
+    dataplane::{
+        Slot,
+        maps::{
+            bpf_syscall::{clear_inner_map, update_batch},
+            endpoint_maps::open_pinned_map,
+            pin_directory::PinDirectory,
+            policy_image::{FamilyMapIds, FamilyMaps, PolicyImage, PoptrieClass},
+        },
+    },
+    policy::compile::CompiledPolicy,
 };
-use crate::policy::compile::CompiledPolicy;
 
 /// Pinned beside the kernel's maps, for the agent alone: what was published in each slot.
 pub const PUBLISHED_MAP_NAME: &str = "PUBLISHED";

@@ -13,7 +13,10 @@ use rtnetlink::{
     },
 };
 
-use super::{HostInterface, netlink, netns};
+use crate::dataplane::{
+    HostInterface,
+    net::{netlink, netns},
+};
 
 /// There is no such family.
 const UNSUPPORTED_FAMILY_ERRNOS: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];

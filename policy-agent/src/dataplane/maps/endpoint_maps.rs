@@ -21,7 +21,7 @@ use policy_common::{
     rate_limit::RateLimiterState,
 };
 
-use super::{EndpointAddresses, Slot, pins::PinDirectory};
+use crate::dataplane::{EndpointAddresses, Slot, maps::pin_directory::PinDirectory};
 
 /// The maps that have one entry per slot, policies aside.
 pub struct EndpointMaps {

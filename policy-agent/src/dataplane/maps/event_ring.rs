@@ -2,9 +2,13 @@
 
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use policy_common::{bpf_names, event::VerdictEvent};
 
-use super::{pins::PinDirectory, programs::ProgramLog, sandboxes::open_pinned_map};
+use crate::dataplane::maps::{endpoint_maps::open_pinned_map, pin_directory::PinDirectory};
+
+/// Writes what the programs log to the agent's own log.
+pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
 /// The reading end of the ring; there is one.
 pub struct EventRingReader {
@@ -13,7 +17,7 @@ pub struct EventRingReader {
 }
 
 impl EventRingReader {
-    pub(super) fn open(pins: &PinDirectory, log: Option<ProgramLog>) -> Result<Self> {
+    pub(in crate::dataplane) fn open(pins: &PinDirectory, log: Option<ProgramLog>) -> Result<Self> {
         Ok(Self {
             ring: open_pinned_map(&pins.map_path(bpf_names::EVENTS))?.try_into()?,
             program_log: log,

@@ -15,7 +15,7 @@ use policy_common::{
     endpoint::MAX_SANDBOXES,
 };
 
-use super::{Slot, pins::PinDirectory};
+use crate::dataplane::{Slot, maps::pin_directory::PinDirectory};
 
 static GATE_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gate.o"));
 
