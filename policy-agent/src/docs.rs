@@ -1,6 +1,7 @@
 //! Documents that follow from the code. A test compares each with what the code says now, and writes
 //! it anew where `UPDATE_DOCS=1` is set.
 
+mod kernel_features;
 mod reasons;
 
 use std::{env, fs, path::Path};

@@ -5,7 +5,7 @@
 //! threads.
 
 mod attach;
-mod features;
+pub(crate) mod features;
 mod maps;
 mod net;
 mod redirect;
@@ -44,7 +44,6 @@ pub use self::{
 };
 use self::{
     attach::{GateAttacher, clsact, gate_loader::SlotGates, shared_programs},
-    features::{huge_poptries, skb_layout},
     maps::{
         endpoint_maps::{self, EndpointMaps},
         event_ring::ProgramLog,
@@ -56,17 +55,6 @@ use self::{
     redirect::redirect_listeners::{self, RedirectRegistry},
 };
 use crate::policy::compile::CompiledPolicy;
-
-/// Whether the running kernel describes its packets, which the programs need to know.
-pub fn probe_skb_layout() -> Result<()> {
-    skb_layout::kernel_skb_layout().map(drop)
-}
-
-/// Whether the running kernel can have the largest of the tables for large policies.
-#[must_use]
-pub fn supports_huge_poptries() -> bool {
-    *huge_poptries::HUGE_POPTRIES_SUPPORTED != 0
-}
 
 /// The kernel's enforcement. It goes on when this is dropped.
 pub struct Dataplane {

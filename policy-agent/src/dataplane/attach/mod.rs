@@ -21,7 +21,6 @@ use aya::{
         links::{FdLink, PinnedLink},
         tc::TcAttachOptions,
     },
-    util::KernelVersion,
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -32,6 +31,7 @@ use policy_common::bpf_names::TC_PROGRAMS;
 use crate::dataplane::{
     AttachMethod, HookMode, HostInterface, Slot,
     attach::gate_loader::GateLoader,
+    features::TCX,
     maps::{
         bpf_syscall,
         pin_directory::{self, PinDirectory},
@@ -55,18 +55,18 @@ pub struct GateAttacher {
 impl GateAttacher {
     /// An attacher with the method that the settings ask for and the kernel has.
     pub fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
-        let kernel_has_tcx =
-            KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 6, 0));
-        let tcx = match method {
-            AttachMethod::Auto => kernel_has_tcx,
-            AttachMethod::Tcx if kernel_has_tcx => true,
-            AttachMethod::Tcx => bail!("dataplane.attach: \"tcx\" needs Linux 6.6; use \"clsact\""),
+        let use_tcx = match method {
+            AttachMethod::Auto => TCX.is_supported(),
+            AttachMethod::Tcx if TCX.is_supported() => true,
+            AttachMethod::Tcx => {
+                bail!("dataplane.attach: \"tcx\" needs Linux {}; use \"clsact\"", TCX.since)
+            }
             AttachMethod::Clsact => false,
         };
         Ok(Self {
             gate_loader: GateLoader::new(&pins),
             pin_directory: pins,
-            use_tcx: tcx,
+            use_tcx,
             use_xdp: mode == HookMode::Xdp,
         })
     }

@@ -16,8 +16,8 @@ use policy_common::bpf_names::{
 };
 
 use crate::dataplane::{
-    features::{huge_poptries, skb_layout},
-    maps::{event_ring::ProgramLog, pin_directory::PinDirectory},
+    features::{HUGE_MAP_VALUES, skb_layout},
+    maps::{event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
 };
 
 /// How often a program is tried to be loaded.
@@ -33,8 +33,9 @@ pub fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     }
     let layout = skb_layout::kernel_skb_layout()?;
     loader.override_global(SKB_LAYOUT, &layout, true);
-    huge_poptries::pin_placeholders(pins)?;
-    loader.override_global(HUGE_POPTRIES, &*huge_poptries::HUGE_POPTRIES_SUPPORTED, true);
+    pinned_maps::pin_placeholders(pins)?;
+    let has_huge_poptries = u32::from(HUGE_MAP_VALUES.is_supported());
+    loader.override_global(HUGE_POPTRIES, &has_huge_poptries, true);
     loader.load(POLICY_OBJECT).context("cannot load policy.o")
 }
 

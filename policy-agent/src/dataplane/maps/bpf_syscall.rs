@@ -110,8 +110,7 @@ pub fn detach_link(link: &OwnedFd) -> io::Result<()> {
     call_for_status(BPF_LINK_DETACH, &mut raw_fd(link.as_fd()))
 }
 
-/// Updates many elements with one call where the kernel can (tries: 5.13, arrays of maps: 5.18),
-/// one by one elsewhere. On an error some of the elements may have been updated.
+/// Updates many elements with one call. On an error some of the elements may have been updated.
 pub fn update_batch<K: Copy, V: Copy>(
     map: BorrowedFd<'_>,
     keys: &[K],
@@ -128,12 +127,17 @@ pub fn update_batch<K: Copy, V: Copy>(
         map_fd: raw_fd(map),
         ..BatchAttr::default()
     };
-    match call_for_status(BPF_MAP_UPDATE_BATCH, &mut batch) {
-        Err(error) if matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL)) => {
-            let mut pairs = keys.iter().zip(values);
-            pairs.try_for_each(|(key, value)| update_element(map, key, value))
-        }
-        result => result,
+    call_for_status(BPF_MAP_UPDATE_BATCH, &mut batch)
+}
+
+/// Whether the kernel takes batches for maps of this kind, which an empty one shows. `None`: its
+/// answer says nothing.
+pub fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
+    let mut empty = BatchAttr { map_fd: raw_fd(map), ..BatchAttr::default() };
+    match call_for_status(BPF_MAP_UPDATE_BATCH, &mut empty) {
+        Ok(()) => Some(true),
+        Err(error) if error.raw_os_error() == Some(ENOTSUPP) => Some(false),
+        Err(_) => None,
     }
 }
 
@@ -177,7 +181,8 @@ fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
     }
 }
 
-fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+/// Updates one element.
+pub fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut element = ElementAttr {
         map_fd: raw_fd(map),
         key: std::ptr::from_ref(key) as u64,

@@ -1,5 +1,6 @@
 //! The pinned maps: what the agent writes into them and reads from them.
 
+pub mod batch_update;
 pub mod bpf_syscall;
 pub mod endpoint_maps;
 pub mod event_ring;

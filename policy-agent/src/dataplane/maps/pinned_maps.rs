@@ -4,11 +4,19 @@ use std::{fs, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapData;
-use policy_common::bpf_names;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
+use policy_common::{
+    bpf_names::{self, HUGE_V4, HUGE_V6},
+    endpoint::MAX_SANDBOXES,
+};
 
-use crate::dataplane::maps::{
-    pin_directory::{self, PinDirectory},
-    policy_maps::PUBLISHED_MAP_NAME,
+use crate::dataplane::{
+    features::HUGE_MAP_VALUES,
+    maps::{
+        bpf_syscall,
+        pin_directory::{self, PinDirectory},
+        policy_maps::PUBLISHED_MAP_NAME,
+    },
 };
 
 /// All pinned maps, held so that their pins can be put back.
@@ -42,6 +50,26 @@ pub fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
 fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
     let open = |name| MapData::from_pin(pins.map_path(name)).ok();
     [bpf_names::TC_PROGRAMS, bpf_names::XDP_PROGRAMS].into_iter().filter_map(open).collect()
+}
+
+/// Pins empty arrays in place of the huge poptries where the kernel cannot have those. The programs
+/// never look into them.
+pub fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
+    if HUGE_MAP_VALUES.is_supported() {
+        return Ok(());
+    }
+    for name in [HUGE_V4, HUGE_V6] {
+        let pin = pins.map_path(name);
+        if !pin.exists() {
+            let kind = BPF_MAP_TYPE_ARRAY as u32;
+            let shape = aya_obj::Map::new_from_params(kind, 4, 8, 1, 0);
+            let inner = MapData::create(shape, "policy_table", None)?;
+            let map = bpf_syscall::create_array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
+                .with_context(|| format!("cannot create a map in place of {name}"))?;
+            MapData::from_fd(map)?.pin(&pin)?;
+        }
+    }
+    Ok(())
 }
 
 impl PinnedMaps {

@@ -19,9 +19,10 @@ use policy_common::{
 
 use crate::{
     dataplane::{
-        features::huge_poptries,
+        features::{HUGE_MAP_VALUES, LPM_TRIE_BATCH},
         maps::{
-            bpf_syscall::{update_array_element, update_batch},
+            batch_update::update_elements,
+            bpf_syscall::update_array_element,
             poptrie_builder::{self, PrefixVerdict},
         },
     },
@@ -43,11 +44,7 @@ pub enum PoptrieClass {
 impl PoptrieClass {
     /// Those that this kernel has.
     fn supported() -> &'static [Self] {
-        if *huge_poptries::HUGE_POPTRIES_SUPPORTED == 0 {
-            &[Self::Large]
-        } else {
-            &[Self::Large, Self::Huge]
-        }
+        if HUGE_MAP_VALUES.is_supported() { &[Self::Large, Self::Huge] } else { &[Self::Large] }
     }
 
     fn block_words(self) -> usize {
@@ -189,7 +186,7 @@ fn create_lpm_trie<A: Pod>(keys: &[Key<A>], verdicts: &[Verdict]) -> Result<MapD
     );
     let trie = MapData::create(shape, "policy_trie", None)
         .with_context(|| format!("cannot make a trie for {entries} prefixes"))?;
-    update_batch(trie.fd().as_fd(), keys, verdicts)
+    update_elements(&LPM_TRIE_BATCH, trie.fd().as_fd(), keys, verdicts)
         .with_context(|| format!("cannot fill a trie with {entries} prefixes"))?;
     Ok(trie)
 }

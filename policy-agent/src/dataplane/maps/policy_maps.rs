@@ -22,8 +22,10 @@ use serde::Serialize;
 use crate::{
     dataplane::{
         Slot,
+        features::ARRAY_OF_MAPS_BATCH,
         maps::{
-            bpf_syscall::{clear_inner_map, update_batch},
+            batch_update::update_elements,
+            bpf_syscall::clear_inner_map,
             endpoint_maps::open_pinned_map,
             pin_directory::PinDirectory,
             policy_image::{FamilyMapIds, FamilyMaps, PolicyImage, PoptrieClass},
@@ -331,7 +333,8 @@ impl FamilyOuterMaps {
 
 fn set_inner_maps(outer: &MapData, slots: &[u32], inner: BorrowedFd<'_>) -> Result<()> {
     let inner = vec![inner.as_raw_fd(); slots.len()];
-    update_batch(outer.fd().as_fd(), slots, &inner).context("cannot publish a policy")
+    update_elements(&ARRAY_OF_MAPS_BATCH, outer.fd().as_fd(), slots, &inner)
+        .context("cannot publish a policy")
 }
 
 /// Opens the record of what was published, or makes it.
