@@ -11,7 +11,7 @@ use crate::dataplane::features::{
 /// What the agent can do without, and no other check looks at.
 static REPORTED_WITH_VERSION: [&KernelFeature; 3] = [&TCX, &ARRAY_OF_MAPS_BATCH, &LPM_TRIE_BATCH];
 
-pub fn kernel_checks() -> Vec<DoctorFinding> {
+pub(crate) fn kernel_checks() -> Vec<DoctorFinding> {
     vec![
         check_version(),
         check_btf(),

@@ -16,7 +16,7 @@ const CAP_SYS_ADMIN: u8 = 21;
 const CAP_PERFMON: u8 = 38;
 const CAP_BPF: u8 = 39;
 
-pub fn privilege_checks() -> Vec<DoctorFinding> {
+pub(crate) fn privilege_checks() -> Vec<DoctorFinding> {
     vec![check_capabilities(), check_memlock(), check_unprivileged_bpf()]
 }
 

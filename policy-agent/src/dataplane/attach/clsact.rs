@@ -36,13 +36,17 @@ struct ClsactFilter {
 }
 
 /// The program of the hook's first filter: one in front of ours could let packets pass without asking.
-pub fn first_program_id(interface: &str, hook: TcAttachType) -> Result<Option<u32>> {
+pub(crate) fn first_program_id(interface: &str, hook: TcAttachType) -> Result<Option<u32>> {
     Ok(list_filters(interface, hook)?.first().and_then(|filter| filter.program_id))
 }
 
 /// Makes a gate the first filter of the hook. One of ours that is the first is replaced in place; one
 /// that is not goes when the new one is there.
-pub fn attach_first(interface: &str, hook: TcAttachType, gate: &mut SchedClassifier) -> Result<()> {
+pub(crate) fn attach_first(
+    interface: &str,
+    hook: TcAttachType,
+    gate: &mut SchedClassifier,
+) -> Result<()> {
     let _ = qdisc_add_clsact(interface); // it is there already, or the next step says what is wrong
     let there = list_filters(interface, hook)?;
     let own: Vec<u16> = there.iter().filter_map(|filter| filter.own_handle).collect();
@@ -67,7 +71,7 @@ pub fn attach_first(interface: &str, hook: TcAttachType, gate: &mut SchedClassif
 }
 
 /// Removes the filters of an interface that may be gone.
-pub fn detach_from_interface(interface: &HostInterface) {
+pub(crate) fn detach_from_interface(interface: &HostInterface) {
     let _ = netns::run_in_netns(interface.netns.as_deref(), || {
         remove_own_filters(&interface.name);
         Ok(())
@@ -75,7 +79,7 @@ pub fn detach_from_interface(interface: &HostInterface) {
 }
 
 /// Removes our filters, if there are any.
-pub fn remove_own_filters(interface: &str) {
+pub(crate) fn remove_own_filters(interface: &str) {
     let _ = qdisc_detach_program(interface, TcAttachType::Ingress, GATE_FROM);
     let _ = qdisc_detach_program(interface, TcAttachType::Egress, GATE_TO);
 }

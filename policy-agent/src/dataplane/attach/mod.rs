@@ -4,9 +4,9 @@
 //! The gates of an attached interface are replaced in place, without a moment in which a packet
 //! passes by.
 
-pub mod clsact;
+pub(crate) mod clsact;
 pub mod gate_loader;
-pub mod shared_programs;
+pub(crate) mod shared_programs;
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
@@ -45,7 +45,7 @@ const TO_PIN: &str = "to";
 const XDP_PIN: &str = "xdp";
 
 /// Attaches gates.
-pub struct GateAttacher {
+pub(crate) struct GateAttacher {
     gate_loader: GateLoader,
     pin_directory: PinDirectory,
     use_tcx: bool,
@@ -54,7 +54,7 @@ pub struct GateAttacher {
 
 impl GateAttacher {
     /// An attacher with the method that the settings ask for and the kernel has.
-    pub fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
+    pub(crate) fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
         let use_tcx = match method {
             AttachMethod::Auto => TCX.is_supported(),
             AttachMethod::Tcx if TCX.is_supported() => true,
@@ -72,13 +72,18 @@ impl GateAttacher {
     }
 
     /// The gates' loader.
-    pub fn gate_loader(&self) -> &GateLoader {
+    pub(crate) fn gate_loader(&self) -> &GateLoader {
         &self.gate_loader
     }
 
     /// Attaches the gates of `slot` to the interface, or puts them in place of those that are
     /// attached for the same sandbox.
-    pub fn attach_gates(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
+    pub(crate) fn attach_gates(
+        &self,
+        id: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<()> {
         self.pin_directory.create_link_directory(id)?;
         self.pin_directory.clear_recorded_slot(id)?;
         let mut gate = self.gate_loader.load_gates(slot)?;
@@ -105,7 +110,12 @@ impl GateAttacher {
 
     /// Whether the gates of `slot` are attached to the interface, in front of everybody else's
     /// programs, and call what is pinned now.
-    pub fn is_attached(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<bool> {
+    pub(crate) fn is_attached(
+        &self,
+        id: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<bool> {
         if self.pin_directory.recorded_slot(id)? != Some(slot) {
             return Ok(false);
         }
@@ -127,7 +137,7 @@ impl GateAttacher {
     }
 
     /// Takes the gates off. With clsact the interface has to be known.
-    pub fn detach_gates(&self, id: &str, interface: Option<&HostInterface>) -> Result<()> {
+    pub(crate) fn detach_gates(&self, id: &str, interface: Option<&HostInterface>) -> Result<()> {
         if let Some(interface) = interface
             && !self.use_tcx
         {

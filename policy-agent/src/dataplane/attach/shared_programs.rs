@@ -26,7 +26,7 @@ const LOAD_ATTEMPTS: u32 = 5;
 static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
 /// Loads the programs with the pinned maps, making those that are missing.
-pub fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
+pub(crate) fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for name in bpf_names::PINNED_MAPS {
         loader.map_pin_path(name, pins.map_path(name));
@@ -40,12 +40,12 @@ pub fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
 }
 
 /// What the programs log: only what should never happen.
-pub fn open_program_log(object: &mut Ebpf) -> Result<ProgramLog> {
+pub(crate) fn open_program_log(object: &mut Ebpf) -> Result<ProgramLog> {
     EbpfLogger::init(object).context("cannot open the programs' log")
 }
 
 /// Puts the programs into the tables.
-pub fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
+pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
     let mut tc = open_program_array(&pins.map_path(TC_PROGRAMS))?;
     let tc_programs = [
         (tail_call_index::REJECT, REJECT), // first: the next two call it

@@ -7,13 +7,13 @@ use btfparse::{Offset, Readable, TypeInformation};
 use policy_common::skb::SkbLayout;
 
 /// The kernel's types.
-pub const VMLINUX_BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+pub(crate) const VMLINUX_BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// Bits of `ip_summed`.
 const IP_SUMMED_BITS: u32 = 2;
 
 /// The layout that the running kernel describes.
-pub fn kernel_skb_layout() -> Result<SkbLayout> {
+pub(crate) fn kernel_skb_layout() -> Result<SkbLayout> {
     parse_skb_layout(Path::new(VMLINUX_BTF_PATH)).with_context(|| {
         format!("cannot learn from {VMLINUX_BTF_PATH} where the kernel keeps a packet's checksum")
     })

@@ -65,7 +65,7 @@ struct MapCreateAttr {
 }
 
 /// Makes an array of maps that are like `inner`.
-pub fn create_array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn create_array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut creation = MapCreateAttr {
         map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
         key_size: 4,
@@ -86,7 +86,7 @@ struct PinAttr {
 }
 
 /// Pins a map, a program or a link.
-pub fn pin_object(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
+pub(crate) fn pin_object(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
     let mut object =
         PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: raw_fd(object), file_flags: 0 };
@@ -94,24 +94,24 @@ pub fn pin_object(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
 }
 
 /// Opens what is pinned.
-pub fn open_pinned(pin: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_pinned(pin: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
     let mut object = PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     call_for_fd(BPF_OBJ_GET, &mut object)
 }
 
 /// Opens the link with this number (Linux 5.8).
-pub fn open_link_by_id(id: u32) -> io::Result<OwnedFd> {
+pub(crate) fn open_link_by_id(id: u32) -> io::Result<OwnedFd> {
     call_for_fd(BPF_LINK_GET_FD_BY_ID, &mut { id })
 }
 
 /// Detaches a link (Linux 5.9), whoever else holds it.
-pub fn detach_link(link: &OwnedFd) -> io::Result<()> {
+pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     call_for_status(BPF_LINK_DETACH, &mut raw_fd(link.as_fd()))
 }
 
 /// Updates many elements with one call. On an error some of the elements may have been updated.
-pub fn update_batch<K: Copy, V: Copy>(
+pub(crate) fn update_batch<K: Copy, V: Copy>(
     map: BorrowedFd<'_>,
     keys: &[K],
     values: &[V],
@@ -132,7 +132,7 @@ pub fn update_batch<K: Copy, V: Copy>(
 
 /// Whether the kernel takes batches for maps of this kind, which an empty one shows. `None`: its
 /// answer says nothing.
-pub fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
+pub(crate) fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
     let mut empty = BatchAttr { map_fd: raw_fd(map), ..BatchAttr::default() };
     match call_for_status(BPF_MAP_UPDATE_BATCH, &mut empty) {
         Ok(()) => Some(true),
@@ -142,7 +142,11 @@ pub fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
 }
 
 /// Updates the element `key` of an array whose values are as long as `value` is.
-pub fn update_array_element<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T]) -> io::Result<()> {
+pub(crate) fn update_array_element<T: Copy>(
+    map: BorrowedFd<'_>,
+    key: u32,
+    value: &[T],
+) -> io::Result<()> {
     let mut element = ElementAttr {
         map_fd: raw_fd(map),
         key: (&raw const key) as u64,
@@ -154,7 +158,7 @@ pub fn update_array_element<T: Copy>(map: BorrowedFd<'_>, key: u32, value: &[T])
 
 /// Empties an element of an array of maps. Nothing is done where there is nothing: the kernel waits
 /// for a grace period after each deletion.
-pub fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+pub(crate) fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     if !has_inner_map(map, key)? {
         return Ok(());
     }
@@ -182,7 +186,7 @@ fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
 }
 
 /// Updates one element.
-pub fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut element = ElementAttr {
         map_fd: raw_fd(map),
         key: std::ptr::from_ref(key) as u64,

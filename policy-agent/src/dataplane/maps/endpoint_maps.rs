@@ -24,7 +24,7 @@ use policy_common::{
 use crate::dataplane::{EndpointAddresses, Slot, maps::pin_directory::PinDirectory};
 
 /// The maps that have one entry per slot, policies aside.
-pub struct EndpointMaps {
+pub(crate) struct EndpointMaps {
     endpoints: Mutex<Array<MapData, SandboxEndpoint>>,
     rate_limiters: Mutex<Array<MapData, RateLimiterState>>,
     counters: Mutex<PerCpuArray<MapData, ReasonCounters>>,
@@ -32,7 +32,7 @@ pub struct EndpointMaps {
 
 impl EndpointMaps {
     /// Opens the pinned maps.
-    pub fn open(pins: &PinDirectory) -> Result<Self> {
+    pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
         Ok(Self {
             endpoints: Mutex::new(
                 open_pinned_map(&pins.map_path(bpf_names::SANDBOXES))?.try_into()?,
@@ -45,7 +45,7 @@ impl EndpointMaps {
     }
 
     /// Writes an identity into a slot whose counters start at zero.
-    pub fn write_endpoint(
+    pub(crate) fn write_endpoint(
         &self,
         slot: Slot,
         identity: &EndpointAddresses,
@@ -60,12 +60,12 @@ impl EndpointMaps {
     }
 
     /// Takes the identity out of a slot: whatever still names it is denied.
-    pub fn clear_endpoint(&self, slot: Slot) -> Result<()> {
+    pub(crate) fn clear_endpoint(&self, slot: Slot) -> Result<()> {
         Ok(lock_map(&self.endpoints)?.set(slot.get(), SandboxEndpoint::default(), 0)?)
     }
 
     /// Sets the flags of every active slot; `MAC_KNOWN` belongs to the identity and stays.
-    pub fn update_flags(&self, flags: u32) -> Result<()> {
+    pub(crate) fn update_flags(&self, flags: u32) -> Result<()> {
         let mut identities = lock_map(&self.endpoints)?;
         for slot in Slot::all() {
             let mut sandbox = identities.get(&slot.get(), 0)?;
@@ -79,7 +79,7 @@ impl EndpointMaps {
     }
 
     /// What was counted, over all CPUs.
-    pub fn read_counters(&self, slot: Slot) -> Result<ReasonCounters> {
+    pub(crate) fn read_counters(&self, slot: Slot) -> Result<ReasonCounters> {
         let per_cpu = lock_map(&self.counters)?.get(&slot.get(), 0)?;
         let mut sum = ReasonCounters::default();
         for counters in per_cpu.iter() {
@@ -92,19 +92,19 @@ impl EndpointMaps {
     }
 
     /// The token buckets, and the events that were not written.
-    pub fn read_rate_limiter(&self, slot: Slot) -> Result<RateLimiterState> {
+    pub(crate) fn read_rate_limiter(&self, slot: Slot) -> Result<RateLimiterState> {
         Ok(lock_map(&self.rate_limiters)?.get(&slot.get(), 0)?)
     }
 }
 
 /// Opens a pinned map.
-pub fn open_pinned_map(pin: &Path) -> Result<Map> {
+pub(crate) fn open_pinned_map(pin: &Path) -> Result<Map> {
     let data = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
     Ok(Map::from_map_data(data)?)
 }
 
 /// The flags of settings, with or without the reporting of flows.
-pub fn with_flow_reporting(flags: u32, report: bool) -> u32 {
+pub(crate) fn with_flow_reporting(flags: u32, report: bool) -> u32 {
     if report { flags | ENDPOINT_REPORT_FLOWS } else { flags }
 }
 

@@ -8,7 +8,7 @@ use policy_common::{bpf_names, event::VerdictEvent};
 use crate::dataplane::maps::{endpoint_maps::open_pinned_map, pin_directory::PinDirectory};
 
 /// Writes what the programs log to the agent's own log.
-pub type ProgramLog = EbpfLogger<&'static dyn log::Log>;
+pub(crate) type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
 /// The reading end of the ring; there is one.
 pub struct EventRingReader {

@@ -28,11 +28,11 @@ const PIN_ATTEMPTS: usize = 5;
 const SLOT_DIRECTORY_PREFIX: &str = "slot";
 
 /// The right to change what is pinned, as long as this lives.
-pub type PinLock = Flock<fs::File>;
+pub(crate) type PinLock = Flock<fs::File>;
 
 /// Takes the right to change what is pinned under `bpffs`: of two agents with different state
 /// directories, each would take the other's sandboxes for left over.
-pub fn lock_pins(bpffs: &Path) -> Result<PinLock> {
+pub(crate) fn lock_pins(bpffs: &Path) -> Result<PinLock> {
     let shown = bpffs.display();
     let directory = fs::File::open(bpffs).with_context(|| format!("cannot open {shown}"))?;
     match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
@@ -178,7 +178,7 @@ impl PinDirectory {
 }
 
 /// Pins a map, a link or a program. Its directory is made again where somebody removes it meanwhile.
-pub fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
+pub(crate) fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
     let mut pinned = bpf_syscall::pin_object(object, pin);
     for _ in 1..PIN_ATTEMPTS {
         match (&pinned, pin.parent()) {

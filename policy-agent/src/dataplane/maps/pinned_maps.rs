@@ -20,7 +20,7 @@ use crate::dataplane::{
 };
 
 /// All pinned maps, held so that their pins can be put back.
-pub struct PinnedMaps {
+pub(crate) struct PinnedMaps {
     handles: Vec<(&'static str, MapData)>,
     pins: PinDirectory,
 }
@@ -32,7 +32,7 @@ fn pinned_map_names() -> impl Iterator<Item = &'static str> {
 /// Makes way for a whole new set where pins are missing: what is left of the old one goes. Gates that
 /// are attached hold their own and go on enforcing with them until they are replaced. Returns their
 /// tables of programs, which the kernel would empty if nobody else held them.
-pub fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
+pub(crate) fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
     let (there, missing): (Vec<_>, Vec<_>) =
         pinned_map_names().partition(|name| pins.map_path(name).exists());
     if there.is_empty() || missing.is_empty() {
@@ -54,7 +54,7 @@ fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
 
 /// Pins empty arrays in place of the huge poptries where the kernel cannot have those. The programs
 /// never look into them.
-pub fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
+pub(crate) fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
     if HUGE_MAP_VALUES.is_supported() {
         return Ok(());
     }
@@ -74,7 +74,7 @@ pub fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
 
 impl PinnedMaps {
     /// Holds the maps that are pinned.
-    pub fn open_all(pins: &PinDirectory) -> Result<Self> {
+    pub(crate) fn open_all(pins: &PinDirectory) -> Result<Self> {
         let hold = |name| {
             let pin = pins.map_path(name);
             let map = MapData::from_pin(&pin);
@@ -87,7 +87,7 @@ impl PinnedMaps {
     }
 
     /// Puts pins back that somebody removed: whoever opens them next would make empty maps.
-    pub fn restore_missing_pins(&self) -> Result<()> {
+    pub(crate) fn restore_missing_pins(&self) -> Result<()> {
         for (name, map) in &self.handles {
             let pin = self.pins.map_path(name);
             if pin.exists() {

@@ -34,7 +34,7 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Size class of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoptrieClass {
+pub(crate) enum PoptrieClass {
     /// `LARGE_V4`, `LARGE_V6`.
     Large,
     /// `HUGE_V4`, `HUGE_V6`.
@@ -63,7 +63,7 @@ impl PoptrieClass {
 }
 
 /// The maps of one address family: live handles, each a file descriptor.
-pub struct FamilyMaps {
+pub(crate) struct FamilyMaps {
     lpm_trie: MapData,
     poptrie: Option<(PoptrieClass, MapData)>,
 }
@@ -71,7 +71,7 @@ pub struct FamilyMaps {
 /// The kernel's names for the maps of a family; no table is 0, since ids begin at 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct FamilyMapIds {
+pub(crate) struct FamilyMapIds {
     lpm_trie_id: u32,
     large_poptrie_id: u32,
     huge_poptrie_id: u32,
@@ -79,17 +79,17 @@ pub struct FamilyMapIds {
 
 impl FamilyMaps {
     /// The trie.
-    pub fn lpm_trie_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn lpm_trie_fd(&self) -> BorrowedFd<'_> {
         self.lpm_trie.fd().as_fd()
     }
 
     /// The table, if it is of this class.
-    pub fn poptrie_fd(&self, class: PoptrieClass) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn poptrie_fd(&self, class: PoptrieClass) -> Option<BorrowedFd<'_>> {
         self.poptrie.as_ref().filter(|(own, _)| *own == class).map(|(_, map)| map.fd().as_fd())
     }
 
     /// The kernel's names for the maps.
-    pub fn map_ids(&self) -> Result<FamilyMapIds> {
+    pub(crate) fn map_ids(&self) -> Result<FamilyMapIds> {
         let mut ids =
             FamilyMapIds { lpm_trie_id: self.lpm_trie.info()?.id(), ..FamilyMapIds::default() };
         match &self.poptrie {
@@ -101,7 +101,7 @@ impl FamilyMaps {
     }
 
     /// The maps with these names, if they still exist.
-    pub fn open_by_ids(ids: FamilyMapIds) -> Result<Self> {
+    pub(crate) fn open_by_ids(ids: FamilyMapIds) -> Result<Self> {
         let table = match ids {
             FamilyMapIds { large_poptrie_id: 0, huge_poptrie_id: 0, .. } => None,
             FamilyMapIds { large_poptrie_id: 0, huge_poptrie_id: huge, .. } => {
@@ -141,7 +141,7 @@ impl FamilyMaps {
 }
 
 /// A policy as the kernel holds it.
-pub struct PolicyImage {
+pub(crate) struct PolicyImage {
     /// IPv4.
     pub ipv4_maps: FamilyMaps,
     /// IPv6.
@@ -150,7 +150,7 @@ pub struct PolicyImage {
 
 impl PolicyImage {
     /// Fills fresh maps; every verdict carries the policy's number.
-    pub fn create_maps(compiled: &CompiledPolicy, policy: u16) -> Result<Self> {
+    pub(crate) fn create_maps(compiled: &CompiledPolicy, policy: u16) -> Result<Self> {
         let numbered = |verdict: &Verdict| Verdict { policy_id: policy, ..*verdict };
         let v4 = compiled.ipv4_entries.iter().map(|(prefix, verdict)| PrefixVerdict {
             network: u128::from(u32::from(prefix.network())) << 96,
@@ -179,8 +179,8 @@ fn create_lpm_trie<A: Pod>(keys: &[Key<A>], verdicts: &[Verdict]) -> Result<MapD
     let entries = u32::try_from(keys.len()).context("too many prefixes")?;
     let shape = aya_obj::Map::new_from_params(
         BPF_MAP_TYPE_LPM_TRIE as u32,
-        size_of::<Key<A>>() as u32,
-        size_of::<Verdict>() as u32,
+        u32::try_from(size_of::<Key<A>>())?,
+        u32::try_from(size_of::<Verdict>())?,
         entries.max(1),
         BPF_F_NO_PREALLOC,
     );

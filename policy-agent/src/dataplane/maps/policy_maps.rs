@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Pinned beside the kernel's maps, for the agent alone: what was published in each slot.
-pub const PUBLISHED_MAP_NAME: &str = "PUBLISHED";
+pub(crate) const PUBLISHED_MAP_NAME: &str = "PUBLISHED";
 
 /// Which compiled policy a verdict comes from, as events tell it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -82,7 +82,7 @@ struct SharedPolicy {
 }
 
 /// The policies in force.
-pub struct PolicyMaps {
+pub(crate) struct PolicyMaps {
     outer_maps_v4: FamilyOuterMaps,
     outer_maps_v6: FamilyOuterMaps,
     state: Mutex<PolicyMapState>,
@@ -96,7 +96,7 @@ struct PolicyMapState {
 
 impl PolicyMaps {
     /// Opens the pinned maps and learns what is in force.
-    pub fn open(pins: &PinDirectory) -> Result<Self> {
+    pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
         let records = open_published_map(&pins.map_path(PUBLISHED_MAP_NAME))?;
         let mut shared = HashMap::<_, SharedPolicy>::new();
         for slot in Slot::all() {
@@ -133,7 +133,11 @@ impl PolicyMaps {
     /// Puts a compiled policy into force in some slots; returns when the kernel enforces it.
     ///
     /// On an error the old policies stay in force.
-    pub fn publish_policy(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId> {
+    pub(crate) fn publish_policy(
+        &self,
+        slots: &[Slot],
+        compiled: &CompiledPolicy,
+    ) -> Result<PolicyId> {
         let digest = compiled.digest();
         let existing = self.lock_state()?.find_shared(&digest);
         let (policy, image) = match existing {
@@ -166,7 +170,7 @@ impl PolicyMaps {
     }
 
     /// What is in force in a slot; `None` also when that is not known.
-    pub fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
+    pub(crate) fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
         let record = self.lock_state()?.records.get(&slot.get(), 0)?;
         let known = record.digest != [0; 16];
         Ok(known.then_some(PublishedPolicy {
@@ -176,7 +180,7 @@ impl PolicyMaps {
     }
 
     /// Takes the policy out of a slot, which denies everything from now on.
-    pub fn withdraw_policy(&self, slot: Slot) -> Result<()> {
+    pub(crate) fn withdraw_policy(&self, slot: Slot) -> Result<()> {
         let mut state = self.lock_state()?;
         state.write_record(&[slot], PublishedRecord::default())?;
         state.unshare_slot(slot);
@@ -342,8 +346,8 @@ fn open_published_map(pin: &Path) -> Result<Array<MapData, PublishedRecord>> {
     if !pin.exists() {
         let shape = aya_obj::Map::new_from_params(
             BPF_MAP_TYPE_ARRAY as u32,
-            size_of::<u32>() as u32,
-            size_of::<PublishedRecord>() as u32,
+            u32::try_from(size_of::<u32>())?,
+            u32::try_from(size_of::<PublishedRecord>())?,
             MAX_SANDBOXES,
             0,
         );

@@ -10,7 +10,7 @@ use policy_common::{
 
 /// One prefix: the network's bits from the top, the length, and what it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixVerdict {
+pub(crate) struct PrefixVerdict {
     /// The network, left-aligned, host bits zero.
     pub network: u128,
     /// Prefix length in bits.
@@ -20,7 +20,7 @@ pub struct PrefixVerdict {
 }
 
 /// Builds the table of some prefixes, one of which has length 0: the words of the block.
-pub fn build_poptrie(mut entries: Vec<PrefixVerdict>) -> Vec<u64> {
+pub(crate) fn build_poptrie(mut entries: Vec<PrefixVerdict>) -> Vec<u64> {
     // A prefix comes after every prefix that holds it, so that painting in order is right.
     entries.sort_by_key(|entry| (entry.network, entry.prefix_length));
     let default = entries.first().map_or(0, |entry| encode_leaf(entry.verdict));

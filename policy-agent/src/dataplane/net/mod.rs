@@ -1,8 +1,8 @@
 //! Interfaces, routes and network namespaces of the host, through netlink.
 
-pub mod default_route;
-pub mod host_addresses;
+pub(crate) mod default_route;
+pub(crate) mod host_addresses;
 pub mod link_device;
-pub mod netlink;
-pub mod netns;
-pub mod route_lookup;
+pub(crate) mod netlink;
+pub(crate) mod netns;
+pub(crate) mod route_lookup;

@@ -24,7 +24,7 @@ pub fn run_in_netns<T: Send>(
 }
 
 /// A network namespace, which lives at least as long as this.
-pub struct NetnsHandle {
+pub(crate) struct NetnsHandle {
     file: File,
     name: String,
     /// What tells it from all others that live: device and inode of its file.
@@ -33,7 +33,7 @@ pub struct NetnsHandle {
 
 impl NetnsHandle {
     /// The namespace at `path`, or the calling thread's own if there is none.
-    pub fn open(path: Option<&Path>) -> Result<Self> {
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
         let path = path.unwrap_or(Path::new(OWN_NETNS_PATH));
         let name = path.display().to_string();
         let file = File::open(path)
@@ -43,7 +43,7 @@ impl NetnsHandle {
     }
 
     /// Runs `work` inside, on a thread of its own.
-    pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(crate) fn run_inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let name = &self.name;
         thread::scope(|scope| {
             let thread = scope.spawn(move || {
@@ -56,7 +56,7 @@ impl NetnsHandle {
     }
 
     /// Whether both are the same.
-    pub fn is_same_netns(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_netns(&self, other: &Self) -> bool {
         self.device_and_inode == other.device_and_inode
     }
 }

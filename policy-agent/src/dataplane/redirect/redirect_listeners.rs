@@ -43,7 +43,7 @@ pub struct RedirectListeners {
 }
 
 /// The kernel's table of doors, and the namespaces that they are in.
-pub struct RedirectRegistry {
+pub(crate) struct RedirectRegistry {
     state: Mutex<RedirectState>,
 }
 
@@ -54,7 +54,7 @@ struct RedirectState {
 
 impl RedirectRegistry {
     /// Opens the pinned table.
-    pub fn open(pins: &PinDirectory) -> Result<Self> {
+    pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
         let listeners = open_pinned_map(&pins.map_path(PROXY_LISTENERS))?.try_into()?;
         Ok(Self {
             state: Mutex::new(RedirectState {
@@ -65,7 +65,7 @@ impl RedirectRegistry {
     }
 
     /// Makes the listeners of a slot, and has its namespace deliver to them.
-    pub fn open_listeners(
+    pub(crate) fn open_listeners(
         &self,
         slot: Slot,
         interface: &HostInterface,
@@ -88,7 +88,7 @@ impl RedirectRegistry {
     }
 
     /// Takes the listeners of a slot out of the table.
-    pub fn close_listeners(&self, slot: Slot) -> Result<()> {
+    pub(crate) fn close_listeners(&self, slot: Slot) -> Result<()> {
         self.lock_state()?.remove_listeners(slot)
     }
 
@@ -189,7 +189,7 @@ fn accepts_ipv6(interface: &str) -> bool {
 }
 
 /// Removes the routing rules from the namespaces of these interfaces and from the own one.
-pub fn remove_all_redirects(interfaces: &[HostInterface]) -> Result<()> {
+pub(crate) fn remove_all_redirects(interfaces: &[HostInterface]) -> Result<()> {
     let paths: HashSet<_> = interfaces.iter().map(|interface| interface.netns.as_deref()).collect();
     for path in paths.into_iter().flatten() {
         // One that is gone has no rules.

@@ -41,7 +41,7 @@ const ABSENT_ERRNOS: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, 
 const LOOPBACK: &str = "lo";
 
 /// Has a namespace deliver locally what is handed over. What is there already stays.
-pub fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> {
+pub(crate) fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> {
     with_netlink_in(namespace, async |netlink| {
         let loopback = if_nametoindex(LOOPBACK).context("there is no loopback interface")?;
         bring_up(&netlink, loopback).await.context("cannot bring up the loopback interface")?;
@@ -60,7 +60,7 @@ pub fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> {
 }
 
 /// Removes all that was established. It is no error if nothing was.
-pub fn remove_redirect(namespace: &NetnsHandle) -> Result<()> {
+pub(crate) fn remove_redirect(namespace: &NetnsHandle) -> Result<()> {
     with_netlink_in(namespace, async |netlink| {
         for family in address_families(true) {
             for rule in redirect_rules(family) {

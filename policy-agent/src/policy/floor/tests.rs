@@ -101,7 +101,7 @@ fn what_is_added_is_denied_beside_the_rest() {
     let allow = owned_strings(&["203.0.113.7"]);
     for deny in [None, Some(owned_strings(&["9.9.9.9"]))] {
         let floor = Floor::new(&allow, deny.as_deref()).expect("good");
-        let before = floor.deny.clone();
+        let before = Arc::clone(&floor.deny);
         let floor = floor.with_deny_add(&added).expect("good");
         assert_eq!(floor.deny, before);
         for (address, admitted) in [
