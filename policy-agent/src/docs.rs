@@ -1,6 +1,7 @@
 //! Documents that are generated from the code. A test compares each with the current output, and
 //! rewrites it if `UPDATE_DOCS=1` is set.
 
+mod kernel_features;
 mod reasons;
 
 use std::{env, fs, path::Path};

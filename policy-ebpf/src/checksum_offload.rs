@@ -11,8 +11,9 @@ use policy_common::{reason::Reason, skb::SkbLayout};
 
 use crate::{
     disposition::{PacketDisposition, PacketResult},
-    header::{FragmentPart, IPPROTO_TCP, IPPROTO_UDP},
-    packet_context::{ParsedHeaders, skb_pointer},
+    ip_header::{FragmentPart, IPPROTO_TCP, IPPROTO_UDP},
+    packet_context::skb_pointer,
+    parsed_headers::ParsedHeaders,
 };
 
 const IPPROTO_SCTP: u8 = 132;
@@ -26,22 +27,22 @@ static SKB_LAYOUT: SkbLayout =
 
 /// Lets a packet pass if no checksum will be written over what was judged.
 #[inline(always)]
-pub fn deny_misplaced_checksum(
+pub(crate) fn deny_misplaced_checksum(
     ctx: &TcContext,
-    seen: &ParsedHeaders,
-    way: PacketDisposition,
+    headers: &ParsedHeaders,
+    disposition: PacketDisposition,
 ) -> PacketResult<PacketDisposition> {
-    let reason = way.verdict().reason_code;
+    let reason = disposition.verdict().reason_code;
     let by_header = reason == Reason::Reply as u8 || reason == Reason::Neighbor as u8;
-    if (seen.ip_header.is_v6 || by_header) && !is_checksum_harmless(ctx, seen) {
+    if (headers.ip_header.is_v6 || by_header) && !is_checksum_harmless(ctx, headers) {
         return Err(Reason::Malformed.into());
     }
-    Ok(way)
+    Ok(disposition)
 }
 
 /// Whether the checksum is complete, or will be written where the protocol has it or behind.
 #[inline(never)]
-fn is_checksum_harmless(ctx: &TcContext, seen: &ParsedHeaders) -> bool {
+fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
     // SAFETY: the global is initialised and never written to while programs run. Volatile, since its
     // value here is not the one that it is compiled with.
     let layout = unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) };
@@ -52,7 +53,7 @@ fn is_checksum_harmless(ctx: &TcContext, seen: &ParsedHeaders) -> bool {
         Some(_) => {}
         None => return false,
     }
-    let checksum = match (seen.ip_header.fragment_part, seen.ip_header.protocol) {
+    let checksum = match (headers.ip_header.fragment_part, headers.ip_header.protocol) {
         (FragmentPart::WholeDatagram, IPPROTO_TCP) => 16,
         (FragmentPart::WholeDatagram, IPPROTO_UDP) => 6,
         (FragmentPart::WholeDatagram, IPPROTO_SCTP) => 8,
@@ -65,7 +66,7 @@ fn is_checksum_harmless(ctx: &TcContext, seen: &ParsedHeaders) -> bool {
     let Some(data) = read_skb_field::<u64>(ctx, layout.data) else { return false };
     let frame = data.wrapping_sub(head);
     u64::from(start) + u64::from(offset)
-        >= frame + seen.ip_header.transport_offset as u64 + checksum
+        >= frame + headers.ip_header.transport_offset as u64 + checksum
 }
 
 /// A field of the kernel's own `struct sk_buff`, which is what the context is behind the verifier's

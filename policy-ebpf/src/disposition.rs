@@ -6,14 +6,14 @@ use policy_common::{
 };
 
 /// The packet may go on.
-pub struct AllowPacket(pub Verdict);
+pub(crate) struct AllowPacket(pub Verdict);
 
 /// The packet may go to the egress proxy and nowhere else. No `Pass` can be made of it but by
 /// handing it over (`proxy_redirect`).
-pub struct RedirectPacket(pub Verdict);
+pub(crate) struct RedirectPacket(pub Verdict);
 
 /// Where a packet may go.
-pub enum PacketDisposition {
+pub(crate) enum PacketDisposition {
     /// On, to where it was sent.
     Allow(AllowPacket),
     /// To the egress proxy.
@@ -23,7 +23,7 @@ pub enum PacketDisposition {
 impl PacketDisposition {
     /// What the policy says.
     #[inline(always)]
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         match self {
             Self::Allow(AllowPacket(verdict)) | Self::Redirect(RedirectPacket(verdict)) => *verdict,
         }
@@ -31,10 +31,10 @@ impl PacketDisposition {
 }
 
 /// The packet ends here.
-pub struct DenyPacket(pub Verdict);
+pub(crate) struct DenyPacket(pub Verdict);
 
 /// A judgement. Every `?` on the way is a drop with a reason.
-pub type PacketResult<T = AllowPacket> = Result<T, DenyPacket>;
+pub(crate) type PacketResult<T = AllowPacket> = Result<T, DenyPacket>;
 
 impl From<Reason> for AllowPacket {
     #[inline(always)]
@@ -53,14 +53,14 @@ impl From<Reason> for DenyPacket {
 impl DenyPacket {
     /// The packet was for the egress proxy, which is not there.
     #[inline(always)]
-    pub fn proxy_unavailable(verdict: Verdict) -> Self {
+    pub(crate) fn proxy_unavailable(verdict: Verdict) -> Self {
         let reason = Reason::ProxyUnavailable as u8;
         Self(Verdict { reason_code: reason, rule_index: NO_RULE, ..verdict })
     }
 }
 
 /// The judgement that a reason alone is.
-pub trait IntoPacketResult {
+pub(crate) trait IntoPacketResult {
     fn into_packet_result(self) -> PacketResult;
 }
 
@@ -73,7 +73,7 @@ impl IntoPacketResult for Reason {
 
 /// The judgement of a reason's code; one that is unknown drops.
 #[inline(always)]
-pub fn result_of_reason_code(code: u8) -> PacketResult {
+pub(crate) fn result_of_reason_code(code: u8) -> PacketResult {
     Reason::from_code(code).unwrap_or(Reason::Fragment).into_packet_result()
 }
 

@@ -9,40 +9,41 @@ use policy_common::{
 };
 
 use crate::{
-    from_sandbox::endpoint_instance_id,
-    header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, address_to_bytes},
+    endpoint::endpoint_instance_id,
+    ip_header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, address_to_bytes},
     maps::{EVENTS, FLOWS, LIMITS, SANDBOXES},
-    packet_context::{PacketContext, ParsedHeaders},
+    packet_context::PacketContext,
+    parsed_headers::ParsedHeaders,
 };
 
 /// Reports a packet that passed, if it is the first of its flow and somebody wants to know.
 #[inline(always)]
-pub fn report_new_flow(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) {
+pub(crate) fn report_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) {
     let wanted =
         SANDBOXES.get(hook.slot).is_some_and(|sandbox| sandbox.flags & ENDPOINT_REPORT_FLOWS != 0);
-    if wanted && is_new_flow(hook, seen, verdict) {
-        write_event(hook, seen, verdict);
+    if wanted && is_new_flow(hook, headers, verdict) {
+        write_event(hook, headers, verdict);
     }
 }
 
 /// TCP: the opening segment. Other protocols: the first packet to a destination that is not
 /// remembered. What answers an inbound connection is no flow of the sandbox.
 #[inline(never)]
-fn is_new_flow(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) -> bool {
+fn is_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) -> bool {
     let reported =
         verdict.reason_code != Reason::Reply as u8 && verdict.reason_code != Reason::Neighbor as u8;
-    if !reported || seen.ip_header.fragment_part == FragmentPart::LaterFragment {
+    if !reported || headers.ip_header.fragment_part == FragmentPart::LaterFragment {
         return false;
     }
-    if seen.ip_header.protocol == IPPROTO_TCP {
-        return seen.transport_header.opens_connection;
+    if headers.ip_header.protocol == IPPROTO_TCP {
+        return headers.transport_header.opens_connection;
     }
     let key = ReportedFlowKey {
         instance_id: endpoint_instance_id(hook),
-        destination_port: seen.transport_header.destination_port,
-        protocol: seen.ip_header.protocol,
+        destination_port: headers.transport_header.destination_port,
+        protocol: headers.ip_header.protocol,
         padding: 0,
-        destination_address: address_to_bytes(seen.ip_header.destination),
+        destination_address: address_to_bytes(headers.ip_header.destination),
     };
     let known = FLOWS.get_ptr(key).is_some();
     if !known {
@@ -54,7 +55,7 @@ fn is_new_flow(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) -> 
 
 /// Writes a record, if the bucket has a token and the ring has room; counts it otherwise.
 #[inline(never)]
-pub fn write_event(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict) {
+pub(crate) fn write_event(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) {
     let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return };
     // SAFETY: valid while the program runs; a race lets a token more or less through, or miscounts
     // a lost event.
@@ -70,30 +71,30 @@ pub fn write_event(hook: &PacketContext, seen: &ParsedHeaders, verdict: Verdict)
         limits.events_lost += 1;
         return;
     };
-    let (source_port, destination_port) = event_ports(seen);
+    let (source_port, destination_port) = event_ports(headers);
     record.write(VerdictEvent {
         time_ns: now,
         slot: hook.slot,
         rule_index: verdict.rule_index,
         frame_length: hook.frame_length,
         policy_id: verdict.policy_id,
-        ethertype: u16::from_be_bytes(seen.ethertype),
+        ethertype: u16::from_be_bytes(headers.ethertype),
         source_port,
         destination_port,
-        protocol: seen.ip_header.protocol,
+        protocol: headers.ip_header.protocol,
         reason_code: verdict.reason_code,
         padding: [0; 2],
-        source_address: address_to_bytes(seen.ip_header.source),
-        destination_address: address_to_bytes(seen.ip_header.destination),
+        source_address: address_to_bytes(headers.ip_header.source),
+        destination_address: address_to_bytes(headers.ip_header.destination),
     });
     record.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
 /// Ports, or ICMP type and code.
 #[inline(always)]
-fn event_ports(seen: &ParsedHeaders) -> (u16, u16) {
-    let transport = &seen.transport_header;
-    if matches!(seen.ip_header.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
+fn event_ports(headers: &ParsedHeaders) -> (u16, u16) {
+    let transport = &headers.transport_header;
+    if matches!(headers.ip_header.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
         (transport.icmp_type.into(), transport.icmp_code.into())
     } else {
         (transport.source_port, transport.destination_port)

@@ -7,8 +7,8 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use policy_common::{flow::FragmentedDatagramKey, reason::Reason, verdict::Verdict};
 
 use crate::{
-    from_sandbox::endpoint_instance_id,
-    header::{IpHeader, address_to_bytes},
+    endpoint::endpoint_instance_id,
+    ip_header::{IpHeader, address_to_bytes},
     maps::FRAGMENTS,
     packet_context::PacketContext,
     transport,
@@ -19,7 +19,11 @@ const REASSEMBLY_TIMEOUT_TICKS: u64 = 30_000_000_000 >> 20;
 
 /// Remembers a first fragment that passes, and why; `false` when that cannot be done.
 #[inline(never)]
-pub fn remember_first_fragment(hook: &PacketContext, header: &IpHeader, passed: Verdict) -> bool {
+pub(crate) fn remember_first_fragment(
+    hook: &PacketContext,
+    header: &IpHeader,
+    passed: Verdict,
+) -> bool {
     let stamp =
         current_ticks() << 24 | u64::from(passed.policy_id) << 8 | u64::from(passed.reason_code);
     FRAGMENTS.insert(datagram_key(hook, header), stamp, 0).is_ok()
@@ -28,7 +32,7 @@ pub fn remember_first_fragment(hook: &PacketContext, header: &IpHeader, passed: 
 /// Whether a later fragment may follow its first: the code of the reason. A first that another
 /// policy than the present one let through does not count.
 #[inline(never)]
-pub fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, policy: u16) -> u8 {
+pub(crate) fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, policy: u16) -> u8 {
     if transport::overlaps_transport_header(header) {
         return Reason::Fragment as u8;
     }

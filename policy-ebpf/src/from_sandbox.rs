@@ -15,7 +15,7 @@
 //! it.
 
 use policy_common::{
-    endpoint::{ENDPOINT_ACTIVE, ENDPOINT_REJECT_DENIED, SandboxEndpoint},
+    endpoint::ENDPOINT_REJECT_DENIED,
     reason::{self, Reason},
     verdict::{NO_RULE, VERDICT_REDIRECT_TCP, VERDICT_REDIRECT_WEB, Verdict},
 };
@@ -26,31 +26,31 @@ use crate::{
         self, AllowPacket, DenyPacket, IntoPacketResult as _, PacketDisposition, PacketResult,
         RedirectPacket,
     },
-    fragment,
-    header::{
+    endpoint, fragment, inbound_connections,
+    ip_header::{
         self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_ICMPV6,
         IPPROTO_TCP, IpHeader,
     },
-    inbound_connections,
     maps::SANDBOXES,
     neighbor,
-    packet_context::{PacketContext, ParsedHeaders},
+    packet_context::PacketContext,
+    parsed_headers::ParsedHeaders,
     policy_lookup,
     transport::{self, TransportHeader},
 };
 
 /// Judges a packet that a sandbox sends.
 #[inline(always)]
-pub fn judge_from_sandbox(
+pub(crate) fn judge_from_sandbox(
     hook: &PacketContext,
-    seen: &mut ParsedHeaders,
+    headers: &mut ParsedHeaders,
 ) -> PacketResult<PacketDisposition> {
-    let sandbox = active_endpoint(hook)?;
-    seen.ethertype = header::read_ethertype(hook)?;
+    let sandbox = endpoint::active_endpoint(hook)?;
+    headers.ethertype = ip_header::read_ethertype(hook)?;
     let mac = anti_spoofing::check_source_mac(hook, sandbox)?;
-    match seen.ethertype {
-        ETHERTYPE_IPV4 => header::parse_ipv4(hook, &mut seen.ip_header)?,
-        ETHERTYPE_IPV6 => header::parse_ipv6(hook, &mut seen.ip_header)?,
+    match headers.ethertype {
+        ETHERTYPE_IPV4 => ip_header::parse_ipv4(hook, &mut headers.ip_header)?,
+        ETHERTYPE_IPV6 => ip_header::parse_ipv6(hook, &mut headers.ip_header)?,
         ETHERTYPE_ARP => {
             return neighbor::judge_arp(hook, sandbox, &mac)
                 .into_packet_result()
@@ -58,7 +58,7 @@ pub fn judge_from_sandbox(
         }
         _ => return Err(Reason::UnknownEthertype.into()),
     }
-    let header = &seen.ip_header;
+    let header = &headers.ip_header;
     if header.is_v6
         && header.protocol == IPPROTO_ICMPV6
         && neighbor::is_discovery(&hook.packet_view, header)
@@ -69,12 +69,12 @@ pub fn judge_from_sandbox(
     }
     anti_spoofing::check_source_address(header, sandbox)?;
     match header.fragment_part {
-        FragmentPart::WholeDatagram => judge_datagram(hook, seen),
+        FragmentPart::WholeDatagram => judge_datagram(hook, headers),
         FragmentPart::FirstFragment => {
-            let PacketDisposition::Allow(pass) = judge_datagram(hook, seen)? else {
+            let PacketDisposition::Allow(pass) = judge_datagram(hook, headers)? else {
                 return Err(Reason::Fragment.into());
             };
-            let remembered = fragment::remember_first_fragment(hook, &seen.ip_header, pass.0);
+            let remembered = fragment::remember_first_fragment(hook, &headers.ip_header, pass.0);
             if remembered {
                 Ok(PacketDisposition::Allow(pass))
             } else {
@@ -93,9 +93,12 @@ pub fn judge_from_sandbox(
 /// fragments, whose first may still be on its way through TC; and discovery, which asks for routes.
 /// What is for the egress proxy has to meet a socket, which only TC can have it do.
 #[inline(always)]
-pub fn judge_early_drop(hook: &PacketContext, seen: &mut ParsedHeaders) -> Option<DenyPacket> {
+pub(crate) fn judge_early_drop(
+    hook: &PacketContext,
+    headers: &mut ParsedHeaders,
+) -> Option<DenyPacket> {
     let sandbox = SANDBOXES.get(hook.slot)?;
-    let Err(DenyPacket(verdict)) = judge_from_sandbox(hook, seen) else { return None };
+    let Err(DenyPacket(verdict)) = judge_from_sandbox(hook, headers) else { return None };
     let reason = Reason::from_code(verdict.reason_code)?;
     let answered = sandbox.flags & ENDPOINT_REJECT_DENIED != 0 && reason.is_rejectable();
     if answered || matches!(reason, Reason::Fragment | Reason::NeighborSpoof) {
@@ -104,29 +107,14 @@ pub fn judge_early_drop(hook: &PacketContext, seen: &mut ParsedHeaders) -> Optio
     Some(DenyPacket(verdict))
 }
 
-/// The sandbox that this interface belongs to.
-#[inline(always)]
-pub fn active_endpoint(hook: &PacketContext) -> Result<&'static SandboxEndpoint, Reason> {
-    match SANDBOXES.get(hook.slot) {
-        Some(sandbox) if sandbox.flags & ENDPOINT_ACTIVE != 0 => Ok(sandbox),
-        _ => Err(Reason::NoPolicy),
-    }
-}
-
-/// Names the sandbox in what is remembered between packets.
-#[inline(always)]
-pub fn endpoint_instance_id(hook: &PacketContext) -> u32 {
-    SANDBOXES.get(hook.slot).map_or(0, |sandbox| sandbox.instance_id)
-}
-
 /// Lines 3 to 9 for a packet whose transport header is there.
 #[inline(always)]
 fn judge_datagram(
     hook: &PacketContext,
-    seen: &mut ParsedHeaders,
+    headers: &mut ParsedHeaders,
 ) -> PacketResult<PacketDisposition> {
-    seen.transport_header = transport::parse_transport(&hook.packet_view, &seen.ip_header)?;
-    let (header, transport) = (&seen.ip_header, &seen.transport_header);
+    headers.transport_header = transport::parse_transport(&hook.packet_view, &headers.ip_header)?;
+    let (header, transport) = (&headers.ip_header, &headers.transport_header);
     if inbound_connections::is_foreign_error(hook, header, transport) {
         return Err(Reason::ForeignError.into());
     }

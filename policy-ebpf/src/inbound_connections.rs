@@ -6,9 +6,9 @@
 use policy_common::flow::InboundConnectionKey;
 
 use crate::{
-    anti_spoofing::same_address,
-    from_sandbox::endpoint_instance_id,
-    header::{
+    endpoint::endpoint_instance_id,
+    endpoint::same_address,
+    ip_header::{
         AddressWords, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader,
         address_from_bytes, address_to_bytes, ipv4_mapped,
     },
@@ -17,9 +17,9 @@ use crate::{
     transport::TransportHeader,
 };
 
-pub const ICMP_ECHO_REQUEST: u8 = 8;
+pub(crate) const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMP_ECHO_REPLY: u8 = 0;
-pub const ICMPV6_ECHO_REQUEST: u8 = 128;
+pub(crate) const ICMPV6_ECHO_REQUEST: u8 = 128;
 const ICMPV6_ECHO_REPLY: u8 = 129;
 /// Length of the ICMP header before the packet it is about.
 const ICMP_HEADER_LEN: usize = 8;
@@ -27,7 +27,7 @@ const ICMP_HEADER_LEN: usize = 8;
 /// What tells the connections between two addresses apart. Ports in host byte order; an ICMP echo
 /// has its identifier on the side that asks, and 0 on the other.
 #[derive(Clone, Copy)]
-pub struct ConnectionPorts {
+pub(crate) struct ConnectionPorts {
     pub protocol: u8,
     pub remote_port: u16,
     pub local_port: u16,
@@ -35,7 +35,11 @@ pub struct ConnectionPorts {
 
 /// Whether a packet from the sandbox belongs to an inbound connection that was let in.
 #[inline(never)]
-pub fn is_reply(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) -> bool {
+pub(crate) fn is_reply(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) -> bool {
     let Some(ports) = reply_ports(hook, header, transport) else { return false };
     let owner = endpoint_instance_id(hook);
     let key = connection_key(owner, header.destination, header.source, ports);
@@ -44,7 +48,7 @@ pub fn is_reply(hook: &PacketContext, header: &IpHeader, transport: &TransportHe
 
 /// The key of a connection.
 #[inline(always)]
-pub fn connection_key(
+pub(crate) fn connection_key(
     owner: u32,
     remote: AddressWords,
     local: AddressWords,
@@ -93,7 +97,7 @@ fn reply_ports(
 /// Whether a packet is an ICMP error that the sandbox has no business to send: one about a packet
 /// that was not sent to it by whom the error goes to, or a redirect.
 #[inline(always)]
-pub fn is_foreign_error(
+pub(crate) fn is_foreign_error(
     hook: &PacketContext,
     header: &IpHeader,
     transport: &TransportHeader,

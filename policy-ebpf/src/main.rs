@@ -14,21 +14,24 @@
 //! Every packet leaves through one door with one reason, and doubt means drop.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "aya's macros do not hand the comments on")]
 
 mod anti_spoofing;
 mod checksum_offload;
+mod constant_length;
 mod disposition;
+mod endpoint;
 mod event_report;
+mod extension_headers;
 mod fragment;
 mod from_sandbox;
-mod header;
 mod inbound_connections;
+mod ip_header;
 mod maps;
 mod neighbor;
 mod packet_context;
 mod packet_counting;
 mod packet_view;
+mod parsed_headers;
 mod policy_lookup;
 mod poptrie;
 mod proxy_redirect;
@@ -48,26 +51,29 @@ use policy_common::bpf_names::tail_call_index;
 use crate::{
     disposition::{DenyPacket, PacketResult},
     maps::TC_PROGRAMS,
-    packet_context::{PacketContext, ParsedHeaders},
+    packet_context::PacketContext,
+    parsed_headers::ParsedHeaders,
 };
 
 /// Judges a packet that the sandbox sends.
 #[classifier]
-pub fn from_sandbox(ctx: TcContext) -> i32 {
-    let (hook, mut seen) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
-    let judgement = from_sandbox::judge_from_sandbox(&hook, &mut seen)
-        .and_then(|way| checksum_offload::deny_misplaced_checksum(&ctx, &seen, way))
-        .and_then(|way| proxy_redirect::allow_or_redirect(&ctx, way));
-    finish_packet(&ctx, &hook, &seen, judgement)
+pub(crate) fn from_sandbox(ctx: TcContext) -> i32 {
+    let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    let judgement = from_sandbox::judge_from_sandbox(&hook, &mut headers)
+        .and_then(|disposition| {
+            checksum_offload::deny_misplaced_checksum(&ctx, &headers, disposition)
+        })
+        .and_then(|disposition| proxy_redirect::allow_or_redirect(&ctx, disposition));
+    finish_packet(&ctx, &hook, &headers, judgement)
 }
 
 /// Hands a packet that `from_sandbox` judged to the egress proxy. A program of its own, so that
 /// others do not pay for it.
 #[classifier]
-pub fn proxy_redirect(ctx: TcContext) -> i32 {
-    let (hook, mut seen) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
-    let judgement = proxy_redirect::redirect_packet(&ctx, &hook, &mut seen);
-    finish_packet(&ctx, &hook, &seen, judgement)
+pub(crate) fn proxy_redirect(ctx: TcContext) -> i32 {
+    let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    let judgement = proxy_redirect::redirect_packet(&ctx, &hook, &mut headers);
+    finish_packet(&ctx, &hook, &headers, judgement)
 }
 
 /// The one door for what the sandbox sends.
@@ -75,19 +81,19 @@ pub fn proxy_redirect(ctx: TcContext) -> i32 {
 fn finish_packet(
     ctx: &TcContext,
     hook: &PacketContext,
-    seen: &ParsedHeaders,
+    headers: &ParsedHeaders,
     judgement: PacketResult,
 ) -> i32 {
     match judgement {
         Ok(pass) => {
             packet_counting::count_packet(hook, pass.0);
-            event_report::report_new_flow(hook, seen, pass.0);
+            event_report::report_new_flow(hook, headers, pass.0);
             TC_ACT_UNSPEC // the next program at this hook, or pass
         }
         Err(DenyPacket(verdict)) => {
             packet_counting::count_packet(hook, verdict);
-            event_report::write_event(hook, seen, verdict);
-            if reject::take_reject_token(hook, seen, verdict) {
+            event_report::write_event(hook, headers, verdict);
+            if reject::take_reject_token(hook, headers, verdict) {
                 // SAFETY: on success the call does not come back; nothing here needs dropping.
                 unsafe { TC_PROGRAMS.tail_call(ctx, tail_call_index::REJECT) };
                 log_missing_reject_program(ctx);
@@ -106,22 +112,22 @@ fn log_missing_reject_program(ctx: &TcContext) {
 /// Turns a denied packet into its answer. A program of its own: the kernel allows each a stack of
 /// 512 bytes.
 #[classifier]
-pub fn reject(ctx: TcContext) -> i32 {
+pub(crate) fn reject(ctx: TcContext) -> i32 {
     reject::send_reject(&ctx)
 }
 
 /// Sees a packet that the sandbox receives.
 #[classifier]
-pub fn to_sandbox(ctx: TcContext) -> i32 {
-    let (hook, mut seen) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
-    match to_sandbox::judge_to_sandbox(&hook, &mut seen, packet_context::is_from_host(&ctx)) {
+pub(crate) fn to_sandbox(ctx: TcContext) -> i32 {
+    let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    match to_sandbox::judge_to_sandbox(&hook, &mut headers, packet_context::is_from_host(&ctx)) {
         Ok(pass) => {
             packet_counting::count_packet(&hook, pass.0);
             TC_ACT_UNSPEC
         }
         Err(DenyPacket(verdict)) => {
             packet_counting::count_packet(&hook, verdict);
-            event_report::write_event(&hook, &seen, verdict);
+            event_report::write_event(&hook, &headers, verdict);
             TC_ACT_SHOT
         }
     }
@@ -129,12 +135,12 @@ pub fn to_sandbox(ctx: TcContext) -> i32 {
 
 /// Drops what `from_sandbox` would drop in silence, before the kernel builds a packet of it.
 #[xdp]
-pub fn early_drop(ctx: XdpContext) -> u32 {
-    let (hook, mut seen) = (PacketContext::from_xdp(&ctx), ParsedHeaders::EMPTY);
-    match from_sandbox::judge_early_drop(&hook, &mut seen) {
+pub(crate) fn early_drop(ctx: XdpContext) -> u32 {
+    let (hook, mut headers) = (PacketContext::from_xdp(&ctx), ParsedHeaders::EMPTY);
+    match from_sandbox::judge_early_drop(&hook, &mut headers) {
         Some(DenyPacket(verdict)) => {
             packet_counting::count_packet(&hook, verdict);
-            event_report::write_event(&hook, &seen, verdict);
+            event_report::write_event(&hook, &headers, verdict);
             xdp_action::XDP_DROP
         }
         None => xdp_action::XDP_PASS,

@@ -23,51 +23,53 @@ const SLOT_COUNT: usize = MAX_SANDBOXES as usize;
 
 /// Value of the tries. An array of one, since Linux 6.1 looks into structures for timers, and takes
 /// a template that it looked into for unlike the agent's maps, which it did not.
-pub type TrieValue = [Verdict; 1];
+pub(crate) type TrieValue = [Verdict; 1];
 
 /// Shape of the tries of IPv4 prefixes. The agent makes each as large as its policy.
-pub type PolicyTrieV4 = LpmTrie<[u8; 4], TrieValue, 1>;
+pub(crate) type PolicyTrieV4 = LpmTrie<[u8; 4], TrieValue, 1>;
 /// Shape of the tries of IPv6 prefixes.
-pub type PolicyTrieV6 = LpmTrie<[u8; 16], TrieValue, 1>;
+pub(crate) type PolicyTrieV6 = LpmTrie<[u8; 16], TrieValue, 1>;
 
 /// Shape of the tables of large policies: one value that is the whole block.
-pub type PoptrieBlock<const WORDS: usize> = Array<[u64; WORDS], 1>;
+pub(crate) type PoptrieBlock<const WORDS: usize> = Array<[u64; WORDS], 1>;
 
 #[btf_map]
-pub static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT> = Array::new();
+pub(crate) static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT> = Array::new();
 #[btf_map]
-pub static POLICIES_V4: ArrayOfMaps<PolicyTrieV4, SLOT_COUNT> = ArrayOfMaps::new();
+pub(crate) static POLICIES_V4: ArrayOfMaps<PolicyTrieV4, SLOT_COUNT> = ArrayOfMaps::new();
 #[btf_map]
-pub static POLICIES_V6: ArrayOfMaps<PolicyTrieV6, SLOT_COUNT> = ArrayOfMaps::new();
+pub(crate) static POLICIES_V6: ArrayOfMaps<PolicyTrieV6, SLOT_COUNT> = ArrayOfMaps::new();
 #[btf_map]
-pub static LARGE_V4: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
+pub(crate) static LARGE_V4: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
     ArrayOfMaps::new();
 #[btf_map]
-pub static LARGE_V6: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
+pub(crate) static LARGE_V6: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
     ArrayOfMaps::new();
 #[btf_map]
-pub static HUGE_V4: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> = ArrayOfMaps::new();
+pub(crate) static HUGE_V4: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> =
+    ArrayOfMaps::new();
 #[btf_map]
-pub static HUGE_V6: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> = ArrayOfMaps::new();
+pub(crate) static HUGE_V6: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> =
+    ArrayOfMaps::new();
 #[btf_map]
-pub static INBOUND: LruHashMap<InboundConnectionKey, u64, MAX_INBOUND_CONNECTIONS> =
+pub(crate) static INBOUND: LruHashMap<InboundConnectionKey, u64, MAX_INBOUND_CONNECTIONS> =
     LruHashMap::new();
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentedDatagramKey, u64, MAX_FRAGMENTED_DATAGRAMS> =
+pub(crate) static FRAGMENTS: LruHashMap<FragmentedDatagramKey, u64, MAX_FRAGMENTED_DATAGRAMS> =
     LruHashMap::new();
 #[btf_map]
-pub static FLOWS: LruHashMap<ReportedFlowKey, u64, MAX_REPORTED_FLOWS> = LruHashMap::new();
+pub(crate) static FLOWS: LruHashMap<ReportedFlowKey, u64, MAX_REPORTED_FLOWS> = LruHashMap::new();
 #[btf_map]
-pub static COUNTERS: PerCpuArray<ReasonCounters, SLOT_COUNT> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<ReasonCounters, SLOT_COUNT> = PerCpuArray::new();
 #[btf_map]
-pub static LIMITS: Array<RateLimiterState, SLOT_COUNT> = Array::new();
+pub(crate) static LIMITS: Array<RateLimiterState, SLOT_COUNT> = Array::new();
 #[btf_map]
-pub static PROXY_LISTENERS: SockMap<{ 2 * SLOT_COUNT }> = SockMap::new();
+pub(crate) static PROXY_LISTENERS: SockMap<{ 2 * SLOT_COUNT }> = SockMap::new();
 #[btf_map]
-pub static EVENTS: RingBuf<VerdictEvent, EVENT_RING_BYTES> = RingBuf::new();
+pub(crate) static EVENTS: RingBuf<VerdictEvent, EVENT_RING_BYTES> = RingBuf::new();
 #[btf_map]
-pub static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
+pub(crate) static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
 #[btf_map]
-pub static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+pub(crate) static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
-pub static XDP_SLOT: PerCpuArray<u32, 1> = PerCpuArray::new();
+pub(crate) static XDP_SLOT: PerCpuArray<u32, 1> = PerCpuArray::new();

@@ -8,8 +8,9 @@ use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_fib_lookup as bpf_fib_look
 use policy_common::{endpoint::SandboxEndpoint, reason::Reason};
 
 use crate::{
-    anti_spoofing::{owns_ipv4, owns_ipv6, same_address, same_mac},
-    header::{AddressWords, ETHERNET_HEADER_LEN, FragmentPart, IpHeader, address_from_bytes},
+    constant_length::length_as_u32,
+    endpoint::{owns_ipv4, owns_ipv6, same_address, same_mac},
+    ip_header::{AddressWords, ETHERNET_HEADER_LEN, FragmentPart, IpHeader, address_from_bytes},
     packet_context::PacketContext,
     packet_view::PacketView,
 };
@@ -41,7 +42,7 @@ const ND_OPTION_NONCE: u8 = 14;
 /// ARP from the sandbox's MAC about the sandbox's address. An address that is asked for before it
 /// is taken (sender 0.0.0.0, RFC 5227) has to be the sandbox's, too.
 #[inline(never)]
-pub fn judge_arp(hook: &PacketContext, sandbox: &SandboxEndpoint, mac: &[u8; 6]) -> Reason {
+pub(crate) fn judge_arp(hook: &PacketContext, sandbox: &SandboxEndpoint, mac: &[u8; 6]) -> Reason {
     let Some(form) = hook.packet_view.read_at::<[u8; 6]>(ETHERNET_HEADER_LEN) else {
         return Reason::Malformed;
     };
@@ -74,7 +75,7 @@ pub fn judge_arp(hook: &PacketContext, sandbox: &SandboxEndpoint, mac: &[u8; 6])
 /// Whether an ICMPv6 packet is neighbour discovery or multicast listener discovery. A later
 /// fragment has no type.
 #[inline(always)]
-pub fn is_discovery(packet: &PacketView, header: &IpHeader) -> bool {
+pub(crate) fn is_discovery(packet: &PacketView, header: &IpHeader) -> bool {
     if header.fragment_part == FragmentPart::LaterFragment
         || header.transport_offset + 8 > header.datagram_end
     {
@@ -86,7 +87,7 @@ pub fn is_discovery(packet: &PacketView, header: &IpHeader) -> bool {
 
 /// Neighbour discovery and listener reports.
 #[inline(never)]
-pub fn judge_discovery(
+pub(crate) fn judge_discovery(
     hook: &PacketContext,
     header: &IpHeader,
     sandbox: &SandboxEndpoint,
@@ -194,8 +195,7 @@ fn would_be_forwarded(hook: &PacketContext, header: &IpHeader) -> bool {
     question.ifindex = hook.ifindex;
     question.__bindgen_anon_3.ipv6_src = header.source;
     question.__bindgen_anon_4.ipv6_dst = header.destination;
-    #[expect(clippy::cast_possible_wrap, reason = "64 bytes")]
-    let size = size_of::<bpf_fib_lookup>() as i32;
+    let size = const { length_as_u32(size_of::<bpf_fib_lookup>()).cast_signed() };
     // SAFETY: the context is valid while the program runs; the helper reads and writes `question`.
     let answer = unsafe { bpf_fib_lookup_helper(hook.raw_context, &raw mut question, size, 0) };
     // 1 to 5: a route that refuses, one to the host itself or none, or no forwarding at all.

@@ -9,13 +9,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    header::{
-        EMPTY_IP_HEADER, ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IpHeader,
-        has_simple_headers,
-    },
+    constant_length::length_as_u32,
+    ip_header::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, has_simple_headers},
     maps::XDP_SLOT,
     packet_view::PacketView,
-    transport::{EMPTY_TRANSPORT_HEADER, TransportHeader},
 };
 
 /// Bytes that hold every header of a packet with a simple chain: Ethernet, IP, TCP.
@@ -24,24 +21,8 @@ const SIMPLE_HEADERS_LEN_V6: usize = 14 + 40 + 20;
 /// Bytes that are made linear when the headers are not simple.
 const MAX_PULL_LEN: u32 = 512;
 
-/// What has been read of a packet, for the judgement and for the report.
-pub struct ParsedHeaders {
-    pub ethertype: [u8; 2],
-    pub ip_header: IpHeader,
-    pub transport_header: TransportHeader,
-}
-
-impl ParsedHeaders {
-    /// Nothing yet.
-    pub const EMPTY: Self = Self {
-        ethertype: [0; 2],
-        ip_header: EMPTY_IP_HEADER,
-        transport_header: EMPTY_TRANSPORT_HEADER,
-    };
-}
-
 /// One packet at one hook.
-pub struct PacketContext {
+pub(crate) struct PacketContext {
     /// The sandbox's slot, as its gate named it.
     pub slot: u32,
     /// The bytes of the frame, linear part.
@@ -61,7 +42,7 @@ pub struct PacketContext {
 impl PacketContext {
     /// At a TC hook, behind a gate. Makes the headers linear first.
     #[inline(always)]
-    pub fn from_tc(ctx: &TcContext) -> Self {
+    pub(crate) fn from_tc(ctx: &TcContext) -> Self {
         pull_headers(ctx);
         let skb = skb_pointer(ctx);
         // SAFETY: the context outlives the program's run; these fields can be read at TC hooks.
@@ -82,7 +63,7 @@ impl PacketContext {
 
     /// At an XDP hook, behind a gate.
     #[inline(always)]
-    pub fn from_xdp(ctx: &XdpContext) -> Self {
+    pub(crate) fn from_xdp(ctx: &XdpContext) -> Self {
         // Slot 0 belongs to nobody.
         let slot = XDP_SLOT.get(0).copied().unwrap_or(0);
         let packet = PacketView::new(ctx.data(), ctx.data_end());
@@ -109,7 +90,7 @@ impl PacketContext {
 #[inline(always)]
 fn packet_count(ctx: &TcContext) -> u32 {
     let skb = skb_pointer(ctx);
-    // SAFETY: as in `Hook::of_tc`.
+    // SAFETY: as in `PacketContext::from_tc`.
     let (segments, size) = unsafe { ((*skb).gso_segs, (*skb).gso_size) };
     match (segments, size) {
         (0, 0) => 1,
@@ -120,21 +101,21 @@ fn packet_count(ctx: &TcContext) -> u32 {
 
 /// The raw context of a TC program.
 #[inline(always)]
-pub fn skb_pointer(ctx: &TcContext) -> *mut __sk_buff {
+pub(crate) fn skb_pointer(ctx: &TcContext) -> *mut __sk_buff {
     ctx.as_ptr().cast()
 }
 
 /// Whether the host itself made this packet: what it forwards came in at some interface.
 #[inline(always)]
-pub fn is_from_host(ctx: &TcContext) -> bool {
-    // SAFETY: as in `Hook::of_tc`.
+pub(crate) fn is_from_host(ctx: &TcContext) -> bool {
+    // SAFETY: as in `PacketContext::from_tc`.
     unsafe { (*skb_pointer(ctx)).ingress_ifindex == 0 }
 }
 
 /// The view over the packet after it may have moved. Read anew in any case: what the verifier knows
 /// of a packet that was long enough would make it judge that one apart from one that was pulled.
 #[inline(always)]
-pub fn current_packet_view(ctx: &TcContext) -> PacketView {
+pub(crate) fn current_packet_view(ctx: &TcContext) -> PacketView {
     let skb = skb_pointer(ctx);
     // SAFETY: the context is valid while the program runs.
     let (start, end) = unsafe {
@@ -161,5 +142,6 @@ fn pull_headers(ctx: &TcContext) {
         return;
     }
     // Nothing to do about an error: the reads will find what is missing.
-    let _ = ctx.pull_data(ctx.len().min(MAX_PULL_LEN).max(ETHERNET_HEADER_LEN as u32));
+    let _ = ctx
+        .pull_data(ctx.len().min(MAX_PULL_LEN).max(const { length_as_u32(ETHERNET_HEADER_LEN) }));
 }

@@ -6,7 +6,7 @@ use crate::{maps::COUNTERS, packet_context::PacketContext};
 
 /// Counts the packet under its reason.
 #[inline(always)]
-pub fn count_packet(hook: &PacketContext, verdict: Verdict) {
+pub(crate) fn count_packet(hook: &PacketContext, verdict: Verdict) {
     let Some(counters) = COUNTERS.get_ptr_mut(hook.slot) else { return };
     let reason = usize::from(verdict.reason_code);
     if reason >= KERNEL_REASON_CODES {

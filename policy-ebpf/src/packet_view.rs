@@ -7,7 +7,7 @@ const MAX_READ_OFFSET: usize = 1024;
 
 /// A view over `[start, end)`, the linear part of a packet that begins with the Ethernet header.
 #[derive(Clone, Copy)]
-pub struct PacketView {
+pub(crate) struct PacketView {
     start: usize,
     end: usize,
 }
@@ -15,7 +15,7 @@ pub struct PacketView {
 impl PacketView {
     /// The view over the bytes from `data` to `data_end` of a context.
     #[inline(always)]
-    pub fn new(start: usize, end: usize) -> Self {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
         Self { start, end }
     }
 
@@ -25,7 +25,7 @@ impl PacketView {
     /// it must have two bytes at least: of `pointer >= end`, which the compiler makes of the check
     /// for one byte, the verifier learns nothing.
     #[inline(always)]
-    pub fn read_at<T: Copy>(&self, offset: usize) -> Option<&T> {
+    pub(crate) fn read_at<T: Copy>(&self, offset: usize) -> Option<&T> {
         const { assert!(align_of::<T>() == 1) };
         if offset > MAX_READ_OFFSET {
             return None;
@@ -41,7 +41,7 @@ impl PacketView {
 
     /// Length of the linear part.
     #[inline(always)]
-    pub fn linear_len(&self) -> usize {
+    pub(crate) fn linear_len(&self) -> usize {
         self.end - self.start
     }
 }

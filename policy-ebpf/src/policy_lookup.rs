@@ -11,7 +11,7 @@ use policy_common::{
 };
 
 use crate::{
-    header::IpHeader,
+    ip_header::IpHeader,
     maps::{HUGE_V4, HUGE_V6, LARGE_V4, LARGE_V6, POLICIES_V4, POLICIES_V6},
     poptrie,
 };
@@ -35,7 +35,7 @@ fn has_huge_poptries() -> bool {
 /// What the policy says about the packet's destination. No trie, or one without an answer, is a
 /// policy that is not there yet.
 #[inline(always)]
-pub fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Reason> {
+pub(crate) fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Reason> {
     let [a, b, c, d] = header.destination.map(u32::from_be);
     let word = if header.is_v6 {
         policy_lookup_v6(slot, u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d))
@@ -54,14 +54,14 @@ pub fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Reason> {
 /// by itself, and not again for everything that a caller may know.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn policy_lookup_v4(slot: u32, address: u32) -> u64 {
+pub(crate) extern "C" fn policy_lookup_v4(slot: u32, address: u32) -> u64 {
     find_leaf_v4(slot, address).unwrap_or(0)
 }
 
 /// The verdict about an IPv6 address, given as the number of its halves.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn policy_lookup_v6(slot: u32, high: u64, low: u64) -> u64 {
+pub(crate) extern "C" fn policy_lookup_v6(slot: u32, high: u64, low: u64) -> u64 {
     let Some(word) = find_leaf_v6(slot, high, low) else { return 0 };
     if high >> 32 == TEREDO_PREFIX { deny_teredo_client(slot, low, word) } else { word }
 }

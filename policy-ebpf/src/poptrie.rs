@@ -26,14 +26,18 @@ impl AddressBits {
 
 /// The leaf of an IPv4 address.
 #[inline(always)]
-pub fn lookup_v4<const WORDS: usize>(block: &[u64; WORDS], address: u32) -> Option<u64> {
+pub(crate) fn lookup_v4<const WORDS: usize>(block: &[u64; WORDS], address: u32) -> Option<u64> {
     const STEPS: u32 = (32 - POPTRIE_ROOT_BITS).div_ceil(POPTRIE_STRIDE_BITS);
     search_poptrie::<WORDS, STEPS>(block, AddressBits { high: u64::from(address) << 32, low: 0 })
 }
 
 /// The leaf of an IPv6 address, given as the number of its halves.
 #[inline(always)]
-pub fn lookup_v6<const WORDS: usize>(block: &[u64; WORDS], high: u64, low: u64) -> Option<u64> {
+pub(crate) fn lookup_v6<const WORDS: usize>(
+    block: &[u64; WORDS],
+    high: u64,
+    low: u64,
+) -> Option<u64> {
     const STEPS: u32 = (128 - POPTRIE_ROOT_BITS).div_ceil(POPTRIE_STRIDE_BITS);
     search_poptrie::<WORDS, STEPS>(block, AddressBits { high, low })
 }
@@ -70,7 +74,9 @@ fn search_poptrie<const WORDS: usize, const STEPS: u32>(
 #[inline(always)]
 fn word_at<const WORDS: usize>(block: &[u64; WORDS], at: u64) -> u64 {
     const { assert!(WORDS.is_power_of_two()) };
-    block[at as usize & (WORDS - 1)]
+    #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits on this target")]
+    let at = at as usize;
+    block[at & (WORDS - 1)]
 }
 
 #[inline(always)]

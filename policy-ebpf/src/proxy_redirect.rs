@@ -24,11 +24,12 @@ use policy_common::{
 
 use crate::{
     disposition::{AllowPacket, DenyPacket, PacketDisposition, PacketResult, RedirectPacket},
-    header::{
+    ip_header::{
         self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_TCP, IpHeader, is_ipv4_mapped,
     },
     maps::TC_PROGRAMS,
-    packet_context::{PacketContext, ParsedHeaders, current_packet_view, skb_pointer},
+    packet_context::{PacketContext, current_packet_view, skb_pointer},
+    parsed_headers::ParsedHeaders,
     socket_lookup::{
         ConnectionTuple, SocketReference, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT,
     },
@@ -44,8 +45,8 @@ const TCP_ACK: u16 = 0x10;
 
 /// A packet that may pass, or one that was for the proxy and could not be given to the program here.
 #[inline(always)]
-pub fn allow_or_redirect(ctx: &TcContext, way: PacketDisposition) -> PacketResult {
-    match way {
+pub(crate) fn allow_or_redirect(ctx: &TcContext, disposition: PacketDisposition) -> PacketResult {
+    match disposition {
         PacketDisposition::Allow(pass) => Ok(pass),
         PacketDisposition::Redirect(RedirectPacket(verdict)) => {
             store_verdict(ctx, verdict);
@@ -89,13 +90,13 @@ fn take_stored_verdict(ctx: &TcContext) -> Verdict {
 
 /// Hands the packet over.
 #[inline(always)]
-pub fn redirect_packet(
+pub(crate) fn redirect_packet(
     ctx: &TcContext,
     hook: &PacketContext,
-    seen: &mut ParsedHeaders,
+    headers: &mut ParsedHeaders,
 ) -> PacketResult {
     let verdict = take_stored_verdict(ctx);
-    match parse_headers(hook, seen).is_ok_and(|()| assign_socket(ctx, hook, seen).is_some()) {
+    match parse_headers(hook, headers).is_ok_and(|()| assign_socket(ctx, hook, headers).is_some()) {
         true => Ok(AllowPacket(verdict)),
         false => Err(DenyPacket::proxy_unavailable(verdict)),
     }
@@ -103,25 +104,25 @@ pub fn redirect_packet(
 
 /// The headers once more: they do not fit where the verdict was left.
 #[inline(always)]
-fn parse_headers(hook: &PacketContext, seen: &mut ParsedHeaders) -> Result<(), Reason> {
-    seen.ethertype = header::read_ethertype(hook)?;
-    match seen.ethertype {
-        ETHERTYPE_IPV4 => header::parse_ipv4(hook, &mut seen.ip_header)?,
-        ETHERTYPE_IPV6 => header::parse_ipv6(hook, &mut seen.ip_header)?,
+fn parse_headers(hook: &PacketContext, headers: &mut ParsedHeaders) -> Result<(), Reason> {
+    headers.ethertype = ip_header::read_ethertype(hook)?;
+    match headers.ethertype {
+        ETHERTYPE_IPV4 => ip_header::parse_ipv4(hook, &mut headers.ip_header)?,
+        ETHERTYPE_IPV6 => ip_header::parse_ipv6(hook, &mut headers.ip_header)?,
         _ => return Err(Reason::UnknownEthertype),
     }
-    seen.transport_header = transport::parse_transport(&hook.packet_view, &seen.ip_header)?;
+    headers.transport_header = transport::parse_transport(&hook.packet_view, &headers.ip_header)?;
     Ok(())
 }
 
 #[inline(always)]
-fn assign_socket(ctx: &TcContext, hook: &PacketContext, seen: &ParsedHeaders) -> Option<()> {
+fn assign_socket(ctx: &TcContext, hook: &PacketContext, headers: &ParsedHeaders) -> Option<()> {
     // SAFETY: the context is valid while the program runs.
     let to_host = unsafe { (*skb_pointer(ctx)).pkt_type } == PACKET_HOST;
-    if !to_host || !is_deliverable(&seen.ip_header) {
+    if !to_host || !is_deliverable(&headers.ip_header) {
         return None;
     }
-    let socket = receiving_socket(ctx, hook, seen)?;
+    let socket = receiving_socket(ctx, hook, headers)?;
     // SAFETY: the context and the socket are valid; the helper takes a reference of its own.
     let result = unsafe { bpf_sk_assign(ctx.as_ptr(), socket.as_ptr().cast(), 0) };
     if result != 0 {
@@ -148,15 +149,15 @@ fn is_deliverable(header: &IpHeader) -> bool {
 fn receiving_socket(
     ctx: &TcContext,
     hook: &PacketContext,
-    seen: &ParsedHeaders,
+    headers: &ParsedHeaders,
 ) -> Option<SocketReference> {
-    let tuple = ConnectionTuple::from_headers(&seen.ip_header, &seen.transport_header);
-    let Some(found) = tuple.lookup_socket(ctx) else { return endpoint_listener(hook, seen) };
+    let tuple = ConnectionTuple::from_headers(&headers.ip_header, &headers.transport_header);
+    let Some(found) = tuple.lookup_socket(ctx) else { return endpoint_listener(hook, headers) };
     match found.tcp_state() {
-        TCP_LISTEN => endpoint_listener(hook, seen),
+        TCP_LISTEN => endpoint_listener(hook, headers),
         TCP_TIME_WAIT => {
-            if seen.transport_header.opens_connection {
-                turn_syn_into_challenge(ctx, &seen.ip_header)?;
+            if headers.transport_header.opens_connection {
+                turn_syn_into_challenge(ctx, &headers.ip_header)?;
             }
             Some(found)
         }
@@ -165,7 +166,9 @@ fn receiving_socket(
             let listener_of_it = tuple.lookup_full_socket(ctx)?;
             let full = listener_of_it.full_socket()?;
             match full.mark() {
-                PROXY_SOCKET_MARK if full.tcp_state() == TCP_CLOSE => endpoint_listener(hook, seen),
+                PROXY_SOCKET_MARK if full.tcp_state() == TCP_CLOSE => {
+                    endpoint_listener(hook, headers)
+                }
                 PROXY_SOCKET_MARK => Some(found),
                 _ => None,
             }
@@ -177,8 +180,8 @@ fn receiving_socket(
 
 /// The listener of the sandbox, for this family.
 #[inline(always)]
-fn endpoint_listener(hook: &PacketContext, seen: &ParsedHeaders) -> Option<SocketReference> {
-    SocketReference::proxy_listener(listener_key(hook.slot, seen.ip_header.is_v6))
+fn endpoint_listener(hook: &PacketContext, headers: &ParsedHeaders) -> Option<SocketReference> {
+    SocketReference::proxy_listener(listener_key(hook.slot, headers.ip_header.is_v6))
 }
 
 /// Makes a challenge of a segment that opens a connection, for a socket in TIME_WAIT.

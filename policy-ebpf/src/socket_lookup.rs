@@ -15,24 +15,24 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use crate::{header::IpHeader, maps::PROXY_LISTENERS, transport::TransportHeader};
+use crate::{ip_header::IpHeader, maps::PROXY_LISTENERS, transport::TransportHeader};
 
 // include/net/tcp_states.h
-pub const TCP_TIME_WAIT: u32 = 6;
-pub const TCP_CLOSE: u32 = 7;
-pub const TCP_LISTEN: u32 = 10;
-pub const TCP_NEW_SYN_RECV: u32 = 12;
+pub(crate) const TCP_TIME_WAIT: u32 = 6;
+pub(crate) const TCP_CLOSE: u32 = 7;
+pub(crate) const TCP_LISTEN: u32 = 10;
+pub(crate) const TCP_NEW_SYN_RECV: u32 = 12;
 
 /// `BPF_F_CURRENT_NETNS`: where the interface is.
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 
 /// A socket, or the small stand-in for one that the kernel has at a connection's begin and end.
-pub struct SocketReference(NonNull<bpf_sock>);
+pub(crate) struct SocketReference(NonNull<bpf_sock>);
 
 impl SocketReference {
     /// The listener behind a door. One that was closed is not there any more.
     #[inline(always)]
-    pub fn proxy_listener(door: u32) -> Option<Self> {
+    pub(crate) fn proxy_listener(door: u32) -> Option<Self> {
         let map = (&raw const PROXY_LISTENERS).cast_mut().cast();
         // SAFETY: the map's keys are of this type; the kernel gives a socket of which it holds a
         // reference for the program.
@@ -41,14 +41,14 @@ impl SocketReference {
 
     /// Its `TCP_*` state.
     #[inline(always)]
-    pub fn tcp_state(&self) -> u32 {
+    pub(crate) fn tcp_state(&self) -> u32 {
         // SAFETY: the reference keeps the socket.
         unsafe { (*self.0.as_ptr()).state }
     }
 
     /// The socket itself, unless it is a stand-in.
     #[inline(always)]
-    pub fn full_socket(&self) -> Option<FullSocket<'_>> {
+    pub(crate) fn full_socket(&self) -> Option<FullSocket<'_>> {
         // SAFETY: the reference keeps the socket.
         let full = NonNull::new(unsafe { bpf_sk_fullsock(self.0.as_ptr()) })?;
         Some(FullSocket { socket: full, reference: PhantomData })
@@ -56,7 +56,7 @@ impl SocketReference {
 
     /// For the helper that assigns it.
     #[inline(always)]
-    pub fn as_ptr(&self) -> *mut bpf_sock {
+    pub(crate) fn as_ptr(&self) -> *mut bpf_sock {
         self.0.as_ptr()
     }
 }
@@ -70,7 +70,7 @@ impl Drop for SocketReference {
 }
 
 /// A socket of which all can be known, while the reference to it is held.
-pub struct FullSocket<'a> {
+pub(crate) struct FullSocket<'a> {
     socket: NonNull<bpf_sock>,
     reference: PhantomData<&'a SocketReference>,
 }
@@ -78,21 +78,21 @@ pub struct FullSocket<'a> {
 impl FullSocket<'_> {
     /// `SO_MARK`.
     #[inline(always)]
-    pub fn mark(&self) -> u32 {
+    pub(crate) fn mark(&self) -> u32 {
         // SAFETY: the reference keeps the socket.
         unsafe { (*self.socket.as_ptr()).mark }
     }
 
     /// Its `TCP_*` state.
     #[inline(always)]
-    pub fn tcp_state(&self) -> u32 {
+    pub(crate) fn tcp_state(&self) -> u32 {
         // SAFETY: the reference keeps the socket.
         unsafe { (*self.socket.as_ptr()).state }
     }
 }
 
 /// What names a connection, as it comes in.
-pub struct ConnectionTuple {
+pub(crate) struct ConnectionTuple {
     /// A `bpf_sock_tuple`: source, destination, both ports.
     tuple_words: [u32; 9],
     /// As wide as a register: old verifiers know a number again that the compiler keeps on the stack,
@@ -103,7 +103,7 @@ pub struct ConnectionTuple {
 impl ConnectionTuple {
     /// The connection that a segment belongs to.
     #[inline(always)]
-    pub fn from_headers(header: &IpHeader, transport: &TransportHeader) -> Self {
+    pub(crate) fn from_headers(header: &IpHeader, transport: &TransportHeader) -> Self {
         let ([a, b, c, d], [e, f, g, h]) = (header.source, header.destination);
         let (from, to) = (transport.source_port, transport.destination_port);
         let [from, to] = [from.to_be_bytes(), to.to_be_bytes()];
@@ -118,25 +118,32 @@ impl ConnectionTuple {
         Self { tuple_words: words, tuple_size: size as u64 }
     }
 
+    /// The tuple's size as the helpers take it.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the size of one of two structures")]
+    fn tuple_length(&self) -> u32 {
+        self.tuple_size as u32
+    }
+
     /// The socket or stand-in of this connection, or a listener at its destination.
     #[inline(always)]
-    pub fn lookup_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
+    pub(crate) fn lookup_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
         let tuple = (&raw const self.tuple_words).cast_mut().cast();
         // SAFETY: the context is valid while the program runs, and the tuple is no shorter than its
         // size says.
         let found = unsafe {
-            bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_size as u32, BPF_F_CURRENT_NETNS, 0)
+            bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_length(), BPF_F_CURRENT_NETNS, 0)
         };
         NonNull::new(found).map(SocketReference)
     }
 
     /// The same, but in place of a request for a connection the listener that it waits at.
     #[inline(always)]
-    pub fn lookup_full_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
+    pub(crate) fn lookup_full_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
         let tuple = (&raw const self.tuple_words).cast_mut().cast();
         // SAFETY: as above.
         let found = unsafe {
-            bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_size as u32, BPF_F_CURRENT_NETNS, 0)
+            bpf_sk_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_length(), BPF_F_CURRENT_NETNS, 0)
         };
         NonNull::new(found).map(SocketReference)
     }

@@ -9,38 +9,39 @@ use policy_common::{endpoint::ENDPOINT_INBOUND_FROM_HOST, reason::Reason};
 
 use crate::{
     disposition::PacketResult,
-    from_sandbox,
-    header::{
+    endpoint,
+    inbound_connections::{self, ConnectionPorts, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REQUEST},
+    ip_header::{
         self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6,
         IPPROTO_TCP, IPPROTO_UDP, IpHeader,
     },
-    inbound_connections::{self, ConnectionPorts, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REQUEST},
     maps::INBOUND,
-    packet_context::{PacketContext, ParsedHeaders},
+    packet_context::PacketContext,
+    parsed_headers::ParsedHeaders,
     transport::{self, TransportHeader},
 };
 
 /// Judges a packet towards the sandbox. `from_host`: the host itself made it.
 #[inline(always)]
-pub fn judge_to_sandbox(
+pub(crate) fn judge_to_sandbox(
     hook: &PacketContext,
-    seen: &mut ParsedHeaders,
+    headers: &mut ParsedHeaders,
     from_host: bool,
 ) -> PacketResult {
-    let sandbox = from_sandbox::active_endpoint(hook)?;
-    let ethertype = header::read_ethertype(hook);
-    seen.ethertype = ethertype.unwrap_or_default();
+    let sandbox = endpoint::active_endpoint(hook)?;
+    let ethertype = ip_header::read_ethertype(hook);
+    headers.ethertype = ethertype.unwrap_or_default();
     let parsed = match ethertype {
-        Ok(ETHERTYPE_IPV4) => header::parse_ipv4(hook, &mut seen.ip_header),
-        Ok(ETHERTYPE_IPV6) => header::parse_ipv6(hook, &mut seen.ip_header),
+        Ok(ETHERTYPE_IPV4) => ip_header::parse_ipv4(hook, &mut headers.ip_header),
+        Ok(ETHERTYPE_IPV6) => ip_header::parse_ipv6(hook, &mut headers.ip_header),
         Ok(_) => return Ok(Reason::Delivered.into()),
         Err(reason) => Err(reason),
     };
     // A fragment may have been forwarded: the kernel loses where it came from when it takes a datagram
     // apart again that it had put together.
-    let from_host = from_host && seen.ip_header.fragment_part == FragmentPart::WholeDatagram;
+    let from_host = from_host && headers.ip_header.fragment_part == FragmentPart::WholeDatagram;
     let closed = sandbox.flags & ENDPOINT_INBOUND_FROM_HOST != 0 && !from_host;
-    match parsed.and_then(|()| track_connection_start(hook, seen, from_host, closed)) {
+    match parsed.and_then(|()| track_connection_start(hook, headers, from_host, closed)) {
         Ok(true) | Err(_) if closed => Err(Reason::InboundRefused.into()),
         _ => Ok(Reason::Delivered.into()),
     }
@@ -51,16 +52,16 @@ pub fn judge_to_sandbox(
 #[inline(always)]
 fn track_connection_start(
     hook: &PacketContext,
-    seen: &mut ParsedHeaders,
+    headers: &mut ParsedHeaders,
     from_host: bool,
     closed: bool,
 ) -> Result<bool, Reason> {
-    let header = &seen.ip_header;
+    let header = &headers.ip_header;
     if header.fragment_part == FragmentPart::LaterFragment {
         return Ok(false);
     }
-    seen.transport_header = transport::parse_transport(&hook.packet_view, header)?;
-    let transport = &seen.transport_header;
+    headers.transport_header = transport::parse_transport(&hook.packet_view, header)?;
+    let transport = &headers.transport_header;
     let starts = match header.protocol {
         IPPROTO_TCP => transport.opens_connection,
         IPPROTO_UDP => false,
@@ -89,7 +90,7 @@ fn track_inbound_connection(hook: &PacketContext, header: &IpHeader, transport: 
         local_port: transport.destination_port,
     };
     let key = inbound_connections::connection_key(
-        from_sandbox::endpoint_instance_id(hook),
+        endpoint::endpoint_instance_id(hook),
         header.source,
         header.destination,
         ports,

@@ -3,7 +3,7 @@
 use policy_common::reason::Reason;
 
 use crate::{
-    header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader},
+    ip_header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader},
     packet_view::PacketView,
 };
 
@@ -16,7 +16,7 @@ const TCP_ACK: u8 = 0x10;
 
 /// What of a transport header is judged. Ports in host byte order.
 #[derive(Clone, Copy)]
-pub struct TransportHeader {
+pub(crate) struct TransportHeader {
     pub source_port: u16,
     pub destination_port: u16,
     /// TCP: a SYN without ACK, the start of a connection.
@@ -28,7 +28,7 @@ pub struct TransportHeader {
 }
 
 /// The transport header of a protocol without ports.
-pub const EMPTY_TRANSPORT_HEADER: TransportHeader = TransportHeader {
+pub(crate) const EMPTY_TRANSPORT_HEADER: TransportHeader = TransportHeader {
     source_port: 0,
     destination_port: 0,
     opens_connection: false,
@@ -39,7 +39,10 @@ pub const EMPTY_TRANSPORT_HEADER: TransportHeader = TransportHeader {
 /// The transport header of a whole datagram or of a first fragment, which has to hold all of it.
 /// Protocols without ports are judged by their addresses.
 #[inline(always)]
-pub fn parse_transport(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, Reason> {
+pub(crate) fn parse_transport(
+    packet: &PacketView,
+    header: &IpHeader,
+) -> Result<TransportHeader, Reason> {
     match header.protocol {
         IPPROTO_TCP => parse_tcp(packet, header),
         IPPROTO_UDP => parse_udp(packet, header),
@@ -51,7 +54,7 @@ pub fn parse_transport(packet: &PacketView, header: &IpHeader) -> Result<Transpo
 
 /// Whether a later fragment could write over the transport header of its first (RFC 3128).
 #[inline(always)]
-pub fn overlaps_transport_header(header: &IpHeader) -> bool {
+pub(crate) fn overlaps_transport_header(header: &IpHeader) -> bool {
     let minimum = match header.protocol {
         IPPROTO_TCP => TCP_HEADER_MIN_LEN,
         IPPROTO_UDP | IPPROTO_ICMP | IPPROTO_ICMPV6 => UDP_HEADER_LEN,

@@ -5,28 +5,11 @@
 //! threads.
 
 mod attach;
-mod bpf;
-pub mod device;
-mod doors;
-mod events;
-mod filters;
-pub mod gate;
-mod host_addresses;
-mod huge;
-mod image;
+pub(crate) mod features;
 mod maps;
-mod netlink;
-mod netns;
-mod pins;
-mod policies;
-mod programs;
-mod route;
-mod routing;
-mod sandboxes;
+mod net;
+mod redirect;
 mod settings;
-mod skb;
-mod table;
-mod uplink;
 
 use std::{
     collections::HashMap,
@@ -43,40 +26,35 @@ use aya::maps::MapData;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 
-use self::{
-    attach::GateAttacher,
-    doors::RedirectRegistry,
-    gate::SlotGates,
-    maps::PinnedMaps,
-    pins::{PinDirectory, PinLock},
-    policies::PolicyMaps,
-    programs::ProgramLog,
-    sandboxes::EndpointMaps,
-};
 pub use self::{
-    doors::RedirectListeners,
-    events::EventRingReader,
-    host_addresses::host_addresses,
-    netns::run_in_netns,
-    policies::{PolicyId, PublishedPolicy},
+    attach::gate_loader as gate,
+    maps::{
+        event_ring::EventRingReader,
+        policy_maps::{PolicyId, PublishedPolicy},
+    },
+    net::{
+        default_route::carries_default_route, host_addresses::host_addresses,
+        link_device as device, netns::run_in_netns,
+    },
+    redirect::redirect_listeners::RedirectListeners,
     settings::{
         AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, HookMode, HostInterface,
         InboundSource, Slot,
     },
-    uplink::carries_default_route,
+};
+use self::{
+    attach::{GateAttacher, clsact, gate_loader::SlotGates, shared_programs},
+    maps::{
+        endpoint_maps::{self, EndpointMaps},
+        event_ring::ProgramLog,
+        pin_directory::{self, PinDirectory, PinLock},
+        pinned_maps::{self, PinnedMaps},
+        policy_maps::PolicyMaps,
+    },
+    net::link_device,
+    redirect::redirect_listeners::{self, RedirectRegistry},
 };
 use crate::policy::compile::CompiledPolicy;
-
-/// Whether the running kernel describes its packets, which the programs need to know.
-pub fn probe_skb_layout() -> Result<()> {
-    skb::kernel_skb_layout().map(drop)
-}
-
-/// Whether the running kernel can have the largest of the tables for large policies.
-#[must_use]
-pub fn supports_huge_poptries() -> bool {
-    *huge::HUGE_POPTRIES_SUPPORTED != 0
-}
 
 /// The kernel's enforcement. It goes on when this is dropped.
 pub struct Dataplane {
@@ -102,17 +80,17 @@ impl Dataplane {
     pub fn open(settings: DataplaneSettings) -> Result<Self> {
         raise_resource_limits();
         let pins = PinDirectory::create(&settings.bpffs)?;
-        let owner = pins::lock_pins(&settings.bpffs)?;
-        let replaced = maps::discard_incomplete_set(&pins)?;
+        let owner = pin_directory::lock_pins(&settings.bpffs)?;
+        let replaced = pinned_maps::discard_incomplete_set(&pins)?;
         let attacher = GateAttacher::new(pins.clone(), settings.attach_method, settings.mode)?;
-        let mut object = programs::load_object(&pins)?;
+        let mut object = shared_programs::load_object(&pins)?;
         // Opening a gate makes the tables that the programs go into.
         let first = Slot::new(1).context("there is a first slot")?;
         drop(attacher.gate_loader().load_gates(first)?);
         let sandboxes = EndpointMaps::open(&pins)?;
         sandboxes.update_flags(settings.endpoint_flags())?;
-        let log = Mutex::new(Some(programs::open_program_log(&mut object)?));
-        programs::install_programs(&mut object, &pins)?;
+        let log = Mutex::new(Some(shared_programs::open_program_log(&mut object)?));
+        shared_programs::install_programs(&mut object, &pins)?;
         let policies = PolicyMaps::open(&pins)?;
         let doors = RedirectRegistry::open(&pins)?;
         Ok(Self {
@@ -140,7 +118,7 @@ impl Dataplane {
         self.endpoint_maps.write_endpoint(
             slot,
             identity,
-            sandboxes::with_flow_reporting(self.endpoint_flags, report),
+            endpoint_maps::with_flow_reporting(self.endpoint_flags, report),
         )
     }
 
@@ -201,7 +179,7 @@ impl Dataplane {
     ///
     /// When the namespace or the interface is not there.
     pub fn is_bridge_port(&self, interface: &HostInterface) -> Result<bool> {
-        device::is_bridge_port(interface)
+        link_device::is_bridge_port(interface)
     }
 
     /// Opens a slot's door, in the namespace of the sandbox's interface, and has the kernel hand
@@ -251,7 +229,8 @@ impl Dataplane {
     /// Whether new flows that pass are reported, too.
     pub fn set_flow_reporting(&self, report: bool) -> Result<()> {
         self.report_flows.store(report, Ordering::Relaxed);
-        self.endpoint_maps.update_flags(sandboxes::with_flow_reporting(self.endpoint_flags, report))
+        self.endpoint_maps
+            .update_flags(endpoint_maps::with_flow_reporting(self.endpoint_flags, report))
     }
 
     /// The sandboxes, and the interfaces of `[[interfaces]]` ([`HostInterface::from_pin_name`]), that have pinned
@@ -281,16 +260,16 @@ impl Dataplane {
     /// sandboxes that had links.
     pub fn cleanup(bpffs: &Path, interfaces: &[HostInterface]) -> Result<Vec<String>> {
         let mut ids = Vec::new();
-        interfaces.iter().for_each(filters::detach_from_interface);
+        interfaces.iter().for_each(clsact::detach_from_interface);
         for pins in PinDirectory::all_versions(bpffs)? {
             let pinned = pins.pin_names()?;
             pinned.iter().filter_map(|id| HostInterface::from_pin_name(id)).for_each(|interface| {
-                filters::detach_from_interface(&interface);
+                clsact::detach_from_interface(&interface);
             });
             ids.extend(pinned);
             pins.remove_all()?;
         }
-        doors::remove_all_redirects(interfaces)?;
+        redirect_listeners::remove_all_redirects(interfaces)?;
         Ok(ids)
     }
 

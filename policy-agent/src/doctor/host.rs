@@ -10,7 +10,7 @@ use nix::{
 use super::{DoctorFinding, read_sysctl};
 use crate::config::AgentConfig;
 
-pub fn host_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
+pub(crate) fn host_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
     vec![
         check_bpffs(&config.bpffs),
         check_state_dir(&config.state_dir),

@@ -2,22 +2,16 @@
 
 use std::{fs, path::Path};
 
-use nix::sys::utsname::uname;
+use super::DoctorFinding;
+use crate::dataplane::features::{
+    ARRAY_OF_MAPS_BATCH, HUGE_MAP_VALUES, JIT, KernelFeature, LPM_TRIE_BATCH,
+    OLDEST_SUPPORTED_KERNEL, SKB_TYPES, TCX, kernel_version, skb_layout,
+};
 
-use super::{DoctorFinding, read_sysctl};
-use crate::dataplane;
+/// What the agent can do without, and no other check looks at.
+static REPORTED_WITH_VERSION: [&KernelFeature; 3] = [&TCX, &ARRAY_OF_MAPS_BATCH, &LPM_TRIE_BATCH];
 
-/// The oldest kernel that the BPF programs support.
-const MIN_VERSION: (u32, u32) = (5, 10);
-/// Optional kernel features by the version that introduced them, with what the agent does without
-/// them.
-const FALLBACKS: [((u32, u32), &str); 3] = [
-    ((6, 6), "no tcx: clsact filters are used"),
-    ((5, 18), "no batches for arrays of maps: one call per sandbox of a change"),
-    ((5, 13), "no batches for tries: one call per prefix"),
-];
-
-pub fn kernel_checks() -> Vec<DoctorFinding> {
+pub(crate) fn kernel_checks() -> Vec<DoctorFinding> {
     vec![
         check_version(),
         check_btf(),
@@ -30,44 +24,35 @@ pub fn kernel_checks() -> Vec<DoctorFinding> {
 
 fn check_version() -> DoctorFinding {
     const WHAT: &str = "kernel";
-    let Ok(name) = uname() else {
-        return DoctorFinding::degraded(WHAT, "unknown", "run Linux 6.6 or newer");
+    let Some(release) = kernel_version::running_release() else {
+        return DoctorFinding::degraded(WHAT, "unknown", TCX.fix());
     };
-    let release = name.release().to_string_lossy().into_owned();
-    match parse_release(&release) {
-        Some(version) if version < MIN_VERSION => {
-            DoctorFinding::missing(WHAT, release, "run Linux 5.10 or newer, best 6.6 or newer")
+    match kernel_version::parse_release(&release) {
+        Some(version) if version < OLDEST_SUPPORTED_KERNEL => {
+            let (major, minor) = OLDEST_SUPPORTED_KERNEL;
+            let fix = format!("run Linux {major}.{minor} or newer, best {} or newer", TCX.since);
+            DoctorFinding::missing(WHAT, release, fix)
         }
-        Some(version) => match missing_features(version).as_slice() {
-            [] => DoctorFinding::ok(WHAT, format!("{release}: has tcx")),
-            fallbacks => {
-                let found = format!("{release}: {}", fallbacks.join("; "));
-                DoctorFinding::degraded(WHAT, found, "run Linux 6.6 or newer")
-            }
-        },
-        None => DoctorFinding::degraded(WHAT, release, "run Linux 6.6 or newer"),
+        Some(_) => check_optional_features(WHAT, &release),
+        None => DoctorFinding::degraded(WHAT, release, TCX.fix()),
     }
 }
 
-fn missing_features(version: (u32, u32)) -> Vec<&'static str> {
-    let fallbacks = FALLBACKS.iter().filter(|(since, _)| version < *since);
-    fallbacks.map(|(_, fallback)| *fallback).collect()
-}
-
-fn parse_release(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+fn check_optional_features(what: &'static str, release: &str) -> DoctorFinding {
+    let missing = REPORTED_WITH_VERSION.iter().filter(|feature| !feature.is_supported());
+    let fallbacks: Vec<String> =
+        missing.map(|feature| format!("no {}: {}", feature.name, feature.fallback)).collect();
+    if fallbacks.is_empty() {
+        return DoctorFinding::ok(what, format!("{release}: has tcx"));
+    }
+    DoctorFinding::degraded(what, format!("{release}: {}", fallbacks.join("; ")), TCX.fix())
 }
 
 fn check_btf() -> DoctorFinding {
     const WHAT: &str = "kernel types (BTF)";
-    match dataplane::probe_skb_layout() {
-        Ok(()) => DoctorFinding::ok(WHAT, "there"),
-        Err(error) => DoctorFinding::missing(
-            WHAT,
-            format!("{error:#}"),
-            "run a kernel with CONFIG_DEBUG_INFO_BTF=y",
-        ),
+    match skb_layout::kernel_skb_layout() {
+        Ok(_) => DoctorFinding::ok(WHAT, "there"),
+        Err(error) => DoctorFinding::missing(WHAT, format!("{error:#}"), SKB_TYPES.fix()),
     }
 }
 
@@ -89,26 +74,22 @@ fn check_lockdown() -> DoctorFinding {
 
 fn check_map_size() -> DoctorFinding {
     const WHAT: &str = "large policies";
-    if dataplane::supports_huge_poptries() {
-        return DoctorFinding::ok(WHAT, "tables of up to 32 MiB");
+    if HUGE_MAP_VALUES.is_supported() {
+        return DoctorFinding::ok(WHAT, "poptries of up to 32 MiB");
     }
-    DoctorFinding::degraded(
-        WHAT,
-        "tables of up to 4 MiB: what does not fit (some 100 000 prefixes) is in a slower trie",
-        "run Linux 6.1 or newer",
-    )
+    let found = format!("no {}: {}", HUGE_MAP_VALUES.name, HUGE_MAP_VALUES.fallback);
+    DoctorFinding::degraded(WHAT, found, HUGE_MAP_VALUES.fix())
 }
 
 fn check_jit() -> DoctorFinding {
     const WHAT: &str = "BPF compiler (JIT)";
-    match read_sysctl("net.core.bpf_jit_enable") {
-        Some(0) => DoctorFinding::degraded(
+    match JIT.probe() {
+        Some(false) => DoctorFinding::degraded(
             WHAT,
-            "off: packets are judged many times slower",
+            format!("off: {}", JIT.fallback),
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
-        Some(_) => DoctorFinding::ok(WHAT, "on"),
-        // The kernel shows the file only in the initial network namespace, and only to root.
+        Some(true) => DoctorFinding::ok(WHAT, "on"),
         None => DoctorFinding::ok(WHAT, "not shown here"),
     }
 }
@@ -123,24 +104,4 @@ fn check_namespaces() -> DoctorFinding {
         "not there: `netns` of sandboxes cannot be used",
         "run a kernel with CONFIG_NET_NS=y, and mount /proc",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_have_all_sorts_of_ends() {
-        assert_eq!(parse_release("6.18.44-fc-v669"), Some((6, 18)));
-        assert_eq!(parse_release("6.6"), Some((6, 6)));
-        assert_eq!(parse_release("5.15.0-1084-aws"), Some((5, 15)));
-        assert_eq!(parse_release("linux"), None);
-    }
-
-    #[test]
-    fn older_kernels_lack_more() {
-        assert_eq!(missing_features((6, 6)), [""; 0]);
-        assert_eq!(missing_features((6, 5)).len(), 1);
-        assert_eq!(missing_features((5, 10)).len(), 3);
-    }
 }

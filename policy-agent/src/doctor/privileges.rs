@@ -3,14 +3,12 @@
 use std::fs;
 
 use nix::{
-    sys::{
-        resource::{RLIM_INFINITY, Resource, getrlimit},
-        utsname::uname,
-    },
+    sys::resource::{RLIM_INFINITY, Resource, getrlimit},
     unistd::geteuid,
 };
 
 use super::{DoctorFinding, read_sysctl};
+use crate::dataplane::features::MAP_MEMORY_IN_CGROUP;
 
 // From linux/capability.h.
 const CAP_NET_ADMIN: u8 = 12;
@@ -18,7 +16,7 @@ const CAP_SYS_ADMIN: u8 = 21;
 const CAP_PERFMON: u8 = 38;
 const CAP_BPF: u8 = 39;
 
-pub fn privilege_checks() -> Vec<DoctorFinding> {
+pub(crate) fn privilege_checks() -> Vec<DoctorFinding> {
     vec![check_capabilities(), check_memlock(), check_unprivileged_bpf()]
 }
 
@@ -60,12 +58,7 @@ fn effective_capabilities() -> Option<u64> {
 
 fn check_memlock() -> DoctorFinding {
     const WHAT: &str = "memory for maps";
-    let accounted = uname().is_ok_and(|name| {
-        let release = name.release().to_string_lossy().into_owned();
-        let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 11)
-    });
-    if accounted {
+    if MAP_MEMORY_IN_CGROUP.is_supported() {
         return DoctorFinding::ok(WHAT, "accounted to the control group");
     }
     match getrlimit(Resource::RLIMIT_MEMLOCK) {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::cidr;
 
 /// Prefixes that a floor may have for the host's own addresses.
-pub const MAX_HOST_PREFIXES: usize = 4096;
+pub(crate) const MAX_HOST_PREFIXES: usize = 4096;
 /// Bits by which prefixes are widened at a time while there are more.
 const WIDENING_STEP_BITS: u8 = 4;
 

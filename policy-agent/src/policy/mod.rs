@@ -1,13 +1,13 @@
 //! What a network policy means, without any I/O: the forms that users write, their validation, the
-//! compiled table that the kernel looks up, and the oracle that explains a verdict.
+//! compiled table that the kernel looks up, and the evaluation that explains a verdict.
 //!
 //! ```text
-//! manifest, schema ──► policy (cidr, name, floor, tunnel, host_mask) ──► compile ──► the kernel
-//!                        └───────────────────────────────────────────► oracle  ──► explain
+//! manifest, schema ──► sandbox_policy (cidr, domain, floor, …) ──► compile  ──► the kernel
+//!                        └───────────────────────────────────────► evaluate ──► explain
 //! ```
 //!
-//! The oracle never looks at what `compile` made: tests hold one against the other. Everything
-//! else in the agent may use this module; it uses nothing but `policy-common`.
+//! `evaluate` never reads what `compile` made: tests compare the two. All other modules of the agent
+//! may use this one; it imports nothing but `policy-common`.
 
 mod address_ranges;
 mod authority;
@@ -32,6 +32,7 @@ pub mod manifest;
 mod nameservers;
 mod normalised_policy;
 mod policy_warnings;
+mod proxy_tls;
 pub mod rule_reference;
 pub mod sandbox_conflicts;
 mod sandbox_id;

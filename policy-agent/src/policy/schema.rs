@@ -9,6 +9,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
+pub use super::proxy_tls::ProxyTls;
 use super::{
     Floor, MacAddress, Policy, PolicyDefaults, SandboxId, SecretString, ValidationError,
     json_object, whole_number,
@@ -154,54 +155,6 @@ pub struct EgressProxy {
     pub tls: Option<ProxyTls>,
 }
 
-/// `network.egressProxy.tls`: `true`, `false`, or an object, which means `true` with these options.
-/// E2B's clients write it as an object with `enabled`, and `ca` as `caCert`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum ProxyTls {
-    /// With the proxy's own name and the public's authorities, or not at all.
-    Enabled(bool),
-    /// With options.
-    Options {
-        /// The name that the proxy's certificate has to be for. Absent: that of `address`.
-        #[serde(rename = "serverName", skip_serializing_if = "Option::is_none")]
-        server_name: Option<String>,
-        /// Certificates of the authority that issued it, PEM. Absent: the public's authorities.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ca: Option<String>,
-    },
-}
-
-impl<'de> Deserialize<'de> for ProxyTls {
-    /// By hand, since the errors of an untagged enum name no field.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        struct ProxyTlsOptions {
-            #[serde(default = "yes")]
-            enabled: bool,
-            #[serde(default, alias = "server_name")]
-            server_name: Option<String>,
-            #[serde(default, alias = "caCert", alias = "ca_cert")]
-            ca: Option<String>,
-        }
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Bool(on) => Ok(Self::Enabled(on)),
-            object @ serde_json::Value::Object(_) => {
-                let options = serde_json::from_value(object).map_err(de::Error::custom)?;
-                match options {
-                    ProxyTlsOptions { enabled: true, server_name, ca } => {
-                        Ok(Self::Options { server_name, ca })
-                    }
-                    ProxyTlsOptions { server_name: None, ca: None, .. } => Ok(Self::Enabled(false)),
-                    _ => Err(de::Error::custom("enabled is false; leave the other fields out")),
-                }
-            }
-            _ => Err(de::Error::custom("write true, false, or an object with serverName and ca")),
-        }
-    }
-}
-
 /// A field that would change what is allowed, and that is not supported: absent, null or empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnsupportedField;
@@ -217,10 +170,6 @@ impl<'de> Deserialize<'de> for UnsupportedField {
         // Not ignored: a policy that means more than what is enforced must not be accepted.
         if empty { Ok(Self) } else { Err(de::Error::custom("not supported; leave it out")) }
     }
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkConfig, D::Error> {
@@ -267,66 +216,4 @@ fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::parse_json;
-    use super::*;
-
-    const FULL_SPEC_JSON: &str = r#"{"sandboxID":"i62mff4ahtrdfdkyn2esc","interface":"tap0",
-        "netns":"/run/netns/slot1","addresses":["10.11.0.2","fd00::2"],"mac":"02:fc:00:00:00:05",
-        "allowInternetAccess":true,"network":{"allowOut":["1.1.1.1"],"httpsPorts":[443],
-        "egressProxy":{"address":"p.example:1080","username":"me","password":"hunter2"}}}"#;
-
-    #[test]
-    fn only_the_state_file_holds_the_password() {
-        let sandbox: SandboxSpec = parse_json(FULL_SPEC_JSON.as_bytes()).expect("good");
-        let plain = serde_json::to_string(&sandbox).expect("serialises");
-        assert!(!plain.contains("hunter2") && !plain.contains("password"), "{plain}");
-        assert!(!format!("{sandbox:?}").contains("hunter2"));
-
-        let whole = sandbox.to_json_with_secrets().expect("serialises").to_string();
-        assert_eq!(parse_json(whole.as_bytes()), Ok(sandbox));
-    }
-
-    #[test]
-    fn output_is_canonical() {
-        let sandbox: SandboxSpec = parse_json(FULL_SPEC_JSON.as_bytes()).expect("good");
-        let value = sandbox.to_json_with_secrets().expect("serialises");
-        let expected: serde_json::Value = serde_json::from_str(FULL_SPEC_JSON).expect("JSON");
-        assert_eq!(value, expected);
-    }
-
-    #[test]
-    fn tls_is_read_as_e2bs_clients_write_it() {
-        let tls = |text: &str| serde_json::from_str::<ProxyTls>(text);
-        let options = ProxyTls::Options { server_name: None, ca: Some("PEM".to_owned()) };
-        assert_eq!(tls(r#"{"enabled":true,"caCert":"PEM"}"#).expect("good"), options);
-        assert_eq!(tls(r#"{"ca":"PEM"}"#).expect("good"), options);
-        assert_eq!(tls(r#"{"enabled":false}"#).expect("good"), ProxyTls::Enabled(false));
-        assert!(tls(r#"{"enabled":false,"caCert":"PEM"}"#).is_err());
-        assert!(tls(r#"{"enabled":1}"#).is_err());
-    }
-
-    #[test]
-    fn an_update_replaces_what_is_egress() {
-        let network = |text: &str| parse_json::<NetworkConfig>(text.as_bytes()).expect("good");
-        let before = network(
-            r#"{"allowOut":["1.1.1.1"],"dnsServers":[],"egressProxy":{"address":"a:1"},
-            "allowInternetAccess":false,"allowPublicTraffic":false,"maskRequestHost":"h",
-            "httpsPorts":[443]}"#,
-        );
-        let update = network(r#"{"denyOut":["9.9.9.9"]}"#);
-        let after = network(
-            r#"{"denyOut":["9.9.9.9"],"allowPublicTraffic":false,"maskRequestHost":"h",
-            "httpsPorts":[443]}"#,
-        );
-        assert_eq!(before.replace_egress(&update), Ok(after));
-
-        for (field, text) in [
-            ("allowPublicTraffic", r#"{"allowPublicTraffic":true}"#),
-            ("maskRequestHost", r#"{"maskRequestHost":"h"}"#),
-            ("httpsPorts", r#"{"httpsPorts":[]}"#),
-        ] {
-            assert_eq!(before.replace_egress(&network(text)).expect_err(text).field, field);
-        }
-    }
-}
+mod tests;

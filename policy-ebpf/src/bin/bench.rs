@@ -5,7 +5,6 @@
 //! measured; beside it, `scatter` in front of `empty` tells what that costs by itself.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "aya's macros do not hand the comments on")]
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -15,7 +14,8 @@ use aya_ebpf::{
 };
 
 /// Destinations that are used in turn.
-const DESTINATIONS: usize = 65_536;
+const DESTINATION_COUNT: u32 = 65_536;
+const DESTINATIONS: usize = DESTINATION_COUNT as usize;
 /// Where the destination stands in the frame.
 const DESTINATION_OFFSET_V4: usize = 14 + 16;
 const DESTINATION_OFFSET_V6: usize = 14 + 24;
@@ -32,13 +32,13 @@ static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// Does nothing.
 #[classifier]
-pub fn empty(_: TcContext) -> i32 {
+pub(crate) fn empty(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
 /// Gives an IPv4 frame its next destination and calls what is measured.
 #[classifier]
-pub fn scatter_v4(ctx: TcContext) -> i32 {
+pub(crate) fn scatter_v4(ctx: TcContext) -> i32 {
     let Some(destination) = next_destination().and_then(|next| DESTINATIONS_V4.get(next)) else {
         return TC_ACT_SHOT;
     };
@@ -47,7 +47,7 @@ pub fn scatter_v4(ctx: TcContext) -> i32 {
 
 /// The same for IPv6.
 #[classifier]
-pub fn scatter_v6(ctx: TcContext) -> i32 {
+pub(crate) fn scatter_v6(ctx: TcContext) -> i32 {
     let Some(destination) = next_destination().and_then(|next| DESTINATIONS_V6.get(next)) else {
         return TC_ACT_SHOT;
     };
@@ -61,7 +61,7 @@ fn next_destination() -> Option<u32> {
     // SAFETY: valid while the program runs, and this CPU's alone.
     unsafe {
         *next = (*next).wrapping_add(1);
-        Some(*next % DESTINATIONS as u32)
+        Some(*next % DESTINATION_COUNT)
     }
 }
 

@@ -6,7 +6,6 @@
 //! table is empty, the gate is shut.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "aya's macros do not hand the comments on")]
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -30,20 +29,20 @@ static SLOT: u32 = 0;
 
 /// What the sandbox sends.
 #[classifier]
-pub fn gate_from(ctx: TcContext) -> i32 {
+pub(crate) fn gate_from(ctx: TcContext) -> i32 {
     call_shared_program(&ctx, tail_call_index::FROM_SANDBOX)
 }
 
 /// What the sandbox receives.
 #[classifier]
-pub fn gate_to(ctx: TcContext) -> i32 {
+pub(crate) fn gate_to(ctx: TcContext) -> i32 {
     call_shared_program(&ctx, tail_call_index::TO_SANDBOX)
 }
 
 /// What the sandbox sends, before the kernel builds a packet of it. Where something is missing,
 /// the gate at TC decides.
 #[xdp]
-pub fn gate_xdp(ctx: XdpContext) -> u32 {
+pub(crate) fn gate_xdp(ctx: XdpContext) -> u32 {
     if let Some(slot_of_this_cpu) = XDP_SLOT.get_ptr_mut(0) {
         // SAFETY: valid while the program runs, and this CPU's alone: XDP programs do not nest.
         unsafe { *slot_of_this_cpu = gate_slot() };

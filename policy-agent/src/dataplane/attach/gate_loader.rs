@@ -1,0 +1,91 @@
+//! Gates: the small programs, one pair per sandbox interface, that name its slot and call the
+//! programs that all sandboxes share.
+
+use std::sync::Mutex;
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
+use policy_common::{
+    bpf_names::{
+        GATE_FROM, GATE_SLOT_GLOBAL, GATE_TO, GATE_XDP, TC_PROGRAMS, XDP_PROGRAMS, XDP_SLOT,
+    },
+    endpoint::MAX_SANDBOXES,
+};
+
+use crate::dataplane::{Slot, maps::pin_directory::PinDirectory};
+
+static GATE_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gate.o"));
+
+/// Every slot's number at a fixed place: the loader borrows the value of a global.
+static SLOT_NUMBERS: [u32; MAX_SANDBOXES as usize] = {
+    let mut numbers = [0; MAX_SANDBOXES as usize];
+    let mut slot = 0;
+    while slot < MAX_SANDBOXES {
+        numbers[slot as usize] = slot;
+        slot += 1;
+    }
+    numbers
+};
+
+/// Loads gates. The loader is kept: making one parses the kernel's BTF.
+pub struct GateLoader {
+    loader: Mutex<EbpfLoader<'static>>,
+}
+
+/// The gates of one slot, not yet loaded into the kernel.
+pub struct SlotGates {
+    object: Ebpf,
+}
+
+impl GateLoader {
+    /// A loader whose gates call through the tables pinned in `pins`.
+    pub fn new(pins: &PinDirectory) -> Self {
+        let mut loader = EbpfLoader::new();
+        // The gates look at none of the kernel's types, which would stay in memory: 17 MiB.
+        loader.btf(None);
+        for name in [TC_PROGRAMS, XDP_PROGRAMS, XDP_SLOT] {
+            loader.map_pin_path(name, pins.map_path(name));
+        }
+        Self { loader: Mutex::new(loader) }
+    }
+
+    /// The gates of a slot.
+    pub fn load_gates(&self, slot: Slot) -> Result<SlotGates> {
+        let number = &SLOT_NUMBERS[slot.get() as usize];
+        let mut loader = self.loader.lock().map_err(|_| anyhow!("the loader is poisoned"))?;
+        let object = loader.override_global(GATE_SLOT_GLOBAL, number, true).load(GATE_OBJECT);
+        Ok(SlotGates { object: object.context("cannot load the gate")? })
+    }
+}
+
+impl SlotGates {
+    /// The gate at TC ingress, loaded: what the sandbox sends.
+    pub fn load_from_sandbox(&mut self) -> Result<&mut SchedClassifier> {
+        self.load_classifier(GATE_FROM)
+    }
+
+    /// The gate at TC egress, loaded: what the sandbox receives.
+    pub fn load_to_sandbox(&mut self) -> Result<&mut SchedClassifier> {
+        self.load_classifier(GATE_TO)
+    }
+
+    /// The gate at XDP, loaded.
+    pub fn load_xdp(&mut self) -> Result<&mut Xdp> {
+        let program: &mut Xdp = self.program_by_name(GATE_XDP)?.try_into()?;
+        program.load().context("cannot load the XDP gate")?;
+        Ok(program)
+    }
+
+    fn load_classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        let program: &mut SchedClassifier = self.program_by_name(name)?.try_into()?;
+        program.load().with_context(|| format!("cannot load {name}"))?;
+        Ok(program)
+    }
+
+    fn program_by_name(&mut self, name: &str) -> Result<&mut aya::programs::Program> {
+        self.object.program_mut(name).with_context(|| format!("gate.o has no program {name}"))
+    }
+}

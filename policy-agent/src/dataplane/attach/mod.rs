@@ -1,0 +1,252 @@
+//! Attaching gates to interfaces: tcx links, which are pinned, or clsact filters, which the
+//! kernel keeps by itself; and XDP in addition where that is wanted.
+//!
+//! The gates of an attached interface are replaced in place, without a moment in which a packet
+//! passes by.
+
+pub(crate) mod clsact;
+pub mod gate_loader;
+pub(crate) mod shared_programs;
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    maps::MapInfo,
+    programs::{
+        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::TcAttachOptions,
+    },
+};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
+use policy_common::bpf_names::TC_PROGRAMS;
+
+use crate::dataplane::{
+    AttachMethod, HookMode, HostInterface, Slot,
+    attach::gate_loader::GateLoader,
+    features::TCX,
+    maps::{
+        bpf_syscall,
+        pin_directory::{self, PinDirectory},
+    },
+    net::netns,
+};
+
+/// Names of pins: of links, or with clsact of the programs themselves.
+const FROM_PIN: &str = "from";
+const TO_PIN: &str = "to";
+const XDP_PIN: &str = "xdp";
+
+/// Attaches gates.
+pub(crate) struct GateAttacher {
+    gate_loader: GateLoader,
+    pin_directory: PinDirectory,
+    use_tcx: bool,
+    use_xdp: bool,
+}
+
+impl GateAttacher {
+    /// An attacher with the method that the settings ask for and the kernel has.
+    pub(crate) fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
+        let use_tcx = match method {
+            AttachMethod::Auto => TCX.is_supported(),
+            AttachMethod::Tcx if TCX.is_supported() => true,
+            AttachMethod::Tcx => {
+                bail!("dataplane.attach: \"tcx\" needs Linux {}; use \"clsact\"", TCX.since)
+            }
+            AttachMethod::Clsact => false,
+        };
+        Ok(Self {
+            gate_loader: GateLoader::new(&pins),
+            pin_directory: pins,
+            use_tcx,
+            use_xdp: mode == HookMode::Xdp,
+        })
+    }
+
+    /// The gates' loader.
+    pub(crate) fn gate_loader(&self) -> &GateLoader {
+        &self.gate_loader
+    }
+
+    /// Attaches the gates of `slot` to the interface, or puts them in place of those that are
+    /// attached for the same sandbox.
+    pub(crate) fn attach_gates(
+        &self,
+        id: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<()> {
+        self.pin_directory.create_link_directory(id)?;
+        self.pin_directory.clear_recorded_slot(id)?;
+        let mut gate = self.gate_loader.load_gates(slot)?;
+        netns::run_in_netns(interface.netns.as_deref(), || {
+            check_interface(&interface.name)?;
+            let name = &interface.name;
+            if self.use_xdp {
+                self.attach_xdp(id, name, gate.load_xdp()?)?;
+            }
+            let from = gate.load_from_sandbox()?;
+            self.attach_tc(id, name, TcAttachType::Ingress, from)?;
+            let to = gate.load_to_sandbox()?;
+            self.attach_tc(id, name, TcAttachType::Egress, to)?;
+            if self.use_tcx {
+                clsact::remove_own_filters(name);
+            }
+            Ok(())
+        })?;
+        if !self.use_xdp {
+            self.pin_directory.remove_link(id, XDP_PIN)?;
+        }
+        self.pin_directory.record_slot(id, slot)
+    }
+
+    /// Whether the gates of `slot` are attached to the interface, in front of everybody else's
+    /// programs, and call what is pinned now.
+    pub(crate) fn is_attached(
+        &self,
+        id: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<bool> {
+        if self.pin_directory.recorded_slot(id)? != Some(slot) {
+            return Ok(false);
+        }
+        if self.use_xdp != self.pin_directory.link_path(id, XDP_PIN).exists() {
+            return Ok(false);
+        }
+        let tables = MapInfo::from_pin(self.pin_directory.map_path(TC_PROGRAMS))?.id();
+        netns::run_in_netns(interface.netns.as_deref(), || {
+            let attached = |pin, hook| {
+                let gate = self.leading_program(
+                    &self.pin_directory.link_path(id, pin),
+                    &interface.name,
+                    hook,
+                );
+                gate.is_some_and(|gate| uses_program_array(&gate, tables))
+            };
+            Ok(attached(FROM_PIN, TcAttachType::Ingress) && attached(TO_PIN, TcAttachType::Egress))
+        })
+    }
+
+    /// Takes the gates off. With clsact the interface has to be known.
+    pub(crate) fn detach_gates(&self, id: &str, interface: Option<&HostInterface>) -> Result<()> {
+        if let Some(interface) = interface
+            && !self.use_tcx
+        {
+            clsact::detach_from_interface(interface);
+        }
+        self.pin_directory.remove_links(id)
+    }
+
+    fn attach_tc(
+        &self,
+        id: &str,
+        interface: &str,
+        hook: TcAttachType,
+        gate: &mut SchedClassifier,
+    ) -> Result<()> {
+        let name = if hook == TcAttachType::Ingress { FROM_PIN } else { TO_PIN };
+        let pin = self.pin_directory.link_path(id, name);
+        if !self.use_tcx {
+            clsact::attach_first(interface, hook, gate)?;
+            self.pin_directory.remove_link(id, name)?;
+            return pin_directory::pin_with_retry(gate.fd()?.as_fd(), &pin);
+        }
+        if self.leading_program(&pin, interface, hook).is_some() {
+            let link: FdLink = PinnedLink::from_pin(pin)?.into();
+            let replaced = gate.attach_to_link(link.try_into()?)?;
+            drop(gate.take_link(replaced)?);
+            return Ok(());
+        }
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let link = gate
+            .attach_with_options(interface, hook, order)
+            .with_context(|| format!("interface: cannot attach to {interface}"))?;
+        // The old pin goes after the new gate is attached: its gate may be behind another program, or
+        // belong to an interface that is gone or has been given to another sandbox.
+        self.pin_directory.remove_link(id, name)?;
+        let link: FdLink = gate.take_link(link)?.try_into()?;
+        self.pin_link(&link, id, name)
+    }
+
+    /// The program of a pin, if it is the first of the interface's hook: one in front of it could let
+    /// packets pass without asking.
+    fn leading_program(
+        &self,
+        pin: &Path,
+        interface: &str,
+        hook: TcAttachType,
+    ) -> Option<ProgramInfo> {
+        if !self.use_tcx {
+            let program = ProgramInfo::from_pin(pin).ok()?;
+            let first = clsact::first_program_id(interface, hook).ok()?;
+            return (first == Some(program.id())).then_some(program);
+        }
+        let link: FdLink = PinnedLink::from_pin(pin).ok()?.into();
+        let program = link.info().ok()?.program_id();
+        let (_, programs) = SchedClassifier::query_tcx(interface, hook).ok()?;
+        programs.into_iter().next().filter(|first| first.id() == program)
+    }
+
+    fn attach_xdp(&self, id: &str, interface: &str, gate: &mut Xdp) -> Result<()> {
+        // The old link may be on another interface, and an interface has room for one. A moment
+        // without early drop lets nothing pass: the gates at TC decide.
+        self.pin_directory.remove_link(id, XDP_PIN)?;
+        let link = gate
+            .attach(interface, XdpMode::default())
+            .with_context(|| format!("interface: cannot attach XDP to {interface}"))?;
+        let link: FdLink = gate.take_link(link)?.try_into()?;
+        self.pin_link(&link, id, XDP_PIN)
+    }
+
+    /// aya's own pinning gives the link up when it fails, and its gate with it.
+    fn pin_link(&self, link: &FdLink, id: &str, name: &str) -> Result<()> {
+        let link = bpf_syscall::open_link_by_id(link.info()?.id())?;
+        pin_directory::pin_with_retry(link.as_fd(), &self.pin_directory.link_path(id, name))
+    }
+}
+
+/// The interface exists and is one that the programs can judge.
+fn check_interface(interface: &str) -> Result<()> {
+    if if_nametoindex(interface).is_err() {
+        bail!("interface: there is no {interface} in this network namespace");
+    }
+    let kind = hardware_type(interface)
+        .with_context(|| format!("interface: cannot ask what {interface} is"))?;
+    if kind != libc::ARPHRD_ETHER {
+        bail!("interface: {interface} carries no Ethernet frames; use a veth or a tap");
+    }
+    Ok(())
+}
+
+/// The `ARPHRD_*` of an interface in this network namespace (netdevice(7)).
+fn hardware_type(interface: &str) -> Result<u16> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: integers and byte arrays, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1))
+    {
+        *place = byte.cast_signed();
+    }
+    // SAFETY: the request is an ifreq with a terminated name, which the call reads and fills in.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    // SAFETY: the call succeeded, so this member is the one that it filled in.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// Whether a gate calls through this table. One whose pin was removed while no agent ran goes on
+/// enforcing, and nobody can change what.
+fn uses_program_array(gate: &ProgramInfo, table: u32) -> bool {
+    gate.map_ids().is_ok_and(|maps| maps.is_some_and(|maps| maps.contains(&table)))
+}

@@ -1,0 +1,99 @@
+//! The programs that all sandboxes share: loaded, and put into the tables that the gates call
+//! through. Putting a new one there replaces the old one for every sandbox at once.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, ProgramArray},
+    programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp},
+};
+use aya_log::EbpfLogger;
+use policy_common::bpf_names::{
+    self, EARLY_DROP, FROM_SANDBOX, HUGE_POPTRIES, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TC_PROGRAMS,
+    TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
+};
+
+use crate::dataplane::{
+    features::{HUGE_MAP_VALUES, skb_layout},
+    maps::{event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
+};
+
+/// How often a program is tried to be loaded.
+const LOAD_ATTEMPTS: u32 = 5;
+
+static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
+
+/// Loads the programs with the pinned maps, making those that are missing.
+pub(crate) fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    for name in bpf_names::PINNED_MAPS {
+        loader.map_pin_path(name, pins.map_path(name));
+    }
+    let layout = skb_layout::kernel_skb_layout()?;
+    loader.override_global(SKB_LAYOUT, &layout, true);
+    pinned_maps::pin_placeholders(pins)?;
+    let has_huge_poptries = u32::from(HUGE_MAP_VALUES.is_supported());
+    loader.override_global(HUGE_POPTRIES, &has_huge_poptries, true);
+    loader.load(POLICY_OBJECT).context("cannot load policy.o")
+}
+
+/// What the programs log: only what should never happen.
+pub(crate) fn open_program_log(object: &mut Ebpf) -> Result<ProgramLog> {
+    EbpfLogger::init(object).context("cannot open the programs' log")
+}
+
+/// Puts the programs into the tables.
+pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
+    let mut tc = open_program_array(&pins.map_path(TC_PROGRAMS))?;
+    let tc_programs = [
+        (tail_call_index::REJECT, REJECT), // first: the next two call it
+        (tail_call_index::PROXY_REDIRECT, PROXY_REDIRECT), // before from_sandbox, which calls it
+        (tail_call_index::FROM_SANDBOX, FROM_SANDBOX),
+        (tail_call_index::TO_SANDBOX, TO_SANDBOX),
+    ];
+    for (index, name) in tc_programs {
+        let program: &mut SchedClassifier = program_by_name(object, name)?.try_into()?;
+        retry_interrupted(|| program.load())
+            .with_context(|| format!("the kernel refuses {name}"))?;
+        set_program(&mut tc, index, name, program.fd()?)?;
+    }
+    let program: &mut Xdp = program_by_name(object, EARLY_DROP)?.try_into()?;
+    retry_interrupted(|| program.load())
+        .with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
+    let mut xdp = open_program_array(&pins.map_path(XDP_PROGRAMS))?;
+    set_program(&mut xdp, tail_call_index::EARLY_DROP, EARLY_DROP, program.fd()?)
+}
+
+/// Loads a program. The verifier gives up when a signal comes in, whatever it is about: EAGAIN.
+fn retry_interrupted(
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    for _ in 1..LOAD_ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    load()
+}
+
+fn program_by_name<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    object.program_mut(name).with_context(|| format!("policy.o has no program {name}"))
+}
+
+fn open_program_array(pin: &Path) -> Result<ProgramArray<MapData>> {
+    let map = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    Ok(aya::maps::Map::from_map_data(map)?.try_into()?)
+}
+
+fn set_program(
+    table: &mut ProgramArray<MapData>,
+    index: u32,
+    name: &str,
+    program: &ProgramFd,
+) -> Result<()> {
+    table.set(index, program, 0).with_context(|| format!("cannot install {name}"))
+}

@@ -1,0 +1,190 @@
+//! What the running kernel can do, and what the agent does where it cannot.
+//!
+//! Attaching, maps and `doctor` read these values; the table in `docs/kernel-support.md` is written
+//! from them.
+
+pub(crate) mod kernel_version;
+mod probes;
+pub(crate) mod skb_layout;
+
+use std::{fmt, sync::OnceLock};
+
+/// The oldest kernel that the programs support.
+pub(crate) const OLDEST_SUPPORTED_KERNEL: (u32, u32) = (5, 10);
+
+/// Something that not every supported kernel can do.
+pub(crate) struct KernelFeature {
+    /// Its name, for documents and `doctor`.
+    pub(crate) name: &'static str,
+    /// Which kernels have it.
+    pub(crate) since: FeatureOrigin,
+    /// Asks the running kernel. `None`: it cannot be asked, or not by this process.
+    probe: fn() -> Option<bool>,
+    /// What happens without it.
+    pub(crate) fallback: &'static str,
+    supported: OnceLock<bool>,
+}
+
+/// Which kernels have a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FeatureOrigin {
+    /// All from this version on.
+    Version(u32, u32),
+    /// It appeared between these two: the first lacks it, the second has it.
+    Between((u32, u32), (u32, u32)),
+    /// Those that are built with this option.
+    BuildOption(&'static str),
+}
+
+/// Gates are attached with tcx.
+pub(crate) static TCX: KernelFeature = KernelFeature {
+    name: "pinned tcx links",
+    since: FeatureOrigin::Version(6, 6),
+    probe: probes::probe_tcx,
+    fallback: "clsact filters (`dataplane.attach`), which the kernel keeps when the agent is gone",
+    supported: OnceLock::new(),
+};
+
+/// Policies of many sandboxes are swapped with one call.
+pub(crate) static ARRAY_OF_MAPS_BATCH: KernelFeature = KernelFeature {
+    name: "batched updates of arrays of maps",
+    since: FeatureOrigin::Version(5, 18),
+    probe: probes::probe_array_of_maps_batch,
+    fallback: "one call per sandbox of a change",
+    supported: OnceLock::new(),
+};
+
+/// LPM tries are filled with one call.
+pub(crate) static LPM_TRIE_BATCH: KernelFeature = KernelFeature {
+    name: "batched updates of LPM tries",
+    since: FeatureOrigin::Version(5, 13),
+    probe: probes::probe_lpm_trie_batch,
+    fallback: "one call per prefix",
+    supported: OnceLock::new(),
+};
+
+/// The kernel charges maps to the control group.
+pub(crate) static MAP_MEMORY_IN_CGROUP: KernelFeature = KernelFeature {
+    name: "memory of maps charged to the control group",
+    since: FeatureOrigin::Version(5, 11),
+    probe: probes::no_probe,
+    fallback: "`RLIMIT_MEMLOCK` limits it; the agent raises the limit if it may",
+    supported: OnceLock::new(),
+};
+
+/// Huge poptries, which are single values of arrays.
+pub(crate) static HUGE_MAP_VALUES: KernelFeature = KernelFeature {
+    name: "map values above 4 MiB",
+    since: FeatureOrigin::Between((5, 10), (6, 1)),
+    probe: probes::probe_huge_map_values,
+    fallback: "policies too large for a poptrie of 4 MiB (some 100 000 scattered prefixes) stay in an \
+               LPM trie, which is slower",
+    supported: OnceLock::new(),
+};
+
+/// The kernel describes `struct sk_buff`, whose fields the programs read.
+pub(crate) static SKB_TYPES: KernelFeature = KernelFeature {
+    name: "description of `sk_buff` (BTF)",
+    since: FeatureOrigin::BuildOption("CONFIG_DEBUG_INFO_BTF"),
+    probe: probes::probe_skb_types,
+    fallback: "the agent does not start",
+    supported: OnceLock::new(),
+};
+
+/// The kernel compiles programs to machine code.
+pub(crate) static JIT: KernelFeature = KernelFeature {
+    name: "BPF JIT",
+    since: FeatureOrigin::BuildOption("CONFIG_BPF_JIT"),
+    probe: probes::probe_jit,
+    fallback: "packets are judged many times slower",
+    supported: OnceLock::new(),
+};
+
+/// Every feature, in the order of the table in `docs/kernel-support.md`.
+#[cfg(test)]
+pub(crate) static ALL_FEATURES: [&KernelFeature; 7] = [
+    &TCX,
+    &ARRAY_OF_MAPS_BATCH,
+    &LPM_TRIE_BATCH,
+    &MAP_MEMORY_IN_CGROUP,
+    &HUGE_MAP_VALUES,
+    &SKB_TYPES,
+    &JIT,
+];
+
+impl KernelFeature {
+    /// Whether the running kernel has it. Where it cannot be asked, its version decides. The answer
+    /// is kept.
+    pub(crate) fn is_supported(&self) -> bool {
+        *self.supported.get_or_init(|| {
+            let version = kernel_version::running_version();
+            (self.probe)().unwrap_or_else(|| version.is_some_and(|it| self.since.is_in(it)))
+        })
+    }
+
+    /// Asks the running kernel; `None`: it cannot be asked, or not by this process.
+    pub(crate) fn probe(&self) -> Option<bool> {
+        (self.probe)()
+    }
+
+    /// What to do to have it.
+    pub(crate) fn fix(&self) -> String {
+        match self.since {
+            FeatureOrigin::Version(major, minor) | FeatureOrigin::Between(_, (major, minor)) => {
+                format!("run Linux {major}.{minor} or newer")
+            }
+            FeatureOrigin::BuildOption(option) => format!("run a kernel with {option}=y"),
+        }
+    }
+}
+
+impl FeatureOrigin {
+    /// Whether a kernel of this version certainly has the feature.
+    pub(crate) fn is_in(self, version: (u32, u32)) -> bool {
+        match self {
+            Self::Version(major, minor) | Self::Between(_, (major, minor)) => {
+                version >= (major, minor)
+            }
+            Self::BuildOption(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for FeatureOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(major, minor) => write!(f, "{major}.{minor}"),
+            Self::Between((lacks, its_minor), (has, minor)) => {
+                write!(f, "after {lacks}.{its_minor}, before {has}.{minor}")
+            }
+            Self::BuildOption(option) => write!(f, "`{option}`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_kernels_lack_more() {
+        let missing = |version| {
+            [&TCX, &ARRAY_OF_MAPS_BATCH, &LPM_TRIE_BATCH]
+                .into_iter()
+                .filter(|feature| !feature.since.is_in(version))
+                .count()
+        };
+        assert_eq!((missing((6, 6)), missing((6, 5)), missing((5, 10))), (0, 1, 3));
+    }
+
+    /// A probe that is wrong in either direction would go unnoticed: the agent falls back.
+    #[test]
+    fn probes_agree_with_the_version() {
+        let version = kernel_version::running_version().expect("a version");
+        for feature in ALL_FEATURES {
+            if let (FeatureOrigin::Version(..), Some(probed)) = (feature.since, feature.probe()) {
+                assert_eq!(probed, feature.since.is_in(version), "{}", feature.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Asking the running kernel what it can do. Probes change nothing: the maps that they create are
+//! never filled, and go at once.
+//!
+//! `None` means that the answer says nothing, as when the process may not ask.
+
+use std::{fs, io, os::fd::AsFd as _};
+
+use aya::{
+    maps::{MapData, MapError},
+    programs::{ProgramError, SchedClassifier, TcAttachType, tc::TcError},
+};
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LPM_TRIE};
+use policy_common::poptrie::LARGE_POPTRIE_WORDS;
+
+use crate::dataplane::{features::skb_layout, maps::bpf_syscall};
+
+/// `BPF_F_NO_PREALLOC`, which tries must have.
+const BPF_F_NO_PREALLOC: u32 = 1;
+/// Key of a trie of one byte: its length and the byte.
+const SMALLEST_TRIE_KEY: u32 = 5;
+
+/// For features that show themselves in no answer.
+pub(super) fn no_probe() -> Option<bool> {
+    None
+}
+
+/// Lists the tcx programs of the loopback interface, which every namespace has.
+pub(super) fn probe_tcx() -> Option<bool> {
+    let error = match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+        Ok(_) => return Some(true),
+        Err(ProgramError::SyscallError(error)) => error.io_error,
+        Err(ProgramError::TcError(TcError::IoError(error))) => error,
+        Err(_) => return None,
+    };
+    // The kernel knows no such hook.
+    (error.raw_os_error() == Some(libc::EINVAL)).then_some(false)
+}
+
+pub(super) fn probe_array_of_maps_batch() -> Option<bool> {
+    let inner = create_map(BPF_MAP_TYPE_ARRAY as u32, 4, 4, 0).ok()?;
+    let outer = bpf_syscall::create_array_of_maps(1, inner.fd().as_fd()).ok()?;
+    bpf_syscall::accepts_batches(outer.as_fd())
+}
+
+pub(super) fn probe_lpm_trie_batch() -> Option<bool> {
+    let kind = BPF_MAP_TYPE_LPM_TRIE as u32;
+    let trie = create_map(kind, SMALLEST_TRIE_KEY, 4, BPF_F_NO_PREALLOC).ok()?;
+    bpf_syscall::accepts_batches(trie.fd().as_fd())
+}
+
+/// Creates an array with the smallest value that is too large for some kernels.
+pub(super) fn probe_huge_map_values() -> Option<bool> {
+    let value_size = u32::try_from((LARGE_POPTRIE_WORDS + 1) * size_of::<u64>()).ok()?;
+    match create_map(BPF_MAP_TYPE_ARRAY as u32, 4, value_size, 0) {
+        Ok(_) => Some(true),
+        Err(MapError::CreateError { io_error, .. }) => is_too_large(&io_error).then_some(false),
+        Err(_) => None,
+    }
+}
+
+pub(super) fn probe_skb_types() -> Option<bool> {
+    Some(skb_layout::kernel_skb_layout().is_ok())
+}
+
+/// The kernel shows it in the machine's first network namespace only, and to root.
+pub(super) fn probe_jit() -> Option<bool> {
+    let state = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok()?;
+    Some(state.trim() != "0")
+}
+
+fn create_map(kind: u32, key_size: u32, value_size: u32, flags: u32) -> Result<MapData, MapError> {
+    let shape = aya_obj::Map::new_from_params(kind, key_size, value_size, 1, flags);
+    MapData::create(shape, "policy_probe", None)
+}
+
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::E2BIG)
+}

@@ -1,0 +1,222 @@
+//! The calls of bpf(2) that aya does not have: batches, making an array of maps and deleting in it,
+//! detaching a link that others hold, and pinning what stays ours when that fails.
+//!
+//! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// The kernel's ENOTSUPP, which is no errno of libc.
+const ENOTSUPP: i32 = 524;
+
+/// `struct { … } batch` of `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// The anonymous struct of `union bpf_attr` for `BPF_MAP_*_ELEM`.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The anonymous struct of `union bpf_attr` for `BPF_MAP_CREATE`, its beginning.
+#[repr(C)]
+struct MapCreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+/// Makes an array of maps that are like `inner`.
+pub(crate) fn create_array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut creation = MapCreateAttr {
+        map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
+        key_size: 4,
+        value_size: 4,
+        max_entries: entries,
+        map_flags: 0,
+        inner_map_fd: raw_fd(inner),
+    };
+    call_for_fd(BPF_MAP_CREATE, &mut creation)
+}
+
+/// The anonymous struct of `union bpf_attr` for `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+#[repr(C)]
+struct PinAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Pins a map, a program or a link.
+pub(crate) fn pin_object(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
+    let pathname = CString::new(pin.as_os_str().as_bytes())?;
+    let mut object =
+        PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: raw_fd(object), file_flags: 0 };
+    call_for_status(BPF_OBJ_PIN, &mut object)
+}
+
+/// Opens what is pinned.
+pub(crate) fn open_pinned(pin: &Path) -> io::Result<OwnedFd> {
+    let pathname = CString::new(pin.as_os_str().as_bytes())?;
+    let mut object = PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    call_for_fd(BPF_OBJ_GET, &mut object)
+}
+
+/// Opens the link with this number (Linux 5.8).
+pub(crate) fn open_link_by_id(id: u32) -> io::Result<OwnedFd> {
+    call_for_fd(BPF_LINK_GET_FD_BY_ID, &mut { id })
+}
+
+/// Detaches a link (Linux 5.9), whoever else holds it.
+pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
+    call_for_status(BPF_LINK_DETACH, &mut raw_fd(link.as_fd()))
+}
+
+/// Updates many elements with one call. On an error some of the elements may have been updated.
+pub(crate) fn update_batch<K: Copy, V: Copy>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len(), "every key has a value");
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut batch = BatchAttr {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map_fd: raw_fd(map),
+        ..BatchAttr::default()
+    };
+    call_for_status(BPF_MAP_UPDATE_BATCH, &mut batch)
+}
+
+/// Whether the kernel takes batches for maps of this kind, which an empty one shows. `None`: its
+/// answer says nothing.
+pub(crate) fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
+    let mut empty = BatchAttr { map_fd: raw_fd(map), ..BatchAttr::default() };
+    match call_for_status(BPF_MAP_UPDATE_BATCH, &mut empty) {
+        Ok(()) => Some(true),
+        Err(error) if error.raw_os_error() == Some(ENOTSUPP) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Updates the element `key` of an array whose values are as long as `value` is.
+pub(crate) fn update_array_element<T: Copy>(
+    map: BorrowedFd<'_>,
+    key: u32,
+    value: &[T],
+) -> io::Result<()> {
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
+        key: (&raw const key) as u64,
+        value: value.as_ptr() as u64,
+        ..ElementAttr::default()
+    };
+    call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+/// Empties an element of an array of maps. Nothing is done where there is nothing: the kernel waits
+/// for a grace period after each deletion.
+pub(crate) fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    if !has_inner_map(map, key)? {
+        return Ok(());
+    }
+    let mut element =
+        ElementAttr { map_fd: raw_fd(map), key: (&raw const key) as u64, ..ElementAttr::default() };
+    match call_for_status(BPF_MAP_DELETE_ELEM, &mut element) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Whether an element of an array of maps holds a map.
+fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
+    let mut id = 0_u32;
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
+        key: (&raw const key) as u64,
+        value: (&raw mut id) as u64,
+        ..ElementAttr::default()
+    };
+    match call_for_status(BPF_MAP_LOOKUP_ELEM, &mut element) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// Updates one element.
+pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        ..ElementAttr::default()
+    };
+    call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+/// Calls that open something.
+fn call_for_fd<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
+    let opened = i32::try_from(bpf_syscall(command, attribute)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+}
+
+/// Calls where success has nothing more to tell.
+fn call_for_status<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
+    bpf_syscall(command, attribute).map(|_| ())
+}
+
+fn bpf_syscall<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::c_long> {
+    // SAFETY: the attribute is a prefix of `union bpf_attr` of the size given, and the pointers
+    // in it point to live, initialised buffers of the sizes that the map's key and value have.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<A>())
+    };
+    if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
+}
+
+fn raw_fd(map: BorrowedFd<'_>) -> u32 {
+    map.as_raw_fd().unsigned_abs() // file descriptors are not negative
+}

@@ -1,0 +1,162 @@
+//! The kernel's table of identities, and what it counts per sandbox.
+
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::{Mutex, MutexGuard},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use policy_common::{
+    bpf_names,
+    counters::ReasonCounters,
+    endpoint::{
+        ENDPOINT_ACTIVE, ENDPOINT_MAC_KNOWN, ENDPOINT_REPORT_FLOWS, MAX_ADDRESSES_PER_FAMILY,
+        SandboxEndpoint,
+    },
+    rate_limit::RateLimiterState,
+};
+
+use crate::dataplane::{EndpointAddresses, Slot, maps::pin_directory::PinDirectory};
+
+/// The maps that have one entry per slot, policies aside.
+pub(crate) struct EndpointMaps {
+    endpoints: Mutex<Array<MapData, SandboxEndpoint>>,
+    rate_limiters: Mutex<Array<MapData, RateLimiterState>>,
+    counters: Mutex<PerCpuArray<MapData, ReasonCounters>>,
+}
+
+impl EndpointMaps {
+    /// Opens the pinned maps.
+    pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
+        Ok(Self {
+            endpoints: Mutex::new(
+                open_pinned_map(&pins.map_path(bpf_names::SANDBOXES))?.try_into()?,
+            ),
+            rate_limiters: Mutex::new(
+                open_pinned_map(&pins.map_path(bpf_names::LIMITS))?.try_into()?,
+            ),
+            counters: Mutex::new(open_pinned_map(&pins.map_path(bpf_names::COUNTERS))?.try_into()?),
+        })
+    }
+
+    /// Writes an identity into a slot whose counters start at zero.
+    pub(crate) fn write_endpoint(
+        &self,
+        slot: Slot,
+        identity: &EndpointAddresses,
+        flags: u32,
+    ) -> Result<()> {
+        let zero = PerCpuValues::try_from(vec![ReasonCounters::default(); possible_cpus()?])?;
+        lock_map(&self.counters)?.set(slot.get(), zero, 0)?;
+        lock_map(&self.rate_limiters)?.set(slot.get(), RateLimiterState::default(), 0)?;
+        let sandbox = endpoint_entry(slot, identity, flags)?;
+        lock_map(&self.endpoints)?.set(slot.get(), sandbox, 0)?;
+        Ok(())
+    }
+
+    /// Takes the identity out of a slot: whatever still names it is denied.
+    pub(crate) fn clear_endpoint(&self, slot: Slot) -> Result<()> {
+        Ok(lock_map(&self.endpoints)?.set(slot.get(), SandboxEndpoint::default(), 0)?)
+    }
+
+    /// Sets the flags of every active slot; `MAC_KNOWN` belongs to the identity and stays.
+    pub(crate) fn update_flags(&self, flags: u32) -> Result<()> {
+        let mut identities = lock_map(&self.endpoints)?;
+        for slot in Slot::all() {
+            let mut sandbox = identities.get(&slot.get(), 0)?;
+            let wanted = flags | sandbox.flags & ENDPOINT_MAC_KNOWN;
+            if sandbox.flags & ENDPOINT_ACTIVE != 0 && sandbox.flags != wanted {
+                sandbox.flags = wanted;
+                identities.set(slot.get(), sandbox, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was counted, over all CPUs.
+    pub(crate) fn read_counters(&self, slot: Slot) -> Result<ReasonCounters> {
+        let per_cpu = lock_map(&self.counters)?.get(&slot.get(), 0)?;
+        let mut sum = ReasonCounters::default();
+        for counters in per_cpu.iter() {
+            for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
+                total.packets += counter.packets;
+                total.bytes += counter.bytes;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The token buckets, and the events that were not written.
+    pub(crate) fn read_rate_limiter(&self, slot: Slot) -> Result<RateLimiterState> {
+        Ok(lock_map(&self.rate_limiters)?.get(&slot.get(), 0)?)
+    }
+}
+
+/// Opens a pinned map.
+pub(crate) fn open_pinned_map(pin: &Path) -> Result<Map> {
+    let data = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
+    Ok(Map::from_map_data(data)?)
+}
+
+/// The flags of settings, with or without the reporting of flows.
+pub(crate) fn with_flow_reporting(flags: u32, report: bool) -> u32 {
+    if report { flags | ENDPOINT_REPORT_FLOWS } else { flags }
+}
+
+fn endpoint_entry(slot: Slot, identity: &EndpointAddresses, flags: u32) -> Result<SandboxEndpoint> {
+    let mut sandbox = SandboxEndpoint {
+        flags,
+        instance_id: random_instance_id(slot)?,
+        ..SandboxEndpoint::default()
+    };
+    if let Some(mac) = identity.mac {
+        sandbox.flags |= ENDPOINT_MAC_KNOWN;
+        sandbox.mac = mac;
+    }
+    let (mut v4, mut v6) = (0, 0);
+    for address in &identity.addresses {
+        match address {
+            IpAddr::V4(address) => {
+                push_address(&mut sandbox.ipv4_addresses, &mut v4, address.octets())?
+            }
+            IpAddr::V6(address) => {
+                push_address(&mut sandbox.ipv6_addresses, &mut v6, address.octets())?
+            }
+        }
+    }
+    Ok(sandbox)
+}
+
+fn push_address<T>(
+    places: &mut [T; MAX_ADDRESSES_PER_FAMILY],
+    used: &mut usize,
+    octets: T,
+) -> Result<()> {
+    let Some(place) = places.get_mut(*used) else {
+        bail!("a sandbox has at most {MAX_ADDRESSES_PER_FAMILY} addresses of each family");
+    };
+    *place = octets;
+    *used += 1;
+    Ok(())
+}
+
+/// A name for this use of the slot: the slot in the low bits, chance in the others.
+fn random_instance_id(slot: Slot) -> Result<u32> {
+    let mut random = [0; 4];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)
+        .context("cannot read /dev/urandom")?;
+    Ok(slot.get() | u32::from_ne_bytes(random) << 12)
+}
+
+fn possible_cpus() -> Result<usize> {
+    nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
+}
+
+fn lock_map<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| anyhow!("a map's handle is poisoned by a panic"))
+}

@@ -1,0 +1,11 @@
+//! The pinned maps: what the agent writes into them and reads from them.
+
+pub(crate) mod batch_update;
+pub(crate) mod bpf_syscall;
+pub(crate) mod endpoint_maps;
+pub(crate) mod event_ring;
+pub(crate) mod pin_directory;
+pub(crate) mod pinned_maps;
+pub(crate) mod policy_image;
+pub(crate) mod policy_maps;
+pub(crate) mod poptrie_builder;

@@ -1,0 +1,102 @@
+//! The pins of the maps, which belong together: gates, programs and agent have to find the same ones.
+
+use std::{fs, os::fd::AsFd as _};
+
+use anyhow::{Context as _, Result};
+use aya::maps::MapData;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
+use policy_common::{
+    bpf_names::{self, HUGE_V4, HUGE_V6},
+    endpoint::MAX_SANDBOXES,
+};
+
+use crate::dataplane::{
+    features::HUGE_MAP_VALUES,
+    maps::{
+        bpf_syscall,
+        pin_directory::{self, PinDirectory},
+        policy_maps::PUBLISHED_MAP_NAME,
+    },
+};
+
+/// All pinned maps, held so that their pins can be put back.
+pub(crate) struct PinnedMaps {
+    handles: Vec<(&'static str, MapData)>,
+    pins: PinDirectory,
+}
+
+fn pinned_map_names() -> impl Iterator<Item = &'static str> {
+    bpf_names::PINNED_MAPS.into_iter().chain([PUBLISHED_MAP_NAME])
+}
+
+/// Makes way for a whole new set where pins are missing: what is left of the old one goes. Gates that
+/// are attached hold their own and go on enforcing with them until they are replaced. Returns their
+/// tables of programs, which the kernel would empty if nobody else held them.
+pub(crate) fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
+    let (there, missing): (Vec<_>, Vec<_>) =
+        pinned_map_names().partition(|name| pins.map_path(name).exists());
+    if there.is_empty() || missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let kept = open_program_arrays(pins);
+    tracing::warn!("pins of maps are gone ({}): making all of them anew", missing.join(", "));
+    for name in there {
+        let pin = pins.map_path(name);
+        fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+    }
+    Ok(kept)
+}
+
+fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
+    let open = |name| MapData::from_pin(pins.map_path(name)).ok();
+    [bpf_names::TC_PROGRAMS, bpf_names::XDP_PROGRAMS].into_iter().filter_map(open).collect()
+}
+
+/// Pins empty arrays in place of the huge poptries where the kernel cannot have those. The programs
+/// never look into them.
+pub(crate) fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
+    if HUGE_MAP_VALUES.is_supported() {
+        return Ok(());
+    }
+    for name in [HUGE_V4, HUGE_V6] {
+        let pin = pins.map_path(name);
+        if !pin.exists() {
+            let kind = BPF_MAP_TYPE_ARRAY as u32;
+            let shape = aya_obj::Map::new_from_params(kind, 4, 8, 1, 0);
+            let inner = MapData::create(shape, "policy_table", None)?;
+            let map = bpf_syscall::create_array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
+                .with_context(|| format!("cannot create a map in place of {name}"))?;
+            MapData::from_fd(map)?.pin(&pin)?;
+        }
+    }
+    Ok(())
+}
+
+impl PinnedMaps {
+    /// Holds the maps that are pinned.
+    pub(crate) fn open_all(pins: &PinDirectory) -> Result<Self> {
+        let hold = |name| {
+            let pin = pins.map_path(name);
+            let map = MapData::from_pin(&pin);
+            Ok((name, map.with_context(|| format!("cannot open {}", pin.display()))?))
+        };
+        Ok(Self {
+            handles: pinned_map_names().map(hold).collect::<Result<_>>()?,
+            pins: pins.clone(),
+        })
+    }
+
+    /// Puts pins back that somebody removed: whoever opens them next would make empty maps.
+    pub(crate) fn restore_missing_pins(&self) -> Result<()> {
+        for (name, map) in &self.handles {
+            let pin = self.pins.map_path(name);
+            if pin.exists() {
+                continue;
+            }
+            self.pins.create_directories()?;
+            pin_directory::pin_with_retry(map.fd().as_fd(), &pin)?;
+            tracing::warn!("{} was gone: pinned again", pin.display());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! Interfaces, routes and network namespaces of the host, through netlink.
+
+pub(crate) mod default_route;
+pub(crate) mod host_addresses;
+pub mod link_device;
+pub(crate) mod netlink;
+pub(crate) mod netns;
+pub(crate) mod route_lookup;

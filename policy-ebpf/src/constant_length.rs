@@ -1,0 +1,23 @@
+//! Lengths that are known at compile time, in the width that a header or a helper of the kernel has
+//! for them. Called in constants only, so that one that does not fit fails the build.
+
+pub(crate) const fn length_as_u8(length: usize) -> u8 {
+    assert!(length <= u8::MAX as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    let length = length as u8;
+    length
+}
+
+pub(crate) const fn length_as_u16(length: usize) -> u16 {
+    assert!(length <= u16::MAX as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    let length = length as u16;
+    length
+}
+
+pub(crate) const fn length_as_u32(length: usize) -> u32 {
+    assert!(length <= u32::MAX as usize);
+    #[expect(clippy::cast_possible_truncation, reason = "checked above")]
+    let length = length as u32;
+    length
+}

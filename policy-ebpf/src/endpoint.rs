@@ -1,0 +1,57 @@
+//! The sandbox that an interface belongs to, and its addresses.
+
+use policy_common::{
+    endpoint::{ENDPOINT_ACTIVE, SandboxEndpoint},
+    reason::Reason,
+};
+
+use crate::{
+    ip_header::{AddressWords, address_from_bytes},
+    maps::SANDBOXES,
+    packet_context::PacketContext,
+};
+
+/// The sandbox that this interface belongs to.
+#[inline(always)]
+pub(crate) fn active_endpoint(hook: &PacketContext) -> Result<&'static SandboxEndpoint, Reason> {
+    match SANDBOXES.get(hook.slot) {
+        Some(sandbox) if sandbox.flags & ENDPOINT_ACTIVE != 0 => Ok(sandbox),
+        _ => Err(Reason::NoPolicy),
+    }
+}
+
+/// Names the sandbox in what is remembered between packets.
+#[inline(always)]
+pub(crate) fn endpoint_instance_id(hook: &PacketContext) -> u32 {
+    SANDBOXES.get(hook.slot).map_or(0, |sandbox| sandbox.instance_id)
+}
+
+/// Whether an IPv4 address, in network byte order, is one of the sandbox's.
+#[inline(always)]
+pub(crate) fn owns_ipv4(sandbox: &SandboxEndpoint, address: u32) -> bool {
+    let own = &sandbox.ipv4_addresses;
+    let is = |i: usize| u32::from_ne_bytes(own[i]) == address;
+    address != 0 && (is(0) || is(1) || is(2) || is(3))
+}
+
+/// Whether an IPv6 address is one of the sandbox's.
+#[inline(always)]
+pub(crate) fn owns_ipv6(sandbox: &SandboxEndpoint, address: AddressWords) -> bool {
+    let own = &sandbox.ipv6_addresses;
+    let is = |i: usize| same_address(address_from_bytes(own[i]), address);
+    !same_address(address, [0; 4]) && (is(0) || is(1) || is(2) || is(3))
+}
+
+/// Compares word by word: the array's own comparison would be a call to `memcmp`.
+#[inline(always)]
+pub(crate) fn same_address(a: AddressWords, b: AddressWords) -> bool {
+    a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
+}
+
+/// Compares MAC addresses without a call to `memcmp`.
+#[inline(always)]
+pub(crate) fn same_mac(a: [u8; 6], b: [u8; 6]) -> bool {
+    let low = |m: [u8; 6]| u32::from_ne_bytes([m[0], m[1], m[2], m[3]]);
+    let high = |m: [u8; 6]| u16::from_ne_bytes([m[4], m[5]]);
+    low(a) == low(b) && high(a) == high(b)
+}
