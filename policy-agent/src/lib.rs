@@ -2,12 +2,11 @@
 //!
 //! Arrows point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of the
 //! kernel's BPF) ← `agent` (desired against actual state) ← `api` and `cli`. Beside them `config`
-//! and `store` (files), `events` and `metrics` (what is seen), `client` and `doctor` (for `cli`).
+//! (files), `events` and `metrics` (what is seen), `doctor` (for `cli`).
 
 pub mod agent;
 pub mod api;
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod dataplane;
 #[cfg(test)]
@@ -17,7 +16,6 @@ pub mod events;
 #[cfg(test)]
 mod fuzz;
 pub mod gateway;
-pub mod life;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
@@ -25,4 +23,3 @@ pub mod net;
 pub mod policy;
 pub mod proxy;
 pub mod runtimes;
-pub mod store;

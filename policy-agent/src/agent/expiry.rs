@@ -7,8 +7,12 @@ use std::{
 
 use tokio::time::{sleep, sleep_until};
 
-use super::{Agent, error::AgentError, reconciler::Reconciler, sandbox::Sandbox};
-use crate::life::LeaseDeadline;
+use super::{
+    Agent,
+    error::AgentError,
+    reconciler::Reconciler,
+    sandbox::{Sandbox, lifetime::LeaseDeadline},
+};
 
 /// After how long an end is tried again that the kernel or the disk refused.
 const RETRY_DELAY: Duration = Duration::from_secs(2);

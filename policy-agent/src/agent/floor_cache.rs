@@ -11,11 +11,9 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use super::{
-    change::StagedChange,
     dataplane_control::DataplaneControl,
-    presence::{NamespaceId, namespace_id},
-    publish,
-    reconciler::Reconciler,
+    interface_state::{NamespaceId, namespace_id},
+    reconciler::{Reconciler, publish, stage::StagedChange},
     sandbox::Sandbox,
 };
 use crate::policy::{Floor, SandboxId};

@@ -14,9 +14,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    claims::SandboxOwnershipIndex,
-    presence::{InterfaceState, NamespaceId, namespace_id},
-    reconciler::Reconciler,
+    interface_state::{InterfaceState, NamespaceId, namespace_id},
+    reconciler::{Reconciler, validate::SandboxOwnershipIndex},
     sandbox::{AttachPoint, Sandbox, interface_for},
 };
 use crate::{

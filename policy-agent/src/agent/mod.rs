@@ -3,30 +3,20 @@
 //! Changes go one at a time through the [`Reconciler`], off the async threads, since the kernel
 //! makes them wait. Whoever only reads looks at the [`SandboxRegistry`] and waits for nobody.
 
-mod adopt;
-mod change;
-mod claims;
-mod create;
 mod dataplane_control;
 mod error;
 mod expiry;
 mod floor_cache;
+mod hex;
 mod interface_pool;
-mod ledger;
-mod links;
-mod presence;
+mod interface_state;
+mod link_events;
 mod proxy_control;
 mod proxy_redirects;
-mod publish;
 mod queue;
 mod reconciler;
-mod report;
-mod rules;
 mod sandbox;
-mod slots;
-mod table;
-mod tally;
-mod undo;
+mod timings;
 mod watch;
 
 #[cfg(test)]
@@ -40,27 +30,29 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 
+pub(crate) use self::hex::HexDisplay;
 pub use self::{
-    create::CreateRequest,
     dataplane_control::DataplaneControl,
     error::AgentError,
     interface_pool::PooledInterface,
-    ledger::EventAttribution,
-    presence::InterfaceState,
+    interface_state::InterfaceState,
     proxy_control::ProxyControl,
     queue::{AgentCommand, CommandQueue},
-    reconciler::{ApplyResults, Reconciler, single_result},
-    report::{SandboxReport, TrafficCount, total_counters},
-    rules::{ActivePolicy, PlatformPolicy},
-    sandbox::{EnforcementStatus, Sandbox, interface_for},
-    table::SandboxRegistry,
-    tally::{ConnectionProtocol, SandboxProxyCounters},
+    reconciler::{ApplyResults, Reconciler, create::CreateRequest, single_result},
+    sandbox::{
+        EnforcementStatus, Sandbox,
+        active_policy::{ActivePolicy, PlatformPolicy},
+        attribution::EventAttribution,
+        interface_for,
+        lifetime::{SandboxLifetime, SandboxMetadata},
+        proxy_counters::{ConnectionProtocol, SandboxProxyCounters},
+        registry::SandboxRegistry,
+        report::{SandboxReport, TrafficCount, total_counters},
+        store::SandboxStore,
+    },
+    timings::ApplyTimings,
 };
-use crate::{
-    metrics::ApplyTimings,
-    policy::{Floor, NetworkConfig, SandboxSpec},
-    store::SandboxStore,
-};
+use crate::policy::{Floor, NetworkConfig, SandboxSpec};
 
 /// The agent, for its API. Cheap to clone.
 #[derive(Clone)]

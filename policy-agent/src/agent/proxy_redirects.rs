@@ -7,7 +7,7 @@
 use anyhow::{Result, bail};
 
 use super::{
-    presence::InterfaceState,
+    interface_state::InterfaceState,
     reconciler::Reconciler,
     sandbox::{EnforcementStatus, Sandbox, interface_for},
 };

@@ -9,9 +9,11 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    change::{StagedChange, ValidatedSandbox},
     error::AgentError,
-    reconciler::{ApplyResults, Reconciler},
+    reconciler::{
+        ApplyResults, Reconciler,
+        stage::{StagedChange, ValidatedSandbox},
+    },
 };
 use crate::policy::{NetworkConfig, SandboxId, SandboxSpec};
 

@@ -7,12 +7,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     Agent,
-    change::StagedChange,
     interface_pool::PooledInterface,
-    links,
-    presence::InterfaceState,
-    publish,
-    reconciler::Reconciler,
+    interface_state::InterfaceState,
+    link_events,
+    reconciler::{Reconciler, publish, stage::StagedChange},
     sandbox::{AttachPoint, EnforcementStatus, Sandbox, interface_for},
 };
 use crate::{
@@ -48,7 +46,7 @@ impl Agent {
     }
 
     async fn handle_link_events(&self) {
-        let mut link_events = match links::watch_links() {
+        let mut link_events = match link_events::watch_links() {
             Ok(link_events) => link_events,
             Err(error) => return tracing::warn!("new interfaces are noticed late: {error:#}"),
         };

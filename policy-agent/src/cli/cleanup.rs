@@ -9,8 +9,8 @@ use super::{
     cli_failure::CliFailure, config_args::LocationArgs, output, state_dir_lock::StateDirLock,
 };
 use crate::{
+    agent::SandboxStore,
     dataplane::{Dataplane, HostInterface},
-    store::SandboxStore,
 };
 
 /// Detach everything, and remove pins and state

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     check::platform_policy,
     cli_failure::CliFailure,
+    client::ApiClient,
     config_args,
     output::{self, OutputArgs, OutputFormat},
     run::block_on,
@@ -17,7 +18,6 @@ use super::{
 };
 use crate::{
     api::{ExplainQuery, ExplainRequest, ExplainResponse},
-    client::ApiClient,
     policy::{DomainOrIp, SandboxSpec},
 };
 

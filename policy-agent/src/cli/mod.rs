@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod cleanup;
 mod cli_failure;
+mod client;
 mod config;
 mod config_args;
 mod delete;

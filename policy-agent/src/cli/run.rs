@@ -14,7 +14,7 @@ use super::{
     state_dir_lock::StateDirLock,
 };
 use crate::{
-    agent::{Agent, DataplaneControl, EventAttribution, PlatformPolicy},
+    agent::{Agent, DataplaneControl, EventAttribution, PlatformPolicy, SandboxStore},
     api::{
         ApiKeys, ApiState, metrics_router, router, router_with_keys,
         server::{ApiSocket, serve_tcp},
@@ -27,7 +27,6 @@ use crate::{
     metrics::MetricsExporter,
     proxy::TransparentProxy,
     runtimes::AgentRuntimes,
-    store::SandboxStore,
 };
 
 /// Run the agent

@@ -22,18 +22,17 @@ use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 use super::{
     ActivePolicy, Agent, AgentCommand, AgentError, ApplyResults, CreateRequest, DataplaneControl,
     EnforcementStatus, EventAttribution, InterfaceState, PlatformPolicy, PooledInterface,
-    ProxyControl, Reconciler, SandboxRegistry, create::random_sandbox_id, single_result,
+    ProxyControl, Reconciler, SandboxMetadata, SandboxRegistry, SandboxStore,
+    reconciler::create::random_sandbox_id, sandbox::store::SandboxRecord, single_result,
 };
 use crate::{
     dataplane::{
         EndpointAddresses, HostInterface, PolicyId, PublishedPolicy, RedirectListeners, Slot,
     },
-    life::SandboxMetadata,
     policy::{
         CompiledPolicy, Floor, NetworkConfig, PolicyDefaults, SandboxId, SandboxSpec,
         parse_manifest,
     },
-    store::{SandboxRecord, SandboxStore},
 };
 
 /// What a kernel would remember.

@@ -9,8 +9,11 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{change::StagedChange, dataplane_control::DataplaneControl, ledger::EventAttribution};
-use crate::dataplane::{PolicyId, Slot};
+use super::stage::StagedChange;
+use crate::{
+    agent::{dataplane_control::DataplaneControl, sandbox::attribution::EventAttribution},
+    dataplane::{PolicyId, Slot},
+};
 
 /// Grace periods that are waited for at the same time.
 const MAX_CONCURRENT_GRACE_PERIODS: usize = 32;

@@ -5,19 +5,18 @@ use std::{collections::BTreeSet, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    change::{StagedChange, denying_sandbox},
-    presence::{InterfaceState, namespace_id},
-    publish,
-    reconciler::Reconciler,
-    sandbox::{
-        AttachPoint, EnforcementStatus, Sandbox, endpoint_addresses_for, interface_for,
-        split_network,
-    },
+    Reconciler, publish,
+    stage::{StagedChange, denying_sandbox},
 };
 use crate::{
+    agent::{
+        interface_state::{InterfaceState, namespace_id},
+        sandbox::{
+            AttachPoint, EnforcementStatus, Sandbox, endpoint_addresses_for, interface_for,
+            lifetime::SandboxLifetime, split_network, store::SandboxRecord,
+        },
+    },
     dataplane::{HostInterface, Slot},
-    life::SandboxLifetime,
-    store::SandboxRecord,
 };
 
 impl Reconciler {

@@ -17,16 +17,17 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use policy_common::{counters::ReasonCounters, endpoint::MAX_SANDBOXES};
 
-use super::{
-    error::AgentError,
-    presence::{InterfaceState, namespace_id},
-    reconciler::Reconciler,
-    rules::ActivePolicy,
-    sandbox::{AttachPoint, EnforcementStatus, Sandbox, endpoint_addresses_for, interface_for},
-};
+use super::Reconciler;
 use crate::{
+    agent::{
+        error::AgentError,
+        interface_state::{InterfaceState, namespace_id},
+        sandbox::{
+            AttachPoint, EnforcementStatus, Sandbox, active_policy::ActivePolicy,
+            endpoint_addresses_for, interface_for, lifetime::SandboxLifetime,
+        },
+    },
     dataplane::{HostInterface, PolicyId, Slot},
-    life::SandboxLifetime,
     policy::{CompiledPolicy, SandboxId, SandboxSpec},
 };
 
@@ -37,21 +38,21 @@ const REDIRECT_FAILED: &str = "cannot open its way to the egress proxy";
 
 /// A sandbox that was asked for and found right.
 pub struct ValidatedSandbox {
-    pub(super) base_spec: Arc<SandboxSpec>,
-    pub(super) active_policy: Arc<ActivePolicy>,
-    pub(super) compiled: CompiledPolicy,
+    pub(crate) base_spec: Arc<SandboxSpec>,
+    pub(crate) active_policy: Arc<ActivePolicy>,
+    pub(crate) compiled: CompiledPolicy,
 }
 
 /// A candidate with a slot.
 pub struct StagedChange {
-    pub(super) sandbox: Sandbox,
-    pub(super) compiled: CompiledPolicy,
-    pub(super) previous: Option<Arc<Sandbox>>,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) compiled: CompiledPolicy,
+    pub(crate) previous: Option<Arc<Sandbox>>,
 }
 
 impl StagedChange {
     /// The change that puts the policy of a sandbox in force where it already is.
-    pub(super) fn for_republish(sandbox: &Arc<Sandbox>, compiled: CompiledPolicy) -> Self {
+    pub(crate) fn for_republish(sandbox: &Arc<Sandbox>, compiled: CompiledPolicy) -> Self {
         Self { sandbox: Sandbox::clone(sandbox), compiled, previous: Some(sandbox.clone()) }
     }
 
@@ -61,7 +62,7 @@ impl StagedChange {
     }
 
     /// Whether the sandbox is attached to another slot, or not at all.
-    pub(super) fn has_new_slot(&self) -> bool {
+    pub(crate) fn has_new_slot(&self) -> bool {
         self.previous.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
     }
 }
@@ -69,7 +70,7 @@ impl StagedChange {
 impl Reconciler {
     /// Makes everything ready that can be undone without a trace. `life`: what a new sandbox has
     /// instead of a plain one.
-    pub(super) fn stage(
+    pub(crate) fn stage(
         &mut self,
         validated: ValidatedSandbox,
         lifetime: Option<SandboxLifetime>,
@@ -154,7 +155,7 @@ impl Reconciler {
     }
 
     /// The policy is in force in the slot: makes the slot the sandbox's.
-    pub(super) fn activate(
+    pub(crate) fn activate(
         &mut self,
         change: StagedChange,
         policy_id: PolicyId,
@@ -217,7 +218,7 @@ impl Reconciler {
 
     /// Attaches a sandbox where its interface is now. In another namespace than before its door is
     /// of no use any more.
-    pub(super) fn attach_sandbox(&self, sandbox: &mut Sandbox) -> Result<()> {
+    pub(crate) fn attach_sandbox(&self, sandbox: &mut Sandbox) -> Result<()> {
         let before = sandbox.attach_point.and_then(|place| place.namespace);
         let attach_point =
             self.attach_gates(&sandbox.pin_name, sandbox.slot, &interface_for(&sandbox.base_spec))?;
@@ -230,7 +231,7 @@ impl Reconciler {
 
     /// Attaches an interface to a slot, with gates that are pinned under this name: again where
     /// somebody takes them off meanwhile.
-    pub(super) fn attach_gates(
+    pub(crate) fn attach_gates(
         &self,
         pin_name: &str,
         slot: Slot,
@@ -260,12 +261,12 @@ impl Reconciler {
     }
 
     /// Takes a sandbox off the interface that it had before, unless its gates went with it.
-    pub(super) fn detach_previous(&self, previous: &Sandbox, new: &Sandbox) -> Result<()> {
+    pub(crate) fn detach_previous(&self, previous: &Sandbox, new: &Sandbox) -> Result<()> {
         if previous.pin_name == new.pin_name { Ok(()) } else { self.detach_sandbox(previous) }
     }
 
     /// Gives a slot back.
-    pub(super) fn release_slot(&mut self, slot: Slot) {
+    pub(crate) fn release_slot(&mut self, slot: Slot) {
         self.close_proxy_listeners(slot);
         if let Err(error) = self.dataplane.release_slot(slot) {
             // It stays taken: a slot that could not be emptied is not given to another sandbox.
@@ -288,7 +289,7 @@ impl Reconciler {
 }
 
 /// Adds counters up.
-pub(super) fn add_counters(sum: &mut ReasonCounters, counters: &ReasonCounters) {
+pub(crate) fn add_counters(sum: &mut ReasonCounters, counters: &ReasonCounters) {
     for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
         total.packets += counter.packets;
         total.bytes += counter.bytes;
@@ -296,7 +297,7 @@ pub(super) fn add_counters(sum: &mut ReasonCounters, counters: &ReasonCounters) 
 }
 
 /// A sandbox in a slot that denies everything.
-pub(super) fn denying_sandbox(
+pub(crate) fn denying_sandbox(
     pin_name: Arc<str>,
     base_spec: Arc<SandboxSpec>,
     active_policy: Arc<ActivePolicy>,

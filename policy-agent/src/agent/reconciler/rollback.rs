@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::{
-    change::StagedChange,
+use super::{Reconciler, publish, stage::StagedChange};
+use crate::agent::{
     error::AgentError,
-    publish,
-    reconciler::Reconciler,
     sandbox::{EnforcementStatus, Sandbox, interface_for},
 };
 
 impl Reconciler {
     /// Takes a change back, as far as it got. Returns the error for whoever asked for it.
-    pub(super) fn roll_back(
+    pub(crate) fn roll_back(
         &mut self,
         change: StagedChange,
         failure: &'static str,

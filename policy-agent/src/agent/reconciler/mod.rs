@@ -1,29 +1,39 @@
 //! Desired against actual: every change of a sandbox goes through here, one at a time.
 
+mod adopt;
+pub(crate) mod create;
+pub(crate) mod publish;
+mod rollback;
+pub(crate) mod stage;
+pub(crate) mod validate;
+
 use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
 };
 
-use super::{
-    change::{StagedChange, ValidatedSandbox},
-    claims::SandboxOwnershipIndex,
-    dataplane_control::DataplaneControl,
-    error::AgentError,
-    floor_cache::FloorCache,
-    interface_pool::{InterfacePool, PooledInterface},
-    ledger::EventAttribution,
-    proxy_control::ProxyControl,
-    publish,
-    rules::{PlatformPolicy, PolicyInterner},
-    sandbox::split_network,
-    slots::SlotAllocator,
-    table::SandboxRegistry,
+use self::{
+    stage::{StagedChange, ValidatedSandbox},
+    validate::SandboxOwnershipIndex,
 };
 use crate::{
+    agent::{
+        dataplane_control::DataplaneControl,
+        error::AgentError,
+        floor_cache::FloorCache,
+        interface_pool::{InterfacePool, PooledInterface},
+        proxy_control::ProxyControl,
+        sandbox::{
+            active_policy::{PlatformPolicy, PolicyInterner},
+            attribution::EventAttribution,
+            registry::SandboxRegistry,
+            slot_allocator::SlotAllocator,
+            split_network,
+            store::SandboxStore,
+        },
+    },
     policy::{Floor, NetworkConfig, Policy, SandboxId, SandboxSpec, ValidationError},
-    store::SandboxStore,
 };
 
 /// What became of each sandbox of an `apply`.
@@ -31,18 +41,18 @@ pub type ApplyResults = Vec<(SandboxId, Result<(), AgentError>)>;
 
 /// The owner of everything that changes. Its methods block.
 pub struct Reconciler {
-    pub(super) dataplane: Arc<dyn DataplaneControl>,
-    pub(super) proxy: Arc<dyn ProxyControl>,
-    pub(super) store: SandboxStore,
-    pub(super) platform_policy: Arc<PlatformPolicy>,
-    pub(super) registry: Arc<SandboxRegistry>,
-    pub(super) attribution: Arc<EventAttribution>,
-    pub(super) slot_allocator: SlotAllocator,
-    pub(super) policy_interner: PolicyInterner,
-    pub(super) floor_cache: FloorCache,
-    pub(super) interface_pool: InterfacePool,
+    pub(crate) dataplane: Arc<dyn DataplaneControl>,
+    pub(crate) proxy: Arc<dyn ProxyControl>,
+    pub(crate) store: SandboxStore,
+    pub(crate) platform_policy: Arc<PlatformPolicy>,
+    pub(crate) registry: Arc<SandboxRegistry>,
+    pub(crate) attribution: Arc<EventAttribution>,
+    pub(crate) slot_allocator: SlotAllocator,
+    pub(crate) policy_interner: PolicyInterner,
+    pub(crate) floor_cache: FloorCache,
+    pub(crate) interface_pool: InterfacePool,
     /// Attached by an agent before this one, and not in the store: they stay as they are.
-    pub(super) orphaned_pins: BTreeSet<String>,
+    pub(crate) orphaned_pins: BTreeSet<String>,
 }
 
 impl Reconciler {
@@ -74,7 +84,7 @@ impl Reconciler {
     }
 
     /// A sandbox with its egress fields replaced, as `PUT …/network` asks.
-    pub(super) fn validate_update(
+    pub(crate) fn validate_update(
         &mut self,
         id: &str,
         update: &NetworkConfig,
@@ -135,7 +145,7 @@ impl Reconciler {
     }
 
     /// `force`: whether an interface may be one that the host needs for itself.
-    pub(super) fn validate_specs(
+    pub(crate) fn validate_specs(
         &mut self,
         specs: Vec<SandboxSpec>,
         force: bool,
@@ -211,14 +221,14 @@ impl Reconciler {
     }
 
     /// The same as [`Self::commit`] for a single change.
-    pub(super) fn commit_one(&mut self, change: StagedChange) -> Result<(), AgentError> {
+    pub(crate) fn commit_one(&mut self, change: StagedChange) -> Result<(), AgentError> {
         let mut results = ApplyResults::new();
         self.commit(vec![change], &mut results);
         single_result(results)
     }
 
     /// Publishes what is staged and finishes it, or undoes it.
-    pub(super) fn commit(&mut self, staged: Vec<StagedChange>, results: &mut ApplyResults) {
+    pub(crate) fn commit(&mut self, staged: Vec<StagedChange>, results: &mut ApplyResults) {
         let published = publish::publish_all(&*self.dataplane, &self.attribution, staged);
         for (change, published) in published {
             let id = change.id().clone();

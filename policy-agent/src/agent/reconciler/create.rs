@@ -6,10 +6,16 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use sha2::{Digest as _, Sha256};
 
-use super::{Agent, error::AgentError, reconciler::Reconciler, sandbox::Sandbox};
+use super::Reconciler;
 use crate::{
-    life::{
-        HexDisplay, IdempotencyRecord, LeaseDeadline, SandboxLifetime, SandboxMetadata, random_hex,
+    agent::{
+        Agent,
+        error::AgentError,
+        hex::{HexDisplay, random_hex},
+        sandbox::{
+            Sandbox,
+            lifetime::{IdempotencyRecord, LeaseDeadline, SandboxLifetime, SandboxMetadata},
+        },
     },
     policy::{NetworkConfig, SandboxId, SandboxSpec, SecretString},
 };
@@ -139,7 +145,7 @@ impl Reconciler {
 }
 
 /// An ID that nobody can guess.
-pub(super) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
+pub(crate) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
     let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(AgentError::Internal)?);
     id.truncate(ID_LENGTH);
     Ok(id.parse()?)

@@ -7,13 +7,15 @@ use policy_common::{counters::ReasonCounters, reason::Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    change::add_counters,
-    dataplane_control::DataplaneControl,
-    proxy_control::ProxyControl,
-    sandbox::{EnforcementStatus, Sandbox},
+use super::{EnforcementStatus, Sandbox};
+use crate::{
+    agent::{
+        dataplane_control::DataplaneControl, proxy_control::ProxyControl,
+        reconciler::stage::add_counters,
+    },
+    dataplane::PolicyId,
+    policy::SandboxSpec,
 };
-use crate::{dataplane::PolicyId, policy::SandboxSpec};
 
 /// What `get` and `GET /agent/v1/sandboxes` show of a sandbox.
 #[derive(Debug, Serialize, ToSchema)]
