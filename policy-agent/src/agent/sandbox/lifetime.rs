@@ -36,8 +36,10 @@ pub struct SandboxMetadata {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRecord {
     /// Digest of the key.
+    #[serde(rename = "key")]
     pub key_digest: String,
     /// Digest of what was wished for.
+    #[serde(rename = "wish")]
     pub request_digest: String,
 }
 
@@ -45,8 +47,10 @@ pub struct IdempotencyRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistedLease {
     /// When, by the wall clock.
+    #[serde(rename = "ends")]
     pub ends_at: Timestamp,
     /// What its creator said.
+    #[serde(rename = "origin")]
     pub metadata: SandboxMetadata,
     /// The key that it was created with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,10 +61,10 @@ pub struct PersistedLease {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistedLifetime {
     /// The traffic token.
-    #[serde(default, serialize_with = "serialize_secret")]
+    #[serde(rename = "token", default, serialize_with = "serialize_secret")]
     pub traffic_token: Option<SecretString>,
     /// When it was created.
-    #[serde(default)]
+    #[serde(rename = "started", default)]
     pub started_at: Option<Timestamp>,
     /// Its lease, if it has one.
     #[serde(default)]
