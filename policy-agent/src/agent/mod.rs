@@ -3,7 +3,9 @@
 //! Changes go one at a time through the [`Reconciler`], off the async threads, since the kernel
 //! makes them wait. Whoever only reads looks at the [`SandboxRegistry`] and waits for nobody.
 
+mod attachments;
 mod dataplane_control;
+mod endpoint_validator;
 mod error;
 mod expiry;
 mod floor_cache;
@@ -11,6 +13,8 @@ mod hex;
 mod interface_pool;
 mod interface_state;
 mod link_events;
+mod orphaned_pins;
+mod pooled_interface;
 mod proxy_control;
 mod proxy_redirects;
 mod queue;
@@ -34,8 +38,8 @@ pub(crate) use self::hex::HexDisplay;
 pub use self::{
     dataplane_control::DataplaneControl,
     error::AgentError,
-    interface_pool::PooledInterface,
     interface_state::InterfaceState,
+    pooled_interface::PooledInterface,
     proxy_control::ProxyControl,
     queue::{AgentCommand, CommandQueue},
     reconciler::{ApplyResults, Reconciler, create::CreateRequest, single_result},
@@ -86,7 +90,7 @@ impl Agent {
         let pooled_interfaces: Arc<[PooledInterface]> = pooled_interfaces.into();
         let registry = Arc::default();
         let mut reconciler = Reconciler::new(
-            dataplane.clone(),
+            &dataplane,
             proxy.clone(),
             store,
             Arc::clone(&platform_policy),

@@ -10,10 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{
     error::AgentError,
-    reconciler::{
-        ApplyResults, Reconciler,
-        stage::{StagedChange, ValidatedSandbox},
-    },
+    reconciler::{ApplyResults, Reconciler, stage::StagedChange, validate::ValidatedSandbox},
 };
 use crate::policy::{NetworkConfig, SandboxId, SandboxSpec};
 

@@ -48,7 +48,7 @@ impl CreateRequest {
         // Not serialised with the rest, since it must not show.
         let password = proxy.and_then(|proxy| proxy.password.as_ref()).map(SecretString::reveal);
         let rest = (&self.metadata, &self.network, self.allow_internet_access, self.timeout);
-        let request = serde_json::to_vec(&(rest, password)).context("a wish is no JSON")?;
+        let request = serde_json::to_vec(&(rest, password)).context("a request is no JSON")?;
         Ok(Some(IdempotencyRecord {
             key_digest: hex_digest(key.as_bytes()),
             request_digest: hex_digest(&request),
@@ -64,8 +64,8 @@ impl Agent {
     /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
     ///
     /// # Errors
-    /// The wish is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
-    /// another wish ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
+    /// The request is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
+    /// another request ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
     pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
         let created =
             self.with_reconciler_timed(move |reconciler| reconciler.create(request)).await?;
@@ -101,14 +101,16 @@ impl Reconciler {
         }
         let id = random_sandbox_id()?;
         let CreateRequest { metadata, network, allow_internet_access, .. } = request;
-        let spec = self.find_free_interface(|pooled| {
+        let spec = self.interface_pool.find_free(&self.endpoints, |pooled| {
             pooled.sandbox_spec(&id, network.clone(), allow_internet_access)
         });
         let spec = spec.ok_or(AgentError::NoFreeInterface)?;
         let lifetime = SandboxLifetime::with_lease(metadata, idempotency_record, deadline)
             .map_err(AgentError::Internal)?;
         self.stage_and_commit(spec, lifetime)?;
-        self.registry.get(&id).ok_or_else(|| AgentError::Internal(anyhow!("a sandbox got lost")))
+        self.registry.get(&id).ok_or_else(|| {
+            AgentError::Internal(anyhow!("a created sandbox is not in the registry"))
+        })
     }
 
     /// The sandbox that was created with this key.
@@ -116,11 +118,11 @@ impl Reconciler {
         &self,
         idempotency_record: Option<&IdempotencyRecord>,
     ) -> Result<Option<Arc<Sandbox>>, AgentError> {
-        let Some(wanted) = idempotency_record else { return Ok(None) };
+        let Some(record) = idempotency_record else { return Ok(None) };
         for sandbox in self.registry.all() {
             match sandbox.lifetime.idempotency() {
-                Some(known) if known == wanted => return Ok(Some(sandbox)),
-                Some(known) if known.key_digest == wanted.key_digest => {
+                Some(known) if known == record => return Ok(Some(sandbox)),
+                Some(known) if known.key_digest == record.key_digest => {
                     return Err(AgentError::IdempotencyKeyReused(sandbox.id().clone()));
                 }
                 _ => {}
@@ -129,7 +131,7 @@ impl Reconciler {
         Ok(None)
     }
 
-    /// Goes the way of `apply`, with a life.
+    /// The same steps as `apply`, with a lease.
     fn stage_and_commit(
         &mut self,
         spec: SandboxSpec,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -21,59 +21,73 @@ const MAX_CONCURRENT_GRACE_PERIODS: usize = 32;
 type PolicyDigest = [u8; 16];
 type PublishResult = Result<PolicyId>;
 
-/// Publishes the policies of all changes. On an error, the old policies of the sandboxes that it
-/// concerns stay in force.
-pub fn publish_all(
-    dataplane: &dyn DataplaneControl,
-    attribution: &EventAttribution,
-    changes: Vec<StagedChange>,
-) -> Vec<(StagedChange, PublishResult)> {
-    let mut groups = HashMap::<PolicyDigest, Vec<StagedChange>>::new();
-    for change in changes {
-        groups.entry(change.sandbox.active_policy.digest).or_default().push(change);
-    }
-    let groups: Vec<Vec<StagedChange>> = groups.into_values().collect();
-    attribution.update_while_publishing(|update| {
-        let published = run_parallel(&groups, |group| publish_group(dataplane, group));
-        let mut results = Vec::new();
-        for (group, group_result) in groups.into_iter().zip(published) {
-            let problem = group_result.as_ref().err().map(|error| format!("{error:#}"));
-            for change in group {
-                let result = match (&group_result, &problem) {
-                    (Ok(policy), _) => Ok(*policy),
-                    (Err(_), problem) => Err(anyhow!(problem.clone().unwrap_or_default())),
-                };
-                if let Ok(policy) = &result {
-                    update.record_policy(
-                        change.sandbox.slot,
-                        *policy,
-                        &change.sandbox.active_policy,
-                    );
-                }
-                results.push((change, result));
-            }
-        }
-        results
-    })
+/// Publishes policies, and records what events with their numbers mean.
+pub(crate) struct Publisher {
+    dataplane: Arc<dyn DataplaneControl>,
+    attribution: Arc<EventAttribution>,
 }
 
-/// Publishes one policy in the slots that do not have it yet.
-fn publish_group(dataplane: &dyn DataplaneControl, group: &[StagedChange]) -> PublishResult {
-    let Some(first) = group.first() else { return Err(anyhow!("nothing to publish")) };
-    let mut policy = None;
-    let mut slots = Vec::<Slot>::new();
-    for change in group {
-        let slot = change.sandbox.slot;
-        match dataplane.published_policy(slot)? {
-            Some(published) if published.digest == change.sandbox.active_policy.digest => {
-                policy = Some(published.policy_id);
-            }
-            _ => slots.push(slot),
-        }
+impl Publisher {
+    pub(crate) fn new(
+        dataplane: Arc<dyn DataplaneControl>,
+        attribution: Arc<EventAttribution>,
+    ) -> Self {
+        Self { dataplane, attribution }
     }
-    match policy {
-        Some(policy) if slots.is_empty() => Ok(policy),
-        _ => dataplane.publish(&slots, &first.compiled),
+
+    /// Publishes the policies of all changes. On an error, the old policies of the sandboxes that it
+    /// concerns stay in force.
+    pub(crate) fn publish_all(
+        &self,
+        changes: Vec<StagedChange>,
+    ) -> Vec<(StagedChange, PublishResult)> {
+        let mut groups = HashMap::<PolicyDigest, Vec<StagedChange>>::new();
+        for change in changes {
+            groups.entry(change.sandbox.active_policy.digest).or_default().push(change);
+        }
+        let groups: Vec<Vec<StagedChange>> = groups.into_values().collect();
+        self.attribution.update_while_publishing(|update| {
+            let published = run_parallel(&groups, |group| self.publish_group(group));
+            let mut results = Vec::new();
+            for (group, group_result) in groups.into_iter().zip(published) {
+                let problem = group_result.as_ref().err().map(|error| format!("{error:#}"));
+                for change in group {
+                    let result = match (&group_result, &problem) {
+                        (Ok(policy), _) => Ok(*policy),
+                        (Err(_), problem) => Err(anyhow!(problem.clone().unwrap_or_default())),
+                    };
+                    if let Ok(policy) = &result {
+                        update.record_policy(
+                            change.sandbox.slot,
+                            *policy,
+                            &change.sandbox.active_policy,
+                        );
+                    }
+                    results.push((change, result));
+                }
+            }
+            results
+        })
+    }
+
+    /// Publishes one policy in the slots that do not have it yet.
+    fn publish_group(&self, group: &[StagedChange]) -> PublishResult {
+        let Some(first) = group.first() else { return Err(anyhow!("nothing to publish")) };
+        let mut policy = None;
+        let mut slots = Vec::<Slot>::new();
+        for change in group {
+            let slot = change.sandbox.slot;
+            match self.dataplane.published_policy(slot)? {
+                Some(published) if published.digest == change.sandbox.active_policy.digest => {
+                    policy = Some(published.policy_id);
+                }
+                _ => slots.push(slot),
+            }
+        }
+        match policy {
+            Some(policy) if slots.is_empty() => Ok(policy),
+            _ => self.dataplane.publish(&slots, &first.compiled),
+        }
     }
 }
 

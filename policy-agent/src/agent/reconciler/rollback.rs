@@ -1,17 +1,17 @@
-//! A change that is refused is taken back: what was in force stays, and stays on disk.
+//! Rolling back a change that fails: what was in force stays, and stays on disk.
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{Reconciler, publish, stage::StagedChange};
+use super::{Reconciler, stage::StagedChange};
 use crate::agent::{
     error::AgentError,
-    sandbox::{EnforcementStatus, Sandbox, interface_for},
+    sandbox::{EnforcementStatus, Sandbox},
 };
 
 impl Reconciler {
-    /// Takes a change back, as far as it got. Returns the error for whoever asked for it.
+    /// Undoes a change as far as it got. Returns the error for its caller.
     pub(crate) fn roll_back(
         &mut self,
         change: StagedChange,
@@ -22,9 +22,9 @@ impl Reconciler {
         match self.restore_previous(&change) {
             Ok(()) if change.has_new_slot() => self.release_slot(change.sandbox.slot),
             Ok(()) => {}
-            // The new slot stays taken: the sandbox's gates may name it.
+            // The new slot stays allocated: the sandbox's gates may name it.
             Err(error) => {
-                tracing::error!(sandbox = %id, "cannot undo a change that was refused: {error:#}");
+                tracing::error!(sandbox = %id, "cannot roll back a change: {error:#}");
             }
         }
         let consequence = match change.previous {
@@ -37,9 +37,9 @@ impl Reconciler {
 
     fn restore_previous(&self, change: &StagedChange) -> Result<()> {
         let Some(previous) = &change.previous else {
-            let detached = match change.sandbox.is_pinned_in(&self.orphaned_pins) {
-                true => self.keep_orphan_gates(&change.sandbox),
-                false => self.detach_sandbox(&change.sandbox),
+            let detached = match self.attachments.orphans.has_gates_of(&change.sandbox) {
+                true => self.attachments.orphans.keep_gates_of(&change.sandbox),
+                false => self.interface_pool.detach_sandbox(&change.sandbox, &self.attachments),
             };
             return self.store.remove(change.id()).and(detached);
         };
@@ -48,39 +48,24 @@ impl Reconciler {
         if !change.has_new_slot() {
             self.republish_previous(previous)?;
         }
-        let interface = interface_for(&previous.base_spec);
-        let must_switch_back =
-            change.has_new_slot() && previous.status == EnforcementStatus::Enforcing;
-        if must_switch_back
-            && !self.dataplane.is_attached(&previous.pin_name, previous.slot, &interface)?
-        {
-            self.dataplane.attach(&previous.pin_name, previous.slot, &interface)?;
+        if change.has_new_slot() && previous.status == EnforcementStatus::Enforcing {
+            self.attachments.switch_back(previous)?;
         }
         Ok(())
     }
 
-    /// Leaves an earlier agent's gates where they are: without them, everything would pass.
-    fn keep_orphan_gates(&self, sandbox: &Sandbox) -> Result<()> {
-        match self.dataplane.attached_slot(&sandbox.pin_name)? {
-            Some(slot) if slot != sandbox.slot => Ok(()),
-            _ => bail!("the gates of an earlier agent may name its slot by now"),
-        }
-    }
-
-    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, it
-    /// is tried again at the next look.
+    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, the next scan
+    /// tries again.
     fn republish_previous(&self, previous: &Arc<Sandbox>) -> Result<()> {
         if previous.policy_id.is_some() {
             let change = StagedChange::for_republish(previous, previous.active_policy.compile());
-            for (_, published) in
-                publish::publish_all(&*self.dataplane, &self.attribution, vec![change])
-            {
+            for (_, published) in self.publisher.publish_all(vec![change]) {
                 if let Err(error) = published {
                     self.registry.insert(Sandbox { policy_id: None, ..Sandbox::clone(previous) });
                     return Err(error);
                 }
             }
         }
-        self.sync_proxy_policy(previous)
+        self.redirects.sync(previous)
     }
 }

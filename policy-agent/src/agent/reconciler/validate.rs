@@ -1,190 +1,123 @@
-//! Where a sandbox may be: on an interface that is there, that nobody else has and that the host does
-//! not need for itself, with addresses that nobody else has in that network namespace.
+//! What is asked for, checked before anything is changed.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::Reconciler;
 use crate::{
     agent::{
-        interface_state::{NamespaceId, namespace_id},
-        sandbox::{Sandbox, interface_for},
+        endpoint_validator::SandboxOwnershipIndex,
+        error::AgentError,
+        sandbox::{active_policy::ActivePolicy, split_network},
     },
-    dataplane::HostInterface,
-    policy::{
-        SandboxId, SandboxSpec, ValidationError,
-        sandbox_conflicts::{self, address_conflict, interface_conflict},
-    },
+    policy::{CompiledPolicy, Floor, NetworkConfig, Policy, SandboxSpec, ValidationError},
 };
 
-/// The loopback interface, which every network namespace has.
-const LOOPBACK: &str = "lo";
-
-/// Who has what.
-pub type SandboxOwnershipIndex = sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;
-
-/// Who claims something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointOwner {
-    /// The sandbox.
-    pub id: SandboxId,
-    /// Whether it is where it was found when it was attached, which may be out of date.
-    is_existing: bool,
-}
-
-impl EndpointOwner {
-    fn existing(id: &SandboxId) -> Self {
-        Self { id: id.clone(), is_existing: true }
-    }
-
-    fn requested(id: &SandboxId) -> Self {
-        Self { id: id.clone(), is_existing: false }
-    }
+/// A sandbox that was found right and has no slot yet.
+pub(crate) struct ValidatedSandbox {
+    pub(crate) base_spec: Arc<SandboxSpec>,
+    pub(crate) active_policy: Arc<ActivePolicy>,
+    pub(crate) compiled: CompiledPolicy,
 }
 
 impl Reconciler {
-    /// What the sandboxes have, but for the addresses of those that are about to be replaced.
-    pub(crate) fn ownership_index(&self, replaced: &[SandboxSpec]) -> SandboxOwnershipIndex {
-        let replaced: HashSet<&SandboxId> = replaced.iter().map(|spec| &spec.sandbox_id).collect();
-        let mut ownership = SandboxOwnershipIndex::default();
-        for sandbox in self.registry.all() {
-            let id = sandbox.id();
-            let current_namespace = sandbox.attach_point.and_then(|place| place.namespace);
-            if let Some(namespace_id) = current_namespace {
-                ownership.assign_interface(
-                    namespace_id,
-                    &sandbox.base_spec.interface,
-                    EndpointOwner::existing(id),
-                );
-            }
-            if replaced.contains(id) {
-                continue;
-            }
-            let Some(namespace_id) = current_namespace.or_else(|| expected_namespace(&sandbox))
-            else {
-                continue;
-            };
-            for address in &sandbox.base_spec.addresses {
-                ownership.assign_address(namespace_id, *address, EndpointOwner::existing(id));
-            }
-        }
-        ownership
+    /// A sandbox with its egress fields replaced, as `PUT …/network` asks.
+    pub(crate) fn validate_update(
+        &mut self,
+        id: &str,
+        update: &NetworkConfig,
+    ) -> Result<ValidatedSandbox, AgentError> {
+        let known = self.registry.find(id);
+        let before = known.as_ref().map(|sandbox| &sandbox.active_policy.network);
+        let network = before.unwrap_or(&NetworkConfig::default()).replace_egress(update)?;
+        let Some(sandbox) = known else {
+            self.platform_policy.policy_for_network(&network, None)?;
+            return Err(AgentError::UnknownSandbox(id.to_owned()));
+        };
+        let base_spec = SandboxSpec::clone(&sandbox.base_spec);
+        // An update that says nothing about internet access lifts what was said before.
+        let spec = SandboxSpec { network, allow_internet_access: None, ..base_spec };
+        let policy = self.platform_policy.policy_for_spec(&spec)?;
+        self.redirects.validate(&spec, &policy)?;
+        Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
     }
 
-    /// An interface has to be there before the kernel can be told to enforce anything on it, and
-    /// it belongs to one sandbox. So does an address in a network namespace.
-    pub(crate) fn validate_endpoint(
-        &self,
-        spec: &SandboxSpec,
-        ownership: &mut SandboxOwnershipIndex,
+    /// `force`: whether an interface may be one that the host needs for itself.
+    pub(crate) fn validate_specs(
+        &mut self,
+        specs: Vec<SandboxSpec>,
         force: bool,
-    ) -> Result<(), ValidationError> {
-        let interface = interface_for(spec);
-        let known = self.registry.get(&spec.sandbox_id);
-        let keeps_endpoint = self.keeps_endpoint(spec);
-        if known.is_none_or(|sandbox| interface_for(&sandbox.base_spec) != interface) {
-            self.dataplane.interface_state(&interface).require_index(&interface)?;
-            if !force {
-                self.reject_uplink(&interface)?;
-            }
-        }
-        if !keeps_endpoint {
-            self.validate_addresses(spec)?;
-        }
-        // A known sandbox may wait for its namespace, and nobody else can be in it then.
-        let Ok(namespace_id) = namespace_id(spec.netns.as_deref()) else { return Ok(()) };
-        let id = &spec.sandbox_id;
-        let owner =
-            ownership.assign_interface(namespace_id, &interface.name, EndpointOwner::requested(id));
-        if let Some(owner) =
-            owner.filter(|owner| self.conflicts_with(owner, id, namespace_id, keeps_endpoint))
-        {
-            return Err(interface_conflict(&interface.name, owner.id.as_str()));
-        }
-        for (index, address) in spec.addresses.iter().enumerate() {
-            let owner =
-                ownership.assign_address(namespace_id, *address, EndpointOwner::requested(id));
-            if let Some(owner) =
-                owner.filter(|owner| self.conflicts_with(owner, id, namespace_id, keeps_endpoint))
-            {
-                return Err(address_conflict(index, *address, owner.id.as_str(), id.as_str()));
-            }
-        }
-        Ok(())
-    }
-
-    /// What the host itself has is no sandbox's: visitors of its public URL would reach the host.
-    fn validate_addresses(&self, spec: &SandboxSpec) -> Result<(), ValidationError> {
-        let addresses = &spec.addresses;
-        let reject = |index: usize, problem: String| {
-            let address = addresses.get(index).map(ToString::to_string).unwrap_or_default();
-            Err(ValidationError::about_entry(format!("addresses[{index}]"), address, problem))
+    ) -> Result<Vec<ValidatedSandbox>, AgentError> {
+        // Most changes move nobody, and a thousand sandboxes have a lot of addresses.
+        let all_keep_endpoint = specs.iter().all(|spec| self.endpoints.keeps_endpoint(spec));
+        let mut ownership = if all_keep_endpoint {
+            SandboxOwnershipIndex::default()
+        } else {
+            self.endpoints.ownership_index(&specs)
         };
-        match self.dataplane.host_addresses(spec.netns.as_deref()) {
-            Ok(host_addresses) => match addresses
-                .iter()
-                .position(|address| host_addresses.iter().any(|network| network.contains(address)))
-            {
-                None => Ok(()),
-                Some(index) => reject(
-                    index,
-                    "belongs to the host itself; write the address that the sandbox has".to_owned(),
-                ),
-            },
-            // A sandbox whose namespace is gone may be changed, and waits for it.
-            Err(_) if namespace_id(spec.netns.as_deref()).is_err() => Ok(()),
-            Err(error) => reject(0, format!("cannot be looked for on the host: {error:#}")),
+        let mut seen_ids = BTreeSet::new();
+        let mut accepted = Vec::with_capacity(specs.len());
+        let mut queried_floors = HashMap::new();
+        for spec in specs {
+            let id = spec.sandbox_id.clone();
+            let reject = |invalid| AgentError::for_sandbox(&id, invalid);
+            spec.validate().map_err(reject)?;
+            if !seen_ids.insert(id.clone()) {
+                return Err(reject(ValidationError::about_entry(
+                    "sandboxID",
+                    id.as_str(),
+                    "is given twice",
+                )));
+            }
+            self.endpoints.validate(&spec, &mut ownership, force).map_err(reject)?;
+            let policy = self.platform_policy.policy_for_spec(&spec).map_err(reject)?;
+            self.redirects.validate(&spec, &policy).map_err(reject)?;
+            let floor = self.floor_for(&spec, &mut queried_floors)?;
+            accepted.push((spec, policy, floor));
         }
+        let accepted = accepted.into_iter();
+        Ok(accepted
+            .map(|(spec, policy, floor)| self.build_validated(spec, policy, &floor))
+            .collect())
     }
 
-    /// Refuses an interface that the host needs for itself: a policy on it would cut the host off.
-    pub(crate) fn reject_uplink(&self, interface: &HostInterface) -> Result<(), ValidationError> {
-        let reject = |problem: &str| {
-            Err(ValidationError::about_entry("interface", &interface.name, problem))
-        };
-        if interface.name == LOOPBACK {
-            return reject(
-                "is the loopback interface, which no sandbox is behind; name its tap or veth",
-            );
+    /// The floor where a sandbox is to be. Where one is in place already every scan follows it;
+    /// for others the kernel is asked, once for each namespace.
+    fn floor_for(
+        &mut self,
+        spec: &SandboxSpec,
+        queried_floors: &mut HashMap<Option<PathBuf>, Arc<Floor>>,
+    ) -> Result<Arc<Floor>, AgentError> {
+        let known =
+            self.registry.get(&spec.sandbox_id).filter(|known| known.has_same_endpoint(spec));
+        if let Some(known) = known {
+            return Ok(Arc::clone(&known.active_policy.floor));
         }
-        match self.dataplane.carries_default_route(interface) {
-            Ok(false) => Ok(()),
-            Ok(true) => reject(
-                "carries the default route of its network namespace: a policy on it would cut the \
-                 host off; name the sandbox's own tap or veth, or force it",
-            ),
-            Err(error) => reject(&format!(
-                "cannot find out whether it carries the host's default route: {error:#}; force it \
-                 if you are sure"
-            )),
+        if let Some(floor) = queried_floors.get(&spec.netns) {
+            return Ok(Arc::clone(floor));
         }
+        let refreshed = self.floors.refresh(spec.netns.as_deref());
+        let floor = refreshed.map_err(|cause| AgentError::Failed {
+            sandbox: spec.sandbox_id.clone(),
+            failure: "cannot tell which addresses are the host's own",
+            consequence: "nothing was changed",
+            cause,
+        })?;
+        queried_floors.insert(spec.netns.clone(), Arc::clone(&floor));
+        Ok(floor)
     }
 
-    /// Whether a sandbox is known with this interface and these addresses: it keeps them.
-    pub(crate) fn keeps_endpoint(&self, spec: &SandboxSpec) -> bool {
-        self.registry.get(&spec.sandbox_id).is_some_and(|sandbox| sandbox.has_same_endpoint(spec))
+    fn build_validated(
+        &mut self,
+        spec: SandboxSpec,
+        policy: Policy,
+        floor: &Arc<Floor>,
+    ) -> ValidatedSandbox {
+        let (base_spec, network) = split_network(spec);
+        let (active_policy, compiled) = self.policy_interner.compile_shared(network, policy, floor);
+        ValidatedSandbox { base_spec, active_policy, compiled }
     }
-
-    /// Whether a claim is somebody else's who is there. What `stays` gives way to no other that does.
-    fn conflicts_with(
-        &self,
-        owner: &EndpointOwner,
-        id: &SandboxId,
-        namespace_id: NamespaceId,
-        keeps_endpoint: bool,
-    ) -> bool {
-        let is_there = || !keeps_endpoint && self.is_in_namespace(&owner.id, namespace_id);
-        owner.id != *id && (!owner.is_existing || is_there())
-    }
-
-    /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
-    /// of date: the kernel gives a new namespace the number of one that is gone.
-    pub(crate) fn is_in_namespace(&self, id: &SandboxId, expected_id: NamespaceId) -> bool {
-        let Some(sandbox) = self.registry.get(id) else { return true };
-        namespace_id(sandbox.base_spec.netns.as_deref()).is_ok_and(|found| found == expected_id)
-    }
-}
-
-/// The namespace that a sandbox waits for.
-fn expected_namespace(sandbox: &Arc<Sandbox>) -> Option<NamespaceId> {
-    namespace_id(sandbox.base_spec.netns.as_deref()).ok()
 }

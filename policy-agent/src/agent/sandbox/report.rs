@@ -9,10 +9,7 @@ use utoipa::ToSchema;
 
 use super::{EnforcementStatus, Sandbox};
 use crate::{
-    agent::{
-        dataplane_control::DataplaneControl, proxy_control::ProxyControl,
-        reconciler::stage::add_counters,
-    },
+    agent::{dataplane_control::DataplaneControl, proxy_control::ProxyControl},
     dataplane::PolicyId,
     policy::SandboxSpec,
 };
@@ -101,6 +98,13 @@ pub fn total_counters(
     let mut totals = *sandbox.previous_counters;
     add_counters(&mut totals, &dataplane.counters(sandbox.slot)?);
     Ok(totals)
+}
+
+fn add_counters(sum: &mut ReasonCounters, counters: &ReasonCounters) {
+    for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
+        total.packets += counter.packets;
+        total.bytes += counter.bytes;
+    }
 }
 
 fn sum_counts(counts: impl Iterator<Item = (Reason, TrafficCount)>) -> TrafficCount {

@@ -249,11 +249,11 @@ impl TestMachine {
             PlatformPolicy { floor: Floor::default(), defaults: PolicyDefaults::default() };
         let (registry, attribution) =
             (Arc::new(SandboxRegistry::default()), Arc::new(EventAttribution::default()));
-        let dataplane = self.dataplane.clone();
+        let dataplane: Arc<dyn DataplaneControl> = self.dataplane.clone();
         let proxy = self.dataplane.clone();
         let pooled_interfaces = self.pooled_interfaces.clone();
         let mut reconciler = Reconciler::new(
-            dataplane,
+            &dataplane,
             proxy,
             store,
             Arc::new(platform_policy),

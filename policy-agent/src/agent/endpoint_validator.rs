@@ -1,0 +1,208 @@
+//! Where a sandbox may be: on an interface that is there, that nobody else has and that the host does
+//! not need for itself, with addresses that nobody else has in that network namespace.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    dataplane_control::DataplaneControl,
+    interface_state::{NamespaceId, namespace_id},
+    sandbox::{Sandbox, interface_for, registry::SandboxRegistry},
+};
+use crate::{
+    dataplane::HostInterface,
+    policy::{
+        SandboxId, SandboxSpec, ValidationError,
+        sandbox_conflicts::{self, address_conflict, interface_conflict},
+    },
+};
+
+/// The loopback interface, which every network namespace has.
+const LOOPBACK: &str = "lo";
+
+/// Who has what.
+pub type SandboxOwnershipIndex = sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;
+
+/// Who claims something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointOwner {
+    /// The sandbox.
+    pub id: SandboxId,
+    /// Whether it is where it was found when it was attached, which may be out of date.
+    is_existing: bool,
+}
+
+impl EndpointOwner {
+    fn existing(id: &SandboxId) -> Self {
+        Self { id: id.clone(), is_existing: true }
+    }
+
+    fn requested(id: &SandboxId) -> Self {
+        Self { id: id.clone(), is_existing: false }
+    }
+}
+
+/// Checks interfaces and addresses against what the host and the other sandboxes have.
+pub(crate) struct EndpointValidator {
+    dataplane: Arc<dyn DataplaneControl>,
+    registry: Arc<SandboxRegistry>,
+}
+
+impl EndpointValidator {
+    pub(crate) fn new(
+        dataplane: Arc<dyn DataplaneControl>,
+        registry: Arc<SandboxRegistry>,
+    ) -> Self {
+        Self { dataplane, registry }
+    }
+
+    /// The names under which gates of sandboxes are pinned.
+    pub(crate) fn pin_names(&self) -> HashSet<Arc<str>> {
+        self.registry.all().iter().map(|sandbox| Arc::clone(&sandbox.pin_name)).collect()
+    }
+
+    /// What the sandboxes have, but for the addresses of those that are about to be replaced.
+    pub(crate) fn ownership_index(&self, replaced: &[SandboxSpec]) -> SandboxOwnershipIndex {
+        let replaced: HashSet<&SandboxId> = replaced.iter().map(|spec| &spec.sandbox_id).collect();
+        let mut ownership = SandboxOwnershipIndex::default();
+        for sandbox in self.registry.all() {
+            let id = sandbox.id();
+            let current_namespace = sandbox.attach_point.and_then(|place| place.namespace);
+            if let Some(namespace_id) = current_namespace {
+                ownership.assign_interface(
+                    namespace_id,
+                    &sandbox.base_spec.interface,
+                    EndpointOwner::existing(id),
+                );
+            }
+            if replaced.contains(id) {
+                continue;
+            }
+            let Some(namespace_id) = current_namespace.or_else(|| expected_namespace(&sandbox))
+            else {
+                continue;
+            };
+            for address in &sandbox.base_spec.addresses {
+                ownership.assign_address(namespace_id, *address, EndpointOwner::existing(id));
+            }
+        }
+        ownership
+    }
+
+    /// An interface has to be there before the kernel can be told to enforce anything on it, and
+    /// it belongs to one sandbox. So does an address in a network namespace.
+    pub(crate) fn validate(
+        &self,
+        spec: &SandboxSpec,
+        ownership: &mut SandboxOwnershipIndex,
+        force: bool,
+    ) -> Result<(), ValidationError> {
+        let interface = interface_for(spec);
+        let known = self.registry.get(&spec.sandbox_id);
+        let keeps_endpoint = self.keeps_endpoint(spec);
+        if known.is_none_or(|sandbox| interface_for(&sandbox.base_spec) != interface) {
+            self.dataplane.interface_state(&interface).require_index(&interface)?;
+            if !force {
+                self.reject_uplink(&interface)?;
+            }
+        }
+        if !keeps_endpoint {
+            self.validate_addresses(spec)?;
+        }
+        // A known sandbox may wait for its namespace, and nobody else can be in it then.
+        let Ok(namespace_id) = namespace_id(spec.netns.as_deref()) else { return Ok(()) };
+        let id = &spec.sandbox_id;
+        let owner =
+            ownership.assign_interface(namespace_id, &interface.name, EndpointOwner::requested(id));
+        if let Some(owner) =
+            owner.filter(|owner| self.conflicts_with(owner, id, namespace_id, keeps_endpoint))
+        {
+            return Err(interface_conflict(&interface.name, owner.id.as_str()));
+        }
+        for (index, address) in spec.addresses.iter().enumerate() {
+            let owner =
+                ownership.assign_address(namespace_id, *address, EndpointOwner::requested(id));
+            if let Some(owner) =
+                owner.filter(|owner| self.conflicts_with(owner, id, namespace_id, keeps_endpoint))
+            {
+                return Err(address_conflict(index, *address, owner.id.as_str(), id.as_str()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the host itself has is no sandbox's: visitors of its public URL would reach the host.
+    fn validate_addresses(&self, spec: &SandboxSpec) -> Result<(), ValidationError> {
+        let addresses = &spec.addresses;
+        let reject = |index: usize, problem: String| {
+            let address = addresses.get(index).map(ToString::to_string).unwrap_or_default();
+            Err(ValidationError::about_entry(format!("addresses[{index}]"), address, problem))
+        };
+        match self.dataplane.host_addresses(spec.netns.as_deref()) {
+            Ok(host_addresses) => match addresses
+                .iter()
+                .position(|address| host_addresses.iter().any(|network| network.contains(address)))
+            {
+                None => Ok(()),
+                Some(index) => reject(
+                    index,
+                    "belongs to the host itself; write the address that the sandbox has".to_owned(),
+                ),
+            },
+            // A sandbox whose namespace is gone may be changed, and waits for it.
+            Err(_) if namespace_id(spec.netns.as_deref()).is_err() => Ok(()),
+            Err(error) => reject(0, format!("cannot be looked for on the host: {error:#}")),
+        }
+    }
+
+    /// Refuses an interface that the host needs for itself: a policy on it would cut the host off.
+    pub(crate) fn reject_uplink(&self, interface: &HostInterface) -> Result<(), ValidationError> {
+        let reject = |problem: &str| {
+            Err(ValidationError::about_entry("interface", &interface.name, problem))
+        };
+        if interface.name == LOOPBACK {
+            return reject(
+                "is the loopback interface, which no sandbox is behind; name its tap or veth",
+            );
+        }
+        match self.dataplane.carries_default_route(interface) {
+            Ok(false) => Ok(()),
+            Ok(true) => reject(
+                "carries the default route of its network namespace: a policy on it would cut the \
+                 host off; name the sandbox's own tap or veth, or force it",
+            ),
+            Err(error) => reject(&format!(
+                "cannot find out whether it carries the host's default route: {error:#}; force it \
+                 if you are sure"
+            )),
+        }
+    }
+
+    /// Whether a sandbox is known with this interface and these addresses: it keeps them.
+    pub(crate) fn keeps_endpoint(&self, spec: &SandboxSpec) -> bool {
+        self.registry.get(&spec.sandbox_id).is_some_and(|sandbox| sandbox.has_same_endpoint(spec))
+    }
+
+    /// Whether a claim is somebody else's who is there. What `stays` gives way to no other that does.
+    fn conflicts_with(
+        &self,
+        owner: &EndpointOwner,
+        id: &SandboxId,
+        namespace_id: NamespaceId,
+        keeps_endpoint: bool,
+    ) -> bool {
+        let is_there = || !keeps_endpoint && self.is_in_namespace(&owner.id, namespace_id);
+        owner.id != *id && (!owner.is_existing || is_there())
+    }
+
+    /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
+    /// of date: the kernel gives a new namespace the number of one that is gone.
+    pub(crate) fn is_in_namespace(&self, id: &SandboxId, expected_id: NamespaceId) -> bool {
+        let Some(sandbox) = self.registry.get(id) else { return true };
+        namespace_id(sandbox.base_spec.netns.as_deref()).is_ok_and(|found| found == expected_id)
+    }
+}
+
+/// The namespace that a sandbox waits for.
+fn expected_namespace(sandbox: &Arc<Sandbox>) -> Option<NamespaceId> {
+    namespace_id(sandbox.base_spec.netns.as_deref()).ok()
+}
