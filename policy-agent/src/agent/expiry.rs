@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{sleep, sleep_until};
 
-use super::{Agent, reconciler::Reconciler};
+use super::{
+    Agent,
+    command::{AgentCommand, CommandReply},
+};
 
 /// After how long an end is tried again that the kernel or the disk refused.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -18,10 +21,12 @@ impl Agent {
                 // Another lease may be the next to end.
                 () = self.lease_changed.notified() => continue,
             }
-            match self.with_reconciler(Reconciler::delete_expired).await {
-                Ok(0) => continue,
+            match self.submit(AgentCommand::DeleteExpired).await {
+                Ok(CommandReply::StillExpired(0)) => continue,
                 Ok(_) => {} // it has been logged
-                Err(error) => tracing::error!("cannot end sandboxes whose time is over: {error}"),
+                Err(error) => {
+                    tracing::error!("cannot delete sandboxes whose leases are over: {error}")
+                }
             }
             sleep(RETRY_DELAY).await;
         }

@@ -1,21 +1,21 @@
-//! Interfaces come and go: brings back what is missing, and notices what went.
+//! Watchers: they follow interfaces that come and go, and look at everything every now and then.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    Agent, link_events, pooled_interface::PooledInterface, reconciler::Reconciler, sandbox::Sandbox,
+    Agent, command::AgentCommand, link_events, pooled_interface::PooledInterface, sandbox::Sandbox,
 };
 
-/// How often all interfaces are looked at.
+/// How often everything is scanned.
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
-/// Sandboxes, or interfaces without one, that are looked after before a change in waiting may go first.
+/// How many sandboxes or interfaces a command names, so that no other command waits for long.
 const SCAN_BATCH: usize = 64;
 
 impl Agent {
-    /// Looks after interfaces that come and go, for ever: at once where the kernel tells, and all
-    /// of them every now and then.
+    /// Follows interfaces that come and go, for ever: at once where the kernel tells, and all of
+    /// them every now and then.
     pub async fn run_watchers(self) {
         tokio::join!(self.handle_link_events(), self.scan_periodically(), self.expire_leases());
     }
@@ -25,8 +25,8 @@ impl Agent {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Pins of maps first: gates that call what is not pinned any more look like none.
-            if let Err(error) = self.with_reconciler(Reconciler::prune_and_repin).await {
+            // Pins of maps first: gates that call a map that is not pinned look as if they were gone.
+            if let Err(error) = self.submit(AgentCommand::PruneAndRepin).await {
                 tracing::error!("cannot tidy up: {error}");
             }
             self.scan_host_addresses().await;
@@ -62,11 +62,8 @@ impl Agent {
             sandboxes.iter().map(|sandbox| sandbox.base_spec.netns.clone()).collect();
         let namespaces: Vec<_> = namespaces.into_iter().collect();
         for chunk in namespaces.chunks(SCAN_BATCH) {
-            let chunk = chunk.to_vec();
-            let result = self
-                .with_reconciler(move |reconciler| reconciler.refresh_host_addresses(&chunk))
-                .await;
-            if let Err(error) = result {
+            let command = AgentCommand::RefreshHostAddresses(chunk.to_vec());
+            if let Err(error) = self.submit(command).await {
                 tracing::error!("cannot look at the host's own addresses: {error}");
             }
         }
@@ -74,25 +71,19 @@ impl Agent {
 
     async fn block_idle_interfaces(&self, pooled_interfaces: &[PooledInterface]) {
         for chunk in pooled_interfaces.chunks(SCAN_BATCH) {
-            let chunk = chunk.to_vec();
-            let result = self
-                .with_reconciler(move |reconciler| reconciler.block_idle_interfaces(&chunk))
-                .await;
-            if let Err(error) = result {
-                tracing::error!("cannot look after the interfaces of [[interfaces]]: {error}");
+            let command = AgentCommand::BlockIdleInterfaces(chunk.to_vec());
+            if let Err(error) = self.submit(command).await {
+                tracing::error!("cannot block the idle interfaces of [[interfaces]]: {error}");
             }
         }
     }
 
     async fn reconcile_sandboxes(&self, sandboxes: &[Arc<Sandbox>]) {
         for chunk in sandboxes.chunks(SCAN_BATCH) {
-            let ids: Vec<_> = chunk.iter().map(|sandbox| sandbox.id().clone()).collect();
-            let result = self.with_reconciler(move |reconciler| {
-                reconciler.republish_changed_floors(&ids);
-                ids.iter().for_each(|id| reconciler.reconcile_sandbox(id));
-            });
-            if let Err(error) = result.await {
-                tracing::error!("cannot look after the interfaces: {error}");
+            let ids = chunk.iter().map(|sandbox| sandbox.id().clone()).collect();
+            let command = AgentCommand::ReconcileSandboxes(ids);
+            if let Err(error) = self.submit(command).await {
+                tracing::error!("cannot reconcile sandboxes: {error}");
             }
         }
     }

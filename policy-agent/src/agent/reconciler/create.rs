@@ -9,7 +9,6 @@ use sha2::{Digest as _, Sha256};
 use super::Reconciler;
 use crate::{
     agent::{
-        Agent,
         error::AgentError,
         hex::{HexDisplay, random_hex},
         sandbox::{
@@ -60,39 +59,12 @@ fn hex_digest(bytes: &[u8]) -> String {
     HexDisplay(&Sha256::digest(bytes)).to_string()
 }
 
-impl Agent {
-    /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
-    ///
-    /// # Errors
-    /// The request is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
-    /// another request ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
-    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
-        let created =
-            self.with_reconciler_timed(move |reconciler| reconciler.create(request)).await?;
-        self.lease_changed.notify_one();
-        Ok(created)
-    }
-
-    /// Has a sandbox's lease end `timeout` from now. A sandbox that `apply` made has no lease, and
-    /// gets none.
-    ///
-    /// # Errors
-    /// There is no such sandbox, the timeout is too long, or the disk refuses.
-    pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
-        let id = id.to_owned();
-        let renewed =
-            self.with_reconciler(move |reconciler| reconciler.renew_lease(&id, timeout)).await??;
-        self.lease_changed.notify_one();
-        Ok(renewed)
-    }
-}
-
 impl Reconciler {
-    /// Creates a sandbox; see [`Agent::create`].
+    /// Creates a sandbox; see [`Agent::create`](crate::agent::Agent::create).
     ///
     /// # Errors
     /// As there. Nothing is left of a sandbox that was refused.
-    pub fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
+    pub(crate) fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
         self.platform_policy.policy_for_network(&request.network, request.allow_internet_access)?;
         let deadline = LeaseDeadline::after(request.timeout)?;
         let idempotency_record = request.idempotency_record().map_err(AgentError::Internal)?;

@@ -3,6 +3,7 @@
 mod adopt;
 mod commit;
 pub(crate) mod create;
+mod execute;
 mod lease;
 mod publish;
 mod rollback;

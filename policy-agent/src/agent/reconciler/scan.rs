@@ -14,6 +14,12 @@ use crate::{
 };
 
 impl Reconciler {
+    /// Follows the host's addresses, and brings back what went missing, for these sandboxes.
+    pub(crate) fn reconcile_sandboxes(&mut self, ids: &[SandboxId]) {
+        self.republish_changed_floors(ids);
+        ids.iter().for_each(|id| self.reconcile_sandbox(id));
+    }
+
     /// Publishes and attaches one sandbox again, where that is needed.
     pub(crate) fn reconcile_sandbox(&mut self, id: &SandboxId) {
         let Some(known) = self.registry.get(id) else { return };

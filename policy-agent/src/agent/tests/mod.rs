@@ -20,10 +20,11 @@ use jiff::Timestamp;
 use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 
 use super::{
-    ActivePolicy, Agent, AgentCommand, AgentError, ApplyResults, CreateRequest, DataplaneControl,
+    ActivePolicy, Agent, AgentError, ApplyResults, CreateRequest, DataplaneControl,
     EnforcementStatus, EventAttribution, InterfaceState, PlatformPolicy, PooledInterface,
     ProxyControl, Reconciler, SandboxMetadata, SandboxRegistry, SandboxStore,
-    reconciler::create::random_sandbox_id, sandbox::store::SandboxRecord, single_result,
+    command::AgentCommand, reconciler::create::random_sandbox_id, sandbox::store::SandboxRecord,
+    single_result,
 };
 use crate::{
     dataplane::{
@@ -298,12 +299,14 @@ fn sandbox_spec(pin_name: &str, interface: &str, address: &str, denied: &str) ->
 
 impl Reconciler {
     fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<ApplyResults, AgentError> {
-        self.execute_batch(vec![AgentCommand::Apply { specs, force: false }]).remove(0)
+        self.execute_batch(vec![AgentCommand::Apply { specs, force: false }])
+            .remove(0)?
+            .into_results()
     }
 
     fn update_network(&mut self, pin_name: &str, update: &NetworkConfig) -> Result<(), AgentError> {
         let request = AgentCommand::UpdateNetwork(pin_name.to_owned(), Box::new(update.clone()));
-        single_result(self.execute_batch(vec![request]).remove(0)?)
+        single_result(self.execute_batch(vec![request]).remove(0)?.into_results()?)
     }
 }
 
