@@ -1,13 +1,15 @@
 //! The agent that gives every sandbox its network policy.
 //!
 //! Arrows point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of the
-//! kernel's BPF) ← `agent` (desired against actual state) ← `api` and `cli`. Beside them `config`
+//! kernel's BPF) ← `agent` (desired against actual state) ← `api` ← `daemon`
+//! (puts the parts together) ← `cli`. Beside them `config`
 //! (files), `events` and `metrics` (what is seen), `doctor` (for `cli`).
 
 pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;
+mod daemon;
 pub mod dataplane;
 #[cfg(test)]
 mod docs;

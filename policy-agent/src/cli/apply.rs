@@ -11,7 +11,7 @@ use super::{
     cli_failure::CliFailure,
     client::ApiClient,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
     sandbox_file::SandboxFile,
 };
 use crate::{api::BODY_LIMIT, policy::SandboxSpec};

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use hyper::{Method, body::Bytes};
 
-use super::{cli_failure::CliFailure, client::ApiClient, output, run::block_on};
+use super::{cli_failure::CliFailure, client::ApiClient, output, runtime::block_on};
 
 /// Detach sandboxes and forget them
 ///

@@ -14,7 +14,7 @@ use super::{
     delete::escape_path_segment,
     explain::format_rule,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
 };
 
 /// Show what was denied, and with --all new flows

@@ -13,7 +13,7 @@ use super::{
     client::ApiClient,
     config_args,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
     sandbox_file,
 };
 use crate::{

@@ -12,7 +12,7 @@ use super::{
     client::ApiClient,
     delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
 };
 
 /// List the sandboxes, or show one with its counters

@@ -10,7 +10,7 @@ use super::{
     client::ApiClient,
     delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
 };
 use crate::api::{PublicUrl, TrafficToken};
 

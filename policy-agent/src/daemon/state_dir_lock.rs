@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-/// Nobody else has the state directory while this lives.
+/// No other agent uses the state directory while this exists.
 #[derive(Debug)]
-pub struct StateDirLock {
+pub(crate) struct StateDirLock {
     file: Flock<File>,
     path: PathBuf,
 }
@@ -21,8 +21,8 @@ impl StateDirLock {
     /// Takes the state directory, which is made if it is missing.
     ///
     /// # Errors
-    /// Somebody else has it: the error says who.
-    pub fn acquire(state_dir: &Path) -> Result<Self> {
+    /// Another agent has it; the error names its process.
+    pub(crate) fn acquire(state_dir: &Path) -> Result<Self> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
         made.with_context(|| {
             format!(
@@ -49,7 +49,7 @@ impl StateDirLock {
             Ok(file) => Ok(Self { file, path: path.to_owned() }),
             Err((mut file, _)) => {
                 let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder); // the number is a help, no more
+                let _ = file.read_to_string(&mut holder); // the number only helps the reader
                 let (holder, directory) = (holder.trim(), path.parent().unwrap_or(path).display());
                 bail!("an agent (process {holder}) works with {directory}: stop it first")
             }
@@ -69,7 +69,7 @@ impl StateDirLock {
     }
 
     /// Removes the file and, if nothing else is in it, the directory.
-    pub fn remove(self) {
+    pub(crate) fn remove(self) {
         let _ = fs::remove_file(&self.path);
         if let Some(directory) = self.path.parent() {
             let _ = fs::remove_dir(directory);
