@@ -5,19 +5,13 @@ mod exposition;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use anyhow::Result;
 use policy_common::{counters::ReasonCounters, reason::Reason};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,24 +26,6 @@ use crate::{
     policy::SandboxId,
     proxy::ProxyMetrics,
 };
-
-/// A histogram of the time until a change is enforced.
-#[derive(Clone, Debug)]
-pub struct ApplyTimings(Histogram);
-
-impl Default for ApplyTimings {
-    fn default() -> Self {
-        // From 1 ms, less than an RCU grace period of the kernel, to 8 s.
-        Self(Histogram::new(exponential_buckets(0.001, 2.0, 14)))
-    }
-}
-
-impl ApplyTimings {
-    /// Records the duration of a change.
-    pub fn observe(&self, duration: Duration) {
-        self.0.observe(duration.as_secs_f64());
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PacketLabels {
@@ -173,7 +149,7 @@ impl MetricsExporter {
         gauge.set(i64::try_from(sandboxes)?);
         registry.register("policy_sandboxes", "Sandboxes", gauge);
         let help = "Time until a change was enforced";
-        registry.register("policy_apply_seconds", help, agent.timings().0.clone());
+        registry.register("policy_apply_seconds", help, agent.timings().histogram().clone());
         registry.register(
             "policy_events_lost",
             "Events that nobody got to see",

@@ -7,7 +7,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 
-use super::presence::{self, InterfaceState};
+use super::interface_state::{self, InterfaceState};
 use crate::{
     dataplane::{
         self, Dataplane, EndpointAddresses, HostInterface, PolicyId, PublishedPolicy,
@@ -45,7 +45,7 @@ pub trait DataplaneControl: Send + Sync {
 
 impl DataplaneControl for Dataplane {
     fn interface_state(&self, interface: &HostInterface) -> InterfaceState {
-        presence::probe_interface(interface)
+        interface_state::probe_interface(interface)
     }
 
     fn host_addresses(&self, netns: Option<&Path>) -> Result<Vec<IpNet>> {

@@ -1,104 +1,76 @@
-//! Berths: the interfaces of `[[interfaces]]`. (A slot is a number in the kernel's tables.)
+//! The interfaces of `[[interfaces]]`, which the agent gives to sandboxes and takes back.
 //!
-//! The gates of a berth stay on it, under a name of its own, and are pointed to the slot of the
-//! sandbox that has it, or to an empty slot, which denies everything, while nobody does. So handing
-//! out and taking back are one step for every packet, and what still runs behind a vacant berth
-//! reaches nothing.
+//! The gates of such an interface stay attached, under a name of its own. They point to the slot of
+//! its sandbox or, while it is idle, to an empty slot, which denies everything. So assigning and
+//! releasing it are one step for every packet, and what still runs behind an idle interface reaches
+//! nothing.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    claims::SandboxOwnershipIndex,
-    presence::{InterfaceState, NamespaceId, namespace_id},
-    reconciler::Reconciler,
-    sandbox::{AttachPoint, Sandbox, interface_for},
+    attachments::Attachments,
+    dataplane_control::DataplaneControl,
+    endpoint_validator::{EndpointValidator, SandboxOwnershipIndex},
+    interface_state::{InterfaceState, namespace_id},
+    pooled_interface::PooledInterface,
+    sandbox::{AttachPoint, Sandbox, interface_for, slot_allocator::SlotAllocator},
 };
 use crate::{
     dataplane::{HostInterface, Slot},
-    policy::{MacAddress, NetworkConfig, SandboxId, SandboxSpec},
+    policy::SandboxSpec,
 };
 
-/// One interface of `[[interfaces]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PooledInterface {
-    /// Where it is.
-    pub interface: HostInterface,
-    /// Addresses of whoever is behind it.
-    pub addresses: Vec<IpAddr>,
-    /// Its Ethernet address.
-    pub mac: Option<MacAddress>,
-    /// Whether it may be an interface that the host needs for itself.
-    pub force: bool,
-}
-
-impl PooledInterface {
-    /// A sandbox on it.
-    #[must_use]
-    pub fn sandbox_spec(
-        &self,
-        id: &SandboxId,
-        network: NetworkConfig,
-        allow_internet_access: Option<bool>,
-    ) -> SandboxSpec {
-        SandboxSpec {
-            sandbox_id: id.clone(),
-            interface: self.interface.name.clone(),
-            netns: self.interface.netns.clone(),
-            addresses: self.addresses.clone(),
-            mac: self.mac,
-            allow_internet_access,
-            network,
-        }
-    }
-
-    /// Its namespace, if that is there.
-    fn namespace_id(&self) -> Option<NamespaceId> {
-        namespace_id(self.interface.netns.as_deref()).ok()
-    }
-}
-
-/// All berths.
-#[derive(Debug, Default)]
-pub struct InterfacePool {
+/// All interfaces of `[[interfaces]]`.
+pub(crate) struct InterfacePool {
+    dataplane: Arc<dyn DataplaneControl>,
     interfaces: Arc<[PooledInterface]>,
-    /// Where the gates of vacant berths point.
+    /// Where the gates of idle interfaces point.
     empty_slot: Option<Slot>,
-    /// What is known of the vacant ones, by the name of their gates.
+    /// What is known of the idle ones, by the name of their gates.
     idle_states: HashMap<String, IdleInterfaceState>,
 }
 
-/// How the last attempt to shut a vacant berth went.
+/// The result of the last attempt to block an idle interface.
 #[derive(Debug, PartialEq, Eq)]
 enum IdleInterfaceState {
     Blocked(AttachPoint),
-    /// It is not there; it is shut when it appears.
+    /// It does not exist; it is blocked when it appears.
     Missing,
-    /// It is open or not known to be shut, and why.
+    /// It may be open, and why.
     Failed(String),
 }
 
+/// The interfaces that sandboxes have.
+struct InterfacesInUse {
+    pin_names: HashSet<Arc<str>>,
+    ownership: SandboxOwnershipIndex,
+}
+
 impl InterfacePool {
-    /// Berths of which nothing is known yet.
-    #[must_use]
-    pub fn new(interfaces: Arc<[PooledInterface]>) -> Self {
-        Self { interfaces, ..Self::default() }
+    /// Nothing is known of the interfaces yet.
+    pub(crate) fn new(
+        dataplane: Arc<dyn DataplaneControl>,
+        interfaces: Arc<[PooledInterface]>,
+    ) -> Self {
+        Self { dataplane, interfaces, empty_slot: None, idle_states: HashMap::new() }
     }
 
-    /// Under which name the gates of a sandbox are pinned: its own, or that of its berth.
-    pub(super) fn pin_name(&self, spec: &SandboxSpec) -> Arc<str> {
-        let gates = self.find(&interface_for(spec)).and_then(|pooled| pooled.interface.pin_name());
-        gates.map_or_else(|| spec.sandbox_id.as_str().into(), Arc::from)
+    /// The name under which the gates of a sandbox are pinned: its own, or that of its interface in
+    /// the pool.
+    pub(crate) fn pin_name(&self, spec: &SandboxSpec) -> Arc<str> {
+        let pooled = self.find(&interface_for(spec));
+        let pin_name = pooled.and_then(|pooled| pooled.interface.pin_name());
+        pin_name.map_or_else(|| spec.sandbox_id.as_str().into(), Arc::from)
     }
 
-    /// The berth at an interface, however the path of its namespace is written.
+    /// The same interface in the pool, however the path of its namespace is written.
     fn find(&self, interface: &HostInterface) -> Option<&PooledInterface> {
-        if let Some(pooled) = self.interfaces.iter().find(|berth| berth.interface == *interface) {
+        if let Some(pooled) = self.interfaces.iter().find(|pooled| pooled.interface == *interface) {
             return Some(pooled);
         }
         let mut same_name =
@@ -107,163 +79,172 @@ impl InterfacePool {
         same_name.find(|pooled| pooled.namespace_id() == Some(namespace_id))
     }
 
-    /// Whether gates of this name are a berth's.
-    pub(super) fn owns_pin(&self, gates: &str) -> bool {
-        let interface = HostInterface::from_pin_name(gates);
+    /// Whether gates with this name belong to an interface of the pool.
+    pub(crate) fn owns_pin(&self, pin_name: &str) -> bool {
+        let interface = HostInterface::from_pin_name(pin_name);
         interface.is_some_and(|interface| {
             self.interfaces.iter().any(|pooled| pooled.interface == interface)
         })
     }
-}
 
-/// Who has which interface.
-struct InterfacesInUse {
-    pin_names: HashSet<Arc<str>>,
-    ownership: SandboxOwnershipIndex,
-}
-
-impl InterfacesInUse {
-    fn contains(&self, reconciler: &Reconciler, pooled: &PooledInterface) -> bool {
-        if pooled.interface.pin_name().is_some_and(|gates| self.pin_names.contains(gates.as_str()))
-        {
-            return true;
-        }
-        let Some(namespace_id) = pooled.namespace_id() else { return false };
-        let owner = self.ownership.interface_owner(namespace_id, &pooled.interface.name);
-        owner.is_some_and(|owner| reconciler.is_in_namespace(&owner.id, namespace_id))
-    }
-}
-
-impl Reconciler {
-    /// A sandbox on a berth that is there and that nobody has.
-    pub(super) fn find_free_interface(
+    /// A sandbox on an interface that exists and is idle.
+    pub(crate) fn find_free(
         &self,
+        endpoints: &EndpointValidator,
         spec: impl Fn(&PooledInterface) -> SandboxSpec,
     ) -> Option<SandboxSpec> {
-        let in_use = self.interfaces_in_use();
-        let free =
-            self.interface_pool.interfaces.iter().filter(|pooled| !in_use.contains(self, pooled));
-        let is_assignable = |spec: &SandboxSpec, force| {
-            self.validate_endpoint(spec, &mut self.ownership_index(&[]), force).is_ok()
-        };
-        free.map(|pooled| (spec(pooled), pooled.force))
-            .find_map(|(spec, force)| is_assignable(&spec, force).then_some(spec))
+        let in_use = InterfacesInUse::collect(endpoints);
+        let idle = self.interfaces.iter().filter(|pooled| !in_use.contains(endpoints, pooled));
+        idle.map(|pooled| (spec(pooled), pooled.force)).find_map(|(spec, force)| {
+            let mut ownership = endpoints.ownership_index(&[]);
+            endpoints.validate(&spec, &mut ownership, force).is_ok().then_some(spec)
+        })
     }
 
-    fn interfaces_in_use(&self) -> InterfacesInUse {
-        let pin_name = self.registry.all().iter().map(|sandbox| sandbox.pin_name.clone()).collect();
-        InterfacesInUse { pin_names: pin_name, ownership: self.ownership_index(&[]) }
-    }
-
-    /// Finds the slot where the gates of vacant berths point, and makes sure that it is empty. The
-    /// sandboxes have their slots by now.
-    pub(super) fn adopt_interface_pool(&mut self) -> Result<()> {
+    /// Finds the slot where the gates of idle interfaces point, empties it and blocks the idle
+    /// interfaces. By now the sandboxes have their slots.
+    pub(crate) fn adopt(
+        &mut self,
+        slots: &mut SlotAllocator,
+        endpoints: &EndpointValidator,
+        attachments: &Attachments,
+    ) -> Result<()> {
         let mut current_slot = None;
-        for pooled in &*self.interface_pool.interfaces {
-            let Some(gates) = pooled.interface.pin_name() else { continue };
-            let slot = self.dataplane.attached_slot(&gates)?;
-            current_slot =
-                current_slot.or(slot.filter(|slot| !self.slot_allocator.is_allocated(*slot)));
+        for pooled in &*self.interfaces {
+            let Some(pin_name) = pooled.interface.pin_name() else { continue };
+            let slot = self.dataplane.attached_slot(&pin_name)?;
+            current_slot = current_slot.or(slot.filter(|slot| !slots.is_allocated(*slot)));
         }
-        if self.interface_pool.interfaces.is_empty() {
+        if self.interfaces.is_empty() {
             return Ok(());
         }
         let slot = match current_slot {
-            Some(slot) if self.slot_allocator.reserve(slot) => slot,
-            _ => self.slot_allocator.allocate().context("every slot is taken")?,
+            Some(slot) if slots.reserve(slot) => slot,
+            _ => slots.take_free().context("every slot is taken")?,
         };
-        // An agent that died while it took a berth back left its sandbox's policy there.
+        // An agent that died while it released an interface left its sandbox's policy there.
         self.dataplane.release_slot(slot).context("cannot empty a slot")?;
-        self.interface_pool.empty_slot = Some(slot);
-        self.block_idle_interfaces(&Arc::clone(&self.interface_pool.interfaces));
+        self.empty_slot = Some(slot);
+        self.block_idle(&Arc::clone(&self.interfaces), endpoints, attachments);
         Ok(())
     }
 
-    /// Shuts those of these berths that nobody has. Does nothing where they are shut.
-    pub fn block_idle_interfaces(&mut self, pooled_interfaces: &[PooledInterface]) {
-        let in_use = self.interfaces_in_use();
-        for pooled in pooled_interfaces {
-            let Some(gates) = pooled.interface.pin_name() else { continue };
-            if in_use.contains(self, pooled) {
-                self.interface_pool.idle_states.remove(&gates);
+    /// Blocks those of these interfaces that are idle and not blocked yet.
+    pub(crate) fn block_idle(
+        &mut self,
+        interfaces: &[PooledInterface],
+        endpoints: &EndpointValidator,
+        attachments: &Attachments,
+    ) {
+        let in_use = InterfacesInUse::collect(endpoints);
+        for pooled in interfaces {
+            let Some(pin_name) = pooled.interface.pin_name() else { continue };
+            if in_use.contains(endpoints, pooled) {
+                self.idle_states.remove(&pin_name);
             } else {
-                self.check_idle_interface(gates, pooled);
+                self.check_idle(pin_name, pooled, endpoints, attachments);
             }
         }
     }
 
-    fn check_idle_interface(&mut self, gates: String, pooled: &PooledInterface) {
+    fn check_idle(
+        &mut self,
+        pin_name: String,
+        pooled: &PooledInterface,
+        endpoints: &EndpointValidator,
+        attachments: &Attachments,
+    ) {
         let interface = &pooled.interface;
-        let before = self.interface_pool.idle_states.get(&gates);
-        if let (Some(IdleInterfaceState::Blocked(_)), Some(empty_slot)) =
-            (before, self.interface_pool.empty_slot)
-            && self.are_gates_attached(&gates, empty_slot, interface)
+        let before = self.idle_states.get(&pin_name);
+        if let (Some(IdleInterfaceState::Blocked(_)), Some(slot)) = (before, self.empty_slot)
+            && attachments.is_attached(&pin_name, slot, interface)
         {
             return;
         }
-        let now = match self.block_unless_uplink(&gates, pooled) {
+        let now = match self.block_unless_uplink(&pin_name, pooled, endpoints, attachments) {
             Ok(Some(attach_point)) => IdleInterfaceState::Blocked(attach_point),
             Ok(None) => IdleInterfaceState::Missing,
             Err(error) => IdleInterfaceState::Failed(format!("{error:#}")),
         };
         if before != Some(&now) {
-            let name = &interface.name;
-            match &now {
-                IdleInterfaceState::Blocked(_) => {
-                    tracing::info!(interface = name, "vacant, and shut")
-                }
-                IdleInterfaceState::Missing => {
-                    tracing::info!(interface = name, "vacant, and missing")
-                }
-                IdleInterfaceState::Failed(error) => {
-                    tracing::error!(interface = name, "vacant, but cannot be shut: {error}");
-                }
-            }
+            now.log(&interface.name);
         }
-        self.interface_pool.idle_states.insert(gates, now);
+        self.idle_states.insert(pin_name, now);
     }
 
-    /// Shuts a berth that nobody has, unless the host needs its interface for itself.
     fn block_unless_uplink(
         &self,
-        gates: &str,
+        pin_name: &str,
         pooled: &PooledInterface,
+        endpoints: &EndpointValidator,
+        attachments: &Attachments,
     ) -> Result<Option<AttachPoint>> {
-        if !pooled.force
-            && matches!(
-                self.dataplane.interface_state(&pooled.interface),
-                InterfaceState::Present(_)
-            )
-        {
-            self.reject_uplink(&pooled.interface)?;
+        let state = self.dataplane.interface_state(&pooled.interface);
+        if !pooled.force && matches!(state, InterfaceState::Present(_)) {
+            endpoints.reject_uplink(&pooled.interface)?;
         }
-        self.block_interface(gates, &pooled.interface)
+        self.block(pin_name, &pooled.interface, attachments)
     }
 
-    /// Points the gates of a berth to the empty slot, wherever they pointed before. `None`: there is
-    /// no such interface, which takes no gates to shut.
-    fn block_interface(
+    /// Points the gates of an interface to the empty slot, wherever they pointed before. `None`: there
+    /// is no such interface.
+    fn block(
         &self,
-        gates: &str,
+        pin_name: &str,
         interface: &HostInterface,
+        attachments: &Attachments,
     ) -> Result<Option<AttachPoint>> {
-        let empty_slot = self.interface_pool.empty_slot.context("there is no empty slot")?;
+        let empty_slot = self.empty_slot.context("there is no empty slot")?;
         match self.dataplane.interface_state(interface) {
-            InterfaceState::Present(_) => self.attach_gates(gates, empty_slot, interface).map(Some),
+            InterfaceState::Present(_) => {
+                attachments.attach(pin_name, empty_slot, interface).map(Some)
+            }
             InterfaceState::Unknown(problem) => bail!("cannot look for the interface: {problem}"),
             InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => Ok(None),
         }
     }
 
-    /// Takes a sandbox off its interface: a berth is shut, any other is left as it was before.
-    pub(super) fn detach_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
-        if self.interface_pool.owns_pin(&sandbox.pin_name)
-            && self
-                .block_interface(&sandbox.pin_name, &interface_for(&sandbox.base_spec))?
-                .is_some()
+    /// Detaches a sandbox from its interface: one of the pool is blocked, any other is left without
+    /// gates.
+    pub(crate) fn detach_sandbox(
+        &self,
+        sandbox: &Sandbox,
+        attachments: &Attachments,
+    ) -> Result<()> {
+        let interface = interface_for(&sandbox.base_spec);
+        if self.owns_pin(&sandbox.pin_name)
+            && self.block(&sandbox.pin_name, &interface, attachments)?.is_some()
         {
             return Ok(());
         }
-        self.dataplane.detach(&sandbox.pin_name)
+        attachments.detach(&sandbox.pin_name)
+    }
+}
+
+impl IdleInterfaceState {
+    fn log(&self, interface: &str) {
+        match self {
+            Self::Blocked(_) => tracing::info!(interface, "idle, and blocked"),
+            Self::Missing => tracing::info!(interface, "idle, and missing"),
+            Self::Failed(error) => {
+                tracing::error!(interface, "idle, but cannot be blocked: {error}");
+            }
+        }
+    }
+}
+
+impl InterfacesInUse {
+    fn collect(endpoints: &EndpointValidator) -> Self {
+        Self { pin_names: endpoints.pin_names(), ownership: endpoints.ownership_index(&[]) }
+    }
+
+    fn contains(&self, endpoints: &EndpointValidator, pooled: &PooledInterface) -> bool {
+        let pin_name = pooled.interface.pin_name();
+        if pin_name.is_some_and(|pin_name| self.pin_names.contains(pin_name.as_str())) {
+            return true;
+        }
+        let Some(namespace_id) = pooled.namespace_id() else { return false };
+        let owner = self.ownership.interface_owner(namespace_id, &pooled.interface.name);
+        owner.is_some_and(|owner| endpoints.is_in_namespace(&owner.id, namespace_id))
     }
 }

@@ -3,36 +3,35 @@
 //! Changes go one at a time through the [`Reconciler`], off the async threads, since the kernel
 //! makes them wait. Whoever only reads looks at the [`SandboxRegistry`] and waits for nobody.
 
-mod adopt;
-mod change;
-mod claims;
-mod create;
+mod attachments;
+mod command;
 mod dataplane_control;
+mod endpoint_validator;
 mod error;
 mod expiry;
 mod floor_cache;
+mod hex;
 mod interface_pool;
-mod ledger;
-mod links;
-mod presence;
+mod interface_state;
+mod link_events;
+mod orphaned_pins;
+mod pooled_interface;
 mod proxy_control;
 mod proxy_redirects;
-mod publish;
 mod queue;
 mod reconciler;
-mod report;
-mod rules;
 mod sandbox;
-mod slots;
-mod table;
-mod tally;
-mod undo;
+mod timings;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, anyhow};
 use tokio::{
@@ -40,27 +39,32 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 
+pub(crate) use self::hex::HexDisplay;
+use self::{
+    command::{AgentCommand, CommandResult},
+    queue::CommandQueue,
+};
 pub use self::{
-    create::CreateRequest,
     dataplane_control::DataplaneControl,
     error::AgentError,
-    interface_pool::PooledInterface,
-    ledger::EventAttribution,
-    presence::InterfaceState,
+    interface_state::InterfaceState,
+    pooled_interface::PooledInterface,
     proxy_control::ProxyControl,
-    queue::{AgentCommand, CommandQueue},
-    reconciler::{ApplyResults, Reconciler, single_result},
-    report::{SandboxReport, TrafficCount, total_counters},
-    rules::{ActivePolicy, PlatformPolicy},
-    sandbox::{EnforcementStatus, Sandbox, interface_for},
-    table::SandboxRegistry,
-    tally::{ConnectionProtocol, SandboxProxyCounters},
+    reconciler::{ApplyResults, Reconciler, create::CreateRequest, single_result},
+    sandbox::{
+        EnforcementStatus, Sandbox,
+        active_policy::{ActivePolicy, PlatformPolicy},
+        attribution::EventAttribution,
+        interface_for,
+        lifetime::{SandboxLifetime, SandboxMetadata},
+        proxy_counters::{ConnectionProtocol, SandboxProxyCounters},
+        registry::SandboxRegistry,
+        report::{SandboxReport, TrafficCount, total_counters},
+        store::SandboxStore,
+    },
+    timings::ApplyTimings,
 };
-use crate::{
-    metrics::ApplyTimings,
-    policy::{Floor, NetworkConfig, SandboxSpec},
-    store::SandboxStore,
-};
+use crate::policy::{Floor, NetworkConfig, SandboxSpec};
 
 /// The agent, for its API. Cheap to clone.
 #[derive(Clone)]
@@ -94,7 +98,7 @@ impl Agent {
         let pooled_interfaces: Arc<[PooledInterface]> = pooled_interfaces.into();
         let registry = Arc::default();
         let mut reconciler = Reconciler::new(
-            dataplane.clone(),
+            &dataplane,
             proxy.clone(),
             store,
             Arc::clone(&platform_policy),
@@ -130,7 +134,7 @@ impl Agent {
         specs: Vec<SandboxSpec>,
         force: bool,
     ) -> Result<ApplyResults, AgentError> {
-        self.submit(AgentCommand::Apply { specs, force }).await
+        self.submit(AgentCommand::Apply { specs, force }).await?.into_results()
     }
 
     /// Replaces a sandbox's egress fields.
@@ -142,7 +146,8 @@ impl Agent {
         id: String,
         network: NetworkConfig,
     ) -> Result<(), AgentError> {
-        single_result(self.submit(AgentCommand::UpdateNetwork(id, Box::new(network))).await?)
+        let command = AgentCommand::UpdateNetwork(id, Box::new(network));
+        single_result(self.submit(command).await?.into_results()?)
     }
 
     /// Detaches a sandbox and forgets it.
@@ -150,7 +155,31 @@ impl Agent {
     /// # Errors
     /// There is no such sandbox, or the kernel or the disk refuses.
     pub async fn delete(&self, id: String) -> Result<(), AgentError> {
-        self.with_reconciler(move |reconciler| reconciler.delete(&id)).await?
+        self.submit(AgentCommand::Delete(id)).await.map(|_| ())
+    }
+
+    /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
+    ///
+    /// # Errors
+    /// The request is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
+    /// another request ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
+    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
+        let reply = self.submit(AgentCommand::Create(Box::new(request))).await?;
+        let created = reply.into_sandbox()?;
+        self.lease_changed.notify_one();
+        Ok(created)
+    }
+
+    /// Makes a sandbox's lease end `timeout` from now. A sandbox that `apply` made has no lease, and
+    /// gets none.
+    ///
+    /// # Errors
+    /// There is no such sandbox, the timeout is too long, or the disk refuses.
+    pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
+        let reply = self.submit(AgentCommand::RenewLease(id.to_owned(), timeout)).await?;
+        let renewed = reply.into_sandbox()?;
+        self.lease_changed.notify_one();
+        Ok(renewed)
     }
 
     /// One sandbox with its counters.
@@ -227,47 +256,32 @@ impl Agent {
         &self.timings
     }
 
-    /// Does what is asked for when it is its turn, together with what others ask for by then.
-    async fn submit(&self, command: AgentCommand) -> Result<ApplyResults, AgentError> {
+    /// Executes a command, together with those that can share its grace period.
+    async fn submit(&self, command: AgentCommand) -> CommandResult {
         let start = Instant::now();
         let mut reply = self.queue.push(command);
-        let queue = self.queue.clone();
-        // Who is answered in somebody else's turn gives up its own: if it waited for that, there would
-        // never be more than one to share a turn.
-        let received = tokio::select! {
-            biased;
-            answered = &mut reply => answered,
-            served = self.with_reconciler(move |reconciler| queue.run_batch(reconciler)) => {
-                served?;
-                reply.await
+        // A caller whose command was executed in another batch returns without taking the lock. If it
+        // waited for that, there would never be more than one command in a batch. A caller whose batch
+        // held other commands only takes the lock again.
+        let received = loop {
+            tokio::select! {
+                biased;
+                received = &mut reply => break received,
+                executed = self.run_batch() => executed?,
             }
         };
-        let outcomes = received.map_err(|_| AgentError::Internal(anyhow!("not answered")))??;
-        if outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
+        let reply = received.map_err(|_| AgentError::Internal(anyhow!("not answered")))??;
+        if reply.is_enforced() {
             self.timings.observe(start.elapsed());
         }
-        Ok(outcomes)
+        Ok(reply)
     }
 
-    async fn with_reconciler_timed<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Reconciler) -> Result<T, AgentError> + Send + 'static,
-    ) -> Result<T, AgentError> {
-        let start = Instant::now();
-        let result = self.with_reconciler(work).await?;
-        if result.is_ok() {
-            self.timings.observe(start.elapsed());
-        }
-        result
-    }
-
-    /// Does one change after the others. It is finished even if nobody waits for it any more.
-    async fn with_reconciler<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Reconciler) -> T + Send + 'static,
-    ) -> Result<T, AgentError> {
-        let mut reconciler = self.reconciler.clone().lock_owned().await;
-        spawn_blocking(move || work(&mut reconciler)).await.map_err(internal_error)
+    /// Executes one batch. It is finished even if its callers leave.
+    async fn run_batch(&self) -> Result<(), AgentError> {
+        let queue = Arc::clone(&self.queue);
+        let mut reconciler = Arc::clone(&self.reconciler).lock_owned().await;
+        spawn_blocking(move || queue.run_batch(&mut reconciler)).await.map_err(internal_error)
     }
 }
 

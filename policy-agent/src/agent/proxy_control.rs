@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{rules::ActivePolicy, tally::SandboxProxyCounters};
+use super::sandbox::{active_policy::ActivePolicy, proxy_counters::SandboxProxyCounters};
 use crate::{
     dataplane::{RedirectListeners, Slot},
     policy::SandboxId,

@@ -1,14 +1,17 @@
-//! The door of a sandbox: how its connections come to the egress proxy. It is open before the kernel
-//! hands anything over, and shut when nothing is any more.
+//! How a sandbox's connections come to the egress proxy: listeners that the kernel redirects them to.
+//! They are open before the kernel redirects anything, and closed when it redirects nothing any more.
 //!
-//! A door's listeners stand in the namespace of the sandbox's interface and would keep it alive, so
-//! the door of an interface that went is shut.
+//! The listeners are sockets in the namespace of the sandbox's interface and would keep it alive, so
+//! they are closed when the interface goes.
+
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
 use super::{
-    presence::InterfaceState,
-    reconciler::Reconciler,
+    dataplane_control::DataplaneControl,
+    interface_state::InterfaceState,
+    proxy_control::ProxyControl,
     sandbox::{EnforcementStatus, Sandbox, interface_for},
 };
 use crate::{
@@ -21,15 +24,25 @@ const BRIDGE_PORT_PROBLEM: &str = "is a port of a bridge (or bond), which takes 
                     rules and egressProxy can be applied to them; take it off the bridge and route \
                     to it, or write rules for addresses only";
 
-impl Reconciler {
-    /// The sandbox's connections can come to the proxy, if they have to.
-    pub(super) fn validate_redirect(
+/// Opens the proxy listeners of sandboxes and closes them.
+pub(crate) struct ProxyRedirects {
+    dataplane: Arc<dyn DataplaneControl>,
+    proxy: Arc<dyn ProxyControl>,
+}
+
+impl ProxyRedirects {
+    pub(crate) fn new(dataplane: Arc<dyn DataplaneControl>, proxy: Arc<dyn ProxyControl>) -> Self {
+        Self { dataplane, proxy }
+    }
+
+    /// Refuses a policy that needs the proxy on an interface whose connections cannot be redirected.
+    pub(crate) fn validate(
         &self,
         spec: &SandboxSpec,
         policy: &Policy,
     ) -> Result<(), ValidationError> {
         let needs_redirect = policy.has_domains() || policy.egress_proxy().is_some();
-        // One that cannot be looked at is not attached either.
+        // An interface that cannot be looked at is not attached either.
         if needs_redirect && self.dataplane.is_bridge_port(&interface_for(spec)).unwrap_or(false) {
             return Err(ValidationError::about_entry(
                 "interface",
@@ -40,8 +53,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Opens the door of a sandbox that needs one and has none.
-    pub(super) fn open_proxy_listeners(&self, sandbox: &Sandbox) -> Result<()> {
+    /// Opens the listeners of a sandbox that needs them and has none.
+    fn open(&self, sandbox: &Sandbox) -> Result<()> {
         if !sandbox.active_policy.needs_proxy() || self.proxy.has_listeners(sandbox.slot) {
             return Ok(());
         }
@@ -56,47 +69,46 @@ impl Reconciler {
             listeners,
         );
         opened.inspect_err(|_| {
-            // What went wrong first is what to tell.
+            // The first error is the one to report.
             let _ = self.dataplane.close_listeners(sandbox.slot);
         })
     }
 
-    /// The same if its interface is there; else it is opened when that appears.
-    pub(super) fn open_listeners_if_present(&self, sandbox: &Sandbox) -> Result<()> {
+    /// Opens them if its interface exists; otherwise they are opened when it appears.
+    pub(crate) fn open_if_present(&self, sandbox: &Sandbox) -> Result<()> {
         match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
-            InterfaceState::Present(_) => self.open_proxy_listeners(sandbox),
+            InterfaceState::Present(_) => self.open(sandbox),
             _ => Ok(()),
         }
     }
 
-    /// Has the proxy follow the rules that are in force now. Connections that they do not let out
-    /// are closed.
-    pub(super) fn sync_proxy_policy(&self, sandbox: &Sandbox) -> Result<()> {
+    /// Gives the proxy the policy that is in force now. Connections that it does not allow are closed.
+    pub(crate) fn sync(&self, sandbox: &Sandbox) -> Result<()> {
         if sandbox.status == EnforcementStatus::InterfaceMissing
             || !sandbox.active_policy.needs_proxy()
         {
-            self.close_proxy_listeners(sandbox.slot);
+            self.close(sandbox.slot);
             return Ok(());
         }
         if sandbox.status == EnforcementStatus::Enforcing {
-            // It may have become one by now.
+            // It may have become a port of a bridge.
             if self.dataplane.is_bridge_port(&interface_for(&sandbox.base_spec)).unwrap_or(false) {
                 bail!("interface: {:?} {BRIDGE_PORT_PROBLEM}", sandbox.base_spec.interface);
             }
-            self.open_proxy_listeners(sandbox)?;
+            self.open(sandbox)?;
         }
         self.proxy.update_policy(sandbox.slot, &sandbox.active_policy);
         Ok(())
     }
 
-    /// Shuts a slot's door, if it has one.
-    pub(super) fn close_proxy_listeners(&self, slot: Slot) {
+    /// Closes the listeners of a slot, if it has any.
+    pub(crate) fn close(&self, slot: Slot) {
         if !self.proxy.has_listeners(slot) {
             return;
         }
         if let Err(error) = self.dataplane.close_listeners(slot) {
-            // Without its listener nothing is handed over either.
-            tracing::warn!(slot = slot.get(), "cannot tidy up after a door: {error:#}");
+            // Without a listener nothing is redirected either.
+            tracing::warn!(slot = slot.get(), "cannot remove proxy listeners: {error:#}");
         }
         self.proxy.close_listeners(slot);
     }

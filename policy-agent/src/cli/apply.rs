@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cli_failure::CliFailure,
+    client::ApiClient,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
     sandbox_file::SandboxFile,
 };
-use crate::{api::BODY_LIMIT, client::ApiClient, policy::SandboxSpec};
+use crate::{api::BODY_LIMIT, policy::SandboxSpec};
 
 /// Create or replace the sandboxes in a file
 ///

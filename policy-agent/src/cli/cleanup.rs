@@ -5,12 +5,11 @@ use std::{fs, io::ErrorKind, os::unix::net::UnixStream, path::Path};
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{
-    cli_failure::CliFailure, config_args::LocationArgs, output, state_dir_lock::StateDirLock,
-};
+use super::{cli_failure::CliFailure, config_args::LocationArgs, output};
 use crate::{
+    agent::SandboxStore,
+    daemon::StateDirLock,
     dataplane::{Dataplane, HostInterface},
-    store::SandboxStore,
 };
 
 /// Detach everything, and remove pins and state

@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::Error;
 
-use crate::{agent, client, policy::ValidationError};
+use super::client;
+use crate::{agent, policy::ValidationError};
 
 /// Why a command failed.
 #[derive(Debug)]

@@ -5,8 +5,7 @@ use std::path::Path;
 use clap::Args;
 use hyper::{Method, body::Bytes};
 
-use super::{cli_failure::CliFailure, output, run::block_on};
-use crate::client::ApiClient;
+use super::{cli_failure::CliFailure, client::ApiClient, output, runtime::block_on};
 
 /// Detach and delete sandboxes
 ///

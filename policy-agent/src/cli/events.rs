@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::{
     cli_failure::CliFailure,
+    client::ApiClient,
     delete::escape_path_segment,
     explain::format_rule,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
 };
-use crate::client::ApiClient;
 
 /// Show denials and, with --all, new flows
 ///

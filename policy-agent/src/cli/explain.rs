@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::{
     check::platform_policy,
     cli_failure::CliFailure,
+    client::ApiClient,
     config_args,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
     sandbox_file,
 };
 use crate::{
     api::{ExplainQuery, ExplainRequest, ExplainResponse},
-    client::ApiClient,
     policy::{DomainOrIp, SandboxSpec},
 };
 

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::{
     cli_failure::CliFailure,
+    client::ApiClient,
     delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
 };
-use crate::client::ApiClient;
 
 /// List sandboxes, or show one with its counters
 ///

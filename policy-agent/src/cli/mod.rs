@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod cleanup;
 mod cli_failure;
+mod client;
 mod config;
 mod config_args;
 mod delete;
@@ -13,9 +14,8 @@ mod explain;
 mod get;
 mod output;
 mod run;
+mod runtime;
 mod sandbox_file;
-mod signals;
-mod state_dir_lock;
 mod url;
 
 use std::{path::PathBuf, process::ExitCode};

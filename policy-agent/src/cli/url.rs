@@ -7,14 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     cli_failure::CliFailure,
+    client::ApiClient,
     delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
-    run::block_on,
+    runtime::block_on,
 };
-use crate::{
-    api::{PublicUrl, TrafficToken},
-    client::ApiClient,
-};
+use crate::api::{PublicUrl, TrafficToken};
 
 /// Print the public URL of a port of a sandbox
 ///

@@ -33,8 +33,7 @@ use super::{
     response_body::PooledConnection,
 };
 use crate::{
-    agent::{Sandbox, interface_for},
-    life::SandboxLifetime,
+    agent::{Sandbox, SandboxLifetime, interface_for},
     net::{
         socket::{SharedTcpStream, reset_connection},
         upstream::{UpstreamConnection, UpstreamIo},

@@ -2,8 +2,8 @@
 
 use super::{AgentError, Reconciler, SandboxSpec, TestMachine, network_update, sandbox_spec};
 use crate::agent::{
-    queue::{AgentCommand, CommandQueue},
-    reconciler::ApplyResults,
+    command::{AgentCommand, CommandReply, CommandResult},
+    queue::CommandQueue,
 };
 
 fn network_command(id: &str, denied: &str) -> AgentCommand {
@@ -28,8 +28,8 @@ fn denied_entries(reconciler: &Reconciler, id: &str) -> Vec<String> {
     sandbox.active_policy.network.deny_out.clone().unwrap_or_default()
 }
 
-fn all_applied(reply: &Result<ApplyResults, AgentError>) -> bool {
-    reply.as_ref().is_ok_and(|outcomes| outcomes.iter().all(|(_, outcome)| outcome.is_ok()))
+fn all_applied(reply: &CommandResult) -> bool {
+    reply.as_ref().is_ok_and(CommandReply::is_enforced)
 }
 
 #[test]
@@ -140,6 +140,23 @@ fn every_command_of_a_long_queue_is_answered() {
         [denied_entries(&reconciler, "a"), denied_entries(&reconciler, "b")],
         [[numbered_address(198)], [numbered_address(199)]]
     );
+}
+
+#[test]
+fn commands_between_changes_of_policies_do_not_split_their_batch() {
+    let machine = TestMachine::new();
+    let mut reconciler = with_two_sandboxes(&machine);
+    let queue = CommandQueue::default();
+    let mut first = queue.push(network_command("a", "3.3.3.3"));
+    let mut delete = queue.push(AgentCommand::Delete("a".to_owned()));
+    let mut second = queue.push(network_command("b", "3.3.3.3"));
+    queue.run_batch(&mut reconciler);
+    assert!([&mut first, &mut second].map(|reply| reply.try_recv().is_ok()) == [true, true]);
+    assert_eq!(machine.dataplane.state().calls, ["publish"]);
+    assert!(delete.try_recv().is_err(), "it has a turn of its own");
+    queue.run_batch(&mut reconciler);
+    delete.try_recv().expect("an answer").expect("deleted");
+    assert!(reconciler.registry.find("a").is_none());
 }
 
 fn numbered_address(number: u32) -> String {

@@ -230,7 +230,9 @@ fn an_interface_whose_release_was_interrupted_is_blocked() {
     std::fs::remove_file(machine.disk.path().join(format!("sandboxes/{}.json", sandbox.id())))
         .expect("forgotten");
     let reconciler = machine.start_reconciler();
-    assert!(reconciler.registry.is_empty() && reconciler.orphaned_pins.is_empty());
+    assert!(
+        reconciler.registry.is_empty() && reconciler.attachments.orphans.pin_names().is_empty()
+    );
     assert!(is_blocked(&machine, "tap0"));
 }
 
@@ -249,7 +251,7 @@ fn pin_names_follow_the_configuration() {
     };
     assert_eq!(names(&machine), [pool_pin_name("tap0"), pool_pin_name("tap1")]);
     assert_eq!(machine.dataplane.state().attached[&pool_pin_name("tap0")].0, slot);
-    assert!(reconciler.orphaned_pins.is_empty());
+    assert!(reconciler.attachments.orphans.pin_names().is_empty());
     machine.pooled_interfaces = Arc::new([]);
     let reconciler = machine.start_reconciler();
     assert_eq!(names(&machine), ["web"]);
@@ -258,7 +260,7 @@ fn pin_names_follow_the_configuration() {
         reconciler.registry.find("web").expect("known").status,
         EnforcementStatus::Enforcing
     );
-    assert!(reconciler.orphaned_pins.is_empty());
+    assert!(reconciler.attachments.orphans.pin_names().is_empty());
 }
 
 #[test]

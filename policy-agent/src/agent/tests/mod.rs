@@ -20,20 +20,20 @@ use jiff::Timestamp;
 use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 
 use super::{
-    ActivePolicy, Agent, AgentCommand, AgentError, ApplyResults, CreateRequest, DataplaneControl,
+    ActivePolicy, Agent, AgentError, ApplyResults, CreateRequest, DataplaneControl,
     EnforcementStatus, EventAttribution, InterfaceState, PlatformPolicy, PooledInterface,
-    ProxyControl, Reconciler, SandboxRegistry, create::random_sandbox_id, single_result,
+    ProxyControl, Reconciler, SandboxMetadata, SandboxRegistry, SandboxStore,
+    command::AgentCommand, reconciler::create::random_sandbox_id, sandbox::store::SandboxRecord,
+    single_result,
 };
 use crate::{
     dataplane::{
         EndpointAddresses, HostInterface, PolicyId, PublishedPolicy, RedirectListeners, Slot,
     },
-    life::SandboxMetadata,
     policy::{
         CompiledPolicy, Floor, NetworkConfig, PolicyDefaults, SandboxId, SandboxSpec,
         parse_manifest,
     },
-    store::{SandboxRecord, SandboxStore},
 };
 
 /// What a kernel would remember.
@@ -250,11 +250,11 @@ impl TestMachine {
             PlatformPolicy { floor: Floor::default(), defaults: PolicyDefaults::default() };
         let (registry, attribution) =
             (Arc::new(SandboxRegistry::default()), Arc::new(EventAttribution::default()));
-        let dataplane = self.dataplane.clone();
+        let dataplane: Arc<dyn DataplaneControl> = self.dataplane.clone();
         let proxy = self.dataplane.clone();
         let pooled_interfaces = self.pooled_interfaces.clone();
         let mut reconciler = Reconciler::new(
-            dataplane,
+            &dataplane,
             proxy,
             store,
             Arc::new(platform_policy),
@@ -299,12 +299,14 @@ fn sandbox_spec(pin_name: &str, interface: &str, address: &str, denied: &str) ->
 
 impl Reconciler {
     fn apply(&mut self, specs: Vec<SandboxSpec>) -> Result<ApplyResults, AgentError> {
-        self.execute_batch(vec![AgentCommand::Apply { specs, force: false }]).remove(0)
+        self.execute_batch(vec![AgentCommand::Apply { specs, force: false }])
+            .remove(0)?
+            .into_results()
     }
 
     fn update_network(&mut self, pin_name: &str, update: &NetworkConfig) -> Result<(), AgentError> {
         let request = AgentCommand::UpdateNetwork(pin_name.to_owned(), Box::new(update.clone()));
-        single_result(self.execute_batch(vec![request]).remove(0)?)
+        single_result(self.execute_batch(vec![request]).remove(0)?.into_results()?)
     }
 }
 

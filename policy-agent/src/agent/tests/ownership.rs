@@ -61,8 +61,8 @@ fn what_carries_the_default_route_is_refused_unless_forced() {
     assert!(message.contains("interface: \"lo\": is the loopback interface"), "{message}");
     assert!(machine.dataplane.state().attached.is_empty());
     let forced = AgentCommand::Apply { specs: vec![spec()], force: true };
-    single_result(reconciler.execute_batch(vec![forced]).remove(0).expect("right"))
-        .expect("applied");
+    let reply = reconciler.execute_batch(vec![forced]).remove(0).expect("right");
+    single_result(reply.into_results().expect("applied")).expect("applied");
     // It is there already: another policy cuts nobody off who was not.
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.2", "2.2.2.2")).expect("applied again");
 }

@@ -16,9 +16,8 @@ use super::{
     unknown_fields::UnknownFields,
 };
 use crate::{
-    agent::CreateRequest,
+    agent::{CreateRequest, SandboxMetadata},
     api::{ApiState, Problem, json_body::JsonBody},
-    life::SandboxMetadata,
     policy::{NetworkConfig, ValidationError},
 };
 

@@ -7,9 +7,8 @@ use utoipa::ToSchema;
 
 use super::{CLIENT_ID, ENVD_VERSION, public_domain, template_id};
 use crate::{
-    agent::Sandbox,
+    agent::{HexDisplay, Sandbox},
     api::ApiState,
-    life::HexDisplay,
     policy::{SandboxId, SecretString},
 };
 

@@ -6,10 +6,15 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use sha2::{Digest as _, Sha256};
 
-use super::{Agent, error::AgentError, reconciler::Reconciler, sandbox::Sandbox};
+use super::Reconciler;
 use crate::{
-    life::{
-        HexDisplay, IdempotencyRecord, LeaseDeadline, SandboxLifetime, SandboxMetadata, random_hex,
+    agent::{
+        error::AgentError,
+        hex::{HexDisplay, random_hex},
+        sandbox::{
+            Sandbox,
+            lifetime::{IdempotencyRecord, LeaseDeadline, SandboxLifetime, SandboxMetadata},
+        },
     },
     policy::{NetworkConfig, SandboxId, SandboxSpec, SecretString},
 };
@@ -42,7 +47,7 @@ impl CreateRequest {
         // Not serialised with the rest, since it must not show.
         let password = proxy.and_then(|proxy| proxy.password.as_ref()).map(SecretString::reveal);
         let rest = (&self.metadata, &self.network, self.allow_internet_access, self.timeout);
-        let request = serde_json::to_vec(&(rest, password)).context("a wish is no JSON")?;
+        let request = serde_json::to_vec(&(rest, password)).context("a request is no JSON")?;
         Ok(Some(IdempotencyRecord {
             key_digest: hex_digest(key.as_bytes()),
             request_digest: hex_digest(&request),
@@ -54,39 +59,12 @@ fn hex_digest(bytes: &[u8]) -> String {
     HexDisplay(&Sha256::digest(bytes)).to_string()
 }
 
-impl Agent {
-    /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
-    ///
-    /// # Errors
-    /// The wish is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
-    /// another wish ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
-    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
-        let created =
-            self.with_reconciler_timed(move |reconciler| reconciler.create(request)).await?;
-        self.lease_changed.notify_one();
-        Ok(created)
-    }
-
-    /// Has a sandbox's lease end `timeout` from now. A sandbox that `apply` made has no lease, and
-    /// gets none.
-    ///
-    /// # Errors
-    /// There is no such sandbox, the timeout is too long, or the disk refuses.
-    pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
-        let id = id.to_owned();
-        let renewed =
-            self.with_reconciler(move |reconciler| reconciler.renew_lease(&id, timeout)).await??;
-        self.lease_changed.notify_one();
-        Ok(renewed)
-    }
-}
-
 impl Reconciler {
-    /// Creates a sandbox; see [`Agent::create`].
+    /// Creates a sandbox; see [`Agent::create`](crate::agent::Agent::create).
     ///
     /// # Errors
     /// As there. Nothing is left of a sandbox that was refused.
-    pub fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
+    pub(crate) fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
         self.platform_policy.policy_for_network(&request.network, request.allow_internet_access)?;
         let deadline = LeaseDeadline::after(request.timeout)?;
         let idempotency_record = request.idempotency_record().map_err(AgentError::Internal)?;
@@ -95,14 +73,16 @@ impl Reconciler {
         }
         let id = random_sandbox_id()?;
         let CreateRequest { metadata, network, allow_internet_access, .. } = request;
-        let spec = self.find_free_interface(|pooled| {
+        let spec = self.interface_pool.find_free(&self.endpoints, |pooled| {
             pooled.sandbox_spec(&id, network.clone(), allow_internet_access)
         });
         let spec = spec.ok_or(AgentError::NoFreeInterface)?;
         let lifetime = SandboxLifetime::with_lease(metadata, idempotency_record, deadline)
             .map_err(AgentError::Internal)?;
         self.stage_and_commit(spec, lifetime)?;
-        self.registry.get(&id).ok_or_else(|| AgentError::Internal(anyhow!("a sandbox got lost")))
+        self.registry.get(&id).ok_or_else(|| {
+            AgentError::Internal(anyhow!("a created sandbox is not in the registry"))
+        })
     }
 
     /// The sandbox that was created with this key.
@@ -110,11 +90,11 @@ impl Reconciler {
         &self,
         idempotency_record: Option<&IdempotencyRecord>,
     ) -> Result<Option<Arc<Sandbox>>, AgentError> {
-        let Some(wanted) = idempotency_record else { return Ok(None) };
+        let Some(record) = idempotency_record else { return Ok(None) };
         for sandbox in self.registry.all() {
             match sandbox.lifetime.idempotency() {
-                Some(known) if known == wanted => return Ok(Some(sandbox)),
-                Some(known) if known.key_digest == wanted.key_digest => {
+                Some(known) if known == record => return Ok(Some(sandbox)),
+                Some(known) if known.key_digest == record.key_digest => {
                     return Err(AgentError::IdempotencyKeyReused(sandbox.id().clone()));
                 }
                 _ => {}
@@ -123,7 +103,7 @@ impl Reconciler {
         Ok(None)
     }
 
-    /// Goes the way of `apply`, with a life.
+    /// The same steps as `apply`, with a lease.
     fn stage_and_commit(
         &mut self,
         spec: SandboxSpec,
@@ -139,7 +119,7 @@ impl Reconciler {
 }
 
 /// An ID that nobody can guess.
-pub(super) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
+pub(crate) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
     let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(AgentError::Internal)?);
     id.truncate(ID_LENGTH);
     Ok(id.parse()?)

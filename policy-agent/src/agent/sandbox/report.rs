@@ -7,13 +7,12 @@ use policy_common::{counters::ReasonCounters, reason::Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    change::add_counters,
-    dataplane_control::DataplaneControl,
-    proxy_control::ProxyControl,
-    sandbox::{EnforcementStatus, Sandbox},
+use super::{EnforcementStatus, Sandbox};
+use crate::{
+    agent::{dataplane_control::DataplaneControl, proxy_control::ProxyControl},
+    dataplane::PolicyId,
+    policy::SandboxSpec,
 };
-use crate::{dataplane::PolicyId, policy::SandboxSpec};
 
 /// What `get` and `GET /agent/v1/sandboxes` show of a sandbox.
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,6 +98,13 @@ pub fn total_counters(
     let mut totals = *sandbox.previous_counters;
     add_counters(&mut totals, &dataplane.counters(sandbox.slot)?);
     Ok(totals)
+}
+
+fn add_counters(sum: &mut ReasonCounters, counters: &ReasonCounters) {
+    for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
+        total.packets += counter.packets;
+        total.bytes += counter.bytes;
+    }
 }
 
 fn sum_counts(counts: impl Iterator<Item = (Reason, TrafficCount)>) -> TrafficCount {

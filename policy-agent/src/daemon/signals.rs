@@ -1,4 +1,4 @@
-//! Signal handling of the running agent.
+//! The signals that the running agent handles.
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -7,12 +7,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Sets `stop` on SIGTERM and SIGINT, and keeps SIGHUP from ending the agent.
+/// Sets `stop` at SIGTERM and SIGINT, and keeps SIGHUP from ending the agent.
 ///
 /// # Errors
-/// A signal handler cannot be installed.
-pub fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
-    let listen = |kind| signal(kind).context("cannot hear signals");
+/// The kernel refuses to deliver signals.
+pub(crate) fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
     let hang_up = listen(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -28,7 +28,7 @@ pub fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
     }))
 }
 
-/// Logs for each SIGHUP that nothing is reloaded.
+/// Logs each time that nothing is reloaded.
 async fn log_hangups(mut hang_up: Signal) {
     while hang_up.recv().await.is_some() {
         tracing::info!("SIGHUP: nothing is reloaded; the configuration is read at start only");

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::sandbox::Sandbox;
+use super::Sandbox;
 use crate::policy::SandboxId;
 
 /// All sandboxes, by ID.
@@ -54,13 +54,13 @@ impl SandboxRegistry {
         self.changes.subscribe()
     }
 
-    pub(super) fn insert(&self, sandbox: Sandbox) {
+    pub(crate) fn insert(&self, sandbox: Sandbox) {
         let mut sandboxes = self.sandboxes.write().unwrap_or_else(PoisonError::into_inner);
         sandboxes.insert(sandbox.id().clone(), Arc::new(sandbox));
         self.changes.send_replace(());
     }
 
-    pub(super) fn remove(&self, id: &SandboxId) {
+    pub(crate) fn remove(&self, id: &SandboxId) {
         self.sandboxes.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.changes.send_replace(());
     }

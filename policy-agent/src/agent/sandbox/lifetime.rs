@@ -6,18 +6,17 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::SandboxProxyCounters,
+    agent::{hex::random_hex, sandbox::proxy_counters::SandboxProxyCounters},
     policy::{SecretString, ValidationError},
 };
 
@@ -62,10 +61,10 @@ pub struct PersistedLease {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistedLifetime {
     /// The traffic token.
-    #[serde(default, rename = "token", serialize_with = "serialize_secret")]
+    #[serde(rename = "token", default, serialize_with = "serialize_secret")]
     pub traffic_token: Option<SecretString>,
     /// When it was created.
-    #[serde(default, rename = "started")]
+    #[serde(rename = "started", default)]
     pub started_at: Option<Timestamp>,
     /// Its lease, if it has one.
     #[serde(default)]
@@ -274,25 +273,6 @@ impl LeaseDeadline {
     #[must_use]
     pub const fn ends_at(&self) -> Timestamp {
         self.wall
-    }
-}
-
-/// `N` random bytes in hexadecimal digits.
-///
-/// # Errors
-/// The kernel has no random numbers.
-pub fn random_hex<const N: usize>() -> Result<String> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).context("the kernel has no random numbers")?;
-    Ok(HexDisplay(&bytes).to_string())
-}
-
-/// Bytes in hexadecimal digits.
-pub(crate) struct HexDisplay<'a>(pub &'a [u8]);
-
-impl fmt::Display for HexDisplay<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

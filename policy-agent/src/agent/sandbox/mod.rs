@@ -1,16 +1,24 @@
 //! A sandbox as the agent knows it.
 
+pub(crate) mod active_policy;
+pub(crate) mod attribution;
+pub(crate) mod lifetime;
+pub(crate) mod proxy_counters;
+pub(crate) mod registry;
+pub(crate) mod report;
+pub(crate) mod slot_allocator;
+pub(crate) mod store;
+
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use policy_common::counters::ReasonCounters;
 use serde::{Serialize, Serializer};
 
-use super::{presence::NamespaceId, rules::ActivePolicy};
+use self::{active_policy::ActivePolicy, lifetime::SandboxLifetime, store::SandboxRecord};
 use crate::{
+    agent::interface_state::NamespaceId,
     dataplane::{EndpointAddresses, HostInterface, PolicyId, Slot},
-    life::SandboxLifetime,
     policy::{NetworkConfig, SandboxId, SandboxSpec},
-    store::SandboxRecord,
 };
 
 /// A sandbox, what was asked for it and what holds for it. Cheap to clone.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::rules::ActivePolicy;
+use super::active_policy::ActivePolicy;
 use crate::{
     dataplane::{PolicyId, Slot},
     policy::SandboxId,

@@ -4,9 +4,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    presence::{NamespaceId, namespace_id},
-    reconciler::Reconciler,
-    sandbox::{Sandbox, interface_for},
+    dataplane_control::DataplaneControl,
+    interface_state::{NamespaceId, namespace_id},
+    sandbox::{Sandbox, interface_for, registry::SandboxRegistry},
 };
 use crate::{
     dataplane::HostInterface,
@@ -41,9 +41,27 @@ impl EndpointOwner {
     }
 }
 
-impl Reconciler {
+/// Checks interfaces and addresses against what the host and the other sandboxes have.
+pub(crate) struct EndpointValidator {
+    dataplane: Arc<dyn DataplaneControl>,
+    registry: Arc<SandboxRegistry>,
+}
+
+impl EndpointValidator {
+    pub(crate) fn new(
+        dataplane: Arc<dyn DataplaneControl>,
+        registry: Arc<SandboxRegistry>,
+    ) -> Self {
+        Self { dataplane, registry }
+    }
+
+    /// The names under which gates of sandboxes are pinned.
+    pub(crate) fn pin_names(&self) -> HashSet<Arc<str>> {
+        self.registry.all().iter().map(|sandbox| Arc::clone(&sandbox.pin_name)).collect()
+    }
+
     /// What the sandboxes have, but for the addresses of those that are about to be replaced.
-    pub(super) fn ownership_index(&self, replaced: &[SandboxSpec]) -> SandboxOwnershipIndex {
+    pub(crate) fn ownership_index(&self, replaced: &[SandboxSpec]) -> SandboxOwnershipIndex {
         let replaced: HashSet<&SandboxId> = replaced.iter().map(|spec| &spec.sandbox_id).collect();
         let mut ownership = SandboxOwnershipIndex::default();
         for sandbox in self.registry.all() {
@@ -72,7 +90,7 @@ impl Reconciler {
 
     /// An interface has to be there before the kernel can be told to enforce anything on it, and
     /// it belongs to one sandbox. So does an address in a network namespace.
-    pub(super) fn validate_endpoint(
+    pub(crate) fn validate(
         &self,
         spec: &SandboxSpec,
         ownership: &mut SandboxOwnershipIndex,
@@ -137,7 +155,7 @@ impl Reconciler {
     }
 
     /// Refuses an interface that the host needs for itself: a policy on it would cut the host off.
-    pub(super) fn reject_uplink(&self, interface: &HostInterface) -> Result<(), ValidationError> {
+    pub(crate) fn reject_uplink(&self, interface: &HostInterface) -> Result<(), ValidationError> {
         let reject = |problem: &str| {
             Err(ValidationError::about_entry("interface", &interface.name, problem))
         };
@@ -160,7 +178,7 @@ impl Reconciler {
     }
 
     /// Whether a sandbox is known with this interface and these addresses: it keeps them.
-    pub(super) fn keeps_endpoint(&self, spec: &SandboxSpec) -> bool {
+    pub(crate) fn keeps_endpoint(&self, spec: &SandboxSpec) -> bool {
         self.registry.get(&spec.sandbox_id).is_some_and(|sandbox| sandbox.has_same_endpoint(spec))
     }
 
@@ -178,7 +196,7 @@ impl Reconciler {
 
     /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
     /// of date: the kernel gives a new namespace the number of one that is gone.
-    pub(super) fn is_in_namespace(&self, id: &SandboxId, expected_id: NamespaceId) -> bool {
+    pub(crate) fn is_in_namespace(&self, id: &SandboxId, expected_id: NamespaceId) -> bool {
         let Some(sandbox) = self.registry.get(id) else { return true };
         namespace_id(sandbox.base_spec.netns.as_deref()).is_ok_and(|found| found == expected_id)
     }

@@ -16,9 +16,9 @@ use serde_json::error::Category;
 #[cfg(test)]
 mod fuzz;
 
+use super::lifetime::PersistedLifetime;
 use crate::{
     dataplane::Slot,
-    life::PersistedLifetime,
     policy::{SandboxId, SandboxSpec},
 };
 
@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        life::{PersistedLease, SandboxMetadata},
+        agent::sandbox::lifetime::{PersistedLease, SandboxMetadata},
         policy::SecretString,
     };
 

@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-/// An exclusive lock on the state directory, released on drop.
+/// No other agent uses the state directory while this exists.
 #[derive(Debug)]
-pub struct StateDirLock {
+pub(crate) struct StateDirLock {
     file: Flock<File>,
     path: PathBuf,
 }
@@ -21,10 +21,10 @@ impl StateDirLock {
     /// Locks the state directory. Creates it if it is missing.
     ///
     /// # Errors
-    /// Another process holds the lock; the error names it.
-    pub fn acquire(state_dir: &Path) -> Result<Self> {
-        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
-        created.with_context(|| {
+    /// Another agent has it; the error names its process.
+    pub(crate) fn acquire(state_dir: &Path) -> Result<Self> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+        made.with_context(|| {
             format!(
                 "cannot make {}: be root, or give --state-dir another place",
                 state_dir.display()
@@ -49,7 +49,7 @@ impl StateDirLock {
             Ok(file) => Ok(Self { file, path: path.to_owned() }),
             Err((mut file, _)) => {
                 let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder); // the process ID only helps the user
+                let _ = file.read_to_string(&mut holder); // the number only helps the reader
                 let (holder, directory) = (holder.trim(), path.parent().unwrap_or(path).display());
                 bail!("an agent (process {holder}) works with {directory}: stop it first")
             }
@@ -68,8 +68,8 @@ impl StateDirLock {
         Ok(self)
     }
 
-    /// Removes the lock file and, if it is then empty, the directory.
-    pub fn remove(self) {
+    /// Removes the file and, if nothing else is in it, the directory.
+    pub(crate) fn remove(self) {
         let _ = fs::remove_file(&self.path);
         if let Some(directory) = self.path.parent() {
             let _ = fs::remove_dir(directory);

@@ -1,0 +1,52 @@
+//! Leases: renewing them, and deleting the sandboxes whose leases are over.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Reconciler;
+use crate::agent::{
+    error::AgentError,
+    sandbox::{Sandbox, lifetime::LeaseDeadline},
+};
+
+impl Reconciler {
+    /// Deletes the sandboxes whose leases are over. Returns how many could not be deleted.
+    pub fn delete_expired(&mut self) -> usize {
+        let mut failed = 0;
+        for sandbox in self.registry.all() {
+            if sandbox.lifetime.deadline().is_none_or(|deadline| deadline > Instant::now()) {
+                continue;
+            }
+            tracing::info!(sandbox = %sandbox.id(), "its lease is over");
+            if let Err(error) = self.delete(sandbox.id().as_str()).map_err(anyhow::Error::new) {
+                tracing::error!("cannot delete a sandbox whose lease is over: {error:#}");
+                failed += 1;
+            }
+        }
+        failed
+    }
+
+    /// Makes a sandbox's lease end `timeout` from now. A sandbox without a lease gets none.
+    ///
+    /// # Errors
+    /// There is no such sandbox, the timeout is too long, or the disk refuses; the lease is as
+    /// before then.
+    pub fn renew_lease(&mut self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
+        let deadline = LeaseDeadline::after(timeout)?;
+        let sandbox =
+            self.registry.find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?;
+        let mut record = sandbox.to_record();
+        let Some(lease) = &mut record.lifetime.lease else { return Ok(sandbox) };
+        lease.ends_at = deadline.ends_at();
+        self.store.save(&record).map_err(|cause| AgentError::Failed {
+            sandbox: sandbox.id().clone(),
+            failure: "cannot write its lease to disk",
+            consequence: "it ends when it was going to",
+            cause,
+        })?;
+        sandbox.lifetime.renew(deadline);
+        Ok(sandbox)
+    }
+}

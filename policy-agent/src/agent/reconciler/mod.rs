@@ -1,0 +1,128 @@
+//! Desired against actual: every change of a sandbox goes through here, one at a time.
+
+mod adopt;
+mod commit;
+pub(crate) mod create;
+mod execute;
+mod lease;
+mod publish;
+mod rollback;
+mod scan;
+pub(crate) mod stage;
+pub(crate) mod validate;
+
+use std::sync::Arc;
+
+use self::publish::Publisher;
+use super::{
+    attachments::Attachments,
+    dataplane_control::DataplaneControl,
+    endpoint_validator::EndpointValidator,
+    error::AgentError,
+    floor_cache::FloorCache,
+    interface_pool::InterfacePool,
+    pooled_interface::PooledInterface,
+    proxy_control::ProxyControl,
+    proxy_redirects::ProxyRedirects,
+    sandbox::{
+        active_policy::{PlatformPolicy, PolicyInterner},
+        attribution::EventAttribution,
+        registry::SandboxRegistry,
+        slot_allocator::SlotAllocator,
+        store::SandboxStore,
+    },
+};
+use crate::policy::SandboxId;
+
+/// The result of each sandbox of an `apply`.
+pub type ApplyResults = Vec<(SandboxId, Result<(), AgentError>)>;
+
+/// Validates, stages, publishes and commits changes, or rolls them back. Its methods block.
+pub struct Reconciler {
+    platform_policy: Arc<PlatformPolicy>,
+    pub(crate) registry: Arc<SandboxRegistry>,
+    store: SandboxStore,
+    policy_interner: PolicyInterner,
+    floors: FloorCache,
+    endpoints: EndpointValidator,
+    slots: SlotAllocator,
+    publisher: Publisher,
+    pub(crate) attachments: Attachments,
+    redirects: ProxyRedirects,
+    interface_pool: InterfacePool,
+}
+
+impl Reconciler {
+    /// A reconciler that knows no sandbox yet.
+    #[must_use]
+    pub(crate) fn new(
+        dataplane: &Arc<dyn DataplaneControl>,
+        proxy: Arc<dyn ProxyControl>,
+        store: SandboxStore,
+        platform_policy: Arc<PlatformPolicy>,
+        registry: Arc<SandboxRegistry>,
+        attribution: Arc<EventAttribution>,
+        pooled_interfaces: Arc<[PooledInterface]>,
+    ) -> Self {
+        let dataplane = || Arc::clone(dataplane);
+        Self {
+            floors: FloorCache::new(dataplane(), &platform_policy.floor),
+            endpoints: EndpointValidator::new(dataplane(), Arc::clone(&registry)),
+            slots: SlotAllocator::new(dataplane(), Arc::clone(&attribution)),
+            publisher: Publisher::new(dataplane(), attribution),
+            attachments: Attachments::new(dataplane()),
+            redirects: ProxyRedirects::new(dataplane(), proxy),
+            interface_pool: InterfacePool::new(dataplane(), pooled_interfaces),
+            policy_interner: PolicyInterner::default(),
+            platform_policy,
+            registry,
+            store,
+        }
+    }
+
+    /// Detaches a sandbox and forgets it.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel or the disk refuses; it is still known then.
+    pub(crate) fn delete(&mut self, id: &str) -> Result<(), AgentError> {
+        let Some(sandbox) = self.registry.find(id) else { return self.delete_orphan(id) };
+        let reject = |failure, cause| AgentError::Failed {
+            sandbox: sandbox.id().clone(),
+            failure,
+            consequence: "it is kept; delete it again",
+            cause,
+        };
+        // The disk comes first: if that fails, nothing was opened. What is attached and not on disk
+        // stays blocked if the agent dies in between.
+        let removed = self.store.remove(sandbox.id());
+        removed.map_err(|cause| reject("cannot forget it", cause))?;
+        if let Err(cause) = self.interface_pool.detach_sandbox(&sandbox, &self.attachments) {
+            if let Err(error) = self.store.save(&sandbox.to_record()) {
+                tracing::error!(sandbox = id, "cannot write it back to disk: {error:#}");
+            }
+            return Err(reject("cannot detach it", cause));
+        }
+        self.registry.remove(sandbox.id());
+        sandbox.lifetime.end();
+        self.release_slot(sandbox.slot);
+        self.policy_interner.prune();
+        tracing::info!(sandbox = id, "deleted");
+        Ok(())
+    }
+
+    fn delete_orphan(&mut self, id: &str) -> Result<(), AgentError> {
+        if !self.attachments.orphans.detach(id).map_err(AgentError::Internal)? {
+            return Err(AgentError::UnknownSandbox(id.to_owned()));
+        }
+        tracing::info!(sandbox = id, "detached what an earlier agent left");
+        Ok(())
+    }
+}
+
+/// The outcome where there is one sandbox.
+///
+/// # Errors
+/// Its own.
+pub fn single_result(mut results: ApplyResults) -> Result<(), AgentError> {
+    results.pop().map_or(Ok(()), |(_, result)| result)
+}

@@ -1,0 +1,71 @@
+//! Rolling back a change that fails: what was in force stays, and stays on disk.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{Reconciler, stage::StagedChange};
+use crate::agent::{
+    error::AgentError,
+    sandbox::{EnforcementStatus, Sandbox},
+};
+
+impl Reconciler {
+    /// Undoes a change as far as it got. Returns the error for its caller.
+    pub(crate) fn roll_back(
+        &mut self,
+        change: StagedChange,
+        failure: &'static str,
+        cause: anyhow::Error,
+    ) -> AgentError {
+        let id = change.id().clone();
+        match self.restore_previous(&change) {
+            Ok(()) if change.has_new_slot() => self.release_slot(change.sandbox.slot),
+            Ok(()) => {}
+            // The new slot stays allocated: the sandbox's gates may name it.
+            Err(error) => {
+                tracing::error!(sandbox = %id, "cannot roll back a change: {error:#}");
+            }
+        }
+        let consequence = match change.previous {
+            Some(_) => "the policy in force stays",
+            None => "it was not created",
+        };
+        tracing::warn!(sandbox = %id, "{failure}: {cause:#}; {consequence}");
+        AgentError::Failed { sandbox: id, failure, consequence, cause }
+    }
+
+    fn restore_previous(&self, change: &StagedChange) -> Result<()> {
+        let Some(previous) = &change.previous else {
+            let detached = match self.attachments.orphans.has_gates_of(&change.sandbox) {
+                true => self.attachments.orphans.keep_gates_of(&change.sandbox),
+                false => self.interface_pool.detach_sandbox(&change.sandbox, &self.attachments),
+            };
+            return self.store.remove(change.id()).and(detached);
+        };
+        self.store.save(&previous.to_record())?;
+        self.detach_previous(&change.sandbox, previous)?;
+        if !change.has_new_slot() {
+            self.republish_previous(previous)?;
+        }
+        if change.has_new_slot() && previous.status == EnforcementStatus::Enforcing {
+            self.attachments.switch_back(previous)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, the next scan
+    /// tries again.
+    fn republish_previous(&self, previous: &Arc<Sandbox>) -> Result<()> {
+        if previous.policy_id.is_some() {
+            let change = StagedChange::for_republish(previous, previous.active_policy.compile());
+            for (_, published) in self.publisher.publish_all(vec![change]) {
+                if let Err(error) = published {
+                    self.registry.insert(Sandbox { policy_id: None, ..Sandbox::clone(previous) });
+                    return Err(error);
+                }
+            }
+        }
+        self.redirects.sync(previous)
+    }
+}

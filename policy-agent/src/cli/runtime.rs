@@ -1,0 +1,9 @@
+//! The runtime of commands that ask the agent.
+
+use anyhow::{Context as _, Result};
+
+/// Waits for the answer to a command.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}

@@ -1,0 +1,172 @@
+//! The running agent: puts its parts together, serves until it is stopped, and stops them.
+
+mod signals;
+mod state_dir_lock;
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::spawn_blocking};
+
+pub(crate) use self::state_dir_lock::StateDirLock;
+use crate::{
+    agent::{Agent, DataplaneControl, EventAttribution, PlatformPolicy, SandboxStore},
+    api::{
+        ApiKeys, ApiState, metrics_router, router, router_with_keys,
+        server::{ApiSocket, serve_tcp},
+    },
+    config::AgentConfig,
+    dataplane::Dataplane,
+    events::{EventBuffer, spawn_reader},
+    gateway::{self, CertificateFiles, Gateway},
+    logging::LogSink,
+    metrics::MetricsExporter,
+    proxy::TransparentProxy,
+    runtimes::AgentRuntimes,
+};
+
+/// Runs the agent until a signal stops it.
+///
+/// # Errors
+/// Another agent has the state directory, or the agent cannot start or serve.
+pub(crate) fn run(
+    config: AgentConfig,
+    platform_policy: PlatformPolicy,
+    socket: &Path,
+    log: &LogSink,
+) -> Result<()> {
+    let _lock = StateDirLock::acquire(&config.state_dir)?;
+    let runtimes = AgentRuntimes::start()?;
+    let traffic = runtimes.traffic.handle().clone();
+    let agent = run_agent(config, platform_policy, socket, log.clone(), traffic);
+    let result = runtimes.control.block_on(agent);
+    runtimes.stop();
+    log.flush();
+    result
+}
+
+/// The control plane, on the current runtime; what sandboxes and their visitors keep busy goes to
+/// `traffic`.
+async fn run_agent(
+    config: AgentConfig,
+    platform_policy: PlatformPolicy,
+    path: &Path,
+    log: LogSink,
+    traffic: Handle,
+) -> Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let signals = signals::watch_signals(stop)?;
+    // Whoever connects from now on is answered when everything is taken over.
+    let socket = ApiSocket::bind(path)?;
+    let listeners = TcpListeners::bind(&config).await?;
+    let (config_copy, metrics, traffic_handle) =
+        (config.clone(), MetricsExporter::new(log), traffic.clone());
+    let open_services = move || {
+        let _traffic = traffic_handle.enter();
+        start_services(&config_copy, platform_policy, metrics, stopping)
+    };
+    let api = spawn_blocking(open_services).await??;
+    if let Some(settings) = gateway_settings(&config)? {
+        let (registry, counts) = (api.agent.registry().clone(), api.gateway.clone());
+        let open_services = async move { Gateway::start(&settings, registry, counts).await };
+        traffic.spawn(open_services).await??;
+    }
+    tokio::spawn(api.agent.clone().run_watchers());
+    tracing::info!(socket = %path.display(), sandboxes = api.agent.registry().len(), "ready");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let stopping = api.stopping.clone();
+    tokio::try_join!(socket.serve(router(api.clone()), stopping), listeners.serve(&config, api))?;
+    signals.abort();
+    tracing::info!("stopped; the kernel goes on enforcing");
+    Ok(())
+}
+
+/// What is served over TCP, if the operator wants it.
+struct TcpListeners {
+    api: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl TcpListeners {
+    async fn bind(config: &AgentConfig) -> Result<Self> {
+        let api = bind_optional("api.listen", config.api.listen).await?;
+        let metrics = bind_optional("metrics.listen", config.metrics.listen).await?;
+        Ok(Self { api, metrics })
+    }
+
+    /// Serves until the agent is told to stop.
+    async fn serve(self, config: &AgentConfig, api: ApiState) -> Result<()> {
+        let api_router = router_with_keys(api.clone(), ApiKeys::new(&config.api.api_keys));
+        let metrics_router = metrics_router(api.clone(), config.metrics.token.as_deref());
+        let stopping = &api.stopping;
+        let serve = async |listener: Option<TcpListener>, router| match listener {
+            Some(listener) => serve_tcp(listener, router, stopping.clone()).await,
+            None => Ok(()),
+        };
+        tokio::try_join!(serve(self.api, api_router), serve(self.metrics, metrics_router))?;
+        Ok(())
+    }
+}
+
+async fn bind_optional(key: &str, address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("{key}: cannot listen on {address}"))?))
+}
+
+/// Takes over what is there. Blocks. The egress proxy serves on the current runtime.
+fn start_services(
+    config: &AgentConfig,
+    platform_policy: PlatformPolicy,
+    metrics: MetricsExporter,
+    stopping: watch::Receiver<bool>,
+) -> Result<ApiState> {
+    let dataplane = Dataplane::open(config.dataplane_settings())
+        .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
+    let ring = dataplane.open_event_reader()?;
+    let dataplane_control: Arc<dyn DataplaneControl> = Arc::new(dataplane);
+    let (platform_policy, attribution) =
+        (Arc::new(platform_policy), Arc::<EventAttribution>::default());
+    let event_buffer = Arc::new(EventBuffer::new(dataplane_control.clone()));
+    let proxy = Arc::new(TransparentProxy::new(
+        config.proxy_settings(),
+        platform_policy.clone(),
+        event_buffer.clone(),
+    )?);
+    let store = SandboxStore::open(&config.state_dir)?;
+    let pooled_interfaces = config.pooled_interfaces();
+    let agent = Agent::start(
+        dataplane_control,
+        proxy.clone(),
+        store,
+        platform_policy,
+        attribution.clone(),
+        pooled_interfaces,
+    )?;
+    // Not before: what happened while no agent ran is told by what was adopted.
+    spawn_reader(ring, event_buffer.clone(), attribution)?;
+    let gateway = gateway::GatewayMetrics::default();
+    let (metrics, config) = (Arc::new(metrics), Arc::new(config.clone()));
+    Ok(ApiState { agent, events: event_buffer, proxy, gateway, metrics, config, stopping })
+}
+
+/// What the gateway is started with; `None`: it serves nothing.
+fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySettings>> {
+    let Some(gateway) = &config.gateway else { return Ok(None) };
+    let Some(domain) = gateway.domain.clone() else { return Ok(None) };
+    let files = || match (&gateway.tls_cert, &gateway.tls_key) {
+        (Some(cert), Some(key)) => Ok(CertificateFiles { cert: cert.clone(), key: key.clone() }),
+        _ => CertificateFiles::self_signed(&config.state_dir.join("gateway"), &domain),
+    };
+    let https = gateway.https.map(|address| files().map(|files| (address, files))).transpose()?;
+    Ok(Some(gateway::GatewaySettings {
+        http: gateway.http,
+        https,
+        max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
+        envd_port: gateway.envd_port,
+        trusted_proxies: gateway.trusted_proxies()?,
+        proxy_protocol: gateway.proxy_protocol,
+        domain,
+    }))
+}
