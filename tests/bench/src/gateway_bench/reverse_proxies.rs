@@ -13,7 +13,7 @@ use policy_testbed::{
     public_url::{GATEWAY_DOMAIN, SERVICE_PORT},
 };
 
-/// A short answer to everything, at [`PORT`].
+/// A short answer to everything, at [`SERVICE_PORT`].
 pub(crate) fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
     let text = "x".repeat(128);
     start_nginx_with(

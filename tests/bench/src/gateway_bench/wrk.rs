@@ -11,7 +11,7 @@ use policy_testbed::network::command;
 /// Connections, each with one request at a time.
 const CONNECTIONS: &str = "32";
 
-/// Prints what [`Load`] holds, and how many requests failed.
+/// Prints what [`WrkResult`] holds, and how many requests failed.
 const WRK_SCRIPT: &str = "
 function done(summary, latency, requests)
     local errors = summary.errors
