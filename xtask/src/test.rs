@@ -1,19 +1,11 @@
 //! `cargo xtask test`: set up, build, then run all tests of the workspace, then a few of them on
 //! other kernels.
 
-use std::env;
-
 use anyhow::{Result, bail};
 
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, kernel_tests, process, qemu_install, sdk_install};
-
-/// How many tests of a binary run at a time. They wait for packets, processes and the kernel more than
-/// they compute, so there are more of them than most machines have processors.
-const TEST_THREADS: &str = "4";
-/// The variable by which test binaries take that number.
-const TEST_THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 
 pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("test")?;
@@ -30,9 +22,6 @@ pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     test.args(args);
     if !args.is_empty() {
         return process::exec(&mut test);
-    }
-    if env::var_os(TEST_THREADS_VARIABLE).is_none() {
-        test.env(TEST_THREADS_VARIABLE, TEST_THREADS);
     }
     // One failure hides no other.
     let here = process::run_streamed(test.arg("--no-fail-fast"));
