@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use policy_common::reason::Reason;
-use tokio::time::timeout;
 
 use super::{
     TransparentProxy,
-    dial::{MAX_ADDRESSES, undialable_reason},
+    dial::{resolve_in_dial_order, undialable_reason},
 };
-use crate::{net::happy_eyeballs::interleave_families, policy::DomainName};
+use crate::policy::DomainName;
 
 /// An address of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +30,10 @@ impl TransparentProxy {
         port: Option<u16>,
     ) -> Vec<ResolvedAddress> {
         let port = port.unwrap_or(443);
-        let (context, time_limit) = (&self.context, self.context.timeouts.resolve);
-        let answer = timeout(time_limit, context.network.resolve(name)).await.unwrap_or_default();
-        let addresses: Vec<IpAddr> = answer.iter().map(IpAddr::to_canonical).collect();
+        let context = &self.context;
         let mut resolved = Vec::new();
-        for address in interleave_families(&addresses).into_iter().take(MAX_ADDRESSES) {
-            let reason = timeout(time_limit, undialable_reason(context, address, port))
-                .await
-                .unwrap_or_default();
+        for address in resolve_in_dial_order(context, name).await {
+            let reason = undialable_reason(context, address, port).await;
             let is_gateway = context.is_gateway_address(address, port);
             resolved.push(ResolvedAddress { address, undialable_reason: reason, is_gateway });
         }

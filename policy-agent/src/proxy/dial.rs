@@ -21,7 +21,7 @@ use crate::{
 
 /// Maximum number of addresses to try per name. Each holds a file descriptor while it does not
 /// answer.
-pub const MAX_ADDRESSES: usize = 6;
+const MAX_ADDRESSES: usize = 6;
 
 /// The target of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,23 +96,15 @@ pub async fn candidate_addresses(
     target: &DialTarget,
     denial: impl Fn(IpAddr) -> Option<ConnectionDecision>,
 ) -> Result<Vec<IpAddr>, ConnectionEnd> {
-    let resolved = match &target.host {
-        DomainOrIp::Address(address) => vec![*address],
-        DomainOrIp::Domain(name) => {
-            let resolved = timeout(context.timeouts.resolve, context.network.resolve(name)).await;
-            resolved.unwrap_or_default()
-        }
+    let addresses = match &target.host {
+        DomainOrIp::Address(address) => vec![address.to_canonical()],
+        DomainOrIp::Domain(name) => resolve_in_dial_order(context, name).await,
     };
-    let mut dialable = Vec::with_capacity(resolved.len());
+    let mut dialable = Vec::with_capacity(addresses.len());
     let mut denied: Option<ConnectionDecision> = None;
-    let resolved: Vec<IpAddr> = resolved.iter().map(IpAddr::to_canonical).collect();
-    for address in interleave_families(&resolved).into_iter().take(MAX_ADDRESSES) {
+    for address in addresses {
         let refused = match denial(address) {
-            None => {
-                let undialable = undialable_reason(context, address, target.port);
-                let undialable = timeout(context.timeouts.resolve, undialable).await;
-                undialable.unwrap_or(Some(Reason::Unreachable)).map(ConnectionDecision::from)
-            }
+            None => undialable_reason(context, address, target.port).await.map(Into::into),
             refused => refused,
         };
         match refused {
@@ -127,12 +119,26 @@ pub async fn candidate_addresses(
     }
 }
 
+/// The addresses of a name that are tried, in this order. Empty if it has none or does not resolve in
+/// time.
+pub async fn resolve_in_dial_order(context: &ProxyContext, name: &DomainName) -> Vec<IpAddr> {
+    let resolved = timeout(context.timeouts.resolve, context.network.resolve(name)).await;
+    let resolved: Vec<IpAddr> =
+        resolved.unwrap_or_default().iter().map(IpAddr::to_canonical).collect();
+    interleave_families(&resolved).into_iter().take(MAX_ADDRESSES).collect()
+}
+
 /// Why an address that the floor admits must not be dialed, if so.
 pub async fn undialable_reason(
     context: &ProxyContext,
     address: IpAddr,
     port: u16,
 ) -> Option<Reason> {
+    let checked = timeout(context.timeouts.resolve, check_dialable(context, address, port)).await;
+    checked.unwrap_or(Some(Reason::Unreachable))
+}
+
+async fn check_dialable(context: &ProxyContext, address: IpAddr, port: u16) -> Option<Reason> {
     if address.is_unspecified() {
         return Some(Reason::HostAddress); // Linux connects it to the host itself
     }
