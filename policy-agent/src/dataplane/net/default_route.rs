@@ -29,7 +29,7 @@ pub fn carries_default_route(interface: &HostInterface) -> Result<bool> {
     netns::run_in_netns(interface.netns.as_deref(), || {
         let index = if_nametoindex(interface.name.as_str())
             .with_context(|| format!("there is no interface {}", interface.name))?;
-        netlink::with_filtering_handle(async |netlink| {
+        netlink::with_strict_handle(async |netlink| {
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
                 if has_default_route_via(&netlink, family, index).await? {
                     return Ok(true);

@@ -9,8 +9,8 @@ pub(crate) fn with_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Res
     run_with_handle(false, work)
 }
 
-/// The same, with requests that the kernel reads in full: it leaves out of a dump what was not asked
-/// for.
+/// The same with a socket on which the kernel filters what it lists by the attributes of the request
+/// (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
 pub(crate) fn with_strict_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     run_with_handle(true, work)
 }
@@ -23,17 +23,6 @@ fn run_with_handle<T>(strictly: bool, work: impl AsyncFnOnce(Handle) -> Result<T
         } else {
             rtnetlink::new_connection()?
         };
-        tokio::spawn(connection);
-        work(netlink).await
-    })
-}
-
-/// The same with a socket on which the kernel filters what it lists by the attributes of the
-/// request (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
-pub(crate) fn with_filtering_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
-    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, netlink, _) = rtnetlink::new_connection_with_strict_check()?;
         tokio::spawn(connection);
         work(netlink).await
     })
