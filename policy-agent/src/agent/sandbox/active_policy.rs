@@ -1,5 +1,5 @@
-//! A network configuration with its meaning. Sandboxes with equal ones share it: a thousand with
-//! the same fifty thousand entries need the memory of one.
+//! A network configuration and the policy built from it. Sandboxes with equal ones share it, so
+//! that a thousand sandboxes with the same fifty thousand entries need the memory of one.
 
 use std::{
     collections::HashMap,
@@ -12,28 +12,28 @@ use crate::policy::{
     SandboxSpec, ValidationError, compile_policy, evaluate_by_name,
 };
 
-/// What the operator decides for all sandboxes.
+/// The operator's policy for all sandboxes.
 #[derive(Clone, Debug)]
 pub struct PlatformPolicy {
-    /// What holds whatever a sandbox's policy says.
+    /// Rules that no sandbox's policy can override.
     pub floor: Floor,
-    /// What holds where a sandbox's policy says nothing.
+    /// Defaults for what a sandbox's policy does not specify.
     pub defaults: PolicyDefaults,
 }
 
 impl PlatformPolicy {
-    /// The meaning of a sandbox's network configuration.
+    /// Builds the policy of a sandbox.
     ///
     /// # Errors
-    /// Names the field and the entry that are wrong.
+    /// The configuration is invalid. The error names the field and the entry.
     pub fn policy_for_spec(&self, spec: &SandboxSpec) -> Result<Policy, ValidationError> {
         spec.build_policy(&self.defaults, &self.floor)
     }
 
-    /// Checks a network configuration that no sandbox has.
+    /// Builds the policy of a network configuration that belongs to no sandbox.
     ///
     /// # Errors
-    /// Names the field and the entry that are wrong.
+    /// The configuration is invalid. The error names the field and the entry.
     pub fn policy_for_network(
         &self,
         network: &NetworkConfig,
@@ -43,50 +43,52 @@ impl PlatformPolicy {
     }
 }
 
-/// A network configuration, as it was asked for and as it is meant.
+/// A network configuration and the policy built from it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ActivePolicy {
-    /// As it was asked for.
+    /// The requested configuration.
     pub network: NetworkConfig,
-    /// As it is meant.
+    /// The policy built from it.
     pub policy: Policy,
-    /// What holds before it: the operator's lists, and the addresses of the host where the sandbox is.
+    /// The floor, which precedes the policy: the operator's lists, and the host's addresses in the
+    /// network namespace of the sandbox.
     pub floor: Arc<Floor>,
-    /// Its domains.
+    /// The domains of the policy.
     pub names: DomainSet,
-    /// Digest of the compiled form.
+    /// Digest of the compiled policy.
     pub digest: [u8; 16],
 }
 
 impl ActivePolicy {
-    /// Whether some of the sandbox's connections are for the egress proxy to judge or to carry.
+    /// Returns whether the egress proxy has to decide on or relay some of the sandbox's
+    /// connections.
     #[must_use]
     pub const fn needs_proxy(&self) -> bool {
         self.policy.has_domains() || self.policy.egress_proxy().is_some()
     }
 
-    /// The compiled form, again.
+    /// Compiles the policy again.
     #[must_use]
     pub fn compile(&self) -> CompiledPolicy {
         compile_policy(&self.policy, &self.floor)
     }
 
-    /// Line 7, for a connection to `address` that asks for `host`.
+    /// Evaluates line 7 for a connection to `address` that requests `host`.
     #[must_use]
     pub fn evaluate_by_name(&self, host: Option<&str>, address: IpAddr) -> Explanation {
         evaluate_by_name(&self.policy, &self.names, &self.floor, host, address)
     }
 }
 
-/// The rules in use.
+/// The active policies in use, for sharing equal ones.
 #[derive(Debug, Default)]
 pub struct PolicyInterner {
     by_digest: HashMap<[u8; 16], Vec<Weak<ActivePolicy>>>,
 }
 
 impl PolicyInterner {
-    /// The rules of a network configuration, shared with whoever has equal ones, and their
-    /// compiled form.
+    /// Builds an active policy, shared with sandboxes that have an equal one, and its compiled
+    /// form.
     pub fn compile_shared(
         &mut self,
         network: NetworkConfig,
@@ -113,7 +115,7 @@ impl PolicyInterner {
         active_policy
     }
 
-    /// Forgets what nobody uses.
+    /// Drops policies that no sandbox uses.
     pub fn prune(&mut self) {
         self.by_digest.retain(|_, known| known.iter().any(|weak| weak.strong_count() > 0));
     }

@@ -1,4 +1,4 @@
-//! Whose slot it was, and which policy it had: what an event's numbers mean.
+//! Event attribution: the sandbox and policy that the numbers in an event refer to.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,12 +12,12 @@ use crate::{
     policy::SandboxId,
 };
 
-/// Policies that are remembered per slot, the one in force included.
+/// Maximum number of remembered policies per slot, including the one in force.
 const MAX_POLICIES_PER_SLOT: usize = 8;
-/// How long replaced policies and given-back slots are remembered: events come within 0.1 s.
+/// How long replaced policies and released slots are remembered. Events arrive within 0.1 s.
 const RETENTION: Duration = Duration::from_secs(30);
 
-/// The meaning of slots and policy numbers.
+/// Maps slots and policy IDs to sandboxes and policies.
 #[derive(Debug, Default)]
 pub struct EventAttribution {
     slots: Mutex<SlotOwners>,
@@ -28,21 +28,21 @@ type SlotOwners = HashMap<u32, SlotOwner>;
 #[derive(Debug)]
 struct SlotOwner {
     sandbox: SandboxId,
-    /// The one in force last.
+    /// From oldest to newest. The last one is in force.
     policies: VecDeque<(PolicyId, Arc<ActivePolicy>, Instant)>,
     released_at: Option<Instant>,
 }
 
 impl EventAttribution {
-    /// A sandbox gets a slot, which has no policy yet.
+    /// Assigns a slot to a sandbox, without a policy.
     pub fn assign_slot(&self, slot: Slot, sandbox: &SandboxId) {
         let sandbox = sandbox.clone();
         let owner = SlotOwner { sandbox, policies: VecDeque::new(), released_at: None };
         self.lock().insert(slot.get(), owner);
     }
 
-    /// Publishes policies and notes what they mean. Events wait meanwhile, so none is read before
-    /// its policy is known.
+    /// Publishes policies and records their IDs under the lock, so that no event is resolved before
+    /// its policy is recorded.
     pub fn update_while_publishing<T>(
         &self,
         publish: impl FnOnce(&mut AttributionUpdate<'_>) -> T,
@@ -50,14 +50,14 @@ impl EventAttribution {
         publish(&mut AttributionUpdate { slots: self.lock() })
     }
 
-    /// A slot was given back.
+    /// Records that a slot was released.
     pub fn release_slot(&self, slot: Slot) {
         if let Some(owner) = self.lock().get_mut(&slot.get()) {
             owner.released_at = Some(Instant::now());
         }
     }
 
-    /// The sandbox of a slot, and its rules with this policy number.
+    /// Returns the sandbox of a slot, and its policy with this ID.
     #[must_use]
     pub fn resolve_event(
         &self,
@@ -72,7 +72,7 @@ impl EventAttribution {
         Some((owner.sandbox.clone(), active_policy))
     }
 
-    /// Forgets what no event can name any more.
+    /// Drops slots and policies that no event can refer to any more.
     pub fn prune(&self) {
         let mut slots = self.lock();
         slots.retain(|_, owner| {
@@ -87,19 +87,20 @@ impl EventAttribution {
         }
     }
 
-    /// Every change of the map is one call that cannot be half done.
+    /// A poisoned lock is usable: each change of the map is a single call, which cannot be left
+    /// incomplete.
     fn lock(&self) -> MutexGuard<'_, SlotOwners> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The ledger while policies are published.
+/// The attribution, locked while policies are published.
 pub struct AttributionUpdate<'a> {
     slots: MutexGuard<'a, SlotOwners>,
 }
 
 impl AttributionUpdate<'_> {
-    /// This policy is in force in this slot from now on.
+    /// Records the policy that is now in force in this slot.
     pub fn record_policy(
         &mut self,
         slot: Slot,

@@ -1,8 +1,8 @@
-//! What a sandbox has from its creation to its end, whatever becomes of its policy meanwhile: the
-//! traffic token, its lease, what the egress proxy counts, and word of its end for whoever serves it.
+//! What a sandbox keeps from its creation to its end, across changes of its policy: the traffic
+//! token, its lease, the counters of the egress proxy, and a cancellation token for its end.
 //!
-//! A lease runs by the monotonic clock while the agent does, so that a jump of the wall clock
-//! neither ends nor prolongs it. The state file tells the next agent its end by the wall clock.
+//! While the agent runs, a lease follows the monotonic clock, so that a jump of the wall clock
+//! neither ends nor extends it. The state file stores its end by the wall clock for the next agent.
 
 use std::{
     collections::BTreeMap,
@@ -20,53 +20,53 @@ use crate::{
     policy::{SecretString, ValidationError},
 };
 
-/// Random bytes of a token.
+/// Number of random bytes in a token.
 const TOKEN_BYTES: usize = 20;
 
-/// What the creator of a sandbox said about it. It means nothing to the agent.
+/// Data from the creator of a sandbox. The agent does not interpret it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxMetadata {
-    /// The template that it is made of.
+    /// The template that the sandbox is made from.
     pub template_id: String,
-    /// The creator's own notes.
+    /// The creator's own metadata.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What makes a repeated creation the same one.
+/// Identifies repeated requests for the same creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRecord {
-    /// Digest of the key.
+    /// Digest of the idempotency key.
     #[serde(rename = "key")]
     pub key_digest: String,
-    /// Digest of what was wished for.
+    /// Digest of the request.
     #[serde(rename = "wish")]
     pub request_digest: String,
 }
 
-/// What makes a sandbox end by itself.
+/// A lease as stored in the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistedLease {
-    /// When, by the wall clock.
+    /// The end by the wall clock.
     #[serde(rename = "ends")]
     pub ends_at: Timestamp,
-    /// What its creator said.
+    /// Data from the creator.
     #[serde(rename = "origin")]
     pub metadata: SandboxMetadata,
-    /// The key that it was created with.
+    /// The idempotency key and request that the sandbox was created with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<IdempotencyRecord>,
 }
 
-/// A life as the state file keeps it. What an older agent's file lacks is begun anew.
+/// A lifetime as stored in the state file. Fields that an older agent did not write start anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistedLifetime {
     /// The traffic token.
     #[serde(rename = "token", default, serialize_with = "serialize_secret")]
     pub traffic_token: Option<SecretString>,
-    /// When it was created.
+    /// When the sandbox was created.
     #[serde(rename = "started", default)]
     pub started_at: Option<Timestamp>,
-    /// Its lease, if it has one.
+    /// The lease, if there is one.
     #[serde(default)]
     pub lease: Option<PersistedLease>,
 }
@@ -78,7 +78,7 @@ pub struct LeaseDeadline {
     monotonic: Instant,
 }
 
-/// One sandbox's life.
+/// The lifetime of one sandbox.
 #[derive(Debug)]
 pub struct SandboxLifetime {
     traffic_token: SecretString,
@@ -96,18 +96,18 @@ struct ActiveLease {
 }
 
 impl SandboxLifetime {
-    /// A new life, with a token that nobody can guess, and without a lease.
+    /// Creates a lifetime with an unguessable token and without a lease.
     ///
     /// # Errors
-    /// The kernel has no random numbers.
+    /// The kernel provides no random bytes.
     pub fn without_lease() -> Result<Self> {
         Ok(Self::with_token(SecretString::new(random_hex::<TOKEN_BYTES>()?)))
     }
 
-    /// A new life that ends with its lease.
+    /// Creates a lifetime with an unguessable token and a lease.
     ///
     /// # Errors
-    /// The kernel has no random numbers.
+    /// The kernel provides no random bytes.
     pub fn with_lease(
         metadata: SandboxMetadata,
         idempotency: Option<IdempotencyRecord>,
@@ -117,7 +117,7 @@ impl SandboxLifetime {
         Ok(Self { lease: Some(leased), ..Self::without_lease()? })
     }
 
-    /// A life that goes on with the token it had.
+    /// Creates a lifetime with an existing token and without a lease.
     #[must_use]
     pub fn with_token(token: SecretString) -> Self {
         let (cancellation, started_at) = (CancellationToken::new(), Timestamp::now());
@@ -130,10 +130,10 @@ impl SandboxLifetime {
         }
     }
 
-    /// A life that goes on as it was kept.
+    /// Restores a lifetime from the state file.
     ///
     /// # Errors
-    /// A token is missing, and the kernel has no random numbers.
+    /// A token is missing, and the kernel provides no random bytes.
     pub fn restore(persisted: PersistedLifetime) -> Result<Self> {
         let lifetime = match persisted.traffic_token {
             Some(token) => Self::with_token(token),
@@ -152,7 +152,7 @@ impl SandboxLifetime {
         })
     }
 
-    /// This life for the state file.
+    /// Returns this lifetime for the state file.
     #[must_use]
     pub fn to_persisted(&self) -> PersistedLifetime {
         let lease = self.lease.as_ref().map(|leased| PersistedLease {
@@ -167,13 +167,13 @@ impl SandboxLifetime {
         }
     }
 
-    /// What a client of a private public URL has to show.
+    /// The token that clients must present at the public URLs if `allowPublicTraffic` is false.
     #[must_use]
     pub fn traffic_token(&self) -> &SecretString {
         &self.traffic_token
     }
 
-    /// What the egress proxy counts for it. Begins anew with the agent.
+    /// The counters of the egress proxy. They start at zero with each agent.
     #[must_use]
     pub const fn proxy_counters(&self) -> &Arc<SandboxProxyCounters> {
         &self.proxy_counters
@@ -185,44 +185,44 @@ impl SandboxLifetime {
         self.started_at
     }
 
-    /// When its lease ends; `None`: it has none, as what `apply` made.
+    /// The end of the lease by the wall clock. `None` without a lease, as for sandboxes of `apply`.
     #[must_use]
     pub fn ends_at(&self) -> Option<Timestamp> {
         Some(self.lease.as_ref()?.deadline().wall)
     }
 
-    /// The same by the monotonic clock.
+    /// The end of the lease by the monotonic clock.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         Some(self.lease.as_ref()?.deadline().monotonic)
     }
 
-    /// What its creator said; `None` for what `apply` made.
+    /// Data from the creator. `None` for sandboxes of `apply`.
     #[must_use]
     pub fn metadata(&self) -> Option<&SandboxMetadata> {
         Some(&self.lease.as_ref()?.metadata)
     }
 
-    /// The key that it was created with.
+    /// The idempotency key and request that the sandbox was created with.
     #[must_use]
     pub fn idempotency(&self) -> Option<&IdempotencyRecord> {
         self.lease.as_ref()?.idempotency.as_ref()
     }
 
-    /// Its lease ends then. A life without a lease stays without.
+    /// Replaces the end of the lease. Does nothing without a lease.
     pub fn renew(&self, deadline: LeaseDeadline) {
         if let Some(lease) = &self.lease {
             *lease.lock() = deadline;
         }
     }
 
-    /// Is cancelled when the sandbox is no more.
+    /// Cancelled when the sandbox ends.
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
         &self.cancellation
     }
 
-    /// The sandbox is no more: everybody who serves it learns it.
+    /// Ends the sandbox. This notifies all tasks that serve it.
     pub fn end(&self) {
         self.cancellation.cancel();
     }
@@ -233,17 +233,17 @@ impl ActiveLease {
         *self.lock()
     }
 
-    /// A term is replaced whole.
+    /// A poisoned lock is usable: the deadline is replaced as a whole.
     fn lock(&self) -> MutexGuard<'_, LeaseDeadline> {
         self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LeaseDeadline {
-    /// A term that begins now.
+    /// Creates a deadline `timeout` from now.
     ///
     /// # Errors
-    /// It ends when no clock counts any more.
+    /// The deadline is beyond the range of a clock.
     pub fn after(timeout: Duration) -> Result<Self, ValidationError> {
         let signed = SignedDuration::try_from(timeout).ok();
         let wall = signed.and_then(|timeout| Timestamp::now().checked_add(timeout).ok());
@@ -261,7 +261,7 @@ impl LeaseDeadline {
         }
     }
 
-    /// A term that ends when the wall clock, as it goes now, shows `wall`.
+    /// Creates the deadline at which the wall clock, as it is set now, shows `wall`.
     #[must_use]
     pub fn at_wall_clock(wall: Timestamp) -> Self {
         let now = Instant::now();
@@ -269,14 +269,14 @@ impl LeaseDeadline {
         Self { wall, monotonic: now.checked_add(left).unwrap_or(now) }
     }
 
-    /// Its end by the wall clock.
+    /// The deadline by the wall clock.
     #[must_use]
     pub const fn ends_at(&self) -> Timestamp {
         self.wall
     }
 }
 
-/// The state file holds the token.
+/// Serialises the token in clear text: the state file needs it.
 fn serialize_secret<S: Serializer>(
     token: &Option<SecretString>,
     serializer: S,

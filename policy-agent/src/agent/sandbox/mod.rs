@@ -1,4 +1,4 @@
-//! A sandbox as the agent knows it.
+//! The agent's model of a sandbox.
 
 pub(crate) mod active_policy;
 pub(crate) mod attribution;
@@ -21,35 +21,35 @@ use crate::{
     policy::{NetworkConfig, SandboxId, SandboxSpec},
 };
 
-/// A sandbox, what was asked for it and what holds for it. Cheap to clone.
+/// A sandbox: its specification, policy and state. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    /// What was asked for, without the network configuration, which is in `rules`.
+    /// The specification without the network configuration, which is in `active_policy`.
     pub base_spec: Arc<SandboxSpec>,
-    /// Its network configuration and policy.
+    /// The network configuration and the policy built from it.
     pub active_policy: Arc<ActivePolicy>,
-    /// What it has from its creation to its end.
+    /// What it keeps from its creation to its end.
     pub lifetime: Arc<SandboxLifetime>,
-    /// Under which name its gates are pinned.
+    /// The name under which its gates are pinned.
     pub pin_name: Arc<str>,
-    /// Its number in the kernel's tables.
+    /// Its index in the kernel's arrays.
     pub slot: Slot,
-    /// The compiled policy in force; `None` when it could not be published.
+    /// The ID of the compiled policy in force. `None` if it could not be published.
     pub policy_id: Option<PolicyId>,
-    /// Whether it is enforced.
+    /// Whether its policy is enforced.
     pub status: EnforcementStatus,
-    /// Where its gates were attached last.
+    /// The interface that its gates were last attached to.
     pub attach_point: Option<AttachPoint>,
-    /// What was counted in slots that it had before.
+    /// Counters of the slots that it had before.
     pub previous_counters: Arc<ReasonCounters>,
 }
 
-/// The very interface that gates were attached to; another may have its name later.
+/// The exact interface that gates were attached to. Another interface may have its name later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachPoint {
-    /// Its namespace.
+    /// Its network namespace.
     pub namespace: Option<NamespaceId>,
-    /// Its index there.
+    /// Its index in that namespace.
     pub ifindex: u32,
 }
 
@@ -58,26 +58,27 @@ pub struct AttachPoint {
 pub enum EnforcementStatus {
     /// The kernel enforces the policy on the interface.
     Enforcing,
-    /// There is no such interface, so nothing can pass. It is attached when it appears.
+    /// The interface does not exist, so nothing can pass. It is attached when it appears.
     InterfaceMissing,
-    /// The policy in force is another one, or none; the agent goes on trying.
+    /// Another policy is in force, or none, for this reason. The agent keeps retrying.
     Failed(String),
 }
 
 impl Sandbox {
-    /// Its name.
+    /// The sandbox ID.
     #[must_use]
     pub fn id(&self) -> &SandboxId {
         &self.base_spec.sandbox_id
     }
 
-    /// Whether gates are pinned for it, under today's name or the one of earlier agents.
+    /// Returns whether gates are pinned for it, under the current name or the one that earlier
+    /// agents used.
     #[must_use]
     pub fn is_pinned_in(&self, pinned: &BTreeSet<String>) -> bool {
         pinned.contains(&*self.pin_name) || pinned.contains(self.id().as_str())
     }
 
-    /// All that was asked for.
+    /// Returns the complete specification.
     #[must_use]
     pub fn spec(&self) -> SandboxSpec {
         SandboxSpec {
@@ -86,13 +87,14 @@ impl Sandbox {
         }
     }
 
-    /// As it is kept on disk.
+    /// Returns the record for the state file.
     #[must_use]
     pub fn to_record(&self) -> SandboxRecord {
         SandboxRecord { slot: self.slot, spec: self.spec(), lifetime: self.lifetime.to_persisted() }
     }
 
-    /// Whether the same interface and addresses are asked for, so that it can keep its slot.
+    /// Returns whether the specification has the same interface and addresses, so that the sandbox
+    /// can keep its slot.
     #[must_use]
     pub fn has_same_endpoint(&self, spec: &SandboxSpec) -> bool {
         interface_for(&self.base_spec) == interface_for(spec)
@@ -116,20 +118,21 @@ impl Serialize for EnforcementStatus {
     }
 }
 
-/// Splits a specification: the head is kept per sandbox, the network configuration is shared.
+/// Splits a specification. Each sandbox has its own base, and equal network configurations are
+/// shared.
 #[must_use]
 pub fn split_network(mut spec: SandboxSpec) -> (Arc<SandboxSpec>, NetworkConfig) {
     let network = std::mem::take(&mut spec.network);
     (Arc::new(spec), network)
 }
 
-/// Where a sandbox is attached.
+/// The interface that a sandbox is attached to.
 #[must_use]
 pub fn interface_for(spec: &SandboxSpec) -> HostInterface {
     HostInterface { name: spec.interface.clone(), netns: spec.netns.clone() }
 }
 
-/// Who a sandbox is on the wire.
+/// The addresses that identify a sandbox on the wire.
 #[must_use]
 pub fn endpoint_addresses_for(spec: &SandboxSpec) -> EndpointAddresses {
     EndpointAddresses { mac: spec.mac.map(|mac| mac.octets()), addresses: spec.addresses.clone() }

@@ -1,5 +1,5 @@
-//! What the egress proxy counts for a sandbox, from its creation to its end: its connections by what
-//! became of them, and what was refused by reason. The kernel counts packets, and not these.
+//! The egress proxy's counters for a sandbox, from its creation to its end: connections by
+//! decision, and refusals by reason. The kernel counts packets and does not count these.
 
 use std::{
     array,
@@ -8,17 +8,17 @@ use std::{
 
 use policy_common::reason::Reason;
 
-/// Codes of reasons, from 0.
+/// Number of reason codes, starting at 0.
 const REASON_CODES: usize = Reason::ALL[Reason::ALL.len() - 1] as usize + 1;
 
-/// Kinds of connections, as metrics call them.
+/// Protocols of connections, as labels in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionProtocol {
-    /// Judged by the SNI of its ClientHello.
+    /// Decided by the SNI of its ClientHello.
     Tls,
-    /// Judged by the Host of each request.
+    /// Decided by the Host of each request.
     Http,
-    /// Tunnelled to an address, whatever it carries.
+    /// Relayed to an address, regardless of the protocol inside.
     Tcp,
 }
 
@@ -34,12 +34,12 @@ impl ConnectionProtocol {
     }
 }
 
-/// What became of a connection.
+/// The outcome of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DecisionLabel {
     Allowed,
     Denied,
-    /// Nobody denied it, but it could not be made.
+    /// Not denied, but not established either.
     Failed,
 }
 
@@ -67,12 +67,12 @@ impl DecisionLabel {
     }
 }
 
-/// The proxy's counts of one sandbox.
+/// The egress proxy's counters for one sandbox.
 #[derive(Debug)]
 pub struct SandboxProxyCounters {
     /// By protocol and decision.
     connections: [[AtomicU64; DecisionLabel::ALL.len()]; ConnectionProtocol::ALL.len()],
-    /// By the reason's code.
+    /// By reason code.
     refusals: [AtomicU64; REASON_CODES],
 }
 
@@ -83,28 +83,29 @@ impl Default for SandboxProxyCounters {
 }
 
 impl SandboxProxyCounters {
-    /// A connection came to this end, or was let out. An HTTP connection counts once when its first
-    /// request is let out, and once more for a request that is refused, which ends it.
+    /// Counts a connection that was allowed, refused or ended for this reason. An HTTP connection
+    /// counts once when its first request is allowed, and once more for a refused request, which
+    /// ends it.
     pub fn record_connection(&self, protocol: ConnectionProtocol, reason: Reason) {
         let decision = DecisionLabel::from_reason(reason);
         self.connections[protocol as usize][decision as usize].fetch_add(1, Ordering::Relaxed);
         self.record_refusal(reason);
     }
 
-    /// A connection that was let out before is ended by new rules, for this reason.
+    /// Counts a refusal of a connection that was allowed before and is ended by a policy change.
     pub fn record_refusal(&self, reason: Reason) {
         if !reason.passes() {
             self.refusals[reason as usize].fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Connections and requests that were refused for this reason.
+    /// Returns how many connections and requests were refused for this reason.
     #[must_use]
     pub fn refusals(&self, reason: Reason) -> u64 {
         self.refusals[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// Connections by protocol and decision; those that never happened are left out.
+    /// Returns the connections by protocol and outcome, without those that are zero.
     pub fn connection_counts(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         let read_counter = |protocol: ConnectionProtocol, decision: DecisionLabel| {
             let counter = &self.connections[protocol as usize][decision as usize];

@@ -1,4 +1,4 @@
-//! The sandboxes as everyone may see them. Whoever reads never waits for a change under way.
+//! The registry of sandboxes. Readers never wait for a change in progress.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::Sandbox;
 use crate::policy::SandboxId;
 
-/// All sandboxes, by ID.
+/// All sandboxes by ID.
 #[derive(Debug, Default)]
 pub struct SandboxRegistry {
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
@@ -18,37 +18,37 @@ pub struct SandboxRegistry {
 }
 
 impl SandboxRegistry {
-    /// One sandbox.
+    /// Returns one sandbox.
     #[must_use]
     pub fn get(&self, id: &SandboxId) -> Option<Arc<Sandbox>> {
         self.read().get(id).cloned()
     }
 
-    /// One sandbox, by whatever text a user gave; no sandbox has an ID that is none.
+    /// Returns the sandbox whose ID a user has entered. `None` also if the text is not a valid ID.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<Arc<Sandbox>> {
         self.get(&id.parse().ok()?)
     }
 
-    /// All of them, by ID.
+    /// Returns all sandboxes, sorted by ID.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Sandbox>> {
         self.read().values().cloned().collect()
     }
 
-    /// How many there are.
+    /// Returns the number of sandboxes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no sandboxes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Tells that something has changed, from now on.
+    /// Returns a receiver that is notified of changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
@@ -65,7 +65,8 @@ impl SandboxRegistry {
         self.changes.send_replace(());
     }
 
-    /// Nothing panics while it holds the lock, and a single insertion cannot be half done.
+    /// A poisoned lock is usable: nothing panics while it holds the lock, and a single insertion
+    /// cannot be left incomplete.
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<SandboxId, Arc<Sandbox>>> {
         self.sandboxes.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! A sandbox as users see it: what was asked for, whether it is enforced, and what was counted.
-//! Without secrets, which a specification leaves out when it is serialised.
+//! The report of a sandbox for users: its specification, whether it is enforced, and its counters.
+//! It contains no secrets, which a specification omits when it is serialised.
 
 use std::collections::BTreeMap;
 
@@ -14,40 +14,40 @@ use crate::{
     policy::SandboxSpec,
 };
 
-/// What `get` and `GET /agent/v1/sandboxes` show of a sandbox.
+/// A sandbox as `get` and `GET /agent/v1/sandboxes` show it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxReport {
-    /// What was asked for.
+    /// The requested specification.
     #[serde(flatten)]
     pub spec: SandboxSpec,
-    /// Whether it is enforced.
+    /// Whether the policy is enforced.
     #[schema(value_type = String)]
     pub status: EnforcementStatus,
-    /// The compiled policy in force, as events name it; equal policies have the same.
+    /// The ID of the compiled policy in force, as in events. Equal policies have the same ID.
     #[schema(value_type = Option<u16>)]
     pub policy_id: Option<PolicyId>,
-    /// What came from the sandbox, or went to it, and passed.
+    /// Traffic from and to the sandbox that passed.
     pub passed: TrafficCount,
-    /// What was denied: packets, and each connection or request that the egress proxy refused as one
+    /// Denied traffic. Each connection or request that the egress proxy refused counts as one
     /// packet without bytes.
     pub denied: TrafficCount,
-    /// The same by reason; those that never happened are left out.
+    /// Traffic by reason, without reasons that never occurred.
     pub counters: BTreeMap<&'static str, TrafficCount>,
-    /// Connections that it has through the egress proxy.
+    /// Current connections of the sandbox through the egress proxy.
     pub proxied_connections: usize,
-    /// Events that were not written, since a sandbox may write so many per second only.
+    /// Events that were not written because of the limit of events per second and sandbox.
     pub events_suppressed: u64,
-    /// Events that were not written because nobody read the earlier ones in time.
+    /// Events that were not written because earlier events were not read in time.
     pub events_lost: u64,
 }
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TrafficCount {
-    /// Packets; a super-packet counts as those it stands for.
+    /// Packets. A super-packet counts as the packets that it stands for.
     pub packets: u64,
-    /// Bytes, Ethernet headers included.
+    /// Bytes, including Ethernet headers.
     pub bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl SandboxReport {
     /// Reads the counters of a sandbox.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// The kernel cannot be queried.
     pub fn collect(
         sandbox: &Sandbox,
         dataplane: &dyn DataplaneControl,
@@ -87,10 +87,10 @@ impl SandboxReport {
     }
 }
 
-/// All that was counted for a sandbox, in the slots that it had before, too.
+/// Returns all counters of a sandbox, including those of its previous slots.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel cannot be queried.
 pub fn total_counters(
     sandbox: &Sandbox,
     dataplane: &dyn DataplaneControl,

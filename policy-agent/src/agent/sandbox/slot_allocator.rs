@@ -1,4 +1,4 @@
-//! The slots of sandboxes in the kernel's tables.
+//! The slots of sandboxes in the kernel's arrays.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -17,7 +17,7 @@ use crate::{
     policy::{SandboxId, SandboxSpec},
 };
 
-/// Prepares slots for sandboxes and empties them again.
+/// Allocates and prepares slots for sandboxes, and empties them again.
 pub(crate) struct SlotAllocator {
     dataplane: Arc<dyn DataplaneControl>,
     attribution: Arc<EventAttribution>,
@@ -25,7 +25,7 @@ pub(crate) struct SlotAllocator {
 }
 
 impl SlotAllocator {
-    /// Every slot is free.
+    /// Starts with all slots free.
     pub(crate) fn new(
         dataplane: Arc<dyn DataplaneControl>,
         attribution: Arc<EventAttribution>,
@@ -33,7 +33,7 @@ impl SlotAllocator {
         Self { dataplane, attribution, allocated: AllocatedSlots::default() }
     }
 
-    /// A slot for a sandbox, which denies everything until a policy is published in it.
+    /// Allocates a slot for a sandbox. It denies everything until a policy is published in it.
     pub(crate) fn allocate(&mut self, spec: &SandboxSpec) -> Result<Slot, AgentError> {
         let id = &spec.sandbox_id;
         let Some(slot) = self.take_free() else {
@@ -61,15 +61,15 @@ impl SlotAllocator {
         }
     }
 
-    /// Events from this slot are those of this sandbox.
+    /// Attributes events from this slot to this sandbox.
     pub(crate) fn assign(&self, slot: Slot, sandbox: &SandboxId) {
         self.attribution.assign_slot(slot, sandbox);
     }
 
-    /// Empties a slot and makes it free. Its proxy listeners are closed by now.
+    /// Empties a slot and frees it. Its proxy listeners must be closed already.
     pub(crate) fn release(&mut self, slot: Slot) {
         if let Err(error) = self.dataplane.release_slot(slot) {
-            // It stays allocated: a slot that is not empty is not given to another sandbox.
+            // The slot stays allocated. One that is not empty must not be given to another sandbox.
             tracing::error!(slot = slot.get(), "cannot empty a slot: {error:#}");
             return;
         }
@@ -77,22 +77,23 @@ impl SlotAllocator {
         self.allocated.free(slot);
     }
 
-    /// A free slot, allocated from now on; `None` if there is none.
+    /// Allocates a free slot. Returns `None` if there is none.
     pub(crate) fn take_free(&mut self) -> Option<Slot> {
         self.allocated.allocate()
     }
 
-    /// Allocates this slot; `false` if it is allocated already.
+    /// Allocates this slot. Returns `false` if it is already allocated.
     pub(crate) fn reserve(&mut self, slot: Slot) -> bool {
         self.allocated.reserve(slot)
     }
 
-    /// Whether a slot is allocated.
+    /// Returns whether a slot is allocated.
     pub(crate) fn is_allocated(&self, slot: Slot) -> bool {
         self.allocated.is_allocated(slot)
     }
 
-    /// Reserves the slots of orphaned gates. Without such gates, empties the slots that no sandbox has.
+    /// Reserves the slots of orphaned gates. If there are such gates, also reserves all other slots
+    /// with a policy. If there are none, empties the slots that no sandbox has.
     pub(crate) fn reserve_orphaned(&mut self, orphaned_pins: &BTreeSet<String>) -> Result<()> {
         for pin_name in orphaned_pins {
             if let Some(slot) = self.dataplane.attached_slot(pin_name)? {
@@ -113,7 +114,7 @@ impl SlotAllocator {
         Ok(())
     }
 
-    /// What was counted for a sandbox until now, in all slots that it had.
+    /// Returns the counters of a sandbox so far, in all slots that it had.
     pub(crate) fn accumulated_counters(&self, sandbox: &Sandbox) -> ReasonCounters {
         total_counters(sandbox, &*self.dataplane).unwrap_or_else(|error| {
             tracing::warn!(sandbox = %sandbox.id(), "counters lost: {error:#}");
@@ -121,14 +122,14 @@ impl SlotAllocator {
         })
     }
 
-    /// Forgets owners of slots that no event can name any more.
+    /// Drops owners of slots that no event can refer to any more.
     pub(crate) fn prune(&self) {
         self.attribution.prune();
     }
 }
 
-/// Hands out slots in turn: one that was given back rests as long as possible, so that late events
-/// of its old sandbox are not taken for the new one's.
+/// Allocates slots round-robin, so that a released slot stays unused for as long as possible. Late
+/// events of its old sandbox are then not attributed to a new one.
 #[derive(Debug, Default)]
 struct AllocatedSlots {
     allocated: HashSet<Slot>,
@@ -136,7 +137,7 @@ struct AllocatedSlots {
 }
 
 impl AllocatedSlots {
-    /// A free slot, taken from now on; `None` when there is none.
+    /// Allocates a free slot. Returns `None` if there is none.
     fn allocate(&mut self) -> Option<Slot> {
         let candidates = (1..MAX_SANDBOXES).map(|step| (self.last + step) % MAX_SANDBOXES);
         let slot = candidates.filter_map(Slot::new).find(|slot| !self.allocated.contains(slot))?;
@@ -145,18 +146,16 @@ impl AllocatedSlots {
         Some(slot)
     }
 
-    /// Takes a certain slot: `false` when it is taken already.
+    /// Allocates this slot. Returns `false` if it is already allocated.
     fn reserve(&mut self, slot: Slot) -> bool {
         self.last = self.last.max(slot.get());
         self.allocated.insert(slot)
     }
 
-    /// Whether a slot is taken.
     fn is_allocated(&self, slot: Slot) -> bool {
         self.allocated.contains(&slot)
     }
 
-    /// Gives a slot back.
     fn free(&mut self, slot: Slot) {
         self.allocated.remove(&slot);
     }

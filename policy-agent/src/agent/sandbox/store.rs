@@ -1,6 +1,7 @@
-//! The sandboxes on disk, so that they outlive the agent: one JSON file each, replaced whole.
+//! The sandboxes on disk, which outlive the agent: one JSON file each, replaced as a whole.
 //!
-//! A file holds the egress proxy's password and the traffic token, so only the agent's user may read it.
+//! A file contains the password of `egressProxy` and the traffic token, so only the agent's user
+//! may read it.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -22,27 +23,28 @@ use crate::{
     policy::{SandboxId, SandboxSpec},
 };
 
-/// Shape of the files. One that a newer agent wrote is not guessed at.
+/// Version of the file format. Files with another version, such as those of a newer agent, are
+/// rejected.
 const FILE_VERSION: u32 = 1;
 const BROKEN_EXTENSION: &str = "broken";
 
-/// A sandbox as it is kept.
+/// A sandbox as stored on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SandboxRecord {
-    /// Its number in the kernel's tables.
+    /// Its index in the kernel's arrays.
     pub slot: Slot,
-    /// What was asked for.
+    /// The requested specification.
     pub spec: SandboxSpec,
-    /// Its life; parts are missing in the file of an older agent.
+    /// Its lifetime. Parts are missing in the file of an older agent.
     pub lifetime: PersistedLifetime,
 }
 
-/// What [`SandboxStore::load`] found.
+/// The result of [`SandboxStore::load`].
 #[derive(Debug, Default)]
 pub struct LoadedSandboxes {
-    /// Every sandbox whose file could be read.
+    /// The sandboxes whose files could be read.
     pub records: Vec<SandboxRecord>,
-    /// Files that could not be, and why. They were renamed to `<id>.broken`.
+    /// Files that could not be read, and why. They were renamed to `<id>.broken`.
     pub broken: Vec<(PathBuf, anyhow::Error)>,
 }
 
@@ -64,17 +66,17 @@ struct StateFileRef<'a> {
     lifetime: &'a PersistedLifetime,
 }
 
-/// The directory of the files.
+/// The directory of the state files.
 #[derive(Debug)]
 pub struct SandboxStore {
     directory: PathBuf,
 }
 
 impl SandboxStore {
-    /// Opens `state_dir`, which is made if it is missing.
+    /// Opens the store in `state_dir`, and creates its directory if that is missing.
     ///
     /// # Errors
-    /// The directory cannot be made.
+    /// The directory cannot be created.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let directory = sandboxes_directory(state_dir);
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
@@ -83,7 +85,7 @@ impl SandboxStore {
         Ok(Self { directory })
     }
 
-    /// Reads every sandbox. A broken file is set aside, and the others are served.
+    /// Reads all sandboxes. Renames broken files and continues with the others.
     ///
     /// # Errors
     /// The directory cannot be listed.
@@ -106,10 +108,10 @@ impl SandboxStore {
         Ok(loaded)
     }
 
-    /// Writes a sandbox. Once this returns, a crash of the machine leaves it or its successor.
+    /// Writes a sandbox. Once this returns, a crash of the host leaves this record or a later one.
     ///
     /// # Errors
-    /// The disk refuses; what was there before stays.
+    /// The disk reports an error. The previous record stays.
     pub fn save(&self, record: &SandboxRecord) -> Result<()> {
         let id = &record.spec.sandbox_id;
         let path = self.file_path(id);
@@ -123,10 +125,10 @@ impl SandboxStore {
             .with_context(|| format!("cannot write {}: is the disk full?", path.display()))
     }
 
-    /// Forgets a sandbox, which need not be there.
+    /// Removes the file of a sandbox, if there is one.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The disk reports an error.
     pub fn remove(&self, id: &SandboxId) -> Result<()> {
         let path = self.file_path(id);
         match fs::remove_file(&path) {
@@ -137,10 +139,10 @@ impl SandboxStore {
         }
     }
 
-    /// Removes everything that this agent keeps, the set-aside files too.
+    /// Removes everything that the agent stores, including broken files.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The disk reports an error.
     pub fn remove_all(state_dir: &Path) -> Result<()> {
         let directory = sandboxes_directory(state_dir);
         match fs::remove_dir_all(&directory) {
@@ -176,7 +178,7 @@ impl SandboxStore {
         self.sync_directory()
     }
 
-    /// A rename is on disk only when its directory is.
+    /// A rename is durable only when its directory is.
     fn sync_directory(&self) -> Result<()> {
         Ok(File::open(&self.directory)?.sync_all()?)
     }
@@ -200,7 +202,8 @@ fn read_record(path: &Path) -> Result<SandboxRecord> {
     Ok(SandboxRecord { slot, spec: sandbox, lifetime })
 }
 
-/// What is wrong with a file, without a word of it: there are secrets in it, and this is logged.
+/// Describes what is wrong with a file without quoting it: the file contains secrets, and the error
+/// is logged.
 fn redacted_error(error: serde_json::Error) -> anyhow::Error {
     match error.classify() {
         Category::Data => {

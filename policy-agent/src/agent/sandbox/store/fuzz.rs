@@ -1,4 +1,4 @@
-//! State files, as broken as chance makes them: each is read or set aside, and the others are served.
+//! Randomly corrupted state files. Each is read or set aside, and the others are still loaded.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn check_load(text: &[u8]) -> Result<(), TestCaseError> {
         prop_assert!(path.ends_with("web1.broken") && path.exists());
         prop_assert!(!format!("{error:#}").contains(PASSWORD), "{error:#}");
     }
-    // The other is there, and the disk is slow.
+    // Saves only the record under test. The other one is on disk already, and the disk is slow.
     for record in loaded.records.iter().filter(|entry| entry.spec.sandbox_id.as_str() == "web1") {
         store.save(record).expect("saved");
     }
