@@ -1,4 +1,4 @@
-//! The start: what the kernel enforces, what the disk says, and how the two are made one.
+//! Adoption at the start: reconciles what the kernel enforces with the state files.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,16 +14,16 @@ use crate::{
 };
 
 impl Reconciler {
-    /// Takes over what an agent before this one left. What is attached stays attached.
+    /// Adopts what an earlier agent left. Attached gates stay attached.
     ///
     /// # Errors
-    /// The disk or the kernel cannot be read. Trouble with single sandboxes is logged.
+    /// The disk or the kernel cannot be read. Errors about single sandboxes are logged.
     pub fn adopt(&mut self) -> Result<()> {
         let loaded = self.store.load()?;
         for (path, error) in &loaded.broken {
             tracing::error!(file = %path.display(), "set aside a broken sandbox: {error:#}");
         }
-        // The gates of an interface of the pool are no orphans: the interface is idle.
+        // The gates of a pool interface without a sandbox are not orphans: the interface is idle.
         let pool = &self.interface_pool;
         let pinned_names = self.attachments.orphans.load(|pin_name| pool.owns_pin(pin_name))?;
         let mut changes = Vec::with_capacity(loaded.records.len());
@@ -46,7 +46,7 @@ impl Reconciler {
         }
         self.interface_pool.adopt(&mut self.slots, &self.endpoints, &self.attachments)?;
         tracing::info!(sandboxes = self.registry.len(), "adopted");
-        // Those that cannot be ended now are tried again.
+        // The expiry task retries those that cannot be deleted now.
         self.delete_expired();
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Reconciler {
         Ok(StagedChange::for_republish(&Arc::new(sandbox), compiled))
     }
 
-    /// The slot that the file names, or a fresh one should two files name the same.
+    /// Reserves the slot that the file names, or a free one if another file names the same slot.
     fn reserve_persisted_slot(&mut self, record: &SandboxRecord) -> Result<Slot> {
         if self.slots.reserve(record.slot) {
             return Ok(record.slot);
@@ -90,14 +90,15 @@ impl Reconciler {
         Ok(slot)
     }
 
-    /// Finds a sandbox's gates in place, or attaches them, denying until its policy is published.
+    /// Adopts the attached gates of a sandbox. If there are none, attaches gates that deny
+    /// everything until its policy is published.
     fn attach_adopted(&self, sandbox: &mut Sandbox, pinned_names: &BTreeSet<String>) -> Result<()> {
         if self.attachments.adopt(sandbox) {
             return Ok(());
         }
         self.slots.prepare_if_empty(sandbox.slot, &sandbox.base_spec)?;
-        // With gates of another version or name in force, the policy comes first and then these
-        // gates. Otherwise what the sandbox may reach would be cut off in between.
+        // If gates of another version or name are in force, the policy is published before these
+        // gates are attached. Otherwise the sandbox would lose its connections in between.
         if !sandbox.is_pinned_in(pinned_names) {
             self.attachments.reattach_if_present(sandbox, &self.redirects);
         }

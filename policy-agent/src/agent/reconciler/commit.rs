@@ -1,4 +1,4 @@
-//! Committing: publishes what is staged, and makes the slots those of the sandboxes.
+//! Committing: publishes staged changes and activates their slots.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::{
 };
 
 impl Reconciler {
-    /// The same as [`Self::commit`] for a single change.
+    /// Like [`Self::commit`], for a single change.
     pub(crate) fn commit_one(&mut self, change: StagedChange) -> Result<(), AgentError> {
         let mut results = ApplyResults::new();
         self.commit(vec![change], &mut results);
         single_result(results)
     }
 
-    /// Publishes what is staged and activates it, or rolls it back.
+    /// Publishes staged changes, and activates each or rolls it back.
     pub(crate) fn commit(&mut self, staged: Vec<StagedChange>, results: &mut ApplyResults) {
         for (change, published) in self.publisher.publish_all(staged) {
             let id = change.id().clone();
@@ -33,7 +33,7 @@ impl Reconciler {
         }
     }
 
-    /// The policy is in force in the slot: makes the slot the sandbox's.
+    /// Makes the slot the sandbox's, now that the policy is in force there.
     fn activate(&mut self, change: StagedChange, policy_id: PolicyId) -> Result<(), AgentError> {
         let mut sandbox = Sandbox { policy_id: Some(policy_id), ..change.sandbox.clone() };
         let redirects = &self.redirects;
@@ -64,14 +64,14 @@ impl Reconciler {
         sandbox.previous_counters = Arc::new(self.slots.accumulated_counters(previous));
         match self.detach_previous(previous, sandbox) {
             Ok(()) => self.release_slot(previous.slot),
-            // Its slot stays allocated: the gates may name it.
+            // The slot stays allocated: the gates may still point to it.
             Err(error) => {
                 tracing::error!(sandbox = %previous.id(), "cannot leave its old interface: {error:#}");
             }
         }
     }
 
-    /// Detaches a sandbox from the interface that it had before, unless it has the same gates now.
+    /// Detaches a sandbox from its previous interface, unless its gates are the same as before.
     pub(crate) fn detach_previous(&self, previous: &Sandbox, new: &Sandbox) -> Result<()> {
         if previous.pin_name == new.pin_name {
             return Ok(());

@@ -1,5 +1,4 @@
-//! Sandboxes that the agent makes by itself, on an interface of `[[interfaces]]`, and that end with their
-//! lease.
+//! Sandboxes that the agent creates on an interface of `[[interfaces]]`. They end with their lease.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,32 +18,33 @@ use crate::{
     policy::{NetworkConfig, SandboxId, SandboxSpec, SecretString},
 };
 
-/// Random bytes of an ID.
+/// Number of random bytes in an ID.
 const ID_BYTES: usize = 10;
-/// Characters of an ID: a letter, and digits of those bytes.
+/// Length of an ID in characters: a letter and hexadecimal digits of those bytes.
 const ID_LENGTH: usize = 20;
 
-/// What a client wants to be created.
+/// A request to create a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateRequest {
-    /// What it says about the sandbox.
+    /// Data from the creator.
     pub metadata: SandboxMetadata,
     /// The network configuration.
     pub network: NetworkConfig,
-    /// The same as [`SandboxSpec::allow_internet_access`](crate::policy::SandboxSpec).
+    /// As in [`SandboxSpec::allow_internet_access`](crate::policy::SandboxSpec).
     pub allow_internet_access: Option<bool>,
-    /// How long it lives, unless that is renewed.
+    /// Duration of the lease, until it is renewed.
     pub timeout: Duration,
-    /// A repeated creation with the same key is the same creation.
+    /// A repeated request with the same key returns the sandbox of the first one.
     pub idempotency_key: Option<String>,
 }
 
 impl CreateRequest {
-    /// What makes another creation with the same key the same one. `None`: nothing does.
+    /// Returns the digests by which a repeated request is recognised. `None` without a key.
     fn idempotency_record(&self) -> anyhow::Result<Option<IdempotencyRecord>> {
         let Some(key) = &self.idempotency_key else { return Ok(None) };
         let proxy = self.network.egress_proxy.as_ref();
-        // Not serialised with the rest, since it must not show.
+        // The network configuration omits the password when it is serialised, so that it is not
+        // shown.
         let password = proxy.and_then(|proxy| proxy.password.as_ref()).map(SecretString::reveal);
         let rest = (&self.metadata, &self.network, self.allow_internet_access, self.timeout);
         let request = serde_json::to_vec(&(rest, password)).context("a request is no JSON")?;
@@ -63,7 +63,7 @@ impl Reconciler {
     /// Creates a sandbox; see [`Agent::create`](crate::agent::Agent::create).
     ///
     /// # Errors
-    /// As there. Nothing is left of a sandbox that was refused.
+    /// The same as there. A rejected request leaves nothing behind.
     pub(crate) fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
         self.platform_policy.policy_for_network(&request.network, request.allow_internet_access)?;
         let deadline = LeaseDeadline::after(request.timeout)?;
@@ -85,7 +85,7 @@ impl Reconciler {
         })
     }
 
-    /// The sandbox that was created with this key.
+    /// Returns the sandbox that was created with this key.
     fn find_by_idempotency_key(
         &self,
         idempotency_record: Option<&IdempotencyRecord>,
@@ -103,13 +103,13 @@ impl Reconciler {
         Ok(None)
     }
 
-    /// The same steps as `apply`, with a lease.
+    /// Executes the same steps as `apply`, with a lease.
     fn stage_and_commit(
         &mut self,
         spec: SandboxSpec,
         lifetime: SandboxLifetime,
     ) -> Result<(), AgentError> {
-        // Whether the host needs the interface was asked when it was chosen.
+        // An interface that the host itself needs was rejected when the interface was chosen.
         let validated = self.validate_specs(vec![spec], true)?.pop();
         let validated =
             validated.ok_or_else(|| AgentError::Internal(anyhow!("nothing to create")))?;
@@ -118,7 +118,7 @@ impl Reconciler {
     }
 }
 
-/// An ID that nobody can guess.
+/// Returns an unguessable ID.
 pub(crate) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
     let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(AgentError::Internal)?);
     id.truncate(ID_LENGTH);

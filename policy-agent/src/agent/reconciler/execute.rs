@@ -1,5 +1,5 @@
-//! Executing commands. Changes of policies that need to know nothing of each other are staged together
-//! and published at once.
+//! Executes commands. Policy changes that are independent of each other are staged together and
+//! published at once.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,17 @@ use crate::{
     policy::SandboxId,
 };
 
-/// Changes that are staged and not yet committed.
+/// Changes that are staged and not committed yet.
 #[derive(Default)]
 struct StagedBatch {
     staged: Vec<StagedChange>,
-    /// The number of the command that each belongs to.
+    /// The index of the command that each change belongs to.
     command_indices: BTreeMap<SandboxId, usize>,
 }
 
 impl Reconciler {
-    /// Executes commands, in this order as far as anybody can tell.
+    /// Executes commands. The results are the same as if they were executed one by one in this
+    /// order.
     pub(crate) fn execute_batch(&mut self, commands: Vec<AgentCommand>) -> Vec<CommandResult> {
         let mut replies = Vec::with_capacity(commands.len());
         let mut batch = StagedBatch::default();
@@ -32,8 +33,8 @@ impl Reconciler {
         replies
     }
 
-    /// Whether a command needs to know nothing of what is in the batch: it is about other sandboxes,
-    /// and moves none to an interface, which may be taken by then.
+    /// Returns whether a command is independent of those in the batch. It must change other
+    /// sandboxes, and must not move any to another interface, which the batch may have taken.
     fn can_join_batch(&self, command: &AgentCommand, batch: &StagedBatch) -> bool {
         match command {
             AgentCommand::UpdateNetwork(id, _) => !batch.command_indices.contains_key(id.as_str()),
@@ -45,7 +46,7 @@ impl Reconciler {
         }
     }
 
-    /// Stages a change of policies, or executes any other command.
+    /// Stages a policy change, or executes any other command.
     fn execute(
         &mut self,
         command: AgentCommand,
@@ -83,7 +84,8 @@ impl Reconciler {
         Ok(CommandReply::Done)
     }
 
-    /// Adds sandboxes to the batch. Returns the errors of those that could not be staged.
+    /// Stages sandboxes and adds them to the batch. Returns the errors of those that could not be
+    /// staged.
     fn stage_all(
         &mut self,
         validated: Vec<ValidatedSandbox>,

@@ -1,4 +1,4 @@
-//! Leases: renewing them, and deleting the sandboxes whose leases are over.
+//! Leases: renews them, and deletes the sandboxes whose leases have expired.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use crate::agent::{
 };
 
 impl Reconciler {
-    /// Deletes the sandboxes whose leases are over. Returns how many could not be deleted.
+    /// Deletes the sandboxes whose leases have expired. Returns how many could not be deleted.
     pub fn delete_expired(&mut self) -> usize {
         let mut failed = 0;
         for sandbox in self.registry.all() {
@@ -28,11 +28,12 @@ impl Reconciler {
         failed
     }
 
-    /// Makes a sandbox's lease end `timeout` from now. A sandbox without a lease gets none.
+    /// Sets the lease of a sandbox to end `timeout` from now. A sandbox without a lease does not
+    /// get one.
     ///
     /// # Errors
-    /// There is no such sandbox, the timeout is too long, or the disk refuses; the lease is as
-    /// before then.
+    /// There is no such sandbox, the timeout is too long, or the disk reports an error. The lease
+    /// is then unchanged.
     pub fn renew_lease(&mut self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
         let deadline = LeaseDeadline::after(timeout)?;
         let sandbox =

@@ -1,4 +1,5 @@
-//! Desired against actual: every change of a sandbox goes through here, one at a time.
+//! The reconciler: makes all changes of sandboxes, one at a time, so that the actual state becomes
+//! the desired one.
 
 mod adopt;
 mod commit;
@@ -53,7 +54,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// A reconciler that knows no sandbox yet.
+    /// Creates a reconciler without sandboxes.
     #[must_use]
     pub(crate) fn new(
         dataplane: &Arc<dyn DataplaneControl>,
@@ -80,10 +81,11 @@ impl Reconciler {
         }
     }
 
-    /// Detaches a sandbox and forgets it.
+    /// Detaches and deletes a sandbox.
     ///
     /// # Errors
-    /// There is no such sandbox, or the kernel or the disk refuses; it is still known then.
+    /// There is no such sandbox, or the kernel or the disk reports an error. The sandbox is then
+    /// kept.
     pub(crate) fn delete(&mut self, id: &str) -> Result<(), AgentError> {
         let Some(sandbox) = self.registry.find(id) else { return self.delete_orphan(id) };
         let reject = |failure, cause| AgentError::Failed {
@@ -92,8 +94,8 @@ impl Reconciler {
             consequence: "it is kept; delete it again",
             cause,
         };
-        // The disk comes first: if that fails, nothing was opened. What is attached and not on disk
-        // stays blocked if the agent dies in between.
+        // The state file is removed first: if that fails, nothing is detached. If the agent dies in
+        // between, the gates stay attached and keep blocking.
         let removed = self.store.remove(sandbox.id());
         removed.map_err(|cause| reject("cannot forget it", cause))?;
         if let Err(cause) = self.interface_pool.detach_sandbox(&sandbox, &self.attachments) {
@@ -119,10 +121,10 @@ impl Reconciler {
     }
 }
 
-/// The outcome where there is one sandbox.
+/// Returns the result of a change of one sandbox.
 ///
 /// # Errors
-/// Its own.
+/// That of the sandbox.
 pub fn single_result(mut results: ApplyResults) -> Result<(), AgentError> {
     results.pop().map_or(Ok(()), |(_, result)| result)
 }

@@ -1,5 +1,5 @@
-//! Publishing many policies: equal ones once, the others side by side, since the kernel makes each
-//! wait for a grace period.
+//! Publishes many policies: equal ones once, and the others in parallel, since each waits for a
+//! grace period of the kernel.
 
 use std::{
     collections::HashMap,
@@ -15,13 +15,13 @@ use crate::{
     dataplane::{PolicyId, Slot},
 };
 
-/// Grace periods that are waited for at the same time.
+/// Maximum number of grace periods to wait for at the same time.
 const MAX_CONCURRENT_GRACE_PERIODS: usize = 32;
 
 type PolicyDigest = [u8; 16];
 type PublishResult = Result<PolicyId>;
 
-/// Publishes policies, and records what events with their numbers mean.
+/// Publishes policies and records their IDs for the attribution of events.
 pub(crate) struct Publisher {
     dataplane: Arc<dyn DataplaneControl>,
     attribution: Arc<EventAttribution>,
@@ -35,8 +35,8 @@ impl Publisher {
         Self { dataplane, attribution }
     }
 
-    /// Publishes the policies of all changes. On an error, the old policies of the sandboxes that it
-    /// concerns stay in force.
+    /// Publishes the policies of all changes. On an error, the affected sandboxes keep their old
+    /// policies.
     pub(crate) fn publish_all(
         &self,
         changes: Vec<StagedChange>,
@@ -70,7 +70,7 @@ impl Publisher {
         })
     }
 
-    /// Publishes one policy in the slots that do not have it yet.
+    /// Publishes one policy in those slots that do not have it yet.
     fn publish_group(&self, group: &[StagedChange]) -> PublishResult {
         let Some(first) = group.first() else { return Err(anyhow!("nothing to publish")) };
         let mut policy = None;
@@ -91,7 +91,7 @@ impl Publisher {
     }
 }
 
-/// Does `work` on every item, several at a time; the results are in the items' order.
+/// Applies `work` to all items, several at a time. Returns the results in the order of the items.
 fn run_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if let [only] = items {
         return vec![work(only)];

@@ -1,4 +1,4 @@
-//! Rolling back a change that fails: what was in force stays, and stays on disk.
+//! Rolls back a failed change: the previous policy stays in force and on disk.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::agent::{
 };
 
 impl Reconciler {
-    /// Undoes a change as far as it got. Returns the error for its caller.
+    /// Undoes a change as far as it was made. Returns the error for the caller.
     pub(crate) fn roll_back(
         &mut self,
         change: StagedChange,
@@ -22,7 +22,7 @@ impl Reconciler {
         match self.restore_previous(&change) {
             Ok(()) if change.has_new_slot() => self.release_slot(change.sandbox.slot),
             Ok(()) => {}
-            // The new slot stays allocated: the sandbox's gates may name it.
+            // The new slot stays allocated: the gates of the sandbox may still point to it.
             Err(error) => {
                 tracing::error!(sandbox = %id, "cannot roll back a change: {error:#}");
             }
@@ -54,8 +54,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Puts the old policy of a slot back in force, where the new one is already. If that fails, the next scan
-    /// tries again.
+    /// Puts the previous policy of a slot back in force if the new one is already published. If
+    /// that fails, the next scan retries.
     fn republish_previous(&self, previous: &Arc<Sandbox>) -> Result<()> {
         if previous.policy_id.is_some() {
             let change = StagedChange::for_republish(previous, previous.active_policy.compile());

@@ -1,4 +1,4 @@
-//! Scans: bring back what went missing, and notice what has changed.
+//! Scans: restore what is missing and detect what has changed.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,13 +14,13 @@ use crate::{
 };
 
 impl Reconciler {
-    /// Follows the host's addresses, and brings back what went missing, for these sandboxes.
+    /// Applies changes of the host's addresses to these sandboxes, and restores what is missing.
     pub(crate) fn reconcile_sandboxes(&mut self, ids: &[SandboxId]) {
         self.republish_changed_floors(ids);
         ids.iter().for_each(|id| self.reconcile_sandbox(id));
     }
 
-    /// Publishes and attaches one sandbox again, where that is needed.
+    /// Republishes and reattaches one sandbox where necessary.
     pub(crate) fn reconcile_sandbox(&mut self, id: &SandboxId) {
         let Some(known) = self.registry.get(id) else { return };
         let mut sandbox = Sandbox::clone(&known);
@@ -36,8 +36,8 @@ impl Reconciler {
         }
     }
 
-    /// Makes sure that a sandbox is attached. Its status says whether it is, and
-    /// whether its policy could be published.
+    /// Ensures that a sandbox is attached. Its status then says whether it is, and whether its
+    /// policy could be published.
     pub(crate) fn reconcile_attachment(
         &self,
         sandbox: &mut Sandbox,
@@ -69,7 +69,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Forgets what is not used any more, and pins again what should be pinned.
+    /// Drops unused state and restores missing pins.
     pub(crate) fn prune_and_repin(&mut self) {
         self.slots.prune();
         self.policy_interner.prune();
@@ -77,17 +77,17 @@ impl Reconciler {
         self.attachments.restore_pins();
     }
 
-    /// Blocks those of these interfaces that are idle.
+    /// Blocks the idle interfaces among these.
     pub(crate) fn block_idle_interfaces(&mut self, interfaces: &[PooledInterface]) {
         self.interface_pool.block_idle(interfaces, &self.endpoints, &self.attachments);
     }
 
-    /// Asks for the host's addresses in these namespaces.
+    /// Reads the host's addresses in these namespaces from the kernel.
     pub(crate) fn refresh_host_addresses(&mut self, namespaces: &[Option<PathBuf>]) {
         self.floors.refresh_all(namespaces);
     }
 
-    /// Puts the policies of these sandboxes in force again where the host's addresses have changed.
+    /// Republishes the policies of those sandboxes for which the host's addresses have changed.
     pub(crate) fn republish_changed_floors(&mut self, ids: &[SandboxId]) {
         let stale: Vec<StagedChange> =
             ids.iter().filter_map(|id| self.change_for_new_floor(id)).collect();
@@ -107,7 +107,7 @@ impl Reconciler {
                     sandbox = %sandbox.id(),
                     "the host's own addresses have changed; they are denied as they are now"
                 ),
-                // The next scan tries again.
+                // The next scan retries.
                 Err(error) => tracing::error!(
                     sandbox = %sandbox.id(),
                     "cannot deny the host's own addresses as they are now: {error:#}"

@@ -1,16 +1,18 @@
-//! Staging: everything that can be undone without a trace. What follows is in the other files.
+//! Staging: the steps of a change that can be undone completely. The other steps are in the other
+//! modules.
 //!
 //! ```text
-//! validate   check what is asked for
-//! stage      allocate and prepare a slot (it denies all) · write to disk · attach a new sandbox ·
-//!            open its proxy listeners
+//! validate   check the request
+//! stage      allocate and prepare a slot (it denies everything) · write to disk ·
+//!            attach a new sandbox · open its proxy listeners
 //! publish    put the policy in force in the slot
-//! commit     point an attached sandbox to its new slot · give the proxy its policy · show it in the
-//!            registry · release the old slot
-//! roll back  instead, when something fails: what was in force stays, and stays on disk
+//! commit     point the gates of an attached sandbox to its new slot ·
+//!            pass its policy to the proxy · update the registry · release the old slot
+//! rollback   instead, if a step fails: the previous policy stays in force and on disk
 //! ```
 //!
-//! It is on disk before the kernel enforces it: if an agent dies in between, the next one publishes it.
+//! A change is on disk before the kernel enforces it. If the agent dies in between, the next one
+//! publishes it.
 
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ use crate::{
     policy::{CompiledPolicy, SandboxId, SandboxSpec},
 };
 
-/// What cannot be done without proxy listeners.
+/// The failure to set up or update the proxy listeners.
 pub(crate) const REDIRECT_FAILED: &str = "cannot open its way to the egress proxy";
 
 /// A validated sandbox with a slot.
@@ -38,25 +40,25 @@ pub struct StagedChange {
 }
 
 impl StagedChange {
-    /// The change that puts the policy of a sandbox in force where it already is.
+    /// Creates the change that republishes the policy of a sandbox in its current slot.
     pub(crate) fn for_republish(sandbox: &Arc<Sandbox>, compiled: CompiledPolicy) -> Self {
         Self { sandbox: Sandbox::clone(sandbox), compiled, previous: Some(sandbox.clone()) }
     }
 
-    /// The sandbox that changes.
+    /// The ID of the sandbox.
     pub fn id(&self) -> &SandboxId {
         self.sandbox.id()
     }
 
-    /// Whether the sandbox is attached to another slot, or not at all.
+    /// Returns whether the sandbox is new or gets another slot.
     pub(crate) fn has_new_slot(&self) -> bool {
         self.previous.as_ref().is_none_or(|old| old.slot != self.sandbox.slot)
     }
 }
 
 impl Reconciler {
-    /// Makes everything ready that can be undone without a trace. `lifetime`: that of a new
-    /// sandbox, if it has a lease.
+    /// Makes all preparations that can be undone completely. `lifetime` is that of a new sandbox
+    /// with a lease.
     pub(crate) fn stage(
         &mut self,
         validated: ValidatedSandbox,
@@ -103,15 +105,15 @@ impl Reconciler {
         }
     }
 
-    /// On disk first: what is attached is known to the next agent, too.
+    /// Writes to disk first, so that the next agent knows all attached sandboxes.
     fn persist_and_attach(
         &self,
         change: &StagedChange,
     ) -> Result<Option<AttachPoint>, (&'static str, anyhow::Error)> {
         let record = change.sandbox.to_record();
         self.store.save(&record).map_err(|error| ("cannot write it to disk", error))?;
-        // Gates that are in force stay until the policy is: in a slot that denies everything, what the
-        // sandbox may reach would be cut off in between.
+        // Gates that are in force stay as they are until the policy is published. In a slot that
+        // denies everything, the sandbox would lose its connections in between.
         if change.previous.is_some() || self.attachments.orphans.has_gates_of(&change.sandbox) {
             return Ok(None);
         }
@@ -121,7 +123,7 @@ impl Reconciler {
     }
 }
 
-/// A sandbox in a slot that denies everything.
+/// Creates a sandbox in a slot that denies everything.
 pub(crate) fn denying_sandbox(
     pin_name: Arc<str>,
     base_spec: Arc<SandboxSpec>,

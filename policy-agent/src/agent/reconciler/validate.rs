@@ -1,4 +1,4 @@
-//! What is asked for, checked before anything is changed.
+//! Validates requests before anything is changed.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,7 +16,7 @@ use crate::{
     policy::{CompiledPolicy, Floor, NetworkConfig, Policy, SandboxSpec, ValidationError},
 };
 
-/// A sandbox that was found right and has no slot yet.
+/// A valid sandbox without a slot.
 pub(crate) struct ValidatedSandbox {
     pub(crate) base_spec: Arc<SandboxSpec>,
     pub(crate) active_policy: Arc<ActivePolicy>,
@@ -24,7 +24,7 @@ pub(crate) struct ValidatedSandbox {
 }
 
 impl Reconciler {
-    /// A sandbox with its egress fields replaced, as `PUT …/network` asks.
+    /// Validates a change of the egress fields of a sandbox, as requested by `PUT …/network`.
     pub(crate) fn validate_update(
         &mut self,
         id: &str,
@@ -38,20 +38,21 @@ impl Reconciler {
             return Err(AgentError::UnknownSandbox(id.to_owned()));
         };
         let base_spec = SandboxSpec::clone(&sandbox.base_spec);
-        // An update that says nothing about internet access lifts what was said before.
+        // An update that omits `allowInternetAccess` clears the earlier one.
         let spec = SandboxSpec { network, allow_internet_access: None, ..base_spec };
         let policy = self.platform_policy.policy_for_spec(&spec)?;
         self.redirects.validate(&spec, &policy)?;
         Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
     }
 
-    /// `force`: whether an interface may be one that the host needs for itself.
+    /// Validates sandboxes. `force` allows interfaces that the host itself needs.
     pub(crate) fn validate_specs(
         &mut self,
         specs: Vec<SandboxSpec>,
         force: bool,
     ) -> Result<Vec<ValidatedSandbox>, AgentError> {
-        // Most changes move nobody, and a thousand sandboxes have a lot of addresses.
+        // Most changes move no sandbox, and indexing the addresses of a thousand sandboxes takes
+        // time.
         let all_keep_endpoint = specs.iter().all(|spec| self.endpoints.keeps_endpoint(spec));
         let mut ownership = if all_keep_endpoint {
             SandboxOwnershipIndex::default()
@@ -84,8 +85,8 @@ impl Reconciler {
             .collect())
     }
 
-    /// The floor where a sandbox is to be. Where one is in place already every scan follows it;
-    /// for others the kernel is asked, once for each namespace.
+    /// Returns the floor for a sandbox. A sandbox that keeps its endpoint also keeps its floor,
+    /// which every scan updates. For others, the kernel is queried once per namespace.
     fn floor_for(
         &mut self,
         spec: &SandboxSpec,
