@@ -1,4 +1,4 @@
-//! Requests that share a turn.
+//! Commands that are executed in one batch.
 
 use super::{AgentError, Reconciler, SandboxSpec, TestMachine, network_update, sandbox_spec};
 use crate::agent::{
@@ -11,7 +11,7 @@ fn network_command(id: &str, denied: &str) -> AgentCommand {
     AgentCommand::UpdateNetwork(id.to_owned(), Box::new(network_update(&json)))
 }
 
-/// A machine with sandboxes `a` and `b`.
+/// Returns a reconciler with sandboxes `a` and `b`.
 fn with_two_sandboxes(machine: &TestMachine) -> Reconciler {
     let mut reconciler = machine.start_reconciler();
     let specs = vec![
@@ -131,7 +131,7 @@ fn every_command_of_a_long_queue_is_answered() {
         network_command(if number.is_multiple_of(2) { "a" } else { "b" }, &numbered_address(number))
     };
     let mut replies: Vec<_> = (0..200).map(|number| queue.push(change(number))).collect();
-    // Every one of them takes a turn, whether something is left for it or not.
+    // Each caller runs a batch, even if no command is left.
     for _ in 0..200 {
         queue.run_batch(&mut reconciler);
     }

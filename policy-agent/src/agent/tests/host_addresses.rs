@@ -1,4 +1,4 @@
-//! The host's own addresses are part of every policy, and followed.
+//! The host's own addresses are part of every policy, and scans keep them current.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ fn parse_nets(nets: &[&str]) -> Vec<IpNet> {
     nets.iter().map(|net| net.parse().expect(net)).collect()
 }
 
-/// What decides about an address, as `explain` says it.
+/// Returns the rule that decides about an address, as `explain` names it.
 fn deciding_rule(reconciler: &Reconciler, address: &str) -> String {
     let sandbox = reconciler.registry.find("web").expect("known");
     let address: IpAddr = address.parse().expect(address);
@@ -24,7 +24,7 @@ fn deciding_rule(reconciler: &Reconciler, address: &str) -> String {
     explanation.rule.map_or_else(|| explanation.reason.label().to_owned(), |rule| rule.to_string())
 }
 
-/// One look around.
+/// Runs one scan.
 fn scan_once(reconciler: &mut Reconciler) {
     reconciler.refresh_host_addresses(&[None]);
     reconciler.republish_changed_floors(&["web".parse().expect("an ID")]);
@@ -57,7 +57,7 @@ fn a_new_address_is_denied_at_the_next_scan_and_an_old_one_is_free_again() {
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
     machine.dataplane.state().calls.clear();
     scan_once(&mut reconciler);
-    // What a list holds anyway changes nothing.
+    // Addresses that a list covers anyway change nothing.
     machine.dataplane.state().host_addresses =
         parse_nets(&["10.11.0.1/32", "10.12.0.1/32", "192.0.2.1/32"]);
     scan_once(&mut reconciler);

@@ -1,8 +1,8 @@
-//! Interfaces of `[[interfaces]]`: handed out, taken back, and shut while nobody has them.
+//! Interfaces of `[[interfaces]]` are assigned, taken back, and blocked while idle.
 
 use super::*;
 
-/// A machine whose configuration names these interfaces.
+/// Creates a machine with these interfaces in its configuration.
 pub fn machine_with_pool(interfaces: &[&str]) -> TestMachine {
     let pooled = |(index, name): (usize, &&str)| PooledInterface {
         interface: HostInterface { name: (*name).to_owned(), netns: None },
@@ -16,12 +16,12 @@ pub fn machine_with_pool(interfaces: &[&str]) -> TestMachine {
     }
 }
 
-/// The name of an interface's gates.
+/// Returns the name under which the gates of an interface are pinned.
 pub fn pool_pin_name(name: &str) -> String {
     HostInterface { name: name.to_owned(), netns: None }.pin_name().expect("a short name")
 }
 
-/// A wish for a sandbox that may not reach one address.
+/// Creates a request for a sandbox that may not reach one address.
 pub fn create_request(denied: &str) -> CreateRequest {
     CreateRequest {
         metadata: SandboxMetadata { template_id: "base".to_owned(), ..SandboxMetadata::default() },
@@ -32,8 +32,8 @@ pub fn create_request(denied: &str) -> CreateRequest {
     }
 }
 
-/// Whether the interface has gates that let nothing through: in a slot without a policy, which is
-/// not prepared for anybody.
+/// Returns whether the interface has gates that deny everything: their slot has no policy and is
+/// not prepared for a sandbox.
 fn is_blocked(machine: &TestMachine, interface: &str) -> bool {
     let state = machine.dataplane.state();
     let attached = state.attached.get(&pool_pin_name(interface));

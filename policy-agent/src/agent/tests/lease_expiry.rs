@@ -1,4 +1,4 @@
-//! Sandboxes that end by themselves, and creations that are repeated.
+//! Sandboxes that end with their lease, and repeated creations.
 
 use super::{
     interface_pool::{create_request, machine_with_pool},
@@ -156,7 +156,7 @@ fn a_key_does_not_show_on_disk_and_a_password_makes_another_request() {
     assert!(matches!(reconciler.create(with("other")), Err(AgentError::IdempotencyKeyReused(_))));
 }
 
-/// An agent as the API has it, with its clock.
+/// Starts an agent as the API uses it.
 fn started_agent(machine: &TestMachine) -> Agent {
     let store = SandboxStore::open(machine.disk.path()).expect("a store");
     let platform_policy =

@@ -1,4 +1,4 @@
-//! The reconciler against a kernel that fails when it is told to.
+//! The reconciler with a fake kernel that fails on request.
 
 mod command_queue;
 mod host_addresses;
@@ -36,27 +36,27 @@ use crate::{
     },
 };
 
-/// What a kernel would remember.
+/// The state of the fake kernel and of the fake proxy.
 #[derive(Default)]
 struct FakeState {
     interfaces: HashSet<String>,
-    /// Those of them that carry the default route.
+    /// The interfaces that carry the default route.
     uplinks: HashSet<String>,
     attached: HashMap<String, (Slot, HostInterface)>,
     published: HashMap<Slot, PublishedPolicy>,
     prepared: HashSet<Slot>,
     policy_count: u16,
-    /// What the egress proxy was told last about each slot that has a door.
+    /// The last policy that the egress proxy received for each slot with listeners.
     proxy_policies: HashMap<Slot, Arc<ActivePolicy>>,
-    /// The addresses that the host has.
+    /// The host's own addresses.
     host_addresses: Vec<IpNet>,
-    /// It cannot be told what there is.
+    /// Whether lookups of interfaces and addresses fail.
     lookups_fail: bool,
-    /// The interfaces are ports of a bridge.
+    /// Whether the interfaces are bridge ports.
     is_bridge_port: bool,
     /// The call that fails.
     failing_call: Option<&'static str>,
-    /// Changing calls, in their order.
+    /// Calls that change something, in order.
     calls: Vec<&'static str>,
 }
 
@@ -225,11 +225,11 @@ impl ProxyControl for FakeDataplane {
     }
 }
 
-/// A machine: its kernel and its disk outlive the agent.
+/// A machine. Its kernel and its disk outlive the agent.
 struct TestMachine {
     dataplane: Arc<FakeDataplane>,
     disk: tempfile::TempDir,
-    /// `[[interfaces]]`
+    /// The interfaces of `[[interfaces]]`.
     pooled_interfaces: Arc<[PooledInterface]>,
 }
 
@@ -492,7 +492,7 @@ fn what_cannot_be_forgotten_or_detached_stays() {
     reconciler.delete("web").expect_err("not detached");
     assert_eq!(machine.persisted_specs().len(), 1, "it is known to the next agent");
     machine.fail_nothing();
-    // A directory with something in it cannot be removed like a file.
+    // A directory that is not empty cannot be removed like a file.
     let file = machine.disk.path().join("sandboxes/web.json");
     std::fs::remove_file(&file).expect("removed");
     std::fs::create_dir_all(file.join("in the way")).expect("made");
@@ -557,7 +557,7 @@ fn an_interface_that_comes_back_is_attached_again() {
     machine.dataplane.state().interfaces.clear();
     reconciler.reconcile_sandbox(&spec.sandbox_id);
     assert_eq!(status(&reconciler), EnforcementStatus::InterfaceMissing);
-    // Its policy can change meanwhile, and so can its addresses.
+    // The policy and the addresses of the sandbox can change in the meantime.
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.2", "2.2.2.2")).expect("applied");
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.3", "2.2.2.2")).expect("applied");
     assert_eq!(status(&reconciler), EnforcementStatus::InterfaceMissing);
@@ -586,7 +586,7 @@ fn a_policy_that_could_not_be_published_at_the_start_is_tried_again() {
     assert_eq!(status(&reconciler), EnforcementStatus::Enforcing);
 }
 
-/// A sandbox with a domain rule.
+/// Returns a sandbox with a domain rule.
 fn domain_spec(address: &str, domain: &str) -> SandboxSpec {
     let text = format!(
         r#"{{"sandboxID":"web","interface":"tap0","addresses":["{address}"],
@@ -656,7 +656,7 @@ fn on_a_port_of_a_bridge_there_are_no_names() {
     let names = r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"]}"#;
     let names = crate::policy::parse_json(names.as_bytes()).expect("a network");
     assert!(reconciler.validate_update("web", &names).is_err());
-    // It becomes one while there are names.
+    // The interface becomes a bridge port while the policy has domain rules.
     machine.dataplane.state().is_bridge_port = false;
     let spec = domain_spec("10.11.0.2", "a.example");
     apply_one(&mut reconciler, spec.clone()).expect("routed");
@@ -744,7 +744,7 @@ fn a_published_policy_is_rolled_back_when_the_change_fails_afterwards() {
     let mut reconciler = machine.start_reconciler();
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
     let before = reconciler.registry.find("web").expect("known");
-    // Somebody has removed the gates, and new ones cannot be attached.
+    // Another program has removed the gates, and new ones cannot be attached.
     machine.dataplane.state().attached.clear();
     machine.fail_call("attach");
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.2", "2.2.2.2")).expect_err("not attached");

@@ -1,4 +1,4 @@
-//! Where a sandbox may be, and what it may not share with another.
+//! Where a sandbox may be, and what two sandboxes cannot share.
 
 use super::{interface_pool::create_request, *};
 
@@ -18,7 +18,8 @@ fn an_address_has_one_sandbox_in_a_network_namespace() {
         "{message}"
     );
     assert!(reconciler.registry.find("b").is_none());
-    // Its own address is no obstacle, and neither is one that it gives up in the same change.
+    // The sandbox's own address is no conflict, and neither is an address that is released in the
+    // same change.
     apply_one(&mut reconciler, sandbox_spec("a", "tap0", "10.11.0.2", "2.2.2.2"))
         .expect("applied again");
     let both = vec![
@@ -39,7 +40,7 @@ fn two_of_one_change_do_not_share_an_address_either() {
     let message = refusal_message(reconciler.apply(both));
     assert!(message.contains("sandboxes a and b cannot both have it"), "{message}");
     assert!(reconciler.registry.is_empty());
-    // Whoever comes first in the change.
+    // The order within the change makes no difference.
     apply_one(&mut reconciler, sandbox_spec("a", "tap0", "10.11.0.2", "1.1.1.1")).expect("applied");
     let both = vec![
         sandbox_spec("b", "tap1", "10.11.0.2", "1.1.1.1"),
@@ -63,7 +64,7 @@ fn what_carries_the_default_route_is_refused_unless_forced() {
     let forced = AgentCommand::Apply { specs: vec![spec()], force: true };
     let reply = reconciler.execute_batch(vec![forced]).remove(0).expect("right");
     single_result(reply.into_results().expect("applied")).expect("applied");
-    // It is there already: another policy cuts nobody off who was not.
+    // The sandbox is on the interface already, so another policy does not cut the host off.
     apply_one(&mut reconciler, web_spec("tap0", "10.11.0.2", "2.2.2.2")).expect("applied again");
 }
 
