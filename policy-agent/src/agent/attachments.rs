@@ -1,4 +1,4 @@
-//! The gates of sandboxes on their interfaces.
+//! Attaches the gates of sandboxes to their interfaces and detaches them.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ use super::{
 };
 use crate::dataplane::{HostInterface, Slot};
 
-/// How many times gates are attached that another program detaches at once.
+/// Maximum number of attempts when another program immediately detaches the gates.
 const ATTACH_ATTEMPTS: usize = 3;
 
-/// Attaches gates and detaches them.
+/// Attaches and detaches the gates of sandboxes.
 pub(crate) struct Attachments {
     dataplane: Arc<dyn DataplaneControl>,
-    /// What an earlier agent attached for sandboxes that no state file names.
+    /// Gates that an earlier agent attached for sandboxes without a state file.
     pub(crate) orphans: OrphanedPins,
 }
 
 impl Attachments {
-    /// No orphans are known yet.
+    /// Starts without known orphans.
     pub(crate) fn new(dataplane: Arc<dyn DataplaneControl>) -> Self {
         Self { orphans: OrphanedPins::new(Arc::clone(&dataplane)), dataplane }
     }
 
-    /// Attaches an interface to a slot, with gates pinned under this name. Tries again where another
-    /// program detaches them meanwhile.
+    /// Attaches gates for a slot to an interface and pins them under this name. Retries if another
+    /// program detaches them in the meantime.
     pub(crate) fn attach(
         &self,
         pin_name: &str,
@@ -48,12 +48,13 @@ impl Attachments {
         bail!("interface: another program detached the gates on {} at once", interface.name)
     }
 
-    /// Removes the gates with this name.
+    /// Detaches the gates with this name.
     pub(crate) fn detach(&self, pin_name: &str) -> Result<()> {
         self.dataplane.detach(pin_name)
     }
 
-    /// Whether gates point to this slot, and are on the interface that now has the name.
+    /// Returns whether the gates with this name point to this slot and are attached to the
+    /// interface that has the name now. `false` if the kernel cannot be queried.
     pub(crate) fn is_attached(
         &self,
         pin_name: &str,
@@ -63,15 +64,15 @@ impl Attachments {
         self.dataplane.is_attached(pin_name, slot, interface).unwrap_or(false)
     }
 
-    /// The same for a sandbox that was attached before.
+    /// Returns whether a sandbox that was attached before still is.
     pub(crate) fn is_sandbox_attached(&self, sandbox: &Sandbox) -> bool {
         let interface = interface_for(&sandbox.base_spec);
         sandbox.attach_point.is_some()
             && self.is_attached(&sandbox.pin_name, sandbox.slot, &interface)
     }
 
-    /// Attaches a sandbox where its interface is now. Its proxy listeners are closed if that is another
-    /// network namespace than before.
+    /// Attaches a sandbox to its current interface. Closes its proxy listeners if the network
+    /// namespace has changed.
     pub(crate) fn attach_sandbox(
         &self,
         sandbox: &mut Sandbox,
@@ -87,7 +88,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Makes sure that a sandbox is still attached: another interface may have its name now.
+    /// Ensures that a sandbox is attached to the interface that has its name now, which may be a
+    /// different one than before.
     pub(crate) fn ensure_attached(
         &self,
         sandbox: &mut Sandbox,
@@ -100,8 +102,8 @@ impl Attachments {
         self.switch_slot(sandbox, redirects)
     }
 
-    /// Points the gates of a sandbox to its slot, in one step for every packet. A sandbox whose
-    /// interface is missing is detached.
+    /// Points the gates of a sandbox to its slot, atomically for every packet. Detaches a sandbox
+    /// whose interface is missing.
     pub(crate) fn switch_slot(
         &self,
         sandbox: &mut Sandbox,
@@ -122,7 +124,7 @@ impl Attachments {
         Ok(())
     }
 
-    /// Points the gates of a sandbox back to its slot, if they point elsewhere.
+    /// Points the gates of a sandbox back to its slot if they point to another one.
     pub(crate) fn switch_back(&self, sandbox: &Sandbox) -> Result<()> {
         let interface = interface_for(&sandbox.base_spec);
         if self.dataplane.is_attached(&sandbox.pin_name, sandbox.slot, &interface)? {
@@ -131,7 +133,7 @@ impl Attachments {
         self.dataplane.attach(&sandbox.pin_name, sandbox.slot, &interface)
     }
 
-    /// Attaches a sandbox if its interface exists, and sets its status.
+    /// Attaches a sandbox if its interface exists, and updates its status.
     pub(crate) fn reattach_if_present(&self, sandbox: &mut Sandbox, redirects: &ProxyRedirects) {
         let (before, attach_point) = (sandbox.status.clone(), sandbox.attach_point);
         sandbox.status = match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
@@ -150,7 +152,7 @@ impl Attachments {
         log_status_change(sandbox, &before, attach_point);
     }
 
-    /// Finds the gates of an adopted sandbox in place. `false`: it is not attached.
+    /// Adopts the attached gates of a sandbox. Returns `false` if it is not attached.
     pub(crate) fn adopt(&self, sandbox: &mut Sandbox) -> bool {
         let interface = interface_for(&sandbox.base_spec);
         if !self.is_attached(&sandbox.pin_name, sandbox.slot, &interface) {
@@ -163,7 +165,7 @@ impl Attachments {
         true
     }
 
-    /// Pins again what somebody unpinned.
+    /// Restores pins that another program removed.
     pub(crate) fn restore_pins(&self) {
         if let Err(error) = self.dataplane.restore_pins() {
             tracing::error!("cannot pin the maps again: {error:#}");
@@ -178,7 +180,7 @@ fn log_status_change(
     attach_point: Option<AttachPoint>,
 ) {
     let interface = &sandbox.base_spec.interface;
-    // The kernel never detaches gates from an interface that stays.
+    // The kernel never detaches gates from an interface that continues to exist.
     let was_attached = *before == EnforcementStatus::Enforcing && attach_point.is_some();
     match &sandbox.status {
         EnforcementStatus::Enforcing if was_attached && attach_point == sandbox.attach_point => {

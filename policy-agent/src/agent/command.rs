@@ -1,4 +1,4 @@
-//! What may be asked of the agent, by its users and by its own watchers.
+//! Commands to the agent, from its API and from its own watchers.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use super::{
 };
 use crate::policy::{NetworkConfig, SandboxId, SandboxSpec};
 
-/// One command. The reconciler executes them one after the other.
+/// A command. The reconciler executes one command or batch at a time.
 pub(crate) enum AgentCommand {
-    /// Create or replace sandboxes, all of which are checked before the first is changed.
+    /// Create or replace sandboxes. All of them are validated before any is changed.
     Apply {
-        /// The sandboxes.
+        /// The requested sandboxes.
         specs: Vec<SandboxSpec>,
-        /// Whether they may be on an interface that the host needs for itself.
+        /// Whether to allow interfaces that the host itself needs.
         force: bool,
     },
     /// Replace the egress fields of a sandbox.
@@ -27,47 +27,48 @@ pub(crate) enum AgentCommand {
     Create(Box<CreateRequest>),
     /// Delete a sandbox.
     Delete(String),
-    /// Make the lease of a sandbox end after this time from now.
+    /// Set the lease of a sandbox to end after this time from now.
     RenewLease(String, Duration),
-    /// Delete the sandboxes whose leases are over.
+    /// Delete the sandboxes whose leases have expired.
     DeleteExpired,
-    /// Publish and attach sandboxes again, where that is needed.
+    /// Republish and reattach sandboxes where necessary.
     ReconcileSandboxes(Vec<SandboxId>),
-    /// Block those of these interfaces that are idle.
+    /// Block the idle interfaces among these.
     BlockIdleInterfaces(Vec<PooledInterface>),
-    /// Learn which addresses the host has in these network namespaces.
+    /// Read the host's addresses in these network namespaces from the kernel.
     RefreshHostAddresses(Vec<Option<PathBuf>>),
-    /// Forget what is not used any more, and pin again what should be pinned.
+    /// Drop unused state and restore missing pins.
     PruneAndRepin,
 }
 
-/// What a command has done.
+/// The reply to an executed command.
 #[derive(Debug)]
 pub(crate) enum CommandReply {
-    /// The result of each sandbox of a change of policies.
+    /// The result of each sandbox of a policy change.
     Applied(ApplyResults),
-    /// The sandbox that was created.
+    /// The created sandbox.
     Created(Arc<Sandbox>),
     /// The sandbox whose lease was renewed.
     Renewed(Arc<Sandbox>),
-    /// How many sandboxes could not be deleted though their leases are over.
+    /// How many sandboxes with expired leases could not be deleted.
     StillExpired(usize),
-    /// Nothing more to say.
+    /// Success without further data.
     Done,
 }
 
-/// The reply to a command, or why it was not executed.
+/// The reply to a command, or the error that prevented it.
 pub(crate) type CommandResult = Result<CommandReply, AgentError>;
 
 impl AgentCommand {
-    /// Whether the kernel can wait one grace period for this command and others together.
+    /// Returns whether this command and others can wait for one grace period of the kernel
+    /// together.
     pub(crate) const fn shares_grace_period(&self) -> bool {
         matches!(self, Self::Apply { .. } | Self::UpdateNetwork(..))
     }
 }
 
 impl CommandReply {
-    /// Whether policies were changed, and all of them are in force.
+    /// Returns whether the command changed policies and the kernel enforces all of them.
     pub(crate) fn is_enforced(&self) -> bool {
         match self {
             Self::Applied(results) => results.iter().all(|(_, result)| result.is_ok()),
@@ -76,7 +77,7 @@ impl CommandReply {
         }
     }
 
-    /// The results of a change of policies.
+    /// Returns the result of each sandbox of a policy change.
     pub(crate) fn into_results(self) -> Result<ApplyResults, AgentError> {
         match self {
             Self::Applied(results) => Ok(results),
@@ -84,7 +85,7 @@ impl CommandReply {
         }
     }
 
-    /// The sandbox that was created or whose lease was renewed.
+    /// Returns the created sandbox, or the one whose lease was renewed.
     pub(crate) fn into_sandbox(self) -> Result<Arc<Sandbox>, AgentError> {
         match self {
             Self::Created(sandbox) | Self::Renewed(sandbox) => Ok(sandbox),

@@ -1,5 +1,4 @@
-//! What the agent asks of the kernel side: the dataplane, or a stand-in when the agent itself is
-//! tested.
+//! The agent's interface to the dataplane. Unit tests replace the dataplane with a fake.
 
 use std::path::Path;
 
@@ -16,14 +15,15 @@ use crate::{
     policy::CompiledPolicy,
 };
 
-/// The kernel's enforcement; the methods mean what [`Dataplane`]'s of the same name do. They block.
+/// Enforcement by the kernel. Each method behaves like that of [`Dataplane`] with the same name.
+/// All of them block.
 #[expect(missing_docs, reason = "documented at Dataplane")]
 pub trait DataplaneControl: Send + Sync {
-    /// Whether there is such an interface.
+    /// Returns whether the interface exists.
     fn interface_state(&self, interface: &HostInterface) -> InterfaceState;
-    /// The addresses that the host itself has in a network namespace, in order.
+    /// Returns the host's own addresses in a network namespace, in order.
     fn host_addresses(&self, netns: Option<&Path>) -> Result<Vec<IpNet>>;
-    /// Whether the interface is its network namespace's way to everywhere.
+    /// Returns whether a default route of its network namespace leads through the interface.
     fn carries_default_route(&self, interface: &HostInterface) -> Result<bool>;
     fn prepare_slot(&self, slot: Slot, identity: &EndpointAddresses) -> Result<()>;
     fn attach(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()>;

@@ -1,5 +1,5 @@
-//! Where a sandbox may be: on an interface that is there, that nobody else has and that the host does
-//! not need for itself, with addresses that nobody else has in that network namespace.
+//! Validates where a sandbox is: its interface exists, belongs to no other sandbox and is not one
+//! that the host itself needs, and no other sandbox in that network namespace has its addresses.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,15 +19,16 @@ use crate::{
 /// The loopback interface, which every network namespace has.
 const LOOPBACK: &str = "lo";
 
-/// Who has what.
+/// The interfaces and addresses that sandboxes have or request.
 pub type SandboxOwnershipIndex = sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;
 
-/// Who claims something.
+/// The sandbox that has or requests an interface or address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointOwner {
-    /// The sandbox.
+    /// The ID of the sandbox.
     pub id: SandboxId,
-    /// Whether it is where it was found when it was attached, which may be out of date.
+    /// Whether the sandbox has it already. Its namespace was recorded when it was attached, and may
+    /// be out of date.
     is_existing: bool,
 }
 
@@ -41,7 +42,7 @@ impl EndpointOwner {
     }
 }
 
-/// Checks interfaces and addresses against what the host and the other sandboxes have.
+/// Checks interfaces and addresses against those of the host and of other sandboxes.
 pub(crate) struct EndpointValidator {
     dataplane: Arc<dyn DataplaneControl>,
     registry: Arc<SandboxRegistry>,
@@ -55,12 +56,13 @@ impl EndpointValidator {
         Self { dataplane, registry }
     }
 
-    /// The names under which gates of sandboxes are pinned.
+    /// Returns the names under which the gates of sandboxes are pinned.
     pub(crate) fn pin_names(&self) -> HashSet<Arc<str>> {
         self.registry.all().iter().map(|sandbox| Arc::clone(&sandbox.pin_name)).collect()
     }
 
-    /// What the sandboxes have, but for the addresses of those that are about to be replaced.
+    /// Indexes the interfaces and addresses of all sandboxes, except for the addresses of sandboxes
+    /// that are about to be replaced.
     pub(crate) fn ownership_index(&self, replaced: &[SandboxSpec]) -> SandboxOwnershipIndex {
         let replaced: HashSet<&SandboxId> = replaced.iter().map(|spec| &spec.sandbox_id).collect();
         let mut ownership = SandboxOwnershipIndex::default();
@@ -88,8 +90,9 @@ impl EndpointValidator {
         ownership
     }
 
-    /// An interface has to be there before the kernel can be told to enforce anything on it, and
-    /// it belongs to one sandbox. So does an address in a network namespace.
+    /// Validates a sandbox and adds it to `ownership`. An interface must exist before the kernel
+    /// can enforce a policy on it, and it belongs to one sandbox only. So does an address within a
+    /// network namespace. `force` allows interfaces that the host itself needs.
     pub(crate) fn validate(
         &self,
         spec: &SandboxSpec,
@@ -108,7 +111,7 @@ impl EndpointValidator {
         if !keeps_endpoint {
             self.validate_addresses(spec)?;
         }
-        // A known sandbox may wait for its namespace, and nobody else can be in it then.
+        // The namespace of a known sandbox may be missing. No other sandbox can be in it then.
         let Ok(namespace_id) = namespace_id(spec.netns.as_deref()) else { return Ok(()) };
         let id = &spec.sandbox_id;
         let owner =
@@ -130,7 +133,8 @@ impl EndpointValidator {
         Ok(())
     }
 
-    /// What the host itself has is no sandbox's: visitors of its public URL would reach the host.
+    /// Rejects addresses of the host itself. Clients of the sandbox's public URLs would reach the
+    /// host.
     fn validate_addresses(&self, spec: &SandboxSpec) -> Result<(), ValidationError> {
         let addresses = &spec.addresses;
         let reject = |index: usize, problem: String| {
@@ -148,13 +152,13 @@ impl EndpointValidator {
                     "belongs to the host itself; write the address that the sandbox has".to_owned(),
                 ),
             },
-            // A sandbox whose namespace is gone may be changed, and waits for it.
+            // A sandbox can be changed while its namespace is missing.
             Err(_) if namespace_id(spec.netns.as_deref()).is_err() => Ok(()),
             Err(error) => reject(0, format!("cannot be looked for on the host: {error:#}")),
         }
     }
 
-    /// Refuses an interface that the host needs for itself: a policy on it would cut the host off.
+    /// Rejects an interface that the host itself needs. A policy on it would cut the host off.
     pub(crate) fn reject_uplink(&self, interface: &HostInterface) -> Result<(), ValidationError> {
         let reject = |problem: &str| {
             Err(ValidationError::about_entry("interface", &interface.name, problem))
@@ -177,12 +181,14 @@ impl EndpointValidator {
         }
     }
 
-    /// Whether a sandbox is known with this interface and these addresses: it keeps them.
+    /// Returns whether this sandbox exists with the same interface and addresses.
     pub(crate) fn keeps_endpoint(&self, spec: &SandboxSpec) -> bool {
         self.registry.get(&spec.sandbox_id).is_some_and(|sandbox| sandbox.has_same_endpoint(spec))
     }
 
-    /// Whether a claim is somebody else's who is there. What `stays` gives way to no other that does.
+    /// Returns whether another sandbox's entry is a conflict. A requested one always is. An
+    /// existing one is only if its sandbox is still in that namespace, and never for a sandbox that
+    /// keeps its endpoint.
     fn conflicts_with(
         &self,
         owner: &EndpointOwner,
@@ -194,15 +200,15 @@ impl EndpointValidator {
         owner.id != *id && (!owner.is_existing || is_there())
     }
 
-    /// Whether a sandbox's namespace is this one. What was found when it was attached may be out
-    /// of date: the kernel gives a new namespace the number of one that is gone.
+    /// Returns whether a sandbox is in this namespace now. The namespace recorded at attachment may
+    /// be out of date: the kernel reuses the inode numbers of deleted namespaces.
     pub(crate) fn is_in_namespace(&self, id: &SandboxId, expected_id: NamespaceId) -> bool {
         let Some(sandbox) = self.registry.get(id) else { return true };
         namespace_id(sandbox.base_spec.netns.as_deref()).is_ok_and(|found| found == expected_id)
     }
 }
 
-/// The namespace that a sandbox waits for.
+/// Returns the namespace in which a sandbox will be attached.
 fn expected_namespace(sandbox: &Arc<Sandbox>) -> Option<NamespaceId> {
     namespace_id(sandbox.base_spec.netns.as_deref()).ok()
 }

@@ -1,29 +1,29 @@
-//! Why the agent does not do what it is asked to: what a caller may branch on.
+//! Errors of the agent that callers distinguish.
 
 use thiserror::Error;
 
 use crate::policy::{SandboxId, ValidationError};
 
-/// Why a change was not made. What was in force stays in force.
+/// Why a change was not made. The previous state stays in force.
 #[derive(Debug, Error)]
 pub enum AgentError {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error("{}{invalid}", sandbox_prefix(.sandbox.as_ref()))]
     Invalid {
-        /// The sandbox it is for, where there may be several.
+        /// The sandbox, if the request may contain several.
         sandbox: Option<SandboxId>,
-        /// Field, entry and problem.
+        /// The field, the entry and the problem.
         invalid: ValidationError,
     },
-    /// There is no such sandbox.
+    /// No sandbox has this ID.
     #[error("there is no sandbox {0:?}; list them to see which there are")]
     UnknownSandbox(String),
-    /// No more sandboxes fit.
+    /// All slots are in use.
     #[error("sandbox {sandbox}: all {limit} places are taken: delete a sandbox first")]
     SlotsExhausted {
-        /// The one that does not fit.
+        /// The sandbox that needs a slot.
         sandbox: SandboxId,
-        /// How many fit.
+        /// The maximum number of sandboxes.
         limit: u32,
     },
     /// No interface of `[[interfaces]]` is free.
@@ -32,31 +32,31 @@ pub enum AgentError {
          agent's configuration"
     )]
     NoFreeInterface,
-    /// An idempotency key was used before, with another wish.
+    /// The idempotency key was used before, with a different request.
     #[error(
         "sandbox {0} was created with this idempotency key, but as something else: use another key"
     )]
     IdempotencyKeyReused(SandboxId),
-    /// The kernel or the disk refused.
+    /// The kernel or the disk reported an error.
     #[error("sandbox {sandbox}: {failure}; {consequence}")]
     Failed {
         /// The sandbox to change.
         sandbox: SandboxId,
-        /// What could not be done.
+        /// The operation that failed.
         failure: &'static str,
-        /// What holds now.
+        /// The resulting state.
         consequence: &'static str,
-        /// Why.
+        /// The reported error.
         #[source]
         cause: anyhow::Error,
     },
-    /// A fault of the agent itself.
+    /// An internal error of the agent.
     #[error("the agent failed inside; its log says more")]
     Internal(#[source] anyhow::Error),
 }
 
 impl AgentError {
-    /// Says for which sandbox a configuration is wrong.
+    /// Creates the error for an invalid configuration of this sandbox.
     pub fn for_sandbox(sandbox: &SandboxId, invalid: ValidationError) -> Self {
         Self::Invalid { sandbox: Some(sandbox.clone()), invalid }
     }

@@ -1,4 +1,4 @@
-//! Leases: sandboxes that the agent created end by themselves when their time is over.
+//! Lease expiry: deletes sandboxes that the agent created when their leases end.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use super::{
     command::{AgentCommand, CommandReply},
 };
 
-/// After how long an end is tried again that the kernel or the disk refused.
+/// Delay until a deletion that the kernel or the disk refused is retried.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 impl Agent {
-    /// Ends sandboxes when their leases do, for ever.
+    /// Deletes sandboxes when their leases end. Runs without end.
     pub(super) async fn expire_leases(&self) {
         loop {
             tokio::select! {
                 () = self.wait_for_next_expiry() => {}
-                // Another lease may be the next to end.
+                // Another lease may be the next to end now.
                 () = self.lease_changed.notified() => continue,
             }
             match self.submit(AgentCommand::DeleteExpired).await {
                 Ok(CommandReply::StillExpired(0)) => continue,
-                Ok(_) => {} // it has been logged
+                Ok(_) => {} // already logged
                 Err(error) => {
                     tracing::error!("cannot delete sandboxes whose leases are over: {error}")
                 }
@@ -32,7 +32,7 @@ impl Agent {
         }
     }
 
-    /// Waits until the first lease ends.
+    /// Waits until the next lease ends.
     async fn wait_for_next_expiry(&self) {
         let sandboxes = self.registry.all();
         match sandboxes.iter().filter_map(|sandbox| sandbox.lifetime.deadline()).min() {

@@ -1,5 +1,6 @@
-//! The floor in each network namespace that has sandboxes' interfaces: the operator's lists, and the
-//! host's own addresses there. The kernel is asked for them when a sandbox comes and at every scan.
+//! Caches the floor of each network namespace with interfaces of sandboxes: the operator's lists,
+//! and the host's own addresses there. The addresses are read from the kernel when a sandbox is
+//! added and at every scan.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,31 +18,32 @@ use super::{
 };
 use crate::policy::Floor;
 
-/// What is known of the namespaces.
+/// The cached floors.
 pub(crate) struct FloorCache {
     dataplane: Arc<dyn DataplaneControl>,
-    /// Of a namespace that is not there.
+    /// The operator's lists alone, for a namespace that does not exist.
     base: Arc<Floor>,
     by_namespace: HashMap<NamespaceId, CachedFloor>,
 }
 
 struct CachedFloor {
-    /// As the kernel tells them.
+    /// The host's addresses as the kernel reports them.
     addresses: Vec<IpNet>,
     floor: Arc<Floor>,
 }
 
 impl FloorCache {
-    /// Nothing is known yet but the operator's lists.
+    /// Starts with the operator's lists only.
     pub(crate) fn new(dataplane: Arc<dyn DataplaneControl>, floor: &Floor) -> Self {
         Self { dataplane, base: Arc::new(floor.clone()), by_namespace: HashMap::new() }
     }
 
-    /// The floor in a namespace, by the addresses that the host has there now. Where there is no such
-    /// namespace, nothing can be attached, and the operator's lists are all.
+    /// Returns the floor of a namespace with the addresses that the host has there now. If the
+    /// namespace does not exist, nothing can be attached there, and the floor consists of the
+    /// operator's lists alone.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel does not report the addresses.
     pub(crate) fn refresh(&mut self, netns: Option<&Path>) -> Result<Arc<Floor>> {
         let Ok(namespace_id) = namespace_id(netns) else { return Ok(Arc::clone(&self.base)) };
         let addresses = self.dataplane.host_addresses(netns)?;
@@ -63,21 +65,22 @@ impl FloorCache {
         Ok(floor)
     }
 
-    /// The same without asking the kernel; `None`: it is not known, or there is no such namespace.
+    /// Returns the cached floor of a namespace without querying the kernel. `None` if it is not
+    /// cached or the namespace does not exist.
     pub(crate) fn get(&self, netns: Option<&Path>) -> Option<Arc<Floor>> {
         let cached = self.by_namespace.get(&namespace_id(netns).ok()?)?;
         Some(Arc::clone(&cached.floor))
     }
 
-    /// An equal floor that is in use somewhere, or this one.
+    /// Returns an equal floor that is already in use, or this one.
     fn reuse_equal(&self, floor: Floor) -> Arc<Floor> {
         let mut in_use = self.by_namespace.values().map(|known| &known.floor).chain([&self.base]);
         let equal = in_use.find(|cached| cached.host_addresses == floor.host_addresses).cloned();
         equal.unwrap_or_else(|| Arc::new(floor))
     }
 
-    /// The floor for a sandbox that is adopted. Where the kernel does not tell the host's addresses,
-    /// every address may be one.
+    /// Returns the floor for an adopted sandbox. If the kernel does not report the host's
+    /// addresses, the floor treats every address as one of them.
     pub(crate) fn get_or_refresh(&mut self, netns: Option<&Path>) -> Arc<Floor> {
         if let Some(cached) = self.get(netns) {
             return cached;
@@ -88,8 +91,8 @@ impl FloorCache {
         })
     }
 
-    /// Asks for the host's addresses in these namespaces. Where the kernel does not tell them, the
-    /// known ones stay.
+    /// Reads the host's addresses in these namespaces from the kernel. If that fails, the cached
+    /// addresses stay.
     pub(crate) fn refresh_all(&mut self, namespaces: &[Option<PathBuf>]) {
         for netns in namespaces {
             if let Err(error) = self.refresh(netns.as_deref()) {
@@ -98,7 +101,7 @@ impl FloorCache {
         }
     }
 
-    /// Forgets namespaces that no sandbox is in any more: the kernel may use their numbers again.
+    /// Drops namespaces that contain no sandbox any more. The kernel may reuse their inode numbers.
     pub(crate) fn prune(&mut self, registry: &SandboxRegistry) {
         let paths: HashSet<_> =
             registry.all().iter().map(|sandbox| sandbox.base_spec.netns.clone()).collect();

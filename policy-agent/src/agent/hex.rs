@@ -1,20 +1,20 @@
-//! Bytes in hexadecimal digits, and random ones.
+//! Hexadecimal encoding, and random bytes in it.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result};
 
-/// `N` random bytes in hexadecimal digits.
+/// Returns `N` random bytes in hexadecimal.
 ///
 /// # Errors
-/// The kernel has no random numbers.
+/// The kernel provides no random bytes.
 pub(crate) fn random_hex<const N: usize>() -> Result<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).context("the kernel has no random numbers")?;
     Ok(HexDisplay(&bytes).to_string())
 }
 
-/// Bytes in hexadecimal digits.
+/// Displays bytes in lower-case hexadecimal.
 pub(crate) struct HexDisplay<'a>(pub &'a [u8]);
 
 impl fmt::Display for HexDisplay<'_> {

@@ -1,9 +1,9 @@
-//! The interfaces of `[[interfaces]]`, which the agent gives to sandboxes and takes back.
+//! The interfaces of `[[interfaces]]`, which the agent assigns to sandboxes and takes back.
 //!
-//! The gates of such an interface stay attached, under a name of its own. They point to the slot of
-//! its sandbox or, while it is idle, to an empty slot, which denies everything. So assigning and
-//! releasing it are one step for every packet, and what still runs behind an idle interface reaches
-//! nothing.
+//! The gates of such an interface stay attached and are pinned under a name of the interface's own.
+//! They point to the slot of its sandbox or, while the interface is idle, to an empty slot, which
+//! denies everything. Assigning and releasing an interface is therefore atomic for every packet,
+//! and a workload that still runs behind an idle interface reaches nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,9 +29,9 @@ use crate::{
 pub(crate) struct InterfacePool {
     dataplane: Arc<dyn DataplaneControl>,
     interfaces: Arc<[PooledInterface]>,
-    /// Where the gates of idle interfaces point.
+    /// The slot that the gates of idle interfaces point to.
     empty_slot: Option<Slot>,
-    /// What is known of the idle ones, by the name of their gates.
+    /// The states of the idle interfaces, by the pin names of their gates.
     idle_states: HashMap<String, IdleInterfaceState>,
 }
 
@@ -39,20 +39,20 @@ pub(crate) struct InterfacePool {
 #[derive(Debug, PartialEq, Eq)]
 enum IdleInterfaceState {
     Blocked(AttachPoint),
-    /// It does not exist; it is blocked when it appears.
+    /// The interface does not exist. It is blocked when it appears.
     Missing,
-    /// It may be open, and why.
+    /// The interface may be unblocked, for this reason.
     Failed(String),
 }
 
-/// The interfaces that sandboxes have.
+/// The interfaces that sandboxes use.
 struct InterfacesInUse {
     pin_names: HashSet<Arc<str>>,
     ownership: SandboxOwnershipIndex,
 }
 
 impl InterfacePool {
-    /// Nothing is known of the interfaces yet.
+    /// Starts without a known state of any interface.
     pub(crate) fn new(
         dataplane: Arc<dyn DataplaneControl>,
         interfaces: Arc<[PooledInterface]>,
@@ -60,15 +60,15 @@ impl InterfacePool {
         Self { dataplane, interfaces, empty_slot: None, idle_states: HashMap::new() }
     }
 
-    /// The name under which the gates of a sandbox are pinned: its own, or that of its interface in
-    /// the pool.
+    /// Returns the name under which the gates of a sandbox are pinned: its ID, or the pin name of
+    /// its interface if the interface is in the pool.
     pub(crate) fn pin_name(&self, spec: &SandboxSpec) -> Arc<str> {
         let pooled = self.find(&interface_for(spec));
         let pin_name = pooled.and_then(|pooled| pooled.interface.pin_name());
         pin_name.map_or_else(|| spec.sandbox_id.as_str().into(), Arc::from)
     }
 
-    /// The same interface in the pool, however the path of its namespace is written.
+    /// Finds an interface in the pool, even if the path of its namespace is written differently.
     fn find(&self, interface: &HostInterface) -> Option<&PooledInterface> {
         if let Some(pooled) = self.interfaces.iter().find(|pooled| pooled.interface == *interface) {
             return Some(pooled);
@@ -79,7 +79,7 @@ impl InterfacePool {
         same_name.find(|pooled| pooled.namespace_id() == Some(namespace_id))
     }
 
-    /// Whether gates with this name belong to an interface of the pool.
+    /// Returns whether gates with this name belong to an interface of the pool.
     pub(crate) fn owns_pin(&self, pin_name: &str) -> bool {
         let interface = HostInterface::from_pin_name(pin_name);
         interface.is_some_and(|interface| {
@@ -87,7 +87,7 @@ impl InterfacePool {
         })
     }
 
-    /// A sandbox on an interface that exists and is idle.
+    /// Returns the specification of a sandbox on an interface that exists and is idle.
     pub(crate) fn find_free(
         &self,
         endpoints: &EndpointValidator,
@@ -101,8 +101,8 @@ impl InterfacePool {
         })
     }
 
-    /// Finds the slot where the gates of idle interfaces point, empties it and blocks the idle
-    /// interfaces. By now the sandboxes have their slots.
+    /// Finds the slot that the gates of idle interfaces point to, or allocates one. Empties it and
+    /// blocks the idle interfaces. The slots of sandboxes must be reserved already.
     pub(crate) fn adopt(
         &mut self,
         slots: &mut SlotAllocator,
@@ -122,14 +122,15 @@ impl InterfacePool {
             Some(slot) if slots.reserve(slot) => slot,
             _ => slots.take_free().context("every slot is taken")?,
         };
-        // An agent that died while it released an interface left its sandbox's policy there.
+        // If an agent died while it released an interface, the slot still holds the sandbox's
+        // policy.
         self.dataplane.release_slot(slot).context("cannot empty a slot")?;
         self.empty_slot = Some(slot);
         self.block_idle(&Arc::clone(&self.interfaces), endpoints, attachments);
         Ok(())
     }
 
-    /// Blocks those of these interfaces that are idle and not blocked yet.
+    /// Blocks the interfaces among these that are idle and not blocked yet.
     pub(crate) fn block_idle(
         &mut self,
         interfaces: &[PooledInterface],
@@ -186,8 +187,8 @@ impl InterfacePool {
         self.block(pin_name, &pooled.interface, attachments)
     }
 
-    /// Points the gates of an interface to the empty slot, wherever they pointed before. `None`: there
-    /// is no such interface.
+    /// Points the gates of an interface to the empty slot, regardless of where they pointed before.
+    /// Returns `None` if the interface does not exist.
     fn block(
         &self,
         pin_name: &str,
@@ -204,8 +205,8 @@ impl InterfacePool {
         }
     }
 
-    /// Detaches a sandbox from its interface: one of the pool is blocked, any other is left without
-    /// gates.
+    /// Detaches a sandbox from its interface. An interface of the pool is blocked. Any other is
+    /// left without gates.
     pub(crate) fn detach_sandbox(
         &self,
         sandbox: &Sandbox,

@@ -1,4 +1,4 @@
-//! Whether an interface is there, in whatever network namespace.
+//! Checks whether an interface exists in a network namespace.
 
 use std::{fs, fs::File, io, os::unix::fs::MetadataExt as _, path::Path, thread};
 
@@ -13,25 +13,26 @@ use crate::{dataplane::HostInterface, policy::ValidationError};
 /// The agent's own network namespace.
 const OWN_NETNS_PATH: &str = "/proc/self/ns/net";
 
-/// What there is where a sandbox says that its interface is.
+/// Whether the interface of a sandbox exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceState {
-    /// The interface, with this index.
+    /// The interface exists, with this index.
     Present(u32),
-    /// The namespace, without such an interface.
+    /// The namespace exists, but has no such interface.
     NoInterface,
-    /// No such namespace, and why.
+    /// The namespace does not exist, for this reason.
     NoNamespace(String),
-    /// It cannot be told, and why: the agent lacks what it takes to look, file descriptors for
-    /// instance. No reason to believe that anything is gone.
+    /// The lookup failed for this reason, for example for lack of file descriptors. The interface
+    /// may still exist.
     Unknown(String),
 }
 
 impl InterfaceState {
-    /// The interface's index.
+    /// Returns the index of the interface.
     ///
     /// # Errors
-    /// What is missing, named by the field that says where it should be.
+    /// The interface or its namespace is missing, or the lookup failed. The error names the field
+    /// that specifies it.
     pub fn require_index(&self, interface: &HostInterface) -> Result<u32, ValidationError> {
         match self {
             Self::Present(ifindex) => Ok(*ifindex),
@@ -57,7 +58,7 @@ impl InterfaceState {
     }
 }
 
-/// Looks for an interface.
+/// Looks up an interface.
 #[must_use]
 pub fn probe_interface(interface: &HostInterface) -> InterfaceState {
     let Some(netns) = &interface.netns else { return probe_in_current_namespace(&interface.name) };
@@ -68,7 +69,7 @@ pub fn probe_interface(interface: &HostInterface) -> InterfaceState {
         }
         Err(error) => return InterfaceState::NoNamespace(error.to_string()),
     };
-    // `setns` changes the calling thread only, which ends right after.
+    // `setns` affects only the calling thread, which ends right after.
     let found = thread::scope(|scope| {
         let thread = scope.spawn(|| match setns(&namespace, CloneFlags::CLONE_NEWNET) {
             Ok(()) => probe_in_current_namespace(&interface.name),
@@ -86,24 +87,24 @@ fn probe_in_current_namespace(name: &str) -> InterfaceState {
     match if_nametoindex(name) {
         Ok(ifindex) => InterfaceState::Present(ifindex),
         Err(Errno::ENODEV) => InterfaceState::NoInterface,
-        // glibc does not tell which: it may have had no descriptor for the socket that it asks with.
+        // The reason is unknown: glibc may have had no file descriptor for the socket of its query.
         Err(_) => InterfaceState::Unknown("out of file descriptors".to_owned()),
     }
 }
 
-/// Whether an error is about what the process or the machine lacks at the moment.
+/// Returns whether an error is a temporary lack of resources, or an interruption.
 fn is_resource_shortage(errno: i32) -> bool {
     matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN | libc::EINTR)
 }
 
-/// A network namespace, however its path is written: the device and inode of its file.
+/// Identifies a network namespace independently of its path: the device and inode of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NamespaceId(u64, u64);
 
-/// The namespace that `netns` names, or the agent's own.
+/// Returns the ID of the namespace at `netns`, or of the agent's own.
 ///
 /// # Errors
-/// There is no such file.
+/// The file does not exist.
 pub fn namespace_id(netns: Option<&Path>) -> io::Result<NamespaceId> {
     let file = fs::metadata(netns.unwrap_or(Path::new(OWN_NETNS_PATH)))?;
     Ok(NamespaceId(file.dev(), file.ino()))

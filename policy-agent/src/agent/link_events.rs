@@ -1,8 +1,8 @@
-//! The kernel's news about interfaces of the agent's own network namespace: an interface that
-//! appears under a sandbox's name is attached at once, not at the next look.
+//! Link events of the agent's own network namespace. An interface that appears under a sandbox's
+//! name is attached immediately, and not only at the next scan.
 //!
-//! Other namespaces are only looked at: a socket in one would keep it, and what is in it, alive
-//! after it was deleted.
+//! Other namespaces are only scanned. A socket in a namespace would keep it, and what is in it,
+//! alive after its deletion.
 
 use std::{
     os::fd::{AsRawFd as _, OwnedFd},
@@ -18,19 +18,20 @@ use nix::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-// linux/rtnetlink.h and linux/if_link.h
+// From linux/rtnetlink.h and linux/if_link.h.
 const RTMGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
 const IFLA_IFNAME: u16 = 3;
-/// `struct nlmsghdr`, and with `struct ifinfomsg` behind it.
+/// Size of `struct nlmsghdr` in bytes.
 const NLMSG_HEADER_LEN: usize = 16;
+/// Size of `struct nlmsghdr` and the `struct ifinfomsg` after it, in bytes.
 const LINK_HEADER_LEN: usize = NLMSG_HEADER_LEN + 16;
 
-/// Names of interfaces that are new or changed, from now on, batch by batch. Some may be missing
-/// when there are too many at once. They come from a thread of their own.
+/// Returns the names of interfaces that are added or changed from now on, in batches. Names may be
+/// missing if too many events arrive at once. A dedicated thread receives the events.
 ///
 /// # Errors
-/// The kernel has no such news for this process.
+/// The kernel provides no link events to this process.
 pub fn watch_links() -> Result<UnboundedReceiver<Vec<String>>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let protocol = SockProtocol::NetlinkRoute;
@@ -49,12 +50,12 @@ fn receive_loop(socket: &OwnedFd, sender: &UnboundedSender<Vec<String>>) {
         match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
             Ok(length) if sender.send(parse_link_names(&buffer[..length])).is_err() => return,
             Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
-            Err(_) => return, // the receiver learns it when the sender goes
+            Err(_) => return, // dropping the sender ends the stream
         }
     }
 }
 
-/// The names in a batch of messages; what is malformed ends it.
+/// Parses the interface names in a batch of messages, up to the first malformed message.
 fn parse_link_names(mut messages: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     while let Some((kind, message, rest)) = next_message(messages) {

@@ -1,7 +1,8 @@
-//! The agent: keeps what the kernel enforces equal to what was asked for.
+//! The agent: keeps the state that the kernel enforces equal to the requested state.
 //!
-//! Changes go one at a time through the [`Reconciler`], off the async threads, since the kernel
-//! makes them wait. Whoever only reads looks at the [`SandboxRegistry`] and waits for nobody.
+//! The [`Reconciler`] makes changes one at a time and outside of the async threads, since the
+//! kernel makes it wait. Readers use the [`SandboxRegistry`], which never makes them wait for a
+//! change.
 
 mod attachments;
 mod command;
@@ -66,7 +67,7 @@ pub use self::{
 };
 use crate::policy::{Floor, NetworkConfig, SandboxSpec};
 
-/// The agent, for its API. Cheap to clone.
+/// A handle to the agent, for its API. Cheap to clone.
 #[derive(Clone)]
 pub struct Agent {
     reconciler: Arc<Mutex<Reconciler>>,
@@ -77,13 +78,13 @@ pub struct Agent {
     registry: Arc<SandboxRegistry>,
     attribution: Arc<EventAttribution>,
     pooled_interfaces: Arc<[PooledInterface]>,
-    /// Some lease may end sooner, or later, than it was going to.
+    /// Notified when a lease may end sooner or later than before.
     lease_changed: Arc<Notify>,
     timings: ApplyTimings,
 }
 
 impl Agent {
-    /// Takes over what is in the store and in the kernel. Blocks.
+    /// Adopts the sandboxes in the store and in the kernel. Blocks.
     ///
     /// # Errors
     /// The store or the kernel cannot be read.
@@ -124,11 +125,11 @@ impl Agent {
         })
     }
 
-    /// Creates or replaces sandboxes, all of which are checked before the first is changed. `force`:
-    /// also on an interface that the host needs for itself.
+    /// Creates or replaces sandboxes. All of them are validated before any is changed. `force`
+    /// allows interfaces that the host itself needs.
     ///
     /// # Errors
-    /// One of them is wrong, so nothing was changed.
+    /// One of the sandboxes is invalid. Nothing was changed.
     pub async fn apply(
         &self,
         specs: Vec<SandboxSpec>,
@@ -137,10 +138,11 @@ impl Agent {
         self.submit(AgentCommand::Apply { specs, force }).await?.into_results()
     }
 
-    /// Replaces a sandbox's egress fields.
+    /// Replaces the egress fields of a sandbox.
     ///
     /// # Errors
-    /// The configuration is wrong, there is no such sandbox, or the kernel or the disk refuses.
+    /// The configuration is invalid, there is no such sandbox, or the kernel or the disk reports an
+    /// error.
     pub async fn update_network(
         &self,
         id: String,
@@ -150,19 +152,21 @@ impl Agent {
         single_result(self.submit(command).await?.into_results()?)
     }
 
-    /// Detaches a sandbox and forgets it.
+    /// Detaches and deletes a sandbox.
     ///
     /// # Errors
-    /// There is no such sandbox, or the kernel or the disk refuses.
+    /// There is no such sandbox, or the kernel or the disk reports an error.
     pub async fn delete(&self, id: String) -> Result<(), AgentError> {
         self.submit(AgentCommand::Delete(id)).await.map(|_| ())
     }
 
-    /// Creates a sandbox on a free interface of `[[interfaces]]`. Its policy is enforced when this returns.
+    /// Creates a sandbox on a free interface of `[[interfaces]]`. The kernel enforces its policy
+    /// when this returns.
     ///
     /// # Errors
-    /// The request is wrong; no interface is free ([`AgentError::NoFreeInterface`]); the idempotency key belongs to
-    /// another request ([`AgentError::IdempotencyKeyReused`]); or the kernel or the disk refuses.
+    /// The request is invalid; no interface is free ([`AgentError::NoFreeInterface`]); the
+    /// idempotency key belongs to another request ([`AgentError::IdempotencyKeyReused`]); or the
+    /// kernel or the disk reports an error.
     pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
         let reply = self.submit(AgentCommand::Create(Box::new(request))).await?;
         let created = reply.into_sandbox()?;
@@ -170,11 +174,11 @@ impl Agent {
         Ok(created)
     }
 
-    /// Makes a sandbox's lease end `timeout` from now. A sandbox that `apply` made has no lease, and
-    /// gets none.
+    /// Sets the lease of a sandbox to end `timeout` from now. A sandbox that `apply` created has no
+    /// lease and does not get one.
     ///
     /// # Errors
-    /// There is no such sandbox, the timeout is too long, or the disk refuses.
+    /// There is no such sandbox, the timeout is too long, or the disk reports an error.
     pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
         let reply = self.submit(AgentCommand::RenewLease(id.to_owned(), timeout)).await?;
         let renewed = reply.into_sandbox()?;
@@ -182,10 +186,10 @@ impl Agent {
         Ok(renewed)
     }
 
-    /// One sandbox with its counters.
+    /// Returns one sandbox with its counters.
     ///
     /// # Errors
-    /// There is no such sandbox, or the kernel cannot be asked.
+    /// There is no such sandbox, or the kernel cannot be queried.
     pub async fn get(&self, id: &str) -> Result<SandboxReport, AgentError> {
         let sandbox =
             self.registry.find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?;
@@ -195,10 +199,10 @@ impl Agent {
         report.map_err(internal_error)?.map_err(AgentError::Internal)
     }
 
-    /// All sandboxes with their counters.
+    /// Returns all sandboxes with their counters.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// The kernel cannot be queried.
     pub async fn list(&self) -> Result<Vec<SandboxReport>, AgentError> {
         let (registry, dataplane, proxy) =
             (self.registry.clone(), self.dataplane.clone(), self.proxy.clone());
@@ -211,7 +215,7 @@ impl Agent {
         reports.await.map_err(internal_error)?.map_err(AgentError::Internal)
     }
 
-    /// The floor in a network namespace, with the host's own addresses there.
+    /// Returns the floor of a network namespace, including the host's own addresses there.
     ///
     /// # Errors
     /// The agent is stopping.
@@ -219,50 +223,50 @@ impl Agent {
         let dataplane = self.dataplane.clone();
         let host_addresses =
             spawn_blocking(move || dataplane.host_addresses(netns.as_deref())).await;
-        // Where there is no such namespace, the host has no addresses either.
+        // If the namespace does not exist, the host has no addresses there.
         Ok(self
             .platform_policy
             .floor
             .with_host_addresses(&host_addresses.map_err(internal_error)?.unwrap_or_default()))
     }
 
-    /// The sandboxes, for whoever only reads.
+    /// The registry of sandboxes, for readers.
     #[must_use]
     pub fn registry(&self) -> &Arc<SandboxRegistry> {
         &self.registry
     }
 
-    /// What slots and policy numbers mean.
+    /// The sandboxes and policies that the numbers in events refer to.
     #[must_use]
     pub fn attribution(&self) -> &Arc<EventAttribution> {
         &self.attribution
     }
 
-    /// What the operator decides for all sandboxes.
+    /// The operator's policy for all sandboxes.
     #[must_use]
     pub fn platform_policy(&self) -> &Arc<PlatformPolicy> {
         &self.platform_policy
     }
 
-    /// The kernel's side.
+    /// The dataplane.
     #[must_use]
     pub fn dataplane(&self) -> &Arc<dyn DataplaneControl> {
         &self.dataplane
     }
 
-    /// How long changes took.
+    /// How long changes took until the kernel enforced them.
     #[must_use]
     pub fn timings(&self) -> &ApplyTimings {
         &self.timings
     }
 
-    /// Executes a command, together with those that can share its grace period.
+    /// Executes a command in a batch with others that can share its grace period.
     async fn submit(&self, command: AgentCommand) -> CommandResult {
         let start = Instant::now();
         let mut reply = self.queue.push(command);
-        // A caller whose command was executed in another batch returns without taking the lock. If it
-        // waited for that, there would never be more than one command in a batch. A caller whose batch
-        // held other commands only takes the lock again.
+        // A caller whose command was executed in another batch returns without taking the lock. If
+        // it waited for the lock, no batch would ever hold more than one command. A caller whose
+        // batch held only other commands takes the lock again.
         let received = loop {
             tokio::select! {
                 biased;
@@ -277,7 +281,7 @@ impl Agent {
         Ok(reply)
     }
 
-    /// Executes one batch. It is finished even if its callers leave.
+    /// Executes one batch, which is completed even if its callers are gone.
     async fn run_batch(&self) -> Result<(), AgentError> {
         let queue = Arc::clone(&self.queue);
         let mut reconciler = Arc::clone(&self.reconciler).lock_owned().await;

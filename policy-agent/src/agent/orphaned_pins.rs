@@ -1,5 +1,5 @@
-//! Gates that an earlier agent attached and no state file names. They go on enforcing what they did
-//! until their sandbox is applied again or deleted.
+//! Gates that an earlier agent attached for sandboxes without a state file. They keep enforcing the
+//! same policy until their sandbox is applied again or deleted.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,13 +18,13 @@ pub(crate) struct OrphanedPins {
 }
 
 impl OrphanedPins {
-    /// None are known yet.
+    /// Starts without known orphans.
     pub(crate) fn new(dataplane: Arc<dyn DataplaneControl>) -> Self {
         Self { dataplane, pin_names: BTreeSet::new() }
     }
 
-    /// Takes all gates in the kernel for orphans but those that `has_owner` accepts. Returns the names
-    /// of all.
+    /// Records all gates in the kernel as orphans, except for those that `has_owner` accepts.
+    /// Returns the names of all gates.
     pub(crate) fn load(&mut self, has_owner: impl Fn(&str) -> bool) -> Result<BTreeSet<String>> {
         let pinned = self.dataplane.attached_pin_names().context("cannot list what is attached")?;
         let pinned: BTreeSet<String> = pinned.into_iter().collect();
@@ -32,22 +32,22 @@ impl OrphanedPins {
         Ok(pinned)
     }
 
-    /// Their names.
+    /// The names under which the orphaned gates are pinned.
     pub(crate) fn pin_names(&self) -> &BTreeSet<String> {
         &self.pin_names
     }
 
-    /// Whether an earlier agent attached gates for this sandbox.
+    /// Returns whether an earlier agent attached gates for this sandbox.
     pub(crate) fn has_gates_of(&self, sandbox: &Sandbox) -> bool {
         sandbox.is_pinned_in(&self.pin_names)
     }
 
-    /// The gates with this name belong to a sandbox again.
+    /// Records that the gates with this name belong to a sandbox again.
     pub(crate) fn adopt(&mut self, pin_name: &str) {
         self.pin_names.remove(pin_name);
     }
 
-    /// Detaches the gates with this name. `false`: there are none.
+    /// Detaches the orphaned gates with this name. Returns `false` if there are none.
     pub(crate) fn detach(&mut self, pin_name: &str) -> Result<bool> {
         if !self.pin_names.contains(pin_name) {
             return Ok(false);
@@ -56,7 +56,7 @@ impl OrphanedPins {
         Ok(self.pin_names.remove(pin_name))
     }
 
-    /// Detaches what an earlier agent attached for a sandbox under another name.
+    /// Detaches the gates that an earlier agent attached for a sandbox under another name.
     pub(crate) fn detach_gates_of(&mut self, sandbox: &Sandbox) {
         let id = sandbox.id().as_str();
         if *sandbox.pin_name == *id {
@@ -67,8 +67,8 @@ impl OrphanedPins {
         }
     }
 
-    /// Leaves the gates of a sandbox that was not created where they are: without them, everything
-    /// would pass.
+    /// Keeps the orphaned gates of a sandbox that was not created. Without them, everything would
+    /// pass. Fails if they may point to the slot of the failed change.
     pub(crate) fn keep_gates_of(&self, sandbox: &Sandbox) -> Result<()> {
         match self.dataplane.attached_slot(&sandbox.pin_name)? {
             Some(slot) if slot != sandbox.slot => Ok(()),
@@ -76,8 +76,8 @@ impl OrphanedPins {
         }
     }
 
-    /// Detaches gates that others have replaced, since `[[interfaces]]` names an interface that it did
-    /// not name before, and those of an interface that it does not name any more.
+    /// Detaches gates that were replaced because their interface is new in `[[interfaces]]`, and
+    /// those of interfaces that are no longer in `[[interfaces]]`.
     pub(crate) fn detach_superseded(&mut self, sandboxes: &[Arc<Sandbox>]) {
         let mut superseded = self.pin_names.clone();
         superseded.retain(|pin_name| HostInterface::from_pin_name(pin_name).is_some());

@@ -1,4 +1,4 @@
-//! One interface that the agent may give to a sandbox that it creates.
+//! An interface that the agent may assign to a sandbox that it creates.
 
 use std::net::IpAddr;
 
@@ -8,21 +8,21 @@ use crate::{
     policy::{MacAddress, NetworkConfig, SandboxId, SandboxSpec},
 };
 
-/// One interface of `[[interfaces]]`.
+/// An interface of `[[interfaces]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PooledInterface {
-    /// Where it is.
+    /// Its name and network namespace.
     pub interface: HostInterface,
-    /// The addresses behind it.
+    /// The addresses of the sandbox behind it.
     pub addresses: Vec<IpAddr>,
-    /// Its Ethernet address.
+    /// The MAC address of the sandbox behind it. `None` allows any.
     pub mac: Option<MacAddress>,
-    /// Whether it may be an interface that the host needs for itself.
+    /// Whether to use it even if the host itself needs it.
     pub force: bool,
 }
 
 impl PooledInterface {
-    /// A sandbox on it.
+    /// Returns the specification of a sandbox on this interface.
     #[must_use]
     pub fn sandbox_spec(
         &self,
@@ -41,7 +41,7 @@ impl PooledInterface {
         }
     }
 
-    /// Its namespace, if that exists.
+    /// Returns its namespace, if that exists.
     pub(crate) fn namespace_id(&self) -> Option<NamespaceId> {
         namespace_id(self.interface.netns.as_deref()).ok()
     }

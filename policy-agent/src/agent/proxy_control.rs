@@ -1,4 +1,4 @@
-//! What the agent tells the egress proxy, or a stand-in when the agent itself is tested.
+//! The agent's interface to the egress proxy. Unit tests replace the proxy with a fake.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use crate::{
     policy::SandboxId,
 };
 
-/// The egress proxy. Its methods do not wait for anybody's connection.
+/// Controls the egress proxy. No method waits for a connection.
 pub trait ProxyControl: Send + Sync {
-    /// A sandbox's connections come out of this door from now on, these rules hold for them, and
-    /// here they are counted. The slot has no door yet.
+    /// Serves the listeners of a slot that has none yet. The connections of the sandbox arrive
+    /// there, are decided on by this policy and are counted in these counters.
     ///
     /// # Errors
-    /// The door's listeners cannot be served.
+    /// The listeners cannot be served.
     fn open_listeners(
         &self,
         slot: Slot,
@@ -24,16 +24,16 @@ pub trait ProxyControl: Send + Sync {
         listeners: RedirectListeners,
     ) -> anyhow::Result<()>;
 
-    /// Whether the slot has a door.
+    /// Returns whether the slot has listeners.
     fn has_listeners(&self, slot: Slot) -> bool;
 
-    /// These rules hold from now on. Connections that they do not let out are closed when this
-    /// returns. Without a door it does nothing.
+    /// Replaces the policy of a slot. Connections that it does not allow are closed when this
+    /// returns. Does nothing without listeners.
     fn update_policy(&self, slot: Slot, active_policy: &Arc<ActivePolicy>);
 
-    /// The slot has no door any more, and its connections are closed. Without a door it does nothing.
+    /// Closes the listeners of a slot and its connections. Does nothing without listeners.
     fn close_listeners(&self, slot: Slot);
 
-    /// Connections that a slot's sandbox has through the proxy.
+    /// Returns how many connections the slot's sandbox has through the proxy.
     fn active_connections(&self, slot: Slot) -> usize;
 }

@@ -1,8 +1,8 @@
-//! How a sandbox's connections come to the egress proxy: listeners that the kernel redirects them to.
-//! They are open before the kernel redirects anything, and closed when it redirects nothing any more.
+//! Proxy listeners of sandboxes, to which the kernel redirects connections for the egress proxy.
+//! They are opened before the kernel redirects to them, and closed after it has stopped.
 //!
-//! The listeners are sockets in the namespace of the sandbox's interface and would keep it alive, so
-//! they are closed when the interface goes.
+//! The listeners are sockets in the network namespace of the sandbox's interface, which they would
+//! keep alive. They are therefore closed when the interface disappears.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::{
     policy::{Policy, SandboxSpec, ValidationError},
 };
 
-/// What is wrong with a bridge between a sandbox and the egress proxy.
+/// The validation error for a policy that needs the egress proxy on a bridge port.
 const BRIDGE_PORT_PROBLEM: &str = "is a port of a bridge (or bond), which takes the sandbox's frames before domain \
                     rules and egressProxy can be applied to them; take it off the bridge and route \
                     to it, or write rules for addresses only";
 
-/// Opens the proxy listeners of sandboxes and closes them.
+/// Opens and closes the proxy listeners of sandboxes.
 pub(crate) struct ProxyRedirects {
     dataplane: Arc<dyn DataplaneControl>,
     proxy: Arc<dyn ProxyControl>,
@@ -35,14 +35,15 @@ impl ProxyRedirects {
         Self { dataplane, proxy }
     }
 
-    /// Refuses a policy that needs the proxy on an interface whose connections cannot be redirected.
+    /// Rejects a policy that needs the proxy on an interface whose connections cannot be
+    /// redirected.
     pub(crate) fn validate(
         &self,
         spec: &SandboxSpec,
         policy: &Policy,
     ) -> Result<(), ValidationError> {
         let needs_redirect = policy.has_domains() || policy.egress_proxy().is_some();
-        // An interface that cannot be looked at is not attached either.
+        // An interface that cannot be queried cannot be attached either.
         if needs_redirect && self.dataplane.is_bridge_port(&interface_for(spec)).unwrap_or(false) {
             return Err(ValidationError::about_entry(
                 "interface",
@@ -69,12 +70,12 @@ impl ProxyRedirects {
             listeners,
         );
         opened.inspect_err(|_| {
-            // The first error is the one to report.
+            // Only the first error is reported.
             let _ = self.dataplane.close_listeners(sandbox.slot);
         })
     }
 
-    /// Opens them if its interface exists; otherwise they are opened when it appears.
+    /// Opens the listeners if the interface exists. Otherwise they are opened when it appears.
     pub(crate) fn open_if_present(&self, sandbox: &Sandbox) -> Result<()> {
         match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
             InterfaceState::Present(_) => self.open(sandbox),
@@ -82,7 +83,8 @@ impl ProxyRedirects {
         }
     }
 
-    /// Gives the proxy the policy that is in force now. Connections that it does not allow are closed.
+    /// Passes the policy in force to the proxy, which closes connections that it does not allow.
+    /// Opens or closes the listeners as needed.
     pub(crate) fn sync(&self, sandbox: &Sandbox) -> Result<()> {
         if sandbox.status == EnforcementStatus::InterfaceMissing
             || !sandbox.active_policy.needs_proxy()
@@ -91,7 +93,7 @@ impl ProxyRedirects {
             return Ok(());
         }
         if sandbox.status == EnforcementStatus::Enforcing {
-            // It may have become a port of a bridge.
+            // The interface may have become a bridge port.
             if self.dataplane.is_bridge_port(&interface_for(&sandbox.base_spec)).unwrap_or(false) {
                 bail!("interface: {:?} {BRIDGE_PORT_PROBLEM}", sandbox.base_spec.interface);
             }
@@ -107,7 +109,7 @@ impl ProxyRedirects {
             return;
         }
         if let Err(error) = self.dataplane.close_listeners(slot) {
-            // Without a listener nothing is redirected either.
+            // The kernel redirects nothing without a listener.
             tracing::warn!(slot = slot.get(), "cannot remove proxy listeners: {error:#}");
         }
         self.proxy.close_listeners(slot);

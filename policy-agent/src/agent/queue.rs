@@ -1,5 +1,5 @@
-//! Commands that wait for the reconciler. Changes of policies are executed in batches, since the kernel
-//! makes each batch wait for a grace period.
+//! Commands that wait for the reconciler. Policy changes are executed in batches, since each batch
+//! waits for a grace period of the kernel.
 
 use std::{
     collections::VecDeque,
@@ -13,32 +13,32 @@ use super::{
     reconciler::Reconciler,
 };
 
-/// How many commands share a batch.
+/// Maximum number of commands in a batch.
 const MAX_BATCH: usize = 64;
 
 type QueuedCommand = (AgentCommand, oneshot::Sender<CommandResult>);
 
-/// Commands in the order in which they came.
+/// Commands in order of arrival.
 #[derive(Default)]
 pub(crate) struct CommandQueue(Mutex<VecDeque<QueuedCommand>>);
 
 impl CommandQueue {
-    /// Adds a command.
+    /// Adds a command. Its reply arrives at the returned receiver.
     pub(crate) fn push(&self, command: AgentCommand) -> oneshot::Receiver<CommandResult> {
         let (reply, receiver) = oneshot::channel();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((command, reply));
         receiver
     }
 
-    /// Executes the first command, and with it all that can share its grace period.
+    /// Executes the first command together with others that can share its grace period.
     pub(crate) fn run_batch(&self, reconciler: &mut Reconciler) {
         let (commands, replies): (Vec<_>, Vec<_>) = self.take_batch().into_iter().unzip();
         for (reply, result) in replies.into_iter().zip(reconciler.execute_batch(commands)) {
-            let _ = reply.send(result); // the caller may have left by now
+            let _ = reply.send(result); // the caller may be gone
         }
     }
 
-    /// Drops the commands of callers that have left, and takes the next batch.
+    /// Drops the commands of callers that are gone, and takes the next batch.
     fn take_batch(&self) -> Vec<QueuedCommand> {
         let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         queued.retain(|(_, reply)| !reply.is_closed());

@@ -1,4 +1,4 @@
-//! Watchers: they follow interfaces that come and go, and look at everything every now and then.
+//! Watchers: handle link events, scan everything periodically and expire leases.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -8,14 +8,14 @@ use super::{
     Agent, command::AgentCommand, link_events, pooled_interface::PooledInterface, sandbox::Sandbox,
 };
 
-/// How often everything is scanned.
+/// The interval between scans.
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
-/// How many sandboxes or interfaces a command names, so that no other command waits for long.
+/// Maximum number of sandboxes or interfaces per command, so that other commands do not wait long.
 const SCAN_BATCH: usize = 64;
 
 impl Agent {
-    /// Follows interfaces that come and go, for ever: at once where the kernel tells, and all of
-    /// them every now and then.
+    /// Runs the watchers without end. Interfaces in the agent's own namespace are handled as soon
+    /// as the kernel reports them, and all interfaces at every scan.
     pub async fn run_watchers(self) {
         tokio::join!(self.handle_link_events(), self.scan_periodically(), self.expire_leases());
     }
@@ -25,7 +25,8 @@ impl Agent {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Pins of maps first: gates that call a map that is not pinned look as if they were gone.
+            // Restore the pins of maps first: gates that call an unpinned map would appear
+            // detached.
             if let Err(error) = self.submit(AgentCommand::PruneAndRepin).await {
                 tracing::error!("cannot tidy up: {error}");
             }
@@ -55,7 +56,7 @@ impl Agent {
         tracing::warn!("new interfaces are noticed late from now on");
     }
 
-    /// Learns which addresses the host has in the namespaces of the sandboxes.
+    /// Reads the host's addresses in the namespaces of all sandboxes.
     async fn scan_host_addresses(&self) {
         let sandboxes = self.registry.all();
         let namespaces: BTreeSet<_> =
