@@ -1,4 +1,4 @@
-//! The running agent: puts its parts together, serves until it is stopped, and stops them.
+//! The running agent: assembles its parts, serves until it is stopped, and stops them.
 
 mod signals;
 mod state_dir_lock;
@@ -28,7 +28,7 @@ use crate::{
 /// Runs the agent until a signal stops it.
 ///
 /// # Errors
-/// Another agent has the state directory, or the agent cannot start or serve.
+/// Another agent uses the state directory, or the agent cannot start or serve.
 pub(crate) fn run(
     config: AgentConfig,
     platform_policy: PlatformPolicy,
@@ -45,8 +45,8 @@ pub(crate) fn run(
     result
 }
 
-/// The control plane, on the current runtime; what sandboxes and their visitors keep busy goes to
-/// `traffic`.
+/// Runs the control plane on the current runtime. The traffic of sandboxes and of the gateway's
+/// clients is served on the runtime `traffic`.
 async fn run_agent(
     config: AgentConfig,
     platform_policy: PlatformPolicy,
@@ -56,7 +56,7 @@ async fn run_agent(
 ) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let signals = signals::watch_signals(stop)?;
-    // Whoever connects from now on is answered when everything is taken over.
+    // Clients that connect from now on are served after adoption.
     let socket = ApiSocket::bind(path)?;
     let listeners = TcpListeners::bind(&config).await?;
     let (config_copy, metrics, traffic_handle) =
@@ -73,7 +73,7 @@ async fn run_agent(
     }
     tokio::spawn(api.agent.clone().run_watchers());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.registry().len(), "ready");
-    // Without systemd there is nobody to tell.
+    // Without systemd this does nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let stopping = api.stopping.clone();
     tokio::try_join!(socket.serve(router(api.clone()), stopping), listeners.serve(&config, api))?;
@@ -82,7 +82,7 @@ async fn run_agent(
     Ok(())
 }
 
-/// What is served over TCP, if the operator wants it.
+/// The optional TCP listeners.
 struct TcpListeners {
     api: Option<TcpListener>,
     metrics: Option<TcpListener>,
@@ -95,7 +95,7 @@ impl TcpListeners {
         Ok(Self { api, metrics })
     }
 
-    /// Serves until the agent is told to stop.
+    /// Serves until the agent stops.
     async fn serve(self, config: &AgentConfig, api: ApiState) -> Result<()> {
         let api_router = router_with_keys(api.clone(), ApiKeys::new(&config.api.api_keys));
         let metrics_router = metrics_router(api.clone(), config.metrics.token.as_deref());
@@ -115,7 +115,8 @@ async fn bind_optional(key: &str, address: Option<SocketAddr>) -> Result<Option<
     Ok(Some(listener.with_context(|| format!("{key}: cannot listen on {address}"))?))
 }
 
-/// Takes over what is there. Blocks. The egress proxy serves on the current runtime.
+/// Loads the dataplane and adopts its state. Blocks. The egress proxy serves on the current
+/// runtime.
 fn start_services(
     config: &AgentConfig,
     platform_policy: PlatformPolicy,
@@ -144,14 +145,15 @@ fn start_services(
         attribution.clone(),
         pooled_interfaces,
     )?;
-    // Not before: what happened while no agent ran is told by what was adopted.
+    // Events from before the start belong to adopted sandboxes, so the reader starts after
+    // adoption.
     spawn_reader(ring, event_buffer.clone(), attribution)?;
     let gateway = gateway::GatewayMetrics::default();
     let (metrics, config) = (Arc::new(metrics), Arc::new(config.clone()));
     Ok(ApiState { agent, events: event_buffer, proxy, gateway, metrics, config, stopping })
 }
 
-/// What the gateway is started with; `None`: it serves nothing.
+/// Returns the settings of the gateway. `None` if it is not configured.
 fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySettings>> {
     let Some(gateway) = &config.gateway else { return Ok(None) };
     let Some(domain) = gateway.domain.clone() else { return Ok(None) };

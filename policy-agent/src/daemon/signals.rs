@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Sets `stop` at SIGTERM and SIGINT, and keeps SIGHUP from ending the agent.
+/// Sets `stop` on SIGTERM and SIGINT, and prevents SIGHUP from ending the agent.
 ///
 /// # Errors
 /// The kernel refuses to deliver signals.
@@ -23,12 +23,12 @@ pub(crate) fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>>
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-        let _ = stop.send(true); // fails only if the agent is stopping already
+        let _ = stop.send(true); // fails only if the agent is already stopping
         std::future::pending::<()>().await;
     }))
 }
 
-/// Logs each time that nothing is reloaded.
+/// Logs for each SIGHUP that nothing is reloaded.
 async fn log_hangups(mut hang_up: Signal) {
     while hang_up.recv().await.is_some() {
         tracing::info!("SIGHUP: nothing is reloaded; the configuration is read at start only");

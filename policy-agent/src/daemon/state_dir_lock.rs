@@ -1,4 +1,4 @@
-//! A lock file that allows one agent per state directory. It holds the process ID of the agent.
+//! A lock file that allows one agent per state directory. It contains the agent's process ID.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-/// No other agent uses the state directory while this exists.
+/// While this exists, no other agent uses the state directory.
 #[derive(Debug)]
 pub(crate) struct StateDirLock {
     file: Flock<File>,
@@ -21,7 +21,8 @@ impl StateDirLock {
     /// Locks the state directory. Creates it if it is missing.
     ///
     /// # Errors
-    /// Another agent has it; the error names its process.
+    /// Another agent uses the directory, and the error names its process. Or the directory cannot
+    /// be created.
     pub(crate) fn acquire(state_dir: &Path) -> Result<Self> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
         made.with_context(|| {
@@ -35,7 +36,7 @@ impl StateDirLock {
             let lock = Self::lock_file(&path)?;
             if lock.is_at_its_path() {
                 return lock.write_pid();
-            } // otherwise `cleanup` has removed the file: retry
+            } // otherwise `cleanup` removed the file: retry
         }
     }
 
@@ -49,7 +50,7 @@ impl StateDirLock {
             Ok(file) => Ok(Self { file, path: path.to_owned() }),
             Err((mut file, _)) => {
                 let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder); // the number only helps the reader
+                let _ = file.read_to_string(&mut holder); // best effort, for the message
                 let (holder, directory) = (holder.trim(), path.parent().unwrap_or(path).display());
                 bail!("an agent (process {holder}) works with {directory}: stop it first")
             }
@@ -68,7 +69,7 @@ impl StateDirLock {
         Ok(self)
     }
 
-    /// Removes the file and, if nothing else is in it, the directory.
+    /// Removes the file, and the directory if it is then empty.
     pub(crate) fn remove(self) {
         let _ = fs::remove_file(&self.path);
         if let Some(directory) = self.path.parent() {
