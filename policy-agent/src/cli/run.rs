@@ -1,4 +1,4 @@
-//! `run`: the agent itself.
+//! `run`: runs the agent.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use crate::{daemon, logging::LogSink};
 
 /// Run the agent
 ///
-/// Runs the agent in the foreground. What an agent before this one left is taken over without a
-/// gap. When it stops, or is killed, the kernel goes on enforcing.
+/// Runs the agent in the foreground. It takes over what an earlier agent left, without a gap in
+/// enforcement. When it stops or is killed, the kernel continues to enforce.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent run

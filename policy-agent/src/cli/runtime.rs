@@ -1,8 +1,8 @@
-//! The runtime of commands that ask the agent.
+//! The runtime of commands that use the agent's API.
 
 use anyhow::{Context as _, Result};
 
-/// Waits for the answer to a command.
+/// Runs a future to completion.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("cannot start the runtime")?.block_on(work))
