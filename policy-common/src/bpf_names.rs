@@ -1,40 +1,42 @@
-//! Names of maps and programs, as they stand in the objects and under the pin directory.
-//! At most 15 characters each: the kernel cuts longer ones.
+//! Names of maps and programs, in the object files and in the pin directory. At most 15 characters
+//! each, because the kernel truncates longer names.
 
 /// Slot → [`SandboxEndpoint`](crate::endpoint::SandboxEndpoint). Array.
 pub const SANDBOXES: &str = "SANDBOXES";
-/// Slot → trie of IPv4 prefixes. Array of maps: an element is swapped whole.
+/// Slot → trie of IPv4 prefixes. Array of maps, so that a policy is replaced atomically.
 pub const POLICIES_V4: &str = "POLICIES_V4";
-/// Slot → trie of IPv6 prefixes. Array of maps: an element is swapped whole.
+/// Slot → trie of IPv6 prefixes. Array of maps, so that a policy is replaced atomically.
 pub const POLICIES_V6: &str = "POLICIES_V6";
-/// Slot → block of the large class for IPv4. Array of maps.
+/// Slot → IPv4 poptrie block of the large class. Array of maps.
 pub const LARGE_V4: &str = "LARGE_V4";
-/// Slot → block of the large class for IPv6. Array of maps.
+/// Slot → IPv6 poptrie block of the large class. Array of maps.
 pub const LARGE_V6: &str = "LARGE_V6";
-/// Slot → block of the huge class for IPv4. Array of maps.
+/// Slot → IPv4 poptrie block of the huge class. Array of maps.
 pub const HUGE_V4: &str = "HUGE_V4";
-/// Slot → block of the huge class for IPv6. Array of maps.
+/// Slot → IPv6 poptrie block of the huge class. Array of maps.
 pub const HUGE_V6: &str = "HUGE_V6";
-/// [`InboundConnectionKey`](crate::flow::InboundConnectionKey) → nanoseconds since boot of its first packet. LRU hash.
+/// [`InboundConnectionKey`](crate::flow::InboundConnectionKey) → time of the first packet, in
+/// nanoseconds since boot. LRU hash.
 pub const INBOUND: &str = "INBOUND";
-/// [`FragmentedDatagramKey`](crate::flow::FragmentedDatagramKey) → reason and policy that let the first fragment pass,
-/// and when. LRU hash.
+/// [`FragmentedDatagramKey`](crate::flow::FragmentedDatagramKey) → time, policy and reason with
+/// which the first fragment passed. LRU hash.
 pub const FRAGMENTS: &str = "FRAGMENTS";
-/// [`ReportedFlowKey`](crate::flow::ReportedFlowKey) of datagram flows already reported. LRU hash.
+/// [`ReportedFlowKey`](crate::flow::ReportedFlowKey) of each datagram flow already reported. LRU
+/// hash.
 pub const FLOWS: &str = "FLOWS";
 /// Slot → [`ReasonCounters`](crate::counters::ReasonCounters). Per-CPU array.
 pub const COUNTERS: &str = "COUNTERS";
 /// Slot → [`RateLimiterState`](crate::rate_limit::RateLimiterState). Array.
 pub const LIMITS: &str = "LIMITS";
-/// [`door`](crate::redirect::listener_key) → the egress proxy's listener. Sockmap.
+/// [Listener key](crate::redirect::listener_key) → the egress proxy's listener. Sockmap.
 pub const PROXY_LISTENERS: &str = "PROXY_LISTENERS";
 /// [`VerdictEvent`](crate::event::VerdictEvent) records. Ring buffer.
 pub const EVENTS: &str = "EVENTS";
-/// [`tail_call_index`] index → TC program that the gates call. Program array.
+/// [`tail_call_index`] → TC program that the gates call. Program array.
 pub const TC_PROGRAMS: &str = "TC_PROGRAMS";
 /// Index 0 → XDP program that the XDP gates call. Program array.
 pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
-/// The slot that an XDP gate hands to the program it calls. Per-CPU array of one.
+/// The slot that an XDP gate passes to the program it calls. Per-CPU array with one element.
 pub const XDP_SLOT: &str = "XDP_SLOT";
 
 /// All maps that are pinned.
@@ -58,25 +60,28 @@ pub const PINNED_MAPS: [&str; 17] = [
     XDP_SLOT,
 ];
 
-/// Program in `policy.o`: judges what the sandbox sends (TC ingress of the host-side interface).
+/// Program in `policy.o`: judges packets sent by the sandbox (TC ingress of the host-side
+/// interface).
 pub const FROM_SANDBOX: &str = "from_sandbox";
-/// Program in `policy.o`: sees what the sandbox receives (TC egress of the host-side interface).
+/// Program in `policy.o`: judges packets sent to the sandbox (TC egress of the host-side
+/// interface).
 pub const TO_SANDBOX: &str = "to_sandbox";
-/// Program in `policy.o`: answers a packet that `from_sandbox` denied.
+/// Program in `policy.o`: replies to a packet that `from_sandbox` denied.
 pub const REJECT: &str = "reject";
-/// Program in `policy.o`: hands a packet that `from_sandbox` judged to the egress proxy.
+/// Program in `policy.o`: redirects a packet that `from_sandbox` judged to the egress proxy.
 pub const PROXY_REDIRECT: &str = "proxy_redirect";
-/// Program in `policy.o`: drops early, in XDP, what `from_sandbox` would drop.
+/// Program in `policy.o`: drops packets in XDP that `from_sandbox` would drop.
 pub const EARLY_DROP: &str = "early_drop";
-/// Program in `gate.o`: TC ingress; names its slot and calls `from_sandbox`.
+/// Program in `gate.o` at TC ingress: sets the slot and calls `from_sandbox`.
 pub const GATE_FROM: &str = "gate_from";
-/// Program in `gate.o`: TC egress; names its slot and calls `to_sandbox`.
+/// Program in `gate.o` at TC egress: sets the slot and calls `to_sandbox`.
 pub const GATE_TO: &str = "gate_to";
-/// Program in `gate.o`: XDP; names its slot and calls `early_drop`.
+/// Program in `gate.o` at XDP: sets the slot and calls `early_drop`.
 pub const GATE_XDP: &str = "gate_xdp";
 /// The global in `policy.o` that holds the [`SkbLayout`](crate::skb::SkbLayout).
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
-/// The global in `policy.o` that says whether there are huge tables. A `u32`, not 0 if so.
+/// The global in `policy.o` that indicates support for huge poptries. A `u32`, nonzero if
+/// supported.
 pub const HUGE_POPTRIES: &str = "HUGE_POPTRIES";
 /// The global in `gate.o` that holds the slot. A `u32`.
 pub const GATE_SLOT_GLOBAL: &str = "SLOT";

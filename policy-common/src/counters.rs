@@ -1,22 +1,22 @@
-//! Packets and bytes, per sandbox and reason.
+//! Packet and byte counters per sandbox and reason.
 
 use crate::{impl_pod, reason::KERNEL_REASON_CODES};
 
-/// Packets and bytes with one reason. A GSO super-packet counts as the packets it stands for.
+/// Packets and bytes with one reason. A GSO super-packet counts as the packets it represents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PacketCounter {
     /// Packets.
     pub packets: u64,
-    /// Bytes, Ethernet headers included.
+    /// Bytes, including Ethernet headers.
     pub bytes: u64,
 }
 
-/// Value of [`COUNTERS`](crate::bpf_names::COUNTERS), by slot and CPU; indexed by reason code.
+/// Value of [`COUNTERS`](crate::bpf_names::COUNTERS), per slot and CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ReasonCounters {
-    /// By reason code.
+    /// Counters, indexed by reason code.
     pub by_reason: [PacketCounter; KERNEL_REASON_CODES],
 }
 

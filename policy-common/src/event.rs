@@ -1,29 +1,29 @@
-//! The record of a verdict that the kernel reports: every denial, and new flows on request.
+//! The event that the kernel programs report: every denial and, on request, new flows.
 
 use crate::impl_pod;
 
-/// Bytes of the ring buffer.
+/// Size of the ring buffer in bytes.
 pub const EVENT_RING_BYTES: usize = 4 * 1024 * 1024;
 
-/// A record of [`EVENTS`](crate::bpf_names::LIMITS).
+/// A record of [`EVENTS`](crate::bpf_names::EVENTS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct VerdictEvent {
-    /// Nanoseconds since boot, suspended time excluded (`CLOCK_MONOTONIC`).
+    /// Nanoseconds since boot, excluding time in suspend (`CLOCK_MONOTONIC`).
     pub time_ns: u64,
     /// Slot of the sandbox.
     pub slot: u32,
     /// Index of the deciding rule, or [`NO_RULE`](crate::verdict::NO_RULE).
     pub rule_index: u32,
-    /// Bytes of the frame, Ethernet header included.
+    /// Length of the frame in bytes, including the Ethernet header.
     pub frame_length: u32,
-    /// The compiled policy that `rule` belongs to.
+    /// The compiled policy that `rule_index` refers to.
     pub policy_id: u16,
     /// EtherType.
     pub ethertype: u16,
-    /// Source port; ICMP: the type. 0 where there is none.
+    /// Source port, or ICMP type. 0 if there is none.
     pub source_port: u16,
-    /// Destination port; ICMP: the code. 0 where there is none.
+    /// Destination port, or ICMP code. 0 if there is none.
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -31,9 +31,9 @@ pub struct VerdictEvent {
     pub reason_code: u8,
     /// Zero.
     pub padding: [u8; 2],
-    /// Source address; zero where the frame has none.
+    /// Source address. Zero if the frame has none.
     pub source_address: [u8; 16],
-    /// Destination address; zero where the frame has none.
+    /// Destination address. Zero if the frame has none.
     pub destination_address: [u8; 16],
 }
 

@@ -1,21 +1,23 @@
-//! What the kernel remembers between packets: inbound connections, first fragments, reported flows.
+//! State that the kernel programs keep between packets: inbound connections, first fragments and
+//! reported flows.
 
 use crate::impl_pod;
 
-/// Inbound connections remembered, over all sandboxes; the least recently used go first.
+/// Maximum number of inbound connections in all sandboxes. The least recently used are evicted.
 pub const MAX_INBOUND_CONNECTIONS: usize = 131_072;
-/// Fragmented datagrams under way, over all sandboxes.
+/// Maximum number of fragmented datagrams in transit in all sandboxes.
 pub const MAX_FRAGMENTED_DATAGRAMS: usize = 8_192;
-/// Datagram flows remembered as reported, over all sandboxes.
+/// Maximum number of datagram flows stored as reported in all sandboxes.
 pub const MAX_REPORTED_FLOWS: usize = 16_384;
 
-/// Key of [`INBOUND`](crate::bpf_names::INBOUND): a connection that was started towards a sandbox.
+/// Key of [`INBOUND`](crate::bpf_names::INBOUND): a connection that was opened to a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct InboundConnectionKey {
-    /// The sandbox: [`Sandbox::owner`](crate::endpoint::SandboxEndpoint::instance_id).
+    /// The sandbox:
+    /// [`SandboxEndpoint::instance_id`](crate::endpoint::SandboxEndpoint::instance_id).
     pub instance_id: u32,
-    /// Port that started the connection. ICMP echo: the identifier.
+    /// The initiator's port. ICMP echo: the identifier.
     pub remote_port: u16,
     /// The sandbox's port. ICMP echo: 0.
     pub local_port: u16,
@@ -23,7 +25,7 @@ pub struct InboundConnectionKey {
     pub protocol: u8,
     /// Zero.
     pub padding: [u8; 3],
-    /// Address that started the connection.
+    /// The initiator's address.
     pub remote_address: [u8; 16],
     /// The sandbox's address.
     pub local_address: [u8; 16],
@@ -33,9 +35,10 @@ pub struct InboundConnectionKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct FragmentedDatagramKey {
-    /// The sandbox: [`Sandbox::owner`](crate::endpoint::SandboxEndpoint::instance_id).
+    /// The sandbox:
+    /// [`SandboxEndpoint::instance_id`](crate::endpoint::SandboxEndpoint::instance_id).
     pub instance_id: u32,
-    /// The identification field; 16 bits in IPv4, 32 in IPv6, as read from the wire.
+    /// The identification field as on the wire: 16 bits in IPv4, 32 in IPv6.
     pub identification: u32,
     /// Source address.
     pub source_address: [u8; 16],
@@ -51,9 +54,10 @@ pub struct FragmentedDatagramKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct ReportedFlowKey {
-    /// The sandbox: [`Sandbox::owner`](crate::endpoint::SandboxEndpoint::instance_id).
+    /// The sandbox:
+    /// [`SandboxEndpoint::instance_id`](crate::endpoint::SandboxEndpoint::instance_id).
     pub instance_id: u32,
-    /// Destination port, or 0.
+    /// Destination port. 0 if there is none.
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,

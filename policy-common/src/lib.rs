@@ -1,10 +1,11 @@
 #![no_std]
-//! The ABI between the kernel programs (`policy-ebpf`) and the agent: keys and values of the maps,
-//! reason codes, the event record, names of maps and programs.
+//! The ABI between the kernel programs (`policy-ebpf`) and the agent: keys and values of maps,
+//! reason codes, the event record, and the names of maps and programs.
 //!
-//! Plain integers and byte arrays only, padding named and zeroed, sizes asserted. Addresses are
-//! in network byte order as 16 bytes, IPv4 as IPv4-mapped IPv6 (`::ffff:a.b.c.d`); ports and all
-//! other integers are in host byte order unless a field says otherwise.
+//! All types consist of plain integers and byte arrays, with explicit zeroed padding and asserted
+//! sizes. Addresses are 16 bytes in network byte order, with IPv4 addresses as IPv4-mapped IPv6
+//! addresses (`::ffff:a.b.c.d`). Ports and all other integers are in host byte order unless
+//! documented otherwise.
 
 pub mod bpf_names;
 pub mod counters;
@@ -18,24 +19,24 @@ pub mod redirect;
 pub mod skb;
 pub mod verdict;
 
-/// Shape of everything in this crate. Pinned maps are adopted only by a program with the same
-/// number: change it with every change of a key, a value or a meaning.
+/// The version of all layouts in this crate. Only a program with the same version adopts pinned
+/// maps. Increment it with every change of a key, a value or its meaning.
 pub const ABI_VERSION: u32 = 3;
 
 /// Implements `aya::Pod` for a map type that has no implicit padding, and asserts its size.
 macro_rules! impl_pod {
     ($type:ty, $size:literal) => {
         const _: () = assert!(core::mem::size_of::<$type>() == $size);
-        // SAFETY: `repr(C)`, made of integers and byte arrays without implicit padding (the size
-        // is asserted above to be the sum of the fields), so every byte is initialised and every
-        // bit pattern is valid.
+        // SAFETY: `repr(C)`, consisting of integers and byte arrays without implicit padding (the
+        // size is asserted above to be the sum of the fields), so every byte is initialised and
+        // every bit pattern is valid.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $type {}
     };
 }
 pub(crate) use impl_pod;
 
-/// The 16-byte form of an IPv4 address: IPv4-mapped IPv6.
+/// Converts an IPv4 address to an IPv4-mapped IPv6 address.
 #[inline(always)]
 #[must_use]
 pub const fn ipv4_mapped(v4: [u8; 4]) -> [u8; 16] {

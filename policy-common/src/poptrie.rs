@@ -1,15 +1,15 @@
-//! Large policies: a compressed multibit trie in one flat block of memory.
+//! Large policies: a compressed multibit trie in one flat memory block.
 //!
-//! A Poptrie (Asai and Ohara, SIGCOMM 2015): the first 16 bits of an address index a root directly,
-//! then each node consumes 6 bits and finds its child or its leaf by counting bits. The kernel's
-//! trie follows one pointer per bit; this one reads one or two cache lines per 6 bits.
+//! This is a Poptrie (Asai and Ohara, SIGCOMM 2015). The first 16 bits of an address index a root.
+//! Each node then consumes 6 bits and finds its child or leaf by counting bits. The kernel's LPM
+//! trie follows one pointer per bit; a Poptrie reads one or two cache lines per 6 bits.
 //!
-//! The block is one value of an array map, so that after one look-up in the map everything else is
-//! a plain load. Block sizes come in classes, since all maps behind one array of maps are alike.
+//! A block is a single value of an array map, so after one map lookup all accesses are plain loads.
+//! Blocks come in size classes, because all inner maps of an array of maps have the same size.
 //!
-//! References are counted in words of 8 bytes from the start of the block:
+//! References count words of 8 bytes from the start of the block:
 //!
-//! | what | words |
+//! | part | words |
 //! |---|---|
 //! | root | 2¹⁶ references of 32 bits |
 //! | node | 3: children (bit set: a node), leaf starts (bit set: a new leaf), first child and first leaf (low and high half) |
@@ -17,38 +17,38 @@
 
 use crate::verdict::Verdict;
 
-/// Bits that the root consumes.
+/// Number of bits that the root consumes.
 pub const POPTRIE_ROOT_BITS: u32 = 16;
-/// Bits that a node consumes.
+/// Number of bits that a node consumes.
 pub const POPTRIE_STRIDE_BITS: u32 = 6;
-/// Words of the root.
+/// Size of the root in words.
 pub const POPTRIE_ROOT_WORDS: usize = (1 << POPTRIE_ROOT_BITS) / 2;
-/// Words of a node.
+/// Size of a node in words.
 pub const POPTRIE_NODE_WORDS: u32 = 3;
-/// A reference with this bit is to a leaf, one without it to a node.
+/// Marks a reference to a leaf. References to nodes do not have this bit.
 pub const POPTRIE_LEAF_BIT: u32 = 1 << 31;
 
-/// Words of a block of the large class: 4 MiB, enough for some 100 000 prefixes.
+/// Size of a block of the large class in words: 4 MiB, enough for about 100 000 prefixes.
 pub const LARGE_POPTRIE_WORDS: usize = 4 * 1024 * 1024 / 8;
-/// Words of a block of the huge class: 32 MiB.
+/// Size of a block of the huge class in words: 32 MiB.
 pub const HUGE_POPTRIE_WORDS: usize = 32 * 1024 * 1024 / 8;
 
-/// Policies with more prefixes of a family than this get a table.
+/// Policies with more prefixes of one family than this use a poptrie for that family.
 pub const MAX_LPM_TRIE_PREFIXES: usize = 4_096;
 
-/// [`Verdict::flags`] of the only entry of a trie that stands for a large table.
+/// [`Verdict::flags`] of a trie's only entry: the verdicts are in a poptrie of the large class.
 pub const VERDICT_IN_LARGE_POPTRIE: u8 = 1 << 6;
-/// [`Verdict::flags`] of the only entry of a trie that stands for a huge table.
+/// [`Verdict::flags`] of a trie's only entry: the verdicts are in a poptrie of the huge class.
 pub const VERDICT_IN_HUGE_POPTRIE: u8 = 1 << 7;
 
-/// The mask of the bits of a node up to and including number `bit`, which is below 64.
+/// A mask of the bits 0 to `bit`, inclusive. `bit` must be below 64.
 #[inline(always)]
 #[must_use]
 pub const fn mask_through_bit(bit: u64) -> u64 {
     u64::MAX >> (63 - bit)
 }
 
-/// A verdict as the word of a leaf.
+/// Encodes a verdict as a leaf word.
 #[inline(always)]
 #[must_use]
 pub const fn encode_leaf(verdict: Verdict) -> u64 {
@@ -57,7 +57,7 @@ pub const fn encode_leaf(verdict: Verdict) -> u64 {
     u64::from_ne_bytes([verdict.reason_code, verdict.flags, a, b, c, d, e, f])
 }
 
-/// The verdict that a leaf's word holds.
+/// Decodes a leaf word.
 #[inline(always)]
 #[must_use]
 pub const fn decode_leaf(word: u64) -> Verdict {

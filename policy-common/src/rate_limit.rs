@@ -1,17 +1,19 @@
-//! Token buckets, per sandbox: how often the kernel answers denied packets and reports events.
+//! Token buckets that limit, per sandbox, how often the kernel programs reply to denied packets and
+//! report events.
 //!
-//! Each bucket is one number, the *theoretical arrival time* of the generic cell rate algorithm
-//! (ITU-T I.371): a token is there when that time is at most a burst ahead of now. Two CPUs may
-//! race on it, which lets a token more or less through: buckets never change a verdict.
+//! A bucket is one number, the *theoretical arrival time* of the generic cell rate algorithm (ITU-T
+//! I.371). A token is available if that time is at most one burst ahead of the current time. Two
+//! CPUs may race on a bucket, which admits a token more or less. This is acceptable because buckets
+//! never change a verdict.
 
 use crate::impl_pod;
 
-/// Rate and burst of a bucket.
+/// The rate and burst of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimit {
-    /// Nanoseconds in which one token comes.
+    /// Time per token in nanoseconds.
     pub interval_ns: u64,
-    /// Nanoseconds' worth of tokens that can be saved up.
+    /// Maximum accumulated burst in nanoseconds.
     pub burst_ns: u64,
 }
 
@@ -21,8 +23,8 @@ impl RateLimit {
         Self { interval_ns, burst_ns: interval_ns * burst }
     }
 
-    /// Takes a token from the bucket `arrival` at the time `now`, in nanoseconds: the bucket's new
-    /// state, or `None` when it is empty.
+    /// Takes a token from the bucket `arrival` at the time `now`, both in nanoseconds. Returns the
+    /// bucket's new state, or `None` if the bucket is empty.
     #[inline(always)]
     #[must_use]
     pub const fn take_token(self, arrival: u64, now: u64) -> Option<u64> {
@@ -34,9 +36,9 @@ impl RateLimit {
     }
 }
 
-/// Answers to denied packets, per sandbox.
+/// Limit of replies to denied packets, per sandbox.
 pub const REJECT_RATE_LIMIT: RateLimit = RateLimit::per_second(1_000, 200);
-/// Events, per sandbox.
+/// Limit of events, per sandbox.
 pub const EVENT_RATE_LIMIT: RateLimit = RateLimit::per_second(200, 400);
 
 /// Value of [`LIMITS`](crate::bpf_names::LIMITS), by slot.
@@ -47,9 +49,9 @@ pub struct RateLimiterState {
     pub reject_bucket: u64,
     /// Bucket of [`EVENT_RATE_LIMIT`].
     pub event_bucket: u64,
-    /// Events not written because the bucket was empty.
+    /// Number of events suppressed because the bucket was empty.
     pub events_suppressed: u64,
-    /// Events not written because the ring was full.
+    /// Number of events lost because the ring buffer was full.
     pub events_lost: u64,
 }
 

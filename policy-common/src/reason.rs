@@ -1,15 +1,18 @@
-//! Why a packet passed or was dropped: one table gives each reason's code, label, line of
-//! precedence and help. A code is never reused for another meaning.
+//! Why a packet passed or was dropped. A single table defines each reason's code, label, line of
+//! precedence and help text. A code is never reused for another meaning.
 
-/// Number of reason codes that the kernel counts, from 0. Codes from here on are the egress proxy's.
+/// Number of reason codes that the kernel programs count, starting at 0. Codes from this one on
+/// belong to the egress proxy.
 pub const KERNEL_REASON_CODES: usize = 32;
 
-/// Codes below this one let the packet pass; the others drop it. Code 0 is no reason at all.
+/// Reasons with codes below this one let the packet pass; all others drop it. Code 0 is not a
+/// reason.
 const FIRST_DENY_CODE: u8 = 16;
 
 macro_rules! define_reasons {
     ($($name:ident = $code:literal, $label:literal, $line:literal, $help:literal;)*) => {
-        /// The reason of a verdict. The verdict follows from it: see [`Reason::passes`].
+        /// The reason of a verdict. It determines whether the packet passes: see
+        /// [`Reason::passes`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Reason {
@@ -17,7 +20,7 @@ macro_rules! define_reasons {
         }
 
         impl Reason {
-            /// Every reason, by rising code.
+            /// Every reason, in ascending order of codes.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The reason with this code.
@@ -29,19 +32,19 @@ macro_rules! define_reasons {
                 }
             }
 
-            /// The word that events, metrics and the command line use.
+            /// The label in events, metrics and command-line output.
             #[must_use]
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
 
-            /// The line of precedence (1 to 9) that decided; 0: none of them did.
+            /// The line of precedence (1 to 9) that decided, or 0 if none did.
             #[must_use]
             pub const fn line(self) -> u8 {
                 match self { $(Self::$name => $line,)* }
             }
 
-            /// One sentence for people.
+            /// One sentence that explains the reason to users.
             #[must_use]
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$name => $help,)* }
@@ -91,7 +94,7 @@ define_reasons! {
     ServerBrokeOff = 43, "server_broke_off", 0, "The server took the connection and ended it before it had answered the request.";
 }
 
-/// Whether the packet passes with this code; a code that is none drops.
+/// Whether a packet with this reason code passes. Code 0 drops it.
 #[inline(always)]
 #[must_use]
 pub const fn code_passes(code: u8) -> bool {
@@ -99,7 +102,7 @@ pub const fn code_passes(code: u8) -> bool {
 }
 
 impl Reason {
-    /// The reasons that the kernel counts.
+    /// The reasons that the kernel programs count.
     pub fn kernel_counted() -> impl Iterator<Item = Self> {
         Self::ALL.iter().copied().filter(|reason| (*reason as usize) < KERNEL_REASON_CODES)
     }
@@ -111,9 +114,9 @@ impl Reason {
         code_passes(self as u8)
     }
 
-    /// Whether a denial with this reason is answered when `deny_action` is `reject`. What cannot
-    /// be judged (line 1) and neighbour discovery (line 2) are dropped in silence, and so is what
-    /// comes towards the sandbox.
+    /// Whether a denial with this reason gets a reply if `deny_action` is `reject`. Packets that
+    /// cannot be judged (line 1), neighbour discovery (line 2) and packets to the sandbox are
+    /// dropped silently.
     #[inline(always)]
     #[must_use]
     pub const fn is_rejectable(self) -> bool {

@@ -1,23 +1,24 @@
-//! Where this kernel keeps the fields of its `struct sk_buff` that programs are not shown.
+//! The layout of `struct sk_buff` in the running kernel, for fields that programs cannot access
+//! through their context.
 
 use crate::impl_pod;
 
-/// Offsets in bytes from the start of `struct sk_buff`. The agent takes them from the kernel's BTF
-/// and fills in the global [`SKB_LAYOUT`](crate::bpf_names::SKB_LAYOUT).
+/// Offsets in bytes from the start of `struct sk_buff`. The agent reads them from the kernel's BTF
+/// and sets the global [`SKB_LAYOUT`](crate::bpf_names::SKB_LAYOUT).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SkbLayout {
-    /// `ip_summed`: the byte that its two bits are in.
+    /// `ip_summed`: the byte that contains its two bits.
     pub ip_summed: u32,
-    /// How many bits lie below those two.
+    /// Number of bits below `ip_summed` in that byte.
     pub ip_summed_shift: u32,
-    /// `csum_start`, 16 bits, from `head`.
+    /// `csum_start`: 16 bits, relative to `head`.
     pub csum_start: u32,
-    /// `csum_offset`, 16 bits, from `csum_start`.
+    /// `csum_offset`: 16 bits, relative to `csum_start`.
     pub csum_offset: u32,
     /// `head`, a pointer.
     pub head: u32,
-    /// `data`, a pointer: the frame's first byte.
+    /// `data`, a pointer to the first byte of the frame.
     pub data: u32,
 }
 

@@ -1,18 +1,18 @@
-//! The compiled policy: one trie per address family, from prefix to [`Verdict`].
+//! The compiled policy: one trie per address family, which maps prefixes to [`Verdict`]s.
 //!
-//! Every trie holds the /0 prefix, so a lookup always finds something; where it does not, the
-//! packet is dropped.
+//! Every trie contains the /0 prefix, so a lookup always finds an entry. If it does not, the packet
+//! is dropped.
 
 use crate::impl_pod;
 
-/// [`Verdict::flags`]: the sandbox has domain rules, so TCP to ports 80 and 443 is for the egress
-/// proxy to judge (line 7).
+/// [`Verdict::flags`]: the sandbox has domain rules, so the egress proxy judges TCP to ports 80 and
+/// 443 (line 7).
 pub const VERDICT_REDIRECT_WEB: u8 = 1 << 0;
-/// [`Verdict::flags`]: the sandbox has an `egressProxy`, so TCP that this entry lets out is for
-/// the agent to tunnel.
+/// [`Verdict::flags`]: the sandbox has an `egressProxy`, so the agent tunnels TCP that this entry
+/// allows.
 pub const VERDICT_REDIRECT_TCP: u8 = 1 << 1;
 
-/// [`Verdict::rule_index`] of a verdict that no list entry gave.
+/// [`Verdict::rule_index`] of a verdict that does not come from a list entry.
 pub const NO_RULE: u32 = u32::MAX;
 
 /// Value in the tries of [`POLICIES_V4`](crate::bpf_names::POLICIES_V4) and
@@ -20,14 +20,14 @@ pub const NO_RULE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Verdict {
-    /// Code of the [`Reason`](crate::reason::Reason), which holds the verdict.
+    /// Code of the [`Reason`](crate::reason::Reason), which determines the verdict.
     pub reason_code: u8,
-    /// [`VERDICT_REDIRECT_WEB`], [`VERDICT_REDIRECT_TCP`].
+    /// [`VERDICT_REDIRECT_WEB`] and [`VERDICT_REDIRECT_TCP`].
     pub flags: u8,
-    /// Which compiled policy this is, so that an event can be matched with the rules in force when
-    /// it was written.
+    /// Identifies the compiled policy, so that events can be matched with the rules in force at the
+    /// time.
     pub policy_id: u16,
-    /// Index of the deciding entry in the list that the reason names, or [`NO_RULE`].
+    /// Index of the deciding entry in the list that the reason implies, or [`NO_RULE`].
     pub rule_index: u32,
 }
 
