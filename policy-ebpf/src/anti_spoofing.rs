@@ -1,4 +1,4 @@
-//! Line 1: a sandbox speaks from its own MAC and IP addresses only.
+//! Line 1: a sandbox may only send from its own MAC and IP addresses.
 
 use policy_common::{
     endpoint::{ENDPOINT_MAC_KNOWN, SandboxEndpoint},
@@ -11,7 +11,7 @@ use crate::{
     packet_context::PacketContext,
 };
 
-/// The source MAC of the frame, which is the sandbox's where that is known.
+/// Returns the source MAC of the frame. It must be the sandbox's, if that is known.
 #[inline(always)]
 pub(crate) fn check_source_mac(
     hook: &PacketContext,
@@ -24,7 +24,7 @@ pub(crate) fn check_source_mac(
     Ok(source)
 }
 
-/// The source address is one of the sandbox's.
+/// Checks that the source address belongs to the sandbox.
 #[inline(always)]
 pub(crate) fn check_source_address(
     header: &IpHeader,

@@ -1,10 +1,10 @@
-//! Line 1 for checksums that the sandbox left to the device.
+//! Line 1 for checksums that the sandbox leaves to the device.
 //!
-//! With checksum offload (`CHECKSUM_PARTIAL`) the sandbox says where a checksum belongs, and the host
-//! writes it there when the packet leaves: after it was judged. A sandbox that names another place
-//! could have two bytes of an address, of the ports or of the TCP flags rewritten. The header
-//! checksum keeps IPv4 addresses safe from that, so what line 4, 6 or 9 lets pass in IPv4 need not
-//! be looked at. Nor need what the egress proxy gets, which does not leave.
+//! With checksum offload (`CHECKSUM_PARTIAL`) the sandbox specifies where the checksum belongs, and
+//! the host writes it there when the packet leaves, which is after the verdict. A sandbox that
+//! specifies another offset could have two bytes of an address, of the ports or of the TCP flags
+//! overwritten. In IPv4 the header checksum protects the addresses, so packets that pass by lines
+//! 4, 6 or 9 need no check. Neither do packets for the egress proxy, which do not leave the host.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
 use policy_common::{reason::Reason, skb::SkbLayout};
@@ -17,15 +17,15 @@ use crate::{
 };
 
 const IPPROTO_SCTP: u8 = 132;
-/// `CHECKSUM_PARTIAL` of `ip_summed`.
+/// The value of `ip_summed` for offloaded checksums.
 const CHECKSUM_PARTIAL: u8 = 3;
 
-/// Filled in by the agent.
+/// Set by the agent before loading.
 #[unsafe(no_mangle)]
 static SKB_LAYOUT: SkbLayout =
     SkbLayout { ip_summed: 0, ip_summed_shift: 0, csum_start: 0, csum_offset: 0, head: 0, data: 0 };
 
-/// Lets a packet pass if no checksum will be written over what was judged.
+/// Denies a packet if a checksum may later be written over fields that the verdict depends on.
 #[inline(always)]
 pub(crate) fn deny_misplaced_checksum(
     ctx: &TcContext,
@@ -40,11 +40,12 @@ pub(crate) fn deny_misplaced_checksum(
     Ok(disposition)
 }
 
-/// Whether the checksum is complete, or will be written where the protocol has it or behind.
+/// Whether the checksum is complete, or will be written at the protocol's checksum field or after
+/// it.
 #[inline(never)]
 fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
-    // SAFETY: the global is initialised and never written to while programs run. Volatile, since its
-    // value here is not the one that it is compiled with.
+    // SAFETY: the global is initialised and never written while programs run. The read is volatile
+    // because the value is set after compilation.
     let layout = unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) };
     match read_skb_field::<u8>(ctx, layout.ip_summed) {
         Some(bits) if (bits >> layout.ip_summed_shift) & CHECKSUM_PARTIAL != CHECKSUM_PARTIAL => {
@@ -59,7 +60,7 @@ fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
         (FragmentPart::WholeDatagram, IPPROTO_SCTP) => 8,
         _ => return false,
     };
-    // All counted from the start of the kernel's buffer, in which the frame begins somewhere.
+    // All offsets are relative to `head`. The frame starts at `data`.
     let Some(start) = read_skb_field::<u16>(ctx, layout.csum_start) else { return false };
     let Some(offset) = read_skb_field::<u16>(ctx, layout.csum_offset) else { return false };
     let Some(head) = read_skb_field::<u64>(ctx, layout.head) else { return false };
@@ -69,11 +70,11 @@ fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
         >= frame + headers.ip_header.transport_offset as u64 + checksum
 }
 
-/// A field of the kernel's own `struct sk_buff`, which is what the context is behind the verifier's
-/// view of it.
+/// Reads a field of the kernel's `struct sk_buff`. The context pointer refers to it, although the
+/// verifier only allows access to `__sk_buff`.
 #[inline(always)]
 fn read_skb_field<T>(ctx: &TcContext, at: u32) -> Option<T> {
     let field = skb_pointer(ctx).wrapping_byte_add(at as usize).cast::<T>();
-    // SAFETY: the helper reads any address, and fails where there is nothing.
+    // SAFETY: the helper accepts any address and fails if it cannot be read.
     unsafe { bpf_probe_read_kernel(field.cast_const()) }.ok()
 }

@@ -1,5 +1,5 @@
-//! Lengths that are known at compile time, in the width that a header or a helper of the kernel has
-//! for them. Called in constants only, so that one that does not fit fails the build.
+//! Converts lengths known at compile time to the integer types that headers and kernel helpers use.
+//! Only called in constants, so that a length that does not fit fails the build.
 
 pub(crate) const fn length_as_u8(length: usize) -> u8 {
     assert!(length <= u8::MAX as usize);

@@ -1,27 +1,27 @@
-//! The ends of a judgement. None is a return code of a hook: those are made in `main`.
+//! Dispositions of packets. They are not return codes of hooks, which are only chosen in `main`.
 
 use policy_common::{
     reason::Reason,
     verdict::{NO_RULE, Verdict},
 };
 
-/// The packet may go on.
+/// The packet may pass.
 pub(crate) struct AllowPacket(pub Verdict);
 
-/// The packet may go to the egress proxy and nowhere else. No `Pass` can be made of it but by
-/// handing it over (`proxy_redirect`).
+/// The packet may only be redirected to the egress proxy. It becomes an [`AllowPacket`] only by
+/// being redirected (`proxy_redirect`).
 pub(crate) struct RedirectPacket(pub Verdict);
 
-/// Where a packet may go.
+/// What may happen to a packet that is not denied.
 pub(crate) enum PacketDisposition {
-    /// On, to where it was sent.
+    /// It may pass to its destination.
     Allow(AllowPacket),
-    /// To the egress proxy.
+    /// It must be redirected to the egress proxy.
     Redirect(RedirectPacket),
 }
 
 impl PacketDisposition {
-    /// What the policy says.
+    /// The policy's verdict.
     #[inline(always)]
     pub(crate) fn verdict(&self) -> Verdict {
         match self {
@@ -30,10 +30,10 @@ impl PacketDisposition {
     }
 }
 
-/// The packet ends here.
+/// The packet is dropped.
 pub(crate) struct DenyPacket(pub Verdict);
 
-/// A judgement. Every `?` on the way is a drop with a reason.
+/// The result of judging a packet. Every `?` on the packet path is a drop with a reason.
 pub(crate) type PacketResult<T = AllowPacket> = Result<T, DenyPacket>;
 
 impl From<Reason> for AllowPacket {
@@ -51,7 +51,7 @@ impl From<Reason> for DenyPacket {
 }
 
 impl DenyPacket {
-    /// The packet was for the egress proxy, which is not there.
+    /// The packet was for the egress proxy, which is unavailable.
     #[inline(always)]
     pub(crate) fn proxy_unavailable(verdict: Verdict) -> Self {
         let reason = Reason::ProxyUnavailable as u8;
@@ -59,7 +59,7 @@ impl DenyPacket {
     }
 }
 
-/// The judgement that a reason alone is.
+/// Converts a reason to a result.
 pub(crate) trait IntoPacketResult {
     fn into_packet_result(self) -> PacketResult;
 }
@@ -71,7 +71,7 @@ impl IntoPacketResult for Reason {
     }
 }
 
-/// The judgement of a reason's code; one that is unknown drops.
+/// Converts a reason code to a result. Unknown codes drop the packet.
 #[inline(always)]
 pub(crate) fn result_of_reason_code(code: u8) -> PacketResult {
     Reason::from_code(code).unwrap_or(Reason::Fragment).into_packet_result()

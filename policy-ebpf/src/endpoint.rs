@@ -20,13 +20,13 @@ pub(crate) fn active_endpoint(hook: &PacketContext) -> Result<&'static SandboxEn
     }
 }
 
-/// Names the sandbox in what is remembered between packets.
+/// Identifies the sandbox in the per-flow maps.
 #[inline(always)]
 pub(crate) fn endpoint_instance_id(hook: &PacketContext) -> u32 {
     SANDBOXES.get(hook.slot).map_or(0, |sandbox| sandbox.instance_id)
 }
 
-/// Whether an IPv4 address, in network byte order, is one of the sandbox's.
+/// Whether an IPv4 address (in network byte order) belongs to the sandbox.
 #[inline(always)]
 pub(crate) fn owns_ipv4(sandbox: &SandboxEndpoint, address: u32) -> bool {
     let own = &sandbox.ipv4_addresses;
@@ -34,7 +34,7 @@ pub(crate) fn owns_ipv4(sandbox: &SandboxEndpoint, address: u32) -> bool {
     address != 0 && (is(0) || is(1) || is(2) || is(3))
 }
 
-/// Whether an IPv6 address is one of the sandbox's.
+/// Whether an IPv6 address belongs to the sandbox.
 #[inline(always)]
 pub(crate) fn owns_ipv6(sandbox: &SandboxEndpoint, address: AddressWords) -> bool {
     let own = &sandbox.ipv6_addresses;
@@ -42,13 +42,13 @@ pub(crate) fn owns_ipv6(sandbox: &SandboxEndpoint, address: AddressWords) -> boo
     !same_address(address, [0; 4]) && (is(0) || is(1) || is(2) || is(3))
 }
 
-/// Compares word by word: the array's own comparison would be a call to `memcmp`.
+/// Compares word by word, because comparing arrays would call `memcmp`.
 #[inline(always)]
 pub(crate) fn same_address(a: AddressWords, b: AddressWords) -> bool {
     a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
 }
 
-/// Compares MAC addresses without a call to `memcmp`.
+/// Compares MAC addresses without calling `memcmp`.
 #[inline(always)]
 pub(crate) fn same_mac(a: [u8; 6], b: [u8; 6]) -> bool {
     let low = |m: [u8; 6]| u32::from_ne_bytes([m[0], m[1], m[2], m[3]]);

@@ -1,6 +1,7 @@
-//! Events: every denial as far as the sandbox's token bucket reaches, and on request new flows.
+//! Reports events: every denial that the sandbox's token bucket admits and, on request, new flows.
 //!
-//! The ring is written without waking its reader, which polls: wakeups are the cost, not writes.
+//! Records are submitted without waking the reader, which polls: wakeups are expensive, writes are
+//! not.
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use policy_common::{
@@ -16,7 +17,7 @@ use crate::{
     parsed_headers::ParsedHeaders,
 };
 
-/// Reports a packet that passed, if it is the first of its flow and somebody wants to know.
+/// Reports a packet that passed, if it is the first of its flow and flow reporting is enabled.
 #[inline(always)]
 pub(crate) fn report_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) {
     let wanted =
@@ -26,8 +27,8 @@ pub(crate) fn report_new_flow(hook: &PacketContext, headers: &ParsedHeaders, ver
     }
 }
 
-/// TCP: the opening segment. Other protocols: the first packet to a destination that is not
-/// remembered. What answers an inbound connection is no flow of the sandbox.
+/// Whether the packet starts a flow. TCP: the opening segment. Other protocols: the first packet to
+/// a destination that is not in `FLOWS`. Replies to inbound connections do not count.
 #[inline(never)]
 fn is_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) -> bool {
     let reported =
@@ -47,18 +48,19 @@ fn is_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) 
     };
     let known = FLOWS.get_ptr(key).is_some();
     if !known {
-        // Not remembered, it is reported again.
+        // If the insertion fails, the flow is reported again.
         let _ = FLOWS.insert(key, 0, 0);
     }
     !known
 }
 
-/// Writes a record, if the bucket has a token and the ring has room; counts it otherwise.
+/// Writes a record if the bucket has a token and the ring has room. Otherwise counts it as
+/// suppressed or lost.
 #[inline(never)]
 pub(crate) fn write_event(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) {
     let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return };
-    // SAFETY: valid while the program runs; a race lets a token more or less through, or miscounts
-    // a lost event.
+    // SAFETY: the pointer is valid while the program runs. A race admits a token more or less, or
+    // miscounts a lost event.
     let limits = unsafe { &mut *limits };
     // SAFETY: the helper reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -90,7 +92,7 @@ pub(crate) fn write_event(hook: &PacketContext, headers: &ParsedHeaders, verdict
     record.submit(u64::from(BPF_RB_NO_WAKEUP));
 }
 
-/// Ports, or ICMP type and code.
+/// The ports, or the ICMP type and code.
 #[inline(always)]
 fn event_ports(headers: &ParsedHeaders) -> (u16, u16) {
     let transport = &headers.transport_header;

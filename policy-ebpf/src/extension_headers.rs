@@ -1,4 +1,4 @@
-//! The chain of IPv6 extension headers, up to the transport header.
+//! Parses the chain of IPv6 extension headers up to the transport header.
 //!
 //! Sources: RFC 8200; RFC 4302 (AH).
 
@@ -10,29 +10,29 @@ use crate::{
     packet_view::PacketView,
 };
 
-/// IPv6 extension headers that are walked through.
+/// IPv6 extension headers that are parsed.
 const NEXTHDR_HOP_BY_HOP: u8 = 0;
 const NEXTHDR_ROUTING: u8 = 43;
 const NEXTHDR_FRAGMENT: u8 = 44;
 const NEXTHDR_AUTHENTICATION: u8 = 51;
 const NEXTHDR_DESTINATION_OPTIONS: u8 = 60;
-/// Longest chain of extension headers that is walked; RFC 8200 names at most six.
+/// Maximum number of extension headers. RFC 8200 lists at most six.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
-/// How far a chain of extension headers has been walked.
+/// The state of parsing a chain of extension headers.
 pub(crate) struct ExtensionChain {
     pub next_header: u8,
     pub fragment_part: FragmentPart,
     pub fragment_offset: u32,
-    /// Whether there was a fragment header; one that says it is the whole datagram counts, too.
+    /// Whether the chain contains a fragment header, including an atomic one.
     pub has_fragment_header: bool,
     pub identification: u32,
-    /// Length of the chain so far, in units of 8 octets.
+    /// Length of the parsed headers in units of 8 octets.
     pub length_units: u8,
 }
 
 impl ExtensionChain {
-    /// A chain of which nothing has been walked.
+    /// The state before the first extension header.
     #[inline(always)]
     pub(crate) fn starting_with(next_header: u8) -> Self {
         Self {
@@ -46,8 +46,8 @@ impl ExtensionChain {
     }
 }
 
-/// Walks the extension headers up to the transport header, or up to the fragment header of a later
-/// fragment, behind which nothing can be read.
+/// Parses extension headers up to the transport header, or up to the fragment header of a later
+/// fragment, after which nothing can be parsed.
 #[inline(never)]
 pub(crate) fn walk_extensions(
     packet: &PacketView,
@@ -65,7 +65,8 @@ pub(crate) fn walk_extensions(
                 parse_fragment_header(chain, start)?;
                 1
             }
-            // In words of four octets, less two; RFC 4302 wants a multiple of eight.
+            // In units of four octets, minus two. RFC 4302 requires a multiple of eight octets for
+            // IPv6.
             NEXTHDR_AUTHENTICATION if start[1].is_multiple_of(2) => start[1] / 2 + 1,
             NEXTHDR_AUTHENTICATION => return Err(Reason::ExtensionHeaders),
             _ => start[1].checked_add(1).ok_or(Reason::ExtensionHeaders)?,
@@ -75,8 +76,8 @@ pub(crate) fn walk_extensions(
             chain.length_units.checked_add(length).ok_or(Reason::ExtensionHeaders)?;
         match chain.fragment_part {
             FragmentPart::LaterFragment => return Ok(()),
-            // What stands between could be longer in a later fragment, which would then write over
-            // the transport header.
+            // Extension headers after the fragment header could be longer in a later fragment,
+            // which would then overwrite the transport header.
             FragmentPart::FirstFragment
                 if is_extension_header(chain.next_header)
                     && chain.next_header != NEXTHDR_FRAGMENT =>
@@ -89,7 +90,7 @@ pub(crate) fn walk_extensions(
     if is_extension_header(chain.next_header) { Err(Reason::ExtensionHeaders) } else { Ok(()) }
 }
 
-/// Reads a fragment header; a second one in a chain is refused.
+/// Parses a fragment header. A second one in the same chain is rejected.
 #[inline(always)]
 fn parse_fragment_header(chain: &mut ExtensionChain, start: [u8; 8]) -> Result<(), Reason> {
     if chain.has_fragment_header {
@@ -103,17 +104,17 @@ fn parse_fragment_header(chain: &mut ExtensionChain, start: [u8; 8]) -> Result<(
     Ok(())
 }
 
-/// The same value, of which the verifier no longer knows anything: it judges what follows once, and
-/// not for every number of extension headers anew.
+/// Returns the same value as unknown to the verifier, so that it verifies the code that follows
+/// once instead of once per number of extension headers.
 ///
-/// It follows values through the stack in whole words; a byte that is not the first of its word is
-/// just some byte to it.
+/// The verifier tracks values through the stack in whole words. A byte that is not the first of its
+/// word becomes an unknown byte.
 #[inline(always)]
 pub(crate) fn hide_from_verifier(value: u8) -> u8 {
     #[repr(align(8))]
     struct VolatileWord([u8; 8]);
     let mut word = VolatileWord([0; 8]);
-    // SAFETY: both accesses are to a local; volatile keeps the compiler from leaving them out.
+    // SAFETY: both accesses are to a local. Volatile keeps the compiler from removing them.
     unsafe {
         core::ptr::write_volatile(&raw mut word.0[1], value);
         core::ptr::read_volatile(&raw const word.0[1])

@@ -1,7 +1,8 @@
-//! Line 1 for fragments: a later one passes when its first was let through.
+//! Line 1 for fragments: a later fragment passes if the first fragment of its datagram passed.
 //!
-//! The first fragment is judged like a whole datagram and has to hold the transport header. Later
-//! ones carry no ports; they are known by source, destination, protocol and identification.
+//! The first fragment is judged like a whole datagram and must contain the whole transport header.
+//! Later fragments carry no ports and are matched by source, destination, protocol and
+//! identification.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use policy_common::{flow::FragmentedDatagramKey, reason::Reason, verdict::Verdict};
@@ -14,10 +15,11 @@ use crate::{
     transport,
 };
 
-/// How long the fragments of a datagram may take, in ticks: Linux's own limit for reassembly.
+/// Maximum time between the fragments of a datagram, in ticks. Linux uses the same limit for
+/// reassembly.
 const REASSEMBLY_TIMEOUT_TICKS: u64 = 30_000_000_000 >> 20;
 
-/// Remembers a first fragment that passes, and why; `false` when that cannot be done.
+/// Stores that a first fragment passes, and why. Returns `false` if it cannot be stored.
 #[inline(never)]
 pub(crate) fn remember_first_fragment(
     hook: &PacketContext,
@@ -29,14 +31,14 @@ pub(crate) fn remember_first_fragment(
     FRAGMENTS.insert(datagram_key(hook, header), stamp, 0).is_ok()
 }
 
-/// Whether a later fragment may follow its first: the code of the reason. A first that another
-/// policy than the present one let through does not count.
+/// Returns the reason code for a later fragment. The first fragment must have passed under the
+/// current policy.
 #[inline(never)]
 pub(crate) fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, policy: u16) -> u8 {
     if transport::overlaps_transport_header(header) {
         return Reason::Fragment as u8;
     }
-    // SAFETY: the entry is read once; another CPU may replace it, not tear it.
+    // SAFETY: the entry is read once. Another CPU may replace it, but never partially.
     let stamp = unsafe { FRAGMENTS.get(datagram_key(hook, header)) }.copied();
     let Some(stamp) = stamp else { return Reason::Fragment as u8 };
     let same_policy = stamp >> 8 & 0xffff == u64::from(policy);
@@ -48,7 +50,7 @@ pub(crate) fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, poli
     reason
 }
 
-/// The time, in units of 2²⁰ ns: 40 bits of them last for 36 years.
+/// The time in units of 2²⁰ ns. 40 bits of it last for 36 years.
 #[inline(always)]
 fn current_ticks() -> u64 {
     // SAFETY: the helper reads a clock.

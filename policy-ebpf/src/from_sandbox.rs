@@ -2,16 +2,16 @@
 //!
 //! 1. malformed, spoofed, or of a kind that no rule can judge → drop
 //! 2. neighbour discovery about the sandbox's own addresses → pass; other → drop
-//! 3. a reply to an inbound connection that was let in → pass
+//! 3. a reply to an inbound connection that was admitted → pass
 //! 4. `platform_allow` → pass
-//! 5. `platform_deny`, embedded addresses too → drop
+//! 5. `platform_deny`, including embedded addresses → drop
 //! 6. `allowOut`, DNS servers → pass
 //! 7. TCP to 80 or 443 with domain rules → the egress proxy
 //! 8. `denyOut` → drop
 //! 9. → pass
 //!
-//! Lines 4 to 9 are one lookup. Line 3 is only asked when that lookup does not let the packet
-//! pass: it could say nothing else then, and the connections that a policy allows do not pay for
+//! Lines 4 to 9 are one lookup. Line 3 is only checked if that lookup does not let the packet pass.
+//! It could not change the outcome otherwise, and connections that a policy allows do not pay for
 //! it.
 
 use policy_common::{
@@ -89,9 +89,9 @@ pub(crate) fn judge_from_sandbox(
     }
 }
 
-/// The drop that XDP can carry out on its own. Left to `from_sandbox` are what would be answered;
-/// fragments, whose first may still be on its way through TC; and discovery, which asks for routes.
-/// What is for the egress proxy has to meet a socket, which only TC can have it do.
+/// Returns the drop that XDP can perform on its own. `from_sandbox` handles the rest: denials that
+/// get a reply, fragments (the first may still be in the TC path), and discovery, which needs a
+/// route lookup. Packets for the egress proxy need a socket, which only TC can assign.
 #[inline(always)]
 pub(crate) fn judge_early_drop(
     hook: &PacketContext,
@@ -107,7 +107,7 @@ pub(crate) fn judge_early_drop(
     Some(DenyPacket(verdict))
 }
 
-/// Lines 3 to 9 for a packet whose transport header is there.
+/// Judges a packet by lines 3 to 9, once its transport header is parsed.
 #[inline(always)]
 fn judge_datagram(
     hook: &PacketContext,
@@ -128,7 +128,8 @@ fn judge_datagram(
                 ..verdict
             })))
         }
-        // Reassembly would lose the proxy's socket; connection tracking puts even this together.
+        // Reassembly, which connection tracking applies even to atomic fragments, would lose the
+        // proxy's socket.
         Ok(PacketDisposition::Redirect(_)) if header.is_atomic_fragment => {
             Err(Reason::Fragment.into())
         }
@@ -136,8 +137,8 @@ fn judge_datagram(
     }
 }
 
-/// Lines 4 to 9, from what the policy says about the destination. A tunnel carries TCP that they let
-/// out.
+/// Judges a packet by lines 4 to 9, given the policy's verdict about the destination. The tunnel
+/// carries TCP that these lines allow.
 #[inline(always)]
 fn disposition_by_destination(
     verdict: Verdict,

@@ -1,7 +1,7 @@
-//! Line 3: connections that were started towards the sandbox, and what belongs to them.
+//! Line 3: connections that were opened to the sandbox, and packets that belong to them.
 //!
-//! An entry is made when the first packet towards the sandbox is let in (`admit`). A TCP segment
-//! that opens a connection is never a reply, so an exposed port is no way out.
+//! `to_sandbox` adds an entry when it admits the first packet to the sandbox. A TCP segment that
+//! opens a connection is never a reply, so an exposed port does not allow outbound connections.
 
 use policy_common::flow::InboundConnectionKey;
 
@@ -21,11 +21,11 @@ pub(crate) const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMP_ECHO_REPLY: u8 = 0;
 pub(crate) const ICMPV6_ECHO_REQUEST: u8 = 128;
 const ICMPV6_ECHO_REPLY: u8 = 129;
-/// Length of the ICMP header before the packet it is about.
+/// Length of the ICMP header that precedes the quoted packet.
 const ICMP_HEADER_LEN: usize = 8;
 
-/// What tells the connections between two addresses apart. Ports in host byte order; an ICMP echo
-/// has its identifier on the side that asks, and 0 on the other.
+/// Identifies a connection between two addresses. Ports are in host byte order. An ICMP echo has
+/// its identifier as the requester's port and 0 as the other.
 #[derive(Clone, Copy)]
 pub(crate) struct ConnectionPorts {
     pub protocol: u8,
@@ -33,7 +33,7 @@ pub(crate) struct ConnectionPorts {
     pub local_port: u16,
 }
 
-/// Whether a packet from the sandbox belongs to an inbound connection that was let in.
+/// Whether a packet from the sandbox belongs to an inbound connection that was admitted.
 #[inline(never)]
 pub(crate) fn is_reply(
     hook: &PacketContext,
@@ -46,7 +46,7 @@ pub(crate) fn is_reply(
     owner != 0 && INBOUND.get_ptr(key).is_some()
 }
 
-/// The key of a connection.
+/// Builds the key of a connection.
 #[inline(always)]
 pub(crate) fn connection_key(
     owner: u32,
@@ -65,7 +65,7 @@ pub(crate) fn connection_key(
     }
 }
 
-/// The ports of the inbound connection that a packet from the sandbox could belong to.
+/// The ports of the inbound connection that a packet from the sandbox may belong to.
 #[inline(always)]
 fn reply_ports(
     hook: &PacketContext,
@@ -81,7 +81,7 @@ fn reply_ports(
         (IPPROTO_UDP, _) => {
             Some(ConnectionPorts { protocol, remote_port: remote, local_port: local })
         }
-        // The identifier stands in the place of the source port.
+        // The parser stores the identifier as the source port.
         (IPPROTO_ICMP, ICMP_ECHO_REPLY) if !header.is_v6 => {
             Some(ConnectionPorts { protocol, remote_port: local, local_port: 0 })
         }
@@ -94,8 +94,8 @@ fn reply_ports(
     }
 }
 
-/// Whether a packet is an ICMP error that the sandbox has no business to send: one about a packet
-/// that was not sent to it by whom the error goes to, or a redirect.
+/// Whether a packet is an ICMP error that the sandbox must not send: a redirect, or an error about
+/// a packet that the error's destination did not send to the sandbox.
 #[inline(always)]
 pub(crate) fn is_foreign_error(
     hook: &PacketContext,
@@ -111,7 +111,7 @@ pub(crate) fn is_foreign_error(
     is_error && (is_redirect || !quotes_reverse_packet(hook, header))
 }
 
-/// Whether an error quotes a packet that ran the other way between the same two addresses.
+/// Whether an error quotes a packet in the opposite direction between the same two addresses.
 #[inline(never)]
 fn quotes_reverse_packet(hook: &PacketContext, header: &IpHeader) -> bool {
     let start = header.transport_offset + ICMP_HEADER_LEN;
@@ -134,8 +134,8 @@ fn quotes_reverse_packet(hook: &PacketContext, header: &IpHeader) -> bool {
     })
 }
 
-/// The ports of the inbound connection that an ICMP error is about. Its addresses are known to be
-/// those of the error itself (`is_foreign_error`).
+/// The ports of the inbound connection that an ICMP error quotes. `is_foreign_error` has checked
+/// that the quoted addresses match those of the error.
 #[inline(always)]
 fn quoted_ports_v4(hook: &PacketContext, header: &IpHeader) -> Option<ConnectionPorts> {
     let start = header.transport_offset + ICMP_HEADER_LEN;
@@ -147,7 +147,7 @@ fn quoted_ports_v4(hook: &PacketContext, header: &IpHeader) -> Option<Connection
     ports_from_quote(about[9], [about[20], about[21], about[22], about[23]])
 }
 
-/// The same for ICMPv6; packets with extension headers are not followed.
+/// The same for ICMPv6. Quoted packets with extension headers are not parsed.
 #[inline(always)]
 fn quoted_ports_v6(hook: &PacketContext, header: &IpHeader) -> Option<ConnectionPorts> {
     let start = header.transport_offset + ICMP_HEADER_LEN;

@@ -1,4 +1,4 @@
-//! Ethernet, IPv4 and IPv6 headers: what a frame says about itself, once it is known to be whole.
+//! Parses Ethernet, IPv4 and IPv6 headers and checks that they are complete.
 //!
 //! Sources: RFC 791, RFC 8200.
 
@@ -14,10 +14,10 @@ use crate::{
     packet_view::PacketView,
 };
 
-/// An address in network byte order; IPv4 as IPv4-mapped IPv6.
+/// An address in network byte order. IPv4 addresses are IPv4-mapped IPv6 addresses.
 pub(crate) type AddressWords = [u32; 4];
 
-/// Length of the Ethernet header, where the network header begins.
+/// Length of the Ethernet header, and offset of the network header.
 pub(crate) const ETHERNET_HEADER_LEN: usize = EthHdr::LEN;
 pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 pub(crate) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -29,45 +29,46 @@ pub(crate) const IPPROTO_UDP: u8 = 17;
 pub(crate) const IPPROTO_ICMP: u8 = 1;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 
-/// The more-fragments flag and the offset in the IPv4 header.
+/// The more-fragments flag and the fragment offset in the IPv4 header.
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 const IPV4_FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 
-/// Which part of a datagram a packet is. Where a later one begins stands beside it: what only some of
-/// the variants hold would be unset in the others, which old verifiers do not let a program copy.
+/// The part of a datagram that a packet carries. The fragment offset is a separate field: a field
+/// of only some variants would be uninitialised in the others, and old verifiers do not let a
+/// program copy it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FragmentPart {
-    /// All of it.
+    /// A whole datagram.
     WholeDatagram,
-    /// The first fragment, which holds the transport header.
+    /// The first fragment, which contains the transport header.
     FirstFragment,
     /// A later fragment.
     LaterFragment,
 }
 
-/// What an IP header says.
+/// A parsed IP header.
 #[derive(Clone, Copy)]
 pub(crate) struct IpHeader {
     pub is_v6: bool,
     pub source: AddressWords,
     pub destination: AddressWords,
     pub protocol: u8,
-    /// Hop limit or time to live.
+    /// Hop limit (IPv6) or time to live (IPv4).
     pub hop_limit: u8,
     pub fragment_part: FragmentPart,
-    /// Bytes of the datagram that come before this part.
+    /// Offset of this fragment in the datagram, in bytes.
     pub fragment_offset: u32,
-    /// All of a datagram, and yet behind an IPv6 fragment header (RFC 6946).
+    /// Whether it is a whole datagram with an IPv6 fragment header (RFC 6946).
     pub is_atomic_fragment: bool,
-    /// The identification field as it was read from the wire.
+    /// The identification field as on the wire.
     pub identification: u32,
-    /// Where the transport header begins in the frame.
+    /// Offset of the transport header in the frame.
     pub transport_offset: usize,
-    /// Where the datagram ends in the frame; what follows is padding.
+    /// Offset of the end of the datagram in the frame. Padding may follow.
     pub datagram_end: usize,
 }
 
-/// The header of a frame that has none.
+/// The initial value, for frames without an IP header.
 pub(crate) const EMPTY_IP_HEADER: IpHeader = IpHeader {
     is_v6: false,
     source: [0; 4],
@@ -82,7 +83,7 @@ pub(crate) const EMPTY_IP_HEADER: IpHeader = IpHeader {
     datagram_end: 0,
 };
 
-/// The EtherType of a frame without VLAN tags.
+/// Reads the EtherType. Frames with VLAN tags are rejected.
 #[inline(always)]
 pub(crate) fn read_ethertype(hook: &PacketContext) -> Result<[u8; 2], Reason> {
     let ethertype = *hook.packet_view.read_at::<[u8; 2]>(12).ok_or(Reason::Malformed)?;
@@ -92,8 +93,8 @@ pub(crate) fn read_ethertype(hook: &PacketContext) -> Result<[u8; 2], Reason> {
     Ok(ethertype)
 }
 
-/// The IPv4 header. Options are refused: a source route would take the packet elsewhere than its
-/// destination says.
+/// Parses the IPv4 header. Options are rejected, because a source route would override the
+/// destination address.
 #[inline(always)]
 pub(crate) fn parse_ipv4(hook: &PacketContext, header: &mut IpHeader) -> Result<(), Reason> {
     let ip = hook.packet_view.read_at::<Ipv4Hdr>(ETHERNET_HEADER_LEN).ok_or(Reason::Malformed)?;
@@ -124,8 +125,8 @@ pub(crate) fn parse_ipv4(hook: &PacketContext, header: &mut IpHeader) -> Result<
     Ok(())
 }
 
-/// The IPv6 header and its chain of extension headers. Routing headers are refused: they take the
-/// packet elsewhere than its destination says.
+/// Parses the IPv6 header and its extension headers. Routing headers are rejected, because they
+/// would override the destination address.
 #[inline(always)]
 pub(crate) fn parse_ipv6(hook: &PacketContext, header: &mut IpHeader) -> Result<(), Reason> {
     let ip = hook.packet_view.read_at::<Ipv6Hdr>(ETHERNET_HEADER_LEN).ok_or(Reason::Malformed)?;
@@ -159,7 +160,7 @@ pub(crate) fn parse_ipv6(hook: &PacketContext, header: &mut IpHeader) -> Result<
     Ok(())
 }
 
-/// The part of a datagram that begins at `offset`; `more`: others follow.
+/// Classifies a fragment by its offset and its more-fragments flag.
 #[inline(always)]
 pub(crate) fn classify_fragment(offset: u32, more: bool) -> FragmentPart {
     match (offset, more) {
@@ -169,8 +170,8 @@ pub(crate) fn classify_fragment(offset: u32, more: bool) -> FragmentPart {
     }
 }
 
-/// Whether everything that is judged lies in the first bytes: TCP or UDP right behind the IP
-/// header.
+/// Whether TCP or UDP directly follows the IP header, so that a short prefix of the frame contains
+/// all headers.
 #[inline(always)]
 pub(crate) fn has_simple_headers(packet: &PacketView) -> bool {
     let protocol = match packet.read_at::<[u8; 2]>(12) {
@@ -181,26 +182,26 @@ pub(crate) fn has_simple_headers(packet: &PacketView) -> bool {
     matches!(protocol, Some(&[IPPROTO_TCP | IPPROTO_UDP]))
 }
 
-/// An IPv4 address as an [`AddressWords`].
+/// Converts an IPv4 address to an [`AddressWords`].
 #[inline(always)]
 pub(crate) fn ipv4_mapped(v4: [u8; 4]) -> AddressWords {
     [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(v4)]
 }
 
-/// Whether an IPv6 address is an IPv4-mapped one.
+/// Whether an IPv6 address is IPv4-mapped.
 #[inline(always)]
 pub(crate) fn is_ipv4_mapped(address: AddressWords) -> bool {
     address[0] | address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
-/// The 16 bytes of an address as an [`AddressWords`].
+/// Converts 16 bytes to an [`AddressWords`].
 #[inline(always)]
 pub(crate) fn address_from_bytes(bytes: [u8; 16]) -> AddressWords {
-    // SAFETY: same size, and every bit pattern is a valid integer.
+    // SAFETY: the sizes are equal, and every bit pattern is a valid integer.
     unsafe { core::mem::transmute::<[u8; 16], AddressWords>(bytes) }
 }
 
-/// An [`AddressWords`] as 16 bytes.
+/// Converts an [`AddressWords`] to 16 bytes.
 #[inline(always)]
 pub(crate) fn address_to_bytes(address: AddressWords) -> [u8; 16] {
     // SAFETY: as in `address_from_bytes`.

@@ -1,17 +1,18 @@
-//! The kernel side: what happens to a packet between a sandbox and its host.
+//! The kernel programs, which judge packets between a sandbox and its host.
 //!
-//! Directions are the sandbox's: `from_sandbox` runs where its packets arrive (TC ingress of the
-//! host-side interface), `to_sandbox` where its packets leave (TC egress). Each interface carries
-//! its own small gate (`gate.o`) that names the sandbox's slot and calls the programs here.
+//! Directions are from the sandbox's perspective. `from_sandbox` handles packets that the sandbox
+//! sends (TC ingress of the host-side interface), `to_sandbox` those that it receives (TC egress).
+//! Each interface has its own small gate (`gate.o`), which sets the sandbox's slot and calls the
+//! programs here.
 //!
 //! ```text
-//! gate ─► from_sandbox: decide (lines 1 to 9) → account → pass, or report and drop ─► reject
-//!           └► proxy_redirect: to the egress proxy → account → pass, or report and drop ─► reject
-//! gate ─► to_sandbox:   admit (remember inbound connections) → account → pass, or report and drop
-//! gate ─► early_drop:   decide → account → drop, or leave it to from_sandbox
+//! gate ─► from_sandbox: judge (lines 1 to 9) → count → pass, or report and drop ─► reject
+//!           └► proxy_redirect: assign a socket → count → pass, or report and drop ─► reject
+//! gate ─► to_sandbox:   judge (store inbound connections) → count → pass, or report and drop
+//! gate ─► early_drop:   judge → report and drop, or leave the packet to from_sandbox
 //! ```
 //!
-//! Every packet leaves through one door with one reason, and doubt means drop.
+//! Every packet leaves a program at a single point with a single reason. In doubt it is dropped.
 #![no_std]
 #![no_main]
 
@@ -67,8 +68,8 @@ pub(crate) fn from_sandbox(ctx: TcContext) -> i32 {
     finish_packet(&ctx, &hook, &headers, judgement)
 }
 
-/// Hands a packet that `from_sandbox` judged to the egress proxy. A program of its own, so that
-/// others do not pay for it.
+/// Redirects a packet that `from_sandbox` judged to the egress proxy. A separate program, so that
+/// other packets do not pay for it.
 #[classifier]
 pub(crate) fn proxy_redirect(ctx: TcContext) -> i32 {
     let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
@@ -76,7 +77,7 @@ pub(crate) fn proxy_redirect(ctx: TcContext) -> i32 {
     finish_packet(&ctx, &hook, &headers, judgement)
 }
 
-/// The one door for what the sandbox sends.
+/// The single exit for packets that the sandbox sends.
 #[inline(always)]
 fn finish_packet(
     ctx: &TcContext,
@@ -94,7 +95,7 @@ fn finish_packet(
             packet_counting::count_packet(hook, verdict);
             event_report::write_event(hook, headers, verdict);
             if reject::take_reject_token(hook, headers, verdict) {
-                // SAFETY: on success the call does not come back; nothing here needs dropping.
+                // SAFETY: on success the call does not return, and nothing here needs dropping.
                 unsafe { TC_PROGRAMS.tail_call(ctx, tail_call_index::REJECT) };
                 log_missing_reject_program(ctx);
             }
@@ -103,20 +104,20 @@ fn finish_packet(
     }
 }
 
-/// What should never happen: the call came back. The packet is dropped all the same.
-#[inline(never)] // not cold: its section would be one that the loader does not link
+/// Logs that the tail call failed, which should never happen. The packet is dropped anyway.
+#[inline(never)] // not `#[cold]`: the loader does not link the section of cold functions
 fn log_missing_reject_program(ctx: &TcContext) {
     error!(ctx, "TC_PROGRAMS has no program that answers: denied packets vanish");
 }
 
-/// Turns a denied packet into its answer. A program of its own: the kernel allows each a stack of
+/// Replies to a denied packet. A separate program, because the kernel limits the stack of each to
 /// 512 bytes.
 #[classifier]
 pub(crate) fn reject(ctx: TcContext) -> i32 {
     reject::send_reject(&ctx)
 }
 
-/// Sees a packet that the sandbox receives.
+/// Judges a packet that the sandbox receives.
 #[classifier]
 pub(crate) fn to_sandbox(ctx: TcContext) -> i32 {
     let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
@@ -133,7 +134,7 @@ pub(crate) fn to_sandbox(ctx: TcContext) -> i32 {
     }
 }
 
-/// Drops what `from_sandbox` would drop in silence, before the kernel builds a packet of it.
+/// Drops packets that `from_sandbox` would drop silently, before the kernel allocates an `sk_buff`.
 #[xdp]
 pub(crate) fn early_drop(ctx: XdpContext) -> u32 {
     let (hook, mut headers) = (PacketContext::from_xdp(&ctx), ParsedHeaders::EMPTY);
@@ -149,6 +150,6 @@ pub(crate) fn early_drop(ctx: XdpContext) -> u32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can get here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

@@ -1,4 +1,4 @@
-//! The maps. Their meaning stands with their types, in `policy-common`.
+//! The maps. `policy-common` documents their keys and values.
 
 use aya_ebpf::{
     btf_maps::{
@@ -21,16 +21,17 @@ use policy_common::{
 
 const SLOT_COUNT: usize = MAX_SANDBOXES as usize;
 
-/// Value of the tries. An array of one, since Linux 6.1 looks into structures for timers, and takes
-/// a template that it looked into for unlike the agent's maps, which it did not.
+/// Value of the tries. An array with one element, because Linux 6.1 searches structures for timers.
+/// The kernel then considers the inner map template different from the agent's maps, which it did
+/// not search.
 pub(crate) type TrieValue = [Verdict; 1];
 
-/// Shape of the tries of IPv4 prefixes. The agent makes each as large as its policy.
+/// A trie of IPv4 prefixes. The agent sizes each to its policy.
 pub(crate) type PolicyTrieV4 = LpmTrie<[u8; 4], TrieValue, 1>;
-/// Shape of the tries of IPv6 prefixes.
+/// A trie of IPv6 prefixes.
 pub(crate) type PolicyTrieV6 = LpmTrie<[u8; 16], TrieValue, 1>;
 
-/// Shape of the tables of large policies: one value that is the whole block.
+/// A poptrie of a large policy: a single value that contains the whole block.
 pub(crate) type PoptrieBlock<const WORDS: usize> = Array<[u64; WORDS], 1>;
 
 #[btf_map]

@@ -1,8 +1,8 @@
-//! Line 2: ARP (RFC 826) and IPv6 neighbour discovery (RFC 4861) that a sandbox needs, about its
-//! own addresses only, and multicast listener reports (RFC 3810).
+//! Line 2: ARP (RFC 826) and IPv6 neighbour discovery (RFC 4861) about the sandbox's own addresses,
+//! and multicast listener reports (RFC 3810).
 //!
-//! Discovery has to stay on the link and carries nothing but what it is for: a solicitation that the
-//! host would route onwards could take data out, in its destination as well as behind it.
+//! Discovery must stay on the link and contain nothing but its own fields. A solicitation that the
+//! host would forward could exfiltrate data, in its destination or after its fields.
 
 use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_fib_lookup as bpf_fib_lookup_helper};
 use policy_common::{endpoint::SandboxEndpoint, reason::Reason};
@@ -15,14 +15,14 @@ use crate::{
     packet_view::PacketView,
 };
 
-/// Where ICMPv6 begins without extension headers, which discovery has none of (RFC 6980).
+/// Offset of ICMPv6 without extension headers, which discovery must not have (RFC 6980).
 const ICMPV6_OFFSET: usize = ETHERNET_HEADER_LEN + 40;
 /// Listener reports carry the router alert in a hop-by-hop header (RFC 3810, 5).
 const ICMPV6_OFFSET_WITH_ALERT: usize = ICMPV6_OFFSET + 8;
-/// A frame that Ethernet filled up to its least length.
+/// Minimum length of an Ethernet frame, which shorter frames are padded to.
 const MIN_ETHERNET_FRAME_LEN: u32 = 60;
 
-/// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
+/// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
 const MLD_QUERY: u8 = 130;
@@ -36,11 +36,11 @@ const MLD_REPORT_V2: u8 = 143;
 
 const ND_OPTION_SOURCE_MAC: u8 = 1;
 const ND_OPTION_TARGET_MAC: u8 = 2;
-/// RFC 3971; Linux sends it when it looks for duplicates of its address (RFC 7527).
+/// RFC 3971. Linux sends it in duplicate address detection (RFC 7527).
 const ND_OPTION_NONCE: u8 = 14;
 
-/// ARP from the sandbox's MAC about the sandbox's address. An address that is asked for before it
-/// is taken (sender 0.0.0.0, RFC 5227) has to be the sandbox's, too.
+/// Judges ARP, which must come from the sandbox's MAC and be about the sandbox's address. In a
+/// probe (sender 0.0.0.0, RFC 5227) the target must be the sandbox's address.
 #[inline(never)]
 pub(crate) fn judge_arp(hook: &PacketContext, sandbox: &SandboxEndpoint, mac: &[u8; 6]) -> Reason {
     let Some(form) = hook.packet_view.read_at::<[u8; 6]>(ETHERNET_HEADER_LEN) else {
@@ -62,7 +62,7 @@ pub(crate) fn judge_arp(hook: &PacketContext, sandbox: &SandboxEndpoint, mac: &[
     let sender = u32::from_ne_bytes([body[6], body[7], body[8], body[9]]);
     let target = u32::from_ne_bytes([body[16], body[17], body[18], body[19]]);
     let claimed = if sender == 0 { target } else { sender };
-    // A request or a reply, and nothing behind it.
+    // A request or a reply, with no data after it.
     let plain = operation[0] == 0
         && matches!(operation[1], 1 | 2)
         && hook.frame_length <= MIN_ETHERNET_FRAME_LEN;
@@ -72,8 +72,8 @@ pub(crate) fn judge_arp(hook: &PacketContext, sandbox: &SandboxEndpoint, mac: &[
     Reason::NeighborSpoof
 }
 
-/// Whether an ICMPv6 packet is neighbour discovery or multicast listener discovery. A later
-/// fragment has no type.
+/// Whether an ICMPv6 packet is neighbour discovery or multicast listener discovery. Later fragments
+/// have no type.
 #[inline(always)]
 pub(crate) fn is_discovery(packet: &PacketView, header: &IpHeader) -> bool {
     if header.fragment_part == FragmentPart::LaterFragment
@@ -85,7 +85,7 @@ pub(crate) fn is_discovery(packet: &PacketView, header: &IpHeader) -> bool {
     matches!(start[0], MLD_QUERY..=ND_REDIRECT | MLD_REPORT_V2)
 }
 
-/// Neighbour discovery and listener reports.
+/// Judges neighbour discovery and listener reports.
 #[inline(never)]
 pub(crate) fn judge_discovery(
     hook: &PacketContext,
@@ -126,7 +126,7 @@ pub(crate) fn judge_discovery(
     Reason::NeighborSpoof
 }
 
-/// The addresses of a sandbox, its link-local one included.
+/// The addresses of a sandbox, including its link-local address.
 struct OwnAddresses<'a> {
     sandbox: &'a SandboxEndpoint,
     link_local: AddressWords,
@@ -138,7 +138,7 @@ impl OwnAddresses<'_> {
         same_address(address, self.link_local) || owns_ipv6(self.sandbox, address)
     }
 
-    /// Whether the address lies in the /64 of one of the sandbox's.
+    /// Whether the address is in the /64 of one of the sandbox's addresses.
     #[inline(always)]
     fn shares_subnet_with(&self, address: AddressWords) -> bool {
         let near = |i: usize| {
@@ -151,8 +151,8 @@ impl OwnAddresses<'_> {
     }
 }
 
-/// A listener report has room for its groups and for nothing else: one (RFC 2710), or as many as
-/// it says, without sources (RFC 3810, 5.2).
+/// Whether a listener report contains its groups and nothing else: one (RFC 2710), or as many as it
+/// declares, without sources (RFC 3810, 5.2).
 #[inline(always)]
 fn is_listener_report(header: &IpHeader, icmp: &[u8; 8]) -> bool {
     let length = header.datagram_end - header.transport_offset;
@@ -165,8 +165,8 @@ fn is_listener_report(header: &IpHeader, icmp: &[u8; 8]) -> bool {
             || header.transport_offset == ICMPV6_OFFSET_WITH_ALERT)
 }
 
-/// RFC 4861: hop limit 255, code 0, reserved bits zero; and a destination that the host will not
-/// route onwards.
+/// Checks the fields that RFC 4861 requires (hop limit 255, code 0, reserved bits zero) and that
+/// the host will not forward the packet.
 #[inline(always)]
 fn stays_on_link(
     hook: &PacketContext,
@@ -185,8 +185,8 @@ fn stays_on_link(
             || own.shares_subnet_with(to) && !would_be_forwarded(hook, header))
 }
 
-/// Whether the host would forward a packet to this destination: then it is not the host's own.
-#[inline(never)] // the question is long, and callers have little room on the stack
+/// Whether the host would forward a packet to this destination instead of receiving it.
+#[inline(never)] // the parameters are large, and callers have little stack space left
 fn would_be_forwarded(hook: &PacketContext, header: &IpHeader) -> bool {
     const AF_INET6: u8 = 10;
     // SAFETY: integers and byte arrays, for which zero is valid.
@@ -196,14 +196,14 @@ fn would_be_forwarded(hook: &PacketContext, header: &IpHeader) -> bool {
     question.__bindgen_anon_3.ipv6_src = header.source;
     question.__bindgen_anon_4.ipv6_dst = header.destination;
     let size = const { length_as_u32(size_of::<bpf_fib_lookup>()).cast_signed() };
-    // SAFETY: the context is valid while the program runs; the helper reads and writes `question`.
+    // SAFETY: the context is valid while the program runs. The helper reads and writes `question`.
     let answer = unsafe { bpf_fib_lookup_helper(hook.raw_context, &raw mut question, size, 0) };
-    // 1 to 5: a route that refuses, one to the host itself or none, or no forwarding at all.
+    // 1 to 5: blackhole, unreachable or prohibit routes; local or no route; forwarding disabled.
     !matches!(answer, 1..=5)
 }
 
-/// A solicitation may ask for any address, unless it has no source yet; an advertisement is about
-/// an own one.
+/// A solicitation may have any target, unless it has no source address yet. An advertisement must
+/// be about the sandbox's own address.
 #[inline(always)]
 fn is_genuine_neighbor_message(
     hook: &PacketContext,
@@ -222,7 +222,7 @@ fn is_genuine_neighbor_message(
         && has_genuine_option(hook, header, 24, mac)
 }
 
-/// At most one option follows, and if it names a MAC, it is the sandbox's.
+/// Whether at most one option follows and, if it contains a MAC, that is the sandbox's.
 #[inline(always)]
 fn has_genuine_option(
     hook: &PacketContext,
@@ -244,7 +244,7 @@ fn has_genuine_option(
     genuine && option[1] == 1 && start + 8 == header.datagram_end
 }
 
-/// The link-local address that follows from a MAC (RFC 4291, appendix A).
+/// The link-local address derived from a MAC (RFC 4291, appendix A).
 #[inline(always)]
 fn link_local_of_mac(mac: [u8; 6]) -> AddressWords {
     [
@@ -265,7 +265,7 @@ fn is_link_local(address: AddressWords) -> bool {
     u32::from_be(address[0]) >> 22 == 0xfe80 >> 6
 }
 
-/// ff02::/16.
+/// Whether the address is in ff02::/16.
 #[inline(always)]
 fn is_link_multicast(address: AddressWords) -> bool {
     u32::from_be(address[0]) >> 16 == 0xff02

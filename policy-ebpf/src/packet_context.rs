@@ -1,4 +1,4 @@
-//! What the two kinds of hook, TC and XDP, tell about a packet, brought into one form.
+//! A packet's context in one form for both kinds of hooks, TC and XDP.
 
 use core::ffi::c_void;
 
@@ -15,37 +15,38 @@ use crate::{
     packet_view::PacketView,
 };
 
-/// Bytes that hold every header of a packet with a simple chain: Ethernet, IP, TCP.
+/// Maximum length of the headers (Ethernet, IP, TCP) of a packet without options or extension
+/// headers.
 const SIMPLE_HEADERS_LEN_V4: usize = 14 + 20 + 20;
 const SIMPLE_HEADERS_LEN_V6: usize = 14 + 40 + 20;
-/// Bytes that are made linear when the headers are not simple.
+/// Number of bytes to make linear if the headers are not simple.
 const MAX_PULL_LEN: u32 = 512;
 
 /// One packet at one hook.
 pub(crate) struct PacketContext {
-    /// The sandbox's slot, as its gate named it.
+    /// The sandbox's slot, set by the gate.
     pub slot: u32,
-    /// The bytes of the frame, linear part.
+    /// The linear part of the frame.
     pub packet_view: PacketView,
-    /// Length of the whole frame, Ethernet header included.
+    /// Length of the whole frame, including the Ethernet header.
     pub frame_length: u32,
-    /// Packets it stands for: a GSO super-packet is many.
+    /// Number of packets it represents. More than one for a GSO super-packet.
     pub packet_count: u32,
-    /// Whether a VLAN tag was taken off the frame.
+    /// Whether the kernel has removed a VLAN tag from the frame.
     pub has_vlan_tag: bool,
-    /// Index of the interface, in its network namespace.
+    /// Index of the interface in its network namespace.
     pub ifindex: u32,
-    /// The context itself, for helpers that both kinds of program have.
+    /// The raw context, for helpers that both kinds of programs may call.
     pub raw_context: *mut c_void,
 }
 
 impl PacketContext {
-    /// At a TC hook, behind a gate. Makes the headers linear first.
+    /// Creates the context at a TC hook, after the gate. Makes the headers linear first.
     #[inline(always)]
     pub(crate) fn from_tc(ctx: &TcContext) -> Self {
         pull_headers(ctx);
         let skb = skb_pointer(ctx);
-        // SAFETY: the context outlives the program's run; these fields can be read at TC hooks.
+        // SAFETY: the context outlives the program run, and these fields are readable at TC hooks.
         let (slot, vlan, interface) =
             unsafe { ((*skb).cb[0], (*skb).vlan_present != 0, (*skb).ifindex) };
         let packet = current_packet_view(ctx);
@@ -61,10 +62,10 @@ impl PacketContext {
         }
     }
 
-    /// At an XDP hook, behind a gate.
+    /// Creates the context at an XDP hook, after the gate.
     #[inline(always)]
     pub(crate) fn from_xdp(ctx: &XdpContext) -> Self {
-        // Slot 0 belongs to nobody.
+        // Slot 0 is never assigned.
         let slot = XDP_SLOT.get(0).copied().unwrap_or(0);
         let packet = PacketView::new(ctx.data(), ctx.data_end());
         #[expect(clippy::cast_possible_truncation, reason = "an XDP frame is at most one page")]
@@ -84,9 +85,10 @@ impl PacketContext {
     }
 }
 
-/// How many packets a frame stands for. A guest's super-packet comes without that number: the
-/// kernel counts what virtio hands over when it cuts it up (`virtio_net_hdr_to_skb`). The headers
-/// are taken for data then, which may count one too many.
+/// The number of packets that a frame represents. A guest's super-packet arrives without that
+/// number, because the kernel counts segments of virtio frames only when it splits them
+/// (`virtio_net_hdr_to_skb`). The estimate then includes the headers in the payload, which may
+/// count one packet too many.
 #[inline(always)]
 fn packet_count(ctx: &TcContext) -> u32 {
     let skb = skb_pointer(ctx);
@@ -105,15 +107,15 @@ pub(crate) fn skb_pointer(ctx: &TcContext) -> *mut __sk_buff {
     ctx.as_ptr().cast()
 }
 
-/// Whether the host itself made this packet: what it forwards came in at some interface.
+/// Whether the host itself sent this packet. Forwarded packets have an ingress interface.
 #[inline(always)]
 pub(crate) fn is_from_host(ctx: &TcContext) -> bool {
     // SAFETY: as in `PacketContext::from_tc`.
     unsafe { (*skb_pointer(ctx)).ingress_ifindex == 0 }
 }
 
-/// The view over the packet after it may have moved. Read anew in any case: what the verifier knows
-/// of a packet that was long enough would make it judge that one apart from one that was pulled.
+/// The view of the packet after it may have moved. The pointers are always read again. Otherwise
+/// the verifier would track packets that were long enough separately from those that were pulled.
 #[inline(always)]
 pub(crate) fn current_packet_view(ctx: &TcContext) -> PacketView {
     let skb = skb_pointer(ctx);
@@ -127,8 +129,8 @@ pub(crate) fn current_packet_view(ctx: &TcContext) -> PacketView {
     PacketView::new(start as usize, end as usize)
 }
 
-/// Brings the headers into the linear part. A sandbox with virtio chooses how much of a frame is
-/// linear: only the Ethernet header need be. What cannot be pulled is found missing by the reads.
+/// Makes the headers linear. A sandbox with virtio chooses how much of a frame is linear, which may
+/// be only the Ethernet header. Reads fail for headers that cannot be pulled.
 #[inline(always)]
 fn pull_headers(ctx: &TcContext) {
     let packet = PacketView::new(ctx.data(), ctx.data_end());
@@ -141,7 +143,7 @@ fn pull_headers(ctx: &TcContext) {
     if simple || packet.linear_len() >= (ctx.len().min(MAX_PULL_LEN)) as usize {
         return;
     }
-    // Nothing to do about an error: the reads will find what is missing.
+    // Errors need no handling: reads of missing bytes fail.
     let _ = ctx
         .pull_data(ctx.len().min(MAX_PULL_LEN).max(const { length_as_u32(ETHERNET_HEADER_LEN) }));
 }

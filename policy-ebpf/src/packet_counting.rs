@@ -1,4 +1,5 @@
-//! Counting. It never changes a verdict: where a counter is missing, nothing is counted.
+//! Counts packets. This never affects a verdict: if a counter is missing, the packet is not
+//! counted.
 
 use policy_common::{reason::KERNEL_REASON_CODES, verdict::Verdict};
 
@@ -12,8 +13,8 @@ pub(crate) fn count_packet(hook: &PacketContext, verdict: Verdict) {
     if reason >= KERNEL_REASON_CODES {
         return;
     }
-    // SAFETY: the pointer is valid while the program runs, and this CPU's alone; the index was
-    // checked.
+    // SAFETY: the pointer is valid while the program runs, and the element belongs to this CPU. The
+    // index is in bounds.
     let counter = unsafe { &mut (*counters).by_reason[reason] };
     counter.packets += u64::from(hook.packet_count);
     counter.bytes += u64::from(hook.frame_length);

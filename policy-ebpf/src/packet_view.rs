@@ -1,11 +1,11 @@
-//! The bytes of a packet that can be read directly: a checked view over the linear part.
+//! A bounds-checked view of the linear part of a packet, which can be read directly.
 
 use core::mem::size_of;
 
-/// The largest offset a read may start at: bounds what the verifier has to track.
+/// Maximum offset of a read. It bounds what the verifier has to track.
 const MAX_READ_OFFSET: usize = 1024;
 
-/// A view over `[start, end)`, the linear part of a packet that begins with the Ethernet header.
+/// A view of `[start, end)`, the linear part of a packet. It starts with the Ethernet header.
 #[derive(Clone, Copy)]
 pub(crate) struct PacketView {
     start: usize,
@@ -13,17 +13,17 @@ pub(crate) struct PacketView {
 }
 
 impl PacketView {
-    /// The view over the bytes from `data` to `data_end` of a context.
+    /// Creates a view of the bytes from `data` to `data_end` of a context.
     #[inline(always)]
     pub(crate) fn new(start: usize, end: usize) -> Self {
         Self { start, end }
     }
 
-    /// The bytes at `offset`, or `None` when the linear part ends before.
+    /// The value at `offset`, or `None` if it is not within the linear part.
     ///
-    /// `T` is made of bytes (alignment 1), so any offset will do. At an offset that is not constant
-    /// it must have two bytes at least: of `pointer >= end`, which the compiler makes of the check
-    /// for one byte, the verifier learns nothing.
+    /// `T` must have alignment 1, so that any offset is valid. At a variable offset it must have at
+    /// least two bytes: the compiler turns the check for one byte into `pointer >= end`, from which
+    /// the verifier learns nothing.
     #[inline(always)]
     pub(crate) fn read_at<T: Copy>(&self, offset: usize) -> Option<&T> {
         const { assert!(align_of::<T>() == 1) };
@@ -34,8 +34,8 @@ impl PacketView {
         if field + size_of::<T>() > self.end {
             return None;
         }
-        // SAFETY: the bounds were checked above, in the form the verifier recognises; T has no
-        // alignment and, being bytes, no invalid values.
+        // SAFETY: the bounds are checked above, in the form that the verifier recognises. T
+        // consists of bytes, so it has no alignment and no invalid values.
         Some(unsafe { &*(field as *const T) })
     }
 

@@ -1,11 +1,11 @@
-//! What has been read of a packet.
+//! The parsed headers of a packet.
 
 use crate::{
     ip_header::{EMPTY_IP_HEADER, IpHeader},
     transport::{EMPTY_TRANSPORT_HEADER, TransportHeader},
 };
 
-/// What has been read of a packet, for the judgement and for the report.
+/// The parsed headers of a packet, for the verdict and the event.
 pub(crate) struct ParsedHeaders {
     pub ethertype: [u8; 2],
     pub ip_header: IpHeader,
@@ -13,7 +13,7 @@ pub(crate) struct ParsedHeaders {
 }
 
 impl ParsedHeaders {
-    /// Nothing yet.
+    /// Nothing parsed yet.
     pub(crate) const EMPTY: Self = Self {
         ethertype: [0; 2],
         ip_header: EMPTY_IP_HEADER,

@@ -1,7 +1,7 @@
 //! Lines 4 to 9: one longest-prefix match in the sandbox's compiled policy.
 //!
-//! Small policies are a trie of the kernel's. The trie of a large one holds a single entry that says
-//! in which class of table the answer stands.
+//! Small policies use the kernel's LPM trie. The trie of a large policy has a single entry, which
+//! specifies the class of the poptrie that contains the verdicts.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use policy_common::{
@@ -19,21 +19,21 @@ use crate::{
 /// 2001::/32, Teredo (RFC 4380).
 const TEREDO_PREFIX: u64 = 0x2001_0000;
 
-/// Filled in by the agent.
+/// Set by the agent before loading.
 #[unsafe(no_mangle)]
 static HUGE_POPTRIES: u32 = 1;
 
-/// Whether this kernel can have huge tables. Where it cannot, the verifier does not look at the code
-/// that reads them.
+/// Whether this kernel supports huge poptries. If it does not, the verifier skips the code that
+/// reads them.
 #[inline(always)]
 fn has_huge_poptries() -> bool {
-    // SAFETY: the global is initialised and never written to while programs run. Volatile, since its
-    // value here is not the one that it is compiled with.
+    // SAFETY: the global is initialised and never written while programs run. The read is volatile
+    // because the value is set after compilation.
     unsafe { core::ptr::read_volatile(&raw const HUGE_POPTRIES) != 0 }
 }
 
-/// What the policy says about the packet's destination. No trie, or one without an answer, is a
-/// policy that is not there yet.
+/// The policy's verdict about the packet's destination. A missing trie or entry means that the
+/// policy is not installed yet.
 #[inline(always)]
 pub(crate) fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Reason> {
     let [a, b, c, d] = header.destination.map(u32::from_be);
@@ -48,17 +48,17 @@ pub(crate) fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Re
     }
 }
 
-/// The verdict about an IPv4 address, as the word of a leaf; 0 is none. The address is a number.
+/// The verdict about an IPv4 address (in host byte order) as a leaf word. 0 means none.
 ///
-/// A global function, as its `extern` and its plain arguments make it: the verifier judges it once
-/// by itself, and not again for everything that a caller may know.
+/// `extern` and scalar arguments make this a global function, which the verifier checks once and
+/// independently of its callers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn policy_lookup_v4(slot: u32, address: u32) -> u64 {
     find_leaf_v4(slot, address).unwrap_or(0)
 }
 
-/// The verdict about an IPv6 address, given as the number of its halves.
+/// The verdict about an IPv6 address, passed as two halves in host byte order.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn policy_lookup_v6(slot: u32, high: u64, low: u64) -> u64 {
@@ -82,7 +82,7 @@ fn find_leaf_v4(slot: u32, address: u32) -> Option<u64> {
 #[inline(always)]
 fn find_leaf_v6(slot: u32, high: u64, low: u64) -> Option<u64> {
     let halves = [high.to_be(), low.to_be()];
-    // SAFETY: same size, and bytes have no invalid values.
+    // SAFETY: the sizes are equal, and bytes have no invalid values.
     let key = Key::new(128, unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) });
     let [verdict] = *POLICIES_V6.get(slot)?.get(&key)?;
     if verdict.flags & VERDICT_IN_LARGE_POPTRIE != 0 {
@@ -94,8 +94,8 @@ fn find_leaf_v6(slot: u32, high: u64, low: u64) -> Option<u64> {
     Some(encode_leaf(verdict))
 }
 
-/// Line 5 for the IPv4 address of a Teredo client, which stands inverted in the last 32 bits and
-/// so cannot be a prefix of the trie. What the floor says about the address itself comes first.
+/// Line 5 for the IPv4 address of a Teredo client. It is inverted in the last 32 bits, so no prefix
+/// of the trie can match it. The floor's verdict about the IPv6 address itself takes precedence.
 #[inline(always)]
 fn deny_teredo_client(slot: u32, low: u64, word: u64) -> u64 {
     let reason = decode_leaf(word).reason_code;

@@ -1,5 +1,5 @@
-//! Looks an address up in the flat table of a large policy; the layout is described in
-//! `policy_common::table`.
+//! Looks up addresses in the poptrie of a large policy. `policy_common::poptrie` documents the
+//! layout.
 
 use policy_common::poptrie::{
     self, POPTRIE_NODE_WORDS, POPTRIE_ROOT_BITS, POPTRIE_STRIDE_BITS, mask_through_bit,
@@ -7,14 +7,14 @@ use policy_common::poptrie::{
 
 const LEAF_BIT: u64 = poptrie::POPTRIE_LEAF_BIT as u64;
 
-/// The bits of an address from the top; each step takes some off.
+/// The remaining bits of an address, left-aligned. Each step consumes some.
 struct AddressBits {
     high: u64,
     low: u64,
 }
 
 impl AddressBits {
-    /// The next bits, as a number.
+    /// Consumes the next bits and returns them as a number.
     #[inline(always)]
     fn take_bits(&mut self, count: u32) -> u64 {
         let taken = self.high >> (64 - count);
@@ -31,7 +31,7 @@ pub(crate) fn lookup_v4<const WORDS: usize>(block: &[u64; WORDS], address: u32) 
     search_poptrie::<WORDS, STEPS>(block, AddressBits { high: u64::from(address) << 32, low: 0 })
 }
 
-/// The leaf of an IPv6 address, given as the number of its halves.
+/// The leaf of an IPv6 address, passed as two halves in host byte order.
 #[inline(always)]
 pub(crate) fn lookup_v6<const WORDS: usize>(
     block: &[u64; WORDS],
@@ -42,7 +42,7 @@ pub(crate) fn lookup_v6<const WORDS: usize>(
     search_poptrie::<WORDS, STEPS>(block, AddressBits { high, low })
 }
 
-/// From the root through at most STEPS nodes to a leaf. A table that leads elsewhere is broken.
+/// Follows at most STEPS nodes from the root to a leaf. `None` if the block is corrupt.
 #[inline(always)]
 fn search_poptrie<const WORDS: usize, const STEPS: u32>(
     block: &[u64; WORDS],
@@ -69,8 +69,8 @@ fn search_poptrie<const WORDS: usize, const STEPS: u32>(
     (reference & LEAF_BIT != 0).then(|| word_at(block, reference))
 }
 
-/// The word with this number. The mask, which takes off the mark of a leaf, too, is what the
-/// verifier knows the bounds by; a block has a power of two of words.
+/// Reads a word. The mask, which also removes the leaf bit, lets the verifier derive the bounds.
+/// The number of words in a block is a power of two.
 #[inline(always)]
 fn word_at<const WORDS: usize>(block: &[u64; WORDS], at: u64) -> u64 {
     const { assert!(WORDS.is_power_of_two()) };
@@ -84,7 +84,7 @@ fn count_ones_in(word: u64) -> u64 {
     u64::from(word.count_ones())
 }
 
-/// The half of a word that comes first in memory.
+/// The half of a word at the lower memory address.
 #[inline(always)]
 fn first_half(word: u64) -> u64 {
     let [a, b, c, d, ..] = word.to_ne_bytes();

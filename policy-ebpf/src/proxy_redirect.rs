@@ -1,13 +1,13 @@
-//! Hands a segment to the egress proxy: the program that `from_sandbox` calls for what the proxy has
-//! to judge by name (line 7) or to carry through a tunnel.
+//! Redirects a segment to the egress proxy. `from_sandbox` calls this program for segments that the
+//! proxy must judge by name (line 7) or carry through a tunnel.
 //!
-//! The segment is assigned to the proxy's socket and marked; the routing rule for the mark delivers
-//! it to the host itself. Only that may happen to it: a frame that is not for the host's own MAC
-//! address could cross a bridge, and is refused. The host's stack does not forward a packet that has
-//! a socket, so without the rule it goes nowhere.
+//! The segment is assigned to the proxy's socket and marked, and the routing rule for the mark
+//! delivers it locally. Nothing else may happen to it. A frame that is not addressed to the
+//! interface's own MAC could cross a bridge, so it is denied. The host's stack does not forward a
+//! packet with an assigned socket, so without the routing rule the packet is dropped.
 //!
-//! Whose socket it meets is for this program to say, and not for the host's other sockets: the
-//! destination may be one that a service of the host listens at.
+//! This program selects the socket, because the destination may be an address that a service of the
+//! host listens on.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -36,43 +36,44 @@ use crate::{
     transport,
 };
 
-/// `PACKET_HOST` of linux/if_packet.h: to the interface's own MAC address.
+/// `PACKET_HOST` of linux/if_packet.h: addressed to the interface's own MAC.
 const PACKET_HOST: u32 = 0;
-/// Where TCP has its flags, and the word that they are in, and its checksum.
+/// Offsets of the word with the TCP flags, and of the TCP checksum.
 const TCP_FLAGS_OFFSET: usize = 12;
 const TCP_CHECKSUM_OFFSET: usize = 16;
 const TCP_ACK: u16 = 0x10;
 
-/// A packet that may pass, or one that was for the proxy and could not be given to the program here.
+/// Returns a packet that may pass. A packet for the proxy is passed on to the redirect program; if
+/// that fails, it is denied.
 #[inline(always)]
 pub(crate) fn allow_or_redirect(ctx: &TcContext, disposition: PacketDisposition) -> PacketResult {
     match disposition {
         PacketDisposition::Allow(pass) => Ok(pass),
         PacketDisposition::Redirect(RedirectPacket(verdict)) => {
             store_verdict(ctx, verdict);
-            // SAFETY: on success the call does not come back; nothing here needs dropping.
+            // SAFETY: on success the call does not return, and nothing here needs dropping.
             unsafe { TC_PROGRAMS.tail_call(ctx, tail_call_index::PROXY_REDIRECT) };
             Err(DenyPacket::proxy_unavailable(verdict))
         }
     }
 }
 
-/// Leaves the verdict for the program that is called next, in `__sk_buff::cb` behind the slot.
+/// Stores the verdict for the next program in `__sk_buff::cb`, after the slot.
 #[inline(always)]
 fn store_verdict(ctx: &TcContext, verdict: Verdict) {
     let first = u32::from(verdict.reason_code) | u32::from(verdict.policy_id) << 16;
-    // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
+    // SAFETY: the context is valid while the program runs, and TC programs may write `cb`.
     unsafe {
         (*skb_pointer(ctx)).cb[1] = first;
         (*skb_pointer(ctx)).cb[2] = verdict.rule_index;
     }
 }
 
-/// The verdict that was left. It is taken away: where sockets are looked up, older kernels (5.10) take
-/// these bytes for what IPv6 notes about a packet, and find none that is not bound to an interface.
+/// Takes the stored verdict and clears it. In a socket lookup, older kernels (5.10) interpret these
+/// bytes as IPv6 control data of the packet, and then only find sockets bound to an interface.
 #[inline(always)]
 fn take_stored_verdict(ctx: &TcContext) -> Verdict {
-    // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
+    // SAFETY: the context is valid while the program runs, and TC programs may write `cb`.
     let (first, rule) = unsafe {
         let cb = &raw mut (*skb_pointer(ctx)).cb;
         let noted = ((*cb)[1], (*cb)[2]);
@@ -88,7 +89,7 @@ fn take_stored_verdict(ctx: &TcContext) -> Verdict {
     }
 }
 
-/// Hands the packet over.
+/// Assigns the packet to the proxy's socket.
 #[inline(always)]
 pub(crate) fn redirect_packet(
     ctx: &TcContext,
@@ -102,7 +103,7 @@ pub(crate) fn redirect_packet(
     }
 }
 
-/// The headers once more: they do not fit where the verdict was left.
+/// Parses the headers again, because they do not fit into `cb`.
 #[inline(always)]
 fn parse_headers(hook: &PacketContext, headers: &mut ParsedHeaders) -> Result<(), Reason> {
     headers.ethertype = ip_header::read_ethertype(hook)?;
@@ -123,7 +124,7 @@ fn assign_socket(ctx: &TcContext, hook: &PacketContext, headers: &ParsedHeaders)
         return None;
     }
     let socket = receiving_socket(ctx, hook, headers)?;
-    // SAFETY: the context and the socket are valid; the helper takes a reference of its own.
+    // SAFETY: the context and the socket are valid. The helper takes its own reference.
     let result = unsafe { bpf_sk_assign(ctx.as_ptr(), socket.as_ptr().cast(), 0) };
     if result != 0 {
         return None;
@@ -133,18 +134,18 @@ fn assign_socket(ctx: &TcContext, hook: &PacketContext, headers: &ParsedHeaders)
     Some(())
 }
 
-/// Whether the host's stack comes to the TCP header of the very packet. IPv6 knows no mapped
-/// addresses on the wire.
+/// Whether the host's stack will process the TCP header of this very packet. IPv4-mapped addresses
+/// are not valid on the wire.
 #[inline(always)]
 fn is_deliverable(header: &IpHeader) -> bool {
     let whole = header.fragment_part == FragmentPart::WholeDatagram && !header.is_atomic_fragment;
     header.protocol == IPPROTO_TCP && whole && !(header.is_v6 && is_ipv4_mapped(header.destination))
 }
 
-/// The socket that is to have the segment: that of its connection, else the sandbox's listener.
+/// The socket that receives the segment: that of its connection, or the sandbox's listener.
 ///
-/// The listener gets segments that open nothing, too: with SYN cookies an unknown one may be the
-/// third of a handshake.
+/// The listener also receives segments that do not open a connection. With SYN cookies, an unknown
+/// segment may be the third one of a handshake.
 #[inline(always)]
 fn receiving_socket(
     ctx: &TcContext,
@@ -162,7 +163,7 @@ fn receiving_socket(
             Some(found)
         }
         TCP_NEW_SYN_RECV => {
-            // The request says nothing of itself, but the listener that it waits at does.
+            // A request socket has no mark, but its listener has.
             let listener_of_it = tuple.lookup_full_socket(ctx)?;
             let full = listener_of_it.full_socket()?;
             match full.mark() {
@@ -173,7 +174,7 @@ fn receiving_socket(
                 _ => None,
             }
         }
-        // A connection with a service of the host, from before these rules, ends here.
+        // A connection to a service of the host that predates the redirection ends here.
         _ => (found.full_socket()?.mark() == PROXY_SOCKET_MARK).then_some(found),
     }
 }
@@ -184,13 +185,12 @@ fn endpoint_listener(hook: &PacketContext, headers: &ParsedHeaders) -> Option<So
     SocketReference::proxy_listener(listener_key(hook.slot, headers.ip_header.is_v6))
 }
 
-/// Makes a challenge of a segment that opens a connection, for a socket in TIME_WAIT.
+/// Turns a segment that opens a connection into a challenge for a socket in TIME_WAIT.
 ///
-/// A client may use its port again at once. To such a segment the kernel would look for a listener
-/// at the destination itself, and might find a service of the host. Instead the segment says that
-/// it acknowledges, too, and so gets the last acknowledgement once more. To this the client answers
-/// with a reset, which ends the old connection, and opens the new one again at once (RFC 9293,
-/// 3.5.2, case "old duplicate").
+/// A client may reuse its port immediately. For such a segment the kernel would look up a listener
+/// at the destination itself, and might find a service of the host. With the ACK flag set, the
+/// socket instead repeats its last acknowledgement. The client replies with a reset, which ends the
+/// old connection, and immediately opens the new one again (RFC 9293, 3.5.2, case "old duplicate").
 #[inline(always)]
 fn turn_syn_into_challenge(ctx: &TcContext, header: &IpHeader) -> Option<()> {
     let before =
@@ -199,7 +199,7 @@ fn turn_syn_into_challenge(ctx: &TcContext, header: &IpHeader) -> Option<()> {
     let [from, to] = [before, after].map(|word| u64::from(u16::from_ne_bytes(word)));
     #[expect(clippy::cast_possible_truncation, reason = "headers lie in the first 2 KiB")]
     let checksum = (header.transport_offset + TCP_CHECKSUM_OFFSET) as u32;
-    // SAFETY: the context is valid while the program runs; the helper checks the offset.
+    // SAFETY: the context is valid while the program runs. The helper checks the offset.
     if unsafe { bpf_l4_csum_replace(skb_pointer(ctx), checksum, from, to, 2) } != 0 {
         return None;
     }

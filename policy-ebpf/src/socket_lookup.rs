@@ -1,5 +1,5 @@
-//! The host's TCP sockets, as far as a segment that is handed over can meet them. A reference that
-//! is held is given back when it is dropped: the verifier refuses a program that keeps one.
+//! Looks up the host's TCP sockets for a redirected segment. A reference is released when dropped;
+//! the verifier rejects a program that keeps one.
 
 use core::{marker::PhantomData, mem::size_of, ptr::NonNull};
 
@@ -23,18 +23,19 @@ pub(crate) const TCP_CLOSE: u32 = 7;
 pub(crate) const TCP_LISTEN: u32 = 10;
 pub(crate) const TCP_NEW_SYN_RECV: u32 = 12;
 
-/// `BPF_F_CURRENT_NETNS`: where the interface is.
+/// `BPF_F_CURRENT_NETNS`: the network namespace of the interface.
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 
-/// A socket, or the small stand-in for one that the kernel has at a connection's begin and end.
+/// A reference to a socket, or to the request or TIME_WAIT socket that the kernel uses at the start
+/// or end of a connection.
 pub(crate) struct SocketReference(NonNull<bpf_sock>);
 
 impl SocketReference {
-    /// The listener behind a door. One that was closed is not there any more.
+    /// The listener with this key. The kernel removes closed listeners from the map.
     #[inline(always)]
     pub(crate) fn proxy_listener(door: u32) -> Option<Self> {
         let map = (&raw const PROXY_LISTENERS).cast_mut().cast();
-        // SAFETY: the map's keys are of this type; the kernel gives a socket of which it holds a
+        // SAFETY: the map's keys have this type. The kernel returns a socket on which it holds a
         // reference for the program.
         NonNull::new(unsafe { bpf_map_lookup_elem(map, (&raw const door).cast()) }.cast()).map(Self)
     }
@@ -42,19 +43,19 @@ impl SocketReference {
     /// Its `TCP_*` state.
     #[inline(always)]
     pub(crate) fn tcp_state(&self) -> u32 {
-        // SAFETY: the reference keeps the socket.
+        // SAFETY: the reference keeps the socket alive.
         unsafe { (*self.0.as_ptr()).state }
     }
 
-    /// The socket itself, unless it is a stand-in.
+    /// The full socket, unless this is a request or TIME_WAIT socket.
     #[inline(always)]
     pub(crate) fn full_socket(&self) -> Option<FullSocket<'_>> {
-        // SAFETY: the reference keeps the socket.
+        // SAFETY: the reference keeps the socket alive.
         let full = NonNull::new(unsafe { bpf_sk_fullsock(self.0.as_ptr()) })?;
         Some(FullSocket { socket: full, reference: PhantomData })
     }
 
-    /// For the helper that assigns it.
+    /// A pointer for the helper that assigns the socket.
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut bpf_sock {
         self.0.as_ptr()
@@ -64,12 +65,12 @@ impl SocketReference {
 impl Drop for SocketReference {
     #[inline(always)]
     fn drop(&mut self) {
-        // SAFETY: the reference is this program's, and given back once.
+        // SAFETY: this program owns the reference and releases it once.
         unsafe { bpf_sk_release(self.0.as_ptr().cast()) };
     }
 }
 
-/// A socket of which all can be known, while the reference to it is held.
+/// A full socket, all of whose fields are readable while the reference is held.
 pub(crate) struct FullSocket<'a> {
     socket: NonNull<bpf_sock>,
     reference: PhantomData<&'a SocketReference>,
@@ -79,24 +80,24 @@ impl FullSocket<'_> {
     /// `SO_MARK`.
     #[inline(always)]
     pub(crate) fn mark(&self) -> u32 {
-        // SAFETY: the reference keeps the socket.
+        // SAFETY: the reference keeps the socket alive.
         unsafe { (*self.socket.as_ptr()).mark }
     }
 
     /// Its `TCP_*` state.
     #[inline(always)]
     pub(crate) fn tcp_state(&self) -> u32 {
-        // SAFETY: the reference keeps the socket.
+        // SAFETY: the reference keeps the socket alive.
         unsafe { (*self.socket.as_ptr()).state }
     }
 }
 
-/// What names a connection, as it comes in.
+/// The addresses and ports of an incoming connection.
 pub(crate) struct ConnectionTuple {
     /// A `bpf_sock_tuple`: source, destination, both ports.
     tuple_words: [u32; 9],
-    /// As wide as a register: old verifiers know a number again that the compiler keeps on the stack,
-    /// and that they have to know, in that width only.
+    /// The verifier must know this value. Old verifiers track a value that the compiler spills to
+    /// the stack only if it has the width of a register.
     tuple_size: u64,
 }
 
@@ -108,8 +109,8 @@ impl ConnectionTuple {
         let (from, to) = (transport.source_port, transport.destination_port);
         let [from, to] = [from.to_be_bytes(), to.to_be_bytes()];
         let ports = u32::from_ne_bytes([from[0], from[1], to[0], to[1]]);
-        // Words without padding, all of them set: old verifiers take one that is not for a mistake,
-        // even where it is only copied.
+        // Words without padding, all initialised: old verifiers reject uninitialised ones even if
+        // they are only copied.
         let (words, size) = if header.is_v6 {
             ([a, b, c, d, e, f, g, h, ports], size_of::<TupleV6>())
         } else {
@@ -118,26 +119,26 @@ impl ConnectionTuple {
         Self { tuple_words: words, tuple_size: size as u64 }
     }
 
-    /// The tuple's size as the helpers take it.
+    /// The size of the tuple, as the helpers expect it.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the size of one of two structures")]
     fn tuple_length(&self) -> u32 {
         self.tuple_size as u32
     }
 
-    /// The socket or stand-in of this connection, or a listener at its destination.
+    /// The socket of this connection (of any kind), or a listener at its destination.
     #[inline(always)]
     pub(crate) fn lookup_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
         let tuple = (&raw const self.tuple_words).cast_mut().cast();
-        // SAFETY: the context is valid while the program runs, and the tuple is no shorter than its
-        // size says.
+        // SAFETY: the context is valid while the program runs, and the tuple is at least
+        // `tuple_length` bytes long.
         let found = unsafe {
             bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, self.tuple_length(), BPF_F_CURRENT_NETNS, 0)
         };
         NonNull::new(found).map(SocketReference)
     }
 
-    /// The same, but in place of a request for a connection the listener that it waits at.
+    /// The same, but returns the listener of a request socket instead of the request socket.
     #[inline(always)]
     pub(crate) fn lookup_full_socket(&self, ctx: &TcContext) -> Option<SocketReference> {
         let tuple = (&raw const self.tuple_words).cast_mut().cast();

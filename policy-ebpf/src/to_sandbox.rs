@@ -1,8 +1,8 @@
-//! What comes towards the sandbox: remembered when it starts a connection, refused when the
-//! operator lets in the host's own connections only.
+//! Judges packets to the sandbox. A packet that opens a connection is stored, or refused if only
+//! the host itself may open connections.
 //!
-//! TCP counts as let in from its SYN. UDP and ICMP echo count only when the host itself sent
-//! them: a server's late answer must not turn an outbound flow into an inbound one.
+//! TCP is admitted by its SYN. UDP and ICMP echo are only admitted if the host itself sent them: a
+//! server's late reply must not turn an outbound flow into an inbound one.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use policy_common::{endpoint::ENDPOINT_INBOUND_FROM_HOST, reason::Reason};
@@ -21,7 +21,7 @@ use crate::{
     transport::{self, TransportHeader},
 };
 
-/// Judges a packet towards the sandbox. `from_host`: the host itself made it.
+/// Judges a packet to the sandbox. `from_host`: the host itself sent it.
 #[inline(always)]
 pub(crate) fn judge_to_sandbox(
     hook: &PacketContext,
@@ -37,8 +37,8 @@ pub(crate) fn judge_to_sandbox(
         Ok(_) => return Ok(Reason::Delivered.into()),
         Err(reason) => Err(reason),
     };
-    // A fragment may have been forwarded: the kernel loses where it came from when it takes a datagram
-    // apart again that it had put together.
+    // A fragment may have been forwarded: when the kernel refragments a datagram that it
+    // reassembled, the ingress interface is lost.
     let from_host = from_host && headers.ip_header.fragment_part == FragmentPart::WholeDatagram;
     let closed = sandbox.flags & ENDPOINT_INBOUND_FROM_HOST != 0 && !from_host;
     match parsed.and_then(|()| track_connection_start(hook, headers, from_host, closed)) {
@@ -47,8 +47,8 @@ pub(crate) fn judge_to_sandbox(
     }
 }
 
-/// Whether the packet starts a connection; if it counts as let in, it is remembered. `closed`: a
-/// connection that it starts is refused.
+/// Whether the packet opens a connection. If it is admitted, the connection is stored. `closed`:
+/// connections that it opens are refused.
 #[inline(always)]
 fn track_connection_start(
     hook: &PacketContext,
@@ -81,7 +81,7 @@ fn track_connection_start(
     Ok(starts)
 }
 
-/// Makes the entry that lets the sandbox answer.
+/// Adds the entry that allows the sandbox to reply.
 #[inline(never)]
 fn track_inbound_connection(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) {
     let ports = ConnectionPorts {
@@ -98,7 +98,7 @@ fn track_inbound_connection(hook: &PacketContext, header: &IpHeader, transport: 
     if INBOUND.get_ptr(key).is_none() {
         // SAFETY: the helper reads a clock.
         let now = unsafe { bpf_ktime_get_ns() };
-        // Without an entry the answers are judged like outbound packets.
+        // Without an entry, replies are judged like outbound packets.
         let _ = INBOUND.insert(key, now, 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Transport headers: ports, TCP flags, ICMP types. Line 1 demands that they are there to be judged.
+//! Transport headers: ports, TCP flags, ICMP types. Line 1 requires them to be complete.
 
 use policy_common::reason::Reason;
 
@@ -14,12 +14,12 @@ const ICMP_HEADER_LEN: usize = 8;
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
-/// What of a transport header is judged. Ports in host byte order.
+/// The fields of a transport header that are judged. Ports are in host byte order.
 #[derive(Clone, Copy)]
 pub(crate) struct TransportHeader {
     pub source_port: u16,
     pub destination_port: u16,
-    /// TCP: a SYN without ACK, the start of a connection.
+    /// TCP: a SYN without ACK, which opens a connection.
     pub opens_connection: bool,
     /// ICMP: the type.
     pub icmp_type: u8,
@@ -36,8 +36,8 @@ pub(crate) const EMPTY_TRANSPORT_HEADER: TransportHeader = TransportHeader {
     icmp_code: 0,
 };
 
-/// The transport header of a whole datagram or of a first fragment, which has to hold all of it.
-/// Protocols without ports are judged by their addresses.
+/// Parses the transport header of a whole datagram or of a first fragment, which must contain all
+/// of it. Protocols without ports are judged by their addresses.
 #[inline(always)]
 pub(crate) fn parse_transport(
     packet: &PacketView,
@@ -52,7 +52,7 @@ pub(crate) fn parse_transport(
     }
 }
 
-/// Whether a later fragment could write over the transport header of its first (RFC 3128).
+/// Whether a later fragment could overwrite the transport header of the first (RFC 3128).
 #[inline(always)]
 pub(crate) fn overlaps_transport_header(header: &IpHeader) -> bool {
     let minimum = match header.protocol {
@@ -103,7 +103,7 @@ fn parse_udp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, 
     })
 }
 
-/// The identifier of an ICMP echo stands for the port of the side that asks.
+/// The identifier of an ICMP echo is stored as the requester's port.
 #[inline(always)]
 fn parse_icmp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, Reason> {
     let missing = missing_header_reason(header);
@@ -120,7 +120,7 @@ fn parse_icmp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader,
     })
 }
 
-/// A first fragment without its transport header hides it on purpose.
+/// A first fragment without its transport header is an evasion attempt.
 #[inline(always)]
 fn missing_header_reason(header: &IpHeader) -> Reason {
     if header.fragment_part == FragmentPart::FirstFragment {

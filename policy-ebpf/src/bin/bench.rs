@@ -1,8 +1,8 @@
-//! What `cargo xtask bench` measures the packet path beside. Not part of the product.
+//! Programs for `cargo xtask bench`. Not part of the product.
 //!
-//! `BPF_PROG_TEST_RUN` runs one frame many times, which finds every cache warm. So `scatter` gives
-//! the frame another destination each time, from a table, before it calls the program that is
-//! measured; beside it, `scatter` in front of `empty` tells what that costs by itself.
+//! `BPF_PROG_TEST_RUN` runs the same frame many times, so every cache is warm. `scatter` therefore
+//! replaces the destination with the next one from a table and then calls the measured program. The
+//! cost of `scatter` itself is measured by letting it call `empty`.
 #![no_std]
 #![no_main]
 
@@ -13,10 +13,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-/// Destinations that are used in turn.
+/// Number of destinations, which are used in rotation.
 const DESTINATION_COUNT: u32 = 65_536;
 const DESTINATIONS: usize = DESTINATION_COUNT as usize;
-/// Where the destination stands in the frame.
+/// Offset of the destination address in the frame.
 const DESTINATION_OFFSET_V4: usize = 14 + 16;
 const DESTINATION_OFFSET_V6: usize = 14 + 24;
 
@@ -30,13 +30,13 @@ static NEXT: PerCpuArray<u32, 1> = PerCpuArray::new();
 #[btf_map]
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
-/// Does nothing.
+/// Does nothing. The baseline of the measurement.
 #[classifier]
 pub(crate) fn empty(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Gives an IPv4 frame its next destination and calls what is measured.
+/// Sets the next destination of an IPv4 frame and calls the measured program.
 #[classifier]
 pub(crate) fn scatter_v4(ctx: TcContext) -> i32 {
     let Some(destination) = next_destination().and_then(|next| DESTINATIONS_V4.get(next)) else {
@@ -45,7 +45,7 @@ pub(crate) fn scatter_v4(ctx: TcContext) -> i32 {
     run_measured(&ctx, DESTINATION_OFFSET_V4, *destination)
 }
 
-/// The same for IPv6.
+/// Sets the next destination of an IPv6 frame and calls the measured program.
 #[classifier]
 pub(crate) fn scatter_v6(ctx: TcContext) -> i32 {
     let Some(destination) = next_destination().and_then(|next| DESTINATIONS_V6.get(next)) else {
@@ -58,7 +58,7 @@ pub(crate) fn scatter_v6(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn next_destination() -> Option<u32> {
     let next = NEXT.get_ptr_mut(0)?;
-    // SAFETY: valid while the program runs, and this CPU's alone.
+    // SAFETY: the pointer is valid while the program runs, and the element belongs to this CPU.
     unsafe {
         *next = (*next).wrapping_add(1);
         Some(*next % DESTINATION_COUNT)
@@ -73,13 +73,13 @@ fn run_measured<const N: usize>(ctx: &TcContext, offset: usize, destination: [u8
     }
     // SAFETY: the bounds were checked above; bytes need no alignment.
     unsafe { *(field as *mut [u8; N]) = destination };
-    // SAFETY: on success the call does not come back; nothing here needs dropping.
+    // SAFETY: on success the call does not return, and nothing here needs dropping.
     unsafe { MEASURED.tail_call(ctx, 0) };
     TC_ACT_SHOT
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can get here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

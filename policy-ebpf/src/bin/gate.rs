@@ -1,9 +1,9 @@
-//! The gate of one sandbox interface: it knows its slot and calls the programs that all sandboxes
-//! share. The agent loads it anew for every interface, with the slot filled in.
+//! The gate of one sandbox interface. It sets the slot and calls the programs shared by all
+//! sandboxes. The agent loads it once per interface, with the slot filled in.
 //!
-//! Interface indexes repeat between network namespaces, so they cannot name a sandbox; and with
-//! the programs behind a table, replacing them is one update for all sandboxes at once. Where the
-//! table is empty, the gate is shut.
+//! Interface indexes are only unique within a network namespace, so they cannot identify a sandbox.
+//! The shared programs are called through a program array, so a single update replaces them for all
+//! sandboxes. If the array is empty, the gate drops every packet.
 #![no_std]
 #![no_main]
 
@@ -23,30 +23,31 @@ static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static XDP_SLOT: PerCpuArray<u32, 1> = PerCpuArray::new();
 
-/// Filled in by the agent. Slot 0 belongs to nobody.
+/// Set by the agent before loading. Slot 0 is never assigned.
 #[unsafe(no_mangle)]
 static SLOT: u32 = 0;
 
-/// What the sandbox sends.
+/// Handles packets sent by the sandbox.
 #[classifier]
 pub(crate) fn gate_from(ctx: TcContext) -> i32 {
     call_shared_program(&ctx, tail_call_index::FROM_SANDBOX)
 }
 
-/// What the sandbox receives.
+/// Handles packets sent to the sandbox.
 #[classifier]
 pub(crate) fn gate_to(ctx: TcContext) -> i32 {
     call_shared_program(&ctx, tail_call_index::TO_SANDBOX)
 }
 
-/// What the sandbox sends, before the kernel builds a packet of it. Where something is missing,
-/// the gate at TC decides.
+/// Handles packets sent by the sandbox before the kernel allocates an `sk_buff`. If anything is
+/// missing, the packet passes and the TC gate decides.
 #[xdp]
 pub(crate) fn gate_xdp(ctx: XdpContext) -> u32 {
     if let Some(slot_of_this_cpu) = XDP_SLOT.get_ptr_mut(0) {
-        // SAFETY: valid while the program runs, and this CPU's alone: XDP programs do not nest.
+        // SAFETY: the pointer is valid while the program runs, and the element belongs to this CPU:
+        // XDP programs do not nest.
         unsafe { *slot_of_this_cpu = gate_slot() };
-        // SAFETY: on success the call does not come back; nothing here needs dropping.
+        // SAFETY: on success the call does not return, and nothing here needs dropping.
         unsafe { XDP_PROGRAMS.tail_call(&ctx, tail_call_index::EARLY_DROP) };
     }
     xdp_action::XDP_PASS
@@ -55,21 +56,21 @@ pub(crate) fn gate_xdp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn call_shared_program(ctx: &TcContext, program: u32) -> i32 {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    // SAFETY: the context is valid while the program runs; TC programs may write `cb`.
+    // SAFETY: the context is valid while the program runs, and TC programs may write `cb`.
     unsafe { (*skb).cb[0] = gate_slot() };
-    // SAFETY: on success the call does not come back; nothing here needs dropping.
+    // SAFETY: on success the call does not return, and nothing here needs dropping.
     unsafe { TC_PROGRAMS.tail_call(ctx, program) };
     TC_ACT_SHOT
 }
 
 #[inline(always)]
 fn gate_slot() -> u32 {
-    // SAFETY: a static; volatile, since its value is filled in after compilation.
+    // SAFETY: a static. The read is volatile because the value is set after compilation.
     unsafe { core::ptr::read_volatile(&raw const SLOT) }
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can get here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

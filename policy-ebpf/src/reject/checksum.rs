@@ -1,4 +1,4 @@
-//! Internet checksums (RFC 1071) of answers.
+//! Internet checksums (RFC 1071) of replies.
 
 use aya_ebpf::helpers::bpf_csum_diff;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -6,7 +6,8 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use super::reply_frame::last_bytes;
 use crate::constant_length::length_as_u32;
 
-/// The pseudo header that TCP sums over; the order of the addresses does not matter to a sum.
+/// The pseudo header included in the TCP checksum. The order of the addresses does not affect the
+/// sum.
 #[inline(always)]
 pub(super) fn pseudo_header_v4(ip: &[u8; Ipv4Hdr::LEN], protocol: u8, length: u8) -> [u8; 12] {
     let mut pseudo = [0; 12];
@@ -16,7 +17,7 @@ pub(super) fn pseudo_header_v4(ip: &[u8; Ipv4Hdr::LEN], protocol: u8, length: u8
     pseudo
 }
 
-/// The sum over the IPv6 pseudo header.
+/// The sum of the IPv6 pseudo header.
 #[inline(always)]
 pub(super) fn pseudo_header_sum_v6(
     ip: &[u8; Ipv6Hdr::LEN],
@@ -29,7 +30,7 @@ pub(super) fn pseudo_header_sum_v6(
     )
 }
 
-/// The 32-bit one's-complement sum over some words, added to `seed`.
+/// The 32-bit one's-complement sum of `words`, added to `seed`.
 #[inline(always)]
 pub(super) fn checksum_partial_sum<const N: usize>(words: &[u8; N], seed: u32) -> Option<u32> {
     const { assert!(N.is_multiple_of(4)) };
@@ -40,7 +41,7 @@ pub(super) fn checksum_partial_sum<const N: usize>(words: &[u8; N], seed: u32) -
     u32::try_from(sum).ok()
 }
 
-/// The 16-bit one's-complement sum that a 32-bit one stands for.
+/// Folds a 32-bit one's-complement sum to 16 bits.
 #[inline(always)]
 pub(super) fn fold_checksum(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);

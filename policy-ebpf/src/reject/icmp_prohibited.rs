@@ -1,4 +1,4 @@
-//! The ICMP error that answers any other denied packet.
+//! The ICMP error sent in reply to a denied packet other than TCP.
 
 use aya_ebpf::programs::TcContext;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -17,7 +17,7 @@ use crate::{
 };
 
 const ICMP_HEADER_LEN: usize = 8;
-/// The start of the denied packet that an ICMP error carries: its IP header and 8 bytes.
+/// Length of the quote in an ICMP error: the IP header of the denied packet and 8 bytes.
 const ICMP_QUOTE_LEN_V4: usize = Ipv4Hdr::LEN + 8;
 const ICMP_QUOTE_LEN_V6: usize = Ipv6Hdr::LEN + 8;
 
@@ -28,7 +28,7 @@ pub(super) fn send_prohibited_v4(
     ip: [u8; Ipv4Hdr::LEN],
 ) -> Option<()> {
     let start = *packet.read_at::<[u8; 8]>(TRANSPORT_OFFSET_V4)?;
-    // Only requests are answered, never errors (RFC 1122, 3.2.2).
+    // Only requests get a reply, never errors (RFC 1122, 3.2.2).
     if ip[9] == IPPROTO_ICMP && !matches!(start[0], 0 | 8 | 13) {
         return None;
     }
@@ -55,7 +55,7 @@ pub(super) fn send_prohibited_v6(
     ip: [u8; Ipv6Hdr::LEN],
 ) -> Option<()> {
     let start = *packet.read_at::<[u8; 8]>(TRANSPORT_OFFSET_V6)?;
-    // Errors, which have types below 128, are not answered (RFC 4443, 2.4).
+    // Errors, which have types below 128, get no reply (RFC 4443, 2.4).
     if ip[6] == IPPROTO_ICMPV6 && start[0] < 128 {
         return None;
     }

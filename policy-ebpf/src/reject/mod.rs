@@ -1,8 +1,8 @@
-//! Answers to denied packets, so that programs fail at once: TCP gets a reset, the rest ICMP
-//! "administratively prohibited" (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
+//! Replies to denied packets, so that programs fail immediately: a reset for TCP, ICMP
+//! "administratively prohibited" for everything else (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
 //!
-//! The packet itself is turned into the answer and sent back out of the interface it came from.
-//! Where it cannot be answered it is dropped.
+//! The denied packet is rewritten into the reply and sent back out of its interface. If that is not
+//! possible, it is dropped.
 
 mod checksum;
 mod icmp_prohibited;
@@ -31,7 +31,7 @@ use crate::{
 const TRANSPORT_OFFSET_V4: usize = ETHERNET_HEADER_LEN + Ipv4Hdr::LEN;
 const TRANSPORT_OFFSET_V6: usize = ETHERNET_HEADER_LEN + Ipv6Hdr::LEN;
 
-/// Whether a denied packet is answered; takes a token if it is.
+/// Whether to reply to a denied packet. Takes a token if so.
 #[inline(never)]
 pub(crate) fn take_reject_token(
     hook: &PacketContext,
@@ -41,14 +41,14 @@ pub(crate) fn take_reject_token(
     let wanted =
         SANDBOXES.get(hook.slot).is_some_and(|sandbox| sandbox.flags & ENDPOINT_REJECT_DENIED != 0);
     let answered = Reason::from_code(verdict.reason_code).is_some_and(Reason::is_rejectable);
-    // Behind the header of a later fragment stand no ports to answer to.
+    // A later fragment contains no ports to reply to.
     if !wanted || !answered || headers.ip_header.fragment_part == FragmentPart::LaterFragment {
         return false;
     }
     let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return false };
     // SAFETY: the helper reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: valid while the program runs; a race lets a token more or less through.
+    // SAFETY: the pointer is valid while the program runs. A race admits a token more or less.
     let Some(next) =
         rate_limit::REJECT_RATE_LIMIT.take_token(unsafe { (*limits).reject_bucket }, now)
     else {
@@ -59,7 +59,7 @@ pub(crate) fn take_reject_token(
     true
 }
 
-/// Answers a denied packet: the hook's return code.
+/// Replies to a denied packet. Returns the hook's return code.
 #[inline(always)]
 pub(crate) fn send_reject(ctx: &TcContext) -> i32 {
     let packet = PacketView::new(ctx.data(), ctx.data_end());
@@ -75,7 +75,7 @@ pub(crate) fn send_reject(ctx: &TcContext) -> i32 {
     if sent.is_none() {
         return TC_ACT_SHOT;
     }
-    // SAFETY: the context is valid while the program runs. The helper only notes the interface.
+    // SAFETY: the context is valid while the program runs. The helper only stores the interface.
     let action = unsafe { bpf_redirect((*skb_pointer(ctx)).ifindex, 0) };
     i32::try_from(action).unwrap_or(TC_ACT_SHOT)
 }

@@ -1,4 +1,4 @@
-//! The frame of an answer: its headers, and how it takes the place of the denied packet.
+//! Builds the frame of a reply and replaces the denied packet with it.
 
 use aya_ebpf::{helpers::bpf_skb_change_tail, programs::TcContext};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -16,15 +16,15 @@ use crate::{
 
 const REPLY_TTL: u8 = 64;
 
-/// The last M bytes of the frame: its ICMP message.
+/// The last M bytes of the frame, which are its ICMP message.
 #[inline(always)]
 pub(super) fn last_bytes<const N: usize, const M: usize>(frame: &[u8; N]) -> &[u8; M] {
     const { assert!(M <= N) };
-    // SAFETY: the M bytes lie within the frame, and bytes need no alignment.
+    // SAFETY: the M bytes are within the frame, and bytes need no alignment.
     unsafe { &*frame.as_ptr().add(N - M).cast() }
 }
 
-/// The Ethernet header of the answer: back to where the frame came from.
+/// Writes the Ethernet header of the reply, addressed to the sender of the denied frame.
 #[inline(always)]
 pub(super) fn write_ethernet_header<const N: usize>(
     packet: &PacketView,
@@ -37,7 +37,7 @@ pub(super) fn write_ethernet_header<const N: usize>(
     Some(())
 }
 
-/// The IPv4 header of the answer: it comes from the address that was asked for.
+/// Writes the IPv4 header of the reply. Its source is the denied packet's destination.
 #[inline(always)]
 pub(super) fn write_ipv4_header<const N: usize>(
     frame: &mut [u8; N],
@@ -57,7 +57,7 @@ pub(super) fn write_ipv4_header<const N: usize>(
     frame[ETHERNET_HEADER_LEN..TRANSPORT_OFFSET_V4].copy_from_slice(&ip);
 }
 
-/// The IPv6 header of the answer.
+/// Writes the IPv6 header of the reply.
 #[inline(always)]
 pub(super) fn write_ipv6_header<const N: usize>(
     frame: &mut [u8; N],
@@ -75,10 +75,10 @@ pub(super) fn write_ipv6_header<const N: usize>(
     frame[ETHERNET_HEADER_LEN..TRANSPORT_OFFSET_V6].copy_from_slice(&ip);
 }
 
-/// Makes the frame the packet.
+/// Replaces the packet with the frame.
 #[inline(always)]
 pub(super) fn replace_frame<const N: usize>(ctx: &TcContext, frame: &[u8; N]) -> Option<()> {
-    // SAFETY: the context is valid; the helper checks the length.
+    // SAFETY: the context is valid. The helper checks the length.
     let resized = unsafe { bpf_skb_change_tail(skb_pointer(ctx), const { length_as_u32(N) }, 0) };
     if resized != 0 {
         return None;

@@ -1,4 +1,4 @@
-//! The TCP reset that answers a denied segment.
+//! The TCP reset sent in reply to a denied segment.
 
 use aya_ebpf::{helpers::bpf_l4_csum_replace, programs::TcContext};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
@@ -67,7 +67,7 @@ pub(super) fn send_reset_v6(
     )
 }
 
-/// The TCP header of the reset (RFC 9293, 3.10.7.1). A reset is never answered.
+/// The TCP header of the reset (RFC 9293, 3.10.7.1). A reset gets no reply.
 #[inline(always)]
 fn build_reset(tcp: &[u8; TCP_HEADER_LEN], payload: u16) -> Option<[u8; TCP_HEADER_LEN]> {
     let flags = tcp[13];
@@ -77,7 +77,7 @@ fn build_reset(tcp: &[u8; TCP_HEADER_LEN], payload: u16) -> Option<[u8; TCP_HEAD
     let mut answer = [0; TCP_HEADER_LEN];
     answer[0..2].copy_from_slice(&tcp[2..4]);
     answer[2..4].copy_from_slice(&tcp[0..2]);
-    answer[12] = 0x50; // five words
+    answer[12] = 0x50; // header length: five words
     if flags & TCP_ACK != 0 {
         answer[4..8].copy_from_slice(&tcp[8..12]);
         answer[13] = TCP_RST;
@@ -92,13 +92,14 @@ fn build_reset(tcp: &[u8; TCP_HEADER_LEN], payload: u16) -> Option<[u8; TCP_HEAD
     Some(answer)
 }
 
-/// Writes a TCP answer and its checksum.
+/// Writes a TCP reply and its checksum.
 ///
-/// A sandbox with virtio or veth may have left the checksum to the device (`CHECKSUM_PARTIAL`).
-/// Then the field has to hold the sum over the pseudo header, and the device does the rest; else
-/// it has to hold the whole checksum. The program cannot see which, but `bpf_l4_csum_replace` can:
-/// it leaves the field of such a packet alone. So the field starts as the pseudo header's sum, and
-/// the replacement is the difference that makes the whole checksum of it.
+/// A sandbox with virtio or veth may have left the checksum to the device (`CHECKSUM_PARTIAL`). The
+/// field must then contain the sum of the pseudo header, and the device completes it. Otherwise it
+/// must contain the complete checksum. The program cannot tell these cases apart, but
+/// `bpf_l4_csum_replace` can: it does not modify the field of an offloaded packet. So the field is
+/// initialised with the sum of the pseudo header, and the replacement adds the difference to the
+/// complete checksum.
 #[inline(always)]
 fn send_tcp_reset<const N: usize>(
     ctx: &TcContext,
@@ -112,7 +113,7 @@ fn send_tcp_reset<const N: usize>(
     replace_frame(ctx, frame)?;
     let difference = fold_checksum(u32::from(pseudo) + u32::from(whole));
     let offset = u32::try_from(transport + 16).ok()?;
-    // SAFETY: the context is valid; the helper checks the offset.
+    // SAFETY: the context is valid. The helper checks the offset.
     let result =
         unsafe { bpf_l4_csum_replace(skb_pointer(ctx), offset, 0, u64::from(difference), 2) };
     (result == 0).then_some(())
