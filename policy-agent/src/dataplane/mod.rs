@@ -1,7 +1,7 @@
-//! The kernel side as the agent sees it: loads and pins programs and maps, attaches interfaces,
-//! publishes compiled policies, reads counters and events. The only user of aya.
+//! The agent's interface to the kernel: loads and pins programs and maps, attaches interfaces,
+//! publishes compiled policies, and reads counters and events. The only user of aya.
 //!
-//! Calls block, some for a grace period of the kernel (10 to 20 ms): call them off the async
+//! Calls block, some for a kernel grace period (10 to 20 ms), so they must not run on async
 //! threads.
 
 mod attach;
@@ -56,11 +56,11 @@ use self::{
 };
 use crate::policy::compile::CompiledPolicy;
 
-/// The kernel's enforcement. It goes on when this is dropped.
+/// The kernel's enforcement. It continues when this is dropped.
 pub struct Dataplane {
     pin_directory: PinDirectory,
     _pin_lock: PinLock,
-    /// Gates that are yet to be replaced call through these; they go with the agent.
+    /// Gates that are not replaced yet call through these, which are released when the agent ends.
     _replaced_program_arrays: Vec<MapData>,
     pinned_maps: PinnedMaps,
     bpffs: PathBuf,
@@ -71,12 +71,12 @@ pub struct Dataplane {
     policy_maps: PolicyMaps,
     redirect_registry: RedirectRegistry,
     gate_attacher: GateAttacher,
-    /// Where sandboxes are attached, which clsact has to be told when they are detached.
+    /// The interfaces of attached sandboxes. clsact needs them for detaching.
     attached_interfaces: Mutex<HashMap<String, HostInterface>>,
 }
 
 impl Dataplane {
-    /// Loads the programs and puts them in force, adopting what is pinned with the same ABI.
+    /// Loads and installs the programs. Adopts pinned maps of the same ABI version.
     pub fn open(settings: DataplaneSettings) -> Result<Self> {
         raise_resource_limits();
         let pins = PinDirectory::create(&settings.bpffs)?;
@@ -84,7 +84,7 @@ impl Dataplane {
         let replaced = pinned_maps::discard_incomplete_set(&pins)?;
         let attacher = GateAttacher::new(pins.clone(), settings.attach_method, settings.mode)?;
         let mut object = shared_programs::load_object(&pins)?;
-        // Opening a gate makes the tables that the programs go into.
+        // Opening a gate creates the program arrays.
         let first = Slot::new(1).context("there is a first slot")?;
         drop(attacher.gate_loader().load_gates(first)?);
         let sandboxes = EndpointMaps::open(&pins)?;
@@ -110,8 +110,8 @@ impl Dataplane {
         })
     }
 
-    /// Makes a slot ready for a sandbox: identity written, counters zero, no policy, so that
-    /// everything but neighbour discovery is denied.
+    /// Prepares a slot for a sandbox: writes its identity, resets the counters and removes any
+    /// policy, so that everything but neighbour discovery is denied.
     pub fn prepare_slot(&self, slot: Slot, identity: &EndpointAddresses) -> Result<()> {
         self.policy_maps.withdraw_policy(slot)?;
         let report = self.report_flows.load(Ordering::Relaxed);
@@ -122,13 +122,14 @@ impl Dataplane {
         )
     }
 
-    /// Attaches an interface to a slot, or moves an attached one to this slot; a packet meets the
-    /// old gates or the new ones. Doing it again changes nothing. `id` is the name of the pins: the
-    /// sandbox's, or that of an interface of `[[interfaces]]` ([`HostInterface::pin_name`]).
+    /// Attaches an interface to a slot, or moves an attached one to this slot. Every packet is
+    /// judged by either the old or the new gates. The call is idempotent. `id` is the name of the
+    /// pins: the sandbox's ID, or the name of an interface of `[[interfaces]]`
+    /// ([`HostInterface::pin_name`]).
     ///
     /// # Errors
     ///
-    /// When the interface or its namespace is not there, or the kernel refuses.
+    /// The interface or its namespace does not exist, or the kernel refuses.
     pub fn attach(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
         self.pinned_maps.restore_missing_pins()?;
         self.gate_attacher.attach_gates(id, slot, interface)?;
@@ -136,7 +137,7 @@ impl Dataplane {
         self.retire_other_versions(id)
     }
 
-    /// Whether what is pinned for the sandbox is attached to this interface and slot.
+    /// Whether the gates pinned under this name are attached to this interface with this slot.
     pub fn is_attached(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<bool> {
         let attached = self.gate_attacher.is_attached(id, slot, interface)?;
         if attached {
@@ -145,23 +146,23 @@ impl Dataplane {
         Ok(attached)
     }
 
-    /// Puts a compiled policy in force in some slots; returns when the kernel enforces it. On an
+    /// Publishes a compiled policy in some slots. The kernel enforces it when this returns. On an
     /// error the old policies stay in force.
     pub fn publish(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId> {
         self.policy_maps.publish_policy(slots, compiled)
     }
 
-    /// What is in force in a slot; `None`: nothing, or it is not known.
+    /// The policy in force in a slot. `None` if there is none or it is unknown.
     pub fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
         self.policy_maps.published_policy(slot)
     }
 
-    /// Puts back the pins of maps that somebody removed.
+    /// Restores pins of maps that have been removed.
     pub fn restore_pins(&self) -> Result<()> {
         self.pinned_maps.restore_missing_pins()
     }
 
-    /// Takes off the gates that are pinned under this name. It is no error when there are none.
+    /// Detaches the gates pinned under this name. Succeeds if there are none.
     pub fn detach(&self, id: &str) -> Result<()> {
         let interface = {
             let mut interfaces = self.lock_interfaces()?;
@@ -173,21 +174,22 @@ impl Dataplane {
         self.retire_other_versions(id)
     }
 
-    /// Whether an interface is a port of a bridge, which takes what would be handed over.
+    /// Whether an interface is a port of a bridge, which would take packets that should be
+    /// redirected.
     ///
     /// # Errors
     ///
-    /// When the namespace or the interface is not there.
+    /// The namespace or the interface does not exist.
     pub fn is_bridge_port(&self, interface: &HostInterface) -> Result<bool> {
         link_device::is_bridge_port(interface)
     }
 
-    /// Opens a slot's door, in the namespace of the sandbox's interface, and has the kernel hand
-    /// over through it. One that is open already is replaced.
+    /// Opens a slot's listeners in the namespace of the sandbox's interface, and makes the kernel
+    /// redirect connections to them. Replaces existing listeners.
     ///
     /// # Errors
     ///
-    /// When the namespace is not there, or the kernel refuses a listener or a routing rule.
+    /// The namespace does not exist, or the kernel refuses a listener or a routing rule.
     pub fn open_listeners(
         &self,
         slot: Slot,
@@ -196,45 +198,45 @@ impl Dataplane {
         self.redirect_registry.open_listeners(slot, interface)
     }
 
-    /// Hands nothing over for this slot any more. It is no error when it has no door. What is open
-    /// of the door itself keeps its network namespace alive until it is dropped.
+    /// Stops redirecting connections of this slot. Succeeds if it has no listeners. Open listeners
+    /// keep their network namespace alive until they are dropped.
     pub fn close_listeners(&self, slot: Slot) -> Result<()> {
         self.redirect_registry.close_listeners(slot)
     }
 
-    /// Empties a slot, which can be used again.
+    /// Clears a slot for reuse.
     pub fn release_slot(&self, slot: Slot) -> Result<()> {
         self.redirect_registry.close_listeners(slot)?;
         self.endpoint_maps.clear_endpoint(slot)?;
         self.policy_maps.withdraw_policy(slot)
     }
 
-    /// Packets and bytes by reason, over all CPUs.
+    /// The packet and byte counters, summed over all CPUs.
     pub fn counters(&self, slot: Slot) -> Result<ReasonCounters> {
         self.endpoint_maps.read_counters(slot)
     }
 
-    /// Events that were not written, and the state of the token buckets.
+    /// The state of the token buckets, and the numbers of events that were not written.
     pub fn rate_limits(&self, slot: Slot) -> Result<RateLimiterState> {
         self.endpoint_maps.read_rate_limiter(slot)
     }
 
-    /// The ring of events. One reader at a time.
+    /// Opens the ring of events. There must be only one reader at a time.
     pub fn open_event_reader(&self) -> Result<EventRingReader> {
         let log =
             self.program_log.lock().map_err(|_| anyhow!("the log is poisoned by a panic"))?.take();
         EventRingReader::open(&self.pin_directory, log)
     }
 
-    /// Whether new flows that pass are reported, too.
+    /// Sets whether new flows that pass are reported.
     pub fn set_flow_reporting(&self, report: bool) -> Result<()> {
         self.report_flows.store(report, Ordering::Relaxed);
         self.endpoint_maps
             .update_flags(endpoint_maps::with_flow_reporting(self.endpoint_flags, report))
     }
 
-    /// The sandboxes, and the interfaces of `[[interfaces]]` ([`HostInterface::from_pin_name`]), that have pinned
-    /// links, of whatever version.
+    /// The sandboxes, and the interfaces of `[[interfaces]]` ([`HostInterface::from_pin_name`]),
+    /// that have pinned links of any ABI version.
     pub fn attached_pin_names(&self) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         for pins in PinDirectory::all_versions(&self.bpffs)? {
@@ -245,7 +247,7 @@ impl Dataplane {
         Ok(ids)
     }
 
-    /// The slot that a sandbox's pinned gates name, if that is certain.
+    /// The slot that all pinned gates of a sandbox set. `None` if that is not certain.
     pub fn attached_slot(&self, id: &str) -> Result<Option<Slot>> {
         self.pin_directory.recorded_slot(id)
     }
@@ -255,9 +257,9 @@ impl Dataplane {
         self.gate_attacher.gate_loader().load_gates(slot)
     }
 
-    /// Detaches everything and removes every pin, of whatever version, and the routing rules.
-    /// `interfaces`: where clsact filters may be, and in whose namespaces rules. Returns the
-    /// sandboxes that had links.
+    /// Detaches all gates and removes the pins of all ABI versions and the routing rules.
+    /// `interfaces` are those that may have clsact filters, or routing rules in their namespaces.
+    /// Returns the names of removed links.
     pub fn cleanup(bpffs: &Path, interfaces: &[HostInterface]) -> Result<Vec<String>> {
         let mut ids = Vec::new();
         interfaces.iter().for_each(clsact::detach_from_interface);
@@ -273,8 +275,8 @@ impl Dataplane {
         Ok(ids)
     }
 
-    /// The directories beside `bpffs` in which other agents have pins, and how many sandboxes and
-    /// interfaces each has attached.
+    /// The directories next to `bpffs` that contain pins of other agents, and how many sandboxes
+    /// and interfaces each has attached.
     #[must_use]
     pub fn other_agents(bpffs: &Path) -> Vec<(PathBuf, usize)> {
         let Some(beside) = bpffs.parent() else { return Vec::new() };
@@ -290,8 +292,8 @@ impl Dataplane {
         found
     }
 
-    /// Removes what another version of the agent attached for a sandbox; it stayed in force until
-    /// now.
+    /// Removes the gates of a sandbox that other versions of the agent attached, which enforced
+    /// until now.
     fn retire_other_versions(&self, id: &str) -> Result<()> {
         for pins in
             PinDirectory::all_versions(&self.bpffs)?.iter().filter(|pins| !pins.is_current())
@@ -309,10 +311,10 @@ impl Dataplane {
     }
 }
 
-/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK; a thousand policies need descriptors, and so do
-/// ten thousand connections through the egress proxy.
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK. A thousand policies need many file
+/// descriptors, and so do ten thousand connections through the egress proxy.
 fn raise_resource_limits() {
-    // Without the right to raise them, the calls that need more say so.
+    // Without permission to raise them, the calls that need more report errors.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let most = fs::read_to_string("/proc/sys/fs/nr_open").ok();

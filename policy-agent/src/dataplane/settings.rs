@@ -1,4 +1,4 @@
-//! What the kernel side is told: settings for all sandboxes, and who and where one sandbox is.
+//! Settings of the dataplane, and the identity and attachment of a sandbox.
 
 use std::{ffi::OsStr, net::IpAddr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
@@ -7,10 +7,10 @@ use policy_common::endpoint::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Begins the name of the gates of an interface of `[[interfaces]]`.
+/// Prefix of the pin names of interfaces of `[[interfaces]]`.
 const INTERFACE_PIN_PREFIX: &str = "slot-";
-/// Bytes of such an interface's name and namespace: twice as many digits have to fit into the name
-/// of a file, which has up to 255.
+/// Maximum length of such an interface's name and namespace in bytes. They are hex-encoded in a
+/// file name, which has at most 255 bytes.
 const MAX_PIN_NAME_BYTES: usize = 115;
 
 /// Settings for all sandboxes: `[dataplane]` of the configuration, and `bpffs`.
@@ -24,12 +24,12 @@ pub struct DataplaneSettings {
     pub attach_method: AttachMethod,
     /// What happens to a denied packet.
     pub deny_action: DenyAction,
-    /// Who may start connections towards a sandbox.
+    /// Which sources may open connections to a sandbox.
     pub inbound_source: InboundSource,
 }
 
 impl DataplaneSettings {
-    /// The flags of every active sandbox that follow from these settings.
+    /// The flags of every active sandbox, as given by these settings.
     pub(super) fn endpoint_flags(&self) -> u32 {
         let mut flags = ENDPOINT_ACTIVE;
         if self.deny_action == DenyAction::Reject {
@@ -57,7 +57,7 @@ pub enum HookMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMethod {
-    /// tcx where the kernel has it (6.6), clsact elsewhere.
+    /// tcx if the kernel supports it (6.6), clsact otherwise.
     #[default]
     Auto,
     /// tcx links.
@@ -70,31 +70,31 @@ pub enum AttachMethod {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DenyAction {
-    /// It is answered: TCP reset, ICMP administratively prohibited.
+    /// The sender gets a reply: TCP reset, or ICMP administratively prohibited.
     #[default]
     Reject,
-    /// It vanishes.
+    /// It is dropped silently.
     Drop,
 }
 
-/// `inbound`: who may start connections towards a sandbox.
+/// `inbound`: which sources may open connections to a sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InboundSource {
-    /// Whoever the host routes.
+    /// Any source that the host routes.
     #[default]
     Any,
-    /// The host itself.
+    /// Only the host itself.
     Host,
 }
 
-/// The number of a sandbox in the kernel's tables.
+/// The index of a sandbox in the kernel's arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Slot(u32);
 
 impl Slot {
-    /// A slot by number, 1 to `MAX_SANDBOXES` - 1.
+    /// The slot with this number, 1 to `MAX_SANDBOXES` - 1.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
         (1..MAX_SANDBOXES).contains(&number).then_some(Self(number))
@@ -106,7 +106,7 @@ impl Slot {
         self.0
     }
 
-    /// All slots, by rising number.
+    /// All slots, in ascending order.
     pub fn all() -> impl Iterator<Item = Self> {
         (1..MAX_SANDBOXES).map(Self)
     }
@@ -126,21 +126,22 @@ impl From<Slot> for u32 {
     }
 }
 
-/// Where a sandbox is attached: the host-side interface.
+/// The host-side interface that a sandbox is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostInterface {
     /// Name of the interface.
     pub name: String,
-    /// Network namespace it is in; the agent's own if there is none.
+    /// The network namespace that contains it. `None` means the agent's own.
     pub netns: Option<PathBuf>,
 }
 
 impl HostInterface {
-    /// Under which name the gates of an interface of `[[interfaces]]` are pinned, whoever has it. No
-    /// sandbox has such an ID. `None`: it is too long for the name of a file.
+    /// The name under which the gates of an interface of `[[interfaces]]` are pinned, whichever
+    /// sandbox uses it. It is not a valid sandbox ID. `None` if it would be too long for a file
+    /// name.
     #[must_use]
     pub fn pin_name(&self) -> Option<String> {
-        // An interface's name has no slash, and the path of a namespace begins with one.
+        // Interface names contain no slash, and namespace paths start with one.
         let mut pinned_name = self.name.clone().into_bytes();
         if let Some(netns) = &self.netns {
             pinned_name.extend_from_slice(netns.as_os_str().as_bytes());
@@ -150,7 +151,7 @@ impl HostInterface {
             .then(|| format!("{INTERFACE_PIN_PREFIX}{}", digits()))
     }
 
-    /// The interface whose gates are pinned under this name; `None`: they are a sandbox's own.
+    /// The interface whose gates are pinned under this name. `None` if the name is a sandbox ID.
     #[must_use]
     pub fn from_pin_name(name: &str) -> Option<Self> {
         let (pairs, []) = name.strip_prefix(INTERFACE_PIN_PREFIX)?.as_bytes().as_chunks::<2>()
@@ -166,12 +167,12 @@ impl HostInterface {
     }
 }
 
-/// Who a sandbox is on the wire.
+/// The addresses of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointAddresses {
-    /// Its MAC address, if that is known.
+    /// Its MAC address, if known.
     pub mac: Option<[u8; 6]>,
-    /// Its addresses, at most `MAX_ADDRESSES` of each family.
+    /// Its IP addresses, at most `MAX_ADDRESSES_PER_FAMILY` of each family.
     pub addresses: Vec<IpAddr>,
 }
 

@@ -1,4 +1,5 @@
-//! Gates as filters of a clsact qdisc, which the kernel keeps by itself: where it has no tcx.
+//! Attaches gates as filters of a clsact qdisc, for kernels without tcx. The kernel keeps these
+//! filters without pins.
 
 use std::pin::pin;
 
@@ -21,33 +22,35 @@ use crate::dataplane::{
     net::{netlink, netns},
 };
 
-/// Ours are among the first filters that clsact runs.
+/// A low value, so that our filters are among the first that clsact runs.
 const FILTER_PRIORITY: u16 = 1;
-/// Unusual ones, so that nobody else's filter is replaced. Two, since a filter with a new handle goes
-/// in front of those of its priority, and one that is there already does not.
+/// Unusual handles, so that no filter of another program is replaced. There are two, because a
+/// filter with a new handle is inserted before others of its priority, whereas replacing a filter
+/// keeps its position.
 const FILTER_HANDLES: [u16; 2] = [0x7061, 0x7062];
 
 /// A filter of a hook.
 struct ClsactFilter {
-    /// Its handle, if it is one of ours.
+    /// The handle, if the filter is one of ours.
     own_handle: Option<u16>,
-    /// The number of its program, if it is one of BPF.
+    /// The ID of the filter's program, if it is a BPF filter.
     program_id: Option<u32>,
 }
 
-/// The program of the hook's first filter: one in front of ours could let packets pass without asking.
+/// The ID of the program of the hook's first filter. A filter before ours could let packets pass
+/// unjudged.
 pub(crate) fn first_program_id(interface: &str, hook: TcAttachType) -> Result<Option<u32>> {
     Ok(list_filters(interface, hook)?.first().and_then(|filter| filter.program_id))
 }
 
-/// Makes a gate the first filter of the hook. One of ours that is the first is replaced in place; one
-/// that is not goes when the new one is there.
+/// Makes a gate the first filter of the hook. If our filter is the first, it is replaced in place.
+/// Otherwise it is removed once the new one is attached.
 pub(crate) fn attach_first(
     interface: &str,
     hook: TcAttachType,
     gate: &mut SchedClassifier,
 ) -> Result<()> {
-    let _ = qdisc_add_clsact(interface); // it is there already, or the next step says what is wrong
+    let _ = qdisc_add_clsact(interface); // it exists already, or the next step reports the error
     let there = list_filters(interface, hook)?;
     let own: Vec<u16> = there.iter().filter_map(|filter| filter.own_handle).collect();
     let leads = there.first().and_then(|filter| filter.own_handle);
@@ -62,7 +65,7 @@ pub(crate) fn attach_first(
         gate.attach_with_options(interface, hook, TcAttachOptions::Netlink(options))
     };
     let link = link.with_context(|| format!("interface: cannot attach to {interface}"))?;
-    // Dropping the link would remove the filter; the kernel is to keep it.
+    // Dropping the link would remove the filter, which must outlive the agent.
     std::mem::forget(gate.take_link(link)?);
     for old in own.into_iter().filter(|old| *old != handle) {
         attached_link(interface, hook, old)?.detach()?;
@@ -70,7 +73,7 @@ pub(crate) fn attach_first(
     Ok(())
 }
 
-/// Removes the filters of an interface that may be gone.
+/// Removes our filters from an interface that may no longer exist.
 pub(crate) fn detach_from_interface(interface: &HostInterface) {
     let _ = netns::run_in_netns(interface.netns.as_deref(), || {
         remove_own_filters(&interface.name);
@@ -78,7 +81,7 @@ pub(crate) fn detach_from_interface(interface: &HostInterface) {
     });
 }
 
-/// Removes our filters, if there are any.
+/// Removes our filters, if any.
 pub(crate) fn remove_own_filters(interface: &str) {
     let _ = qdisc_detach_program(interface, TcAttachType::Ingress, GATE_FROM);
     let _ = qdisc_detach_program(interface, TcAttachType::Egress, GATE_TO);
@@ -98,7 +101,7 @@ const fn filter_handle(handle: u16) -> TcHandle {
     TcHandle::new(0, handle)
 }
 
-/// The filters of a hook, in the order in which they run; none where there is no clsact.
+/// The filters of a hook in execution order. Empty if there is no clsact.
 fn list_filters(interface: &str, hook: TcAttachType) -> Result<Vec<ClsactFilter>> {
     let index = i32::try_from(if_nametoindex(interface)?)?;
     netlink::with_handle(async |netlink| {
@@ -116,8 +119,8 @@ fn list_filters(interface: &str, hook: TcAttachType) -> Result<Vec<ClsactFilter>
     })
 }
 
-/// What a message says about a filter. Other chains than the first run only if a filter says so, and
-/// before the filters of a priority comes a message about that.
+/// Parses a filter message. Ignores other chains than the first, which only run if a filter refers
+/// to them, and the message about a priority that precedes its filters.
 fn parse_filter(message: &TcMessage) -> Option<ClsactFilter> {
     let other_chain = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Chain(1..));
     if message.header.handle == 0.into() || message.attributes.iter().any(other_chain) {

@@ -1,5 +1,5 @@
-//! Gates: the small programs, one pair per sandbox interface, that name its slot and call the
-//! programs that all sandboxes share.
+//! Loads gates: the small programs, one set per sandbox interface, that set the interface's slot
+//! and call the programs shared by all sandboxes.
 
 use std::sync::Mutex;
 
@@ -19,7 +19,7 @@ use crate::dataplane::{Slot, maps::pin_directory::PinDirectory};
 
 static GATE_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gate.o"));
 
-/// Every slot's number at a fixed place: the loader borrows the value of a global.
+/// All slot numbers as statics, because the loader borrows the value of a global.
 static SLOT_NUMBERS: [u32; MAX_SANDBOXES as usize] = {
     let mut numbers = [0; MAX_SANDBOXES as usize];
     let mut slot = 0;
@@ -30,7 +30,7 @@ static SLOT_NUMBERS: [u32; MAX_SANDBOXES as usize] = {
     numbers
 };
 
-/// Loads gates. The loader is kept: making one parses the kernel's BTF.
+/// Loads gates. The loader is reused, because creating one parses the kernel's BTF.
 pub struct GateLoader {
     loader: Mutex<EbpfLoader<'static>>,
 }
@@ -41,10 +41,10 @@ pub struct SlotGates {
 }
 
 impl GateLoader {
-    /// A loader whose gates call through the tables pinned in `pins`.
+    /// Creates a loader whose gates call through the program arrays pinned in `pins`.
     pub fn new(pins: &PinDirectory) -> Self {
         let mut loader = EbpfLoader::new();
-        // The gates look at none of the kernel's types, which would stay in memory: 17 MiB.
+        // Gates use no kernel types. Parsed BTF would occupy 17 MiB.
         loader.btf(None);
         for name in [TC_PROGRAMS, XDP_PROGRAMS, XDP_SLOT] {
             loader.map_pin_path(name, pins.map_path(name));
@@ -52,7 +52,7 @@ impl GateLoader {
         Self { loader: Mutex::new(loader) }
     }
 
-    /// The gates of a slot.
+    /// Opens the gates of a slot.
     pub fn load_gates(&self, slot: Slot) -> Result<SlotGates> {
         let number = &SLOT_NUMBERS[slot.get() as usize];
         let mut loader = self.loader.lock().map_err(|_| anyhow!("the loader is poisoned"))?;
@@ -62,17 +62,17 @@ impl GateLoader {
 }
 
 impl SlotGates {
-    /// The gate at TC ingress, loaded: what the sandbox sends.
+    /// Loads the gate at TC ingress, for packets sent by the sandbox.
     pub fn load_from_sandbox(&mut self) -> Result<&mut SchedClassifier> {
         self.load_classifier(GATE_FROM)
     }
 
-    /// The gate at TC egress, loaded: what the sandbox receives.
+    /// Loads the gate at TC egress, for packets sent to the sandbox.
     pub fn load_to_sandbox(&mut self) -> Result<&mut SchedClassifier> {
         self.load_classifier(GATE_TO)
     }
 
-    /// The gate at XDP, loaded.
+    /// Loads the gate at XDP.
     pub fn load_xdp(&mut self) -> Result<&mut Xdp> {
         let program: &mut Xdp = self.program_by_name(GATE_XDP)?.try_into()?;
         program.load().context("cannot load the XDP gate")?;

@@ -1,8 +1,7 @@
-//! Attaching gates to interfaces: tcx links, which are pinned, or clsact filters, which the
-//! kernel keeps by itself; and XDP in addition where that is wanted.
+//! Attaches gates to interfaces: with tcx links, which are pinned, or clsact filters, which the
+//! kernel keeps without pins. XDP is added if configured.
 //!
-//! The gates of an attached interface are replaced in place, without a moment in which a packet
-//! passes by.
+//! The gates of an attached interface are replaced in place, so that no packet passes unjudged.
 
 pub(crate) mod clsact;
 pub mod gate_loader;
@@ -39,7 +38,7 @@ use crate::dataplane::{
     net::netns,
 };
 
-/// Names of pins: of links, or with clsact of the programs themselves.
+/// Names of pins. They refer to links, or with clsact to the programs themselves.
 const FROM_PIN: &str = "from";
 const TO_PIN: &str = "to";
 const XDP_PIN: &str = "xdp";
@@ -53,7 +52,7 @@ pub(crate) struct GateAttacher {
 }
 
 impl GateAttacher {
-    /// An attacher with the method that the settings ask for and the kernel has.
+    /// Creates an attacher with the configured method, if the kernel supports it.
     pub(crate) fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
         let use_tcx = match method {
             AttachMethod::Auto => TCX.is_supported(),
@@ -71,13 +70,12 @@ impl GateAttacher {
         })
     }
 
-    /// The gates' loader.
     pub(crate) fn gate_loader(&self) -> &GateLoader {
         &self.gate_loader
     }
 
-    /// Attaches the gates of `slot` to the interface, or puts them in place of those that are
-    /// attached for the same sandbox.
+    /// Attaches the gates of `slot` to the interface, or replaces those that are attached for the
+    /// same sandbox.
     pub(crate) fn attach_gates(
         &self,
         id: &str,
@@ -108,8 +106,8 @@ impl GateAttacher {
         self.pin_directory.record_slot(id, slot)
     }
 
-    /// Whether the gates of `slot` are attached to the interface, in front of everybody else's
-    /// programs, and call what is pinned now.
+    /// Whether the gates of `slot` are attached to the interface, before all other programs, and
+    /// call through the program array that is pinned now.
     pub(crate) fn is_attached(
         &self,
         id: &str,
@@ -136,7 +134,7 @@ impl GateAttacher {
         })
     }
 
-    /// Takes the gates off. With clsact the interface has to be known.
+    /// Detaches the gates. With clsact the interface must be given.
     pub(crate) fn detach_gates(&self, id: &str, interface: Option<&HostInterface>) -> Result<()> {
         if let Some(interface) = interface
             && !self.use_tcx
@@ -170,15 +168,15 @@ impl GateAttacher {
         let link = gate
             .attach_with_options(interface, hook, order)
             .with_context(|| format!("interface: cannot attach to {interface}"))?;
-        // The old pin goes after the new gate is attached: its gate may be behind another program, or
-        // belong to an interface that is gone or has been given to another sandbox.
+        // The old pin is removed after the new gate is attached. Its gate may run after another
+        // program, or belong to an interface that no longer exists or now serves another sandbox.
         self.pin_directory.remove_link(id, name)?;
         let link: FdLink = gate.take_link(link)?.try_into()?;
         self.pin_link(&link, id, name)
     }
 
-    /// The program of a pin, if it is the first of the interface's hook: one in front of it could let
-    /// packets pass without asking.
+    /// The program of a pin, if it is the first at the interface's hook. A program before it could
+    /// let packets pass unjudged.
     fn leading_program(
         &self,
         pin: &Path,
@@ -197,8 +195,8 @@ impl GateAttacher {
     }
 
     fn attach_xdp(&self, id: &str, interface: &str, gate: &mut Xdp) -> Result<()> {
-        // The old link may be on another interface, and an interface has room for one. A moment
-        // without early drop lets nothing pass: the gates at TC decide.
+        // The old link may be on another interface, and an interface can only have one. Without
+        // early drop no packet passes unjudged, because the TC gates decide.
         self.pin_directory.remove_link(id, XDP_PIN)?;
         let link = gate
             .attach(interface, XdpMode::default())
@@ -207,14 +205,14 @@ impl GateAttacher {
         self.pin_link(&link, id, XDP_PIN)
     }
 
-    /// aya's own pinning gives the link up when it fails, and its gate with it.
+    /// aya's own pinning drops the link if it fails, which would detach the gate.
     fn pin_link(&self, link: &FdLink, id: &str, name: &str) -> Result<()> {
         let link = bpf_syscall::open_link_by_id(link.info()?.id())?;
         pin_directory::pin_with_retry(link.as_fd(), &self.pin_directory.link_path(id, name))
     }
 }
 
-/// The interface exists and is one that the programs can judge.
+/// Checks that the interface exists and carries Ethernet frames.
 fn check_interface(interface: &str) -> Result<()> {
     if if_nametoindex(interface).is_err() {
         bail!("interface: there is no {interface} in this network namespace");
@@ -227,7 +225,7 @@ fn check_interface(interface: &str) -> Result<()> {
     Ok(())
 }
 
-/// The `ARPHRD_*` of an interface in this network namespace (netdevice(7)).
+/// The `ARPHRD_*` type of an interface in this network namespace (netdevice(7)).
 fn hardware_type(interface: &str) -> Result<u16> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: integers and byte arrays, for which zero is valid.
@@ -236,17 +234,17 @@ fn hardware_type(interface: &str) -> Result<u16> {
     {
         *place = byte.cast_signed();
     }
-    // SAFETY: the request is an ifreq with a terminated name, which the call reads and fills in.
+    // SAFETY: the request is an ifreq with a terminated name. The call reads it and fills it in.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
     if result != 0 {
         return Err(std::io::Error::last_os_error().into());
     }
-    // SAFETY: the call succeeded, so this member is the one that it filled in.
+    // SAFETY: the call succeeded, so it has initialised this member.
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }
 
-/// Whether a gate calls through this table. One whose pin was removed while no agent ran goes on
-/// enforcing, and nobody can change what.
+/// Whether a gate calls through this program array. If the array's pin was removed while no agent
+/// ran, the gate still enforces, but its programs can no longer be replaced.
 fn uses_program_array(gate: &ProgramInfo, table: u32) -> bool {
     gate.map_ids().is_ok_and(|maps| maps.is_some_and(|maps| maps.contains(&table)))
 }

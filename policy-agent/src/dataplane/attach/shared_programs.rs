@@ -1,5 +1,5 @@
-//! The programs that all sandboxes share: loaded, and put into the tables that the gates call
-//! through. Putting a new one there replaces the old one for every sandbox at once.
+//! Loads the programs that all sandboxes share and installs them in the program arrays that the
+//! gates call through. Installing a program replaces the previous one for all sandboxes at once.
 
 use std::path::Path;
 
@@ -20,12 +20,12 @@ use crate::dataplane::{
     maps::{event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
 };
 
-/// How often a program is tried to be loaded.
+/// Maximum number of attempts to load a program.
 const LOAD_ATTEMPTS: u32 = 5;
 
 static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
-/// Loads the programs with the pinned maps, making those that are missing.
+/// Loads the programs with the pinned maps and creates missing ones.
 pub(crate) fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for name in bpf_names::PINNED_MAPS {
@@ -39,16 +39,16 @@ pub(crate) fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     loader.load(POLICY_OBJECT).context("cannot load policy.o")
 }
 
-/// What the programs log: only what should never happen.
+/// Opens the log of the programs, which only report events that should never happen.
 pub(crate) fn open_program_log(object: &mut Ebpf) -> Result<ProgramLog> {
     EbpfLogger::init(object).context("cannot open the programs' log")
 }
 
-/// Puts the programs into the tables.
+/// Installs the programs in the program arrays.
 pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
     let mut tc = open_program_array(&pins.map_path(TC_PROGRAMS))?;
     let tc_programs = [
-        (tail_call_index::REJECT, REJECT), // first: the next two call it
+        (tail_call_index::REJECT, REJECT), // first: the next two programs call it
         (tail_call_index::PROXY_REDIRECT, PROXY_REDIRECT), // before from_sandbox, which calls it
         (tail_call_index::FROM_SANDBOX, FROM_SANDBOX),
         (tail_call_index::TO_SANDBOX, TO_SANDBOX),
@@ -66,7 +66,7 @@ pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result
     set_program(&mut xdp, tail_call_index::EARLY_DROP, EARLY_DROP, program.fd()?)
 }
 
-/// Loads a program. The verifier gives up when a signal comes in, whatever it is about: EAGAIN.
+/// Loads a program, again if interrupted: any pending signal makes the verifier fail with EAGAIN.
 fn retry_interrupted(
     mut load: impl FnMut() -> Result<(), ProgramError>,
 ) -> Result<(), ProgramError> {

@@ -1,13 +1,13 @@
-//! The version of the running kernel, for what cannot be probed.
+//! The version of the running kernel, for features that cannot be probed.
 
 use nix::sys::utsname::uname;
 
-/// What the kernel calls its release, as `uname -r` prints it.
+/// The kernel's release, as printed by `uname -r`.
 pub(crate) fn running_release() -> Option<String> {
     uname().ok().map(|name| name.release().to_string_lossy().into_owned())
 }
 
-/// The running kernel's version.
+/// The running kernel's major and minor version.
 pub(crate) fn running_version() -> Option<(u32, u32)> {
     parse_release(&running_release()?)
 }

@@ -1,7 +1,7 @@
-//! What the running kernel can do, and what the agent does where it cannot.
+//! Features of the running kernel, and the agent's fallbacks if one is missing.
 //!
-//! Attaching, maps and `doctor` read these values; the table in `docs/kernel-support.md` is written
-//! from them.
+//! Attaching, maps and `doctor` use these values. The table in `docs/kernel-support.md` is
+//! generated from them.
 
 pub(crate) mod kernel_version;
 mod probes;
@@ -12,15 +12,15 @@ use std::{fmt, sync::OnceLock};
 /// The oldest kernel that the programs support.
 pub(crate) const OLDEST_SUPPORTED_KERNEL: (u32, u32) = (5, 10);
 
-/// Something that not every supported kernel can do.
+/// A feature that not every supported kernel has.
 pub(crate) struct KernelFeature {
-    /// Its name, for documents and `doctor`.
+    /// Its name in documents and `doctor`.
     pub(crate) name: &'static str,
     /// Which kernels have it.
     pub(crate) since: FeatureOrigin,
-    /// Asks the running kernel. `None`: it cannot be asked, or not by this process.
+    /// Probes the running kernel. `None` if it cannot be probed, or not by this process.
     probe: fn() -> Option<bool>,
-    /// What happens without it.
+    /// The agent's behaviour without it.
     pub(crate) fallback: &'static str,
     supported: OnceLock<bool>,
 }
@@ -28,15 +28,15 @@ pub(crate) struct KernelFeature {
 /// Which kernels have a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FeatureOrigin {
-    /// All from this version on.
+    /// All kernels from this version on.
     Version(u32, u32),
-    /// It appeared between these two: the first lacks it, the second has it.
+    /// The first version lacks it, and the second has it.
     Between((u32, u32), (u32, u32)),
-    /// Those that are built with this option.
+    /// Kernels built with this option.
     BuildOption(&'static str),
 }
 
-/// Gates are attached with tcx.
+/// Gates can be attached with tcx.
 pub(crate) static TCX: KernelFeature = KernelFeature {
     name: "pinned tcx links",
     since: FeatureOrigin::Version(6, 6),
@@ -45,7 +45,7 @@ pub(crate) static TCX: KernelFeature = KernelFeature {
     supported: OnceLock::new(),
 };
 
-/// Policies of many sandboxes are swapped with one call.
+/// Policies of many sandboxes can be replaced with one call.
 pub(crate) static ARRAY_OF_MAPS_BATCH: KernelFeature = KernelFeature {
     name: "batched updates of arrays of maps",
     since: FeatureOrigin::Version(5, 18),
@@ -54,7 +54,7 @@ pub(crate) static ARRAY_OF_MAPS_BATCH: KernelFeature = KernelFeature {
     supported: OnceLock::new(),
 };
 
-/// LPM tries are filled with one call.
+/// LPM tries can be filled with one call.
 pub(crate) static LPM_TRIE_BATCH: KernelFeature = KernelFeature {
     name: "batched updates of LPM tries",
     since: FeatureOrigin::Version(5, 13),
@@ -72,7 +72,7 @@ pub(crate) static MAP_MEMORY_IN_CGROUP: KernelFeature = KernelFeature {
     supported: OnceLock::new(),
 };
 
-/// Huge poptries, which are single values of arrays.
+/// Huge poptries, which are single values of arrays, can be created.
 pub(crate) static HUGE_MAP_VALUES: KernelFeature = KernelFeature {
     name: "map values above 4 MiB",
     since: FeatureOrigin::Between((5, 10), (6, 1)),
@@ -113,8 +113,8 @@ pub(crate) static ALL_FEATURES: [&KernelFeature; 7] = [
 ];
 
 impl KernelFeature {
-    /// Whether the running kernel has it. Where it cannot be asked, its version decides. The answer
-    /// is kept.
+    /// Whether the running kernel has the feature. Its version decides if it cannot be probed. The
+    /// result is cached.
     pub(crate) fn is_supported(&self) -> bool {
         *self.supported.get_or_init(|| {
             let version = kernel_version::running_version();
@@ -122,12 +122,12 @@ impl KernelFeature {
         })
     }
 
-    /// Asks the running kernel; `None`: it cannot be asked, or not by this process.
+    /// Probes the running kernel. `None` if it cannot be probed, or not by this process.
     pub(crate) fn probe(&self) -> Option<bool> {
         (self.probe)()
     }
 
-    /// What to do to have it.
+    /// How to get the feature.
     pub(crate) fn fix(&self) -> String {
         match self.since {
             FeatureOrigin::Version(major, minor) | FeatureOrigin::Between(_, (major, minor)) => {
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!((missing((6, 6)), missing((6, 5)), missing((5, 10))), (0, 1, 3));
     }
 
-    /// A probe that is wrong in either direction would go unnoticed: the agent falls back.
+    /// A wrong probe would otherwise go unnoticed, because the agent falls back.
     #[test]
     fn probes_agree_with_the_version() {
         let version = kernel_version::running_version().expect("a version");

@@ -1,7 +1,7 @@
-//! Asking the running kernel what it can do. Probes change nothing: the maps that they create are
-//! never filled, and go at once.
+//! Probes features of the running kernel. Probes have no side effects: the maps that they create
+//! are never filled and are closed immediately.
 //!
-//! `None` means that the answer says nothing, as when the process may not ask.
+//! `None` means that the result is inconclusive, for example because the process lacks permission.
 
 use std::{fs, io, os::fd::AsFd as _};
 
@@ -14,12 +14,12 @@ use policy_common::poptrie::LARGE_POPTRIE_WORDS;
 
 use crate::dataplane::{features::skb_layout, maps::bpf_syscall};
 
-/// `BPF_F_NO_PREALLOC`, which tries must have.
+/// `BPF_F_NO_PREALLOC`, which LPM tries require.
 const BPF_F_NO_PREALLOC: u32 = 1;
-/// Key of a trie of one byte: its length and the byte.
+/// Key size of a trie with one byte of data: prefix length and data.
 const SMALLEST_TRIE_KEY: u32 = 5;
 
-/// For features that show themselves in no answer.
+/// For features that cannot be probed.
 pub(super) fn no_probe() -> Option<bool> {
     None
 }
@@ -32,7 +32,7 @@ pub(super) fn probe_tcx() -> Option<bool> {
         Err(ProgramError::TcError(TcError::IoError(error))) => error,
         Err(_) => return None,
     };
-    // The kernel knows no such hook.
+    // The kernel does not know this hook.
     (error.raw_os_error() == Some(libc::EINVAL)).then_some(false)
 }
 
@@ -62,7 +62,7 @@ pub(super) fn probe_skb_types() -> Option<bool> {
     Some(skb_layout::kernel_skb_layout().is_ok())
 }
 
-/// The kernel shows it in the machine's first network namespace only, and to root.
+/// The file is only present in the initial network namespace, and only readable by root.
 pub(super) fn probe_jit() -> Option<bool> {
     let state = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").ok()?;
     Some(state.trim() != "0")

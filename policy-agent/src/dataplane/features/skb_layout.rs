@@ -1,4 +1,4 @@
-//! Where the running kernel keeps the fields of its `struct sk_buff`, by its own description (BTF).
+//! The layout of `struct sk_buff` in the running kernel, read from its BTF.
 
 use std::{fs, io, path::Path};
 
@@ -6,13 +6,13 @@ use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
 use btfparse::{Offset, Readable, TypeInformation};
 use policy_common::skb::SkbLayout;
 
-/// The kernel's types.
+/// The BTF of the running kernel.
 pub(crate) const VMLINUX_BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
-/// Bits of `ip_summed`.
+/// Width of `ip_summed` in bits.
 const IP_SUMMED_BITS: u32 = 2;
 
-/// The layout that the running kernel describes.
+/// Reads the layout from the running kernel's BTF.
 pub(crate) fn kernel_skb_layout() -> Result<SkbLayout> {
     parse_skb_layout(Path::new(VMLINUX_BTF_PATH)).with_context(|| {
         format!("cannot learn from {VMLINUX_BTF_PATH} where the kernel keeps a packet's checksum")
@@ -50,7 +50,7 @@ fn into_anyhow(error: btfparse::Error) -> Error {
     anyhow!("{}", error.message())
 }
 
-/// A file that has been read.
+/// The contents of a BTF file.
 struct BtfBytes(Vec<u8>);
 
 impl Readable for BtfBytes {
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn this_machines_kernel_describes_its_packets() {
         let layout = kernel_skb_layout().expect("a kernel with BTF");
-        // As in every kernel since 2016.
+        // True for every kernel since 2016.
         assert_eq!(layout.csum_offset, layout.csum_start + 2);
         assert_eq!(layout.data, layout.head + 8);
     }

@@ -1,4 +1,4 @@
-//! Updating many elements of a map: with one call where the kernel can, one by one elsewhere.
+//! Updates many elements of a map: with one call if the kernel supports it, one by one otherwise.
 
 use std::{io, os::fd::BorrowedFd};
 
@@ -7,8 +7,8 @@ use crate::dataplane::{
     maps::bpf_syscall::{update_batch, update_element},
 };
 
-/// Updates elements of a map. `batch_feature` says whether the kernel takes batches for maps of this
-/// kind. On an error some of the elements may have been updated.
+/// Updates elements of a map. `batch_feature` is the kernel's support for batches on maps of this
+/// type. On an error some elements may have been updated.
 pub(crate) fn update_elements<K: Copy, V: Copy>(
     batch_feature: &KernelFeature,
     map: BorrowedFd<'_>,

@@ -1,5 +1,5 @@
-//! The calls of bpf(2) that aya does not have: batches, making an array of maps and deleting in it,
-//! detaching a link that others hold, and pinning what stays ours when that fails.
+//! Calls of bpf(2) that aya lacks: batches, creating an array of maps and deleting its elements,
+//! detaching a link that others hold, and pinning an object without giving it up on failure.
 //!
 //! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
 
@@ -25,7 +25,7 @@ const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
-/// The kernel's ENOTSUPP, which is no errno of libc.
+/// The kernel's ENOTSUPP, which libc does not define.
 const ENOTSUPP: i32 = 524;
 
 /// `struct { … } batch` of `union bpf_attr`.
@@ -53,7 +53,7 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// The anonymous struct of `union bpf_attr` for `BPF_MAP_CREATE`, its beginning.
+/// The first fields of the anonymous struct of `union bpf_attr` for `BPF_MAP_CREATE`.
 #[repr(C)]
 struct MapCreateAttr {
     map_type: u32,
@@ -64,7 +64,7 @@ struct MapCreateAttr {
     inner_map_fd: u32,
 }
 
-/// Makes an array of maps that are like `inner`.
+/// Creates an array of maps with `inner` as the template.
 pub(crate) fn create_array_of_maps(entries: u32, inner: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut creation = MapCreateAttr {
         map_type: BPF_MAP_TYPE_ARRAY_OF_MAPS as u32,
@@ -93,24 +93,24 @@ pub(crate) fn pin_object(object: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
     call_for_status(BPF_OBJ_PIN, &mut object)
 }
 
-/// Opens what is pinned.
+/// Opens a pinned object.
 pub(crate) fn open_pinned(pin: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
     let mut object = PinAttr { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     call_for_fd(BPF_OBJ_GET, &mut object)
 }
 
-/// Opens the link with this number (Linux 5.8).
+/// Opens a link by its ID (Linux 5.8).
 pub(crate) fn open_link_by_id(id: u32) -> io::Result<OwnedFd> {
     call_for_fd(BPF_LINK_GET_FD_BY_ID, &mut { id })
 }
 
-/// Detaches a link (Linux 5.9), whoever else holds it.
+/// Detaches a link (Linux 5.9), even if others hold it.
 pub(crate) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     call_for_status(BPF_LINK_DETACH, &mut raw_fd(link.as_fd()))
 }
 
-/// Updates many elements with one call. On an error some of the elements may have been updated.
+/// Updates many elements with one call. On an error some elements may have been updated.
 pub(crate) fn update_batch<K: Copy, V: Copy>(
     map: BorrowedFd<'_>,
     keys: &[K],
@@ -130,8 +130,8 @@ pub(crate) fn update_batch<K: Copy, V: Copy>(
     call_for_status(BPF_MAP_UPDATE_BATCH, &mut batch)
 }
 
-/// Whether the kernel takes batches for maps of this kind, which an empty one shows. `None`: its
-/// answer says nothing.
+/// Whether the kernel supports batches on maps of this type. Tries an empty batch. `None` if the
+/// result is inconclusive.
 pub(crate) fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
     let mut empty = BatchAttr { map_fd: raw_fd(map), ..BatchAttr::default() };
     match call_for_status(BPF_MAP_UPDATE_BATCH, &mut empty) {
@@ -141,7 +141,7 @@ pub(crate) fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
     }
 }
 
-/// Updates the element `key` of an array whose values are as long as `value` is.
+/// Updates the element `key` of an array whose value size equals that of `value`.
 pub(crate) fn update_array_element<T: Copy>(
     map: BorrowedFd<'_>,
     key: u32,
@@ -156,8 +156,8 @@ pub(crate) fn update_array_element<T: Copy>(
     call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
-/// Empties an element of an array of maps. Nothing is done where there is nothing: the kernel waits
-/// for a grace period after each deletion.
+/// Clears an element of an array of maps, unless it is empty: the kernel waits for a grace period
+/// after each deletion.
 pub(crate) fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     if !has_inner_map(map, key)? {
         return Ok(());
@@ -170,7 +170,7 @@ pub(crate) fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     }
 }
 
-/// Whether an element of an array of maps holds a map.
+/// Whether an element of an array of maps contains a map.
 fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
     let mut id = 0_u32;
     let mut element = ElementAttr {
@@ -185,7 +185,6 @@ fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
     }
 }
 
-/// Updates one element.
 pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut element = ElementAttr {
         map_fd: raw_fd(map),
@@ -196,21 +195,21 @@ pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> i
     call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
 }
 
-/// Calls that open something.
+/// For calls that return a file descriptor.
 fn call_for_fd<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
     let opened = i32::try_from(bpf_syscall(command, attribute)?).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just opened it for us.
+    // SAFETY: the kernel has just opened it for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 
-/// Calls where success has nothing more to tell.
+/// For calls that return only a status.
 fn call_for_status<A>(command: libc::c_long, attribute: &mut A) -> io::Result<()> {
     bpf_syscall(command, attribute).map(|_| ())
 }
 
 fn bpf_syscall<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::c_long> {
-    // SAFETY: the attribute is a prefix of `union bpf_attr` of the size given, and the pointers
-    // in it point to live, initialised buffers of the sizes that the map's key and value have.
+    // SAFETY: the attribute is a prefix of `union bpf_attr` of the given size. Its pointers refer
+    // to live, initialised buffers of the map's key and value sizes.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<A>())
     };
@@ -218,5 +217,5 @@ fn bpf_syscall<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::
 }
 
 fn raw_fd(map: BorrowedFd<'_>) -> u32 {
-    map.as_raw_fd().unsigned_abs() // file descriptors are not negative
+    map.as_raw_fd().unsigned_abs() // file descriptors are never negative
 }

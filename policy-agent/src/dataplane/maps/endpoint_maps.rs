@@ -1,4 +1,4 @@
-//! The kernel's table of identities, and what it counts per sandbox.
+//! The maps with sandbox identities, counters and rate limiters.
 
 use std::{
     net::IpAddr,
@@ -23,7 +23,7 @@ use policy_common::{
 
 use crate::dataplane::{EndpointAddresses, Slot, maps::pin_directory::PinDirectory};
 
-/// The maps that have one entry per slot, policies aside.
+/// The maps with one entry per slot, except policies.
 pub(crate) struct EndpointMaps {
     endpoints: Mutex<Array<MapData, SandboxEndpoint>>,
     rate_limiters: Mutex<Array<MapData, RateLimiterState>>,
@@ -44,7 +44,7 @@ impl EndpointMaps {
         })
     }
 
-    /// Writes an identity into a slot whose counters start at zero.
+    /// Writes an identity to a slot and resets its counters.
     pub(crate) fn write_endpoint(
         &self,
         slot: Slot,
@@ -59,12 +59,13 @@ impl EndpointMaps {
         Ok(())
     }
 
-    /// Takes the identity out of a slot: whatever still names it is denied.
+    /// Removes the identity from a slot. All packets of the slot are then denied.
     pub(crate) fn clear_endpoint(&self, slot: Slot) -> Result<()> {
         Ok(lock_map(&self.endpoints)?.set(slot.get(), SandboxEndpoint::default(), 0)?)
     }
 
-    /// Sets the flags of every active slot; `MAC_KNOWN` belongs to the identity and stays.
+    /// Sets the flags of every active slot. `ENDPOINT_MAC_KNOWN` is part of the identity and is
+    /// preserved.
     pub(crate) fn update_flags(&self, flags: u32) -> Result<()> {
         let mut identities = lock_map(&self.endpoints)?;
         for slot in Slot::all() {
@@ -78,7 +79,7 @@ impl EndpointMaps {
         Ok(())
     }
 
-    /// What was counted, over all CPUs.
+    /// The counters, summed over all CPUs.
     pub(crate) fn read_counters(&self, slot: Slot) -> Result<ReasonCounters> {
         let per_cpu = lock_map(&self.counters)?.get(&slot.get(), 0)?;
         let mut sum = ReasonCounters::default();
@@ -91,7 +92,7 @@ impl EndpointMaps {
         Ok(sum)
     }
 
-    /// The token buckets, and the events that were not written.
+    /// The token buckets, and the numbers of events that were not written.
     pub(crate) fn read_rate_limiter(&self, slot: Slot) -> Result<RateLimiterState> {
         Ok(lock_map(&self.rate_limiters)?.get(&slot.get(), 0)?)
     }
@@ -103,7 +104,7 @@ pub(crate) fn open_pinned_map(pin: &Path) -> Result<Map> {
     Ok(Map::from_map_data(data)?)
 }
 
-/// The flags of settings, with or without the reporting of flows.
+/// Adds the flag for flow reporting if `report` is set.
 pub(crate) fn with_flow_reporting(flags: u32, report: bool) -> u32 {
     if report { flags | ENDPOINT_REPORT_FLOWS } else { flags }
 }
@@ -145,7 +146,7 @@ fn push_address<T>(
     Ok(())
 }
 
-/// A name for this use of the slot: the slot in the low bits, chance in the others.
+/// Creates an instance ID: the slot in the low bits, random bits above.
 fn random_instance_id(slot: Slot) -> Result<u32> {
     let mut random = [0; 4];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)

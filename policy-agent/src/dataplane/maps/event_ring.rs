@@ -1,4 +1,4 @@
-//! Reads the ring of events. The kernel does not wake the reader: it has to poll.
+//! Reads the ring of events. The kernel does not wake the reader, so it must poll.
 
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
@@ -7,10 +7,10 @@ use policy_common::{bpf_names, event::VerdictEvent};
 
 use crate::dataplane::maps::{endpoint_maps::open_pinned_map, pin_directory::PinDirectory};
 
-/// Writes what the programs log to the agent's own log.
+/// Forwards the programs' log to the agent's log.
 pub(crate) type ProgramLog = EbpfLogger<&'static dyn log::Log>;
 
-/// The reading end of the ring; there is one.
+/// The reader of the ring. There is only one.
 pub struct EventRingReader {
     ring: RingBuf<MapData>,
     program_log: Option<ProgramLog>,
@@ -24,8 +24,8 @@ impl EventRingReader {
         })
     }
 
-    /// Hands over every event that is there, oldest first: how many there were. What the programs
-    /// have logged goes to the agent's log.
+    /// Passes all available events to `handle`, oldest first, and returns their number. Forwards
+    /// the programs' log to the agent's log.
     pub fn drain_events(&mut self, mut handle: impl FnMut(&VerdictEvent)) -> usize {
         if let Some(log) = &mut self.program_log {
             log.flush();
@@ -33,8 +33,8 @@ impl EventRingReader {
         let mut events = 0;
         while let Some(record) = self.ring.next() {
             if record.len() == size_of::<VerdictEvent>() {
-                // SAFETY: the length is that of an Event, which is plain old data; the kernel
-                // aligns records to 8 bytes, and the read asks for no alignment.
+                // SAFETY: the length is that of a `VerdictEvent`, which is plain old data. The
+                // kernel aligns records to 8 bytes, and the read requires no alignment.
                 let event = unsafe { record.as_ptr().cast::<VerdictEvent>().read_unaligned() };
                 handle(&event);
                 events += 1;

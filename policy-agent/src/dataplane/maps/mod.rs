@@ -1,4 +1,4 @@
-//! The pinned maps: what the agent writes into them and reads from them.
+//! The pinned maps, which the agent writes and reads.
 
 pub(crate) mod batch_update;
 pub(crate) mod bpf_syscall;

@@ -1,10 +1,10 @@
-//! Where things are pinned.
+//! The layout of the pin directory.
 //!
 //! ```text
-//! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI's version
-//! <bpffs>/v1/links/<id>/from        tcx links of a sandbox: from, to; xdp. With clsact the programs
-//! <bpffs>/v1/links/slot-<hex>/from  those of an interface of `[[interfaces]]`, whoever has it
-//! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that its gates name
+//! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI version
+//! <bpffs>/v1/links/<id>/from        links of a sandbox: from, to, xdp. With clsact: programs
+//! <bpffs>/v1/links/slot-<hex>/from  links of an interface of `[[interfaces]]`, for any sandbox
+//! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that the gates set
 //! ```
 
 use std::{
@@ -22,16 +22,16 @@ use policy_common::ABI_VERSION;
 
 use crate::dataplane::{Slot, maps::bpf_syscall};
 
-/// How often something is pinned whose directory somebody removes meanwhile.
+/// Maximum number of attempts to pin an object if its directory is removed concurrently.
 const PIN_ATTEMPTS: usize = 5;
-/// Begins the name of the directory that notes a slot.
+/// Prefix of the directory that records a slot.
 const SLOT_DIRECTORY_PREFIX: &str = "slot";
 
-/// The right to change what is pinned, as long as this lives.
+/// Exclusive access to the pins while it exists.
 pub(crate) type PinLock = Flock<fs::File>;
 
-/// Takes the right to change what is pinned under `bpffs`: of two agents with different state
-/// directories, each would take the other's sandboxes for left over.
+/// Takes exclusive access to the pins under `bpffs`. Otherwise two agents with different state
+/// directories would each remove the other's sandboxes as stale.
 pub(crate) fn lock_pins(bpffs: &Path) -> Result<PinLock> {
     let shown = bpffs.display();
     let directory = fs::File::open(bpffs).with_context(|| format!("cannot open {shown}"))?;
@@ -51,14 +51,14 @@ pub struct PinDirectory {
 }
 
 impl PinDirectory {
-    /// The pins of this version under `bpffs`, whose directories are made if they are missing.
+    /// The pins of this version under `bpffs`. Creates missing directories.
     pub fn create(bpffs: &Path) -> Result<Self> {
         let pins = Self { root: bpffs.join(format!("v{ABI_VERSION}")) };
         pins.create_directories()?;
         Ok(pins)
     }
 
-    /// Makes the directories that are missing.
+    /// Creates missing directories.
     pub fn create_directories(&self) -> Result<()> {
         for directory in [self.maps_directory(), self.links_directory()] {
             fs::create_dir_all(&directory).with_context(|| {
@@ -68,7 +68,7 @@ impl PinDirectory {
         Ok(())
     }
 
-    /// The pins of every version that is there.
+    /// The pins of every version that exists.
     pub fn all_versions(bpffs: &Path) -> Result<Vec<Self>> {
         let is_version =
             |name: &str| name.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
@@ -99,26 +99,26 @@ impl PinDirectory {
         self.links_directory().join(id).join(name)
     }
 
-    /// The sandboxes that have links.
+    /// The names of all sandboxes and interfaces that have links.
     pub fn pin_names(&self) -> Result<Vec<String>> {
         directory_entries(&self.links_directory())
     }
 
-    /// Makes the directory of a sandbox's links.
+    /// Creates the directory for a sandbox's links.
     pub fn create_link_directory(&self, id: &str) -> Result<()> {
         let directory = self.links_directory().join(id);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))
     }
 
-    /// Notes which slot a sandbox's gates name: all of them, from now on.
+    /// Records the slot that all gates of a sandbox set.
     pub fn record_slot(&self, id: &str, slot: Slot) -> Result<()> {
         let mine =
             self.links_directory().join(id).join(format!("{SLOT_DIRECTORY_PREFIX}{}", slot.get()));
         fs::create_dir_all(&mine).with_context(|| format!("cannot make {}", mine.display()))
     }
 
-    /// Forgets which slot a sandbox's gates name, while some may name another already.
+    /// Removes the record of a sandbox's slot, before some of its gates are replaced.
     pub fn clear_recorded_slot(&self, id: &str) -> Result<()> {
         let directory = self.links_directory().join(id);
         for name in directory_entries(&directory)?
@@ -131,7 +131,7 @@ impl PinDirectory {
         Ok(())
     }
 
-    /// The slot that a sandbox's gates were noted to name.
+    /// The recorded slot of a sandbox's gates.
     pub fn recorded_slot(&self, id: &str) -> Result<Option<Slot>> {
         let names = directory_entries(&self.links_directory().join(id))?;
         let number =
@@ -139,24 +139,24 @@ impl PinDirectory {
         Ok(number.and_then(Slot::new))
     }
 
-    /// Removes one pin; a link is detached when this returns. It is no error when it is not there.
+    /// Removes one pin and detaches its link. Succeeds if there is none.
     ///
-    /// The kernel leaves it to a worker of its own to let go of a link whose pin is removed. Detached
-    /// by us, callers know that it is off, and thousands of links do not go all at once: Linux up to
-    /// at least 6.18 can deadlock over that many programs. For the same reason the last descriptor is
-    /// closed by us.
+    /// The kernel releases a link asynchronously after its pin is removed. Detaching it first means
+    /// that it is detached when this returns. It also avoids releasing thousands of links at once,
+    /// at which Linux up to at least 6.18 can deadlock. For the same reason the last descriptor is
+    /// closed here.
     pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
         let pin = self.link_path(id, name);
         let last = bpf_syscall::open_pinned(&pin).ok();
         if let Some(link) = &last {
-            let _ = bpf_syscall::detach_link(link); // a program that is pinned is no link
+            let _ = bpf_syscall::detach_link(link); // fails for a pinned program, which is not a link
         }
         let removed = ignore_not_found(fs::remove_file(&pin), &pin);
         drop(last);
         removed
     }
 
-    /// Removes a sandbox's links, which are detached when this returns.
+    /// Removes a sandbox's links. They are detached when this returns.
     pub fn remove_links(&self, id: &str) -> Result<()> {
         let directory = self.links_directory().join(id);
         for name in directory_entries(&directory)?
@@ -168,7 +168,8 @@ impl PinDirectory {
         ignore_not_found(fs::remove_dir_all(&directory), &directory)
     }
 
-    /// Removes everything: links first, since a gate without its table is shut.
+    /// Removes everything. Links are removed first, because a gate whose program array is empty
+    /// drops all packets.
     pub fn remove_all(&self) -> Result<()> {
         for id in self.pin_names()? {
             self.remove_links(&id)?;
@@ -177,13 +178,13 @@ impl PinDirectory {
     }
 }
 
-/// Pins a map, a link or a program. Its directory is made again where somebody removes it meanwhile.
+/// Pins a map, a link or a program. Creates the directory again if it is removed concurrently.
 pub(crate) fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
     let mut pinned = bpf_syscall::pin_object(object, pin);
     for _ in 1..PIN_ATTEMPTS {
         match (&pinned, pin.parent()) {
             (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
-                let _ = fs::create_dir_all(directory); // whether it is there, the next attempt says
+                let _ = fs::create_dir_all(directory); // the next attempt reports errors
                 pinned = bpf_syscall::pin_object(object, pin);
             }
             _ => break,
@@ -192,7 +193,7 @@ pub(crate) fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
     pinned.with_context(|| format!("cannot pin {}", pin.display()))
 }
 
-/// Names in a directory; none if it is not there.
+/// The names in a directory. Empty if it does not exist.
 fn directory_entries(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -207,7 +208,7 @@ fn directory_entries(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What was removed may have been gone already.
+/// Ignores that `path` did not exist.
 fn ignore_not_found(removed: io::Result<()>, path: &Path) -> Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

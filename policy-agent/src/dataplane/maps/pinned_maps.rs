@@ -1,4 +1,4 @@
-//! The pins of the maps, which belong together: gates, programs and agent have to find the same ones.
+//! The pins of the maps. They form a set, because gates, programs and agent must use the same maps.
 
 use std::{fs, os::fd::AsFd as _};
 
@@ -19,7 +19,7 @@ use crate::dataplane::{
     },
 };
 
-/// All pinned maps, held so that their pins can be put back.
+/// Handles of all pinned maps, so that removed pins can be restored.
 pub(crate) struct PinnedMaps {
     handles: Vec<(&'static str, MapData)>,
     pins: PinDirectory,
@@ -29,9 +29,9 @@ fn pinned_map_names() -> impl Iterator<Item = &'static str> {
     bpf_names::PINNED_MAPS.into_iter().chain([PUBLISHED_MAP_NAME])
 }
 
-/// Makes way for a whole new set where pins are missing: what is left of the old one goes. Gates that
-/// are attached hold their own and go on enforcing with them until they are replaced. Returns their
-/// tables of programs, which the kernel would empty if nobody else held them.
+/// Removes the remaining pins if some are missing, so that a new set is created. Attached gates
+/// hold the old maps and enforce with them until they are replaced. Returns the old program arrays,
+/// which the kernel would clear if nothing held them.
 pub(crate) fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
     let (there, missing): (Vec<_>, Vec<_>) =
         pinned_map_names().partition(|name| pins.map_path(name).exists());
@@ -52,8 +52,8 @@ fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
     [bpf_names::TC_PROGRAMS, bpf_names::XDP_PROGRAMS].into_iter().filter_map(open).collect()
 }
 
-/// Pins empty arrays in place of the huge poptries where the kernel cannot have those. The programs
-/// never look into them.
+/// Pins empty arrays in place of the huge poptries if the kernel does not support them. The
+/// programs never read them.
 pub(crate) fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
     if HUGE_MAP_VALUES.is_supported() {
         return Ok(());
@@ -73,7 +73,7 @@ pub(crate) fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
 }
 
 impl PinnedMaps {
-    /// Holds the maps that are pinned.
+    /// Opens all pinned maps.
     pub(crate) fn open_all(pins: &PinDirectory) -> Result<Self> {
         let hold = |name| {
             let pin = pins.map_path(name);
@@ -86,7 +86,7 @@ impl PinnedMaps {
         })
     }
 
-    /// Puts pins back that somebody removed: whoever opens them next would make empty maps.
+    /// Restores missing pins. Otherwise the next process that opens them would create empty maps.
     pub(crate) fn restore_missing_pins(&self) -> Result<()> {
         for (name, map) in &self.handles {
             let pin = self.pins.map_path(name);

@@ -1,5 +1,5 @@
-//! The kernel's image of a compiled policy: a trie per address family, and for a family with many
-//! prefixes a flat table beside it, which the trie's single entry points to.
+//! A compiled policy as kernel maps: a trie per address family. For a family with many prefixes it
+//! has a poptrie, and the trie's single entry refers to that.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -29,10 +29,10 @@ use crate::{
     policy::compile::CompiledPolicy,
 };
 
-/// `BPF_F_NO_PREALLOC`, which tries must have.
+/// `BPF_F_NO_PREALLOC`, which LPM tries require.
 const BPF_F_NO_PREALLOC: u32 = 1;
 
-/// Size class of a table.
+/// Size class of a poptrie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PoptrieClass {
     /// `LARGE_V4`, `LARGE_V6`.
@@ -42,7 +42,7 @@ pub(crate) enum PoptrieClass {
 }
 
 impl PoptrieClass {
-    /// Those that this kernel has.
+    /// The classes that this kernel supports.
     fn supported() -> &'static [Self] {
         if HUGE_MAP_VALUES.is_supported() { &[Self::Large, Self::Huge] } else { &[Self::Large] }
     }
@@ -62,13 +62,13 @@ impl PoptrieClass {
     }
 }
 
-/// The maps of one address family: live handles, each a file descriptor.
+/// The maps of one address family. Each handle is a file descriptor.
 pub(crate) struct FamilyMaps {
     lpm_trie: MapData,
     poptrie: Option<(PoptrieClass, MapData)>,
 }
 
-/// The kernel's names for the maps of a family; no table is 0, since ids begin at 1.
+/// The kernel's IDs of the maps of one family. 0 means no poptrie, because IDs start at 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct FamilyMapIds {
@@ -78,17 +78,17 @@ pub(crate) struct FamilyMapIds {
 }
 
 impl FamilyMaps {
-    /// The trie.
+    /// The file descriptor of the trie.
     pub(crate) fn lpm_trie_fd(&self) -> BorrowedFd<'_> {
         self.lpm_trie.fd().as_fd()
     }
 
-    /// The table, if it is of this class.
+    /// The file descriptor of the poptrie, if it is of this class.
     pub(crate) fn poptrie_fd(&self, class: PoptrieClass) -> Option<BorrowedFd<'_>> {
         self.poptrie.as_ref().filter(|(own, _)| *own == class).map(|(_, map)| map.fd().as_fd())
     }
 
-    /// The kernel's names for the maps.
+    /// The kernel's IDs of the maps.
     pub(crate) fn map_ids(&self) -> Result<FamilyMapIds> {
         let mut ids =
             FamilyMapIds { lpm_trie_id: self.lpm_trie.info()?.id(), ..FamilyMapIds::default() };
@@ -100,7 +100,7 @@ impl FamilyMaps {
         Ok(ids)
     }
 
-    /// The maps with these names, if they still exist.
+    /// Opens the maps with these IDs, if they still exist.
     pub(crate) fn open_by_ids(ids: FamilyMapIds) -> Result<Self> {
         let table = match ids {
             FamilyMapIds { large_poptrie_id: 0, huge_poptrie_id: 0, .. } => None,
@@ -128,7 +128,7 @@ impl FamilyMaps {
             let verdicts: Vec<_> = entries.iter().map(|entry| entry.verdict).collect();
             return Ok(Self { lpm_trie: create_lpm_trie(&keys, &verdicts)?, poptrie: None });
         };
-        // Reason 0 drops: if the table were not there, so would the answer be.
+        // Reason 0 drops the packet if the poptrie is missing.
         let verdict = Verdict {
             reason_code: 0,
             flags: class.verdict_flag(),
@@ -140,7 +140,7 @@ impl FamilyMaps {
     }
 }
 
-/// A policy as the kernel holds it.
+/// A policy as kernel maps.
 pub(crate) struct PolicyImage {
     /// IPv4.
     pub ipv4_maps: FamilyMaps,
@@ -149,7 +149,7 @@ pub(crate) struct PolicyImage {
 }
 
 impl PolicyImage {
-    /// Fills fresh maps; every verdict carries the policy's number.
+    /// Creates and fills maps. Every verdict carries the policy's ID.
     pub(crate) fn create_maps(compiled: &CompiledPolicy, policy: u16) -> Result<Self> {
         let numbered = |verdict: &Verdict| Verdict { policy_id: policy, ..*verdict };
         let v4 = compiled.ipv4_entries.iter().map(|(prefix, verdict)| PrefixVerdict {
@@ -191,7 +191,7 @@ fn create_lpm_trie<A: Pod>(keys: &[Key<A>], verdicts: &[Verdict]) -> Result<MapD
     Ok(trie)
 }
 
-/// The table of the prefixes in the smallest class that holds it; `None` when none does.
+/// Creates a poptrie in the smallest class that it fits in. `None` if it fits in none.
 fn create_smallest_poptrie(entries: &[PrefixVerdict]) -> Result<Option<(PoptrieClass, MapData)>> {
     let mut words = poptrie_builder::build_poptrie(entries.to_vec());
     let Some(class) =

@@ -1,5 +1,5 @@
-//! Publishing compiled policies: equal ones share their tries, and a sandbox's policy is swapped
-//! whole, so that a packet is judged by the old table or by the new one.
+//! Publishes compiled policies. Equal policies share their maps. A sandbox's policy is replaced
+//! atomically, so that a packet is judged by either the old or the new one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,23 +34,24 @@ use crate::{
     policy::compile::CompiledPolicy,
 };
 
-/// Pinned beside the kernel's maps, for the agent alone: what was published in each slot.
+/// Pinned with the maps of the kernel programs, but only used by the agent: the policy published in
+/// each slot.
 pub(crate) const PUBLISHED_MAP_NAME: &str = "PUBLISHED";
 
-/// Which compiled policy a verdict comes from, as events tell it.
+/// Identifies the compiled policy of a verdict in events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct PolicyId(pub u16);
 
-/// What the kernel enforces in a slot.
+/// The policy that the kernel enforces in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishedPolicy {
     /// Digest of the compiled policy.
     pub digest: [u8; 16],
-    /// Its number in verdicts and events.
+    /// Its ID in verdicts and events.
     pub policy_id: PolicyId,
 }
 
-/// [`Published`] as it stands in the map. All zero: nothing, or an update under way.
+/// The map value for a [`PublishedPolicy`]. All zero if there is none or an update is in progress.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct PublishedRecord {
@@ -61,11 +62,11 @@ struct PublishedRecord {
     padding: [u8; 2],
 }
 
-// SAFETY: `repr(C)`, integers and byte arrays only, no implicit padding.
+// SAFETY: `repr(C)`, consisting of integers and byte arrays without implicit padding.
 unsafe impl Pod for PublishedRecord {}
 
 impl PublishedRecord {
-    /// The maps that were published.
+    /// Opens the published maps.
     fn open_image(&self) -> Result<PolicyImage> {
         Ok(PolicyImage {
             ipv4_maps: FamilyMaps::open_by_ids(self.map_ids_v4)?,
@@ -74,7 +75,7 @@ impl PublishedRecord {
     }
 }
 
-/// A policy that is in use: its maps and the slots that share them.
+/// A policy in use: its maps and the slots that share them.
 struct SharedPolicy {
     policy_id: PolicyId,
     map_ids: (FamilyMapIds, FamilyMapIds),
@@ -95,7 +96,7 @@ struct PolicyMapState {
 }
 
 impl PolicyMaps {
-    /// Opens the pinned maps and learns what is in force.
+    /// Opens the pinned maps and reads the policies in force.
     pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
         let records = open_published_map(&pins.map_path(PUBLISHED_MAP_NAME))?;
         let mut shared = HashMap::<_, SharedPolicy>::new();
@@ -110,8 +111,8 @@ impl PolicyMaps {
                 entry.or_insert_with(fresh).slots.insert(slot);
             }
         }
-        // Not where the agent before this one began: what remembers a policy by its number must not
-        // take a new one for it.
+        // Does not start where the previous agent started. Otherwise consumers that store a
+        // policy's ID could mistake a new policy for it.
         let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
         let next = u16::try_from(seconds % u64::from(u16::MAX)).unwrap_or(1);
         let state = Mutex::new(PolicyMapState {
@@ -130,7 +131,7 @@ impl PolicyMaps {
         Ok(Self { outer_maps_v4: v4, outer_maps_v6: v6, state })
     }
 
-    /// Puts a compiled policy into force in some slots; returns when the kernel enforces it.
+    /// Publishes a compiled policy in some slots. The kernel enforces it when this returns.
     ///
     /// On an error the old policies stay in force.
     pub(crate) fn publish_policy(
@@ -169,7 +170,7 @@ impl PolicyMaps {
         Ok(policy)
     }
 
-    /// What is in force in a slot; `None` also when that is not known.
+    /// The policy in force in a slot. `None` if there is none or it is unknown.
     pub(crate) fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
         let record = self.lock_state()?.records.get(&slot.get(), 0)?;
         let known = record.digest != [0; 16];
@@ -179,7 +180,7 @@ impl PolicyMaps {
         }))
     }
 
-    /// Takes the policy out of a slot, which denies everything from now on.
+    /// Removes the policy from a slot. All packets of the slot are then denied.
     pub(crate) fn withdraw_policy(&self, slot: Slot) -> Result<()> {
         let mut state = self.lock_state()?;
         state.write_record(&[slot], PublishedRecord::default())?;
@@ -192,8 +193,8 @@ impl PolicyMaps {
         })
     }
 
-    /// Points the slots to new tries. The kernel waits for a grace period before it says done, so
-    /// both families wait at the same time.
+    /// Points the slots to new maps. The kernel waits for a grace period per update, so both
+    /// families are updated in parallel.
     fn point_slots_to(&self, slots: &[Slot], image: &PolicyImage) -> Result<()> {
         let slots: Vec<u32> = slots.iter().map(|slot| slot.get()).collect();
         thread::scope(|scope| {
@@ -203,8 +204,8 @@ impl PolicyMaps {
         })
     }
 
-    /// Puts the policies back that were in force before an update that failed; where that is not
-    /// possible, none is. Returns the error of the update.
+    /// Restores the policies that were in force before a failed update, or withdraws those that
+    /// cannot be restored. Returns the error of the update.
     fn restore_policies(
         &self,
         before: &[(Slot, PublishedRecord)],
@@ -234,8 +235,8 @@ impl PolicyMapState {
         Some((shared.policy_id, PolicyImage { ipv4_maps: v4, ipv6_maps: v6 }))
     }
 
-    /// A number that no policy in force has; numbers are used in turn, so that events of a policy
-    /// just replaced are not taken for another's.
+    /// Allocates an ID that no policy in force has. IDs are used in rotation, so that events of a
+    /// recently replaced policy are not attributed to another.
     fn allocate_policy_id(&mut self) -> Result<PolicyId> {
         let used: HashSet<u16> =
             self.policies_by_digest.values().map(|shared| shared.policy_id.0).collect();
@@ -284,7 +285,7 @@ impl PolicyMapState {
     }
 }
 
-/// The arrays of maps of one address family, by slot.
+/// The arrays of maps of one address family, indexed by slot.
 struct FamilyOuterMaps {
     lpm_tries: MapData,
     large_poptries: MapData,
@@ -304,8 +305,8 @@ impl FamilyOuterMaps {
         })
     }
 
-    /// Points the slots to the maps of a family. A table comes before the trie that names it, and
-    /// one that is named no more goes after: in between, every trie finds its table.
+    /// Points the slots to the maps of a family. Poptries are added before the trie that refers to
+    /// them, and removed after the trie that no longer does, so that every trie finds its poptrie.
     fn point_slots_to(&self, slots: &[u32], family: &FamilyMaps) -> Result<()> {
         let tables = [
             (&self.large_poptries, PoptrieClass::Large),
@@ -341,7 +342,7 @@ fn set_inner_maps(outer: &MapData, slots: &[u32], inner: BorrowedFd<'_>) -> Resu
         .context("cannot publish a policy")
 }
 
-/// Opens the record of what was published, or makes it.
+/// Opens the map of published policies, or creates it.
 fn open_published_map(pin: &Path) -> Result<Array<MapData, PublishedRecord>> {
     if !pin.exists() {
         let shape = aya_obj::Map::new_from_params(

@@ -1,4 +1,4 @@
-//! Builds the flat tables of large policies; their layout is described in `policy_common::poptrie`.
+//! Builds the poptries of large policies. `policy_common::poptrie` documents the layout.
 
 use policy_common::{
     poptrie::{
@@ -8,20 +8,20 @@ use policy_common::{
     verdict::Verdict,
 };
 
-/// One prefix: the network's bits from the top, the length, and what it says.
+/// A prefix and its verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PrefixVerdict {
-    /// The network, left-aligned, host bits zero.
+    /// The network, left-aligned, with host bits zero.
     pub network: u128,
     /// Prefix length in bits.
     pub prefix_length: u32,
-    /// The verdict of addresses whose longest match this is.
+    /// The verdict for addresses with this longest match.
     pub verdict: Verdict,
 }
 
-/// Builds the table of some prefixes, one of which has length 0: the words of the block.
+/// Builds a poptrie and returns the words of the block. One of the prefixes must have length 0.
 pub(crate) fn build_poptrie(mut entries: Vec<PrefixVerdict>) -> Vec<u64> {
-    // A prefix comes after every prefix that holds it, so that painting in order is right.
+    // Every prefix follows the prefixes that contain it, so that later ones overwrite earlier ones.
     entries.sort_by_key(|entry| (entry.network, entry.prefix_length));
     let default = entries.first().map_or(0, |entry| encode_leaf(entry.verdict));
     let mut table = PoptrieBuilder { words: vec![0; POPTRIE_ROOT_WORDS] };
@@ -40,7 +40,7 @@ pub(crate) fn build_poptrie(mut entries: Vec<PrefixVerdict>) -> Vec<u64> {
     table.words
 }
 
-/// Two references as they stand in memory, one after the other.
+/// Two references as they are laid out in memory.
 fn pack_references(first: u32, second: u32) -> u64 {
     let [a, b, c, d] = first.to_ne_bytes();
     let [e, f, g, h] = second.to_ne_bytes();
@@ -52,14 +52,14 @@ struct PoptrieBuilder {
 }
 
 impl PoptrieBuilder {
-    /// Room for some nodes, side by side: the reference of the first.
+    /// Allocates adjacent nodes and returns a reference to the first.
     fn reserve_nodes(&mut self, nodes: usize) -> u32 {
         let first = self.next_reference();
         self.words.resize(self.words.len() + nodes * POPTRIE_NODE_WORDS as usize, 0);
         first
     }
 
-    /// Writes a node and everything below it.
+    /// Writes a node and its descendants.
     fn fill_node(&mut self, node: u32, entries: &[PrefixVerdict], offset: u32, default: u64) {
         let level = PoptrieLevel { offset, bits: POPTRIE_STRIDE_BITS };
         let leaves = level.leaf_words(entries, default);
@@ -89,7 +89,7 @@ impl PoptrieBuilder {
         }
     }
 
-    /// One leaf for each run of equal verdicts: the references of the root's slots.
+    /// Adds one leaf per run of equal verdicts and returns the references of the root's slots.
     fn push_root_leaves(&mut self, slots: &[u64]) -> Vec<u32> {
         let mut last = None;
         let leaf = |word: &u64| {
@@ -102,13 +102,14 @@ impl PoptrieBuilder {
         slots.iter().map(leaf).collect()
     }
 
-    /// The reference of the next word. A table this long fits no class, so it is never used.
+    /// A reference to the next word. A block too long for a valid reference fits no class and is
+    /// never used.
     fn next_reference(&self) -> u32 {
         u32::try_from(self.words.len()).unwrap_or(u32::MAX) & !POPTRIE_LEAF_BIT
     }
 }
 
-/// Where a node stands: the bits before it, and the bits it consumes.
+/// The position of a node: the number of bits before it and the number that it consumes.
 #[derive(Clone, Copy)]
 struct PoptrieLevel {
     offset: u32,
@@ -116,7 +117,7 @@ struct PoptrieLevel {
 }
 
 impl PoptrieLevel {
-    /// What the prefixes that end at this level say about each slot.
+    /// The verdict of each slot, from the prefixes that end at this level.
     fn leaf_words(self, entries: &[PrefixVerdict], default: u64) -> Vec<u64> {
         let mut leaves = vec![default; 1 << self.bits];
         for entry in entries.iter().filter(|entry| self.ends_here(entry)) {
@@ -127,14 +128,14 @@ impl PoptrieLevel {
         leaves
     }
 
-    /// The slots with prefixes that go deeper, and these prefixes.
+    /// The slots that contain longer prefixes, and all prefixes of these slots.
     fn child_groups(self, entries: &[PrefixVerdict]) -> Vec<(usize, &[PrefixVerdict])> {
         let groups = entries.chunk_by(|a, b| self.child_index(a) == self.child_index(b));
         let deeper = |group: &&[PrefixVerdict]| group.iter().any(|entry| self.goes_deeper(entry));
         groups.filter(deeper).map(|group| (self.child_index(&group[0]), group)).collect()
     }
 
-    /// Ends here, and not above.
+    /// Whether the prefix ends at this level and not above.
     fn ends_here(self, entry: &PrefixVerdict) -> bool {
         (entry.prefix_length > self.offset || self.offset == 0) && !self.goes_deeper(entry)
     }
@@ -156,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// The search of the kernel program, in plain Rust.
+    /// The kernel program's search, in plain Rust.
     fn search_poptrie(words: &[u64], address: u128) -> u32 {
         let half = |word: u64, second: bool| {
             let bytes = word.to_ne_bytes();
@@ -196,7 +197,7 @@ mod tests {
         if length == 0 { 0 } else { address & (u128::MAX << (128 - length)) }
     }
 
-    /// Prefixes that crowd in a few places, so that they nest.
+    /// Prefixes concentrated in a few ranges, so that many are nested.
     fn nested_prefixes() -> impl Strategy<Value = Vec<(u128, u32)>> {
         let place =
             prop_oneof![Just(0), Just(u128::MAX), Just(0x2001_0db8_u128 << 96), any::<u128>()];

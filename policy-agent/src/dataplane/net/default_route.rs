@@ -1,4 +1,4 @@
-//! Which interfaces a network namespace needs for itself: those of its default routes.
+//! Finds interfaces that carry a default route of their network namespace.
 
 use std::pin::pin;
 
@@ -18,13 +18,14 @@ use crate::dataplane::{
     net::{netlink, netns},
 };
 
-/// There is no such family.
+/// Errors for a family that the kernel does not support.
 const UNSUPPORTED_FAMILY_ERRNOS: [i32; 2] = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
-/// Whether a default route of the interface's network namespace, in whatever table, leads out by it.
+/// Whether a default route of the interface's network namespace, in any routing table, uses the
+/// interface.
 ///
 /// # Errors
-/// The namespace is not there, or the kernel does not tell its routes.
+/// The namespace does not exist, or the kernel does not return its routes.
 pub fn carries_default_route(interface: &HostInterface) -> Result<bool> {
     netns::run_in_netns(interface.netns.as_deref(), || {
         let index = if_nametoindex(interface.name.as_str())
@@ -55,7 +56,7 @@ async fn has_default_route_via(
             }
             Ok(Some(_)) => {}
             Ok(None) => return Ok(false),
-            // The kernel runs without this family.
+            // The kernel does not support this family.
             Err(Error::NetlinkError(error))
                 if UNSUPPORTED_FAMILY_ERRNOS.contains(&-error.raw_code()) =>
             {
@@ -66,7 +67,7 @@ async fn has_default_route_via(
     }
 }
 
-/// The routes of all tables that lead out by an interface: a host may have a million of others.
+/// Requests the routes of all tables that use an interface: a host may have a million others.
 fn route_request(family: AddressFamily, index: u32) -> RouteMessage {
     let mut question = RouteMessage::default();
     question.header.address_family = family;
@@ -74,12 +75,12 @@ fn route_request(family: AddressFamily, index: u32) -> RouteMessage {
     question
 }
 
-/// A route to everywhere, or to one half of it, as VPNs write theirs.
+/// A route to everything, or to one half of it, as VPNs configure them.
 fn is_default_route(route: &RouteMessage) -> bool {
     route.header.kind == RouteType::Unicast && route.header.destination_prefix_length <= 1
 }
 
-/// The interfaces that a route leads out by.
+/// The output interfaces of a route.
 fn output_interfaces(route: &RouteMessage) -> Vec<u32> {
     let of_attribute = |attribute: &RouteAttribute| match attribute {
         RouteAttribute::Oif(index) => vec![*index],

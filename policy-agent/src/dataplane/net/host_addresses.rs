@@ -1,5 +1,5 @@
-//! The host's own addresses in a network namespace, which no sandbox behind an interface there may
-//! reach unless the operator allows it.
+//! The host's own addresses in a network namespace. A sandbox behind an interface in that namespace
+//! may not reach them unless the operator allows it.
 
 use std::path::Path;
 
@@ -17,17 +17,18 @@ use rtnetlink::{
 
 use crate::dataplane::net::{netlink, netns::run_in_netns};
 
-/// `RT_TABLE_LOCAL` (linux/rtnetlink.h): where the kernel, and whoever wants whole prefixes to be
-/// the host's (AnyIP), says what is delivered to the host itself.
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h): the routes to the host itself. The kernel adds them, and
+/// operators do so for whole prefixes (AnyIP).
 const LOCAL_TABLE: u8 = 255;
-/// There is no such table yet, or no such family.
+/// Errors for a table that does not exist yet, or a family that the kernel does not support.
 const ABSENT_ERRNOS: [i32; 3] = [libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
-/// The addresses of all interfaces and the prefixes that are routed to the host itself, broadcast
-/// and anycast included, in order. `netns`: the path of the namespace; `None`: the calling thread's.
+/// The addresses of all interfaces and the prefixes routed to the host itself, including broadcast
+/// and anycast, in ascending order. `netns` is the path of the namespace. `None` means that of the
+/// calling thread.
 ///
 /// # Errors
-/// The namespace is not there, or the kernel does not answer.
+/// The namespace does not exist, or the kernel does not reply.
 pub fn host_addresses(netns: Option<&Path>) -> Result<Vec<IpNet>> {
     let mut found = run_in_netns(netns, || {
         netlink::with_strict_handle(async |netlink| {
@@ -35,7 +36,7 @@ pub fn host_addresses(netns: Option<&Path>) -> Result<Vec<IpNet>> {
             for family in [AddressFamily::Inet, AddressFamily::Inet6] {
                 found.extend(local_routes(&netlink, family).await?);
             }
-            // Those of a VRF are in a table of its own.
+            // A VRF has its own table, so the local table lacks its addresses.
             found.extend(interface_addresses(&netlink).await?);
             Ok(found)
         })
@@ -46,8 +47,8 @@ pub fn host_addresses(netns: Option<&Path>) -> Result<Vec<IpNet>> {
     Ok(found)
 }
 
-/// What one family's table of local routes delivers to the host. Strict checking has the kernel pass
-/// over all other tables, which may be long.
+/// The prefixes that one family's local table delivers to the host. Strict checking makes the
+/// kernel skip all other tables, which may be long.
 async fn local_routes(netlink: &Handle, family: AddressFamily) -> Result<Vec<IpNet>> {
     let mut question = RouteMessage::default();
     question.header.address_family = family;
@@ -80,7 +81,7 @@ async fn interface_addresses(netlink: &Handle) -> Result<Vec<IpNet>> {
     Ok(messages.iter().filter_map(local_address).collect())
 }
 
-/// The host's end: on a point-to-point link `Address` is the other one.
+/// The host's address. On a point-to-point link, `Address` is the peer's.
 fn local_address(message: &AddressMessage) -> Option<IpNet> {
     let local = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -95,7 +96,7 @@ fn local_address(message: &AddressMessage) -> Option<IpNet> {
     found.or_else(|| attributes.iter().find_map(address)).map(IpNet::from)
 }
 
-/// Every answer; none where there is nothing to ask.
+/// Collects all messages. Empty if the table or family does not exist.
 async fn collect_or_empty<T>(answers: impl Stream<Item = Result<T, Error>>) -> Result<Vec<T>> {
     match answers.try_collect().await {
         Err(Error::NetlinkError(error)) if ABSENT_ERRNOS.contains(&-error.raw_code()) => {

@@ -1,5 +1,5 @@
-//! What stands between the host's own stack and an interface: a bridge takes its ports' frames before
-//! the stack sees them, and is the device by which the host itself sends to what is behind a port.
+//! Devices between the host's stack and an interface. A bridge takes frames from its ports before
+//! the stack receives them, and the host sends to hosts behind a port through the bridge device.
 
 use std::net::IpAddr;
 
@@ -18,12 +18,12 @@ use crate::dataplane::{
     net::{netlink, netns, route_lookup::lookup_route},
 };
 
-/// The device for an address that is behind `interface`, in the calling thread's network namespace.
-/// It is the interface, unless that is a port: then it is the bridge (or bond), or what stands on it,
-/// as a VLAN does, if the address is routed there. No other device leads to the sandbox.
+/// The device for an address behind `interface`, in the calling thread's network namespace. This is
+/// the interface itself unless it is a port. Then it is the bridge (or bond), or a device on top of
+/// that, such as a VLAN, if the address is routed there. No other device leads to the sandbox.
 ///
 /// # Errors
-/// There is no such interface, or the kernel does not answer.
+/// The interface does not exist, or the kernel does not reply.
 pub fn device_towards(interface: &str, address: IpAddr) -> Result<String> {
     netlink::with_handle(async |netlink| {
         let link =
@@ -40,11 +40,11 @@ pub fn device_towards(interface: &str, address: IpAddr) -> Result<String> {
     })
 }
 
-/// Whether something takes the frames of an interface: a bridge, a bond, Open vSwitch. A VRF does not,
-/// it routes them.
+/// Whether another device takes the frames of an interface: a bridge, a bond or Open vSwitch. A VRF
+/// does not, because it routes them.
 ///
 /// # Errors
-/// The namespace or the interface is not there.
+/// The namespace or the interface does not exist.
 pub fn is_bridge_port(interface: &HostInterface) -> Result<bool> {
     netns::run_in_netns(interface.netns.as_deref(), || {
         netlink::with_handle(async |netlink| {
@@ -59,9 +59,9 @@ pub fn is_bridge_port(interface: &HostInterface) -> Result<bool> {
 struct NetworkLink {
     index: u32,
     name: String,
-    /// The device that it is a port of, where that is who sends.
+    /// The device that it is a port of, if that device sends its frames.
     controller: Option<u32>,
-    /// The device that it stands on.
+    /// The device that it is stacked on.
     lower_device: Option<u32>,
 }
 
@@ -93,7 +93,7 @@ impl NetworkLink {
     }
 }
 
-/// A port of a VRF sends and receives itself (Documentation/networking/vrf.rst).
+/// A port of a VRF sends and receives by itself (Documentation/networking/vrf.rst).
 fn is_vrf_port(attributes: &[LinkAttribute]) -> bool {
     attributes.iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf)),
@@ -105,7 +105,7 @@ async fn link_by_index(netlink: &Handle, index: u32) -> Result<NetworkLink> {
     NetworkLink::fetch_link(netlink.link().get().match_index(index)).await
 }
 
-/// The index of the device that an address is routed to; `None`: it is routed nowhere.
+/// The index of the device that an address is routed to. `None` if there is no route.
 async fn route_device(netlink: &Handle, address: IpAddr) -> Option<u32> {
     let route = lookup_route(netlink, address).await?;
     let device = route.attributes.iter().find_map(|attribute| match attribute {

@@ -1,4 +1,4 @@
-//! Interfaces, routes and network namespaces of the host, through netlink.
+//! Interfaces, routes and network namespaces of the host, accessed through netlink.
 
 pub(crate) mod default_route;
 pub(crate) mod host_addresses;

@@ -1,4 +1,4 @@
-//! Speaking rtnetlink in the calling thread's network namespace.
+//! rtnetlink requests in the calling thread's network namespace.
 
 use anyhow::Result;
 use rtnetlink::Handle;

@@ -1,8 +1,8 @@
-//! Doing something in another network namespace.
+//! Runs code in another network namespace.
 //!
-//! `setns` changes the calling thread only, so the work runs on a thread of its own, which ends
-//! with it: nothing can be left behind in the wrong namespace. The mount namespace stays, and with
-//! it the BPF file system.
+//! `setns` only affects the calling thread, so the code runs on its own thread, which then ends. No
+//! thread remains in the wrong namespace. The mount namespace, and with it the BPF file system,
+//! stays the same.
 
 use std::{fs::File, os::unix::fs::MetadataExt as _, path::Path, thread};
 
@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns};
 /// The calling thread's own namespace.
 const OWN_NETNS_PATH: &str = "/proc/thread-self/ns/net";
 
-/// Runs `work` in the namespace at `path`, or right here if there is none.
+/// Runs `work` in the namespace at `path`, or in the calling thread if there is none.
 pub fn run_in_netns<T: Send>(
     path: Option<&Path>,
     work: impl FnOnce() -> Result<T> + Send,
@@ -23,16 +23,16 @@ pub fn run_in_netns<T: Send>(
     }
 }
 
-/// A network namespace, which lives at least as long as this.
+/// A handle that keeps a network namespace alive.
 pub(crate) struct NetnsHandle {
     file: File,
     name: String,
-    /// What tells it from all others that live: device and inode of its file.
+    /// Device and inode of its file, which are unique among live namespaces.
     device_and_inode: (u64, u64),
 }
 
 impl NetnsHandle {
-    /// The namespace at `path`, or the calling thread's own if there is none.
+    /// Opens the namespace at `path`, or that of the calling thread if there is none.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
         let path = path.unwrap_or(Path::new(OWN_NETNS_PATH));
         let name = path.display().to_string();
@@ -42,7 +42,7 @@ impl NetnsHandle {
         Ok(Self { file, name, device_and_inode: (metadata.dev(), metadata.ino()) })
     }
 
-    /// Runs `work` inside, on a thread of its own.
+    /// Runs `work` in the namespace, on a new thread.
     pub(crate) fn run_inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let name = &self.name;
         thread::scope(|scope| {
@@ -55,7 +55,7 @@ impl NetnsHandle {
         })
     }
 
-    /// Whether both are the same.
+    /// Whether both handles refer to the same namespace.
     pub(crate) fn is_same_netns(&self, other: &Self) -> bool {
         self.device_and_inode == other.device_and_inode
     }

@@ -1,11 +1,11 @@
-//! Asking the kernel for a route.
+//! Looks up routes in the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::{Handle, RouteMessageBuilder, packet_route::route::RouteMessage};
 
-/// The route to an address; `None`: there is none.
+/// The route to an address. `None` if there is none.
 pub(in crate::dataplane) async fn lookup_route(
     netlink: &Handle,
     address: IpAddr,

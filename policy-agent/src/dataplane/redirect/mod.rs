@@ -1,5 +1,5 @@
-//! The redirect: listeners that take connections over for the egress proxy, and the routing that
-//! delivers to them.
+//! Redirection to the egress proxy: the listeners that accept sandbox connections, and the routing
+//! that delivers packets to them.
 
 pub(crate) mod redirect_listeners;
 pub(crate) mod redirect_routing;

@@ -1,9 +1,9 @@
-//! The doors through which the kernel hands connections to the egress proxy: a listener per sandbox
-//! and family, in the network namespace of the sandbox's interface, and the routing rules that make
-//! the kernel deliver locally what is handed over.
+//! The listeners to which the kernel programs redirect connections for the egress proxy: one per
+//! sandbox and family, in the network namespace of the sandbox's interface. Also installs the
+//! routing rules that deliver redirected packets locally.
 //!
-//! The listeners' addresses mean nothing: the kernel programs find them in the pinned map. The
-//! kernel takes one out of it when it is closed, so an agent that ends leaves no open door.
+//! The listeners' addresses have no meaning, because the kernel programs find them in the pinned
+//! map. The kernel removes a closed listener from the map, so none remains when an agent ends.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,21 +28,20 @@ use crate::dataplane::{
     redirect::redirect_routing,
 };
 
-/// Connections that wait to be accepted, per listener; the namespace's `net.core.somaxconn` may
-/// allow fewer.
+/// Backlog of pending connections per listener. The namespace's `net.core.somaxconn` may reduce it.
 const LISTEN_BACKLOG: i32 = 4096;
 
-/// The listeners that a sandbox's connections come out of. The local address of an accepted
-/// connection is where the sandbox wanted to go. Not blocking. A door that is dropped is shut.
+/// The listeners that accept a sandbox's connections. They are non-blocking. The local address of
+/// an accepted connection is the sandbox's destination. Dropping this closes the listeners.
 #[derive(Debug)]
 pub struct RedirectListeners {
     /// IPv4.
     pub v4: Option<TcpListener>,
-    /// IPv6; `None` where the namespace has no IPv6.
+    /// IPv6. `None` if the namespace does not support it.
     pub v6: Option<TcpListener>,
 }
 
-/// The kernel's table of doors, and the namespaces that they are in.
+/// The kernel's map of listeners, and their namespaces.
 pub(crate) struct RedirectRegistry {
     state: Mutex<RedirectState>,
 }
@@ -53,7 +52,7 @@ struct RedirectState {
 }
 
 impl RedirectRegistry {
-    /// Opens the pinned table.
+    /// Opens the pinned map.
     pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
         let listeners = open_pinned_map(&pins.map_path(PROXY_LISTENERS))?.try_into()?;
         Ok(Self {
@@ -64,7 +63,7 @@ impl RedirectRegistry {
         })
     }
 
-    /// Makes the listeners of a slot, and has its namespace deliver to them.
+    /// Opens the listeners of a slot, and installs the routing in its namespace.
     pub(crate) fn open_listeners(
         &self,
         slot: Slot,
@@ -79,7 +78,7 @@ impl RedirectRegistry {
                 Ok(door)
             }
             Err(error) => {
-                // What went wrong first is what to tell.
+                // Only the first error is returned.
                 let _ =
                     open.remove_listeners(slot).and_then(|()| open.release_namespace(&namespace));
                 Err(error)
@@ -87,7 +86,7 @@ impl RedirectRegistry {
         }
     }
 
-    /// Takes the listeners of a slot out of the table.
+    /// Removes the listeners of a slot from the map.
     pub(crate) fn close_listeners(&self, slot: Slot) -> Result<()> {
         self.lock_state()?.remove_listeners(slot)
     }
@@ -98,7 +97,7 @@ impl RedirectRegistry {
 }
 
 impl RedirectState {
-    /// The rules are looked after at each opening, in case that somebody removed them.
+    /// The routing rules are checked every time, in case they have been removed.
     fn install_listeners(
         &mut self,
         slot: Slot,
@@ -126,7 +125,7 @@ impl RedirectState {
         namespace.map_or(Ok(()), |namespace| self.release_namespace(&namespace))
     }
 
-    /// Empties an element, if there is something in it.
+    /// Clears an element, if it is set.
     fn clear_map_key(&mut self, key: u32) -> Result<()> {
         match self.listener_map.clear_index(&key) {
             Err(MapError::SyscallError(error))
@@ -139,7 +138,7 @@ impl RedirectState {
         }
     }
 
-    /// Removes the routing rules of a namespace in which there is no door any more.
+    /// Removes the routing rules of a namespace that has no listeners any more.
     fn release_namespace(&self, namespace: &NetnsHandle) -> Result<()> {
         if self.namespaces.values().any(|other| other.is_same_netns(namespace)) {
             return Ok(());
@@ -149,7 +148,8 @@ impl RedirectState {
 }
 
 impl RedirectListeners {
-    /// A door in the calling thread's network namespace, for a sandbox behind this interface.
+    /// Opens listeners in the calling thread's network namespace, for a sandbox behind this
+    /// interface.
     fn bind_for(interface: &str) -> Result<Self> {
         let v4 = bind_transparent((Ipv4Addr::LOCALHOST, 0).into()).context("cannot listen")?;
         let v6 = accepts_ipv6(interface).then(|| bind_transparent((Ipv6Addr::LOCALHOST, 0).into()));
@@ -157,10 +157,10 @@ impl RedirectListeners {
     }
 }
 
-/// A listener for connections to whatever address. It needs none of its own: being transparent, it
-/// can be bound even if there is no such address.
+/// Opens a listener for connections to any address. It is transparent, so it can be bound even if
+/// the address does not exist.
 ///
-/// Ports are never shared: the kernel would choose anew among those who do.
+/// Ports are never shared, because the kernel would then select among the sharing sockets again.
 fn bind_transparent(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_mark(PROXY_SOCKET_MARK)?;
@@ -172,14 +172,14 @@ fn bind_transparent(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    // Connections inherit it. Their local ports are those of their destinations, and the host's own
-    // servers could not be started there.
+    // Accepted connections inherit this. Their local ports are those of their destinations, and
+    // without it the host's own servers could not bind to these ports.
     socket.set_reuse_address(true)?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Whether the kernel takes IPv6 packets from an interface, and can deliver them.
+/// Whether the kernel accepts and can deliver IPv6 packets from an interface.
 fn accepts_ipv6(interface: &str) -> bool {
     let is_on = |interface: &str| {
         let path = Path::new("/proc/sys/net/ipv6/conf").join(interface).join("disable_ipv6");
@@ -188,11 +188,11 @@ fn accepts_ipv6(interface: &str) -> bool {
     is_on("lo") && is_on(interface)
 }
 
-/// Removes the routing rules from the namespaces of these interfaces and from the own one.
+/// Removes the routing rules from the namespaces of these interfaces and from the agent's own.
 pub(crate) fn remove_all_redirects(interfaces: &[HostInterface]) -> Result<()> {
     let paths: HashSet<_> = interfaces.iter().map(|interface| interface.netns.as_deref()).collect();
     for path in paths.into_iter().flatten() {
-        // One that is gone has no rules.
+        // A namespace that no longer exists has no rules.
         if let Ok(namespace) = NetnsHandle::open(Some(path))
             && namespace.run_inside(|| Ok(())).is_ok()
         {

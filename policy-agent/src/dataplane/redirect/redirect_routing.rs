@@ -1,5 +1,5 @@
-//! The routing rules that make the kernel deliver locally what is handed over, whatever its
-//! destination. In each family:
+//! The routing rules that deliver redirected packets locally, whatever their destination. In each
+//! family:
 //!
 //! ```text
 //! 96: from all iif lo fwmark 0x70610001 lookup main
@@ -7,10 +7,10 @@
 //! table 28769: local default dev lo
 //! ```
 //!
-//! The first is for the way back. Where a host lets marks count for it (`src_valid_mark`, or a
-//! firewall's reverse path filter), the kernel asks with the mark of the packet, but as if for a
-//! packet from the host itself, where the sandbox is; with the second rule alone it would find it on
-//! `lo`, and drop the packet as spoofed. So no sysctl need be changed.
+//! The first rule is for the return path. If a host considers marks there (`src_valid_mark`, or a
+//! firewall's reverse path filter), the kernel looks up the route to the sandbox with the packet's
+//! mark, but as if for a packet from the host itself. With only the second rule it would find the
+//! sandbox on `lo` and drop the packet as spoofed. The first rule avoids having to change sysctls.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -34,13 +34,14 @@ use rtnetlink::{
     },
 };
 
-/// There is no such rule, no such route, or no such family.
+/// Errors for a rule, route or family that does not exist.
 const ABSENT_ERRNOS: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
 
 /// The loopback interface.
 const LOOPBACK: &str = "lo";
 
-/// Has a namespace deliver locally what is handed over. What is there already stays.
+/// Installs the local delivery of redirected packets in a namespace. Existing rules and routes are
+/// kept.
 pub(crate) fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> {
     with_netlink_in(namespace, async |netlink| {
         let loopback = if_nametoindex(LOOPBACK).context("there is no loopback interface")?;
@@ -59,7 +60,7 @@ pub(crate) fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> 
     })
 }
 
-/// Removes all that was established. It is no error if nothing was.
+/// Removes everything that was installed. Succeeds if there is nothing.
 pub(crate) fn remove_redirect(namespace: &NetnsHandle) -> Result<()> {
     with_netlink_in(namespace, async |netlink| {
         for family in address_families(true) {
@@ -76,7 +77,7 @@ pub(crate) fn remove_redirect(namespace: &NetnsHandle) -> Result<()> {
     })
 }
 
-/// Runs `work` in a namespace with a netlink socket.
+/// Runs `work` with a netlink socket in a namespace.
 fn with_netlink_in(
     namespace: &NetnsHandle,
     work: impl AsyncFnOnce(Handle) -> Result<()> + Send,
@@ -147,7 +148,7 @@ fn redirect_rule(
     rule
 }
 
-/// Whether a request was carried out. One that was not needed, as these errors say, is none.
+/// Whether a request was applied. The errors in `needless` mean that it was not needed.
 fn was_applied(result: Result<(), Error>, needless: &[i32]) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
