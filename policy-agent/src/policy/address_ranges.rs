@@ -1,4 +1,4 @@
-//! Sets of addresses, for asking whether a whole prefix lies inside.
+//! Sets of addresses that can be tested for containing or overlapping a prefix.
 
 use std::net::IpAddr;
 
@@ -6,28 +6,28 @@ use ipnet::IpNet;
 
 use super::cidr;
 
-/// Ranges from first to last address, in order, none of which overlaps another.
+/// Ranges from first to last address, sorted and without overlaps.
 pub(super) struct AddressRanges(Vec<(IpAddr, IpAddr)>);
 
 impl AddressRanges {
-    /// Whether every address of a prefix is in the set. Prefixes that only touch are not joined, so
-    /// the answer may be no for one that spans two of them.
+    /// Whether every address of a prefix is in the set. Adjacent ranges are not merged, so the
+    /// result may be `false` for a prefix that spans two of them.
     pub(super) fn contains_net(&self, net: &IpNet) -> bool {
         self.range_at_start_of(net).is_some_and(|(_, last)| net.broadcast() <= *last)
     }
 
-    /// Whether some address of a prefix is in the set.
+    /// Whether any address of a prefix is in the set.
     pub(super) fn overlaps_net(&self, net: &IpNet) -> bool {
         self.range_at_end_of(net).is_some_and(|(_, last)| *last >= net.network())
     }
 
-    /// The last range that begins where the prefix does, or before.
+    /// The last range that starts at or before the start of the prefix.
     fn range_at_start_of(&self, net: &IpNet) -> Option<&(IpAddr, IpAddr)> {
         let place = self.0.partition_point(|(first, _)| *first <= net.network());
         self.0.get(place.checked_sub(1)?)
     }
 
-    /// The last range that begins where the prefix ends, or before.
+    /// The last range that starts at or before the end of the prefix.
     fn range_at_end_of(&self, net: &IpNet) -> Option<&(IpAddr, IpAddr)> {
         let place = self.0.partition_point(|(first, _)| *first <= net.broadcast());
         self.0.get(place.checked_sub(1)?)
@@ -35,7 +35,7 @@ impl AddressRanges {
 }
 
 impl FromIterator<IpNet> for AddressRanges {
-    /// All traffic is both families, as everywhere.
+    /// As everywhere, `0.0.0.0/0` means both families.
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
         let families = nets.into_iter().flat_map(|net| {
             let (v4, v6) = cidr::split_families(net.trunc());

@@ -1,4 +1,4 @@
-//! `host` and `host:port`, as the proxy's address and the masked Host are written.
+//! Parses `host` and `host:port`, the format of the proxy's address and the masked Host.
 
 use std::{fmt, net::IpAddr};
 
@@ -7,9 +7,9 @@ use super::DomainName;
 /// A host: an address or a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DomainOrIp {
-    /// An IP address; an IPv4-mapped one is its IPv4.
+    /// An IP address. IPv4-mapped addresses are converted to IPv4.
     Address(IpAddr),
-    /// A name, to be resolved when it is dialled.
+    /// A name, which is resolved for every connection.
     Domain(DomainName),
 }
 
@@ -23,7 +23,7 @@ impl fmt::Display for DomainOrIp {
     }
 }
 
-/// Reads `host`, `host:port`, `[v6]` or `[v6]:port`. The error says what to write instead.
+/// Parses `host`, `host:port`, `[v6]` or `[v6]:port`. The error says what to write instead.
 pub(super) fn parse_authority(text: &str) -> Result<(DomainOrIp, Option<u16>), String> {
     if text.contains("://") {
         return Err("write it without a scheme, like proxy.example.com:1080".to_owned());
@@ -56,7 +56,7 @@ fn parse_host(text: &str) -> Result<DomainOrIp, String> {
 }
 
 fn parse_port(digits: &str) -> Result<u16, String> {
-    // Digits only: `u16::from_str` would take a sign.
+    // Digits only: `u16::from_str` would accept a sign.
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     let port = digits.parse().ok().filter(|_| plain);
     port.ok_or_else(|| "a port is a number from 1 to 65535".to_owned())

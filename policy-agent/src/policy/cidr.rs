@@ -1,8 +1,8 @@
-//! One entry of an address list, and what it covers.
+//! An entry of an address list, and the addresses it covers.
 //!
-//! An entry is an [`IpNet`] with its host bits cleared. `0.0.0.0/0` stands for all addresses of
-//! *both* families: there is no way to write "all of IPv4 only", so the prefix itself can carry
-//! that meaning. [`families`] and [`length`] are the two places that know it.
+//! An entry is an [`IpNet`] with its host bits cleared. `0.0.0.0/0` means all addresses of *both*
+//! families. There is no syntax for all of IPv4 only, so the prefix is unambiguous. Only
+//! [`split_families`] and [`covering_length`] depend on this.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -10,18 +10,18 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::entry_hints;
 
-/// The entry that means all IP addresses of both families.
+/// The entry that means all addresses of both families.
 pub const ALL_TRAFFIC: &str = "0.0.0.0/0";
 
-/// Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2).
+/// Number of bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2).
 const IPV4_MAPPED_BITS: u8 = 96;
 
-/// Reads an IP address or CIDR. The error says what to write instead.
+/// Parses an IP address or CIDR. The error says what to write instead.
 pub(super) fn parse_cidr(entry: &str) -> Result<IpNet, String> {
     parse_cidr_with_hint(entry, entry_hints::ADDRESSES_ONLY_HINT)
 }
 
-/// The same, where an error about a name says why none can stand there.
+/// The same. `about_names` explains why a name is not allowed, if the entry is one.
 fn parse_cidr_with_hint(entry: &str, about_names: &str) -> Result<IpNet, String> {
     parse_network(entry)
         .map_err(|problem| entry_hints::address_entry_hint(entry, about_names).unwrap_or(problem))
@@ -46,8 +46,8 @@ fn parse_network(entry: &str) -> Result<IpNet, String> {
     Ok(net.trunc())
 }
 
-/// Reads an entry of a sandbox's list, where the unspecified address stands only in /0.
-/// `about_names` says why no name can stand there.
+/// Parses an entry of a sandbox's list, where the unspecified address is only allowed in /0.
+/// `about_names` explains why a name is not allowed.
 pub(super) fn parse_sandbox_cidr(entry: &str, about_names: &str) -> Result<IpNet, String> {
     let net = parse_cidr_with_hint(entry, about_names)?;
     if net.network().is_unspecified() && net.prefix_len() != 0 {
@@ -60,8 +60,8 @@ pub(super) fn parse_sandbox_cidr(entry: &str, about_names: &str) -> Result<IpNet
     Ok(net)
 }
 
-/// Reads an address that stands for itself: no prefix length. `about_names` says why no name can
-/// stand there.
+/// Parses a single address without a prefix length. `about_names` explains why a name is not
+/// allowed.
 pub(super) fn parse_single_address(entry: &str, about_names: &str) -> Result<IpAddr, String> {
     let net = parse_sandbox_cidr(entry, about_names)?;
     if entry.contains('/') {
@@ -70,7 +70,7 @@ pub(super) fn parse_single_address(entry: &str, about_names: &str) -> Result<IpA
     Ok(net.addr())
 }
 
-/// Whether an entry is meant as an address, so that an error about it should speak of addresses.
+/// Whether an entry is meant as an address, so that an error about it should refer to addresses.
 pub(super) fn looks_like_address(entry: &str) -> bool {
     let numeric = entry.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     numeric || entry.contains([':', '/', '%', '[', ']'])
@@ -93,7 +93,7 @@ fn check_spelling(entry: &str) -> Result<(), String> {
     Err(problem.to_owned())
 }
 
-/// Why this is not an address.
+/// Explains why the text is not an address.
 fn describe_bad_address(text: &str) -> String {
     let numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     let part_with_zero = |part: &str| part.len() > 1 && part.starts_with('0');
@@ -115,7 +115,7 @@ fn describe_bad_address(text: &str) -> String {
 
 fn parse_prefix_length(text: &str, address: IpAddr) -> Result<u8, String> {
     let longest = address_bits(address);
-    // Digits only: `u8::from_str` would take a sign.
+    // Digits only: `u8::from_str` would accept a sign.
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let padded = text.len() > 1 && text.starts_with('0');
     match text.parse::<u8>() {
@@ -127,11 +127,11 @@ fn parse_prefix_length(text: &str, address: IpAddr) -> Result<u8, String> {
     }
 }
 
-/// An IPv4-mapped entry is its IPv4.
+/// Converts an IPv4-mapped entry to IPv4.
 fn ipv4_of_mapped(v6: Ipv6Addr, length: Option<u8>) -> Result<IpNet, String> {
     let length = length.unwrap_or(128);
-    // At 96 bits and below the prefix would be all of IPv4 or reach beyond it: "everything" must
-    // not be written by accident.
+    // With 96 bits or fewer the prefix would cover all of IPv4 or more, which must not happen by
+    // accident.
     if length <= IPV4_MAPPED_BITS {
         return Err(format!(
             "an IPv4-mapped prefix is at least 97 bits long; write the IPv4 CIDR, or \
@@ -146,7 +146,7 @@ const fn address_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The prefixes of each family that an entry covers.
+/// The prefixes that an entry covers, by family.
 pub(super) fn split_families(net: IpNet) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
     match net {
         IpNet::V4(all) if all.prefix_len() == 0 => (Some(all), Some(Ipv6Net::default())),
@@ -155,13 +155,13 @@ pub(super) fn split_families(net: IpNet) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
     }
 }
 
-/// How many leading bits of `address` an entry names, if it covers the address.
+/// The length of the entry's prefix, if the entry covers the address.
 pub(super) fn covering_length(net: &IpNet, address: IpAddr) -> Option<u8> {
     let covers = is_all_traffic(net) || net.contains(&address);
     covers.then_some(net.prefix_len())
 }
 
-/// Whether an entry is the name that the SDKs have for [`ALL_TRAFFIC`]. It would be a domain, too.
+/// Whether an entry is the SDKs' name for [`ALL_TRAFFIC`], which would otherwise be a valid domain.
 pub(super) const fn is_sdk_constant(text: &str) -> bool {
     text.eq_ignore_ascii_case("ALL_TRAFFIC")
 }

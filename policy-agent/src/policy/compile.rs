@@ -1,8 +1,9 @@
-//! From a policy and the floor to one table per address family, such that one longest-prefix match
-//! answers lines 4 to 9 of the precedence.
+//! Compiles a policy and the floor to one table per address family, so that a single longest-prefix
+//! match implements lines 4 to 9 of the precedence.
 //!
-//! A prefix that lies inside one of higher rank can never decide, but it would win the match, so
-//! it is left out. What stays is nested by rising rank: the longest match has the highest rank.
+//! A prefix within one of higher rank can never decide, but would win the match, so it is omitted.
+//! The rank of the remaining prefixes increases with nesting, so the longest match has the highest
+//! rank.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy_common::{
@@ -13,16 +14,16 @@ use sha2::{Digest, Sha256};
 
 use super::{Floor, Policy, cidr, embedded_ipv4, rule_reference, sandbox_policy::AllowOutEntry};
 
-/// The tables of one policy, in the order of their prefixes. Both hold the /0 prefix.
+/// The tables of one policy, sorted by prefix. Both contain the /0 prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledPolicy {
-    /// IPv4. `Verdict::policy` is 0 everywhere: who fills the kernel's table sets it.
+    /// IPv4. `Verdict::policy_id` is 0 in all entries. It is set when the kernel maps are filled.
     pub ipv4_entries: Vec<(Ipv4Net, Verdict)>,
     /// IPv6.
     pub ipv6_entries: Vec<(Ipv6Net, Verdict)>,
 }
 
-/// Compiles a policy under a floor.
+/// Compiles a policy and a floor.
 #[must_use]
 pub fn compile_policy(policy: &Policy, floor: &Floor) -> CompiledPolicy {
     let mut lists = RankedPrefixes::default();
@@ -42,18 +43,18 @@ pub fn compile_policy(policy: &Policy, floor: &Floor) -> CompiledPolicy {
     }
 }
 
-/// What TCP needs beyond the verdict: line 7 stands before lines 8 and 9 and before the host's own
-/// addresses, and the tunnel carries what lines 6 and 9 let out.
+/// Flags for TCP. Line 7 precedes lines 8 and 9 and the host's own addresses. The tunnel carries
+/// what lines 6 and 9 allow.
 fn verdict_flags(policy: &Policy, RankedRule { rank, reason, .. }: RankedRule) -> u8 {
     let names = policy.has_domains() && (rank == HOST_RANK || matches!(reason.line(), 8 | 9));
     let tunnel = policy.egress_proxy().is_some() && matches!(reason.line(), 6 | 9);
     (if names { VERDICT_REDIRECT_WEB } else { 0 }) | (if tunnel { VERDICT_REDIRECT_TCP } else { 0 })
 }
 
-/// The rank of the host's own addresses, behind the lists of line 5.
+/// The rank of the host's own addresses, after the lists of line 5.
 const HOST_RANK: u8 = 2;
 
-/// Why a prefix is in the table. The derived order is by rank, then by place in its list.
+/// The origin of a prefix. The derived order is by rank, then by index in the list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct RankedRule {
     /// 0 is the highest.
@@ -64,7 +65,8 @@ struct RankedRule {
 
 impl RankedRule {
     fn new(reason: Reason, rule: u32) -> Self {
-        // By line; `allowOut` and the DNS servers share line 6, and `allowOut` is named first.
+        // Ranks follow the lines. Line 6 consists of `allowOut` and the DNS servers, and `allowOut`
+        // is reported first.
         let rank = match reason {
             Reason::PlatformAllow => 0,
             Reason::PlatformDeny => 1,
@@ -76,13 +78,13 @@ impl RankedRule {
         Self { rank, rule, reason }
     }
 
-    /// The host's own address that is this rule of line 5.
+    /// The rule of line 5 with this index, which is one of the host's own addresses.
     fn host_address(rule: u32) -> Self {
         Self { rank: HOST_RANK, rule, reason: Reason::PlatformDeny }
     }
 }
 
-/// All prefixes of both families, not yet in order.
+/// All prefixes by family, not yet sorted.
 #[derive(Default)]
 struct RankedPrefixes {
     ipv4: Vec<(Ipv4Net, RankedRule)>,
@@ -108,10 +110,10 @@ impl RankedPrefixes {
         }
     }
 
-    /// Line 5 looks inside IPv6 addresses.
+    /// Adds a prefix of line 5, which also applies to embedded IPv4 addresses.
     fn add_denied(&mut self, net: IpNet, entry: RankedRule) {
         self.add(net, entry);
-        // All traffic covers every IPv6 address already.
+        // All traffic already covers every IPv6 address.
         if let IpNet::V4(v4) = net
             && !cidr::is_all_traffic(&net)
         {
@@ -154,7 +156,7 @@ impl RankedPrefixes {
     }
 }
 
-/// A prefix of one family. Its order puts every prefix behind those that cover it.
+/// A prefix of one family. The order sorts every prefix after those that cover it.
 trait PrefixCover: Copy + Ord {
     fn covers(&self, other: &Self) -> bool;
 }
@@ -171,12 +173,12 @@ impl PrefixCover for Ipv6Net {
     }
 }
 
-/// Leaves out each prefix that one of higher rank covers, and of equal prefixes all but the first
+/// Drops prefixes that are covered by one of higher rank. Of equal prefixes, keeps only the first
 /// of the highest rank. O(n log n).
 fn drop_covered<N: PrefixCover>(mut prefixes: Vec<(N, RankedRule)>) -> Vec<(N, RankedRule)> {
     prefixes.sort_unstable();
-    // The kept prefixes around the current one, the innermost last. Each was kept because its rank
-    // is at least that of the one around it, so the innermost has the highest.
+    // The kept prefixes that enclose the current one, innermost last. Each was kept because its
+    // rank is at least that of its parent, so the innermost has the highest rank.
     let mut around: Vec<(N, RankedRule)> = Vec::new();
     prefixes.retain(|(net, entry)| {
         while around.pop_if(|(outer, _)| !outer.covers(net)).is_some() {}
@@ -191,14 +193,14 @@ fn drop_covered<N: PrefixCover>(mut prefixes: Vec<(N, RankedRule)>) -> Vec<(N, R
 }
 
 impl CompiledPolicy {
-    /// Equal for equal tables, and only for them: tables are shared by digest between sandboxes
-    /// whose users do not trust each other, so it has to withstand chosen policies. Half of a
-    /// SHA-256, stable across restarts.
+    /// Half of a SHA-256 of the tables, stable across restarts. Sandboxes whose users do not trust
+    /// each other share tables by digest, so it must be collision-resistant against chosen
+    /// policies.
     #[must_use]
     pub fn digest(&self) -> [u8; 16] {
         let mut bytes =
             Vec::with_capacity(12 * self.ipv4_entries.len() + 24 * self.ipv6_entries.len() + 8);
-        // The number of IPv4 entries tells where IPv6 starts.
+        // The number of IPv4 entries marks the start of IPv6.
         bytes.extend(self.ipv4_entries.len().to_le_bytes());
         for (net, verdict) in &self.ipv4_entries {
             bytes.extend(net.network().octets());

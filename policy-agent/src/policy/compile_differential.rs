@@ -1,5 +1,5 @@
-//! One longest-prefix match in the compiled table gives the oracle's verdict, reason and rule, for
-//! random policies and destinations of both families.
+//! One longest-prefix match in the compiled table yields the verdict, reason and rule of
+//! `evaluate`, for random policies and destinations of both families.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,9 +15,8 @@ use super::{
     cidr, compile_policy, embedded_ipv4, evaluate_packet, resolve_rule,
 };
 
-/// What the kernel program does with a destination: one lookup, a second one for the client in a
-/// Teredo address, then what TCP needs: whether line 7 stands before the match, and whether
-/// the agent has to tunnel it.
+/// Models the kernel program: one lookup, a second one for the client of a Teredo address, and for
+/// TCP whether line 7 precedes the match and whether the agent must tunnel the connection.
 fn kernel_verdict(table: &CompiledPolicy, destination: &FlowDestination) -> (Reason, u32, bool) {
     let (reason, rule, flags) = lookup_with_teredo(table, destination.address);
     let is_tcp = destination.protocol == 6;
@@ -56,7 +55,7 @@ fn longest_match(table: &CompiledPolicy, address: IpAddr) -> (Reason, u32, u8) {
     (Reason::from_code(reason).expect("a reason"), rule, flags)
 }
 
-/// Addresses close enough to each other that prefixes overlap.
+/// Addresses close enough to each other for prefixes to overlap.
 fn any_ipv4() -> impl Strategy<Value = Ipv4Addr> {
     const BASES: &[&str] =
         &["10.1.2.3", "8.8.8.8", "255.255.255.255", "169.254.169.254", "128.0.0.0", "1.0.0.0"];
@@ -81,7 +80,7 @@ fn any_ipv6() -> impl Strategy<Value = Ipv6Addr> {
             2 => 0x0064_ff9b << 96 | one,
             3 => 0x2002 << 112 | one << 80 | other,
             4 => 0x2001_0000 << 96 | one << 64 | (other ^ 0xffff_ffff),
-            // One bit beside NAT64, 6to4's neighbour: embeds nothing.
+            // One bit away from the NAT64 prefix. Embeds no address.
             _ => 0x0064_ff9a << 96 | one,
         })
     });
@@ -119,7 +118,7 @@ prop_compose! {
         added in any_entries(2),
         host in prop::collection::vec((any_address(), any::<prop::sample::Index>()), 0..4),
     ) -> Floor {
-        // The operator's lists may name the unspecified address.
+        // The operator's lists may contain the unspecified address.
         let deny = deny.map(|mut deny| {
             if current {
                 deny.insert(0, "0.0.0.0/8".to_owned());
@@ -148,7 +147,7 @@ prop_compose! {
         tunnel in prop::bool::weighted(0.3),
     ) -> (Floor, Policy) {
         if let Some(domain) = domain {
-            // Somewhere inside: the indices of addresses must count domains too.
+            // In the middle, to test that indices of addresses also count domains.
             allow.insert(allow.len() / 2, domain.to_owned());
         }
         let servers = servers.filter(|_| domain.is_some()).map(|servers| {
@@ -174,7 +173,8 @@ prop_compose! {
     }
 }
 
-/// Where verdicts change: the ends of every prefix in the lists, and their neighbours.
+/// Addresses at which verdicts may change: the ends of every prefix in the lists, and their
+/// neighbours.
 fn boundary_addresses(policy: &Policy, floor: &Floor) -> Vec<IpAddr> {
     let allowed = policy.allow_out().iter().filter_map(|target| target.to_string().parse().ok());
     let nets =

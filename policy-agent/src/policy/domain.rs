@@ -4,21 +4,22 @@ use std::fmt;
 
 use idna::uts46::{self, AsciiDenyList, DnsLength, Uts46};
 
-/// Bytes of a name without its trailing dot (RFC 1035, 2.3.4, less the root's length byte).
+/// Maximum length of a name without its trailing dot in bytes (RFC 1035, 2.3.4, minus the root's
+/// length byte).
 const MAX_DOMAIN_LEN: usize = 253;
-/// Bytes of a label.
+/// Maximum length of a label in bytes.
 const MAX_LABEL_LEN: usize = 63;
 
-/// What cannot stand in a name: UTS 46's `STD3`, but underscores, which names in use do have
+/// Characters not allowed in names: UTS 46's `STD3`, except underscores, which names in use contain
 /// (`my_bucket.s3.…`).
 const DENIED_ASCII: AsciiDenyList = AsciiDenyList::new(true, r##"!"#$%&'()*+,/:;<=>?@[\]^`{|}~"##);
 
-/// A domain name: lower-case labels of letters, digits, hyphens and underscores, IDNA labels in
-/// A-label form (`xn--…`), without a trailing dot. Never an IP address.
+/// A domain name: lower-case labels of letters, digits, hyphens and underscores, with IDNA labels
+/// in A-label form (`xn--…`), and without a trailing dot. Never an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DomainName(String);
 
-/// Where hyphens may stand in a label.
+/// The permitted positions of hyphens in a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HyphenPlacement {
     /// Between other characters.
@@ -28,19 +29,19 @@ enum HyphenPlacement {
 }
 
 impl DomainName {
-    /// Reads a name as a user writes it in a policy.
+    /// Parses a name as a user writes it in a policy.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The name is invalid. The message says why.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::parse_with_hyphens(text, HyphenPlacement::InnerOnly)
     }
 
-    /// Reads a name as a client asks for it, in an SNI or a Host header. Its labels may begin or end
-    /// with hyphens, as some names in use do; only a wildcard can match such a name.
+    /// Parses a name that a client requests by SNI or Host header. Its labels may start or end with
+    /// hyphens, as those of some names in use do. Only a wildcard matches such a name.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The name is invalid. The message says why.
     pub fn parse_requested(text: &str) -> Result<Self, String> {
         Self::parse_with_hyphens(text, HyphenPlacement::Anywhere)
     }
@@ -69,21 +70,21 @@ impl DomainName {
         &self.0
     }
 
-    /// Whether this name lies below `apex`, at any depth.
+    /// Whether this name is a subdomain of `apex`, at any depth.
     fn is_subdomain_of(&self, apex: &Self) -> bool {
         self.0.strip_suffix(&apex.0).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
     }
 }
 
-/// Lower case, A-labels.
+/// Converts a name to lower case and A-labels.
 fn to_ascii_domain(text: &str, hyphens: HyphenPlacement) -> Result<String, String> {
     let lower = text.to_ascii_lowercase();
     let has_a_label = lower.split('.').any(|label| label.starts_with("xn--"));
-    // Most names need no IDNA; labels get better errors from `label` than from there.
+    // Most names need no IDNA, and `check_label` returns better errors.
     if lower.is_ascii() && !has_a_label {
         return Ok(lower);
     }
-    // Hyphens in the third and fourth place are in real use (`r3---sn-….example`).
+    // Names in use have hyphens in the third and fourth position (`r3---sn-….example`).
     let hyphens = match hyphens {
         HyphenPlacement::InnerOnly => uts46::Hyphens::CheckFirstLast,
         HyphenPlacement::Anywhere => uts46::Hyphens::Allow,
@@ -111,8 +112,8 @@ fn check_label(label: &str, hyphens: HyphenPlacement) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether resolvers would take a name with this last label for an IPv4 address (WHATWG URL,
-/// "ends in a number").
+/// Whether resolvers would parse a name with this last label as an IPv4 address (WHATWG URL, "ends
+/// in a number").
 fn is_numeric_label(label: &str) -> bool {
     let hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     label.bytes().all(|byte| byte.is_ascii_digit())
@@ -130,17 +131,17 @@ impl fmt::Display for DomainName {
 pub enum DomainPattern {
     /// `example.com`: this name only.
     Exact(DomainName),
-    /// `*.example.com`: every name below, at every depth, not the name itself.
+    /// `*.example.com`: every name below it, at any depth, but not the name itself.
     Subdomains(DomainName),
     /// `*`: any name.
     AnyDomain,
 }
 
 impl DomainPattern {
-    /// Reads a pattern as the user wrote it.
+    /// Parses a pattern as the user wrote it.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The pattern is invalid. The message says why.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(Self::AnyDomain);
@@ -176,8 +177,8 @@ impl DomainPattern {
         }
     }
 
-    /// Orders patterns that match the same name: of several, the most specific is named as the one
-    /// that decides. Exact before `*.suffix`, long suffixes before short ones, `*` last.
+    /// Orders patterns that match the same name. The most specific one is reported as deciding.
+    /// Exact names precede `*.suffix`, long suffixes precede short ones, and `*` is last.
     pub(super) const fn specificity(&self) -> usize {
         match self {
             Self::Exact(_) => usize::MAX,

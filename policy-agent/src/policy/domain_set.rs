@@ -1,11 +1,11 @@
-//! The domain entries of `allowOut`, arranged so that matching a name takes as many look-ups as it
-//! has labels, however many entries there are.
+//! The domain entries of `allowOut`, indexed so that matching a name takes one lookup per label,
+//! regardless of the number of entries.
 
 use std::{borrow::Borrow, collections::HashMap};
 
 use super::{DomainName, DomainPattern, Policy, rule_reference};
 
-/// The patterns of one policy, with their places in `allowOut`.
+/// The patterns of one policy with their indexes in `allowOut`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainSet {
     exact_domains: HashMap<DomainName, u32>,
@@ -14,7 +14,7 @@ pub struct DomainSet {
 }
 
 impl DomainSet {
-    /// The patterns of a policy. Of equal ones the first counts.
+    /// Indexes the patterns of a policy. Of equal patterns, the first is used.
     #[must_use]
     pub fn from_policy(policy: &Policy) -> Self {
         let mut names = Self::default();
@@ -33,7 +33,7 @@ impl DomainSet {
         names
     }
 
-    /// The most specific pattern that matches: its place in `allowOut`.
+    /// The index in `allowOut` of the most specific matching pattern.
     #[must_use]
     pub fn most_specific_match(&self, name: &DomainName) -> Option<u32> {
         let exact = self.exact_domains.get(name);
@@ -44,7 +44,7 @@ impl DomainSet {
     }
 }
 
-/// The names that a name lies below, the longest first.
+/// The parent domains of a name, longest first.
 fn parent_domains(name: &DomainName) -> impl Iterator<Item = &str> {
     let mut rest = name.as_str();
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! `egressProxy`: the SOCKS5 proxy that a sandbox's outbound TCP is tunnelled through.
+//! `egressProxy`: the SOCKS5 proxy that tunnels a sandbox's outbound TCP.
 
 use std::{fmt, net::IpAddr};
 
@@ -7,43 +7,44 @@ use super::{
     authority::{self, DomainOrIp},
 };
 
-/// Bytes that SOCKS5 has room for in a name, username or password (RFC 1928, RFC 1929).
+/// Maximum length in bytes of a name, username or password in SOCKS5 (RFC 1928, RFC 1929).
 const MAX_SOCKS5_BYTES: usize = 255;
 
-/// A checked `egressProxy`.
+/// A validated `egressProxy`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Socks5Proxy {
-    /// Where the proxy is. A name is resolved again at every dial, and every resolved address is
-    /// held against the floor then.
+    /// The proxy's host. A name is resolved for every connection, and every resolved address is
+    /// then checked against the floor.
     pub host: DomainOrIp,
-    /// Its port.
+    /// The proxy's port.
     pub port: u16,
-    /// How to log in; `None`: without authentication.
+    /// The credentials. `None` means no authentication.
     pub credentials: Option<Socks5Credentials>,
-    /// How the connection to the proxy is encrypted; `None`: it is not.
+    /// TLS to the proxy. `None` means no encryption.
     pub tls: Option<Socks5Tls>,
 }
 
 /// TLS to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Socks5Tls {
-    /// The name or address that its certificate has to be for: the proxy's own, or another.
+    /// The name or address that the proxy's certificate must be valid for: that of the proxy, or
+    /// another.
     pub server_name: DomainOrIp,
-    /// Certificates (PEM) of the authority that issued it; `None`: those that the public trusts.
+    /// Certificates (PEM) of the issuing authority. `None` means the public authorities.
     pub ca_pem: Option<String>,
 }
 
 /// Username and password (RFC 1929).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Socks5Credentials {
-    /// Not empty.
+    /// Never empty.
     pub username: String,
-    /// Empty when none is set.
+    /// Empty if not set.
     pub password: SecretString,
 }
 
 impl Socks5Proxy {
-    /// Checks the proxy that a user gave.
+    /// Validates a user's proxy.
     pub(super) fn new(proxy: &EgressProxy, floor: &Floor) -> Result<Self, ValidationError> {
         let (host, port) = parse_proxy_address(&proxy.address, floor)?;
         let credentials = parse_credentials(proxy)?;
@@ -51,11 +52,11 @@ impl Socks5Proxy {
         Ok(Self { host, port, credentials, tls })
     }
 
-    /// Whether the proxy may be at this address: where its name leads is asked at every dial.
+    /// Whether the proxy may have this address. A name's addresses are checked at every connection.
     #[must_use]
     pub fn may_be_dialed(floor: &Floor, address: IpAddr) -> bool {
-        // The agent itself dials it, from the host: private addresses stay closed also where the
-        // operator opens them to the sandboxes by a shorter platform_deny.
+        // The agent itself connects to the proxy, from the host. Private addresses remain denied
+        // even if the operator allows them to sandboxes with a shorter `platform_deny`.
         let closed = !Floor::default().admits(address) && floor.matching_allow(address).is_none();
         !closed && floor.admits(address)
     }
@@ -64,7 +65,7 @@ impl Socks5Proxy {
 fn parse_proxy_address(text: &str, floor: &Floor) -> Result<(DomainOrIp, u16), ValidationError> {
     let field = "network.egressProxy.address";
     if text.contains('@') {
-        // Not quoted: a password may stand before the @.
+        // Not quoted, because a password may precede the @.
         let problem = "write host:port; username and password have fields of their own";
         return Err(ValidationError::about_field(field, problem));
     }

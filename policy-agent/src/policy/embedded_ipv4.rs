@@ -1,6 +1,6 @@
-//! IPv4 addresses inside IPv6 addresses: where line 5 of the precedence looks for them.
+//! IPv4 addresses embedded in IPv6 addresses, which line 5 of the precedence also checks.
 //!
-//! | form | prefix | the IPv4 address stands at bits |
+//! | form | prefix | bits of the IPv4 address |
 //! |---|---|---|
 //! | IPv4-mapped (RFC 4291, 2.5.5.2) | `::ffff:0:0/96` | 96–127 |
 //! | IPv4-compatible (RFC 4291, 2.5.5.1) | `::/96` | 96–127 |
@@ -9,8 +9,8 @@
 //! | Teredo server (RFC 4380, 4) | `2001::/32` | 32–63 |
 //! | Teredo client | `2001::/32` | 96–127, every bit inverted |
 //!
-//! All but the last are prefixes of the IPv6 address, so they go into the IPv6 table. For the last
-//! the kernel looks the client up in the IPv4 table.
+//! All but the last correspond to IPv6 prefixes, so they are compiled into the IPv6 table. For the
+//! last, the kernel program looks up the client in the IPv4 table.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -19,9 +19,9 @@ use ipnet::{Ipv4Net, Ipv6Net};
 /// A form in which the embedded address follows a fixed prefix.
 #[derive(Clone, Copy)]
 struct EmbeddingForm {
-    /// The fixed prefix, zero after `offset`.
+    /// The fixed prefix. All bits after `prefix_length` are zero.
     prefix: u128,
-    /// Its length, which is where the IPv4 address starts.
+    /// Length of the prefix, and offset of the IPv4 address.
     prefix_length: u8,
 }
 
@@ -36,12 +36,12 @@ const EMBEDDING_FORMS: [EmbeddingForm; 5] = [
 ];
 
 impl EmbeddingForm {
-    /// The bits of an IPv4 address at their place.
+    /// Shifts an IPv4 address to its position.
     fn shift_ipv4(self, v4: Ipv4Addr) -> u128 {
         u128::from(v4.to_bits()) << (96 - self.prefix_length)
     }
 
-    /// The IPv4 address in an address of this form.
+    /// The IPv4 address embedded in an address of this form.
     fn extract_ipv4(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
         let bits = address.to_bits();
         if bits >> (128 - self.prefix_length) != self.prefix >> (128 - self.prefix_length) {
@@ -56,13 +56,13 @@ impl EmbeddingForm {
 pub(super) fn embedding_prefixes(net: Ipv4Net) -> impl Iterator<Item = Ipv6Net> {
     EMBEDDING_FORMS.into_iter().filter_map(move |form| {
         let address = Ipv6Addr::from_bits(form.prefix | form.shift_ipv4(net.network()));
-        // Always a length: 96 + 32 at most.
+        // Always valid: at most 96 + 32.
         Ipv6Net::new(address, form.prefix_length + net.prefix_len()).ok()
     })
 }
 
-/// The IPv4 address that an IPv6 address embeds, and how many bits stand before it. The fixed
-/// prefixes do not overlap, so there is at most one.
+/// The IPv4 address embedded in an IPv6 address, and its bit offset. The fixed prefixes do not
+/// overlap, so there is at most one.
 pub(super) fn embedded_ipv4(address: Ipv6Addr) -> Option<(Ipv4Addr, u8)> {
     EMBEDDING_FORMS
         .into_iter()

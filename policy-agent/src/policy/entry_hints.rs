@@ -1,5 +1,5 @@
-//! What to write in place of an entry that is no address, CIDR or name: a range, a URL, a host with
-//! a port. Asked only about entries that were refused, so it decides nothing.
+//! Suggestions for entries that are not an address, CIDR or name, such as a range, a URL or a host
+//! with a port. Only used for rejected entries, so they never affect a decision.
 
 use std::{
     fmt,
@@ -10,15 +10,15 @@ use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::{DomainOrIp, DomainPattern, cidr::is_sdk_constant, host_and_port::HostAndPort};
 
-/// CIDRs that an error lists.
+/// Maximum number of CIDRs that an error lists.
 const MAX_LISTED_CIDRS: usize = 16;
 
-/// Why a name is refused where only addresses can stand.
+/// Explains why a name is rejected where only addresses are allowed.
 pub(super) const ADDRESSES_ONLY_HINT: &str =
     "a name; only IP addresses and CIDRs can stand here, since packets carry no names";
 
-/// The problem with an entry of a list that holds addresses only, if it is a known one.
-/// `about_names` says why no name can stand there.
+/// The error about an entry of a list that contains only addresses, if the mistake is a known one.
+/// `about_names` explains why a name is not allowed.
 pub(super) fn address_entry_hint(entry: &str, about_names: &str) -> Option<String> {
     if let Some(problem) = range_hint(entry).or_else(|| octet_wildcard_hint(entry)) {
         return Some(problem);
@@ -29,7 +29,8 @@ pub(super) fn address_entry_hint(entry: &str, about_names: &str) -> Option<Strin
     }
 }
 
-/// The problem with an entry of a list that holds addresses and names, if it is a known one.
+/// The error about an entry of a list that contains addresses and names, if the mistake is a known
+/// one.
 pub(super) fn allow_out_entry_hint(entry: &str) -> Option<String> {
     if let Some(problem) = range_hint(entry).or_else(|| octet_wildcard_hint(entry)) {
         return Some(problem);
@@ -39,7 +40,7 @@ pub(super) fn allow_out_entry_hint(entry: &str) -> Option<String> {
         .map(|host| write_alone_hint(&host))
 }
 
-/// A host as an entry names it.
+/// A host in an entry.
 enum WrittenHost {
     Address(IpAddr),
     Domain(DomainPattern),
@@ -54,7 +55,7 @@ impl fmt::Display for WrittenHost {
     }
 }
 
-/// The host in an entry. A wildcard is one label more than a name.
+/// Parses the host in an entry. A wildcard is an additional first label of a name.
 fn host_in_entry(entry: &str) -> Option<WrittenHost> {
     if entry == "*" {
         return Some(WrittenHost::Domain(DomainPattern::AnyDomain));
@@ -68,7 +69,7 @@ fn host_in_entry(entry: &str) -> Option<WrittenHost> {
     };
     let endpoint = HostAndPort::parse_host_or_url(&text).ok()?;
     match endpoint.host {
-        // Else what follows it is a prefix length, of which there is more to say.
+        // Otherwise a prefix length follows, about which there is a more specific error.
         DomainOrIp::Address(address) => {
             let more = !scheme.is_empty() || endpoint.port.is_some() || entry.starts_with('[');
             (bare.is_none() && more).then_some(WrittenHost::Address(address))
@@ -131,8 +132,8 @@ fn parse_range_end(first: IpAddr, last: &str) -> Option<IpAddr> {
     }
 }
 
-/// The fewest CIDRs that hold a range. None of them covers the unspecified address, which no entry
-/// may, unless it is everything.
+/// The smallest set of CIDRs that covers a range. None of them contains the unspecified address,
+/// which entries must not contain, unless it covers everything.
 fn cidrs_of_range(first: IpAddr, last: IpAddr) -> Option<Vec<IpNet>> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {

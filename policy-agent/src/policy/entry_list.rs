@@ -1,11 +1,12 @@
-//! Lists in a configuration: their limits, and errors that name the entry.
+//! Parses lists in a configuration, limits their length, and reports errors with the index of the
+//! entry.
 
 use super::ValidationError;
 
-/// Entries that a list may have.
+/// Maximum number of entries in a list.
 pub const MAX_LIST_ENTRIES: usize = 100_000;
 
-/// Reads every entry of a list; the error names the first that cannot be read.
+/// Parses every entry of a list. The error refers to the first invalid one.
 pub(super) fn parse_entries<T>(
     field: &str,
     entries: &[String],
@@ -20,7 +21,7 @@ pub(super) fn parse_entries<T>(
     entries.iter().enumerate().map(read).collect()
 }
 
-/// Refuses a list that is too long; the error names the limit.
+/// Rejects a list that is too long. The error contains the limit.
 pub(super) fn check_length(
     field: &str,
     entries: usize,

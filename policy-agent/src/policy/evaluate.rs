@@ -1,8 +1,8 @@
-//! The slow and obvious answer to "may this sandbox reach that": the lists, line by line, in the
-//! order of precedence. It never looks at what `compile` made; the tests hold both, and the kernel
-//! program, against each other.
+//! A slow and obvious evaluation of whether a sandbox may reach a destination: it checks the lists
+//! line by line, in order of precedence. It never uses the output of `compile`. Tests compare both
+//! with each other and with the kernel program.
 //!
-//! Lines 1 to 3 are about packets and connections, not destinations, and are not asked here.
+//! Lines 1 to 3 apply to packets and connections, not destinations, and are not evaluated here.
 
 use std::net::IpAddr;
 
@@ -19,47 +19,47 @@ use super::{
 
 /// IP protocol number of TCP.
 const IPPROTO_TCP: u8 = 6;
-/// TCP ports where line 7 judges by name.
+/// TCP ports on which line 7 judges by name.
 const NAME_JUDGED_PORTS: [u16; 2] = [80, 443];
 
-/// What a sandbox wants to reach.
+/// A destination that a sandbox may want to reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowDestination {
-    /// The address in the packet. An IPv4-mapped one is what it says: an IPv6 packet.
+    /// The address in the packet. An IPv4-mapped address means an IPv6 packet.
     pub address: IpAddr,
     /// IP protocol number.
     pub protocol: u8,
-    /// Port, where the protocol has one. Unknown: judged as a port that means nothing special.
+    /// The port, if the protocol has ports. If unknown, it is assumed to have no special meaning.
     pub port: Option<u16>,
-    /// The name in the request (SNI or Host), if it is known.
+    /// The requested name (SNI or Host), if known.
     pub host: Option<String>,
 }
 
-/// The verdict about a destination, and what decided.
+/// The verdict about a destination, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Whether the packet passes.
     pub allowed: bool,
-    /// Why.
+    /// The reason.
     #[serde(serialize_with = "label")]
     #[schema(value_type = String)]
     pub reason: Reason,
     /// The line of precedence that decided.
     pub line: u8,
-    /// The rule that decided, if one did.
+    /// The deciding rule, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-    /// Whether line 7 caught it: another name, or none, may have another verdict.
+    /// Whether line 7 applied. Another name, or none, may have another verdict.
     pub by_name: bool,
-    /// Whether the sandbox's `egressProxy` has to carry the connection.
+    /// Whether the sandbox's `egressProxy` must carry the connection.
     pub tunnel: bool,
 }
 
-/// A line that matched: its reason, and the index of the rule.
+/// The result of a matching line: its reason, and the index of the rule.
 type RuleMatch = (Reason, u32);
 
-/// Judges a connection or a packet by lines 4 to 9; what line 7 catches by its name.
+/// Judges a connection or packet by lines 4 to 9. If line 7 applies, its name is judged.
 #[must_use]
 pub fn evaluate_connection(
     policy: &Policy,
@@ -87,8 +87,8 @@ pub fn evaluate_connection(
     Explanation { by_name: true, ..explanation }
 }
 
-/// Judges a packet as the kernel does, which knows no names: what line 7 catches is allowed as far
-/// as the egress proxy.
+/// Judges a packet like the kernel program, which does not know names. If line 7 applies, it is
+/// allowed to the egress proxy.
 #[must_use]
 pub fn evaluate_packet(
     policy: &Policy,
@@ -108,8 +108,8 @@ pub fn evaluate_packet(
     Explanation { by_name, ..build_explanation(policy, floor, reason, index, carried) }
 }
 
-/// Judges by the address alone what line 7 caught and what asks for no name: the host's own
-/// addresses, then lines 8 and 9.
+/// Judges a connection to which line 7 applies, but which has no name, by its address alone: first
+/// by the host's own addresses, then by lines 8 and 9.
 pub(super) fn evaluate_by_address(policy: &Policy, floor: &Floor, address: IpAddr) -> Explanation {
     let own =
         || Some((Reason::PlatformDeny, rule_reference::rule_index(floor.matching_deny(address)?)));
@@ -125,7 +125,7 @@ pub(super) fn evaluate_by_address(policy: &Policy, floor: &Floor, address: IpAdd
     }
 }
 
-/// `carried`: an `egressProxy` would carry it.
+/// `carried`: an `egressProxy` would carry the connection.
 fn build_explanation(
     policy: &Policy,
     floor: &Floor,
@@ -150,7 +150,7 @@ fn match_platform_allow(floor: &Floor, address: IpAddr) -> Option<RuleMatch> {
         .map(|place| (Reason::PlatformAllow, rule_reference::rule_index(place)))
 }
 
-/// Line 5. What names the host itself is judged by its name where line 7 does so: the gateway may
+/// Line 5. If line 7 applies, the host's own addresses are judged by name, because the gateway may
 /// listen there.
 fn match_platform_deny(
     policy: &Policy,
@@ -185,7 +185,7 @@ fn match_domain_ports(policy: &Policy, destination: &FlowDestination) -> Option<
     judged.then_some((Reason::ByName, NO_RULE))
 }
 
-/// Line 8. `allowInternetAccess: false` stands behind the list, as a deny of everything.
+/// Line 8. `allowInternetAccess: false` denies everything after the list.
 fn match_deny_out(policy: &Policy, address: IpAddr) -> Option<RuleMatch> {
     let lengths = policy.deny_out().iter().map(|net| cidr::covering_length(net, address));
     match longest_entry(lengths) {
@@ -195,7 +195,7 @@ fn match_deny_out(policy: &Policy, address: IpAddr) -> Option<RuleMatch> {
     }
 }
 
-/// The domain of `allowOut` that matches a name, the most specific first.
+/// The domain of `allowOut` that matches a name most specifically.
 fn most_specific_domain(policy: &Policy, name: &DomainName) -> Option<usize> {
     longest_entry(policy.allow_out().iter().map(|target| match target {
         AllowOutEntry::Domain(pattern) => pattern.matches(name).then(|| pattern.specificity()),

@@ -1,4 +1,4 @@
-//! Line 7: what the egress proxy decides about a connection, by the name that it asks for.
+//! Line 7: the egress proxy's verdict about a connection, by the requested name.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,9 +6,9 @@ use policy_common::reason::Reason;
 
 use super::{DomainName, DomainSet, Explanation, Floor, Policy, RuleRef, evaluate};
 
-/// The verdict about a connection that the kernel handed over to be judged by its name. `host` is
-/// what the client says, without a port: the SNI, or the host of a request. Without a name, and
-/// with an address in its place, the address of the packets alone decides.
+/// The verdict about a connection that the kernel redirected to be judged by name. `host` comes
+/// from the client and has no port: the SNI, or the host of a request. If it is missing or an IP
+/// address, only the address of the packets decides.
 #[must_use]
 pub fn evaluate_by_name(
     policy: &Policy,
@@ -37,7 +37,7 @@ pub fn evaluate_by_name(
     }
 }
 
-/// Whether a host is an IP address, in brackets or not.
+/// Whether a host is an IP address, with or without brackets.
 pub(super) fn is_ip_literal(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match bare {
@@ -57,7 +57,8 @@ mod tests {
     };
     use super::*;
 
-    /// Few labels, so that names and patterns meet; one is a suffix of another as text only.
+    /// Few labels, so that names and patterns often match. One label is a suffix of another only as
+    /// text.
     fn any_name() -> impl Strategy<Value = String> {
         let label = select(&["a", "aa", "b", "c-c", "d_d", "xn--bcher-kva", "example"][..]);
         prop::collection::vec(label, 1..5).prop_map(|labels| labels.join("."))
@@ -72,7 +73,7 @@ mod tests {
         ]
     }
 
-    /// What a client may say: names in all their spellings, addresses, and nonsense.
+    /// Hosts that a client may send: names in all spellings, addresses, and invalid text.
     fn any_host() -> impl Strategy<Value = Option<String>> {
         prop::option::weighted(
             0.95,
@@ -109,14 +110,14 @@ mod tests {
     }
 
     proptest! {
-        /// What the proxy decides is what the slow reading of the law says.
+        /// The proxy's verdict equals that of the slow evaluation.
         #[test]
         fn the_proxy_judges_like_the_oracle(
             mut patterns in prop::collection::vec(any_pattern(), 0..8),
             hosts in prop::collection::vec(any_host(), 8),
             tunnel: bool,
         ) {
-            patterns.push("always.example".to_owned()); // a policy that has names
+            patterns.push("always.example".to_owned()); // ensures that the policy has names
             let (policy, floor) = (policy_of_patterns(patterns, tunnel), Floor::default());
             let names = DomainSet::from_policy(&policy);
             for host in hosts {
@@ -133,7 +134,8 @@ mod tests {
             }
         }
 
-        /// From the words of the law: exact is equal, a wildcard is anything in front of a dot.
+        /// Directly from the definition: an exact name is equal, and a wildcard is any prefix that
+        /// ends before a dot.
         #[test]
         fn a_name_is_allowed_if_and_only_if_a_pattern_says_so(
             patterns in prop::collection::vec(any_pattern(), 1..6),

@@ -1,4 +1,4 @@
-//! What the operator decides for all sandboxes: lines 4 and 5 of the precedence.
+//! The operator's rules for all sandboxes: lines 4 and 5 of the precedence.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -6,8 +6,7 @@ use ipnet::IpNet;
 
 use super::{ValidationError, cidr, embedded_ipv4, entry_list, host_prefixes, rule_reference};
 
-/// `platform_deny` when the operator sets none: what is not the public Internet. Each entry comes
-/// with the reason why.
+/// The default of `platform_deny`: everything but the public Internet. Each entry has its reason.
 pub const DEFAULT_PLATFORM_DENY: [(&str, &str); 21] = [
     ("0.0.0.0/8", "\"this network\", RFC 791"),
     ("10.0.0.0/8", "private, RFC 1918"),
@@ -32,29 +31,29 @@ pub const DEFAULT_PLATFORM_DENY: [(&str, &str); 21] = [
     ("ff00::/8", "multicast, RFC 4291"),
 ];
 
-/// The operator's lists, and what is denied like them. No sandbox's policy overrides it.
+/// The operator's lists, and the host's own addresses. No sandbox's policy overrides them.
 ///
-/// Rules of line 5 are numbered through: `deny`, then `deny_add`, then `host`.
+/// Rules of line 5 have consecutive indexes: `deny`, then `deny_add`, then `host_addresses`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Floor {
-    /// `platform_allow`: let out before anything else is asked.
+    /// `platform_allow`: allowed before all other rules.
     pub allow: Arc<[IpNet]>,
-    /// `platform_deny`: dropped, also when embedded in an IPv6 address.
+    /// `platform_deny`: dropped, including addresses embedded in IPv6 addresses.
     pub deny: Arc<[IpNet]>,
-    /// `platform_deny_add`: the same.
+    /// `platform_deny_add`: like `platform_deny`.
     pub deny_add: Arc<[IpNet]>,
-    /// The host's own addresses in one network namespace, as far as no list holds them: dropped
-    /// likewise. TCP to ports 80 and 443 of them is judged by name where there are domain rules,
-    /// since the gateway may listen there.
+    /// The host's own addresses in one network namespace, except those that a list contains. They
+    /// are dropped as well. TCP to their ports 80 and 443 is judged by name if there are domain
+    /// rules, because the gateway may listen there.
     pub host_addresses: Arc<[IpNet]>,
 }
 
 impl Floor {
-    /// Reads the operator's lists; without `deny`, the default one holds. Unlike in a sandbox's
-    /// lists, an entry may cover the unspecified address, as the default list does.
+    /// Parses the operator's lists. Without `deny`, the default applies. Unlike in a sandbox's
+    /// lists, an entry may contain the unspecified address, as in the default list.
     ///
     /// # Errors
-    /// Names the field and entry at fault.
+    /// An entry is invalid. The error contains the field and the entry.
     pub fn new(allow: &[String], deny: Option<&[String]>) -> Result<Self, ValidationError> {
         let allow = entry_list::parse_entries("dataplane.platform_allow", allow, cidr::parse_cidr)?;
         let deny = match deny {
@@ -71,19 +70,19 @@ impl Floor {
         })
     }
 
-    /// The same with `platform_deny_add`.
+    /// Returns the floor with this `platform_deny_add`.
     ///
     /// # Errors
-    /// Names the entry at fault.
+    /// An entry is invalid. The error contains it.
     pub fn with_deny_add(self, added: &[String]) -> Result<Self, ValidationError> {
         let added =
             entry_list::parse_entries("dataplane.platform_deny_add", added, cidr::parse_cidr)?;
         Ok(Self { deny_add: added.into(), ..self })
     }
 
-    /// The same where the host has these addresses, in place of those that it had. What a list
-    /// holds whole is left out. Beyond 4 096 of them, prefixes are widened until
-    /// they fit: more is denied then, never less.
+    /// Returns the floor with these addresses of the host instead of the previous ones. Prefixes
+    /// entirely within a list are omitted. If more than 4 096 remain, they are widened until they
+    /// fit, which denies more, never less.
     #[must_use]
     pub fn with_host_addresses(&self, addresses: &[IpNet]) -> Self {
         let lists = self.allow.iter().chain(&*self.deny).chain(&*self.deny_add);
@@ -93,15 +92,16 @@ impl Floor {
         }
     }
 
-    /// Whether there were so many addresses of the host that their prefixes were widened.
+    /// Whether the host has so many addresses that their prefixes were widened.
     #[must_use]
     pub fn has_widened_host_addresses(&self, addresses: &[IpNet]) -> bool {
-        // Half of everything is made of what stands for all.
+        // /0 prefixes of the host are split into two halves.
         let given = |net: &IpNet| net.prefix_len() == 1 || addresses.contains(net);
         !self.host_addresses.iter().all(given)
     }
 
-    /// The same where every address may be the host's: what holds while that is not known.
+    /// Returns the floor with all addresses as the host's. Used while the host's addresses are
+    /// unknown.
     #[must_use]
     pub fn with_unknown_host_addresses(&self) -> Self {
         self.with_host_addresses(&[
@@ -110,14 +110,14 @@ impl Floor {
         ])
     }
 
-    /// Whether lines 4 and 5 let this address be reached at all. The egress proxy asks this about
-    /// every address that a name resolves to, before it connects.
+    /// Whether lines 4 and 5 allow this address to be reached at all. The egress proxy checks every
+    /// address that a name resolves to before it connects.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
         self.matching_allow(address).is_some() || self.matching_deny(address).is_none()
     }
 
-    /// Whether `platform_allow` holds this address.
+    /// Whether `platform_allow` contains this address.
     #[must_use]
     pub fn is_platform_allowed(&self, address: IpAddr) -> bool {
         self.matching_allow(address).is_some()
@@ -131,19 +131,20 @@ impl Floor {
         self.matching_allow(address).is_none() && denied()
     }
 
-    /// Line 4: the entry of `platform_allow` that covers an address.
+    /// Line 4: the index of the `platform_allow` entry that covers an address.
     pub(super) fn matching_allow(&self, address: IpAddr) -> Option<usize> {
         rule_reference::longest_entry(
             self.allow.iter().map(|net| cidr::covering_length(net, address)),
         )
     }
 
-    /// Line 5: the entry that covers an address, or the one that it embeds. The operator's lists come
-    /// before the host's own addresses.
+    /// Line 5: the index of the rule that covers an address or the IPv4 address embedded in it. The
+    /// operator's lists precede the host's own addresses.
     ///
-    /// An embedded address is denied by `platform_deny` also where `platform_allow` holds its
-    /// IPv4: the operator who wants it writes the IPv6 form into `platform_allow`. Only for the
-    /// Teredo client `platform_allow` counts, because that is an IPv4 lookup.
+    /// `platform_deny` denies an embedded address even if `platform_allow` contains its IPv4 form.
+    /// An operator who wants to allow it adds the IPv6 form to `platform_allow`. Only for a Teredo
+    /// client does `platform_allow` apply to the IPv4 address, because the client is looked up in
+    /// the IPv4 table.
     pub(super) fn matching_deny(&self, address: IpAddr) -> Option<usize> {
         self.longest_deny(|net| matched_bits(net, address)).or_else(|| {
             let IpAddr::V6(v6) = address else { return None };
@@ -155,7 +156,7 @@ impl Floor {
         })
     }
 
-    /// The entry that matches best, the operator's before the host's.
+    /// The best match. The operator's lists precede the host's own addresses.
     fn longest_deny(&self, length: impl Fn(&IpNet) -> Option<u8>) -> Option<usize> {
         let listed = self.deny.iter().chain(&*self.deny_add);
         let host = || rule_reference::longest_entry(self.host_addresses.iter().map(&length));
@@ -163,18 +164,19 @@ impl Floor {
             .or_else(|| Some(self.first_host_rule() + host()?))
     }
 
-    /// The number of the first of the host's own addresses among the rules of line 5.
+    /// The index of the first host address among the rules of line 5.
     pub(super) fn first_host_rule(&self) -> usize {
         self.deny.len() + self.deny_add.len()
     }
 
-    /// The host's own address that is this rule of line 5.
+    /// The host address with this index among the rules of line 5.
     pub(super) fn host_rule(&self, place: usize) -> Option<&IpNet> {
         self.host_addresses.get(place.checked_sub(self.first_host_rule())?)
     }
 }
 
-/// How many leading bits of an address an entry of `platform_deny` names, if it denies it.
+/// The number of leading bits of an address that an entry of `platform_deny` matches, if it denies
+/// the address.
 fn matched_bits(net: &IpNet, address: IpAddr) -> Option<u8> {
     let inside = || {
         let IpAddr::V6(v6) = address else { return None };
@@ -186,7 +188,7 @@ fn matched_bits(net: &IpNet, address: IpAddr) -> Option<u8> {
 
 impl Default for Floor {
     fn default() -> Self {
-        // A test reads every one of them.
+        // A test parses all of them.
         let deny =
             DEFAULT_PLATFORM_DENY.iter().filter_map(|(entry, _)| entry.parse().ok()).collect();
         Self {

@@ -1,10 +1,10 @@
-//! What people write where a host belongs: a host, a host with a port, or a URL.
+//! Parses what users write for a host: a host, a host with a port, or a URL.
 
 use std::net::IpAddr;
 
 use super::{DomainOrIp, authority};
 
-/// Ports that URLs leave out.
+/// Default ports of URL schemes.
 const SCHEME_PORTS: [(&str, u16); 7] = [
     ("http", 80),
     ("ws", 80),
@@ -15,21 +15,21 @@ const SCHEME_PORTS: [(&str, u16); 7] = [
     ("git", 9418),
 ];
 
-/// A host, and the port that was written with it or that its scheme implies.
+/// A host, and the port written with it or implied by its scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostAndPort {
     /// The host.
     pub host: DomainOrIp,
-    /// The port, if the text says one.
+    /// The port, if given or implied.
     pub port: Option<u16>,
 }
 
 impl HostAndPort {
-    /// Reads an IP address, a name, either with a port, or a URL, of which path and credentials
-    /// count for nothing.
+    /// Parses an IP address or a name, with or without a port, or a URL, whose path and credentials
+    /// are ignored.
     ///
     /// # Errors
-    /// Says what is wrong with it.
+    /// The text is invalid. The message says why.
     pub fn parse_host_or_url(text: &str) -> Result<Self, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self { host: DomainOrIp::Address(address.to_canonical()), port: None });

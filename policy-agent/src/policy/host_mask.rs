@@ -2,15 +2,15 @@
 
 use super::{ValidationError, authority};
 
-/// What is replaced by the port of the request.
+/// Replaced with the port of the request.
 const PORT_PLACEHOLDER: &str = "${PORT}";
 
-/// A Host header with any number of `${PORT}` in it.
+/// A Host header with any number of `${PORT}` placeholders.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostMask(String);
 
 impl HostMask {
-    /// Checks that every port makes a valid Host of it.
+    /// Checks that every port results in a valid Host header.
     pub(super) fn new(text: &str) -> Result<Self, ValidationError> {
         let refuse = |problem: String| {
             ValidationError::about_entry("network.maskRequestHost", text, problem)
@@ -22,7 +22,8 @@ impl HostMask {
             return Err(refuse(format!("only {PORT_PLACEHOLDER} is replaced; remove the other $")));
         }
         let mask = Self(text.to_owned());
-        // The longest port shows what becomes too long or too large, the shortest the rest.
+        // The longest port reveals headers that become too long or ports that become too large. The
+        // shortest reveals all other errors.
         for port in [1, u16::MAX] {
             authority::parse_authority(&mask.render(port)).map_err(refuse)?;
         }

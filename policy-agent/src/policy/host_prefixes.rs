@@ -1,5 +1,5 @@
-//! The host's own addresses, as line 5 denies them: what the operator's lists do not hold already, in
-//! a number that stays bounded.
+//! The host's own addresses as line 5 denies them: those that the operator's lists do not contain,
+//! bounded in number.
 
 use std::net::IpAddr;
 
@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 use super::cidr;
 
-/// Prefixes that a floor may have for the host's own addresses.
+/// Maximum number of prefixes for the host's own addresses in a floor.
 pub(crate) const MAX_HOST_PREFIXES: usize = 4096;
-/// Bits by which prefixes are widened at a time while there are more.
+/// Number of bits by which prefixes are widened per step.
 const WIDENING_STEP_BITS: u8 = 4;
 
-/// The prefixes to deny, in their order. `addresses` are those that the host has; what one of `lists`
-/// holds whole is left out, and so are loopback and link-local addresses, at which a sandbox cannot
-/// reach the host from its own link, or needs to for discovery.
+/// The prefixes to deny, sorted. `addresses` are those of the host. Omits prefixes that are
+/// entirely within `lists`, and loopback and link-local addresses: a sandbox cannot reach the host
+/// on these from its own link, or needs them for discovery.
 pub(super) fn denied_host_prefixes<'a>(
     addresses: &[IpNet],
     lists: impl Iterator<Item = &'a IpNet>,
@@ -33,7 +33,7 @@ pub(super) fn denied_host_prefixes<'a>(
     denied
 }
 
-/// `0.0.0.0/0` means both families in a list; a host that has all of IPv4 has two halves of it.
+/// Splits a /0 prefix into halves, because `0.0.0.0/0` means both families in a list.
 fn split_whole_family(net: &IpNet) -> impl Iterator<Item = IpNet> + use<> {
     let net = net.trunc();
     let halves = (net.prefix_len() == 0).then(|| net.subnets(1).into_iter().flatten());
@@ -48,7 +48,7 @@ fn is_link_scoped(net: &IpNet) -> bool {
     }
 }
 
-/// The same set as prefixes that do not overlap, by rising address.
+/// The same set as non-overlapping prefixes in ascending order.
 fn aggregate_lists<'a>(lists: impl Iterator<Item = &'a IpNet>) -> Vec<IpNet> {
     let families = lists.flat_map(|net| {
         let (v4, v6) = cidr::split_families(*net);
@@ -62,10 +62,10 @@ fn any_covers(union: &[IpNet], net: &IpNet) -> bool {
     behind.checked_sub(1).is_some_and(|before| union[before].contains(net))
 }
 
-/// A prefix that is shorter than the longest of its family by `cut` bits at least, but never all.
+/// Shortens a prefix to at most the family's maximum length minus `cut` bits, but never to /0.
 fn widen_prefix(net: IpNet, cut: u8) -> IpNet {
     let longest = net.max_prefix_len().saturating_sub(cut).max(1);
-    // Always a length of the family.
+    // Always a valid length for the family.
     IpNet::new(net.addr(), net.prefix_len().min(longest)).map_or(net, |wider| wider.trunc())
 }
 

@@ -1,17 +1,17 @@
-//! From JSON text to a form, with errors that name the field.
+//! Parses JSON, with errors that contain the field.
 
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::{ValidationError, closest_name};
 
-/// Characters that an error shows of a field's name.
+/// Maximum number of characters of a field's name in an error.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// Reads one JSON value that fills the whole text.
+/// Parses JSON text with exactly one value.
 ///
 /// # Errors
-/// Names the path of the field that is unknown, missing, given twice or of the wrong type.
+/// A field is unknown, missing, duplicated or of the wrong type. The error contains its path.
 pub fn parse_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, ValidationError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = parse_next_json(&mut deserializer)?;
@@ -21,7 +21,7 @@ pub fn parse_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, ValidationError
     Ok(value)
 }
 
-/// Reads the next JSON value of a text that holds several.
+/// Parses the next JSON value of a text that contains several.
 pub(super) fn parse_next_json<'de, R, T>(
     deserializer: &mut serde_json::Deserializer<R>,
 ) -> Result<T, ValidationError>
@@ -43,7 +43,8 @@ fn into_validation_error(path: &str, error: &serde_json::Error) -> ValidationErr
         return ValidationError::about_field("", format!("not valid JSON: {error}"));
     }
     let message = error.to_string();
-    // The path says where; line and column are noise, and mean nothing in an API's answer.
+    // The path identifies the field. Line and column are redundant, and meaningless in an API
+    // response.
     let message = match message.rfind(" at line ") {
         Some(end) => &message[..end],
         None => &message,
@@ -53,10 +54,10 @@ fn into_validation_error(path: &str, error: &serde_json::Error) -> ValidationErr
     })
 }
 
-/// serde reports these three at the object; people look for the field.
+/// serde reports these three errors for the object, but users look for the field.
 fn field_error(path: &str, message: &str) -> Option<ValidationError> {
     let (kind, rest) = message.split_once(" field `")?;
-    // A field that somebody made up may hold anything, quotes too.
+    // The name of an unknown field may contain anything, including quotes.
     let (field, known) = rest.split_once("`, ").or_else(|| rest.split_once('`'))?;
     let problem = match kind {
         "unknown" => unknown_field_problem(field, &canonical_spellings(known.split_once('`')?.1)),
@@ -71,7 +72,7 @@ fn field_error(path: &str, message: &str) -> Option<ValidationError> {
     )
 }
 
-/// A field's name as it is if it could be one of ours, else quoted and not longer than it has to be.
+/// Returns a field's name unchanged if it could be a valid one, otherwise quoted and truncated.
 fn display_field_name(field: &str) -> String {
     let plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-');
     if (1..=MAX_SHOWN_CHARS).contains(&field.len()) && field.chars().all(plain) {
@@ -80,14 +81,15 @@ fn display_field_name(field: &str) -> String {
     format!("{:?}", field.chars().take(MAX_SHOWN_CHARS).collect::<String>())
 }
 
-/// A path in which somebody's own names may stand: control characters must not reach a terminal.
+/// Escapes a path, which may contain names from the user: control characters must not reach a
+/// terminal.
 fn display_path(path: &str) -> String {
     path.chars().take(4 * MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect()
 }
 
 fn unknown_field_problem(field: &str, known: &[&str]) -> String {
     let listed = known.join(", ");
-    // The list in an error has an end, and so has the time that looking takes.
+    // Bounds the length of the error and the time for the search.
     let meant = (field.len() <= MAX_SHOWN_CHARS)
         .then(|| closest_name(field, known.iter().copied()))
         .flatten();
@@ -97,13 +99,13 @@ fn unknown_field_problem(field: &str, known: &[&str]) -> String {
     }
 }
 
-/// Of the fields in serde's list, those in canonical spelling.
+/// The fields in serde's list with canonical spelling.
 fn canonical_spellings(list: &str) -> Vec<&str> {
     let names = list.split('`').filter(|part| part.starts_with(char::is_alphanumeric));
     names.filter(|name| !name.contains('_')).collect()
 }
 
-/// serde's words for a wrong type, in the words of JSON.
+/// Translates serde's message about a wrong type to JSON terms.
 fn plain_type_error(path: &str, message: &str) -> String {
     let Some(wrong) = message.strip_prefix("invalid type: ") else {
         return message.to_owned();
@@ -113,7 +115,7 @@ fn plain_type_error(path: &str, message: &str) -> String {
     };
     let expected = expected.replace("a sequence", "a list").replace("a boolean", "true or false");
     let found = found.replace("sequence", "a list").replace("map", "an object");
-    // A proxy given as a URL in place of an object may hold a password.
+    // A proxy given as a URL instead of an object may contain a password.
     if path.contains("egressProxy") || path.contains("egress_proxy") {
         return format!("must be {expected}");
     }
@@ -125,7 +127,7 @@ mod tests {
     use super::super::{NetworkConfig, SandboxSpec};
     use super::*;
 
-    /// A sandbox whose `network` is this.
+    /// Parses a sandbox with this `network`.
     fn parse_network_of_spec(network: &str) -> Result<NetworkConfig, ValidationError> {
         let text = format!(
             r#"{{"sandboxID":"a","interface":"tap0","addresses":["10.0.0.2"],"network":{network}}}"#

@@ -1,7 +1,7 @@
-//! JSON objects that are nothing but objects.
+//! Deserialisation of structs from JSON objects only.
 //!
-//! serde's derived code also takes an array, with the fields by position: `"network": []` would be
-//! an empty configuration, which allows everything.
+//! serde's derived code also accepts an array with the fields by position. `"network": []` would
+//! then be an empty configuration, which allows everything.
 
 use std::{fmt, marker::PhantomData};
 
@@ -10,13 +10,13 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// Implements `Serialize` and `Deserialize` for structs that derive both with
-/// `#[serde(remote = "Self")]`, such that they are read from objects only.
+/// Implements `Serialize` and `Deserialize` for structs that derive both with `#[serde(remote =
+/// "Self")]`, so that they are deserialised only from objects.
 macro_rules! deserialize_objects_only {
     ($($form:ty),*) => {$(
         impl<'de> json_object::ObjectFields<'de> for $form {
             fn deserialize_fields<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                // The derived function, not the trait's.
+                // Calls the derived function, not the trait's.
                 <$form>::deserialize(deserializer)
             }
         }
@@ -36,13 +36,13 @@ macro_rules! deserialize_objects_only {
 }
 pub(super) use deserialize_objects_only;
 
-/// A struct's fields, from whatever holds them.
+/// Deserialises a struct's fields from any format.
 pub(super) trait ObjectFields<'de>: Sized {
-    /// What serde derives.
+    /// The function that serde derives.
     fn deserialize_fields<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
 
-/// Reads an object.
+/// Deserialises an object.
 pub(super) fn deserialize_object<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: ObjectFields<'de>,

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::ValidationError;
 
-/// An Ethernet address that one host can have: not all zero, not broadcast or multicast.
+/// A unicast Ethernet address that is not all zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddress([u8; 6]);
 
 impl MacAddress {
-    /// The six bytes in the order in which they are sent.
+    /// The six bytes in transmission order.
     #[must_use]
     pub const fn octets(self) -> [u8; 6] {
         self.0
@@ -38,7 +38,7 @@ fn parse_octets(text: &str) -> Option<[u8; 6]> {
     let mut parts = text.split(':');
     for octet in &mut octets {
         let part = parts.next()?;
-        // `from_str_radix` would take a sign.
+        // `from_str_radix` would accept a sign.
         if part.len() != 2 || !part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
@@ -50,7 +50,7 @@ fn parse_octets(text: &str) -> Option<[u8; 6]> {
 impl TryFrom<String> for MacAddress {
     type Error = String;
 
-    /// The error is the problem alone: the place in the JSON text gives the field.
+    /// The error contains only the problem. The position in the JSON text provides the field.
     fn try_from(text: String) -> Result<Self, String> {
         text.parse().map_err(|error: ValidationError| format!("{text:?}: {}", error.problem))
     }

@@ -1,4 +1,4 @@
-//! The file of `apply`: one JSON object, an array of them, or JSON lines.
+//! Parses the file given to `apply`: one JSON object, an array of them, or JSON lines.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,11 @@ use super::{
     sandbox_conflicts::{self, OwnershipIndex},
 };
 
-/// Reads and checks all sandboxes in `text`, in their order.
+/// Parses and validates all sandboxes in `text`, in their order.
 ///
 /// # Errors
-/// Names the field, after the sandbox's place in the file where there are several: `[2].mac`.
+/// A sandbox is invalid. The error contains the field, preceded by the sandbox's index if there are
+/// several: `[2].mac`.
 pub fn parse_manifest(text: &str) -> Result<Vec<SandboxSpec>, ValidationError> {
     let sandboxes = if text.trim_start().starts_with('[') {
         json::parse_json(text.as_bytes())?
@@ -61,7 +62,7 @@ fn check_sandboxes(sandboxes: &[SandboxSpec]) -> Result<(), ValidationError> {
 mod tests {
     use super::*;
 
-    /// A sandbox with an interface and an address of its own.
+    /// A sandbox with its own interface and address.
     fn sandbox_json(id: &str) -> String {
         let number = id.bytes().next().unwrap_or_default();
         sandbox_json_with(id, &format!("tap{id}"), "null", &format!("10.11.0.{number}"))
@@ -126,7 +127,7 @@ mod tests {
                 ("tap1", "null", "::ffff:10.11.0.2"),
                 r#"[1].addresses[0]: "10.11.0.2": sandboxes a and b cannot both have it"#,
             ),
-            // As hosts of microVMs have them: everything is the same, but the namespace.
+            // As on microVM hosts: everything but the namespace is equal.
             (
                 ("tap0", r#""/run/netns/a""#, "10.11.0.2"),
                 ("tap0", r#""/run/netns/b""#, "10.11.0.2"),
@@ -137,7 +138,7 @@ mod tests {
                 ("tap1", r#""/run/netns/a""#, "fd00::2"),
                 r#"[1].addresses[0]: "fd00::2": sandboxes a and b"#,
             ),
-            // Each link has such addresses of its own.
+            // Link-local addresses are only unique per link.
             (("tap0", "null", "fe80::2"), ("tap1", "null", "fe80::2"), ""),
         ] {
             let text =

@@ -1,13 +1,13 @@
-//! What a network policy means, without any I/O: the forms that users write, their validation, the
-//! compiled table that the kernel looks up, and the evaluation that explains a verdict.
+//! The meaning of network policies, without any I/O: the forms that users write, their validation,
+//! the compiled table for the kernel, and the evaluation that explains a verdict.
 //!
 //! ```text
 //! manifest, schema ──► sandbox_policy (cidr, domain, floor, …) ──► compile  ──► the kernel
 //!                        └───────────────────────────────────────► evaluate ──► explain
 //! ```
 //!
-//! `evaluate` never reads what `compile` made: tests compare the two. All other modules of the agent
-//! may use this one; it imports nothing but `policy-common`.
+//! `evaluate` never uses the output of `compile`: tests compare the two. All other modules of the
+//! agent may use this one. It imports only `policy-common`.
 
 mod address_ranges;
 mod authority;

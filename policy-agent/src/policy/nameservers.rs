@@ -7,19 +7,19 @@ use std::{
 
 use super::{ValidationError, cidr, entry_list};
 
-/// Entries that `dnsServers` may have.
+/// Maximum number of entries in `dnsServers`.
 pub const MAX_NAMESERVERS: usize = 10;
 
 const DNS_SERVERS_FIELD: &str = "network.dnsServers";
 
-/// Why a DNS server has no name here.
+/// Explains why a DNS server cannot be given by name.
 const ADDRESS_NEEDED_HINT: &str =
     "write the DNS server's IP address: without a DNS server the sandbox can resolve no name";
 
-/// What the operator sets for all sandboxes, besides the [`Floor`](super::Floor).
+/// The operator's settings for all sandboxes, besides the [`Floor`](super::Floor).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyDefaults {
-    /// The DNS server of a sandbox that has domain rules and no `dnsServers`.
+    /// The DNS server of a sandbox with domain rules and without `dnsServers`.
     pub nameserver: IpAddr,
 }
 
@@ -32,14 +32,15 @@ impl Default for PolicyDefaults {
 /// The DNS servers of one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum SandboxNameservers {
-    /// The operator's.
+    /// The operator's default.
     OperatorDefault(IpAddr),
-    /// As in `dnsServers`. Also empty, where nothing needs a name.
+    /// Those of `dnsServers`. Also used, with an empty list, if no rule needs names.
     Listed(Vec<IpAddr>),
 }
 
 impl SandboxNameservers {
-    /// Checks `dnsServers`. Only domain rules need names, so only they open a DNS server.
+    /// Validates `dnsServers`. Only domain rules need name resolution, so only they allow a DNS
+    /// server.
     pub(super) fn new(
         servers: Option<&[String]>,
         has_names: bool,
@@ -64,7 +65,7 @@ impl SandboxNameservers {
         .map(Self::Listed)
     }
 
-    /// Their addresses.
+    /// The servers' addresses.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         match self {
             Self::OperatorDefault(address) => slice::from_ref(address),

@@ -1,4 +1,4 @@
-//! A policy written back as configuration: what `check` prints and the API echoes.
+//! Converts a policy back to configuration, for the output of `check` and the API.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Policy, ProxyTls, Socks5Proxy};
 
-/// A policy in its normal form. Reading it again gives the same policy, the proxy's password aside,
-/// which is never shown.
+/// A policy in its normal form. Parsing it results in the same policy, except for the proxy's
+/// password, which is never output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NormalisedPolicy {
@@ -17,8 +17,8 @@ pub struct NormalisedPolicy {
     pub network: NormalisedNetwork,
 }
 
-/// `network` in its normal form. Lists keep their order and their duplicates, so that the indices
-/// in events and explanations hold.
+/// `network` in its normal form. Lists keep their order and duplicates, so that the indexes in
+/// events and explanations remain valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NormalisedNetwork {
@@ -28,7 +28,7 @@ pub struct NormalisedNetwork {
     /// CIDRs with their host bits cleared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny_out: Vec<String>,
-    /// As given; absent when the default nameserver holds.
+    /// As given. Absent if the default nameserver applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns_servers: Option<Vec<IpAddr>>,
     /// The SOCKS5 proxy.
@@ -36,10 +36,10 @@ pub struct NormalisedNetwork {
     pub egress_proxy: Option<NormalisedEgressProxy>,
     /// Whether the public URL works without the traffic token.
     pub allow_public_traffic: bool,
-    /// The Host header that the service inside sees.
+    /// The Host header that the service in the sandbox receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask_request_host: Option<String>,
-    /// Ports that the gateway connects to with TLS.
+    /// Ports on which the gateway connects with TLS.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub https_ports: BTreeSet<u16>,
 }
@@ -49,10 +49,10 @@ pub struct NormalisedNetwork {
 pub struct NormalisedEgressProxy {
     /// `host:port`.
     pub address: String,
-    /// The username, if there is one.
+    /// The username, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// Whether the connection to the proxy uses TLS, and how.
+    /// Whether and how the connection to the proxy uses TLS.
     pub tls: ProxyTls,
 }
 

@@ -1,4 +1,4 @@
-//! Entries that are right and have no effect: what `check` and `apply` warn of.
+//! Warnings of `check` and `apply` about entries that are valid but have no effect.
 
 use std::{collections::HashMap, fmt, net::IpAddr};
 
@@ -9,10 +9,10 @@ use super::{
     address_ranges::AddressRanges, embedded_ipv4, sandbox_policy::AllowOutEntry,
 };
 
-/// Warnings about one sandbox that are shown.
+/// Maximum number of warnings per sandbox.
 const MAX_WARNINGS: usize = 20;
 
-/// Something in a configuration that does not do what its author expects.
+/// Something in a configuration that does not have the effect its author may expect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyWarning(ValidationError);
 
@@ -23,14 +23,14 @@ impl fmt::Display for PolicyWarning {
 }
 
 impl From<PolicyWarning> for ValidationError {
-    /// Where warnings are errors.
+    /// For callers that treat warnings as errors.
     fn from(PolicyWarning(invalid): PolicyWarning) -> Self {
         invalid
     }
 }
 
-/// What is without effect in a sandbox's configuration: `network` as it was written, and its
-/// `policy` under this floor. At most 20 warnings, and one that says so.
+/// The warnings about a sandbox's configuration: `network` as written, and its `policy` under this
+/// floor. At most 20, followed by one that says so.
 #[must_use]
 pub fn policy_warnings(
     network: &NetworkConfig,
@@ -65,7 +65,7 @@ fn warn_nothing_denied(policy: &Policy) -> Option<ValidationError> {
     })
 }
 
-/// Entries of `allowOut`.
+/// Warns about entries of `allowOut`.
 fn warn_allow_out(
     policy: &Policy,
     floor: &Floor,
@@ -101,11 +101,11 @@ fn warn_nameservers(policy: &Policy, floor: &Floor) -> impl Iterator<Item = Vali
     })
 }
 
-/// What the floor keeps closed whatever a sandbox's policy says.
+/// Prefixes that the floor denies regardless of a sandbox's policy.
 struct ClosedPrefixes<'a> {
     floor: &'a Floor,
     denied_ranges: AddressRanges,
-    /// With exceptions.
+    /// Exceptions from `denied_ranges`.
     allowed_ranges: AddressRanges,
 }
 
@@ -122,9 +122,9 @@ impl<'a> ClosedPrefixes<'a> {
         }
     }
 
-    /// Why no address of a prefix is ever reached.
+    /// Explains why no address of a prefix can be reached.
     fn unreachable_problem(&self, net: &IpNet) -> Option<String> {
-        // All traffic stands for what is left of it.
+        // An entry for all traffic means whatever is not denied.
         let closed = self.denied_ranges.contains_net(net) && !self.allowed_ranges.overlaps_net(net);
         if !closed || net.prefix_len() == 0 {
             return None;
@@ -135,7 +135,7 @@ impl<'a> ClosedPrefixes<'a> {
     }
 }
 
-/// Which entry of the floor closes a prefix, and who can open it.
+/// Describes the floor's entry that denies a prefix, and who can allow it.
 fn describe_platform_deny(net: &IpNet, floor: &Floor) -> String {
     let address: IpAddr = net.network();
     let by = floor.matching_deny(address).and_then(|place| floor.deny.get(place));
@@ -143,7 +143,7 @@ fn describe_platform_deny(net: &IpNet, floor: &Floor) -> String {
     format!("inside the operator's platform_deny{by}, and not in platform_allow")
 }
 
-/// The wildcards of `allowOut`, by what they stand in front of.
+/// The wildcards of `allowOut`, indexed by their suffix.
 struct CoveringDomains {
     any_domain: Option<usize>,
     subdomains_of: HashMap<String, usize>,
@@ -168,7 +168,7 @@ impl CoveringDomains {
         known
     }
 
-    /// Why the entry at a place allows nothing that another does not allow as well.
+    /// Explains why the entry with this index allows nothing that another does not allow as well.
     fn redundant_problem(&self, place: usize, pattern: &DomainPattern) -> Option<String> {
         let (name, same) = match pattern {
             DomainPattern::AnyDomain => ("", self.any_domain),
@@ -197,7 +197,7 @@ fn parent_domain(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, parent)| parent)
 }
 
-/// Why a name is hardly one that somebody asks for.
+/// Explains why a name is unlikely to be requested.
 fn unlikely_domain_problem(pattern: &DomainPattern) -> Option<String> {
     let (DomainPattern::Exact(name) | DomainPattern::Subdomains(name)) = pattern else {
         return None;
@@ -206,7 +206,7 @@ fn unlikely_domain_problem(pattern: &DomainPattern) -> Option<String> {
     if name == "localhost" || name.ends_with(".localhost") {
         return Some("the name of the sandbox's own loopback, which needs no rule".to_owned());
     }
-    // `*.com` is a wildcard like any other.
+    // `*.com` is a normal wildcard.
     if name.contains('.') || matches!(pattern, DomainPattern::Subdomains(_)) {
         return None;
     }

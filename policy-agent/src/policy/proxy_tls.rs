@@ -4,25 +4,25 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 /// `network.egressProxy.tls`: `true`, `false`, or an object, which means `true` with these options.
-/// E2B's clients write it as an object with `enabled`, and `ca` as `caCert`.
+/// E2B's clients send an object with `enabled`, and `ca` as `caCert`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum ProxyTls {
-    /// With the proxy's own name and the public's authorities, or not at all.
+    /// With the proxy's own name and the public authorities, or disabled.
     Enabled(bool),
     /// With options.
     Options {
-        /// The name that the proxy's certificate has to be for. Absent: that of `address`.
+        /// The name that the proxy's certificate must be valid for. Default: that of `address`.
         #[serde(rename = "serverName", skip_serializing_if = "Option::is_none")]
         server_name: Option<String>,
-        /// Certificates of the authority that issued it, PEM. Absent: the public's authorities.
+        /// Certificates of the issuing authority, PEM. Default: the public authorities.
         #[serde(skip_serializing_if = "Option::is_none")]
         ca: Option<String>,
     },
 }
 
 impl<'de> Deserialize<'de> for ProxyTls {
-    /// By hand, since the errors of an untagged enum name no field.
+    /// Implemented manually, because the errors of an untagged enum contain no field.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! Names the rule that decided: for events, which carry a reason and an index, and for `explain`.
+//! Resolves the deciding rule for events, which carry a reason and an index, and for `explain`.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 
 use super::{Floor, Policy};
 
-/// A rule, by the list that holds it.
+/// A rule and the list that contains it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 pub struct RuleRef {
-    /// The list, or the setting, as it is written in the configuration.
+    /// The list or setting, as written in the configuration.
     pub list: &'static str,
-    /// Place in the list, from 0; absent for a setting.
+    /// Index in the list, from 0. Absent for a setting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
     /// The entry in its normal form, or the setting's value.
@@ -21,7 +21,7 @@ pub struct RuleRef {
 }
 
 impl RuleRef {
-    /// The domain at a place in `allowOut`.
+    /// The domain with this index in `allowOut`.
     pub(super) fn from_domain(policy: &Policy, index: u32) -> Option<Self> {
         let entry = policy.allow_out().get(usize::try_from(index).ok()?)?.to_string();
         Some(Self { list: "network.allowOut", index: Some(index), entry })
@@ -37,8 +37,8 @@ impl fmt::Display for RuleRef {
     }
 }
 
-/// The rule that an event's reason and index mean, under the policy that was in force. `None` when
-/// no rule decided.
+/// The rule that an event's reason and index refer to, under the policy in force at the time.
+/// `None` if no rule decided.
 #[must_use]
 pub fn resolve_rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) -> Option<RuleRef> {
     if index == NO_RULE {
@@ -56,7 +56,8 @@ pub fn resolve_rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) 
     Some(RuleRef { list, index: Some(index), entry })
 }
 
-/// The rules of line 5, which are numbered through; the host's own addresses stand in no list.
+/// Resolves rules of line 5, which have consecutive indexes. The host's own addresses are not in a
+/// list.
 fn platform_deny_rule(floor: &Floor, place: usize) -> Option<RuleRef> {
     if let Some(own) = floor.host_rule(place) {
         return Some(RuleRef { list: "host_address", index: None, entry: own.to_string() });
@@ -71,7 +72,7 @@ fn platform_deny_rule(floor: &Floor, place: usize) -> Option<RuleRef> {
     Some(RuleRef { list, index: Some(rule_index(place)), entry: entry.to_string() })
 }
 
-/// The rules that stand in no list.
+/// Resolves rules that are not in a list.
 fn setting_rule(policy: &Policy, reason: Reason) -> Option<RuleRef> {
     let (list, entry) = match reason {
         Reason::DenyOut if !policy.allows_internet() => ("allowInternetAccess", "false".to_owned()),
@@ -83,13 +84,13 @@ fn setting_rule(policy: &Policy, reason: Reason) -> Option<RuleRef> {
     Some(RuleRef { list, index: None, entry })
 }
 
-/// The index of an entry as the ABI carries it. Lists are far shorter than `u32`.
+/// Converts an index to its type in the ABI. Lists are far shorter than `u32::MAX`.
 pub(super) fn rule_index(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(NO_RULE)
 }
 
-/// Of several entries of one list that match, the one that is named: the longest, the first among
-/// equals. `lengths` has an item for every entry, `None` where it does not match.
+/// The index of the longest matching entry, or the first of several equally long ones. `lengths`
+/// has an item per entry, which is `None` if the entry does not match.
 pub(super) fn longest_entry<L: Ord>(lengths: impl Iterator<Item = Option<L>>) -> Option<usize> {
     let mut best: Option<(usize, L)> = None;
     for (place, length) in lengths.enumerate() {

@@ -1,11 +1,11 @@
-//! What two sandboxes cannot both have: an interface, and an address in one network namespace, in
-//! which the host could not tell them apart.
+//! Detects conflicts between sandboxes: an interface, and an address in one network namespace, can
+//! only belong to one sandbox. The host could not tell them apart otherwise.
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr, path::Path};
 
 use super::{SandboxSpec, ValidationError};
 
-/// Who has which interfaces and addresses. `N` says which network namespace, `I` who.
+/// The owners of interfaces and addresses. `N` identifies the network namespace, and `I` the owner.
 #[derive(Debug)]
 pub struct OwnershipIndex<N, I> {
     interfaces: HashMap<(N, String), I>,
@@ -19,18 +19,18 @@ impl<N, I> Default for OwnershipIndex<N, I> {
 }
 
 impl<N: Clone + Eq + Hash, I: Clone> OwnershipIndex<N, I> {
-    /// Claims an interface; who had it before.
+    /// Assigns an interface and returns its previous owner.
     pub fn assign_interface(&mut self, namespace: N, name: &str, who: I) -> Option<I> {
         self.interfaces.insert((namespace, name.to_owned()), who)
     }
 
-    /// Who has an interface.
+    /// The owner of an interface.
     pub fn interface_owner(&self, namespace: N, name: &str) -> Option<&I> {
         self.interfaces.get(&(namespace, name.to_owned()))
     }
 
-    /// Claims an address; who had it before. A link-local IPv6 address means something else on
-    /// every interface, so all may have it.
+    /// Assigns an address and returns its previous owner. A link-local IPv6 address is only valid
+    /// on its link, so any number of sandboxes may have it.
     pub fn assign_address(&mut self, namespace: N, address: IpAddr, who: I) -> Option<I> {
         if is_link_local(address) {
             return None;
@@ -43,13 +43,13 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// The error about an interface that a sandbox has already.
+/// The error about an interface that another sandbox already owns.
 pub fn interface_conflict(name: &str, owner: &str) -> ValidationError {
     let problem = format!("belongs to sandbox {owner}; an interface has one sandbox");
     ValidationError::about_entry("interface", name, problem)
 }
 
-/// The error about the address at a place in `addresses` that another sandbox has already.
+/// The error about the address with this index in `addresses`, which another sandbox already owns.
 pub fn address_conflict(
     place: usize,
     address: IpAddr,
@@ -63,7 +63,7 @@ pub fn address_conflict(
     ValidationError::about_entry(format!("addresses[{place}]"), address.to_string(), problem)
 }
 
-/// Refuses a sandbox that has what one before it has. Namespaces are compared by their paths.
+/// Rejects a sandbox that conflicts with a previous one. Namespaces are compared by path.
 pub(super) fn check_conflicts<'a>(
     claims: &mut OwnershipIndex<Option<&'a Path>, &'a str>,
     spec: &'a SandboxSpec,

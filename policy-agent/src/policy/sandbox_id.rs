@@ -1,4 +1,4 @@
-//! The name of a sandbox.
+//! The ID of a sandbox.
 
 use std::{borrow::Borrow, fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ValidationError;
 
-/// A sandbox's ID: `[a-z0-9]{1,63}`, so that it fits into one DNS label and any file name.
+/// A sandbox's ID: `[a-z0-9]{1,63}`, so that it is a valid DNS label and file name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SandboxId(String);
@@ -44,7 +44,7 @@ impl FromStr for SandboxId {
 impl TryFrom<String> for SandboxId {
     type Error = String;
 
-    /// The error is the problem alone: the place in the JSON text gives the field.
+    /// The error contains only the problem. The position in the JSON text provides the field.
     fn try_from(text: String) -> Result<Self, String> {
         text.parse().map_err(|error: ValidationError| format!("{text:?}: {}", error.problem))
     }

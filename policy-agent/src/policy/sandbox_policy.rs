@@ -25,7 +25,8 @@ impl fmt::Display for AllowOutEntry {
     }
 }
 
-/// What one sandbox may reach and how it is reached. Every value of this type is valid.
+/// The destinations that one sandbox may reach, and how its traffic is handled. Every value of this
+/// type is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     allow_out: Vec<AllowOutEntry>,
@@ -40,10 +41,10 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Validates a configuration. `allow_internet_access` is the field beside `network`.
+    /// Validates a configuration. `allow_internet_access` is the field next to `network`.
     ///
     /// # Errors
-    /// Names the first field and entry at fault.
+    /// A field is invalid. The error contains the first invalid field and entry.
     pub fn new(
         network: &NetworkConfig,
         allow_internet_access: Option<bool>,
@@ -83,12 +84,12 @@ impl Policy {
         })
     }
 
-    /// Entries of `allowOut`, in the user's order.
+    /// The entries of `allowOut`, in the user's order.
     pub(super) fn allow_out(&self) -> &[AllowOutEntry] {
         &self.allow_out
     }
 
-    /// Entries of `denyOut`, in the user's order.
+    /// The entries of `denyOut`, in the user's order.
     pub(super) fn deny_out(&self) -> &[IpNet] {
         &self.deny_out
     }
@@ -99,7 +100,7 @@ impl Policy {
         self.allows_internet
     }
 
-    /// The domain entries of `allowOut`, with their index in that list.
+    /// The domain entries of `allowOut`, with their indexes in that list.
     pub fn domains(&self) -> impl Iterator<Item = (usize, &DomainPattern)> {
         self.allow_out.iter().enumerate().filter_map(|(index, target)| match target {
             AllowOutEntry::Domain(pattern) => Some((index, pattern)),
@@ -107,7 +108,7 @@ impl Policy {
         })
     }
 
-    /// Whether the sandbox has domain rules, so that TCP to ports 80 and 443 is judged by name.
+    /// Whether the sandbox has domain rules. TCP to ports 80 and 443 is then judged by name.
     #[must_use]
     pub const fn has_domains(&self) -> bool {
         self.has_domains
@@ -119,13 +120,14 @@ impl Policy {
         self.nameservers.addresses()
     }
 
-    /// Whether [`Self::nameservers`] is the operator's default, not the sandbox's `dnsServers`.
+    /// Whether [`Self::nameservers`] is the operator's default instead of the sandbox's
+    /// `dnsServers`.
     #[must_use]
     pub const fn uses_default_nameserver(&self) -> bool {
         self.nameservers.is_default()
     }
 
-    /// The SOCKS5 proxy that outbound TCP is tunnelled through.
+    /// The SOCKS5 proxy that tunnels outbound TCP.
     #[must_use]
     pub const fn egress_proxy(&self) -> Option<&Socks5Proxy> {
         self.egress_proxy.as_ref()
@@ -137,20 +139,21 @@ impl Policy {
         self.allow_public_traffic
     }
 
-    /// The Host header that the service inside sees, if it is not the client's.
+    /// The Host header that the service in the sandbox receives, if it is not the client's.
     #[must_use]
     pub const fn mask_request_host(&self) -> Option<&HostMask> {
         self.mask_request_host.as_ref()
     }
 
-    /// Ports that the gateway connects to with TLS.
+    /// Ports on which the gateway connects with TLS.
     #[must_use]
     pub const fn https_ports(&self) -> &BTreeSet<u16> {
         &self.https_ports
     }
 }
 
-/// The field stands beside `network`, in E2B's updates inside it.
+/// Resolves `allowInternetAccess`. The field is next to `network`. In E2B's updates it is inside
+/// it.
 fn resolve_internet_access(
     beside: Option<bool>,
     network: &NetworkConfig,
@@ -164,7 +167,7 @@ fn resolve_internet_access(
     }
 }
 
-/// Why `denyOut` holds no name.
+/// Explains why `denyOut` contains no names.
 const NO_DENIED_DOMAINS: &str =
     "a domain cannot be denied; deny 0.0.0.0/0 and list what to allow in allowOut";
 
@@ -183,7 +186,7 @@ fn parse_deny_out_entry(entry: &str) -> Result<IpNet, String> {
     cidr::parse_sandbox_cidr(entry, NO_DENIED_DOMAINS)
 }
 
-/// Whether there are domains; they mean something only where everything else is denied.
+/// Whether there are domains. They are only meaningful if everything else is denied.
 fn check_domains_need_deny_all(
     allow_out: &[AllowOutEntry],
     denies_all: bool,

@@ -1,4 +1,4 @@
-//! Which sandbox is meant: its interface, namespace and addresses.
+//! Validates the fields that identify a sandbox: its interface, namespace and addresses.
 
 use std::{
     collections::HashSet,
@@ -10,15 +10,16 @@ use policy_common::endpoint::MAX_ADDRESSES_PER_FAMILY;
 
 use super::{SandboxSpec, ValidationError};
 
-/// Bytes of an interface's name, its final NUL included (`IFNAMSIZ`, linux/if.h).
+/// Maximum length of an interface's name in bytes, including its terminating NUL (`IFNAMSIZ`,
+/// linux/if.h).
 const IFNAMSIZ: usize = 16;
 
 impl SandboxSpec {
-    /// Checks what says *which* sandbox is meant. What it may reach is
-    /// [`Policy::new`](super::Policy::new)'s to check.
+    /// Validates the fields that identify the sandbox. [`Policy::new`](super::Policy::new)
+    /// validates what it may reach.
     ///
     /// # Errors
-    /// Names the field and entry at fault.
+    /// A field is invalid. The error contains the field and the entry.
     pub fn validate(&self) -> Result<(), ValidationError> {
         check_interface_name(&self.interface)?;
         if let Some(path) = &self.netns {
@@ -28,7 +29,7 @@ impl SandboxSpec {
     }
 }
 
-/// What the kernel takes (`dev_valid_name`, net/core/dev.c).
+/// Checks a name like the kernel (`dev_valid_name`, net/core/dev.c).
 fn check_interface_name(name: &str) -> Result<(), ValidationError> {
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name == "." || name == ".." || name.contains(forbidden) {
@@ -87,14 +88,14 @@ fn check_addresses(addresses: &[IpAddr]) -> Result<(), ValidationError> {
 }
 
 fn is_host_address(address: IpAddr) -> bool {
-    // 0.0.0.0/8 is "this network" (RFC 791), broadcast everybody on it.
+    // 0.0.0.0/8 is "this network" (RFC 791).
     let nobody = |v4: Ipv4Addr| v4.is_broadcast() || v4.octets()[0] == 0;
     let nobody = matches!(address, IpAddr::V4(v4) if nobody(v4));
     !(nobody || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
-/// Where clouds answer the host's own questions, with its credentials for instance. Other link-local
-/// and unique local addresses are fine for sandboxes.
+/// Cloud services on the host's link, some of which provide its credentials. Sandboxes may have
+/// other link-local and unique local addresses.
 const METADATA_SERVICES: [IpAddr; 12] = [
     ipv4_address(169, 254, 169, 254), // AWS, Azure, Google, Oracle and others
     ipv4_address(169, 254, 169, 253), // AWS: DNS

@@ -1,8 +1,8 @@
-//! The JSON forms that users write. camelCase is canonical; snake_case is accepted; both spellings
-//! of one field in one object are an error.
+//! The JSON forms that users write. camelCase is canonical, and snake_case is accepted. Both
+//! spellings of one field in one object are an error.
 //!
-//! An unknown field is an error everywhere here: a mistyped `denyout` must not open anything.
-//! The forms check types only. What they mean is [`Policy::new`]'s to decide.
+//! An unknown field is an error in every form: a mistyped `denyout` must not allow anything. The
+//! forms only check types. [`Policy::new`] determines their meaning.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -21,21 +21,21 @@ json_object::deserialize_objects_only! { SandboxSpec, NetworkConfig, EgressProxy
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
 pub struct SandboxSpec {
-    /// Its name.
+    /// Its ID.
     #[serde(rename = "sandboxID", alias = "sandboxId", alias = "sandbox_id")]
     #[schema(value_type = String, pattern = "^[a-z0-9]{1,63}$")]
     pub sandbox_id: SandboxId,
     /// The host-side interface (tap or veth).
     pub interface: String,
-    /// Path of the network namespace that `interface` is in; absent: the agent's own.
+    /// Path of the network namespace that contains `interface`. Default: the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
-    /// The addresses it may send from, at most four of each family.
+    /// The addresses it may send from, at most four per family.
     #[serde(deserialize_with = "addresses")]
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
-    /// The Ethernet address it must send from; absent: any.
+    /// The Ethernet address it must send from. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub mac: Option<MacAddress>,
@@ -48,10 +48,10 @@ pub struct SandboxSpec {
 }
 
 impl SandboxSpec {
-    /// The policy that this sandbox asks for.
+    /// Builds the policy of this sandbox.
     ///
     /// # Errors
-    /// Names the field and entry that [`Policy::new`] refuses.
+    /// [`Policy::new`] rejects a field. The error contains the field and the entry.
     pub fn build_policy(
         &self,
         defaults: &PolicyDefaults,
@@ -60,11 +60,11 @@ impl SandboxSpec {
         Policy::new(&self.network, self.allow_internet_access, defaults, floor)
     }
 
-    /// The form that holds the proxy's password, which plain serialisation leaves out: for the
-    /// agent's state file and nothing else.
+    /// Serialises the sandbox with the proxy's password, which plain serialisation omits. Only for
+    /// the agent's state file.
     ///
     /// # Errors
-    /// When `netns` is not UTF-8, which no specification read from JSON is.
+    /// `netns` is not UTF-8. This cannot happen for a specification read from JSON.
     pub fn to_json_with_secrets(&self) -> serde_json::Result<serde_json::Value> {
         let mut value = serde_json::to_value(self)?;
         let proxy = self.network.egress_proxy.as_ref();
@@ -75,7 +75,8 @@ impl SandboxSpec {
     }
 }
 
-/// `network` of one sandbox. In lists, absent and empty mean the same, `dns_servers` excepted.
+/// `network` of one sandbox. An absent list is equivalent to an empty one, except for
+/// `dns_servers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
 pub struct NetworkConfig {
@@ -85,40 +86,41 @@ pub struct NetworkConfig {
     /// IPs, CIDRs.
     #[serde(alias = "deny_out", skip_serializing_if = "Option::is_none")]
     pub deny_out: Option<Vec<String>>,
-    /// IPs. Absent: the default one, if `allow_out` holds a domain. Empty: none.
+    /// IPs. Absent: the default server, if `allow_out` contains a domain. Empty: none.
     #[serde(alias = "dns_servers", skip_serializing_if = "Option::is_none")]
     pub dns_servers: Option<Vec<String>>,
-    /// The SOCKS5 proxy that outbound TCP is tunnelled through.
+    /// The SOCKS5 proxy that tunnels outbound TCP.
     #[serde(alias = "egress_proxy", skip_serializing_if = "Option::is_none")]
     pub egress_proxy: Option<EgressProxy>,
-    /// Whether the public URL works without the traffic token. Absent: it does.
+    /// Whether the public URL works without the traffic token. Default: `true`.
     #[serde(alias = "allow_public_traffic", skip_serializing_if = "Option::is_none")]
     pub allow_public_traffic: Option<bool>,
-    /// The Host header that the service inside sees.
+    /// The Host header that the service in the sandbox receives.
     #[serde(alias = "mask_request_host", skip_serializing_if = "Option::is_none")]
     pub mask_request_host: Option<String>,
-    /// Ports that the gateway connects to with TLS.
+    /// Ports on which the gateway connects with TLS.
     #[serde(
         alias = "https_ports",
         deserialize_with = "ports",
         skip_serializing_if = "Option::is_none"
     )]
     pub https_ports: Option<Vec<u16>>,
-    /// The same as beside `network`: E2B's `PUT …/network` carries it here.
+    /// The same as next to `network`. E2B's `PUT …/network` sends it here.
     #[serde(alias = "allow_internet_access", skip_serializing_if = "Option::is_none")]
     pub allow_internet_access: Option<bool>,
-    /// E2B's header rules, which change requests: accepted only when there are none.
+    /// E2B's header rules, which modify requests. Only accepted if empty.
     #[serde(skip_serializing)]
     pub rules: UnsupportedField,
 }
 
 impl NetworkConfig {
-    /// This configuration after `PUT …/network` with `update`: all egress fields are the update's,
-    /// an omitted one is cleared; the ingress fields stay. The caller clears the sandbox's own
-    /// `allowInternetAccess`, since the update's counts.
+    /// Returns this configuration after `PUT …/network` with `update`. All egress fields are
+    /// replaced with those of the update, and omitted ones are cleared. Ingress fields are kept.
+    /// The caller clears the sandbox's own `allowInternetAccess`, because that of the update
+    /// applies.
     ///
     /// # Errors
-    /// When the update holds an ingress field, since it would have no effect.
+    /// The update contains an ingress field, which would have no effect.
     pub fn replace_egress(&self, update: &Self) -> Result<Self, ValidationError> {
         let ingress = [
             ("allowPublicTraffic", update.allow_public_traffic.is_some()),
@@ -147,15 +149,16 @@ pub struct EgressProxy {
     /// Absent: no authentication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// Never shown.
+    /// Never output.
     #[serde(default, skip_serializing)]
     pub password: Option<SecretString>,
-    /// Whether the connection to the proxy uses TLS, and how. Absent: it does not.
+    /// Whether and how the connection to the proxy uses TLS. Default: no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ProxyTls>,
 }
 
-/// A field that would change what is allowed, and that is not supported: absent, null or empty.
+/// A field that would change what is allowed, but is not supported. It must be absent, null or
+/// empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnsupportedField;
 
@@ -167,7 +170,7 @@ impl<'de> Deserialize<'de> for UnsupportedField {
             serde_json::Value::Array(items) => items.is_empty(),
             _ => false,
         };
-        // Not ignored: a policy that means more than what is enforced must not be accepted.
+        // Not ignored: a policy with fields that are not enforced must not be accepted.
         if empty { Ok(Self) } else { Err(de::Error::custom("not supported; leave it out")) }
     }
 }
@@ -177,7 +180,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkCo
 }
 
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
-    /// One element, so that an error's path ends in its index.
+    /// A separate type per element, so that an error's path ends with its index.
     #[derive(Deserialize)]
     #[serde(try_from = "String")]
     struct AddressElement(IpAddr);
@@ -198,7 +201,7 @@ fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, 
 }
 
 fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
-    /// One element, so that an error's path ends in its index.
+    /// A separate type per element, so that an error's path ends with its index.
     struct PortElement(u16);
 
     impl<'de> Deserialize<'de> for PortElement {

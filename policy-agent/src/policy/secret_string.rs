@@ -1,21 +1,22 @@
-//! A string that must not be shown.
+//! A string that must not be displayed.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A password. `Debug` hides it, it has no `Serialize`, and errors about it do not quote it.
+/// A password. `Debug` hides it, it does not implement `Serialize`, and errors about it do not
+/// quote it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SecretString(String);
 
 impl SecretString {
-    /// Takes what must be hidden from now on.
+    /// Wraps a secret.
     #[must_use]
     pub const fn new(secret: String) -> Self {
         Self(secret)
     }
 
-    /// The secret itself: for the proxy's handshake and for the agent's own state file.
+    /// The secret itself, for the proxy's handshake and the agent's own state file.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -30,7 +31,8 @@ impl fmt::Debug for SecretString {
 
 impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Through a value, because serde's own error would quote a number given as a password.
+        // Deserialised through a value, because serde's own error would quote a password given as a
+        // number.
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::String(secret) => Ok(Self(secret)),
             _ => Err(de::Error::custom("must be a string")),

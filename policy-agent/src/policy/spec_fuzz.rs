@@ -1,5 +1,5 @@
-//! JSON that describes sandboxes, as hostile as chance makes it: an error, which names a field, or a
-//! description that holds what it says.
+//! Random hostile JSON that describes sandboxes results in an error that contains a field, or in a
+//! consistent sandbox.
 
 use std::fmt::Debug;
 
@@ -95,7 +95,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A good description in which something else stands for some fields, at two depths.
+/// A valid description with some fields replaced, at two levels.
 fn mutated_valid_spec() -> impl Strategy<Value = Value> {
     let change = (any::<bool>(), prop::sample::select(&FIELD_NAMES[..]), any_json());
     prop::collection::vec(change, 1..4).prop_map(|changes| {
@@ -110,7 +110,7 @@ fn mutated_valid_spec() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What holds of an error about this text.
+/// Checks properties of an error about this text.
 fn check_error<T: Debug>(
     text: &[u8],
     read: &Result<T, ValidationError>,
@@ -119,12 +119,12 @@ fn check_error<T: Debug>(
     let message = error.to_string();
     let is_json = serde_json::from_slice::<Value>(text).is_ok();
     let is_object = serde_json::from_slice::<Map<String, Value>>(text).is_ok();
-    // Where all of it is wrong there is no field to name.
+    // If all of it is wrong, there is no field to report.
     prop_assert!(
         !error.field.is_empty() || !is_json || !is_object || message.starts_with("not valid JSON"),
         "{message}"
     );
-    // A mutation may make a field's name of it.
+    // A mutation may turn the password into a field's name.
     prop_assert!(!message.contains(PASSWORD) || message.contains("unknown field"), "{message}");
     prop_assert!(!message.contains(" at line ") || error.field.is_empty(), "{message}");
     let plain = message.chars().all(|char| !char.is_control());
@@ -132,7 +132,7 @@ fn check_error<T: Debug>(
     Ok(())
 }
 
-/// A description that is accepted means something, and is the same after it was kept.
+/// Checks that an accepted description is valid and survives serialisation.
 fn check_accepted_spec(sandbox: &SandboxSpec) -> Result<(), TestCaseError> {
     let judged = sandbox.validate();
     let policy = sandbox.build_policy(&PolicyDefaults::default(), &Floor::default());

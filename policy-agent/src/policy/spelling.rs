@@ -1,11 +1,11 @@
-//! "Did you mean": the known name that a misspelt one looks like.
+//! "Did you mean": finds the known name that is most similar to a misspelt one.
 
-/// The name among `known` that `misspelt` is most likely meant to be. Case, `_` and `-` count for
-/// nothing, since both spellings of fields are in use.
+/// The name among `known` that `misspelt` most likely refers to. Ignores case, `_` and `-`, because
+/// both spellings of fields are in use.
 pub fn closest_name<'a>(misspelt: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
     let meant = plain(misspelt);
-    // One slip for each three letters, as compilers do it.
+    // One edit per three letters, as in compilers.
     let slips = meant.len().max(3) / 3;
     let known = known.map(|name| (strsim::damerau_levenshtein(&meant, &plain(name)), name));
     known

@@ -1,19 +1,18 @@
-//! The error of bad configuration: it names the field and the entry, and says what to do.
+//! The error about invalid configuration. It contains the field and the entry, and says what to do.
 
 use std::fmt;
 
-/// Characters of an entry that an error shows.
+/// Maximum number of characters of an entry in an error.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// Why a configuration is refused. The policy in force stays.
+/// Why a configuration is rejected. The policy in force is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidationError {
-    /// Path of the field as a person would write it: `network.denyOut[3]`. Empty when the text is
-    /// no JSON at all.
+    /// Path of the field in user notation: `network.denyOut[3]`. Empty if the text is not JSON.
     pub field: String,
     /// The entry at fault, unless it is a secret.
     pub entry: Option<String>,
-    /// What is wrong with it and what to write instead.
+    /// What is wrong and what to write instead.
     pub problem: String,
 }
 
@@ -23,7 +22,7 @@ impl ValidationError {
         Self { field: field.into(), entry: None, problem: problem.into() }
     }
 
-    /// An error about what a field, or one entry of it, holds.
+    /// An error about the value of a field or one of its entries.
     pub fn about_entry(
         field: impl Into<String>,
         entry: impl Into<String>,
@@ -32,8 +31,7 @@ impl ValidationError {
         Self { field: field.into(), entry: Some(entry.into()), problem: problem.into() }
     }
 
-    /// The same error about a field that lies within another: `network.x` in `[2]` is
-    /// `[2].network.x`.
+    /// The same error with the field's path prefixed: `network.x` in `[2]` is `[2].network.x`.
     #[must_use]
     pub fn with_field_prefix(mut self, prefix: &str) -> Self {
         self.field = join_field_path(prefix, &self.field);
@@ -41,7 +39,7 @@ impl ValidationError {
     }
 }
 
-/// The path `inner` as seen from where `prefix` starts.
+/// Joins two parts of a field path.
 fn join_field_path(prefix: &str, inner: &str) -> String {
     if prefix.is_empty() || inner.is_empty() || inner.starts_with('[') {
         format!("{prefix}{inner}")
@@ -56,7 +54,7 @@ impl fmt::Display for ValidationError {
             write!(f, "{}: ", self.field)?;
         }
         if let Some(entry) = &self.entry {
-            // Debug form: control characters must not reach a terminal or break a log line.
+            // Debug form, because control characters must not reach a terminal or break a log line.
             let mut shown: String = entry.chars().take(MAX_SHOWN_CHARS).collect();
             if shown.len() < entry.len() {
                 shown.push('…');

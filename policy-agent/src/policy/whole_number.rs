@@ -1,8 +1,8 @@
-//! Whole numbers as JSON has them: 5 and 5.0 are the same one (JSON Schema 2020-12, 6.1.1).
+//! Whole numbers in JSON: 5 and 5.0 are equal (JSON Schema 2020-12, 6.1.1).
 
 use serde_json::Value;
 
-/// Up to here every whole number is a double of its own.
+/// Doubles represent every whole number up to this one exactly.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// The number, if it is whole and not negative.

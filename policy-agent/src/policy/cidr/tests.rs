@@ -28,7 +28,7 @@ fn entries_are_normalised() {
     ] {
         let net = sandbox_cidr(entry).unwrap_or_else(|error| panic!("{entry}: {error}"));
         assert_eq!(net.to_string(), normal, "{entry}");
-        // What `check` prints is an entry that means the same.
+        // The output of `check` is an entry with the same meaning.
         assert_eq!(sandbox_cidr(normal), Ok(net), "{normal}");
     }
 }

@@ -19,7 +19,7 @@ fn compile_lists(allow: &[&str], deny: &[&str], floor: (&[&str], &[&str])) -> Co
     compile_policy(&policy, &floor)
 }
 
-/// One line for each entry: prefix, reason, rule.
+/// One line per entry: prefix, reason, rule.
 fn entry_lines<N: ToString>(table: &[(N, Verdict)]) -> Vec<String> {
     let line = |(net, verdict): &(N, Verdict)| {
         let reason = Reason::from_code(verdict.reason_code).map_or("?", Reason::label);
@@ -140,7 +140,7 @@ fn the_hosts_own_addresses_are_denied_behind_the_lists() {
     );
     assert_eq!(named(4), None);
     assert!(table.ipv4_entries.iter().all(|(_, verdict)| verdict.flags == 0));
-    // What is for the gateway has to come to the proxy.
+    // Traffic to the gateway must reach the proxy.
     let (table, _) = of(r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"]}"#);
     for (net, verdict) in &table.ipv4_entries {
         let host = verdict.reason_code == Reason::PlatformDeny as u8 && verdict.rule_index >= 2;
@@ -154,7 +154,7 @@ fn digests_differ_as_tables_do() {
     let table = compile_lists(&["1.1.1.1"], &["0.0.0.0/0"], (&[], &[]));
     let same = compile_lists(&["1.1.1.1/32"], &["0.0.0.0/0"], (&[], &[]));
     assert_eq!(table.digest(), same.digest());
-    // Stable across versions as well: pinned tables are compared with it.
+    // Also stable across versions, because digests of pinned tables are compared with it.
     assert_eq!(
         table.digest().map(|byte| format!("{byte:02x}")).concat(),
         "8ac08a81732504aac6ea2622b16034f8"
@@ -179,11 +179,11 @@ fn digests_differ_as_tables_do() {
     assert_eq!(digests.len(), count);
 }
 
-/// No bound is asserted: `cargo test --release -- --nocapture how_long` shows the times.
+/// Asserts no limit. `cargo test --release -- --nocapture how_long` prints the times.
 #[test]
 fn how_long_it_takes() {
     for entries in [1_000_u32, 50_000, 100_000] {
-        // Scattered and nested prefixes, no order.
+        // Scattered and nested prefixes, unsorted.
         let scattered = (0..entries).map(|n| n.wrapping_mul(2_654_435_761) | 0x0100_0000);
         let list: Vec<_> = scattered
             .enumerate()
@@ -193,7 +193,7 @@ fn how_long_it_takes() {
                 _ => std::net::Ipv4Addr::from_bits(bits).to_string(),
             })
             .collect();
-        // Half of them in each list.
+        // Half of the prefixes in each list.
         let (deny, allow) = list.split_at(list.len() / 2);
         let network = NetworkConfig {
             allow_out: Some(allow.to_vec()),

@@ -121,7 +121,7 @@ fn patterns_match() {
     }
 }
 
-/// Label by label, from the right.
+/// Compares labels from right to left.
 fn obviously_matches(pattern: &str, host: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('.').rev().collect();
     let host: Vec<&str> = host.split('.').rev().collect();

@@ -3,7 +3,7 @@ use super::*;
 
 const IPPROTO_UDP: u8 = 17;
 
-/// What `explain` says, in one line: reason, and rule or name.
+/// The output of `explain` in one line: reason, and rule or name.
 fn explain_in_one_line(network: &str, floor: &Floor, destination: &str, protocol: u8) -> String {
     let network: NetworkConfig = parse_json(network.as_bytes()).expect(network);
     let policy = Policy::new(&network, None, &PolicyDefaults::default(), floor).expect("a policy");

@@ -71,9 +71,9 @@ fn the_default_floor() {
         ("2002:c058:6301::1", false),  // 192.88.99.1
         ("2002:a00:1::1", false),
         ("2002:808:808::1", true),
-        ("2001:0:a00:1::", false),            // Teredo, the server 10.0.0.1
-        ("2001:0:808:808::f5ff:fffe", false), // Teredo, the client 10.0.0.1
-        ("2001:0:808:808::f7f7:f7f7", true),  // Teredo, the client 8.8.8.8
+        ("2001:0:a00:1::", false),            // Teredo server 10.0.0.1
+        ("2001:0:808:808::f5ff:fffe", false), // Teredo client 10.0.0.1
+        ("2001:0:808:808::f7f7:f7f7", true),  // Teredo client 8.8.8.8
     ] {
         assert_eq!(floor.admits(address.parse().expect(address)), admitted, "{address}");
     }
@@ -86,10 +86,10 @@ fn platform_allow_wins_over_platform_deny() {
     for (address, admitted) in [
         ("10.0.0.53", true),
         ("10.0.0.54", false),
-        ("64:ff9b::a00:35", false), // its IPv4 is allowed, this is not written
-        ("64:ff9b::a00:36", true),  // written as IPv6
-        ("2001:0:808:808::f5ff:ffca", true), // the Teredo client 10.0.0.53
-        ("2001:0:808:808::f5ff:ffc9", false), // the Teredo client 10.0.0.54
+        ("64:ff9b::a00:35", false), // only its IPv4 form is in `platform_allow`
+        ("64:ff9b::a00:36", true),  // its IPv6 form is in `platform_allow`
+        ("2001:0:808:808::f5ff:ffca", true), // Teredo client 10.0.0.53
+        ("2001:0:808:808::f5ff:ffc9", false), // Teredo client 10.0.0.54
     ] {
         assert_eq!(floor.admits(address.parse().expect(address)), admitted, "{address}");
     }
@@ -140,8 +140,8 @@ fn the_hosts_own_addresses_are_denied_unless_they_are_allowed() {
         ("2001:db8::3", true),
         ("64:ff9b::192.0.2.1", false),
         ("2002:c000:201::1", false),
-        ("2001:0:808:808::3fff:fdfe", false), // Teredo, the client 192.0.2.1
-        ("2001:0:808:808::3fff:fdfd", true),  // Teredo, the client 192.0.2.2
+        ("2001:0:808:808::3fff:fdfe", false), // Teredo client 192.0.2.1
+        ("2001:0:808:808::3fff:fdfd", true),  // Teredo client 192.0.2.2
     ] {
         let address = address.parse().expect(address);
         assert_eq!(floor.admits(address), admitted, "{address}");

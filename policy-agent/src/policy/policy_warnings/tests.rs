@@ -9,7 +9,7 @@ fn warnings_of(network: &str, allow: &[&str]) -> Vec<String> {
     policy_warnings(&network, &policy, &floor).iter().map(ToString::to_string).collect()
 }
 
-/// What is said of one entry of `allowOut` beside `example.com`.
+/// The warnings about one entry of `allowOut` next to `example.com`.
 fn warnings_of_entry(entry: &str) -> String {
     let network = format!(r#"{{"allowOut":["{entry}","example.com"],"denyOut":["0.0.0.0/0"]}}"#);
     warnings_of(&network, &[]).join("\n")

@@ -1,7 +1,7 @@
 use super::super::{NormalisedPolicy, parse_json};
 use super::*;
 
-/// The policy of a sandbox whose `network` is this JSON.
+/// Parses the policy of a sandbox with this `network`.
 fn parse_policy(network: &str) -> Result<Policy, ValidationError> {
     let network: NetworkConfig = parse_json(network.as_bytes())?;
     Policy::new(&network, None, &PolicyDefaults::default(), &Floor::default())
