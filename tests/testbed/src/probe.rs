@@ -1,5 +1,4 @@
-//! What a program sees when it tries to reach something: real sockets, and what the kernel tells
-//! them.
+//! Probes: real sockets in a sandbox, and the errors that the kernel reports to them.
 
 use std::{
     fmt,
@@ -16,16 +15,17 @@ use crate::{
     named_internet::dns_server, network::NetworkNamespace, test_servers, wait::WAIT_LIMIT,
 };
 
-/// How long an answer may take that should come, on a busy machine: less than what is waited for again
-/// and again.
+/// The time limit of an expected reply on a busy machine. It is shorter than [`WAIT_LIMIT`], so
+/// that a probe can be repeated within that limit.
 static REPLY_TIMEOUT: LazyLock<Duration> = LazyLock::new(|| *WAIT_LIMIT / 3);
-/// After this time without any answer an attempt that should get none counts as silent.
+/// An attempt that expects no reply counts as silent after this time.
 const SILENCE_WINDOW: Duration = Duration::from_millis(300);
 
-/// What is asked of who may be no echo server, but TLS or DNS in earnest: any answer will do.
+/// The payload for destinations that may be TLS or DNS servers instead of echo servers. Any reply
+/// is accepted.
 const PROBE_PAYLOAD: &[u8] = b"is anybody there?";
 
-/// What is tried.
+/// The kind of attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeKind {
     /// A TCP connection to this port.
@@ -46,20 +46,20 @@ impl fmt::Display for ProbeKind {
     }
 }
 
-/// What became of it.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// Somebody answered: the connection stands, the datagram came back.
+    /// The connection was established, or the datagram came back.
     Answered,
-    /// At once: "connection refused". TCP: a reset.
+    /// Immediately: "connection refused". For TCP, a reset.
     Refused,
-    /// At once: an ICMP error, "administratively prohibited".
+    /// Immediately: the ICMP error "administratively prohibited".
     Prohibited,
-    /// An HTTP server's or the proxy's answer 403.
+    /// An HTTP server or the proxy responded with 403.
     Forbidden,
-    /// Nothing came back.
+    /// No reply.
     NoReply,
-    /// Something else went wrong.
+    /// Another error.
     Failed(String),
 }
 
@@ -76,12 +76,12 @@ impl fmt::Display for ProbeResult {
     }
 }
 
-/// Tries to reach `address` from inside a namespace.
+/// Attempts to reach `address` from inside a namespace.
 pub fn probe(from: &NetworkNamespace, how: ProbeKind, address: IpAddr) -> ProbeResult {
     probe_within(*REPLY_TIMEOUT, from, how, address)
 }
 
-/// The same, when nothing is expected to come back: does not wait as long for it.
+/// Like [`probe`], but expects no reply and waits less time for one.
 pub fn probe_expecting_silence(
     from: &NetworkNamespace,
     how: ProbeKind,
@@ -112,7 +112,7 @@ fn probe_within(
     }
 }
 
-/// A connected TCP stream from inside a namespace, with a bound on how long reads may take.
+/// Connects a TCP stream from inside a namespace, with a timeout for reads.
 pub fn connect(from: &NetworkNamespace, to: SocketAddr) -> Result<TcpStream> {
     let _inside = from.enter()?;
     let stream =
@@ -122,7 +122,7 @@ pub fn connect(from: &NetworkNamespace, to: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connected UDP socket inside a namespace.
+/// Connects a UDP socket inside a namespace.
 pub fn connect_udp(from: &NetworkNamespace, to: SocketAddr) -> Result<UdpSocket> {
     let _inside = from.enter()?;
     let socket = UdpSocket::bind((unspecified_address(to.ip()), 0))?;
@@ -131,7 +131,7 @@ pub fn connect_udp(from: &NetworkNamespace, to: SocketAddr) -> Result<UdpSocket>
     Ok(socket)
 }
 
-/// Sends `bytes` over a stream to an echo server and wants them back.
+/// Sends `bytes` over a stream to an echo server and expects them back.
 pub fn echo(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes)?;
     let mut back = vec![0; bytes.len()];
@@ -139,7 +139,7 @@ pub fn echo(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     expect_same_bytes(&back, bytes)
 }
 
-/// Sends a datagram to an echo server and wants it back.
+/// Sends a datagram to an echo server and expects it back.
 pub fn echo_datagram(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
     socket.send(bytes)?;
     let mut back = vec![0; 65_536];
@@ -147,7 +147,7 @@ pub fn echo_datagram(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
     expect_same_bytes(&back[..length], bytes)
 }
 
-/// What an error of a socket means for the one who tried.
+/// Converts a socket error to a result.
 pub fn result_from_error(error: &io::Error) -> ProbeResult {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE) => ProbeResult::Refused,
@@ -187,7 +187,7 @@ fn probe_udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
     echo_datagram(&socket, PROBE_PAYLOAD)
 }
 
-/// By a ping socket, which like UDP is told of ICMP errors.
+/// Pings through a ping socket, which reports ICMP errors like UDP does.
 fn probe_ping(to: IpAddr, limit: Duration) -> io::Result<()> {
     let (family, protocol, request) = match to {
         IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8),
@@ -197,7 +197,7 @@ fn probe_ping(to: IpAddr, limit: Duration) -> io::Result<()> {
     let socket = UdpSocket::from(socket);
     socket.connect((to, 0))?;
     socket.set_read_timeout(Some(limit))?;
-    // Type, code, checksum and identifier (both the kernel's), sequence number, data.
+    // Type, code, checksum and identifier (the kernel fills in both), sequence number, data.
     socket.send(&[request, 0, 0, 0, 0, 0, 0, 1, b'?'])?;
     socket.recv(&mut [0; 64]).map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! Waiting: never for a time, always for something, and never for ever.
+//! Waits for conditions, always with a time limit and never for a fixed time.
 
 use std::{
     env,
@@ -9,21 +9,23 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// The seconds of [`WAIT_LIMIT`] on a machine that is slower than most, as an emulated one is.
+/// The environment variable that sets [`WAIT_LIMIT`] in seconds, for slow machines such as emulated
+/// ones.
 pub const WAIT_LIMIT_VARIABLE: &str = "POLICY_TEST_PATIENCE";
 
-/// How long anything that should happen may take on a busy machine.
+/// The time limit for anything that should happen on a busy machine.
 pub static WAIT_LIMIT: LazyLock<Duration> = LazyLock::new(|| {
     let seconds = env::var(WAIT_LIMIT_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(30))
 });
 
-/// Asks again and again until there is an answer; an error that names `what` after [`WAIT_LIMIT`].
+/// Calls `ask` until it returns a value. After [`WAIT_LIMIT`], fails with an error that names
+/// `what`.
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> Result<T> {
     eventually_within(*WAIT_LIMIT, what, ask)
 }
 
-/// The same for what may take another time.
+/// Like [`eventually`], with another time limit.
 pub fn eventually_within<T>(
     limit: Duration,
     what: &str,

@@ -1,5 +1,5 @@
-//! The agent's HTTP API over its Unix socket, written plainly, so that tests can send what a
-//! well-behaved client would not.
+//! A minimal client of the agent's HTTP API over its Unix socket. Tests can also send requests that
+//! a well-behaved client would not.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,48 +13,48 @@ use serde_json::Value;
 use super::AgentProcess;
 use crate::wait::WAIT_LIMIT;
 
-/// How long an answer may take: so many times what anything may take.
+/// The time limit of a response, as a multiple of [`WAIT_LIMIT`].
 const RESPONSE_TIMEOUT_FACTOR: u32 = 2;
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Clone, Debug)]
 pub struct ApiResponse {
     /// The status code.
     pub status: u16,
     /// Status line and headers.
     pub head: String,
-    /// The body, decoded.
+    /// The decoded body.
     pub body: String,
 }
 
 impl ApiResponse {
-    /// A header, by its name.
+    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let headers = self.head.lines().filter_map(|line| line.split_once(':'));
         let mut values = headers.filter(|(known, _)| known.eq_ignore_ascii_case(name));
         values.next().map(|(_, value)| value.trim())
     }
 
-    /// The body as JSON; null when it is none.
+    /// The body as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
     }
 }
 
 impl AgentProcess {
-    /// Asks the API, with a JSON body unless that is empty.
+    /// Sends a request to the API, with a JSON body unless `body` is empty.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Result<ApiResponse> {
         send_request_to(&self.socket_path(), method, path, body)
     }
 
-    /// Sends a request as it is and reads the answer to its end: the request should ask for the
-    /// connection to be closed.
+    /// Sends the bytes of a request unchanged and reads the response until the connection closes.
+    /// The request should ask for `Connection: close`.
     pub fn send_raw(&self, request: &[u8]) -> Result<ApiResponse> {
         send_raw_to(&self.socket_path(), request)
     }
 }
 
-/// Asks the API of whichever agent has this socket, which may be about to end.
+/// Sends a request to the agent on this socket, which may be about to exit.
 pub fn send_request_to(socket: &Path, method: &str, path: &str, body: &str) -> Result<ApiResponse> {
     let length = body.len();
     let request = format!(

@@ -1,4 +1,4 @@
-//! The agent's command line, as a user would type it.
+//! The agent's command line.
 
 use std::{
     io::Write as _,
@@ -10,24 +10,24 @@ use serde_json::Value;
 
 use super::{AgentProcess, agent_binary};
 
-/// What a command left behind.
+/// The result of a command.
 #[derive(Clone, Debug)]
 pub struct CliOutput {
-    /// Its exit code; -1 when a signal ended it.
+    /// The exit code; -1 if a signal terminated the command.
     pub exit_code: i32,
-    /// What it printed.
+    /// The command's standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// The command's standard error.
     pub stderr: String,
 }
 
 impl CliOutput {
-    /// What it printed as JSON; null when it is none.
+    /// Standard output as JSON; null if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or(Value::Null)
     }
 
-    /// What it printed as JSON lines.
+    /// Standard output as JSON lines.
     pub fn json_lines(&self) -> Vec<Value> {
         self.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
@@ -39,14 +39,14 @@ impl AgentProcess {
         self.cli_with_stdin(arguments, "")
     }
 
-    /// Runs `policy-agent` with these arguments and this on its stdin.
+    /// Runs `policy-agent` with these arguments and this standard input.
     pub fn cli_with_stdin(&self, arguments: &[&str], stdin: &str) -> Result<CliOutput> {
         let mut command = self.cli_command()?;
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("starting policy-agent")?;
         if let Some(mut pipe) = child.stdin.take() {
-            // A command that does not read its stdin is gone by now.
+            // A command that does not read its stdin may have exited already.
             let _ = pipe.write_all(stdin.as_bytes());
         }
         let output = child.wait_with_output().context("waiting for policy-agent")?;
@@ -57,7 +57,7 @@ impl AgentProcess {
         })
     }
 
-    /// `policy-agent` for this agent's socket, without arguments.
+    /// Returns a `policy-agent` command for this agent's socket, without arguments.
     pub fn cli_command(&self) -> Result<Command> {
         let mut command = Command::new(agent_binary()?);
         command.env("POLICY_AGENT_SOCKET", self.socket_path()).env("NO_COLOR", "1");

@@ -1,4 +1,4 @@
-//! A wall clock of the agent's own, which a test can set: libfaketime answers for the kernel.
+//! A wall clock that a test can set, for one agent. It preloads libfaketime.
 
 use std::{fs, path::PathBuf};
 
@@ -6,20 +6,20 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::AgentProcess;
 
-/// As Debian's package has it, below the directory of the libraries of this architecture.
+/// The path in Debian's package, below the library directory of the architecture.
 const FAKETIME_LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
-/// The library that answers for the kernel.
+/// The path of libfaketime.
 #[must_use]
 pub fn faketime_library() -> PathBuf {
     PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH)).join(FAKETIME_LIBRARY)
 }
 
-/// The wall clock of an agent. Its monotonic clock is the kernel's.
+/// The wall clock of an agent. The agent's monotonic clock stays the kernel's.
 pub struct FakeClock(PathBuf);
 
 impl AgentProcess {
-    /// Gives the agent a clock that can be set, from its next start on.
+    /// Gives the agent an adjustable clock from its next start on.
     pub fn use_fake_clock(&mut self) -> Result<FakeClock> {
         let library = faketime_library();
         ensure!(library.exists(), "{} is missing", library.display());
@@ -37,9 +37,9 @@ impl AgentProcess {
 }
 
 impl FakeClock {
-    /// Puts it before or behind the machine's: `+400d`, `-1h`, `+0`.
+    /// Sets the offset from the machine's clock: `+400d`, `-1h`, `+0`.
     pub fn set_offset(&self, offset: &str) -> Result<()> {
-        // In one step: it is read at any time.
+        // Replaces the file atomically, since libfaketime may read it at any time.
         let new = self.0.with_extension("new");
         fs::write(&new, format!("{offset}\n"))?;
         fs::rename(&new, &self.0).context("setting the clock")

@@ -1,4 +1,4 @@
-//! Runs the real `policy-agent` in a world's host, with directories of its own.
+//! Runs the real `policy-agent` in the host of a test network, with its own directories.
 
 mod api_client;
 mod command_line;
@@ -28,13 +28,13 @@ use crate::{
     wait::{WAIT_LIMIT, eventually, eventually_within},
 };
 
-/// How long the agent may take to start: so many times what anything may take. The kernel verifies its
-/// programs meanwhile, those of all tests that begin at the same time.
+/// The time limit of a start, as a multiple of [`WAIT_LIMIT`]. The kernel verifies the programs
+/// during it, for all tests that start at the same time.
 const START_TIMEOUT_FACTOR: u32 = 2;
-/// What of the agent's log is shown when something fails.
+/// The number of log lines shown when something fails.
 const LOG_TAIL_LINES: usize = 60;
 
-/// One agent: its configuration, its directories, and the process while it runs.
+/// One agent: its configuration, its directories, and its process while it runs.
 pub struct AgentProcess {
     process: Option<Child>,
     bpffs: BpffsDirectory,
@@ -43,7 +43,7 @@ pub struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// Writes the configuration: directories of its own, and `config` (TOML) behind them.
+    /// Writes a configuration with its own directories, followed by `config` (TOML).
     pub fn configure(config: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique_name("agent")).tempdir()?;
         let (bpffs, launcher) = (BpffsDirectory::create()?, Vec::new());
@@ -55,7 +55,7 @@ impl AgentProcess {
         Ok(agent)
     }
 
-    /// Starts it in the namespace `host`, and waits until it answers.
+    /// Starts the agent in the namespace `host` and waits until it responds.
     pub fn start(&mut self, host: &NetworkNamespace) -> Result<()> {
         let log = File::options().append(true).create(true).open(self.log_path())?;
         let binary = agent_binary()?.to_string_lossy().into_owned();
@@ -82,22 +82,23 @@ impl AgentProcess {
         }
     }
 
-    /// From the next start on, it is run by this program, which has to become it.
+    /// Sets a program that runs the agent from the next start on. The program must `exec` the
+    /// agent.
     pub fn set_launch_prefix(&mut self, launcher: Vec<String>) {
         self.launch_prefix = launcher;
     }
 
-    /// Whether it answers `GET /health`.
+    /// Returns whether the agent responds to `GET /health`.
     pub fn is_healthy(&self) -> bool {
         self.request("GET", "/health", "").is_ok_and(|answer| answer.status < 300)
     }
 
-    /// Kills it: no time to clean up.
+    /// Kills the agent, which cannot clean up.
     pub fn kill(&mut self) -> Result<()> {
         self.signal_and_wait(Signal::SIGKILL).map(|_| ())
     }
 
-    /// Asks it to stop, and returns how it ended.
+    /// Stops the agent with SIGTERM and returns its exit status.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         self.signal_and_wait(Signal::SIGTERM)
     }
@@ -120,44 +121,44 @@ impl AgentProcess {
         }
     }
 
-    /// Its process, while it runs.
+    /// The process ID, while the agent runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
     }
 
-    /// Its Unix socket.
+    /// The agent's Unix socket.
     pub fn socket_path(&self) -> PathBuf {
         self.directory.path().join("agent.sock")
     }
 
-    /// Its configuration file.
+    /// The agent's configuration file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("agent.toml")
     }
 
-    /// Where it keeps its state, if it is not changed by the configuration.
+    /// The agent's state directory, unless the configuration names another one.
     pub fn state_dir(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
-    /// A directory for files of a test.
+    /// A directory for the files of a test.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Where its pins are.
+    /// The agent's directory for pins.
     pub fn bpffs(&self) -> &BpffsDirectory {
         &self.bpffs
     }
 
-    /// The end of what it logged, over all its runs.
+    /// The end of the agent's log, across all runs.
     pub fn log_tail(&self) -> String {
         let text = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
 
-    /// Where it logs.
+    /// The agent's log file.
     pub fn log_path(&self) -> PathBuf {
         self.directory.path().join("agent.log")
     }
@@ -173,7 +174,7 @@ impl Drop for AgentProcess {
     }
 }
 
-/// The binary under test: `POLICY_AGENT_BIN`, or the one that was built with the program which asks.
+/// The binary under test: `POLICY_AGENT_BIN`, or the one built together with the running program.
 pub fn agent_binary() -> Result<PathBuf> {
     let path = match std::env::var_os("POLICY_AGENT_BIN") {
         Some(path) => PathBuf::from(path),

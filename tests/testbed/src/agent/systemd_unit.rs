@@ -1,25 +1,25 @@
-//! The agent's systemd unit, as far as it takes rights away: by it the agent can be started with
-//! these and no other.
+//! The privileges that the agent's systemd unit grants, so that a test can start the agent with
+//! exactly these.
 
 use anyhow::{Context as _, Result};
 
-/// The unit that is shipped.
+/// The shipped unit.
 const UNIT_FILE: &str = include_str!("../../../../policy-agent/systemd/policy-agent.service");
 
-/// The rights that the unit leaves.
+/// The privileges that the unit grants.
 pub struct SystemdUnit {
     capabilities: Vec<String>,
 }
 
 impl SystemdUnit {
-    /// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF: without one of
-    /// them something is not shown.
+    /// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF. The agent needs
+    /// all of them.
     pub const REQUIRED_CAPABILITIES: [u8; 5] = [10, 12, 21, 38, 39];
 
-    /// Reads the unit that is shipped.
+    /// Reads the shipped unit.
     ///
     /// # Errors
-    /// It leaves all capabilities or none, or new ones by `exec`.
+    /// The unit grants all capabilities or none, or allows new ones through `exec`.
     pub fn read_shipped() -> Result<Self> {
         let value = |name: &str| {
             let value =
@@ -35,10 +35,10 @@ impl SystemdUnit {
         Ok(Self { capabilities })
     }
 
-    /// Bit by bit, as `/proc/PID/status` shows them.
+    /// The capabilities as a bit mask, as in `/proc/PID/status`.
     ///
     /// # Errors
-    /// One of them is not in the table here.
+    /// A capability is missing in the table of this module.
     pub fn capability_mask(&self) -> Result<u64> {
         let bits = self.capabilities.iter().map(|name| {
             let known = CAPABILITY_NUMBERS.iter().find(|(known, _)| known == name);
@@ -47,8 +47,8 @@ impl SystemdUnit {
         bits.sum()
     }
 
-    /// What has to stand before a program's path: root with these capabilities, as systemd starts
-    /// a unit without `User`.
+    /// The command that runs a program as root with these capabilities, as systemd starts a unit
+    /// without `User`.
     #[must_use]
     pub fn launch_prefix(&self) -> Vec<String> {
         let mut words = vec!["setpriv".to_owned(), "--no-new-privs".to_owned()];
@@ -58,7 +58,7 @@ impl SystemdUnit {
     }
 }
 
-/// capability.h
+/// From `capability.h`.
 const CAPABILITY_NUMBERS: [(&str, u8); 10] = [
     ("dac_override", 1),
     ("net_bind_service", 10),

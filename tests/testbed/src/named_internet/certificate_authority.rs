@@ -1,5 +1,5 @@
-//! Certificates for every name that is asked for, from an authority that tests trust. The attacker
-//! has them too: no test relies on a client that notices.
+//! Issues certificates for any name, from an authority that the tests trust. The attacker has such
+//! certificates too: no test relies on a client that rejects them.
 
 use std::{
     collections::HashMap,
@@ -18,17 +18,17 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// The authority, and what it has issued.
+/// The authority and its issued certificates.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
-    /// Of all servers.
+    /// The key of all servers.
     server_key: KeyPair,
     issued: Mutex<HashMap<String, Arc<CertifiedKey>>>,
 }
 
 impl CertificateAuthority {
-    /// A new authority.
+    /// Creates an authority.
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::new(Vec::default())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,19 +43,19 @@ impl CertificateAuthority {
         })
     }
 
-    /// Its certificate (PEM).
+    /// The authority's certificate (PEM).
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// Certificate and key (PEM) for a name or an address.
+    /// Returns certificate and key (PEM) for a name or an address.
     pub fn issue(&self, name: &str) -> Result<(String, String)> {
         let params = CertificateParams::new(vec![name.to_owned()])?;
         let certificate = params.signed_by(&self.server_key, &self.issuer)?;
         Ok((certificate.pem(), self.server_key.serialize_pem()))
     }
 
-    /// What a client needs that trusts this authority.
+    /// The TLS configuration of a client that trusts this authority.
     pub fn client_config(&self) -> Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes())?)?;
@@ -64,7 +64,8 @@ impl CertificateAuthority {
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// What a server at an address needs: whatever name it is asked for, that is its own.
+    /// The TLS configuration of a server at an address. The server presents a certificate for any
+    /// requested name.
     pub fn server_config(self: &Arc<Self>, address: IpAddr) -> Result<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();

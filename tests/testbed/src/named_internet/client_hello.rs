@@ -1,4 +1,5 @@
-//! ClientHellos: those of a TLS library, cut in every way, and those that no library would send.
+//! ClientHellos: those of a TLS library, split in various ways, and those that no library would
+//! send.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustls::{ClientConfig, ClientConnection, Stream, pki_types::ServerName};
 
-/// The extension that holds the server's name.
+/// The server name extension.
 const EXTENSION_SERVER_NAME: u16 = 0;
 /// The alert when the policy denies a name.
 pub const ALERT_ACCESS_DENIED: u8 = 49;
@@ -19,7 +20,8 @@ pub const ALERT_INTERNAL_ERROR: u8 = 80;
 pub const EXTENSION_PADDING: u16 = 21;
 /// Encrypted ClientHello (RFC 9849).
 const EXTENSION_ECH: u16 = 0xfe0d;
-/// What is in any hello of our time: groups, signature algorithms, versions, and a key share.
+/// The extensions of any current ClientHello: groups, signature algorithms, versions, and a key
+/// share.
 const USUAL_EXTENSIONS: [(u16, &[u8]); 4] = [
     (10, &[0, 4, 0, 0x1d, 0, 0x17]),
     (13, &[0, 8, 4, 3, 8, 4, 4, 1, 8, 6]),
@@ -30,11 +32,11 @@ const USUAL_EXTENSIONS: [(u16, &[u8]); 4] = [
         share
     }),
 ];
-/// Most bytes of a record.
+/// The maximum number of bytes in a record.
 pub const MAX_RECORD_BYTES: usize = 16_384;
 
-/// A ClientHello (the handshake message) that asks for these bytes as the name of the server, and
-/// has these extensions besides the usual ones.
+/// Builds a ClientHello (the handshake message) with these bytes as the server name, and with these
+/// extensions in addition to the usual ones.
 pub fn hello_message(name: Option<&[u8]>, more: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut extensions = Vec::new();
     if let Some(name) = name {
@@ -51,7 +53,7 @@ pub fn hello_message(name: Option<&[u8]>, more: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut hello = vec![3, 3];
     hello.extend([7; 32]); // random
     hello.push(32);
-    hello.extend([8; 32]); // session
+    hello.extend([8; 32]); // session ID
     hello.extend(with_length_prefix(&[0x13, 1, 0x13, 2, 0xc0, 0x2b, 0xc0, 0x2f]));
     hello.extend([1, 0]); // no compression
     hello.extend(with_length_prefix(&extensions));
@@ -59,9 +61,9 @@ pub fn hello_message(name: Option<&[u8]>, more: &[(u16, Vec<u8>)]) -> Vec<u8> {
     [&[1], &length[1..], &hello].concat()
 }
 
-/// What holds the true name of the server, encrypted; the name in the clear is only the outer one.
+/// An extension with the encrypted server name. The cleartext name is then only the outer one.
 pub fn ech_extension(length: usize) -> (u16, Vec<u8>) {
-    // Outer (0), HKDF-SHA256, AES-128-GCM, the number of the server's key.
+    // Outer (0), HKDF-SHA256, AES-128-GCM, the ID of the server's key.
     let head = [0, 0, 1, 0, 1, 42];
     (
         EXTENSION_ECH,
@@ -69,7 +71,7 @@ pub fn ech_extension(length: usize) -> (u16, Vec<u8>) {
     )
 }
 
-/// The ClientHello of somebody who asks for a name, in records of usual size.
+/// A ClientHello for a name, in records of the usual size.
 pub fn hello_records(name: &str) -> Vec<u8> {
     split_into_records(&hello_message(Some(name.as_bytes()), &[]), MAX_RECORD_BYTES)
 }
@@ -83,13 +85,13 @@ fn with_length_prefix(bytes: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), bytes].concat()
 }
 
-/// A handshake message in records of `size` bytes.
+/// Splits a handshake message into records of `size` bytes.
 pub fn split_into_records(message: &[u8], size: usize) -> Vec<u8> {
     let records = message.chunks(size);
     records.flat_map(|piece| [&[22, 3, 1], &*with_length_prefix(piece)].concat()).collect()
 }
 
-/// The same handshake messages in records of another size.
+/// Splits the same handshake messages into records of another size.
 pub fn resplit_records(mut records: &[u8], size: usize) -> Vec<u8> {
     let mut message = Vec::new();
     while let [_, _, _, high, low, rest @ ..] = records {
@@ -100,15 +102,15 @@ pub fn resplit_records(mut records: &[u8], size: usize) -> Vec<u8> {
     split_into_records(&message, size)
 }
 
-/// Whether a TLS server goes on with the handshake: that is what the first byte of its answer says.
+/// Fails unless the server continues the handshake, which the first byte of its response shows.
 pub fn expect_handshake_record(stream: &mut TcpStream) -> io::Result<()> {
     let mut first = [0];
     stream.read_exact(&mut first)?;
     if first == [22] { Ok(()) } else { Err(io::Error::other(format!("an alert: {first:?}"))) }
 }
 
-/// Asks for `/` over TLS, and returns the answer. `send` gets the bytes of the ClientHello and the
-/// stream to send them by.
+/// Requests `/` over TLS and returns the response. `send` receives the bytes of the ClientHello and
+/// the stream to send them on.
 pub fn fetch_over_tls(
     stream: &mut TcpStream,
     config: ClientConfig,
@@ -128,7 +130,7 @@ pub fn fetch_over_tls(
     Ok(answer)
 }
 
-/// Sends bytes one by one, each in a segment of its own.
+/// Sends each byte in its own segment.
 pub fn send_byte_by_byte(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.set_nodelay(true)?;
     bytes.iter().try_for_each(|byte| stream.write_all(&[*byte]))

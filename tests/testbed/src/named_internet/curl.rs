@@ -1,4 +1,4 @@
-//! Real curl in a sandbox, with a resolv.conf and a hosts file of the sandbox's own.
+//! Runs curl in a sandbox, with the sandbox's own resolv.conf and hosts file.
 
 use std::{fs, net::IpAddr, path::Path};
 
@@ -12,12 +12,12 @@ use crate::{
     wait::WAIT_LIMIT,
 };
 
-/// The authority's certificate, among a client's files.
+/// The authority's certificate in a client's directory.
 pub const CA_FILE: &str = "ca.pem";
-/// How long a transfer may take: so many times what anything may take.
+/// The time limit of a transfer, as a multiple of [`WAIT_LIMIT`].
 const TRANSFER_TIMEOUT_FACTOR: u32 = 2;
 
-/// A curl that is to be run.
+/// A curl command.
 pub struct CurlCommand<'a> {
     namespace: &'a NetworkNamespace,
     client_files: &'a Path,
@@ -25,26 +25,26 @@ pub struct CurlCommand<'a> {
     arguments: Vec<String>,
 }
 
-/// What it saw.
+/// The result of a curl command.
 #[derive(Clone, Debug)]
 pub struct CurlResult {
-    /// curl's exit status; 0 when it got an answer, whatever the answer says.
+    /// curl's exit status; 0 for any HTTP response.
     pub exit_code: i32,
-    /// Of the answer; 0 without one.
+    /// The status of the response; 0 without one.
     pub status: u64,
-    /// The version of HTTP, like `1.1`.
+    /// The HTTP version, for example `1.1`.
     pub version: String,
-    /// How many connections it took.
+    /// The number of connections that curl opened.
     pub connections: u64,
-    /// The answer's body.
+    /// The body of the response.
     pub body: Vec<u8>,
-    /// What curl complained about.
+    /// curl's standard error.
     pub stderr: String,
 }
 
-/// curl's exit status when a connection is refused at once.
+/// curl's exit status for a refused connection.
 pub const EXIT_CONNECTION_REFUSED: i32 = 7;
-/// curl's exit status when a TLS handshake fails, as by an alert.
+/// curl's exit status for a failed TLS handshake, for example through an alert.
 pub const EXIT_TLS_HANDSHAKE: i32 = 35;
 
 impl CurlResult {
@@ -53,12 +53,12 @@ impl CurlResult {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// What a web server of the tests says of itself; null when none answered.
+    /// The JSON page of a test web server; null if none responded.
     pub fn page_json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// Whether the server at `address` answered.
+    /// Asserts that the server at `address` responded.
     #[track_caller]
     pub fn assert_from(&self, address: IpAddr) {
         let expected = Value::from(address.to_string());
@@ -66,13 +66,13 @@ impl CurlResult {
         assert_eq!(self.page_json()["server"], expected, "{} {} {text}", self.status, self.stderr);
     }
 
-    /// Whether a TLS handshake ended in an alert that says that the policy denies it.
+    /// Asserts that the TLS handshake ended with the alert for a denied name.
     #[track_caller]
     pub fn assert_denied_by_alert(&self) {
         self.assert_alert("alert access denied");
     }
 
-    /// Whether a TLS handshake ended in an alert that says that something failed.
+    /// Asserts that the TLS handshake ended with the alert for a failure.
     #[track_caller]
     pub fn assert_failed_by_alert(&self) {
         self.assert_alert("alert internal error");
@@ -85,7 +85,7 @@ impl CurlResult {
         assert!(alerted, "exit status {}: {} {}", self.exit_code, self.stderr, self.text());
     }
 
-    /// Whether a request was refused with this status and reason.
+    /// Asserts that the request was refused with this status and reason.
     #[track_caller]
     pub fn assert_refused(&self, status: u64, reason: &str) {
         let text = self.text();
@@ -95,7 +95,7 @@ impl CurlResult {
 }
 
 impl<'a> CurlCommand<'a> {
-    /// Will fetch `url` from inside a namespace; `files` are a client's.
+    /// A curl command that fetches `url` from inside a namespace. `files` is a client's directory.
     pub fn new(inside: &'a NetworkNamespace, files: &'a Path, url: &str) -> Self {
         let mut curl = Self {
             namespace: inside,
@@ -111,21 +111,21 @@ impl<'a> CurlCommand<'a> {
         curl
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn with_arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
         self
     }
 
-    /// Told that every name is at this address, as by a forged DNS answer.
+    /// Resolves every name to this address, like a forged DNS response.
     #[must_use]
     pub fn resolving_to(self, address: IpAddr) -> Self {
         let forged = [80, 443].map(|port| format!("*:{port}:{address}"));
         self.with_arguments(&["--resolve", &forged[0], "--resolve", &forged[1]])
     }
 
-    /// With this line in `/etc/hosts`.
+    /// Adds a line to `/etc/hosts`.
     #[must_use]
     pub fn with_hosts_line(mut self, line: &str) -> Self {
         self.hosts += line;
@@ -133,7 +133,7 @@ impl<'a> CurlCommand<'a> {
         self
     }
 
-    /// Runs it.
+    /// Runs the command.
     pub fn try_run(self) -> Result<CurlResult> {
         let hosts = self.client_files.join(unique_name("hosts"));
         fs::write(&hosts, format!("127.0.0.1 localhost\n{}", self.hosts))?;
@@ -161,7 +161,7 @@ impl<'a> CurlCommand<'a> {
         })
     }
 
-    /// The same; a curl that cannot be run ends the test.
+    /// Runs the command; panics if it cannot be started.
     #[track_caller]
     pub fn run(self) -> CurlResult {
         self.try_run().or_fail("running curl")
@@ -169,7 +169,7 @@ impl<'a> CurlCommand<'a> {
 }
 
 impl TestSandbox {
-    /// A curl in this sandbox.
+    /// A curl command in this sandbox.
     pub fn curl(&self, url: &str) -> CurlCommand<'_> {
         CurlCommand::new(&self.namespace, self.testbed.named_internet().client_files(), url)
     }

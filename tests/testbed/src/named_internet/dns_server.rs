@@ -1,4 +1,4 @@
-//! DNS on the wire: the internet's servers, and a client for what a sandbox asks them itself.
+//! DNS messages: the internet's servers, and a client for queries from a sandbox.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -15,10 +15,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::dns_zone::DnsZone;
 use crate::{network::NetworkNamespace, probe};
 
-/// The port.
+/// The DNS port.
 pub const DNS_SERVER_PORT: u16 = 53;
 
-/// Serves a zone at an address of the namespace that the thread is in.
+/// Serves a zone at an address of the calling thread's namespace.
 pub(super) fn serve(zone: &DnsZone, address: IpAddr) -> Result<()> {
     let at = SocketAddr::new(address, DNS_SERVER_PORT);
     let datagrams = UdpSocket::bind(at).with_context(|| format!("UDP {at}"))?;
@@ -35,7 +35,7 @@ async fn serve_udp(zone: DnsZone, socket: tokio::net::UdpSocket) {
     loop {
         let Ok((length, peer)) = socket.recv_from(&mut query).await else { continue };
         if let Ok(Some(response)) = zone.respond(&query[..length], peer.ip(), false) {
-            // A peer that is gone is no matter of the server's.
+            // The peer may have closed its socket, which does not affect the server.
             let _ = socket.send_to(&response, peer).await;
         }
     }
@@ -48,7 +48,7 @@ async fn serve_tcp(zone: DnsZone, listener: tokio::net::TcpListener) {
     }
 }
 
-/// A connection that fails has a peer that notices.
+/// Serves one connection. If it fails, the peer reports that.
 async fn serve_stream(
     zone: DnsZone,
     mut stream: tokio::net::TcpStream,
@@ -63,7 +63,8 @@ async fn serve_stream(
     }
 }
 
-/// Asks for a name's addresses over UDP, from inside a namespace. The error is what the socket says.
+/// Queries the addresses of a name over UDP from inside a namespace. Errors are those of the
+/// socket.
 pub fn query_over_udp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Result<Vec<IpAddr>> {
     let socket = probe::connect_udp(from, (server, DNS_SERVER_PORT).into())?;
     socket.send(&address_query(name)?)?;
@@ -72,7 +73,7 @@ pub fn query_over_udp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Re
     parse_addresses(&response[..length])
 }
 
-/// The same over TCP.
+/// Queries the addresses of a name over TCP.
 pub fn query_over_tcp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Result<Vec<IpAddr>> {
     let mut stream: TcpStream = probe::connect(from, (server, DNS_SERVER_PORT).into())?;
     stream.write_all(&with_length_prefix(&address_query(name)?)?)?;
@@ -83,7 +84,7 @@ pub fn query_over_tcp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Re
     parse_addresses(&response)
 }
 
-/// A query that any server has an answer to.
+/// A query that any server responds to.
 pub(crate) fn probe_query() -> Vec<u8> {
     address_query("anybody.example").unwrap_or_default()
 }
@@ -100,7 +101,7 @@ fn parse_addresses(response: &[u8]) -> Result<Vec<IpAddr>> {
     Ok(response.answers.iter().filter_map(|record| record.data.ip_addr()).collect())
 }
 
-/// A message as it goes over TCP.
+/// A message in TCP framing, with its length in front.
 pub(crate) fn with_length_prefix(message: &[u8]) -> io::Result<Vec<u8>> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     Ok([&length.to_be_bytes(), message].concat())

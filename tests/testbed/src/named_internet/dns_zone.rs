@@ -1,5 +1,5 @@
-//! What the internet's DNS servers say, which a test may change at any time, and what they were
-//! asked.
+//! The contents of the internet's DNS servers, which a test can change at any time, and a record of
+//! the queries.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use hickory_proto::{
     rr::{Name, RData, Record, RecordType, rdata::CNAME},
 };
 
-/// What one query gets for an answer.
+/// The answer to one query.
 #[derive(Clone, Debug)]
 pub struct DnsAnswer {
     addresses: Vec<IpAddr>,
@@ -25,7 +25,7 @@ pub struct DnsAnswer {
 }
 
 impl DnsAnswer {
-    /// These addresses, of both families.
+    /// An answer with these addresses, of either family.
     pub fn with_addresses(addresses: &[IpAddr]) -> Self {
         Self {
             addresses: addresses.to_vec(),
@@ -37,35 +37,36 @@ impl DnsAnswer {
         }
     }
 
-    /// Good for so many seconds.
+    /// Sets the TTL in seconds.
     #[must_use]
     pub const fn with_ttl(mut self, seconds: u32) -> Self {
         self.ttl = seconds;
         self
     }
 
-    /// The name is an alias of these, one of the next; the last has the addresses.
+    /// Puts a chain of aliases before the addresses: the name is an alias of the first, and the
+    /// last has the addresses.
     #[must_use]
     pub fn via_aliases(mut self, aliases: &[&str]) -> Self {
         self.aliases = aliases.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// Questions for this kind of record fail (SERVFAIL).
+    /// Makes queries for this record type fail (SERVFAIL).
     #[must_use]
     pub const fn failing_for(mut self, kind: RecordType) -> Self {
         self.failing_type = Some(kind);
         self
     }
 
-    /// Nobody answers.
+    /// Makes the server ignore the query.
     #[must_use]
     pub const fn unanswered(mut self) -> Self {
         self.is_silent = true;
         self
     }
 
-    /// Over UDP it is truncated.
+    /// Truncates the response over UDP.
     #[must_use]
     pub const fn truncated_over_udp(mut self) -> Self {
         self.truncates_udp = true;
@@ -73,44 +74,45 @@ impl DnsAnswer {
     }
 }
 
-/// A question that was asked.
+/// A recorded query.
 #[derive(Clone, Debug)]
 pub struct RecordedQuery {
-    /// The name, in lower case and without a final dot.
+    /// The name, in lower case and without the trailing dot.
     pub name: String,
-    /// The kind of record.
+    /// The record type.
     pub record_type: RecordType,
-    /// Who asked.
+    /// The address of the client.
     pub client: IpAddr,
-    /// Whether over TCP.
+    /// Whether the query came over TCP.
     pub over_tcp: bool,
 }
 
 #[derive(Default)]
 struct ZoneState {
-    /// The n-th question for a kind of record gets the n-th answer, or the last.
+    /// The n-th query for a record type gets the n-th answer, or the last one.
     answers: HashMap<String, Vec<DnsAnswer>>,
     queries: Vec<RecordedQuery>,
 }
 
-/// All names of the internet. Clones are the same zone.
+/// All names of the internet. Clones share the zone.
 #[derive(Clone, Default)]
 pub struct DnsZone(Arc<Mutex<ZoneState>>);
 
 impl DnsZone {
-    /// From now on the name has this answer.
+    /// Sets the answer for a name from now on.
     pub fn set_answer(&self, name: &str, answer: DnsAnswer) {
         self.set_answer_sequence(name, vec![answer]);
     }
 
-    /// From now on the first question gets the first answer, and so on; the last answer stays.
+    /// Sets the answers for a name from now on: the n-th query gets the n-th answer. The last one
+    /// stays.
     pub fn set_answer_sequence(&self, name: &str, answers: Vec<DnsAnswer>) {
         let mut state = self.lock_state();
         state.queries.retain(|asked| asked.name != name);
         state.answers.insert(name.to_owned(), answers);
     }
 
-    /// What was asked about a name since it was set.
+    /// The queries for a name since its answer was set.
     pub fn queries_for(&self, name: &str) -> Vec<RecordedQuery> {
         self.lock_state().queries.iter().filter(|asked| asked.name == name).cloned().collect()
     }
@@ -121,7 +123,7 @@ impl DnsZone {
         state.answers.get(name)?.first()?.addresses.first().copied()
     }
 
-    /// The response to a query; none to what is no query, and to what is to be met with silence.
+    /// Builds the response to a query. `None` for an invalid query, and for a query to ignore.
     pub(super) fn respond(
         &self,
         query: &[u8],
@@ -151,9 +153,9 @@ impl DnsZone {
         Ok(Some(response.to_vec()?))
     }
 
-    /// Notes a question, and says whose turn it is.
+    /// Records a query and returns its answer.
     fn record_query(&self, question: &Query, by: IpAddr, over_tcp: bool) -> Option<DnsAnswer> {
-        // As it is on the wire: text would have a `-` that begins a label as `\045`.
+        // The raw labels: their text form would escape a `-` at the start of a label as `\045`.
         let labels = question.name().iter().map(|label| String::from_utf8_lossy(label));
         let name = labels.collect::<Vec<_>>().join(".").to_ascii_lowercase();
         let kind = question.query_type();

@@ -1,11 +1,12 @@
-//! An internet with names: DNS servers, and web servers with certificates. A test adds sites as it
-//! needs them, each with a name and addresses of its own.
+//! An internet with names: DNS servers, and web servers with certificates. Each test adds its own
+//! sites, each with a name and addresses.
 //!
-//! - [`dns_zone`] and [`dns_server`] say what names mean.
-//! - [`certificate_authority`] issues certificates, and [`web_pages`] is what web servers show.
+//! - [`dns_zone`] and [`dns_server`] resolve the names.
+//! - [`certificate_authority`] issues certificates, and [`web_pages`] has the content of the web
+//!   servers.
 //! - [`server_process`] runs servers from Debian's packages.
-//! - [`client_program`] runs a program in a sandbox; [`curl`], [`client_hello`] and [`raw_http`] are
-//!   clients there, well-behaved ones and others.
+//! - [`client_program`] runs a program in a sandbox. [`curl`], [`client_hello`] and [`raw_http`]
+//!   are clients in a sandbox, well-behaved or not.
 
 pub mod certificate_authority;
 pub mod client_hello;
@@ -37,11 +38,11 @@ use certificate_authority::CertificateAuthority;
 use dns_zone::DnsZone;
 use web_server::ConnectionCounts;
 
-/// The servers of an internet with names; they end on drop.
+/// The servers of an internet with names. They end on drop.
 pub struct NamedInternet {
-    /// What its names mean.
+    /// The DNS zone.
     pub zone: DnsZone,
-    /// Who issues its certificates.
+    /// The authority that issues the certificates.
     pub authority: Arc<CertificateAuthority>,
     connection_counts: ConnectionCounts,
     site_count: AtomicU8,
@@ -51,7 +52,7 @@ pub struct NamedInternet {
 }
 
 impl NamedInternet {
-    /// DNS at every public address and web servers at all addresses of the internet.
+    /// Starts DNS at every public address and web servers at all addresses of the internet.
     pub fn start(namespace: &NetworkNamespace) -> Result<Self> {
         let _inside = namespace.enter()?;
         let own = tempfile::Builder::new().prefix(&unique_name("names")).tempdir()?;
@@ -60,9 +61,10 @@ impl NamedInternet {
         Ok(names)
     }
 
-    /// The same in the namespace that the thread is in, with the files of clients in a directory.
+    /// Starts the servers in the calling thread's namespace. `files` is the directory of the
+    /// clients.
     pub fn start_here(files: &Path) -> Result<Self> {
-        // The runtime's threads stay in the namespace that they are started in.
+        // The runtime's threads inherit the namespace.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -90,17 +92,17 @@ impl NamedInternet {
         Ok(names)
     }
 
-    /// The directory of what a client needs.
+    /// The directory of the clients' files.
     pub fn client_files(&self) -> &Path {
         &self.client_files
     }
 
-    /// The runtime of the servers, whose threads are in the internet's namespace.
+    /// The runtime of the servers. Its threads are in the internet's namespace.
     pub fn runtime(&self) -> &Handle {
         self.runtime.handle()
     }
 
-    /// Connections that came to the web servers of an address.
+    /// The number of connections to the web servers of an address.
     pub fn connection_count(&self, address: IpAddr) -> usize {
         self.connection_counts.count_for(address)
     }

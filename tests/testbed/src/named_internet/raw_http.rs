@@ -1,4 +1,4 @@
-//! HTTP as no library would send it, byte by byte what the test says.
+//! HTTP/1 written byte by byte, including requests that no library would send.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -21,12 +21,12 @@ pub struct RawHttpConnection {
     was_reset: bool,
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct RawHttpResponse {
     /// The status code.
     pub status: u16,
-    /// Whether the server says that the connection ends here.
+    /// Whether the response announces that the server closes the connection.
     pub announces_close: bool,
     /// The body.
     pub body: String,
@@ -35,14 +35,14 @@ pub struct RawHttpResponse {
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseKind {
-    /// Properly.
+    /// By a FIN.
     Clean,
     /// By a reset.
     Reset,
 }
 
 impl TestSandbox {
-    /// Connects to a port of an address, to talk HTTP.
+    /// Connects to a port of an address.
     #[track_caller]
     pub fn connect_raw(&self, to: IpAddr, port: u16) -> RawHttpConnection {
         RawHttpConnection::connect(&self.namespace, (to, port).into()).or_fail("connecting")
@@ -50,7 +50,7 @@ impl TestSandbox {
 }
 
 impl TestSandbox {
-    /// Connects to a port of an address, says this, and waits for the end.
+    /// Connects to a port of an address, sends the bytes, and waits for the end of the connection.
     #[track_caller]
     pub fn close_after(&self, to: IpAddr, port: u16, bytes: impl AsRef<[u8]>) -> CloseKind {
         match RawHttpConnection::connect(&self.namespace, (to, port).into()) {
@@ -61,7 +61,7 @@ impl TestSandbox {
     }
 }
 
-/// A connection may be reset before the one who connects has looked.
+/// The peer may reset a connection before `connect` returns.
 fn is_connection_reset(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
@@ -73,30 +73,30 @@ impl RawHttpConnection {
         Ok(Self { stream: probe::connect(inside, to)?, unread: Vec::new(), was_reset: false })
     }
 
-    /// Sends bytes. That the other side may have closed already shows in what it answers.
+    /// Sends bytes. If the peer has already closed the connection, its response shows that.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let said = self.stream.write_all(bytes.as_ref());
-        self.was_reset |= said.is_err(); // and whoever reads then finds a proper end
+        self.was_reset |= said.is_err(); // after this error, reads return a normal end of file
         self
     }
 
-    /// Asks for a page by its host.
+    /// Sends a GET request with this host.
     pub fn send_get(&mut self, host: &str) -> &mut Self {
         self.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"))
     }
 
-    /// The connection itself.
+    /// The underlying stream.
     pub const fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    /// The next answer.
+    /// Reads the next response.
     #[track_caller]
     pub fn read_response(&mut self) -> RawHttpResponse {
         self.try_read_response().or_fail("reading an answer")
     }
 
-    /// The next answer, or why there is none.
+    /// Reads the next response, or returns the reason why there is none.
     pub fn try_read_response(&mut self) -> Result<RawHttpResponse> {
         let (mut reply, length) = loop {
             match parse_head(&self.unread)? {
@@ -119,7 +119,7 @@ impl RawHttpConnection {
         Ok(reply)
     }
 
-    /// What comes up to and with `end`.
+    /// Reads up to and including `end`.
     #[track_caller]
     pub fn read_until(&mut self, end: &str) -> String {
         loop {
@@ -133,12 +133,12 @@ impl RawHttpConnection {
         }
     }
 
-    /// What was read and belongs to no answer yet.
+    /// The bytes that were read beyond the last response.
     pub fn unread(&self) -> &[u8] {
         &self.unread
     }
 
-    /// What was read is a TLS alert with this description (RFC 8446, 6), and nothing else.
+    /// Asserts that the bytes read are exactly one TLS alert with this description (RFC 8446, 6).
     #[track_caller]
     pub fn assert_alert(&self, description: u8) {
         match self.unread[..] {
@@ -147,7 +147,7 @@ impl RawHttpConnection {
         }
     }
 
-    /// How it ends, after whatever else comes.
+    /// Reads all remaining bytes and returns how the connection ends.
     #[track_caller]
     pub fn read_to_close(&mut self) -> CloseKind {
         loop {
@@ -176,12 +176,12 @@ impl RawHttpConnection {
 }
 
 impl RawHttpResponse {
-    /// What a web server of the tests says of itself; null when none answered.
+    /// The JSON page of a test web server; null if none responded.
     pub fn page_json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
     }
 
-    /// Whether it is a refusal with this status and reason.
+    /// Asserts that the response is a refusal with this status and reason.
     #[track_caller]
     pub fn assert_refused(&self, status: u16, reason: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -189,7 +189,8 @@ impl RawHttpResponse {
     }
 }
 
-/// The head of an answer, once it is whole: how long it is, and how long the body.
+/// Parses the head of a response once it is complete. Returns its length, the response, and the
+/// length of the body.
 fn parse_head(bytes: &[u8]) -> Result<Option<(usize, RawHttpResponse, Option<usize>)>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);

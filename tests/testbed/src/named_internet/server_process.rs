@@ -1,4 +1,4 @@
-//! Servers from Debian's packages, as child processes in a namespace.
+//! Runs servers from Debian's packages as child processes in a namespace.
 
 use std::{
     fs,
@@ -21,14 +21,14 @@ use crate::{
     wait::eventually,
 };
 
-/// A running server; it ends on drop.
+/// A running server. It ends on drop.
 pub struct ServerProcess {
     child: Child,
     directory: TempDir,
 }
 
 impl ServerProcess {
-    /// dnsmasq at an address of the namespace, with the lines of a hosts file.
+    /// Starts dnsmasq at an address of the namespace, with the lines of a hosts file.
     pub fn start_dnsmasq(
         namespace: &NetworkNamespace,
         address: IpAddr,
@@ -49,14 +49,14 @@ impl ServerProcess {
         Ok(daemon)
     }
 
-    /// Gives dnsmasq another hosts file.
+    /// Replaces dnsmasq's hosts file.
     pub fn set_hosts(&self, hosts: &str) -> Result<()> {
         fs::write(self.directory.path().join("hosts"), hosts)?;
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGHUP)?;
         Ok(())
     }
 
-    /// nginx at a site, with HTTP at port 80 and HTTP/2 and HTTP/1.1 over TLS at port 443.
+    /// Starts nginx for a site, with HTTP on port 80, and HTTP/2 and HTTP/1.1 over TLS on port 443.
     pub fn start_nginx(
         namespace: &NetworkNamespace,
         names: &NamedInternet,
@@ -76,7 +76,7 @@ impl ServerProcess {
         Ok(daemon)
     }
 
-    /// microsocks, a SOCKS5 proxy, at an address of the namespace. It knows no names.
+    /// Starts microsocks, a SOCKS5 proxy, at an address of the namespace. It cannot resolve names.
     pub fn start_microsocks(namespace: &NetworkNamespace, at: SocketAddr) -> Result<Self> {
         let (address, port) = (at.ip().to_string(), at.port().to_string());
         let arguments = ["-i", &address, "-p", &port];
@@ -98,7 +98,7 @@ impl ServerProcess {
         Ok(Self { child, directory })
     }
 
-    /// Waits until it listens.
+    /// Waits until the server listens.
     fn wait_until_listening(&self, namespace: &NetworkNamespace, at: SocketAddr) -> Result<()> {
         eventually("a server listens", || probe::connect(namespace, at).ok().map(drop))
             .with_context(|| {
@@ -118,7 +118,7 @@ fn server_directory(role: &str) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix(&unique_name(role)).tempdir()?)
 }
 
-/// Servers live where users other than root often do not look.
+/// Servers are in directories that the path of other users than root often lacks.
 fn program_path(program: &str) -> String {
     let found = ["/usr/sbin", "/usr/bin"].map(|directory| format!("{directory}/{program}"));
     let found = found.into_iter().find(|path| fs::exists(path).unwrap_or(false));

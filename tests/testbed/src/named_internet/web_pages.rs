@@ -1,5 +1,5 @@
-//! What the web servers show: who they are and what they were asked, large bodies, slow ones, and a
-//! WebSocket, with a page that opens it.
+//! The pages of the web servers: descriptions of the server and the request, large bodies, slow
+//! bodies, and a WebSocket with a page that opens it.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -19,15 +19,15 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// Between the parts of a slow page.
+/// The pause between the parts of a slow page.
 const SLOW_PAUSE: Duration = Duration::from_millis(150);
-/// Parts of a slow page.
+/// The number of parts of a slow page.
 const SLOW_PARTS: usize = 5;
-/// Bytes that are made at a time.
+/// The size of a block of random bytes.
 const BLOCK_BYTES: usize = 65_536;
 
-/// A page whose loading is done when `/socket` has sent back what the page says there, or has failed
-/// to. What the page was opened with is a part of all its URLs.
+/// A page that is complete when `/socket` has echoed its text or has failed to. The page adds its
+/// own query string to all its URLs.
 const ECHO_PAGE: &str = "<!doctype html><title>echoing</title><p id=echo>nothing yet</p>
 <iframe id=held></iframe>
 <script>
@@ -40,7 +40,7 @@ socket.onerror = () => done('the socket failed');
 </script>
 ";
 
-/// Which server a connection has come to, and how.
+/// The server and protocol of a connection.
 #[derive(Clone)]
 pub(super) struct PageContext {
     pub server: SocketAddr,
@@ -64,7 +64,7 @@ pub(super) fn page_router(place: PageContext) -> Router {
         .with_state(place)
 }
 
-/// Who answers, and what was asked.
+/// Describes the server and the request.
 async fn describe_request(State(place): State<PageContext>, request: Request) -> Json<Value> {
     let hosts = request.headers().get_all(HOST).iter();
     let hosts: Vec<_> = hosts.map(|host| String::from_utf8_lossy(host.as_bytes())).collect();
@@ -80,13 +80,13 @@ async fn describe_request(State(place): State<PageContext>, request: Request) ->
     }))
 }
 
-/// So many bytes, chunked.
+/// A chunked body of `length` random bytes.
 async fn random_bytes(Path(length): Path<usize>) -> Body {
     let blocks = stream::iter(random_blocks(length)).map(Ok::<_, Infallible>);
     Body::from_stream(blocks)
 }
 
-/// Length and digest of what is uploaded.
+/// Length and digest of an upload.
 async fn upload_digest(request: Request) -> Response {
     let (mut body, mut digest, mut length) = (request.into_body(), Sha256::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -113,7 +113,7 @@ fn slow_parts() -> impl Stream<Item = Result<String, Infallible>> {
     })
 }
 
-/// Sends back what it gets.
+/// Echoes messages.
 async fn echo_web_socket(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(|mut socket: WebSocket| async move {
         while let Some(Ok(message)) = socket.recv().await {
@@ -128,7 +128,7 @@ async fn echo_web_socket(upgrade: WebSocketUpgrade) -> Response {
     })
 }
 
-/// So many bytes in which no two blocks are alike; always the same.
+/// Returns `length` bytes in blocks that all differ. The bytes are always the same.
 pub fn random_blocks(length: usize) -> impl Iterator<Item = Bytes> + Send {
     let mut rng = fastrand::Rng::with_seed(length as u64);
     let mut left = length;
@@ -149,7 +149,7 @@ pub fn random_blocks_digest(length: usize) -> String {
     hex(&digest.finalize())
 }
 
-/// Bytes in hexadecimal digits.
+/// Formats bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

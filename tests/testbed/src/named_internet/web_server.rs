@@ -1,5 +1,5 @@
-//! Web servers: HTTP at port 80, HTTPS at port 443, the same pages at every address. Whom they are
-//! taken for is up to the client; they say who they are.
+//! Web servers: HTTP on port 80, HTTPS on port 443, the same pages at every address. They accept
+//! any host name and report their own address.
 
 use std::{
     collections::HashMap,
@@ -23,12 +23,12 @@ use super::{
 };
 use crate::test_servers::{HTTP_PORT, HTTPS_PORT};
 
-/// How many connections came to each address.
+/// The number of connections to each address.
 #[derive(Clone, Default)]
 pub(crate) struct ConnectionCounts(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 impl ConnectionCounts {
-    /// Connections to an address.
+    /// The number of connections to an address.
     pub(super) fn count_for(&self, address: IpAddr) -> usize {
         let visits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         visits.get(&address).copied().unwrap_or(0)
@@ -40,7 +40,7 @@ impl ConnectionCounts {
     }
 }
 
-/// Serves both ports at an address of the namespace that the thread is in.
+/// Serves both ports at an address of the calling thread's namespace.
 pub(super) fn serve(
     authority: &Arc<CertificateAuthority>,
     visits: &ConnectionCounts,
@@ -52,7 +52,7 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// Listens in the namespace that the thread is in.
+/// Listens in the calling thread's namespace.
 pub(crate) fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
     let at = SocketAddr::new(address, port);
     let listener = TcpListener::bind(at).with_context(|| format!("TCP {at}"))?;
@@ -60,7 +60,7 @@ pub(crate) fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListen
     Ok(tokio::net::TcpListener::from_std(listener)?)
 }
 
-/// Serves a listener for ever.
+/// Accepts connections without end.
 pub(crate) async fn accept_forever(
     listener: tokio::net::TcpListener,
     visits: ConnectionCounts,
@@ -76,7 +76,7 @@ pub(crate) async fn accept_forever(
     }
 }
 
-/// A connection that fails has a peer that notices.
+/// Serves one connection. If it fails, the peer reports that.
 async fn serve_connection(
     stream: TcpStream,
     mut place: PageContext,

@@ -1,4 +1,4 @@
-//! A site: a name with an address in each family.
+//! A site: a name with one address in each family.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
@@ -14,7 +14,7 @@ use crate::network::{
     internet_addresses::{SITE_NETWORK_V4, SITE_NETWORK_V6},
 };
 
-/// What is there to be visited.
+/// A site with a name and addresses.
 #[derive(Clone, Debug)]
 pub struct WebSite {
     /// Its name.
@@ -26,25 +26,25 @@ pub struct WebSite {
 }
 
 impl WebSite {
-    /// Its addresses.
+    /// Both addresses.
     pub const fn addresses(&self) -> [IpAddr; 2] {
         [self.v4, self.v6]
     }
 
-    /// Whether this page is one of its servers', at whichever address.
+    /// Returns whether this page comes from one of the site's servers.
     pub fn served_page(&self, page: &Value) -> bool {
         self.addresses().iter().any(|address| page["server"] == address.to_string())
     }
 }
 
 impl NamedInternet {
-    /// A new site with web servers.
+    /// Adds a site with web servers.
     pub fn add_site(&self, internet: &NetworkNamespace, name: &str) -> Result<WebSite> {
         let _inside = internet.enter()?;
         self.add_site_here(name)
     }
 
-    /// The same in the namespace that the thread is in.
+    /// Adds a site with web servers in the calling thread's namespace.
     pub fn add_site_here(&self, name: &str) -> Result<WebSite> {
         let site = self.reserve_site(name)?;
         let _entered = self.runtime.enter();
@@ -54,7 +54,7 @@ impl NamedInternet {
         Ok(site)
     }
 
-    /// A new name and addresses where nothing listens yet.
+    /// Adds a name and addresses without servers.
     pub fn reserve_site(&self, name: &str) -> Result<WebSite> {
         let number = self.site_count.fetch_add(1, Ordering::Relaxed);
         let number = number.checked_add(20).context("an internet holds 235 sites")?;
@@ -68,7 +68,7 @@ impl NamedInternet {
         Ok(site)
     }
 
-    /// A new site of which the test itself is the server, at a port of its IPv4 address.
+    /// Adds a site whose server is the test itself, on a port of the site's IPv4 address.
     pub fn add_manual_site(
         &self,
         internet: &NetworkNamespace,

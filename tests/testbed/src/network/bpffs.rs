@@ -1,4 +1,4 @@
-//! A BPF file system to pin in: the machine's, or one mounted for this run only.
+//! A BPF file system for pins: the machine's, or one mounted for this run only.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ use super::unique_names;
 
 const SYSTEM_BPFFS: &str = "/sys/fs/bpf";
 
-/// A directory of its own below a BPF file system; removed on drop.
+/// A directory in a BPF file system, removed on drop.
 pub struct BpffsDirectory {
     directory: PathBuf,
     own_mount: Option<TempDir>,
 }
 
 impl BpffsDirectory {
-    /// Takes the machine's BPF file system, or mounts one in a temporary directory.
+    /// Uses the machine's BPF file system, or mounts one in a temporary directory.
     pub fn create() -> Result<Self> {
         let mounted =
             if is_bpffs(Path::new(SYSTEM_BPFFS)) { None } else { Some(mount_temporary()?) };
@@ -29,12 +29,12 @@ impl BpffsDirectory {
         Ok(Self { directory: root.join(unique_names::unique_name("pins")), own_mount: mounted })
     }
 
-    /// The agent's directory. It makes it itself.
+    /// The agent's directory, which the agent creates.
     pub fn path(&self) -> &Path {
         &self.directory
     }
 
-    /// Where a file system was mounted for this run, if one was.
+    /// The mount point of a file system mounted for this run, if any.
     pub fn own_mount(&self) -> Option<&Path> {
         self.own_mount.as_ref().map(TempDir::path)
     }
@@ -56,9 +56,9 @@ impl Drop for BpffsDirectory {
     }
 }
 
-/// Removes the pins below a directory. Links are off when this returns, one by one, as the last descriptor
-/// of each is closed: see `docs/kernel-support.md` for what can happen to a kernel that has to let
-/// thousands go at once.
+/// Removes the pins below a directory. When this returns, the links are detached, one by one, as
+/// the last descriptor of each is closed. `docs/kernel-support.md` describes what can happen to a
+/// kernel that must release thousands at once.
 pub fn remove_pins(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();

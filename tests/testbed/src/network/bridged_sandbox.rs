@@ -1,5 +1,5 @@
-//! A sandbox on a bridge with a neighbour: here every frame crosses that nobody stops, also what a
-//! router would never forward (ARP, VLAN tags, unknown ethertypes).
+//! A sandbox on a bridge with a neighbour. The bridge forwards every frame that the policy does not
+//! drop, including those that a router would never forward (ARP, VLAN tags, unknown EtherTypes).
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{NetworkNamespace, Sandbox, TestNetwork, sandbox::format_mac};
 
-/// The neighbour's interface, inside.
+/// The neighbour's interface, inside its namespace.
 pub const NEIGHBOR_INTERFACE: &str = "eth0";
 /// The neighbour's MAC address.
 pub const NEIGHBOR_MAC: [u8; 6] = [0x02, 0xfd, 0, 0, 0, 1];
@@ -15,15 +15,15 @@ const BRIDGE_NAME: &str = "br0";
 
 /// Another machine on the sandbox's network.
 pub struct BridgeNeighbor {
-    /// Where it lives.
+    /// The neighbour's namespace.
     pub namespace: NetworkNamespace,
 }
 
-/// Where the kernel has it, netfilter looks at what bridges forward, and drops malformed packets.
+/// With these sysctls enabled, netfilter sees bridged packets and drops malformed ones.
 const BRIDGE_NETFILTER_TABLES: [&str; 3] = ["iptables", "ip6tables", "arptables"];
 
-/// Adds a sandbox whose interface is a port of a bridge, and its neighbour on another port. The
-/// bridge has no addresses: nothing is routed.
+/// Adds a sandbox whose interface is a port of a bridge, and a neighbour on another port. The
+/// bridge has no addresses, so nothing is routed.
 pub fn bridged_sandbox_with_neighbor(world: &TestNetwork) -> Result<(Sandbox, BridgeNeighbor)> {
     let number = world.next_number();
     let sandbox = Sandbox::without_link(number, &format!("sb{number}"))?;

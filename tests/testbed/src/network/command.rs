@@ -1,4 +1,4 @@
-//! Runs the programs that build a world (`ip`), with errors that say which line failed and why.
+//! Runs the programs that build a test network (`ip`). Errors name the failing line and the reason.
 
 use std::{
     io::Write as _,
@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Runs a program to its end and returns what it printed; a failing program is an error that holds
-/// its stderr.
+/// Runs a program to completion and returns its standard output. Fails with its stderr if the
+/// program fails.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = run_unchecked(command)?;
     if !output.status.success() {
@@ -18,14 +18,14 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a program to its end, whatever its exit code.
+/// Runs a program to completion, with any exit code.
 pub fn run_unchecked(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null());
     command.output().with_context(|| format!("cannot run {}", command_line(command)))
 }
 
-/// Runs lines of `ip` commands in the namespace `netns`, or where the caller is. The first that
-/// fails ends it.
+/// Runs lines of `ip` commands in the namespace `netns`, or in the caller's. Stops at the first
+/// failure.
 pub fn ip_batch(netns: Option<&str>, lines: &str) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(netns) = netns {
@@ -51,13 +51,13 @@ fn run_with_stdin(command: &mut Command, input: &str) -> Result<Output> {
     child.wait_with_output().with_context(|| format!("waiting for {what}"))
 }
 
-/// `ip -batch` names the failing command by its line number only.
+/// Numbers the lines, since `ip -batch` reports the failing command by its line number only.
 fn number_lines(lines: &str) -> String {
     let numbered = lines.lines().enumerate();
     numbered.map(|(i, line)| format!("  {}: {}\n", i + 1, line.trim())).collect()
 }
 
-/// A command as a person would type it.
+/// Formats a command as one would type it.
 pub fn command_line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();

@@ -9,24 +9,24 @@ use super::{
     sandbox::{SANDBOX_NETWORK_V4, SANDBOX_NETWORK_V6},
 };
 
-/// The interface towards the internet, at both ends.
+/// The name of the uplink interface, at both ends.
 pub const UPLINK_INTERFACE: &str = "uplink";
-/// The host's address on the way to the internet.
+/// The host's IPv4 address on the uplink.
 pub const HOST_UPLINK_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// The internet's address on that link.
+/// The internet's IPv4 address on the uplink.
 pub const INTERNET_UPLINK_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// The host's IPv6 address on the way to the internet.
+/// The host's IPv6 address on the uplink.
 pub const HOST_UPLINK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
-/// The internet's IPv6 address on that link.
+/// The internet's IPv6 address on the uplink.
 pub const INTERNET_UPLINK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 2);
 
-/// Makes a namespace forward packets.
+/// Enables forwarding in a namespace.
 pub fn enable_forwarding(host: &NetworkNamespace) -> Result<()> {
     host.sysctl("ipv4/ip_forward", "1")?;
     host.sysctl("ipv6/conf/all/forwarding", "1")
 }
 
-/// Links the host to the internet, which is its way to everything it does not know, but for
+/// Links the host to the internet, which becomes its default route, except for the addresses of
 /// sandboxes that do not exist.
 ///
 /// The two ends have different indexes for the same reason as those of a sandbox's link.

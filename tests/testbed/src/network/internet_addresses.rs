@@ -1,4 +1,4 @@
-//! The "internet": one namespace that owns every address that the tests speak of.
+//! The "internet": one namespace that owns every address that the tests use.
 
 use std::{
     fmt::Write as _,
@@ -13,8 +13,8 @@ use super::{
     sandbox::{SANDBOX_NETWORK_V4, SANDBOX_NETWORK_V6},
 };
 
-/// Addresses like those of the public documentation's examples, and some of the ranges that are
-/// set aside for examples.
+/// Addresses like those in the examples of the public documentation, and some from the ranges
+/// reserved for documentation.
 pub const PUBLIC_ADDRESSES: [&str; 11] = [
     "1.1.1.1",
     "8.8.8.8",
@@ -29,8 +29,8 @@ pub const PUBLIC_ADDRESSES: [&str; 11] = [
     "64:ff9b::101:101",
 ];
 
-/// What no sandbox may reach by default: metadata, private ranges, and IPv6 addresses that stand
-/// for an IPv4 address of that kind (NAT64, 6to4, Teredo, IPv4-compatible).
+/// Addresses that no sandbox can reach by default: metadata, private ranges, and IPv6 addresses
+/// that embed such an IPv4 address (NAT64, 6to4, Teredo, IPv4-compatible).
 pub const FLOOR_ADDRESSES: [&str; 21] = [
     "169.254.169.254",
     "168.63.129.16",
@@ -55,18 +55,18 @@ pub const FLOOR_ADDRESSES: [&str; 21] = [
     "::a63:1",
 ];
 
-/// A /24 in which every address is the internet's: sites with names get theirs from it.
+/// A /24 that belongs entirely to the internet. Sites with names get their IPv4 addresses from it.
 pub const SITE_NETWORK_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 0);
-/// A /64 of that kind.
+/// The /64 for the IPv6 addresses of sites.
 pub const SITE_NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 0);
 
-/// Every address of the internet that has a word of its own in the tests.
+/// All internet addresses that the tests name individually.
 pub fn all_addresses() -> Vec<IpAddr> {
     let all = PUBLIC_ADDRESSES.iter().chain(&FLOOR_ADDRESSES);
     all.map(|text| text.parse().unwrap_or_else(|_| panic!("{text} is no address"))).collect()
 }
 
-/// Puts every address on the loopback interface of a namespace.
+/// Assigns every address to the loopback interface of a namespace.
 pub fn assign_addresses(namespace: &NetworkNamespace) -> Result<()> {
     let mut lines = String::new();
     for address in all_addresses() {
@@ -74,7 +74,7 @@ pub fn assign_addresses(namespace: &NetworkNamespace) -> Result<()> {
         let nodad = if address.is_ipv4() { "" } else { " nodad" };
         let _ = writeln!(lines, "addr add {address}/{length} dev lo{nodad}");
     }
-    // A route makes an IPv6 address one's own, but none that can be bound to.
+    // A local route accepts traffic to an IPv6 address but does not allow binding to it.
     namespace.sysctl("ipv6/ip_nonlocal_bind", "1")?;
     namespace.ip_batch(&format!(
         "{lines}route add local {SITE_NETWORK_V4}/24 dev lo
@@ -82,7 +82,7 @@ pub fn assign_addresses(namespace: &NetworkNamespace) -> Result<()> {
     ))
 }
 
-/// Sends answers back to the sandboxes by way of the host.
+/// Routes replies to the sandboxes through the host.
 pub fn add_return_routes(internet: &NetworkNamespace) -> Result<()> {
     internet.ip_batch(&format!(
         "route add {SANDBOX_NETWORK_V4} via {HOST_UPLINK_V4}

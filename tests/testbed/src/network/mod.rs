@@ -1,5 +1,5 @@
-//! A small network: sandboxes behind a host, and behind that an "internet" that owns every address
-//! the tests speak of.
+//! A small network: sandboxes behind a host, and an "internet" that owns every address that the
+//! tests use.
 //!
 //! ```text
 //!  sandbox 1 ── sb1 ┐
@@ -7,7 +7,7 @@
 //!  guest 3 (tap)tap3┘                             169.254.169.254, private addresses, …
 //! ```
 //!
-//! All of it stands in network namespaces with names of their own and goes away on drop.
+//! All of it is in network namespaces with unique names and is removed on drop.
 
 mod bpffs;
 pub mod bridged_sandbox;
@@ -32,11 +32,11 @@ pub use network_namespace::{NamespaceGuard, NetworkNamespace};
 pub use sandbox::Sandbox;
 pub use unique_names::{set_name_prefix, unique_name};
 
-/// Host and internet, to which sandboxes are added.
+/// The host and the internet. Sandboxes are added to them.
 pub struct TestNetwork {
-    /// Where the agent runs and the sandboxes' interfaces stand.
+    /// The namespace of the agent and of the sandboxes' host interfaces.
     pub host: NetworkNamespace,
-    /// Where everything that a sandbox may want to reach stands.
+    /// The namespace of all destinations.
     pub internet: NetworkNamespace,
     last_number: AtomicU8,
 }
@@ -57,12 +57,13 @@ impl TestNetwork {
         Ok(world)
     }
 
-    /// Adds a sandbox behind a veth pair, whose other end stands in the host.
+    /// Adds a sandbox behind a veth pair, with one end in the host.
     pub fn add_sandbox(&self) -> Result<Sandbox> {
         Sandbox::behind_veth(&self.host, self.next_number())
     }
 
-    /// A number that no other sandbox of this world has; its addresses and names follow from it.
+    /// Returns a number that no other sandbox of this network has. Addresses and names derive from
+    /// it.
     pub fn next_number(&self) -> u8 {
         let before = self.last_number.fetch_add(1, Ordering::Relaxed);
         before.checked_add(1).unwrap_or_else(|| panic!("a world holds 255 sandboxes"))

@@ -1,7 +1,7 @@
-//! A slot: a network namespace of its own for one sandbox's interface, as hosts of microVMs have
-//! them, in which every sandbox has the same interface name and the same address.
+//! A separate network namespace for one sandbox's interface, as hosts of microVMs use them. Every
+//! sandbox there has the same interface name and the same address.
 //!
-//! Each slot has a little internet of its own, so that equal addresses need no translation.
+//! Each namespace has its own small internet, so that equal addresses need no translation.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,23 +9,23 @@ use serde_json::{Value, json};
 use super::{NetworkNamespace, Sandbox, host_router, internet_addresses};
 use crate::test_servers::TestServers;
 
-/// The interface's name in every slot.
+/// The interface name in every such namespace.
 const TAP_INTERFACE: &str = "tap0";
-/// The number from which every slot's sandbox has its address.
+/// The sandbox number from which all these sandboxes get their address.
 const SANDBOX_NUMBER: u8 = 200;
 
 /// A namespace with a sandbox behind it.
 pub struct NamespacedSandbox {
-    /// The sandbox; its ID is the slot's own.
+    /// The sandbox, with its own ID.
     pub sandbox: Sandbox,
     _servers: TestServers,
     _internet: NetworkNamespace,
-    /// Where the sandbox's interface stands.
+    /// The namespace of the sandbox's interface.
     pub namespace: NetworkNamespace,
 }
 
 impl NamespacedSandbox {
-    /// Builds a slot whose sandbox has this ID.
+    /// Builds a namespace with a sandbox of this ID.
     pub fn build(id: &str) -> Result<Self> {
         let namespace = NetworkNamespace::create(&format!("slot-{id}"))?;
         let internet = NetworkNamespace::create(&format!("internet-{id}"))?;
@@ -41,7 +41,7 @@ impl NamespacedSandbox {
         Ok(Self { sandbox, _servers: servers, _internet: internet, namespace })
     }
 
-    /// The sandbox as `apply` wants it.
+    /// The sandbox in the format of `apply`.
     pub fn sandbox_spec(&self, config: &Value) -> Value {
         let mut spec = self.sandbox.sandbox_spec(config);
         spec["netns"] = json!(self.namespace.path());

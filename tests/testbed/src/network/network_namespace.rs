@@ -1,4 +1,4 @@
-//! A network namespace: made by name, entered by threads and child processes, deleted on drop.
+//! A named network namespace that threads and child processes can enter. It is deleted on drop.
 
 use std::{
     fs::{self, File},
@@ -14,14 +14,14 @@ use nix::sched::{CloneFlags, setns};
 
 use super::{command, root_check, unique_names};
 
-/// A named network namespace (`/run/netns/<name>`) with its loopback up.
+/// A named network namespace (`/run/netns/<name>`) whose loopback interface is up.
 pub struct NetworkNamespace {
     name: String,
     file: Option<File>,
 }
 
 impl NetworkNamespace {
-    /// Makes a namespace for the named role, e.g. `host`.
+    /// Creates a namespace for the named role, for example `host`.
     pub fn create(role: &str) -> Result<Self> {
         root_check::require_root()?;
         let name = unique_names::unique_name(role);
@@ -34,8 +34,8 @@ impl NetworkNamespace {
         Ok(namespace)
     }
 
-    /// Settings that later interfaces inherit: addresses are usable at once, spoofed sources are
-    /// not filtered by the stack (that is for the policy to do), and root may use ping sockets.
+    /// Settings that later interfaces inherit: addresses are usable at once, the network stack does
+    /// not filter spoofed sources (the policy must), and root may use ping sockets.
     fn apply_sysctls(&self) -> Result<()> {
         for each in ["all", "default"] {
             self.sysctl(&format!("ipv4/conf/{each}/rp_filter"), "0")?;
@@ -46,12 +46,12 @@ impl NetworkNamespace {
         self.ip_batch("link set lo up")
     }
 
-    /// The name, as `ip netns` knows it.
+    /// The name that `ip netns` shows.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file that stands for it.
+    /// The file of the namespace.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
     }
@@ -68,8 +68,8 @@ impl NetworkNamespace {
         fs::write(&path, value).with_context(|| format!("writing {value:?} to {path}"))
     }
 
-    /// Moves this thread inside, until the guard is dropped. What it opens belongs to the
-    /// namespace for good.
+    /// Moves the calling thread into the namespace until the guard is dropped. Sockets that it
+    /// opens stay in the namespace.
     pub fn enter(&self) -> Result<NamespaceGuard> {
         let home = File::open("/proc/thread-self/ns/net").context("opening this thread's netns")?;
         setns(self.open_file()?, CloneFlags::CLONE_NEWNET)
@@ -77,7 +77,7 @@ impl NetworkNamespace {
         Ok(NamespaceGuard { previous: home, _not_send: PhantomData })
     }
 
-    /// A command that will run inside. Unlike `ip netns exec` this leaves mounts alone, so the
+    /// A command that runs inside. Unlike `ip netns exec`, it leaves mounts unchanged, so the
     /// program sees bpffs.
     pub fn command(&self, program: &str) -> Result<Command> {
         let file = self.open_file()?.try_clone().context("duplicating a namespace's descriptor")?;
@@ -109,7 +109,7 @@ impl NetworkNamespace {
         bytes.try_into().ok().with_context(|| format!("no MAC address in {text:?}"))
     }
 
-    /// How to get inside by hand.
+    /// The command that a user types to enter the namespace.
     pub fn enter_command(&self) -> String {
         format!("nsenter --net={}", self.path().display())
     }
@@ -128,11 +128,12 @@ impl Drop for NetworkNamespace {
     }
 }
 
-/// This thread is inside a namespace. On drop it returns to where it came from.
+/// While it exists, the calling thread is inside a namespace. On drop the thread returns to its
+/// previous one.
 #[must_use = "the thread leaves the namespace when this is dropped"]
 pub struct NamespaceGuard {
     previous: File,
-    /// Belongs to the thread that entered.
+    /// The guard belongs to the thread that entered.
     _not_send: PhantomData<*const ()>,
 }
 

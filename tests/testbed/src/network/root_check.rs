@@ -1,5 +1,5 @@
-//! What the tests need from the machine. Without it they fail and say how to go on: a test that
-//! passes without having looked is worse than none.
+//! The privileges that the tests need. Without them, tests fail with instructions: a test that
+//! passes without checking anything is worse than no test.
 
 use anyhow::{Result, ensure};
 

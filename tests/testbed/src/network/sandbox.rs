@@ -1,4 +1,4 @@
-//! A sandbox: a namespace with one interface, whose other end stands in the host.
+//! A sandbox: a namespace with one interface, linked to the host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,25 +7,25 @@ use serde_json::{Value, json};
 
 use super::NetworkNamespace;
 
-/// What all sandboxes' addresses lie in.
+/// The IPv4 network of all sandboxes.
 pub const SANDBOX_NETWORK_V4: &str = "10.11.0.0/16";
-/// The same for IPv6.
+/// The IPv6 network of all sandboxes.
 pub const SANDBOX_NETWORK_V6: &str = "fd00:11::/32";
-/// The interface inside a sandbox.
+/// The name of the interface inside a sandbox.
 pub const SANDBOX_INTERFACE: &str = "eth0";
 
-/// Indexes of the host's ends are above this.
+/// The indexes of the host's interfaces are above this.
 const HOST_INDEX_BASE: u32 = 1000;
 
-/// Addresses and names of a sandbox; all follow from its number.
+/// Addresses and names of a sandbox, all derived from its number.
 #[derive(Clone, Copy, Debug)]
 pub struct SandboxAddressing {
-    /// From 1.
+    /// The number, starting at 1.
     pub number: u8,
 }
 
 impl SandboxAddressing {
-    /// The host's end of a veth pair to the sandbox.
+    /// The name of the host's end of the veth pair.
     pub fn host_interface(self) -> String {
         format!("sb{}", self.number)
     }
@@ -40,7 +40,7 @@ impl SandboxAddressing {
         Ipv6Addr::new(0xfd00, 0x11, self.number.into(), 0, 0, 0, 0, 2)
     }
 
-    /// The host's address on the sandbox's link.
+    /// The host's IPv4 address on the sandbox's link.
     pub fn gateway_v4(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 11, self.number, 1)
     }
@@ -61,30 +61,30 @@ impl SandboxAddressing {
     }
 }
 
-/// Six bytes as `02:fc:00:00:00:05`.
+/// Formats six bytes as `02:fc:00:00:00:05`.
 pub fn format_mac(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// The link-local address that follows from a MAC.
+/// The link-local address derived from a MAC.
 pub fn link_local_address([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
-/// One sandbox.
+/// A sandbox.
 pub struct Sandbox {
-    /// What the agent knows it by.
+    /// The ID that the agent uses.
     pub id: String,
     /// Addresses and names.
     pub addressing: SandboxAddressing,
     /// The host's end of its link, where the policy is enforced.
     pub interface: String,
-    /// Where its programs run.
+    /// The namespace of its programs.
     pub namespace: NetworkNamespace,
 }
 
 impl Sandbox {
-    /// Adds a sandbox to the namespace in which `host` routes.
+    /// Adds a sandbox to the namespace of the routing host.
     pub fn behind_veth(host: &NetworkNamespace, number: u8) -> Result<Self> {
         let sandbox = Self::without_link(number, &SandboxAddressing { number }.host_interface())?;
         sandbox.create_veth(host)?;
@@ -92,7 +92,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// A namespace with names and addresses, and no link yet.
+    /// Creates a namespace with names and addresses, without a link.
     pub fn without_link(number: u8, interface: &str) -> Result<Self> {
         Ok(Self {
             id: format!("box{number}"),
@@ -102,15 +102,15 @@ impl Sandbox {
         })
     }
 
-    /// Makes the veth pair between host and sandbox. Done again, it replaces a link that is gone.
+    /// Creates the veth pair between host and sandbox. A second call replaces a deleted link.
     ///
-    /// The two ends must not have the same index: the kernel would take them for one device that
-    /// has no link below it, and let up to a second go by before it calls the link up.
+    /// The two ends must have different indexes: otherwise the kernel takes the link for a device
+    /// without a lower one, and can delay the link-up event by up to a second.
     pub fn create_veth(&self, host: &NetworkNamespace) -> Result<()> {
         self.create_veth_with_index(host, HOST_INDEX_BASE + u32::from(self.addressing.number))
     }
 
-    /// The same with a certain index of the host's end.
+    /// Creates the veth pair with a given index for the host's end.
     pub fn create_veth_with_index(&self, host: &NetworkNamespace, index: u32) -> Result<()> {
         let (identity, interface) = (self.addressing, &self.interface);
         host.ip_batch(&format!(
@@ -129,7 +129,7 @@ impl Sandbox {
         ))
     }
 
-    /// Makes the host the sandbox's way to everything.
+    /// Makes the host the sandbox's default gateway.
     pub fn route_through(&self, host: &NetworkNamespace) -> Result<()> {
         self.assign_gateway_addresses(host)?;
         let identity = self.addressing;
@@ -141,7 +141,7 @@ impl Sandbox {
         ))
     }
 
-    /// Gives the host's end its addresses, which it loses when it goes to another namespace.
+    /// Assigns the addresses of the host's end, which it loses when it moves to another namespace.
     pub fn assign_gateway_addresses(&self, host: &NetworkNamespace) -> Result<()> {
         let (identity, interface) = (self.addressing, &self.interface);
         host.ip_batch(&format!(
@@ -157,8 +157,8 @@ impl Sandbox {
         [self.addressing.v4().into(), self.addressing.v6().into()]
     }
 
-    /// The sandbox as `apply` wants it, with a network configuration: the fields of `config`
-    /// (`network`, `allowInternetAccess`) beside interface, addresses and MAC.
+    /// The sandbox in the format of `apply`: the fields of `config` (`network`,
+    /// `allowInternetAccess`), plus interface, addresses and MAC.
     pub fn sandbox_spec(&self, config: &Value) -> Value {
         let mut spec = json!({
             "sandboxID": self.id,

@@ -1,5 +1,6 @@
-//! What an earlier run left behind that was killed before it could clean up: its namespaces, mounts
-//! and directories. Their names hold the process's ID, so that only those of the dead are taken.
+//! Removes the namespaces, mounts and directories of earlier runs that were killed before they
+//! could clean up. The names contain the process ID, so that only those of dead processes are
+//! removed.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use super::command;
 
 const STALE_PREFIX: &str = "policy-test-";
 
-/// Sweeps once per process. What cannot be removed is in nobody's way.
+/// Cleans up once per process. Entries that cannot be removed do no harm.
 pub(super) fn clean_up_once() {
     static SWEPT: Once = Once::new();
     SWEPT.call_once(|| {
@@ -23,14 +24,14 @@ pub(super) fn clean_up_once() {
             let _ = command::run(Command::new("ip").args(["netns", "del"]).arg(name));
         }
         for directory in stale_entries(&std::env::temp_dir()) {
-            // First what is mounted there: pins are not to be removed one by one.
+            // Unmounts first: pins must not be removed one by one.
             let _ = umount2(&directory, MntFlags::MNT_DETACH);
             let _ = fs::remove_dir_all(&directory);
         }
     });
 }
 
-/// What stands in a directory with the name of a process that is no more.
+/// The entries of a directory that carry the ID of a dead process.
 fn stale_entries(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| is_stale(path)).collect()

@@ -1,5 +1,5 @@
-//! A sandbox behind a tap device, as a microVM is. The test itself is the guest: it reads and
-//! writes the frames that a virtual machine's network card would.
+//! A sandbox behind a tap device, like a microVM. The test itself is the guest: it reads and writes
+//! the frames of the virtual machine's network card.
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,14 +21,14 @@ use super::{
 };
 use crate::wait::WAIT_LIMIT;
 
-/// Length of the header that virtio puts before each frame (`struct virtio_net_hdr`).
+/// The length of the header that virtio adds before each frame (`struct virtio_net_hdr`).
 pub const VIRTIO_HEADER_LEN: usize = 10;
 
-/// Whether frames carry a virtio header, with which a guest leaves checksums and segmentation to
-/// the host.
+/// Whether frames have a virtio header, which lets a guest leave checksums and segmentation to the
+/// host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VirtioHeader {
-    /// Bare frames.
+    /// Frames without a header.
     Off,
     /// A header before each frame.
     On,
@@ -36,16 +36,16 @@ pub enum VirtioHeader {
 
 /// The guest's end of a tap device.
 pub struct TapDevice {
-    /// Addresses and names; the interface is `tap<number>`.
+    /// Addresses and names. The interface is `tap<number>`.
     pub addressing: SandboxAddressing,
-    /// The host's end.
+    /// The name of the host's interface.
     pub interface: String,
     device: File,
     virtio_header: VirtioHeader,
 }
 
 impl TapDevice {
-    /// Adds a guest to a world's host.
+    /// Adds a guest to the host of a test network.
     pub fn create(world: &TestNetwork, virtio: VirtioHeader) -> Result<Self> {
         let identity = SandboxAddressing { number: world.next_number() };
         let interface = format!("tap{}", identity.number);
@@ -62,12 +62,12 @@ impl TapDevice {
         Ok(Self { addressing: identity, interface, device, virtio_header: virtio })
     }
 
-    /// Sends a frame, with an empty virtio header where one is needed.
+    /// Sends a frame, with an empty virtio header if the device uses one.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         self.send_with_header([0; VIRTIO_HEADER_LEN], frame)
     }
 
-    /// Sends a frame behind a virtio header; without virtio the header is left out.
+    /// Sends a frame with a virtio header. Without virtio, the header is omitted.
     pub fn send_with_header(&self, header: [u8; VIRTIO_HEADER_LEN], frame: &[u8]) -> Result<()> {
         let mut bytes = Vec::with_capacity(VIRTIO_HEADER_LEN + frame.len());
         if self.virtio_header == VirtioHeader::On {
@@ -77,8 +77,8 @@ impl TapDevice {
         (&self.device).write_all(&bytes).context("writing a frame to the tap device")
     }
 
-    /// The next frame from the host that satisfies `wanted`, with its virtio header (zero without
-    /// virtio). Others are passed over.
+    /// Returns the next frame from the host that satisfies `wanted`, with its virtio header (zero
+    /// without virtio). Skips other frames.
     pub fn receive(
         &self,
         what: &str,
@@ -118,7 +118,7 @@ impl TapDevice {
     }
 }
 
-/// Makes the device inside `host`; it goes away with its last descriptor.
+/// Creates the device inside `host`. It disappears when its last descriptor is closed.
 pub(super) fn open_tap(
     host: &NetworkNamespace,
     interface: &str,
@@ -133,13 +133,13 @@ pub(super) fn open_tap(
         .context("opening /dev/net/tun: is the kernel module `tun` loaded?")?;
     let offload = if virtio == VirtioHeader::On { libc::IFF_VNET_HDR } else { 0 };
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | offload;
-    // SAFETY: the structure is plain integers and bytes, for which zero is a value.
+    // SAFETY: the structure is plain integers and bytes, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_flags = i16::try_from(flags)?;
-    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which lives here.
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which outlives the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     Errno::result(result).with_context(|| format!("making the tap device {interface}"))?;
     Ok(device)

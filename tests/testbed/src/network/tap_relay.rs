@@ -1,6 +1,6 @@
-//! A sandbox whose programs sit behind a tap device, as those of a microVM do: what a virtual
-//! machine monitor does, carrying frames between the host's tap device and the guest's network card,
-//! a thread does here. The card is another tap device.
+//! A sandbox whose programs are behind a tap device, like those of a microVM. A thread takes the
+//! role of the virtual machine monitor: it copies frames between the host's tap device and the
+//! guest's network card. That card is another tap device.
 
 use std::{
     fs::File,
@@ -22,16 +22,16 @@ use super::{
     tap_device::{VirtioHeader, open_tap},
 };
 
-/// Bytes of the longest frame, with its virtio header.
+/// The length of the longest frame in bytes, with its virtio header.
 const MAX_FRAME_BYTES: usize = 70_000;
 
-/// Carries frames until it is dropped.
+/// Relays frames until it is dropped.
 pub struct FrameRelay {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Adds a sandbox behind a tap device to a world's host.
+/// Adds a sandbox behind a tap device to the host of a test network.
 pub fn add_sandbox_behind_tap(
     world: &TestNetwork,
     virtio: VirtioHeader,
@@ -67,7 +67,7 @@ fn relay_frames(one: &File, other: &File, ended: &AtomicBool) {
         let _ = poll(&mut polled, 50_u8);
         for (mut from, mut to) in [(one, other), (other, one)] {
             while let Ok(length) = from.read(&mut frame) {
-                // A frame that cannot be delivered is lost, as on any wire.
+                // A frame that cannot be delivered is lost.
                 let _ = to.write(&frame[..length]);
             }
         }

@@ -1,4 +1,4 @@
-//! Names that no other run and no other world of this run has.
+//! Names that are unique across runs and across the networks of a run.
 
 use std::{
     process,
@@ -11,12 +11,13 @@ use std::{
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 static NAME_PREFIX: OnceLock<&'static str> = OnceLock::new();
 
-/// Gives the names of this process another beginning than `policy-test`, before the first is made.
+/// Replaces the prefix `policy-test` of this process's names. Call it before the first name is
+/// created.
 pub fn set_name_prefix(prefix: &'static str) {
     let _ = NAME_PREFIX.set(prefix);
 }
 
-/// `policy-test-<pid>-<n>-<role>`.
+/// Returns `policy-test-<pid>-<n>-<role>`.
 pub fn unique_name(role: &str) -> String {
     let prefix = NAME_PREFIX.get_or_init(|| "policy-test");
     let n = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Who sends raw frames.
+//! Builds raw frames with a sender's addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,10 +9,10 @@ use crate::{
     packets::{IpDatagram, IpPayload, MacAddr, TcpFlags, arp_packet::ArpPacket},
 };
 
-/// Port that raw datagrams and segments come from.
+/// The source port of raw datagrams and segments.
 pub const SOURCE_PORT: u16 = 40_000;
 
-/// Who sends a frame, and through whom. Change a field and it is spoofed.
+/// The sender and the next hop of a frame. A changed field makes the frame spoofed.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameBuilder {
     /// Source MAC.
@@ -26,7 +26,7 @@ pub struct FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// A sandbox that says who it is.
+    /// A sandbox with its own addresses.
     pub fn for_sandbox(identity: SandboxAddressing) -> Self {
         Self {
             mac: identity.mac(),
@@ -41,7 +41,7 @@ impl FrameBuilder {
         [&self.gateway[..], &self.mac, &ethertype.to_be_bytes(), payload].concat()
     }
 
-    /// A datagram that carries this, to be bent.
+    /// A datagram with this payload, which a test can modify.
     pub fn datagram_to(&self, to: IpAddr, payload: IpPayload) -> IpDatagram {
         match to {
             IpAddr::V4(_) => IpDatagram::new(self.v4, to, payload),
@@ -56,12 +56,12 @@ impl FrameBuilder {
         self.frame(ethertype.0, &datagram.to_packet())
     }
 
-    /// An ARP packet in a frame to everybody.
+    /// An ARP packet in a broadcast frame.
     pub fn arp(&self, arp: ArpPacket) -> Vec<u8> {
         arp.to_frame().with_source(self.mac).bytes().to_vec()
     }
 
-    /// What is carried, in a frame.
+    /// A payload in a frame.
     pub fn frame_payload(&self, to: IpAddr, payload: IpPayload) -> Vec<u8> {
         self.frame_datagram(&self.datagram_to(to, payload))
     }
@@ -71,7 +71,7 @@ impl FrameBuilder {
         self.frame_payload(to, IpPayload::udp(SOURCE_PORT, port, data))
     }
 
-    /// The opening segment of a TCP connection in a frame.
+    /// A TCP SYN in a frame.
     pub fn syn(&self, to: IpAddr, port: u16) -> Vec<u8> {
         self.frame_payload(to, IpPayload::tcp(SOURCE_PORT, port, TcpFlags::SYN))
     }

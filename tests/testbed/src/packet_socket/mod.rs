@@ -1,7 +1,7 @@
-//! Packet sockets: to send raw frames, and to prove what crossed and what did not.
+//! Packet sockets, to send raw frames and to prove which frames crossed.
 //!
-//! That nothing crossed is proved without waiting: behind the frames in question goes a marker
-//! that may pass. Once it has arrived, they would have.
+//! A test proves without waiting that nothing crossed: it sends an allowed marker after the frames
+//! in question. Once the marker has arrived, the frames would have arrived too.
 
 mod frame_builder;
 mod packet_view;
@@ -27,7 +27,7 @@ pub use packet_view::PacketView;
 
 use crate::{network::NetworkNamespace, wait::WAIT_LIMIT};
 
-/// Room for what comes in while a test looks elsewhere.
+/// Large enough for the frames that arrive while a test does other things.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
 
 /// A packet socket on one interface of a namespace.
@@ -36,12 +36,12 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens it: frames that arrive at the interface from now on are seen.
+    /// Opens a socket, which receives the frames that arrive at the interface from now on.
     pub fn open(namespace: &NetworkNamespace, interface: &str) -> Result<Self> {
         let index = namespace.ifindex(interface)?;
         let _inside = namespace.enter()?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        // Without a protocol it hears nothing until it is bound to its interface.
+        // Without a protocol, the socket receives nothing until it is bound to its interface.
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)
             .context("opening a packet socket")?;
         setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER_BYTES)
@@ -51,7 +51,8 @@ impl PacketSocket {
         Ok(Self { socket })
     }
 
-    /// Opens one whose frames begin with a virtio header (`PACKET_VNET_HDR`), see [`with_partial_checksum`].
+    /// Opens a socket whose frames begin with a virtio header (`PACKET_VNET_HDR`); see
+    /// [`with_partial_checksum`].
     pub fn open_with_virtio_header(namespace: &NetworkNamespace, interface: &str) -> Result<Self> {
         let wire = Self::open(namespace, interface)?;
         set_packet_option(&wire.socket, libc::PACKET_VNET_HDR)
@@ -59,13 +60,13 @@ impl PacketSocket {
         Ok(wire)
     }
 
-    /// Sends a frame as it is.
+    /// Sends a frame unchanged.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).context("sending a frame")?;
         Ok(())
     }
 
-    /// Every frame up to the one that `is_marker` recognises, which is left out.
+    /// Returns all frames up to the one that `is_marker` recognises, without that one.
     pub fn receive_until(&self, is_marker: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>> {
         let deadline = Instant::now() + *WAIT_LIMIT;
         let mut frames = Vec::new();
@@ -80,7 +81,7 @@ impl PacketSocket {
         bail!("the marker did not arrive within {waited:?}, but {others} other frames")
     }
 
-    /// The next frame that waits, if one does.
+    /// Returns the next queued frame, if any.
     pub fn try_receive(&self) -> Result<Option<Vec<u8>>> {
         let mut frame = vec![0; 70_000];
         match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
@@ -98,13 +99,13 @@ impl PacketSocket {
     }
 }
 
-/// Whether a frame carries these bytes somewhere.
+/// Returns whether a frame contains these bytes.
 pub fn contains_bytes(frame: &[u8], bytes: &[u8]) -> bool {
     frame.windows(bytes.len()).any(|window| window == bytes)
 }
 
-/// A frame whose checksum the device is to sum up from byte `start` and to write at `offset` from
-/// there, in the form of a [`PacketSocket::open_with_virtio_header`].
+/// A frame whose checksum the device must compute from byte `start` and write at `offset` from
+/// there, in the format of [`PacketSocket::open_with_virtio_header`].
 pub fn with_partial_checksum(frame: &[u8], start: u16, offset: u16) -> Vec<u8> {
     const NEEDS_CSUM: u8 = 1;
     let [a, b] = start.to_ne_bytes();
@@ -112,34 +113,34 @@ pub fn with_partial_checksum(frame: &[u8], start: u16, offset: u16) -> Vec<u8> {
     [&[NEEDS_CSUM, 0, 0, 0, 0, 0, a, b, c, d], frame].concat()
 }
 
-/// Only what arrives counts.
+/// Makes the socket ignore outgoing frames.
 fn ignore_outgoing(socket: &OwnedFd) -> io::Result<()> {
     set_packet_option(socket, libc::PACKET_IGNORE_OUTGOING)
 }
 
-/// Sets an option of packet sockets. By hand, since nix does not have them.
+/// Sets an option of packet sockets through libc, since nix has none of them.
 #[expect(clippy::cast_possible_truncation, reason = "the size of an integer")]
 fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     let yes: libc::c_int = 1;
     let (fd, level) = (socket.as_raw_fd(), libc::SOL_PACKET);
     let length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value lives here and has the length given.
+    // SAFETY: the value outlives the call and has the given length.
     let result = unsafe { libc::setsockopt(fd, level, option, (&raw const yes).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// By hand, since nix makes no `sockaddr_ll` with an interface's index.
+/// Binds through libc, since nix cannot build a `sockaddr_ll` with an interface index.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "constants that fit, and the size of a structure"
 )]
 fn bind_to_interface(socket: &OwnedFd, index: u32) -> io::Result<()> {
-    // SAFETY: plain integers and bytes, for which zero is a value.
+    // SAFETY: plain integers and bytes, for which zero is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = index.cast_signed();
-    // SAFETY: the address lives here and has the length given.
+    // SAFETY: the address outlives the call and has the given length.
     let result = unsafe {
         libc::bind(
             socket.as_raw_fd(),

@@ -1,25 +1,25 @@
-//! What a frame that arrived says: as much as the tests ask of it.
+//! Parses the fields of a received frame that the tests need.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::packets::transport_checksum;
 
-/// A frame with an IP packet in it. IPv4 options and IPv6 extension headers are not looked behind:
-/// the payload begins with them.
+/// A frame with an IP packet. IPv4 options and IPv6 extension headers are not parsed: the payload
+/// begins with them.
 #[derive(Clone, Copy, Debug)]
 pub struct PacketView<'a> {
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// IP protocol, or the number of the first extension header.
+    /// The IP protocol, or the number of the first extension header.
     pub protocol: u8,
-    /// What follows the IP header.
+    /// The bytes after the IP header.
     pub payload: &'a [u8],
 }
 
 impl<'a> PacketView<'a> {
-    /// The IP packet in a frame, if there is one.
+    /// Parses the IP packet in a frame, if there is one.
     pub fn parse(frame: &'a [u8]) -> Option<Self> {
         match frame.get(12..14)? {
             [0x08, 0x00] => Self::parse_v4(frame.get(14..)?),
@@ -50,14 +50,14 @@ impl<'a> PacketView<'a> {
         })
     }
 
-    /// Whether the transport checksum is right.
+    /// Returns whether the transport checksum is correct.
     pub fn has_valid_checksum(&self) -> bool {
         let sum = transport_checksum(self.source, self.destination, self.protocol, self.payload);
         matches!(sum, 0 | 0xffff)
     }
 
-    /// The sum over the pseudo header: what the checksum field holds of a packet whose checksum is
-    /// left to somebody else.
+    /// The sum over the pseudo header, which is the content of the checksum field when the checksum
+    /// is offloaded.
     pub fn pseudo_header_sum(&self) -> u16 {
         !transport_checksum(
             self.source,

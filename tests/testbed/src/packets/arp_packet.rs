@@ -9,9 +9,9 @@ use super::{EthernetFrame, MacAddr};
 pub struct ArpPacket {
     /// 1: request, 2: reply.
     pub operation: u16,
-    /// Who speaks.
+    /// The sender's addresses.
     pub sender: (MacAddr, Ipv4Addr),
-    /// Who is asked for, or answered.
+    /// The addresses of the target.
     pub target: (MacAddr, Ipv4Addr),
 }
 
@@ -21,12 +21,12 @@ impl ArpPacket {
         Self { operation: 1, sender, target: ([0; 6], target) }
     }
 
-    /// "`sender` is at this MAC", said to `target`.
+    /// "`sender` is at this MAC", sent to `target`.
     pub fn reply(sender: (MacAddr, Ipv4Addr), target: (MacAddr, Ipv4Addr)) -> Self {
         Self { operation: 2, sender, target }
     }
 
-    /// The frame that takes it from the sandbox to everybody.
+    /// The broadcast frame from the sandbox.
     pub fn to_frame(&self) -> EthernetFrame {
         let form = [0, 1, 8, 0, 6, 4];
         let operation = self.operation.to_be_bytes();

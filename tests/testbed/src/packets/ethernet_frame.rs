@@ -1,4 +1,4 @@
-//! An Ethernet frame, and ways to bend it.
+//! An Ethernet frame, and methods to modify it.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ pub const ETHERNET_HEADER_LEN: usize = 14;
 pub struct EthernetFrame(Vec<u8>);
 
 impl EthernetFrame {
-    /// From the sandbox to its gateway.
+    /// A frame from the sandbox to its gateway.
     pub fn new(ethertype: u16, payload: &[u8]) -> Self {
         let ethertype = ethertype.to_be_bytes();
         Self([&test_hosts::GATEWAY.mac[..], &test_hosts::SANDBOX.mac, &ethertype, payload].concat())
     }
 
-    /// Any bytes.
+    /// A frame of arbitrary bytes.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }
@@ -28,41 +28,41 @@ impl EthernetFrame {
         &self.0
     }
 
-    /// From another MAC.
+    /// Sets the source MAC.
     pub fn with_source(self, mac: MacAddr) -> Self {
         self.with_bytes_at(6, &mac)
     }
 
-    /// To another MAC.
+    /// Sets the destination MAC.
     pub fn with_destination(self, mac: MacAddr) -> Self {
         self.with_bytes_at(0, &mac)
     }
 
-    /// With these bytes in the place of those at `offset`.
+    /// Overwrites the bytes at `offset`.
     pub fn with_bytes_at(mut self, offset: usize, bytes: &[u8]) -> Self {
         self.0[offset..offset + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    /// With these bytes put in at `offset`, the rest moving back.
+    /// Inserts bytes at `offset`.
     pub fn with_inserted(mut self, offset: usize, bytes: &[u8]) -> Self {
         self.0.splice(offset..offset, bytes.iter().copied());
         self
     }
 
-    /// With a VLAN tag, as one that no device takes off.
+    /// Inserts a VLAN tag into the frame itself, where no device strips it.
     pub fn with_vlan_tag(self, protocol: u16, vlan: u16) -> Self {
         let tag = [protocol.to_be_bytes(), vlan.to_be_bytes()].concat();
         self.with_inserted(12, &tag)
     }
 
-    /// The first `length` bytes.
+    /// Keeps the first `length` bytes.
     pub fn truncated(mut self, length: usize) -> Self {
         self.0.truncate(length);
         self
     }
 
-    /// With trailing bytes that belong to no header.
+    /// Appends bytes that belong to no header.
     pub fn padded(mut self, bytes: &[u8]) -> Self {
         self.0.extend(bytes);
         self

@@ -6,7 +6,7 @@ use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header};
 
 use super::{EthernetFrame, ExtensionHeader, IpPayload};
 
-/// A fragment's place: offset and end in bytes, and whether more follow.
+/// The range of a fragment: start and end in bytes, and whether more fragments follow.
 #[derive(Clone, Copy, Debug)]
 struct FragmentRange {
     start: usize,
@@ -17,9 +17,9 @@ struct FragmentRange {
 /// An IP datagram or a fragment of one.
 #[derive(Clone, Debug)]
 pub struct IpDatagram {
-    /// Where it comes from.
+    /// The source address.
     pub source: IpAddr,
-    /// Where it goes to; of the same family.
+    /// The destination address, of the same family.
     pub destination: IpAddr,
     payload: IpPayload,
     hops: u8,
@@ -48,48 +48,48 @@ impl IpDatagram {
         }
     }
 
-    /// With this time to live or hop limit.
+    /// Sets the time to live or hop limit.
     pub fn with_hop_limit(mut self, hops: u8) -> Self {
         self.hops = hops;
         self
     }
 
-    /// With this identification, for fragments.
+    /// Sets the identification of fragments.
     pub fn with_identification(mut self, identification: u32) -> Self {
         self.identification = identification;
         self
     }
 
-    /// With IPv4 options; a multiple of four bytes.
+    /// Sets IPv4 options. Their length is a multiple of four bytes.
     pub fn with_options(mut self, options: &[u8]) -> Self {
         self.options = options.to_vec();
         self
     }
 
-    /// With one more IPv6 extension header.
+    /// Appends an IPv6 extension header.
     pub fn with_extension(mut self, extension: ExtensionHeader) -> Self {
         self.extensions.push(extension);
         self
     }
 
-    /// Only the bytes from `start` to `end` of what it carries, with more to follow.
+    /// Keeps the bytes of the payload up to `end`, with more fragments to follow.
     pub fn first_fragment(self, end: usize) -> Self {
         self.fragment(0, end, true)
     }
 
-    /// Only the bytes from `start` on.
+    /// Keeps the bytes of the payload from `start`.
     pub fn last_fragment(self, start: usize) -> Self {
         let end = self.payload.bytes.len();
         self.fragment(start, end, false)
     }
 
-    /// Only the bytes from `start` to `end` of what it carries.
+    /// Keeps the bytes of the payload from `start` to `end`.
     pub fn fragment(mut self, start: usize, end: usize, more: bool) -> Self {
         self.fragment = Some(FragmentRange { start, end, more_fragments: more });
         self
     }
 
-    /// The bytes from the IP header on.
+    /// The bytes of the packet, from the IP header on.
     pub fn to_packet(&self) -> Vec<u8> {
         let whole = self.payload.with_checksum(self.source, self.destination);
         let carried = self.fragment.map_or(&whole[..], |part| &whole[part.start..part.end]);
@@ -104,7 +104,7 @@ impl IpDatagram {
         }
     }
 
-    /// The frame that takes it from the sandbox to its gateway.
+    /// The frame from the sandbox to its gateway.
     pub fn to_frame(&self) -> EthernetFrame {
         EthernetFrame::new(if self.source.is_ipv4() { 0x0800 } else { 0x86dd }, &self.to_packet())
     }
@@ -152,7 +152,7 @@ impl IpDatagram {
     }
 }
 
-/// An offset in units of eight bytes.
+/// Converts an offset to units of eight bytes.
 fn offset_units(start: usize) -> u16 {
     assert!(start.is_multiple_of(8), "fragments begin at multiples of eight bytes");
     u16::try_from(start / 8).expect("fits into a datagram")

@@ -1,10 +1,10 @@
-//! What an IP datagram carries: TCP, UDP, ICMP, or anything.
+//! The payload of an IP datagram: TCP, UDP, ICMP, or arbitrary bytes.
 
 use std::net::IpAddr;
 
 use etherparse::{TcpHeader, ip_number};
 
-/// TCP flags by their bits.
+/// TCP flags as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpFlags(pub u8);
 
@@ -13,22 +13,22 @@ impl TcpFlags {
     pub const FIN: Self = Self(0x01);
     /// Opens a connection.
     pub const SYN: Self = Self(0x02);
-    /// Ends a connection at once.
+    /// Aborts a connection.
     pub const RST: Self = Self(0x04);
-    /// Data or its receipt.
+    /// Acknowledges data.
     pub const ACK: Self = Self(0x10);
-    /// Answers a SYN.
+    /// Accepts a connection.
     pub const SYN_ACK: Self = Self(0x12);
 }
 
-/// The payload of an IP datagram. Its checksum is filled in when the addresses are known.
+/// The payload of an IP datagram. The checksum is computed once the addresses are known.
 #[derive(Clone, Debug)]
 pub struct IpPayload {
     /// IP protocol number.
     pub protocol: u8,
-    /// The bytes, checksum zero.
+    /// The bytes, with a zero checksum.
     pub bytes: Vec<u8>,
-    /// Where the checksum goes, if there is one.
+    /// The offset of the checksum, if there is one.
     checksum_offset: Option<usize>,
 }
 
@@ -42,7 +42,7 @@ impl IpPayload {
         Self { protocol: ip_number::TCP.0, bytes: header, checksum_offset: Some(16) }
     }
 
-    /// A segment that opens a connection.
+    /// A SYN segment.
     pub fn syn(source: u16, destination: u16) -> Self {
         Self::tcp(source, destination, TcpFlags::SYN)
     }
@@ -55,7 +55,7 @@ impl IpPayload {
         Self { protocol: ip_number::UDP.0, bytes, checksum_offset: Some(6) }
     }
 
-    /// An ICMP message (v4): type, code, the rest of the header, data.
+    /// An ICMPv4 message: type, code, the rest of the header, data.
     pub fn icmp(kind: u8, code: u8, rest: [u8; 4], data: &[u8]) -> Self {
         let bytes = [&[kind, code, 0, 0], &rest[..], data].concat();
         Self { protocol: ip_number::ICMP.0, bytes, checksum_offset: Some(2) }
@@ -78,7 +78,7 @@ impl IpPayload {
         }
     }
 
-    /// An ICMP error "port unreachable" about a packet, of the address's family.
+    /// An ICMP error "port unreachable" that quotes a packet, of the address's family.
     pub fn icmp_unreachable(to: IpAddr, about: &[u8]) -> Self {
         match to {
             IpAddr::V4(_) => Self::icmp(3, 3, [0; 4], about),
@@ -86,24 +86,24 @@ impl IpPayload {
         }
     }
 
-    /// Any protocol.
+    /// A payload of any protocol.
     pub fn raw(protocol: u8, bytes: &[u8]) -> Self {
         Self { protocol, bytes: bytes.to_vec(), checksum_offset: None }
     }
 
-    /// With data behind it.
+    /// Appends data.
     pub fn with_data(mut self, data: &[u8]) -> Self {
         self.bytes.extend(data);
         self
     }
 
-    /// With these bytes in the place of those at `offset`.
+    /// Overwrites the bytes at `offset`.
     pub fn with_bytes_at(mut self, offset: usize, bytes: &[u8]) -> Self {
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    /// The bytes with their checksum, between these addresses.
+    /// The bytes with their checksum for these addresses.
     pub fn with_checksum(&self, source: IpAddr, destination: IpAddr) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         if let Some(at) = self.checksum_offset.filter(|at| at + 2 <= bytes.len()) {
@@ -114,8 +114,8 @@ impl IpPayload {
     }
 }
 
-/// The checksum that a transport's bytes have to carry; of bytes that carry the right one, 0 (or
-/// all ones, which means the same).
+/// Computes the transport checksum. For bytes that contain the correct one, the result is 0 (or all
+/// ones, which is equivalent).
 pub fn transport_checksum(source: IpAddr, destination: IpAddr, protocol: u8, bytes: &[u8]) -> u16 {
     let mut sum = etherparse::checksum::Sum16BitWords::new().add_slice(bytes);
     let plain = protocol == ip_number::ICMP.0;
@@ -129,6 +129,6 @@ pub fn transport_checksum(source: IpAddr, destination: IpAddr, protocol: u8, byt
         let length = u16::try_from(bytes.len()).expect("fits into a datagram");
         sum = sum.add_2bytes(length.to_be_bytes()).add_2bytes([0, protocol]);
     }
-    // etherparse sums in the machine's byte order.
+    // etherparse sums in native byte order.
     sum.ones_complement().to_be()
 }

@@ -1,7 +1,7 @@
-//! Frames as data: one small builder per protocol, and a cast of hosts to send them.
+//! Frames as data: one small builder per protocol, and a fixed set of hosts that send them.
 //!
-//! Builders make whole, correct frames, checksums included; [`EthernetFrame`] then bends them byte by byte.
-//! Nothing here knows what a policy is.
+//! The builders make valid frames with correct checksums. [`EthernetFrame`] then modifies them byte
+//! by byte. This module knows nothing about policies.
 
 pub mod arp_packet;
 mod ethernet_frame;

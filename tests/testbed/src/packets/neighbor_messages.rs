@@ -16,11 +16,11 @@ pub const ALL_MLD_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x
 pub enum NdOption {
     /// The sender's MAC.
     SourceLinkAddress(MacAddr),
-    /// The MAC of the address that is spoken of.
+    /// The MAC of the target address.
     TargetLinkAddress(MacAddr),
-    /// A number that tells one's own solicitation from another's (RFC 7527).
+    /// A number that distinguishes a host's own solicitation from another host's (RFC 7527).
     Nonce([u8; 6]),
-    /// Some other one.
+    /// An option of another type.
     Other(u8),
 }
 
@@ -36,14 +36,14 @@ impl NdOption {
     }
 }
 
-/// The multicast group that listens for solicitations of an address.
+/// The solicited-node multicast group of an address.
 pub fn solicited_node_group(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     let low = u16::from_be_bytes([b, c]);
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), low)
 }
 
-/// "Who has `target`?", asked of everybody who could.
+/// "Who has `target`?", sent to the solicited-node group.
 pub fn neighbor_solicitation(
     source: Ipv6Addr,
     target: Ipv6Addr,
@@ -52,7 +52,7 @@ pub fn neighbor_solicitation(
     nd_message(135, source, solicited_node_group(target), [0; 4], Some(target), options)
 }
 
-/// "`target` is at the MAC in the option", said to `to`.
+/// "`target` is at the MAC in the option", sent to `to`.
 pub fn neighbor_advertisement(
     source: Ipv6Addr,
     to: Ipv6Addr,
@@ -67,14 +67,14 @@ pub fn router_solicitation(source: Ipv6Addr, options: &[NdOption]) -> IpDatagram
     nd_message(133, source, ALL_ROUTERS, [0; 4], None, options)
 }
 
-/// "I am a router", which no sandbox is.
+/// "I am a router". No sandbox is one.
 pub fn router_advertisement(source: Ipv6Addr, options: &[NdOption]) -> IpDatagram {
     let payload =
         IpPayload::icmpv6(134, 0, [64, 0, 7, 8], &[&[0; 8][..], &encode_options(options)].concat());
     IpDatagram::new(source, ALL_NODES, payload).with_hop_limit(255)
 }
 
-/// "There is a better way to `destination`: `target`", said to `to`.
+/// "There is a better route to `destination`: `target`", sent to `to`.
 pub fn icmp_redirect(
     source: Ipv6Addr,
     to: Ipv6Addr,

@@ -1,4 +1,4 @@
-//! Services in a sandbox: those that a test plays itself, byte by byte, and the pages of
+//! Services in a sandbox: those that the test itself implements byte by byte, and the pages of
 //! [`named_internet`](crate::named_internet).
 
 use std::{
@@ -17,22 +17,22 @@ use crate::{
     wait::{WAIT_LIMIT, eventually},
 };
 
-/// A port of which the test itself is the service.
+/// A listening port whose service is the test itself.
 pub struct ManualService(TcpListener);
 
 impl ManualService {
-    /// Listens at a port of all addresses of a namespace.
+    /// Listens on a port of all addresses of a namespace.
     ///
     /// # Errors
-    /// The port cannot be listened on.
+    /// The port is unavailable.
     pub fn listen(namespace: &NetworkNamespace, port: u16) -> Result<Self> {
         Self::listen_at(namespace, (Ipv6Addr::UNSPECIFIED, port))
     }
 
-    /// Listens at one address of a namespace.
+    /// Listens on one address of a namespace.
     ///
     /// # Errors
-    /// The address cannot be listened at.
+    /// The address is unavailable.
     pub fn listen_at(namespace: &NetworkNamespace, at: (Ipv6Addr, u16)) -> Result<Self> {
         let _inside = namespace.enter()?;
         let listener = TcpListener::bind(at).with_context(|| format!("port {}", at.1))?;
@@ -40,7 +40,7 @@ impl ManualService {
         Ok(Self(listener))
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     #[track_caller]
     pub fn accept(&self) -> ServiceConnection {
         let accepted = eventually("the gateway connects", || self.0.accept().ok());
@@ -51,21 +51,21 @@ impl ManualService {
         ServiceConnection { stream, unread: Vec::new() }
     }
 
-    /// Whether nobody waits to be accepted.
+    /// Returns whether no connection is waiting to be accepted.
     pub fn has_no_pending_connection(&self) -> bool {
         self.0.accept().is_err()
     }
 }
 
-/// A connection that came to a [`ManualService`].
+/// A connection to a [`ManualService`].
 pub struct ServiceConnection {
-    /// The connection.
+    /// The stream of the connection.
     pub stream: TcpStream,
     unread: Vec<u8>,
 }
 
 impl ServiceConnection {
-    /// What comes up to and with `end`.
+    /// Reads up to and including `end`.
     #[track_caller]
     pub fn read_until(&mut self, end: &str) -> String {
         loop {
@@ -80,7 +80,7 @@ impl ServiceConnection {
         }
     }
 
-    /// The head of a request.
+    /// Reads the head of a request.
     #[track_caller]
     pub fn read_head(&mut self) -> String {
         self.read_until("\r\n\r\n")
@@ -93,7 +93,7 @@ impl ServiceConnection {
         self
     }
 
-    /// What else comes until the connection ends, in whatever way.
+    /// Reads the rest until the connection ends, normally or by a reset.
     #[track_caller]
     pub fn read_to_close(&mut self) -> String {
         loop {
@@ -115,22 +115,22 @@ impl ServiceConnection {
     }
 }
 
-/// The pages of [`named_internet`](crate::named_internet), in a sandbox; they end on drop.
+/// The pages of [`named_internet`](crate::named_internet), served in a sandbox until drop.
 pub struct SandboxWebsite {
     _runtime: Runtime,
 }
 
 impl SandboxWebsite {
-    /// Serves them at a port of all addresses of a namespace, inside TLS if told how.
+    /// Serves the pages on a port of all addresses of a namespace, over TLS if configured.
     ///
     /// # Errors
-    /// The port cannot be listened on.
+    /// The port is unavailable.
     pub fn start(
         namespace: &NetworkNamespace,
         port: u16,
         tls: Option<TlsAcceptor>,
     ) -> Result<Self> {
-        // The runtime's threads stay in the namespace that they are started in.
+        // The runtime's threads inherit the namespace.
         let _inside = namespace.enter()?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let entered = runtime.enter();

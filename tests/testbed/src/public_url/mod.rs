@@ -1,10 +1,11 @@
-//! What tests of the gateway share: its configuration, clients that come from the internet to a
-//! public URL, and services in a sandbox.
+//! Shared by the tests of the gateway: its configuration, internet clients of a public URL, and
+//! services in a sandbox.
 //!
-//! - [`public_client`]: curl and hand-written HTTP/1, from outside.
-//! - [`raw_http2`]: hand-written HTTP/2, as no library would send it.
-//! - [`recording_service`]: a service that keeps what reaches it, byte by byte.
-//! - [`manual_service`]: services that the test itself plays, and the [`named_internet`](crate::named_internet) pages.
+//! - [`public_client`]: curl and hand-written HTTP/1, from the internet.
+//! - [`raw_http2`]: hand-written HTTP/2, including requests that no library would send.
+//! - [`recording_service`]: a service that records every byte that it receives.
+//! - [`manual_service`]: services that the test itself implements, and the pages of
+//!   [`named_internet`](crate::named_internet).
 
 pub mod manual_service;
 pub mod public_client;
@@ -29,22 +30,22 @@ use crate::{
 /// The domain of the tests' gateways.
 pub const GATEWAY_DOMAIN: &str = "sandbox.test";
 
-/// A gateway at both ports of the host, at all its addresses.
+/// A gateway on both ports of the host, at all its addresses.
 pub const GATEWAY_CONFIG: &str = "[gateway]\ndomain = \"sandbox.test\"\n\
                           http = \"[::]:80\"\nhttps = \"[::]:443\"\n";
 
-/// Where services listen in a sandbox, if it does not matter.
+/// The default port of services in a sandbox.
 pub const SERVICE_PORT: u16 = 3000;
 
-/// What names a traffic token: header, query parameter and cookie.
+/// The name of a traffic token's header, query parameter and cookie.
 pub const TOKEN_NAME: &str = "e2b-traffic-access-token";
 
-/// The gateway's address for HTTP, from the internet.
+/// The gateway's HTTP address, seen from the internet.
 pub fn http_address() -> SocketAddr {
     (IpAddr::from(HOST_UPLINK_V4), HTTP_PORT).into()
 }
 
-/// The gateway's address for HTTPS, from the internet.
+/// The gateway's HTTPS address, seen from the internet.
 pub fn https_address() -> SocketAddr {
     (IpAddr::from(HOST_UPLINK_V4), HTTPS_PORT).into()
 }
@@ -54,10 +55,10 @@ pub fn public_host(id: &str, port: u16) -> String {
     format!("{port}-{id}.{GATEWAY_DOMAIN}")
 }
 
-/// A sandbox's traffic token, as the agent keeps it.
+/// Reads a sandbox's traffic token from the agent's state.
 ///
 /// # Errors
-/// The agent has no state of the sandbox, or no token in it.
+/// The agent has no state for the sandbox, or no token in it.
 pub fn read_traffic_token(agent: &AgentProcess, id: &str) -> Result<String> {
     let file = agent.state_dir().join(format!("sandboxes/{id}.json"));
     let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -71,7 +72,7 @@ impl TestSandbox {
         public_host(&self.id, port)
     }
 
-    /// What a private public URL wants to be shown.
+    /// The traffic token that a private public URL requires.
     #[track_caller]
     pub fn traffic_token(&self) -> String {
         read_traffic_token(&self.testbed.agent(), &self.id).or_fail("the sandbox's traffic token")

@@ -1,4 +1,4 @@
-//! Clients that come from the internet to a sandbox's public URL.
+//! Internet clients of a sandbox's public URL.
 
 use super::{SERVICE_PORT, http_address};
 use crate::{
@@ -11,21 +11,22 @@ use crate::{
 };
 
 impl Testbed {
-    /// A curl in the internet that finds every name at the gateway. It takes any certificate.
+    /// A curl command in the internet that resolves every name to the gateway and accepts any
+    /// certificate.
     pub fn curl_from_internet(&self, url: &str) -> CurlCommand<'_> {
         let curl =
             CurlCommand::new(&self.network.internet, self.named_internet().client_files(), url);
         curl.resolving_to(HOST_UPLINK_V4.into()).with_arguments(&["--insecure", "--noproxy", "*"])
     }
 
-    /// A connection from the internet to the gateway, on which the test writes HTTP itself.
+    /// Connects from the internet to the gateway. The test writes HTTP on the connection itself.
     #[track_caller]
     pub fn connect_to_gateway(&self) -> RawHttpConnection {
         RawHttpConnection::connect(&self.network.internet, http_address())
             .or_fail("connecting to the gateway")
     }
 
-    /// The same by IPv6.
+    /// Connects to the gateway at this address, for example over IPv6.
     #[track_caller]
     pub fn connect_to_gateway_at(&self, address: &str) -> RawHttpConnection {
         let to = (parse_ip(address), http_address().port()).into();
@@ -34,15 +35,15 @@ impl Testbed {
 }
 
 impl TestSandbox {
-    /// A curl in the internet that will fetch `path` of this sandbox's service at [`SERVICE_PORT`], over
-    /// `http` or `https`.
+    /// A curl command in the internet that fetches `path` from this sandbox's service on
+    /// [`SERVICE_PORT`], over `http` or `https`.
     pub fn curl_public_url(&self, scheme: &str, path: &str) -> CurlCommand<'_> {
         self.testbed
             .curl_from_internet(&format!("{scheme}://{}{path}", self.public_host(SERVICE_PORT)))
     }
 
-    /// A connection to the gateway on which a request was sent: its line, and fields besides Host
-    /// with what follows (each line, and the end of the head, with CRLF).
+    /// Connects to the gateway and sends a request. `rest` holds the fields after Host and the rest
+    /// of the request. Each line ends with CRLF, and so does the head.
     #[track_caller]
     pub fn send_public_request(&self, line: &str, rest: &str) -> RawHttpConnection {
         let mut talk = self.testbed.connect_to_gateway();
@@ -57,7 +58,7 @@ impl TestSandbox {
 }
 
 impl RawHttpResponse {
-    /// Whether it is an answer of the gateway itself: JSON with this status as its code.
+    /// Asserts that the gateway itself responded: with JSON whose code is this status.
     #[track_caller]
     pub fn assert_from_gateway(&self, status: u16) {
         assert_eq!((self.status, &self.page_json()["code"]), (status, &status.into()), "{self:?}");

@@ -1,5 +1,4 @@
-//! HTTP/2 as no library would send it: frames with whatever fields the test says (RFC 9113, and RFC
-//! 7541 for the fields).
+//! HTTP/2 with frames and fields that no library would send (RFC 9113; RFC 7541 for the fields).
 
 use std::io::{Read as _, Write as _};
 
@@ -17,25 +16,25 @@ const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The one stream that is used.
+/// The ID of the only stream.
 const STREAM_ID: u32 = 1;
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http2Outcome {
-    /// It is answered with this status.
+    /// A response with this status.
     Answered(u16),
-    /// The stream is reset.
+    /// A reset of the stream.
     Reset,
-    /// The connection ends.
+    /// The end of the connection.
     Closed,
 }
 
-/// A connection with prior knowledge of HTTP/2.
+/// An HTTP/2 connection with prior knowledge.
 pub struct RawHttp2Connection(RawHttpConnection);
 
 impl Testbed {
-    /// A connection from the internet to the gateway, on which the test writes HTTP/2 itself.
+    /// Connects from the internet to the gateway. The test writes HTTP/2 on the connection itself.
     #[track_caller]
     pub fn connect_http2(&self) -> RawHttp2Connection {
         let mut talk = self.connect_to_gateway();
@@ -45,8 +44,8 @@ impl Testbed {
 }
 
 impl RawHttp2Connection {
-    /// Sends a request with these fields, pseudo-header fields and others, and a body unless it is
-    /// empty; then waits for what becomes of it.
+    /// Sends a request with these fields (pseudo-header fields included), and with a body unless it
+    /// is empty. Waits for the outcome.
     #[track_caller]
     pub fn request(mut self, fields: &[(&str, &str)], body: &str) -> Http2Outcome {
         let block: Vec<u8> =
@@ -66,7 +65,7 @@ impl RawHttp2Connection {
         }
     }
 
-    /// The next frame: its type and payload.
+    /// Reads the next frame: type and payload.
     fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut head = [0; 9];
         self.0.stream().read_exact(&mut head).ok()?;
@@ -90,7 +89,8 @@ fn encode_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A literal field that is not indexed, with a new name, as it is (RFC 7541, 6.2.2).
+/// Encodes a literal field with a new name, never indexed and without Huffman coding (RFC 7541,
+/// 6.2.2).
 fn encode_literal_field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {
@@ -100,7 +100,7 @@ fn encode_literal_field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// An integer with a prefix of seven bits (RFC 7541, 5.1).
+/// Encodes an integer with a 7-bit prefix (RFC 7541, 5.1).
 fn encode_integer(value: usize, out: &mut Vec<u8>) {
     let small = u8::try_from(value).ok().filter(|value| *value < 127);
     let Some(mut rest) = value.checked_sub(127).filter(|_| small.is_none()) else {
@@ -115,8 +115,8 @@ fn encode_integer(value: usize, out: &mut Vec<u8>) {
     out.push(rest.to_le_bytes()[0]);
 }
 
-/// The status at the beginning of a block: one of the static table, or three digits that may be
-/// written in Huffman's code (digits 0 to 2 have five bits, the others six).
+/// Decodes the status at the start of a header block: an entry of the static table, or three
+/// digits, possibly in Huffman code (digits 0 to 2 have five bits, the others six).
 fn decode_status(block: &[u8]) -> u16 {
     let block = without_size_updates(block);
     if let Some(0x88..=0x8e) = block.first() {
@@ -132,7 +132,7 @@ fn decode_status(block: &[u8]) -> u16 {
     digits.iter().take(3).fold(0, |number, digit| number * 10 + digit)
 }
 
-/// Servers may begin with updates of the table's size (RFC 7541, 6.3).
+/// Skips updates of the dynamic table size, with which servers may begin (RFC 7541, 6.3).
 fn without_size_updates(mut block: &[u8]) -> &[u8] {
     while let [size @ 0x20..=0x3f, rest @ ..] = block {
         let more = rest.iter().take_while(|byte| **byte >= 128).count() + 1;

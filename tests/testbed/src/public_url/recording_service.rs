@@ -1,5 +1,5 @@
-//! A service that keeps what reaches it, byte by byte, and answers every request with the head of
-//! it. It is no HTTP library: what it takes for a request is written here.
+//! A service that records every byte and responds to each request with the request's own head. It
+//! uses no HTTP library: this module defines what counts as a request.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -18,10 +18,10 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::network::NetworkNamespace;
 
-/// A connection that is silent for so long is given up.
+/// The idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The service; it takes no more connections after its drop.
+/// The service. It accepts no connections after drop.
 pub struct RecordingService {
     traffic: Arc<Mutex<RecordedTraffic>>,
     stopped: Arc<AtomicBool>,
@@ -36,10 +36,10 @@ struct RecordedTraffic {
 }
 
 impl RecordingService {
-    /// Starts it at a port of all addresses of a namespace.
+    /// Starts the service on a port of all addresses of a namespace.
     ///
     /// # Errors
-    /// The port cannot be listened on.
+    /// The port is unavailable.
     pub fn start(namespace: &NetworkNamespace, port: u16) -> Result<Self> {
         let listener = {
             let _inside = namespace.enter()?;
@@ -54,22 +54,22 @@ impl RecordingService {
         Ok(Self { traffic: seen, stopped: ended, thread: Some(thread) })
     }
 
-    /// The heads of all requests, each with its empty line.
+    /// The heads of all requests, each with its final empty line.
     pub fn request_heads(&self) -> Vec<String> {
         lock_traffic(&self.traffic).heads.clone()
     }
 
-    /// How many connections have come.
+    /// The number of connections so far.
     pub fn connection_count(&self) -> usize {
         lock_traffic(&self.traffic).connections
     }
 
-    /// All bytes that have come, as text.
+    /// All received bytes, as text.
     pub fn received_text(&self) -> String {
         String::from_utf8_lossy(&lock_traffic(&self.traffic).bytes).into_owned()
     }
 
-    /// The lines of the one request that has come.
+    /// The lines of the only request so far.
     #[track_caller]
     pub fn only_request(&self) -> Vec<String> {
         let heads = self.request_heads();
@@ -109,7 +109,7 @@ fn accept_until_stopped(
     }
 }
 
-/// A connection that fails has a peer that notices.
+/// Serves one connection. If it fails, the peer reports that.
 fn serve(mut stream: TcpStream, seen: &Mutex<RecordedTraffic>) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
@@ -136,7 +136,7 @@ fn echo_response(head: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", head.len())
 }
 
-/// The head of the first request, and how long it is with its body, once it is whole.
+/// Returns the head of the first request and the length of the whole request, once it is complete.
 fn first_request(bytes: &[u8]) -> Option<(String, usize)> {
     let begin = find(bytes, b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..begin]).into_owned();
@@ -154,7 +154,7 @@ fn first_request(bytes: &[u8]) -> Option<(String, usize)> {
     (body.len() >= length).then_some((head, begin + length))
 }
 
-/// How long a chunked body is, once it is whole.
+/// Returns the length of a chunked body once it is complete.
 fn chunked_body_length(body: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -169,7 +169,7 @@ fn chunked_body_length(body: &[u8]) -> Option<usize> {
         at += size + 2;
         body.get(at..)?;
     }
-    // Lines of trailers, up to the empty one.
+    // Trailers, up to the empty line.
     loop {
         let line = find(&body[at..], b"\r\n")?;
         at += line + 2;

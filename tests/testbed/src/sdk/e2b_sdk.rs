@@ -1,4 +1,4 @@
-//! The SDKs that `cargo xtask` installs, and the environment in which they find the agent.
+//! The SDKs that `cargo xtask` installs, and the environment that connects them to the agent.
 
 use std::{
     fmt,
@@ -10,14 +10,14 @@ use anyhow::{Context as _, Result};
 
 use crate::network::{NetworkNamespace, sandbox::SandboxAddressing};
 
-/// The key that clients send.
+/// The API key that clients send.
 pub const API_KEY: &str = "e2b_0123456789abcdef";
-/// Where the API listens in the host.
+/// The address of the API in the host.
 pub const API_ADDRESS: &str = "127.0.0.1:3000";
 /// The domain of public URLs.
 pub const PUBLIC_DOMAIN: &str = "sandbox.example.net";
 
-/// The agent's configuration for these clients (TOML), but for sandboxes to be handed out.
+/// The agent's configuration (TOML) for these clients, without pooled interfaces.
 pub fn agent_config() -> String {
     format!(
         "[api]\nlisten = \"{API_ADDRESS}\"\napi_keys = [\"{API_KEY}\"]\n\
@@ -25,7 +25,7 @@ pub fn agent_config() -> String {
     )
 }
 
-/// A sandbox's interface as the agent's configuration says that it may be handed out (TOML).
+/// The configuration (TOML) of a pooled interface.
 pub fn pool_interface_config(identity: SandboxAddressing) -> String {
     let (v4, v6) = (identity.v4(), identity.v6());
     let interface = identity.host_interface();
@@ -35,19 +35,19 @@ pub fn pool_interface_config(identity: SandboxAddressing) -> String {
 /// One SDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum E2bSdk {
-    /// Python; it creates sandboxes by `POST /v2/sandboxes`.
+    /// Python. It creates sandboxes with `POST /v2/sandboxes`.
     Python,
-    /// An older one for Python, which does so by `POST /sandboxes`.
+    /// An older Python SDK. It creates sandboxes with `POST /sandboxes`.
     PythonV1,
-    /// JavaScript, by `POST /v2/sandboxes`.
+    /// JavaScript. It creates sandboxes with `POST /v2/sandboxes`.
     JavaScript,
 }
 
 impl E2bSdk {
-    /// All of them.
+    /// All SDKs.
     pub const ALL: [Self; 3] = [Self::Python, Self::PythonV1, Self::JavaScript];
 
-    /// Will run a program (its name is without extension) in the host, where it finds the API.
+    /// A command that runs a program (named without extension) in the host, with access to the API.
     ///
     /// # Errors
     /// The SDK is not installed.
@@ -58,13 +58,13 @@ impl E2bSdk {
                 command.arg(programs_directory().join(program).with_extension("py"));
             }
             Self::JavaScript => {
-                // Under the link's name, beside which the SDK is.
+                // Keep the path of the link, since the SDK is next to the link.
                 command.args(["--preserve-symlinks", "--preserve-symlinks-main"]);
                 let programs = install_directory().join("javascript/programs");
                 command.arg(programs.join(program).with_extension("mjs"));
             }
         }
-        // Nothing of the user's environment: it may name a proxy, or E2B's own servers.
+        // Ignore the user's environment: it may name a proxy, or E2B's own servers.
         command.env_clear().env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("E2B_API_URL", format!("http://{API_ADDRESS}")).env("E2B_API_KEY", API_KEY);
         command.env("E2B_SANDBOX_URL", "http://127.0.0.1");
@@ -83,7 +83,8 @@ impl E2bSdk {
         });
         let missing = || format!("{self} is not installed: run `cargo xtask setup`");
         interpreter.metadata().with_context(missing)?;
-        // Not its canonical name: by the one in the environment, Python knows its packages.
+        // Not the canonical path: Python finds its packages through the path in the virtual
+        // environment.
         Ok(interpreter)
     }
 }
@@ -98,12 +99,12 @@ impl fmt::Display for E2bSdk {
     }
 }
 
-/// Where the programs are.
+/// The directory of the programs.
 pub fn programs_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk")
 }
 
-/// What `cargo xtask` installs.
+/// The directory in which `cargo xtask` installs the SDKs.
 pub fn install_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/sdk")
 }

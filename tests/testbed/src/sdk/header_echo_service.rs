@@ -1,4 +1,4 @@
-//! A web server in a sandbox. It says what it was asked, and counts.
+//! A web server in a sandbox that echoes request headers and counts requests.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -26,10 +26,10 @@ pub struct HeaderEchoService {
 }
 
 impl HeaderEchoService {
-    /// Starts it at a port of all IPv4 addresses.
+    /// Starts the server on a port of all IPv4 addresses.
     ///
     /// # Errors
-    /// The port is taken.
+    /// The port is in use.
     pub fn start(inside: &NetworkNamespace, port: u16) -> Result<Self> {
         let _inside = inside.enter()?;
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
@@ -45,7 +45,7 @@ impl HeaderEchoService {
         Ok(Self { requests, _runtime: runtime })
     }
 
-    /// How many requests have come.
+    /// The number of requests so far.
     pub fn request_count(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! The unmodified E2B SDKs as the agent's clients: programs of `tests/sdk/`, most of them a snippet
-//! of the public documentation, and what the wire then does.
+//! The unmodified E2B SDKs as clients of the agent. The programs in `tests/sdk/` are mostly
+//! snippets of the public documentation.
 //!
-//! - [`e2b_sdk`]: which SDKs there are, and how a program is run with one.
-//! - [`sdk_program`]: a program that runs, and what it reports.
+//! - [`e2b_sdk`]: the SDKs, and how to run a program with one.
+//! - [`sdk_program`]: a running program and its reports.
 //! - [`header_echo_service`]: a service in a sandbox.
 
 pub mod e2b_sdk;

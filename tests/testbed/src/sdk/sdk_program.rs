@@ -1,4 +1,4 @@
-//! A program that runs: it tells one JSON object a line, and waits for "go" after each.
+//! A running program. It reports one JSON object per line, and waits for "go" after each.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::{network::command, wait::eventually};
 
-/// How long a program may take for its next word: an interpreter has to start on a busy machine.
+/// The time limit of a report: an interpreter must start on a busy machine.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The program. It ends with this value at the latest.
+/// The program. It is killed on drop at the latest.
 pub struct SdkProgram {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -25,10 +25,10 @@ pub struct SdkProgram {
 }
 
 impl SdkProgram {
-    /// Starts it.
+    /// Starts the program.
     ///
     /// # Errors
-    /// It cannot be run.
+    /// The program cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = command::command_line(command);
@@ -40,10 +40,10 @@ impl SdkProgram {
         Ok(Self { child, stdin, reports: told, stderr_reader: complaints })
     }
 
-    /// What it tells next.
+    /// Reads the next report.
     ///
     /// # Errors
-    /// It ends, or tells nothing in time, or no JSON.
+    /// The program exits, does not report in time, or reports invalid JSON.
     pub fn next_report(&mut self) -> Result<Value> {
         let Ok(line) = self.reports.recv_timeout(REPORT_TIMEOUT) else {
             bail!("the program tells nothing: {}", self.kill_and_read_stderr());
@@ -51,10 +51,10 @@ impl SdkProgram {
         serde_json::from_str(&line).with_context(|| format!("the program tells {line:?}"))
     }
 
-    /// Lets it go on.
+    /// Lets the program continue.
     ///
     /// # Errors
-    /// It has ended.
+    /// The program has exited.
     pub fn resume(&mut self) -> Result<()> {
         let stdin = self.stdin.as_mut().context("the program has been told to finish")?;
         let written = stdin.write_all(b"go\n").and_then(|()| stdin.flush());
@@ -63,10 +63,10 @@ impl SdkProgram {
         })
     }
 
-    /// Lets it go on to its end, which has to be a good one.
+    /// Lets the program continue until it exits successfully.
     ///
     /// # Errors
-    /// It ends with an error, or not in time.
+    /// The program exits with an error, or not in time.
     pub fn finish(mut self) -> Result<()> {
         self.resume()?;
         self.stdin = None;
@@ -79,7 +79,7 @@ impl SdkProgram {
         Ok(())
     }
 
-    /// Ends it, and returns what it complained about.
+    /// Kills the program and returns its standard error.
     fn kill_and_read_stderr(&mut self) -> String {
         let _ = self.child.kill();
         let _ = self.child.wait();

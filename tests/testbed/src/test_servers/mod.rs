@@ -1,4 +1,4 @@
-//! What answers: TCP and UDP servers on every address of a namespace. Ping the kernel answers.
+//! TCP and UDP servers on every address of a namespace. The kernel replies to ping.
 
 mod tcp_servers;
 mod udp_servers;
@@ -16,29 +16,29 @@ use anyhow::Result;
 
 use crate::network::NetworkNamespace;
 
-/// TCP that speaks first, as SSH does.
+/// A TCP server that sends first, like SSH.
 pub const SSH_PORT: u16 = 22;
-/// HTTP: answers every request with its own address and the client's.
+/// HTTP. Each response contains the server's address and the client's.
 pub const HTTP_PORT: u16 = 80;
-/// TCP and UDP that send back what they get.
+/// TCP and UDP echo.
 pub const HTTPS_PORT: u16 = 443;
-/// TCP and UDP that send back what they get.
+/// TCP and UDP echo.
 pub const DNS_PORT: u16 = 53;
-/// TCP and UDP that send back what they get.
+/// TCP and UDP echo.
 pub const ECHO_PORT: u16 = 7000;
-/// No one listens here.
+/// A port without a server.
 pub const CLOSED_PORT: u16 = 7001;
 
-/// What is left out where [`named_internet`](crate::named_internet) serves DNS and the web.
+/// The ports to omit where [`named_internet`](crate::named_internet) serves DNS and the web.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerPorts {
-    /// Nothing.
+    /// Omits nothing.
     All,
-    /// DNS, HTTP and HTTPS; but not UDP port 443.
+    /// Omits DNS, HTTP and HTTPS, but not UDP port 443.
     WithoutDnsAndWeb,
 }
 
-/// Servers in a namespace; they end on drop.
+/// Servers in a namespace. They end on drop.
 pub struct TestServers {
     stopped: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -51,7 +51,7 @@ impl TestServers {
         Self::start_here(addresses, ServerPorts::All)
     }
 
-    /// The same in the namespace that the thread is in, on these ports.
+    /// Starts the servers in the calling thread's namespace, on these ports.
     pub fn start_here(addresses: &[IpAddr], ports: ServerPorts) -> Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         let mut servers = Self { stopped: Arc::clone(&ended), threads: Vec::new() };

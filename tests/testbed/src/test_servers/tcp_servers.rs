@@ -1,4 +1,4 @@
-//! The TCP servers: one thread accepts, one per connection answers.
+//! The TCP servers: one thread accepts connections, and each connection has its own thread.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -14,12 +14,12 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use super::{HTTP_PORT, SSH_PORT};
 
-/// What a server-first protocol says.
+/// The greeting of a server-first protocol.
 pub(crate) const SSH_GREETING: &[u8] = b"SSH-2.0-test\r\n";
-/// A connection that is silent for so long is given up.
+/// The idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A listener for each port, on all addresses of both families.
+/// Binds a listener for each port, on all addresses of both families.
 pub(crate) fn bind_listeners(ports: &[u16]) -> Result<Vec<TcpListener>> {
     ports.iter().copied().map(bind_listener).collect()
 }
@@ -46,7 +46,7 @@ pub(crate) fn serve(listeners: &[TcpListener], ended: &AtomicBool) {
     }
 }
 
-/// A connection that fails has a peer that notices.
+/// Serves one connection. If it fails, the peer reports that.
 fn serve_connection(mut stream: TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
     stream.set_nodelay(true)?;
@@ -64,7 +64,7 @@ fn serve_connection(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Answers each request of a connection, whatever it asks for.
+/// Responds to each request on a connection, regardless of its target.
 fn serve_http(stream: TcpStream) -> io::Result<()> {
     let (local, peer) =
         (canonical_address(stream.local_addr()?), canonical_address(stream.peer_addr()?));
@@ -82,7 +82,7 @@ fn serve_http(stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// An IPv4-mapped address as IPv4.
+/// Formats an IPv4-mapped address as IPv4.
 fn canonical_address(address: SocketAddr) -> String {
     address.ip().to_canonical().to_string()
 }

@@ -1,5 +1,5 @@
-//! The UDP server: one thread sends back what it gets. A socket per address and port, so that
-//! answers come from the address that was asked.
+//! The UDP server: one thread echoes datagrams. Each address and port has its own socket, so that
+//! replies come from the address that received the datagram.
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, poll};
 
-/// A socket for each address and port.
+/// Binds a socket for each address and port.
 pub(crate) fn bind_sockets(addresses: &[IpAddr], ports: &[u16]) -> Result<Vec<UdpSocket>> {
     let mut sockets = Vec::new();
     for address in addresses {
@@ -36,7 +36,7 @@ pub(crate) fn serve(sockets: &[UdpSocket], ended: &AtomicBool) {
         let ready = polled.iter().map(|polled| polled.any().unwrap_or(false));
         for (socket, _) in sockets.iter().zip(ready).filter(|(_, ready)| *ready) {
             while let Ok((length, peer)) = socket.recv_from(&mut bytes) {
-                // A peer that is gone is no matter of the server's.
+                // The peer may have closed its socket, which does not affect the server.
                 let _ = socket.send_to(&bytes[..length], peer);
             }
         }

@@ -1,5 +1,5 @@
-//! What a fault costs: a sandbox sends without a pause to a destination that it may reach and to one
-//! that it may not, and every packet that crosses is counted.
+//! Measures the cost of a fault: a sandbox sends continuously to an allowed destination and to a
+//! denied one, and every packet that crosses is counted.
 
 use std::{
     sync::{
@@ -17,18 +17,19 @@ use crate::{
     wait::eventually,
 };
 
-/// Some 200 denied packets per second: fewer than the agent answers, so that probes are answered, too.
+/// About 200 denied packets per second, below the agent's rate limit for replies, so that probes
+/// also get replies.
 const ROUND_INTERVAL: Duration = Duration::from_millis(5);
-/// Allowed packets per round: few enough for every one to be read on a busy machine.
+/// Allowed packets per round: few enough for a busy machine to read every one.
 const ALLOWED_PER_ROUND: u32 = 10;
 
-/// Rounds before it may end: half a second.
+/// The minimum number of rounds: half a second.
 const MIN_ROUNDS: u64 = 100;
 
-/// What a sandbox may not reach that may reach what is [`OPENED`].
+/// An address that a sandbox limited to [`ALLOWED_ADDRESSES`] cannot reach.
 const DENIED_ADDRESS: &str = "8.8.8.9";
 
-/// A flood that is counted at its far end.
+/// A flood whose packets are counted at the destination.
 pub struct CountedFlood {
     flood: FrameFlood,
     counters: Arc<FloodCounters>,
@@ -43,7 +44,7 @@ struct FloodCounters {
 }
 
 impl TestSandbox {
-    /// Begins to send, as a sandbox that may reach what is [`ALLOWED_ADDRESSES`] and nothing else.
+    /// Starts to send from a sandbox that can reach [`ALLOWED_ADDRESSES`] and nothing else.
     #[track_caller]
     pub fn start_counted_flood(&self) -> CountedFlood {
         self.assert_reaches(ALLOWED_ADDRESSES[0]);
@@ -81,17 +82,18 @@ impl FloodCounters {
 }
 
 impl CountedFlood {
-    /// Rounds so far, of five milliseconds.
+    /// The number of rounds so far. A round takes 5 ms.
     pub fn rounds(&self) -> u64 {
         self.flood.rounds()
     }
 
-    /// Packets that should have been dropped and crossed, so far.
+    /// The number of denied packets that have crossed so far.
     pub fn leaked_packets(&self) -> u64 {
         self.counters.leaked.load(Ordering::Relaxed)
     }
 
-    /// Ends it: allowed packets sent, denied ones leaked, allowed ones lost. They are shown, for `docs/reliability.md`.
+    /// Stops the flood. Returns the numbers of allowed packets sent, denied packets leaked and
+    /// allowed packets lost, and prints them for `docs/reliability.md`.
     #[track_caller]
     pub fn finish(mut self, fault: &str) -> (u64, u64, u64) {
         let enough = || (self.flood.rounds() >= MIN_ROUNDS).then_some(());
@@ -107,7 +109,7 @@ impl CountedFlood {
         (sent, leaked, lost)
     }
 
-    /// Ends it, and not one packet may have leaked or been lost.
+    /// Stops the flood and asserts that no packet leaked or was lost.
     #[track_caller]
     pub fn assert_no_leak_or_loss(self, fault: &str) {
         let (sent, leaked, lost) = self.finish(fault);

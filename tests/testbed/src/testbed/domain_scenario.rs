@@ -1,4 +1,4 @@
-//! A sandbox that may ask for some names, and an attacker who would like to be reached by them.
+//! A sandbox that may connect to some names, and an attacker's site that it must not reach.
 
 use super::{SharedTestbed, TestSandbox};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     test_servers::HTTPS_PORT,
 };
 
-/// Two sites that the sandbox may ask for, and the attacker's.
+/// Two sites that the sandbox may reach, and the attacker's site.
 pub struct DomainScenario {
     /// The sandbox.
     pub sandbox: TestSandbox,
@@ -22,7 +22,8 @@ pub struct DomainScenario {
 }
 
 impl DomainScenario {
-    /// Adds sandbox and sites to a stage with names. `name` is the scene's own on that stage.
+    /// Adds the sandbox and the sites to a testbed with names. `name` must be unique in that
+    /// testbed.
     #[track_caller]
     pub fn new(stage: &SharedTestbed, name: &str) -> Self {
         let sandbox = stage.add_sandbox();
@@ -36,13 +37,14 @@ impl DomainScenario {
         scene
     }
 
-    /// A connection towards the attacker.
+    /// Connects to the attacker's site.
     #[track_caller]
     pub fn connect_to_denied_site(&self, port: u16) -> RawHttpConnection {
         self.sandbox.connect_raw(self.denied_site.v4, port)
     }
 
-    /// Nobody came to the attacker, and nobody asked for its name on the sandbox's behalf.
+    /// Asserts that no connection reached the attacker's site, and that the agent did not resolve
+    /// its name for the sandbox.
     #[track_caller]
     pub fn assert_denied_site_unreached(&self) {
         let names = self.sandbox.testbed.named_internet();
@@ -54,7 +56,7 @@ impl DomainScenario {
         assert!(asked.iter().all(|asked| own.contains(&asked.client)), "{asked:?}");
     }
 
-    /// Sends a ClientHello towards the attacker. It ends in an alert with this description.
+    /// Sends a ClientHello to the attacker's site and asserts that it ends with this alert.
     #[track_caller]
     pub fn assert_alert(&self, hello: &[u8], description: u8) {
         let mut talk = self.connect_to_denied_site(HTTPS_PORT);
@@ -62,7 +64,7 @@ impl DomainScenario {
         talk.assert_alert(description);
     }
 
-    /// Sends something else towards the attacker. It ends in a reset.
+    /// Sends other bytes to the attacker's site and asserts that the connection is reset.
     #[track_caller]
     pub fn assert_reset(&self, bytes: &[u8]) {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A sandbox that sends the same frames over and over, within bounds.
+//! A sandbox that sends the same frames repeatedly, for a limited time.
 
 use std::{
     sync::{
@@ -11,13 +11,13 @@ use std::{
 
 use crate::{packet_socket::PacketSocket, wait::WAIT_LIMIT};
 
-/// No test needs longer: so many times what anything may take.
+/// The time limit of a flood, as a multiple of [`WAIT_LIMIT`]. No test needs longer.
 const FLOOD_TIMEOUT_FACTOR: u32 = 6;
-/// A round begins so long after the one before: much faster than a change of a policy, and slow
-/// enough for who counts the packets.
+/// The interval between rounds: much shorter than a policy update, and long enough for the receiver
+/// to count the packets.
 const ROUND_INTERVAL: Duration = Duration::from_micros(20);
 
-/// A flood under way; it ends on drop.
+/// A running flood. It ends on drop.
 pub struct FrameFlood {
     stopped: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
@@ -25,12 +25,12 @@ pub struct FrameFlood {
 }
 
 impl FrameFlood {
-    /// Begins to send `frames`, in rounds.
+    /// Starts to send `frames` in rounds.
     pub fn start(wire: PacketSocket, frames: Vec<Vec<u8>>) -> Self {
         Self::start_at_interval(ROUND_INTERVAL, wire, frames)
     }
 
-    /// The same at another pace.
+    /// Starts to send `frames` at another interval.
     pub fn start_at_interval(round: Duration, wire: PacketSocket, frames: Vec<Vec<u8>>) -> Self {
         let (ended, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (end, count) = (Arc::clone(&ended), Arc::clone(&rounds));
@@ -58,23 +58,23 @@ impl FrameFlood {
         Self { stopped: ended, rounds, thread: Some(thread) }
     }
 
-    /// Rounds sent so far.
+    /// The number of rounds so far.
     pub fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    /// Whether it is still under way: a proof made against a flood that had ended proves nothing.
+    /// Returns whether the flood still runs. A check against a flood that has ended proves nothing.
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Ends it: how many rounds were sent.
+    /// Stops the flood and returns the number of rounds.
     pub fn stop(mut self) -> u64 {
         self.stop_and_join();
         self.rounds()
     }
 
-    /// Ends it.
+    /// Stops the flood.
     pub(super) fn stop_and_join(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -1,7 +1,8 @@
-//! A world with an agent in it, as tests want it: what goes wrong on the way is a panic that tells
-//! the whole story, and a failing test shows the end of the agent's log.
+//! A test network with an agent, as tests use it. Errors during setup panic with the full context,
+//! and a failing test prints the end of the agent's log.
 //!
-//! The tests of a file share a stage as long as one of them runs; each has a sandbox of its own.
+//! The tests of a file share a testbed while at least one of them runs. Each test has its own
+//! sandbox.
 
 mod counted_flood;
 mod domain_scenario;
@@ -39,21 +40,21 @@ use crate::{
     test_servers::{ServerPorts, TestServers},
 };
 
-/// What the sandboxes of the short tests may reach; 8.8.8.9 is not among it.
+/// The addresses that the sandboxes of the short tests can reach. 8.8.8.9 is not one of them.
 pub const ALLOWED_ADDRESSES: [&str; 2] = ["8.8.8.8", MARKER_ADDRESS];
 
-/// Configuration of an agent that asks the internet's DNS server.
+/// The configuration of an agent that uses the internet's DNS server.
 pub const RESOLVER_CONFIG: &str = "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n";
 
-/// The address that a word means.
+/// Parses an address.
 #[track_caller]
 pub fn parse_ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text:?} is no IP address"))
 }
 
-/// A world, the servers in its internet, and the agent in its host.
+/// A test network, the servers in its internet, and the agent in its host.
 ///
-/// Fields are dropped in this order: the agent before the world it stands in.
+/// Fields are dropped in this order: the agent before the network that it runs in.
 pub struct Testbed {
     agent: RwLock<AgentProcess>,
     _servers: TestServers,
@@ -63,8 +64,8 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// A stage of its own, for when things happen to the agent, and a sandbox on it that may only
-    /// reach what is [`ALLOWED_ADDRESSES`].
+    /// A testbed that no other test shares, for tests that disturb the agent, with a sandbox that
+    /// can reach [`ALLOWED_ADDRESSES`] only.
     pub fn with_sandbox() -> (Arc<Self>, TestSandbox) {
         let stage = Self::with_config("");
         let sandbox = stage.add_sandbox();
@@ -72,7 +73,7 @@ impl Testbed {
         (stage, sandbox)
     }
 
-    /// Builds the world and starts an agent, with `config` (TOML) beside its directories.
+    /// Builds the network and starts an agent with `config` (TOML).
     #[track_caller]
     pub fn with_config(config: &str) -> Arc<Self> {
         let stage = Self::without_agent(config);
@@ -81,7 +82,7 @@ impl Testbed {
         stage
     }
 
-    /// The same before the agent is started.
+    /// Builds the network without starting the agent.
     #[track_caller]
     pub fn without_agent(config: &str) -> Arc<Self> {
         let world = TestNetwork::build().or_fail("building a world");
@@ -96,7 +97,7 @@ impl Testbed {
         })
     }
 
-    /// A stage whose internet has names: its agent resolves them there ([`RESOLVER_CONFIG`]).
+    /// A testbed whose internet has names. Its agent resolves them there ([`RESOLVER_CONFIG`]).
     #[track_caller]
     pub fn with_names(config: &str) -> Arc<Self> {
         let world = TestNetwork::build().or_fail("building a world");
@@ -125,13 +126,13 @@ impl Testbed {
         self.named_internet.as_ref().or_fail("the stage's names")
     }
 
-    /// A new site with web servers.
+    /// Adds a site with web servers.
     #[track_caller]
     pub fn add_site(&self, name: &str) -> WebSite {
         self.named_internet().add_site(&self.network.internet, name).or_fail("adding a site")
     }
 
-    /// A new site of which the test itself is the server, at a port of its IPv4 address.
+    /// Adds a site whose server is the test itself, on a port of the site's IPv4 address.
     #[track_caller]
     pub fn add_manual_site(&self, name: &str, port: u16) -> (WebSite, TcpListener) {
         self.named_internet()
@@ -144,18 +145,18 @@ impl Testbed {
         self.agent.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The agent, to be killed or started.
+    /// The agent, for tests that kill or start it.
     pub fn agent_mut(&self) -> RwLockWriteGuard<'_, AgentProcess> {
         self.agent.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kills the agent: no time to clean up.
+    /// Kills the agent, which cannot clean up.
     #[track_caller]
     pub fn kill_agent(&self) {
         self.agent_mut().kill().or_fail("killing the agent");
     }
 
-    /// Asks the agent to stop, which it does well.
+    /// Stops the agent and asserts that it exits successfully.
     #[track_caller]
     pub fn stop_agent(&self) {
         let status = self.agent_mut().stop().or_fail("stopping the agent");
@@ -168,14 +169,14 @@ impl Testbed {
         self.agent_mut().start(&self.network.host).or_fail("starting the agent again");
     }
 
-    /// A new sandbox that the agent does not know yet.
+    /// Adds a sandbox that the agent does not know yet.
     #[track_caller]
     pub fn add_sandbox(self: &Arc<Self>) -> TestSandbox {
         let sandbox = self.network.add_sandbox().or_fail("adding a sandbox");
         TestSandbox::new(Arc::clone(self), sandbox)
     }
 
-    /// The same behind a tap device; frames are carried as long as the second lives.
+    /// Adds a sandbox behind a tap device. Frames are relayed as long as the second value exists.
     #[track_caller]
     pub fn add_tap_sandbox(self: &Arc<Self>, virtio: VirtioHeader) -> (TestSandbox, FrameRelay) {
         let (sandbox, carrier) = tap_relay::add_sandbox_behind_tap(&self.network, virtio)
@@ -183,7 +184,7 @@ impl Testbed {
         (TestSandbox::new(Arc::clone(self), sandbox), carrier)
     }
 
-    /// Asks the API.
+    /// Sends a request to the API.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: &Value) -> ApiResponse {
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -196,14 +197,14 @@ impl Testbed {
         self.agent().cli(arguments).or_fail("running policy-agent")
     }
 
-    /// Runs `policy-agent` with something on its stdin.
+    /// Runs `policy-agent` with this standard input.
     #[track_caller]
     pub fn cli_with_stdin(&self, arguments: &[&str], stdin: &str) -> CliOutput {
         self.agent().cli_with_stdin(arguments, stdin).or_fail("running policy-agent")
     }
 }
 
-/// A stage that the tests of a file share. It stands while one of them holds it.
+/// A testbed that the tests of a file share. It exists while at least one of them holds it.
 pub struct SharedTestbed {
     config: &'static str,
     build: fn(&str) -> Arc<Testbed>,
@@ -211,17 +212,17 @@ pub struct SharedTestbed {
 }
 
 impl SharedTestbed {
-    /// A stage whose agent has `config` (TOML).
+    /// A testbed whose agent has `config` (TOML).
     pub const fn with_config(config: &'static str) -> Self {
         Self { config, build: Testbed::with_config, testbed: Mutex::new(Weak::new()) }
     }
 
-    /// A stage whose internet has names.
+    /// A testbed whose internet has names.
     pub const fn with_names(config: &'static str) -> Self {
         Self { config, build: Testbed::with_names, testbed: Mutex::new(Weak::new()) }
     }
 
-    /// The stage, built if need be.
+    /// The testbed, built if necessary.
     #[track_caller]
     pub fn testbed(&self) -> Arc<Testbed> {
         let mut known: MutexGuard<'_, Weak<Testbed>> =
@@ -234,7 +235,7 @@ impl SharedTestbed {
         stage
     }
 
-    /// A new sandbox on it that the agent does not know yet.
+    /// Adds a sandbox that the agent does not know yet.
     #[track_caller]
     pub fn add_sandbox(&self) -> TestSandbox {
         self.testbed().add_sandbox()

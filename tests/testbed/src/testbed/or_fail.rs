@@ -1,10 +1,10 @@
-//! Errors that end a test.
+//! Turns errors into panics with context.
 
 use anyhow::Error;
 
-/// Ends the test on an error, with all its causes.
+/// Panics on an error, with all its causes.
 pub trait OrFail<T> {
-    /// The value, or a panic that says what was being done and what went wrong.
+    /// Returns the value, or panics with the operation and the error.
     fn or_fail(self, doing: &str) -> T;
 }
 

@@ -1,17 +1,17 @@
-//! A sandbox whose policy is to stay while wrong input is refused, by every way in.
+//! A sandbox whose policy must stay in force while every interface refuses invalid input.
 
 use serde_json::{Value, json};
 
 use super::{OrFail as _, TestSandbox};
 
-/// Gives a sandbox the policy that is to stay.
+/// Gives a sandbox the policy that must stay in force.
 #[track_caller]
 pub fn with_lasting_policy(sandbox: TestSandbox) -> TestSandbox {
     sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["8.8.8.8"] }));
     sandbox
 }
 
-/// That policy is what is enforced, shown and kept.
+/// Asserts that this policy is enforced, reported and stored.
 #[track_caller]
 pub fn assert_lasting_policy(sandbox: &TestSandbox) {
     sandbox.assert_reaches("8.8.8.8");
@@ -23,7 +23,7 @@ pub fn assert_lasting_policy(sandbox: &TestSandbox) {
     assert!(kept.contains("8.8.8.8") && !kept.contains("1.1.1.1"), "{kept}");
 }
 
-/// All four ways in refuse this `network`, and say what is wrong: field and entry.
+/// Asserts that all four interfaces refuse this `network` and name the field and the entry.
 #[track_caller]
 pub fn assert_network_refused(sandbox: &TestSandbox, network: &Value, field: &str, entry: &str) {
     let (id, stage) = (&sandbox.id, &sandbox.testbed);
@@ -41,7 +41,7 @@ pub fn assert_network_refused(sandbox: &TestSandbox, network: &Value, field: &st
     }
 }
 
-/// The command line refuses this text: exit status 2, field and entry on stderr.
+/// Asserts that the command line refuses this text: exit status 2, field and entry on stderr.
 #[track_caller]
 pub fn assert_cli_refuses(
     sandbox: &TestSandbox,

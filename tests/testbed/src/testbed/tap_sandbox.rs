@@ -1,4 +1,4 @@
-//! A guest behind a tap device, for which the agent enforces a policy.
+//! A guest behind a tap device with a policy of the agent.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -16,24 +16,24 @@ use crate::{
     test_servers,
 };
 
-/// EtherType of ARP.
+/// The EtherType of ARP.
 const ARP_ETHERTYPE: [u8; 2] = [0x08, 0x06];
 
-/// What the payload of frames should hold for [`TapSandbox::frames_crossed`] to recognise them.
+/// A token for the payload of frames, by which [`TapSandbox::frames_crossed`] recognises them.
 pub const TAP_FRAME_TOKEN: &[u8] = b"<<from the guest>>";
 
-/// A guest that may reach 8.8.8.8 and one IPv6 address, and a packet socket beyond the host.
+/// A guest that can reach 8.8.8.8 and one IPv6 address, and a packet socket beyond the host.
 pub struct TapSandbox {
-    /// Its network card.
+    /// The guest's network card.
     pub device: TapDevice,
-    /// Who it is.
+    /// Builds frames with the guest's addresses.
     pub frame_builder: FrameBuilder,
     uplink_socket: PacketSocket,
     testbed: Arc<Testbed>,
 }
 
 impl TapSandbox {
-    /// Plugs a guest into a stage's host, and tells the agent of it.
+    /// Adds a guest to a testbed's host and registers it with the agent.
     #[track_caller]
     pub fn new(stage: &SharedTestbed, virtio: VirtioHeader) -> Self {
         let stage = stage.testbed();
@@ -64,7 +64,7 @@ impl TapSandbox {
         format!("guest{}", self.device.addressing.number)
     }
 
-    /// How many packets were counted with a reason.
+    /// The number of packets counted with a reason.
     #[track_caller]
     pub fn packet_count(&self, reason: &str) -> u64 {
         let path = format!("/agent/v1/sandboxes/{}", self.sandbox_id());
@@ -72,7 +72,7 @@ impl TapSandbox {
         status["counters"][reason]["packets"].as_u64().unwrap_or(0)
     }
 
-    /// Sends a frame, and returns the first packet that comes back from `from`.
+    /// Sends a frame and returns the first packet that arrives from `from`.
     #[track_caller]
     pub fn exchange(&self, frame: &[u8], from: &str) -> ([u8; VIRTIO_HEADER_LEN], Vec<u8>) {
         self.device.send(frame).or_fail("sending a frame");
@@ -87,7 +87,7 @@ impl TapSandbox {
             .or_fail("listening")
     }
 
-    /// Answers the host's question who has the guest's address, as a guest's kernel would.
+    /// Announces the guest's MAC when the host sends an ARP request, as a guest's kernel would reply.
     fn answer_arp(&self, frame: &[u8]) {
         let announce = ArpPacket::request(
             (self.frame_builder.mac, self.frame_builder.v4),
@@ -98,7 +98,8 @@ impl TapSandbox {
         }
     }
 
-    /// So that the host knows the guest's MAC in both families before anything is asked.
+    /// Adds static neighbour entries for the guest in both families, so that the host need not
+    /// resolve its MAC.
     #[track_caller]
     pub fn pin_neighbors(&self) {
         let (identity, tap) = (self.device.addressing, &self.device.interface);
@@ -112,7 +113,7 @@ impl TapSandbox {
         self.testbed.network.host.ip_batch(&neighbours).or_fail("telling the host of the guest");
     }
 
-    /// The frames with the token that reach the internet, of those sent so far.
+    /// Returns the frames with the token that have reached the internet, of those sent so far.
     #[track_caller]
     pub fn frames_crossed(&self) -> Vec<Vec<u8>> {
         let marker = format!("<<marker of {}>>", self.device.interface).into_bytes();

@@ -1,4 +1,4 @@
-//! A sandbox as a test sees it: give it a policy, try to get out.
+//! A sandbox from the point of view of a test, which sets its policy and sends traffic.
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
@@ -21,15 +21,16 @@ use crate::{
     wait::eventually,
 };
 
-/// Where markers go. A policy under which [`TestSandbox::frames_crossing`] is asked has to allow it.
+/// The destination of markers. Policies must allow it when a test calls
+/// [`TestSandbox::frames_crossing`].
 pub const MARKER_ADDRESS: &str = "203.0.113.11";
 
 static NEXT_MARKER: AtomicU32 = AtomicU32::new(0);
 
-/// A sandbox on a stage.
+/// A sandbox in a testbed.
 pub struct TestSandbox {
     sandbox: Sandbox,
-    /// The stage it is on.
+    /// The testbed that contains it.
     pub testbed: Arc<Testbed>,
 }
 
@@ -46,19 +47,19 @@ impl TestSandbox {
         Self { sandbox, testbed: stage }
     }
 
-    /// Tells the agent of the sandbox, with this `network`.
+    /// Applies this `network` configuration to the sandbox.
     #[track_caller]
     pub fn apply_network(&self, network: Value) {
         self.apply_config(&json!({ "network": network }));
     }
 
-    /// Tells the agent that the sandbox may reach these and nothing else.
+    /// Allows these destinations and denies everything else.
     #[track_caller]
     pub fn allow_only(&self, allowed: &[&str]) {
         self.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": allowed }));
     }
 
-    /// Whether the egress proxy denied a connection that asks for `name`, with this reason.
+    /// Asserts that the egress proxy denied a connection to `name` with this reason.
     #[track_caller]
     pub fn assert_name_denied(&self, name: &str, reason: &str) -> Value {
         self.wait_for_event(&format!("a denial of {name} with {reason}"), |event| {
@@ -66,7 +67,7 @@ impl TestSandbox {
         })
     }
 
-    /// Tells the agent of the sandbox, with the fields of `config` beside what identifies it.
+    /// Applies the fields of `config` to the sandbox, plus those that identify it.
     #[track_caller]
     pub fn apply_config(&self, config: &Value) {
         let path = format!("/agent/v1/sandboxes/{}", self.id);
@@ -79,7 +80,7 @@ impl TestSandbox {
         );
     }
 
-    /// Makes the agent forget the sandbox.
+    /// Deletes the sandbox from the agent.
     #[track_caller]
     pub fn delete(&self) {
         let path = format!("/agent/v1/sandboxes/{}", self.id);
@@ -87,7 +88,7 @@ impl TestSandbox {
         assert_eq!(answer.status, 204, "{}", answer.body);
     }
 
-    /// What the agent knows about the sandbox.
+    /// The agent's status of the sandbox.
     #[track_caller]
     pub fn status(&self) -> Value {
         let path = format!("/agent/v1/sandboxes/{}", self.id);
@@ -114,13 +115,13 @@ impl TestSandbox {
         self.probe(ProbeKind::Ping, address)
     }
 
-    /// Tries to reach something.
+    /// Attempts to reach an address.
     #[track_caller]
     pub fn probe(&self, how: ProbeKind, address: &str) -> ProbeResult {
         probe::probe(&self.namespace, how, parse_ip(address))
     }
 
-    /// Whether TCP, UDP and ping are all answered by `address`.
+    /// Asserts that `address` replies to TCP, UDP and ping.
     #[track_caller]
     pub fn assert_reaches(&self, address: &str) {
         for how in [
@@ -132,7 +133,7 @@ impl TestSandbox {
         }
     }
 
-    /// Whether TCP, UDP and ping to `address` are all refused at once.
+    /// Asserts that TCP, UDP and ping to `address` are all refused immediately.
     #[track_caller]
     pub fn assert_refused(&self, address: &str) {
         assert_eq!(
@@ -148,7 +149,7 @@ impl TestSandbox {
         assert_eq!(self.probe_ping(address), ProbeResult::Prohibited, "ping to {address}");
     }
 
-    /// Whether TCP, UDP and ping to `address` are all met with silence.
+    /// Asserts that TCP, UDP and ping to `address` get no reply.
     #[track_caller]
     pub fn assert_ignored(&self, address: &str) {
         for how in [
@@ -175,7 +176,7 @@ impl TestSandbox {
         probe::connect_udp(&self.namespace, to).or_fail("opening a UDP socket")
     }
 
-    /// Who sends genuine raw frames for this sandbox.
+    /// Builds raw frames with this sandbox's addresses.
     pub fn frame_builder(&self) -> FrameBuilder {
         FrameBuilder::for_sandbox(self.addressing)
     }
@@ -186,7 +187,7 @@ impl TestSandbox {
         PacketSocket::open(&self.namespace, SANDBOX_INTERFACE).or_fail("opening a packet socket")
     }
 
-    /// A packet socket inside, whose frames begin with a virtio header.
+    /// A packet socket inside whose frames begin with a virtio header.
     #[track_caller]
     pub fn open_virtio_packet_socket(&self) -> PacketSocket {
         PacketSocket::open_with_virtio_header(&self.namespace, SANDBOX_INTERFACE)
@@ -200,18 +201,18 @@ impl TestSandbox {
             .or_fail("opening a packet socket")
     }
 
-    /// What the payload of raw frames should hold for [`Self::frames_crossing`] to recognise them.
+    /// A token for the payload of raw frames, by which [`Self::frames_crossing`] recognises them.
     pub fn frame_token(&self) -> Vec<u8> {
         format!("<<frame of {}>>", self.namespace.name()).into_bytes()
     }
 
-    /// Sends raw frames, and returns those with the sandbox's token that reach the internet.
+    /// Sends raw frames and returns those with the sandbox's token that reach the internet.
     #[track_caller]
     pub fn frames_crossing(&self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.frames_crossing_through(&self.open_packet_socket(), frames)
     }
 
-    /// The same, sent through this packet socket.
+    /// Like [`Self::frames_crossing`], through this packet socket.
     #[track_caller]
     pub fn frames_crossing_through(
         &self,
@@ -236,7 +237,8 @@ impl TestSandbox {
         seen.into_iter().filter(|frame| contains_bytes(frame, &token)).collect()
     }
 
-    /// So that the first raw frame does not wait for the host's neighbour discovery.
+    /// Resolves the gateway's MAC, so that the first raw frame does not wait for the host's
+    /// neighbour discovery.
     fn resolve_gateway(&self) {
         let marker = self.probe_udp(MARKER_ADDRESS, test_servers::ECHO_PORT);
         assert_eq!(
@@ -246,7 +248,7 @@ impl TestSandbox {
         );
     }
 
-    /// The events of this sandbox, once one satisfies `wanted`: that one.
+    /// Waits for an event of this sandbox that satisfies `wanted`, and returns it.
     #[track_caller]
     pub fn wait_for_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = eventually(what, || {
