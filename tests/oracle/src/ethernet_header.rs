@@ -1,4 +1,4 @@
-//! Line 1 for the frame: IEEE 802.3, 802.1Q, 802.1ad.
+//! Line 1 of the precedence for the frame: IEEE 802.3, 802.1Q, 802.1ad.
 
 use policy_common::reason::Reason;
 
@@ -7,10 +7,10 @@ use crate::MacAddr;
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Customer, provider and the older double tag.
+/// The EtherTypes of customer tags, of provider tags, and of the older double tags.
 const VLAN_ETHERTYPES: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
-/// The header of a frame, and what it carries.
+/// The header of a frame, and its payload.
 pub(crate) struct EthernetHeader<'a> {
     pub source: MacAddr,
     pub ethertype: u16,

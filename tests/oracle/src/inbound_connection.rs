@@ -1,4 +1,5 @@
-//! Line 3: connections started towards the sandbox, and what belongs to them.
+//! Line 3 of the precedence: connections that others start to the sandbox, and the packets that
+//! belong to them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,7 +10,8 @@ use super::{
     },
 };
 
-/// A connection as the sandbox sees it. An echo has its identifier on the side that asked.
+/// A connection from the sandbox's point of view. The identifier of an echo takes the place of the
+/// requester's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct InboundConnection {
     pub protocol: u8,
@@ -17,7 +19,7 @@ pub(crate) struct InboundConnection {
     pub local: (IpAddr, u16),
 }
 
-/// The connection that a packet towards the sandbox starts, if it is of a kind that does.
+/// Returns the connection that a packet to the sandbox starts, if its protocol can start one.
 pub(crate) fn connection_started_by(
     datagram: &IpHeader<'_>,
     transport: &TransportHeader,
@@ -37,8 +39,8 @@ pub(crate) fn connection_started_by(
     })
 }
 
-/// The inbound connection that a packet from the sandbox would answer. A SYN without ACK answers
-/// none: a port that a service exposes is no way out.
+/// Returns the inbound connection to which a packet from the sandbox would be a reply. A SYN
+/// without ACK is never a reply: an exposed port must not let the sandbox open connections.
 pub(crate) fn connection_answered_by(
     datagram: &IpHeader<'_>,
     transport: &TransportHeader,
@@ -63,8 +65,8 @@ pub(crate) fn connection_answered_by(
     })
 }
 
-/// Whether a packet is an ICMP error about a packet that did not come to the sandbox from whom the
-/// error goes to, or an ICMP redirect: a sandbox has no business to send those.
+/// Returns whether a packet is an ICMP redirect, or an ICMP error about a packet that the error's
+/// destination did not send to the sandbox. A sandbox has no reason to send either.
 pub(crate) fn is_foreign_error(datagram: &IpHeader<'_>, transport: &TransportHeader) -> bool {
     let addresses = match *transport {
         TransportHeader::Icmp { v6: false, kind: 5, .. } => return true,
@@ -85,8 +87,9 @@ fn v4_address(octets: &[u8]) -> IpAddr {
     Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into()
 }
 
-/// The TCP or UDP connection of the packet that an ICMP error is about. That packet ran the other
-/// way, between the same addresses. Only headers without options or extensions are followed.
+/// Returns the TCP or UDP connection of the packet that an ICMP error quotes. That packet travelled
+/// in the opposite direction between the same addresses. Only headers without options or extension
+/// headers are parsed.
 fn connection_quoted_in(datagram: &IpHeader<'_>) -> Option<InboundConnection> {
     let quote = datagram.payload.get(8..)?;
     let (protocol, remote, local, ports) = if datagram.is_v6() {

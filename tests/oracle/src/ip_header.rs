@@ -1,22 +1,23 @@
-//! Line 1 for IP: headers that do not fit, options, chains of extension headers, fragments.
+//! Line 1 of the precedence for IP: invalid headers, options, chains of extension headers,
+//! fragments.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use policy_common::reason::Reason;
 
-/// The longest chain of extension headers: RFC 8200 names six.
+/// The longest chain of extension headers. RFC 8200 defines six.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
-/// Which part of a datagram a packet is.
+/// The part of a datagram that a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FragmentPart {
     Whole,
     First,
-    /// Begins at this offset in bytes.
+    /// A later fragment, which begins at this offset in bytes.
     Later(usize),
 }
 
-/// What tells fragmented datagrams apart.
+/// Identifies the fragments of one datagram.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FragmentKey {
     source: IpAddr,
@@ -25,19 +26,19 @@ pub(crate) struct FragmentKey {
     identification: u32,
 }
 
-/// An IP packet.
+/// A parsed IP packet.
 pub(crate) struct IpHeader<'a> {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub hop_limit: u8,
-    /// The protocol behind all extension headers; of a later fragment, what its fragment header
-    /// says.
+    /// The protocol after all extension headers. For a later fragment, the one in its fragment
+    /// header.
     pub protocol: u8,
     pub part: FragmentPart,
-    /// All of it, behind a fragment header (RFC 6946).
+    /// Whether it is a whole datagram with a fragment header (RFC 6946).
     pub is_atomic: bool,
     pub identification: u32,
-    /// Bytes of extension headers.
+    /// The total length of the extension headers in bytes.
     pub extension_bytes: usize,
     pub payload: &'a [u8],
 }
@@ -50,10 +51,10 @@ impl<'a> IpHeader<'a> {
             return Err(Reason::Malformed);
         }
         if words > 5 {
-            return Err(Reason::IpOptions); // a source route among them would change the way
+            return Err(Reason::IpOptions); // a source route would change the destination
         }
         let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-        // What follows the datagram in the frame is padding.
+        // The frame may have padding after the datagram.
         let payload = bytes.get(20..total).ok_or(Reason::Malformed)?;
         let fragment = u16::from_be_bytes([header[6], header[7]]);
         Ok(Self {
@@ -91,7 +92,7 @@ impl<'a> IpHeader<'a> {
         Ok(datagram)
     }
 
-    /// Takes the extension headers off, up to a later fragment's data, which is not readable.
+    /// Parses the extension headers. Stops at the data of a later fragment, which cannot be parsed.
     fn walk_extensions(&mut self) -> Result<(), Reason> {
         let (mut walked, mut fragmented) = (0, false);
         while let 0 | 43 | 44 | 51 | 60 = self.protocol {
@@ -100,9 +101,10 @@ impl<'a> IpHeader<'a> {
                 return Err(Reason::ExtensionHeaders);
             }
             let length = match self.protocol {
-                43 => return Err(Reason::IpOptions), // a routing header changes the way
+                43 => return Err(Reason::IpOptions), // a routing header changes the destination
                 44 => 8,
-                // Words of four, less two; in IPv6 a multiple of eight (RFC 4302, 2.2).
+                // The length is in 4-octet words minus 2; in IPv6 a multiple of 8 octets (RFC 4302,
+                // 2.2).
                 51 => (usize::from(header[1]) + 2) * 4,
                 _ => (usize::from(header[1]) + 1) * 8,
             };
@@ -115,7 +117,7 @@ impl<'a> IpHeader<'a> {
             }
             self.protocol = header[0];
             if self.part == FragmentPart::First && matches!(self.protocol, 0 | 43 | 51 | 60) {
-                // A longer chain in a later fragment would write over the transport header.
+                // A longer chain in a later fragment would overwrite the transport header.
                 return Err(Reason::Fragment);
             }
             let behind = self.payload.get(length..).filter(|_| length % 8 == 0);
@@ -136,7 +138,7 @@ impl<'a> IpHeader<'a> {
         self.identification = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
     }
 
-    /// What the fragments of this datagram have in common.
+    /// Returns the key that all fragments of this datagram share.
     pub(crate) fn fragment_key(&self) -> FragmentKey {
         FragmentKey {
             source: self.source,
@@ -163,7 +165,7 @@ fn v4_address(octets: [u8; 4]) -> IpAddr {
     Ipv4Addr::from(octets).into()
 }
 
-/// Sixteen octets as an address.
+/// Converts 16 octets to an address.
 pub(crate) fn v6_address(octets: &[u8]) -> IpAddr {
     let octets = <[u8; 16]>::try_from(octets).expect("sixteen octets");
     Ipv6Addr::from(octets).into()

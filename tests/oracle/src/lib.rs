@@ -1,7 +1,8 @@
-//! What the law says about a frame: a plain, slow and obvious reading of `docs/policy.md`, written
-//! from its text and not from the kernel programs. Lines 1 to 3 are judged here on the raw bytes;
-//! lines 4 to 9 by the agent's own oracle. The tests hold the kernel against it. There is no egress
-//! proxy: what is for it is refused.
+//! The verdict that the policy gives a frame: a plain, slow and obvious reading of
+//! `docs/policy.md`, written from its text and not from the kernel programs. This crate evaluates
+//! lines 1 to 3 of the precedence on the raw bytes. The agent's own evaluation covers lines 4 to 9.
+//! Tests compare the kernel's verdicts with it. There is no egress proxy: traffic for the proxy is
+//! denied.
 //!
 //! ```text
 //! frame ─► ethernet ─► datagram (chain of headers) ─► discovery (line 2)
@@ -29,24 +30,24 @@ use self::{
     transport_header::TransportHeader,
 };
 
-/// A hardware address.
+/// An Ethernet address.
 pub type MacAddr = [u8; 6];
 
-/// Where a frame towards the sandbox comes from.
+/// The origin of a frame to the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InboundOrigin {
-    /// The host made it.
+    /// The host sent it.
     Host,
-    /// The host forwards it.
+    /// The host forwarded it.
     Forwarded,
 }
 
-/// The verdict about a frame, and why.
+/// The verdict on a frame, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OracleVerdict {
-    /// Why; the verdict follows from it.
+    /// The reason, which determines the verdict.
     pub reason: Reason,
-    /// The rule, where one decided.
+    /// The rule that decided, if one did.
     pub rule: Option<RuleRef>,
 }
 
@@ -56,29 +57,29 @@ impl From<Reason> for OracleVerdict {
     }
 }
 
-/// Who the sandbox is on the wire.
+/// The addresses of the sandbox.
 #[derive(Clone, Debug)]
 pub struct OracleIdentity {
-    /// Its MAC address, if that is known.
+    /// Its MAC address, if known.
     pub mac: Option<MacAddr>,
-    /// Its addresses.
+    /// Its IP addresses.
     pub addresses: Vec<IpAddr>,
 }
 
-/// The law, applied to one sandbox.
+/// The policy of one sandbox, and the state that verdicts depend on.
 pub struct PacketOracle {
     identity: OracleIdentity,
-    /// `inbound = "host"`.
+    /// Whether the setting is `inbound = "host"`.
     host_only: bool,
     active_policy: Option<(Policy, Floor)>,
-    /// Counts the policies, so that a fragment knows under which its first was judged.
+    /// Incremented with each policy, to identify the policy that judged the first fragment.
     policy_generation: usize,
     admitted: HashSet<InboundConnection>,
     first_fragments: HashMap<FragmentKey, (usize, Reason)>,
 }
 
 impl PacketOracle {
-    /// A sandbox that has no policy yet.
+    /// Creates the oracle for a sandbox without a policy.
     pub fn new(identity: OracleIdentity, host_only: bool) -> Self {
         Self {
             identity,
@@ -90,20 +91,20 @@ impl PacketOracle {
         }
     }
 
-    /// A policy comes into force.
+    /// Puts a policy into force.
     pub fn publish(&mut self, policy: Policy, floor: Floor) {
         self.active_policy = Some((policy, floor));
         self.policy_generation += 1;
     }
 
-    /// The sandbox sends a frame.
+    /// Returns the verdict on a frame from the sandbox.
     pub fn from_sandbox(&mut self, frame: &[u8]) -> OracleVerdict {
         self.judge(frame).unwrap_or_else(OracleVerdict::from)
     }
 
-    /// The precedence: the first line that matches decides. `Err`: a drop that names no rule.
+    /// Applies the precedence: the first line that matches decides. `Err` is a drop without a rule.
     fn judge(&mut self, frame: &[u8]) -> Result<OracleVerdict, Reason> {
-        // Line 1: malformed, spoofed, or of a kind that no rule can judge.
+        // Line 1: malformed, spoofed, or of a kind that no rule covers.
         let ethernet = EthernetHeader::parse(frame)?;
         if self.identity.mac.is_some_and(|mac| mac != ethernet.source) {
             return Err(Reason::SpoofedMac);
@@ -120,7 +121,7 @@ impl PacketOracle {
         if neighbor_rules::is_discovery(&datagram) {
             return Ok(neighbor_rules::judge_discovery(&self.identity, &ethernet, &datagram).into());
         }
-        // Line 1 again, of what is judged by its addresses.
+        // Line 1 again, for packets that are judged by their addresses.
         if !self.identity.addresses.contains(&datagram.source) {
             return Err(Reason::SpoofedIp);
         }
@@ -136,7 +137,7 @@ impl PacketOracle {
         Ok(judgement)
     }
 
-    /// Lines 3 to 9.
+    /// Applies lines 3 to 9.
     fn judge_lines_3_to_9(
         &self,
         datagram: &IpHeader<'_>,
@@ -161,15 +162,15 @@ impl PacketOracle {
             },
         );
         if explanation.reason == Reason::ByName || explanation.tunnel {
-            // A socket takes segments, and no parts of them.
+            // The proxy's socket receives whole segments only.
             let whole = datagram.part == FragmentPart::Whole && !datagram.is_atomic;
             return Err(if whole { Reason::ProxyUnavailable } else { Reason::Fragment });
         }
         Ok(OracleVerdict { reason: explanation.reason, rule: explanation.rule })
     }
 
-    /// A later fragment passes after its first, if that passed under the present policy, and if it
-    /// does not reach into the transport header that was judged.
+    /// A later fragment passes if its first fragment passed under the current policy, and if it
+    /// does not overlap the transport header that was judged.
     fn judge_later_fragment(
         &self,
         datagram: &IpHeader<'_>,
@@ -187,11 +188,11 @@ impl PacketOracle {
         }
     }
 
-    /// A frame is on its way to the sandbox.
+    /// Returns the verdict on a frame to the sandbox.
     pub fn to_sandbox(&mut self, frame: &[u8], origin: InboundOrigin) -> Reason {
         match inbound_start(frame) {
             Ok(Some(start)) => {
-                // Who made a fragment is not to be known.
+                // The origin of a fragment is unknown.
                 let origin = if start.is_whole { origin } else { InboundOrigin::Forwarded };
                 let closed = self.host_only && origin == InboundOrigin::Forwarded;
                 if start.opens_connection && closed {
@@ -200,7 +201,7 @@ impl PacketOracle {
                 self.admitted.extend(start.connection.filter(|_| start.counts_as_admitted(origin)));
             }
             Ok(None) => {}
-            // What cannot be read could start anything.
+            // A frame that cannot be parsed could start a connection.
             Err(_) if self.host_only && origin == InboundOrigin::Forwarded => {
                 return Reason::InboundRefused;
             }
@@ -210,17 +211,19 @@ impl PacketOracle {
     }
 }
 
-/// What a frame towards the sandbox may start.
+/// What a frame to the sandbox can start.
 struct InboundStart {
     connection: Option<InboundConnection>,
-    /// It starts something for sure: TCP's SYN, an echo request, protocols that nobody follows.
+    /// Whether it certainly starts something: a TCP SYN, an echo request, or a protocol without
+    /// connection tracking.
     opens_connection: bool,
-    /// It is no fragment.
+    /// Whether it is not a fragment.
     is_whole: bool,
 }
 
 impl InboundStart {
-    /// Whether it counts as let in: TCP from anywhere, the rest from the host only.
+    /// Returns whether the connection counts as admitted: TCP from any origin, other protocols from
+    /// the host only.
     fn counts_as_admitted(&self, origin: InboundOrigin) -> bool {
         if self
             .connection

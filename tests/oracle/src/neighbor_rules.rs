@@ -1,9 +1,11 @@
-//! Line 2: the ARP (RFC 826, RFC 5227) and IPv6 neighbour discovery (RFC 4861, RFC 4862) that a
-//! sandbox needs about its own addresses, and its multicast listener reports (RFC 2710, RFC 3810).
+//! Line 2 of the precedence: the ARP (RFC 826, RFC 5227) and IPv6 neighbour discovery (RFC 4861,
+//! RFC 4862) that a sandbox needs for its own addresses, and its multicast listener reports
+//! (RFC 2710, RFC 3810).
 //!
-//! "Needs": a message that a host sends, well formed, with at most one option; from an own address
-//! or none; telling no other MAC than that of its frame; and to a destination that no host routes
-//! onwards, since discovery must not carry data out.
+//! A message is needed if a host (not a router) sends it, it is well formed, and it has at most one
+//! option. Its source is one of the sandbox's addresses or unspecified. It announces no MAC other
+//! than the frame's source. Its destination is one that no host forwards to, since discovery must
+//! not carry data out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,17 +19,17 @@ use super::{
 };
 use crate::MacAddr;
 
-/// ARP.
+/// Judges an ARP packet.
 pub(crate) fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>) -> Reason {
     let Some(packet) = ethernet.payload.get(..28) else { return Reason::Malformed };
     let ethernet_to_ipv4 = packet[..6] == [0, 1, 8, 0, 6, 4];
     let address =
         |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
     let (sender, target) = (address(14), address(24));
-    // Before an address is taken it is asked for, with no sender.
+    // An address probe has no sender address (RFC 5227).
     let claimed = if sender.is_unspecified() { target } else { sender };
     let own_mac = packet[8..14] == ethernet.source;
-    // A request or a reply, in a frame that is no longer than Ethernet makes it.
+    // A request or a reply, in a frame without more than Ethernet's minimum padding.
     let plain = matches!(packet[6..8], [0, 1 | 2]) && 14 + ethernet.payload.len() <= 60;
     if ethernet_to_ipv4 && plain && own_mac && identity.addresses.contains(&claimed.into()) {
         Reason::Neighbor
@@ -36,8 +38,8 @@ pub(crate) fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>
     }
 }
 
-/// Whether a packet is neighbour discovery or listener discovery; a later fragment is not to be
-/// known.
+/// Returns whether a packet is neighbour discovery or listener discovery. This is unknown for a
+/// later fragment.
 pub(crate) fn is_discovery(datagram: &IpHeader<'_>) -> bool {
     datagram.is_v6()
         && datagram.protocol == PROTOCOL_ICMPV6
@@ -46,7 +48,7 @@ pub(crate) fn is_discovery(datagram: &IpHeader<'_>) -> bool {
         && matches!(datagram.payload[0], 130..=137 | 143)
 }
 
-/// Neighbour discovery and listener reports.
+/// Judges neighbour discovery and listener reports.
 pub(crate) fn judge_discovery(
     identity: &OracleIdentity,
     ethernet: &EthernetHeader<'_>,
@@ -69,7 +71,7 @@ impl DiscoveryMessage<'_> {
     fn is_permitted(&self) -> bool {
         let (datagram, message) = (self.datagram, self.datagram.payload);
         let to_link = matches!(datagram.destination, IpAddr::V6(to) if to.segments()[0] == 0xff02);
-        // An advertisement has three flags where the others have reserved bits.
+        // An advertisement has three flags where the other messages have reserved bits.
         let flags = if message[0] == 136 { 0xe0 } else { 0 };
         let reserved = [message[4] & !flags, message[5], message[6], message[7]];
         let on_link = datagram.hop_limit == 255
@@ -79,7 +81,7 @@ impl DiscoveryMessage<'_> {
             && self.stays_on_link();
         let from_nowhere = datagram.source.is_unspecified();
         match message[0] {
-            // Listener reports, and the message that one listens no more.
+            // Listener report and listener done.
             131 | 132 => datagram.hop_limit == 1 && to_link && self.is_report(24),
             143 => {
                 let groups = usize::from(u16::from_be_bytes([message[6], message[7]]));
@@ -87,8 +89,8 @@ impl DiscoveryMessage<'_> {
             }
             // Router solicitation.
             133 => on_link && to_link && self.option_names_own_mac(8),
-            // Neighbour solicitation; without a source it is the search for a double of an own
-            // address.
+            // Neighbour solicitation. Without a source it is duplicate address detection for an
+            // address of the sandbox.
             135 => {
                 let target = self.target();
                 let may_ask =
@@ -101,12 +103,13 @@ impl DiscoveryMessage<'_> {
                     && self.target().is_some_and(|target| self.is_own_address(target))
                     && self.option_names_own_mac(24)
             }
-            // Queries, router advertisements and redirects are for routers.
+            // Only routers send queries, router advertisements and redirects.
             _ => false,
         }
     }
 
-    /// A listener report of just this length, behind nothing or the router alert.
+    /// Returns whether the packet is a listener report of exactly this length, with no extension
+    /// header other than a router alert.
     fn is_report(&self, length: usize) -> bool {
         let message = self.datagram.payload;
         message.len() == length && message[1] == 0 && matches!(self.datagram.extension_bytes, 0 | 8)
@@ -124,7 +127,8 @@ impl DiscoveryMessage<'_> {
         }
     }
 
-    /// Its addresses and the link-local one that follows from its MAC (RFC 4291, appendix A).
+    /// Returns whether the address belongs to the sandbox. The link-local address derived from its
+    /// MAC also does (RFC 4291, appendix A).
     fn is_own_address(&self, address: Ipv6Addr) -> bool {
         let [a, b, c, d, e, f] = self.mac;
         let interface = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
@@ -132,7 +136,8 @@ impl DiscoveryMessage<'_> {
         address.octets() == link_local[..] || self.identity.addresses.contains(&address.into())
     }
 
-    /// A group on the link, a link-local address, or an address in the /64 of an own one.
+    /// Returns whether the destination is a group on the link, a link-local address, or an address
+    /// in the /64 of one of the sandbox's addresses.
     fn stays_on_link(&self) -> bool {
         let IpAddr::V6(to) = self.datagram.destination else { return false };
         let near = |own: &IpAddr| match own {
@@ -143,7 +148,8 @@ impl DiscoveryMessage<'_> {
         to.segments()[0] == 0xff02 || link_local || self.identity.addresses.iter().any(near)
     }
 
-    /// At most one option, behind `offset` bytes: the MAC of the frame, or a nonce (RFC 7527).
+    /// Returns whether at most one option follows `offset` bytes: the MAC of the frame, or a nonce
+    /// (RFC 7527).
     fn option_names_own_mac(&self, offset: usize) -> bool {
         match self.datagram.payload.get(offset..) {
             Some([]) => true,

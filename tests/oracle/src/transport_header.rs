@@ -1,4 +1,4 @@
-//! Line 1 for transports: their headers have to be there, whole, in the packet that is judged.
+//! Line 1 of the precedence for transports: a packet must contain its whole transport header.
 
 use policy_common::reason::Reason;
 
@@ -9,7 +9,7 @@ pub(crate) const PROTOCOL_TCP: u8 = 6;
 pub(crate) const PROTOCOL_UDP: u8 = 17;
 pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 
-/// The least that a header of this protocol has; 0 where rules look at addresses only.
+/// The minimum header length of a protocol; 0 where rules only match addresses.
 pub(crate) fn min_header_length(protocol: u8) -> usize {
     match protocol {
         PROTOCOL_TCP => 20,
@@ -18,7 +18,7 @@ pub(crate) fn min_header_length(protocol: u8) -> usize {
     }
 }
 
-/// A transport header.
+/// A parsed transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransportHeader {
     Tcp {
@@ -40,10 +40,11 @@ pub(crate) enum TransportHeader {
 }
 
 impl TransportHeader {
-    /// The header of a whole datagram or of a first fragment.
+    /// Parses the header of a whole datagram or of a first fragment.
     pub(crate) fn parse(datagram: &IpHeader<'_>) -> Result<Self, Reason> {
         let bytes = datagram.payload;
-        // Part of a header is either a truncated packet or a header hidden in the next fragment.
+        // A partial header means a truncated packet, or a header that continues in the next
+        // fragment.
         let first = datagram.part == FragmentPart::First;
         let broken = if first { Reason::Fragment } else { Reason::Malformed };
         let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -73,7 +74,7 @@ impl TransportHeader {
         }
     }
 
-    /// TCP: a SYN without ACK.
+    /// Returns whether this is a TCP SYN without ACK.
     pub(crate) fn opens_connection(&self) -> bool {
         matches!(self, Self::Tcp { flags, .. } if flags & 0x12 == 0x02)
     }
