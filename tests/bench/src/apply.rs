@@ -1,5 +1,5 @@
-//! The time from a policy to its enforcement: compile it, fill its tables, swap them in, and wait
-//! until the kernel uses them.
+//! Measures the time from a policy to its enforcement: compile it, fill its maps, publish it, and
+//! wait until the kernel uses it.
 
 use std::time::Instant;
 
@@ -15,16 +15,16 @@ use super::{
 use crate::dataplane::{open_dataplane, prepare_slot};
 use policy_testbed::network::BpffsDirectory;
 
-/// Targets in ms, by size.
+/// Targets in ms, by policy size.
 const TARGETS_MS: [f64; 3] = [12.0, 25.0, 150.0];
-/// Updates per round: each is a policy that was not there before.
+/// Updates per round. Each applies a new policy.
 const UPDATES_PER_ROUND: usize = 3;
 
-/// Measures updates.
+/// Measures policy updates.
 pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Reject)?;
-    // A slot for each size: policies replace others of their size.
+    // One slot per size, so that a policy replaces another of its size.
     let slots: Vec<_> = (1..).filter_map(Slot::new).take(effort.policy_sizes.len()).collect();
     for &slot in &slots {
         prepare_slot(&dataplane, slot, None, &[[10, 11, 0, 5].into()])?;

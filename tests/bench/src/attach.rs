@@ -1,4 +1,4 @@
-//! The time to attach interfaces, one after the other.
+//! Measures the time to attach interfaces, one after the other.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -9,7 +9,7 @@ use super::{BenchProfile, ResultTable, result_table::at_most_target};
 use crate::dataplane::{open_dataplane, prepare_slot};
 use policy_testbed::network::{BpffsDirectory, NetworkNamespace};
 
-/// Measures attaching.
+/// Measures attachment.
 pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let count = effort.interfaces;
     let host = NetworkNamespace::create("attach")?;

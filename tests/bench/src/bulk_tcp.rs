@@ -1,4 +1,4 @@
-//! One TCP connection that sends as much as it can from a sandbox to the internet.
+//! Measures one TCP connection that sends at full rate from a sandbox to the internet.
 
 use std::{
     io::{Read as _, Write as _},
@@ -55,7 +55,7 @@ pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     Ok(vec![table])
 }
 
-/// Gbit/s that arrive.
+/// Returns the received Gbit/s.
 fn measure_gigabits(road: &TrafficPath, server: IpAddr, time: Duration) -> Result<f64> {
     let listener = {
         let _inside = road.network.internet.enter()?;
@@ -80,7 +80,7 @@ fn send_for(to: SocketAddr, time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// How many bytes one connection brings, and in what time.
+/// Returns the bytes that one connection delivers, and the time.
 fn receive_all(listener: &TcpListener) -> Result<(u64, Duration)> {
     let (mut stream, _) = listener.accept()?;
     let (mut chunk, begin, mut bytes) = (vec![0; CHUNK_BYTES], Instant::now(), 0);

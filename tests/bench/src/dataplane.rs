@@ -10,7 +10,7 @@ use policy_agent::dataplane::{
 };
 use policy_testbed::{network::BpffsDirectory, packets::MacAddr};
 
-/// Loads the programs, with pins in this place. Connections to sandboxes are open to all.
+/// Loads the programs with pins in this directory. Inbound connections are allowed from any source.
 pub(crate) fn open_dataplane(bpffs: &BpffsDirectory, deny_action: DenyAction) -> Result<Dataplane> {
     Dataplane::open(DataplaneSettings {
         bpffs: bpffs.path().to_owned(),
@@ -21,7 +21,7 @@ pub(crate) fn open_dataplane(bpffs: &BpffsDirectory, deny_action: DenyAction) ->
     })
 }
 
-/// Puts a fresh sandbox into a slot.
+/// Assigns a new sandbox to a slot.
 pub(crate) fn prepare_slot(
     dataplane: &Dataplane,
     slot: Slot,
@@ -31,7 +31,7 @@ pub(crate) fn prepare_slot(
     dataplane.prepare_slot(slot, &EndpointAddresses { mac, addresses: addresses.to_vec() })
 }
 
-/// The gate of a slot for what its sandbox sends, by way of a pin.
+/// Opens the gate for the traffic from a slot's sandbox through its pin.
 pub(crate) fn open_gate(dataplane: &Dataplane, slot: Slot, pins: &Path) -> Result<SchedClassifier> {
     let pin = pins.join(format!("from_{}", slot.get()));
     dataplane.load_slot_gates(slot)?.load_from_sandbox()?.pin(&pin)?;

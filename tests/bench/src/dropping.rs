@@ -1,6 +1,6 @@
-//! Denied packets per second that the host gets rid of: by its routing table, with answers and
-//! without, by nftables, and by ours. Everything happens on the sender's processor, so its rate is
-//! the rate of the drops, what sending itself costs included.
+//! Measures how many denied packets per second the host drops: with its routing table (with and
+//! without replies), with nftables, and with the agent. The sender's CPU does all the work, so its
+//! send rate is the drop rate, including the cost of sending.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 use crate::dataplane::open_dataplane;
 use policy_testbed::network::BpffsDirectory;
 
-/// Measures dropping.
+/// Measures drops.
 pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let bpffs = BpffsDirectory::create()?;
     let dataplane = open_dataplane(&bpffs, DenyAction::Drop)?;
@@ -37,7 +37,7 @@ pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     let kpps = medians(effort.rounds, &mut lanes, |(road, sender, frames)| {
         let before = road.arrived_packets()?;
         let (sent, taken) = sender.send_for(frames, time)?;
-        // Neighbours look for each other now and then.
+        // Some neighbour discovery packets arrive as well.
         ensure!(road.arrived_packets()? < before + 16, "{}: denied packets arrived", road.name);
         Ok(sent as f64 / taken.as_secs_f64() / 1e3)
     })?;

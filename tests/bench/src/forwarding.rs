@@ -1,5 +1,5 @@
-//! Packets per second from a sandbox through the host to the internet: without a policy, with
-//! nftables, and with ours.
+//! Measures the packets per second from a sandbox through the host to the internet: without a
+//! policy, with nftables, and with the agent.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -47,7 +47,7 @@ pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     Ok(vec![table(&lanes, &one, &many)])
 }
 
-/// A road with a sender and its frames.
+/// A traffic path with a sender and its frames.
 struct ForwardingSetup {
     road: TrafficPath,
     sender: FrameSender,
@@ -65,15 +65,15 @@ impl ForwardingSetup {
         let sender = FrameSender::open(&road.sandbox.namespace, road.sandbox_interface())?;
         let frames = road.udp_frames(to);
         let lane = Self { road, sender, frames };
-        // The neighbours are asked for with the first packets.
+        // The first packets trigger neighbour resolution.
         lane.measure_kpps(64, Duration::from_millis(200))?;
         Ok(lane)
     }
 
-    /// Thousands of packets that arrive per second.
+    /// Returns the rate of received packets in thousands per second.
     fn measure_kpps(&self, destinations: usize, time: Duration) -> Result<f64> {
         let before = self.road.arrived_packets()?;
-        // One flow, repeated, fills a batch like many do.
+        // One flow, repeated to fill a batch like many flows do.
         let one = vec![self.frames[0].clone(); 64];
         let frames = if destinations == 1 { &one } else { &self.frames[..destinations] };
         let (_, taken) = self.sender.send_for(frames, time)?;
@@ -91,7 +91,7 @@ fn table(lanes: &[ForwardingSetup], one: &[f64], many: &[f64]) -> ResultTable {
         let target = match lane.road.filter {
             PathFilter::Agent => {
                 let least = (one[index] / one[0]).min(many[index] / many[0]);
-                // The same size with nftables stands two rows above.
+                // The row of nftables with the same policy size is two rows above.
                 let peer = (one[index] / one[index - 2]).min(many[index] / many[index - 2]);
                 let limit = if index == 3 { 1.4 } else { 1.6 };
                 let (own, peer) =

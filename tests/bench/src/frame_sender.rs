@@ -1,4 +1,4 @@
-//! A bounded source of raw frames.
+//! Sends raw frames for a limited time.
 
 use std::{
     io::IoSlice,
@@ -20,17 +20,17 @@ use policy_testbed::network::NetworkNamespace;
 /// Frames per system call.
 const FRAMES_PER_CALL: usize = 64;
 
-/// Sends frames out of one interface, on the calling thread.
+/// Sends frames on one interface from the calling thread.
 pub(crate) struct FrameSender {
     socket: OwnedFd,
     interface: LinkAddr,
 }
 
 impl FrameSender {
-    /// A sender in a namespace.
+    /// Opens a sender in a namespace.
     pub(crate) fn open(namespace: &NetworkNamespace, interface: &str) -> Result<Self> {
         let _inside = namespace.enter()?;
-        // Without a protocol it receives nothing.
+        // Without a protocol, the socket receives nothing.
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)
             .context("opening a packet socket")?;
@@ -41,7 +41,8 @@ impl FrameSender {
         Ok(Self { socket, interface })
     }
 
-    /// Sends the frames in turns until the time is over: how many went, and in what time.
+    /// Sends the frames in rotation until the time is over. Returns the number sent and the time
+    /// taken.
     pub(crate) fn send_for(&self, frames: &[Vec<u8>], time: Duration) -> Result<(u64, Duration)> {
         let slices: Vec<_> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
         let addresses = vec![Some(self.interface); FRAMES_PER_CALL];

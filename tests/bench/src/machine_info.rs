@@ -1,4 +1,4 @@
-//! What the numbers were taken on: ratios travel, absolute numbers do not.
+//! The machine of a measurement. Ratios can be compared across machines, absolute numbers cannot.
 
 use std::{fmt, fs, thread};
 
@@ -15,7 +15,7 @@ pub(crate) struct MachineInfo {
 }
 
 impl MachineInfo {
-    /// This machine, now.
+    /// Describes this machine now.
     pub(crate) fn current() -> Result<Self> {
         let name = nix::sys::utsname::uname().context("asking for the kernel's release")?;
         Ok(Self {

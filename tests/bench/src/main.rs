@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: measures, and prints tables with ratios and targets. `docs/performance.md`
-//! explains the numbers. Traffic runs inside network namespaces only, for a bounded time, and nothing
-//! is left behind.
+//! explains the numbers. Traffic runs only inside network namespaces and for a limited time. The
+//! benchmark removes everything that it creates.
 //!
-//! What is compared is measured in turns, for several rounds, and the median counts: changes of the
-//! machine's load then affect all sides alike. Targets are printed beside the results and never
-//! asserted.
+//! Subjects under comparison are measured alternately for several rounds, and the median counts, so
+//! that changes in the machine's load affect all of them. Targets are printed beside the results
+//! and never asserted.
 
 #![expect(clippy::print_stdout, reason = "it is for people to read")]
 
@@ -38,23 +38,24 @@ use result_table::ResultTable;
     about = "Measures the packet path, forwarding, policies, proxied connections, and public URLs"
 )]
 struct BenchOptions {
-    /// Seconds instead of minutes: shows that everything runs; the numbers mean little.
+    /// Run for seconds instead of minutes. This only shows that everything works; the numbers mean
+    /// little.
     #[arg(long)]
     quick: bool,
-    /// Measure only this; can be given several times.
+    /// Measure only this subject. Can be given several times.
     #[arg(long, value_enum)]
     only: Vec<BenchSubject>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BenchSubject {
-    /// What a packet costs.
+    /// The cost of a packet.
     PacketPath,
     /// Packets per second.
     Forwarding,
     /// Denied packets per second.
     Dropping,
-    /// One TCP connection.
+    /// Throughput of one TCP connection.
     Bulk,
     /// The time until a policy is enforced.
     Apply,

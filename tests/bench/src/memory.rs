@@ -1,4 +1,5 @@
-//! The memory of the kernel's maps with one sandbox under a large policy, and with a thousand.
+//! Measures the memory of the kernel's maps with one sandbox under a large policy, and with 1000
+//! sandboxes.
 
 use std::{
     fs,
@@ -40,25 +41,25 @@ pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     Ok(vec![table])
 }
 
-/// The slots of all sandboxes. Those need no identity to share a policy.
+/// The slots of all sandboxes. Slots can share a policy without an endpoint.
 fn sandbox_slots() -> Vec<Slot> {
     (1..=SANDBOXES).filter_map(Slot::new).collect()
 }
 
-/// By how many bytes the machine's maps grow while something is done.
+/// Returns how many bytes the machine's maps grow while `act` runs.
 fn map_memory_growth<T>(act: impl FnOnce() -> Result<T>) -> Result<f64> {
     let before = locked_map_bytes();
     act()?;
     Ok(locked_map_bytes() - before)
 }
 
-/// Bytes that all maps of the machine take, as the kernel accounts for them.
+/// The bytes of all maps on the machine, as the kernel accounts for them.
 fn locked_map_bytes() -> f64 {
-    // One that goes while it is looked at does not count.
+    // Skips maps that are freed meanwhile.
     loaded_maps().filter_map(Result::ok).filter_map(|map| map_bytes(&map).ok()).sum()
 }
 
-/// Bytes of the maps pinned below a directory.
+/// The bytes of the maps pinned below a directory.
 fn pinned_map_bytes(directory: &Path) -> Result<f64> {
     let mut bytes = 0.0;
     for entry in fs::read_dir(directory)? {

@@ -1,8 +1,9 @@
-//! What a packet costs on the way from a sandbox's gate to the verdict, beside an empty program.
+//! Measures the cost of a packet from the sandbox's gate to the verdict, compared with an empty
+//! program.
 //!
-//! Hot: one destination over and over. Random: 65 536 of them in turns, which are put into the
-//! frame by a program of their own (`policy-ebpf/src/bin/bench.rs`), whose cost in front of the
-//! empty program is taken off.
+//! Hot: the same destination every time. Random: 65 536 destinations in rotation. A separate
+//! program (`policy-ebpf/src/bin/bench.rs`) writes them into the frame. Its cost in front of the
+//! empty program is subtracted.
 
 use std::{
     net::IpAddr,
@@ -34,7 +35,7 @@ use policy_testbed::{
 
 const DESTINATIONS: usize = 65_536;
 
-/// Targets in ns, by size of the policy: hot ones for the first two, a random one for the last.
+/// Targets in ns, by policy size: hot for the first two sizes, random for the last.
 const HOT_TARGETS_NS: [f64; 2] = [60.0, 110.0];
 const RANDOM_TARGET_NS: f64 = 150.0;
 
@@ -54,7 +55,7 @@ pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     Ok(tables)
 }
 
-/// A sandbox with a policy of some size.
+/// A sandbox with a policy of a given size.
 struct SizedPolicy {
     size: usize,
     lists: PrefixLists,
@@ -71,7 +72,7 @@ impl SizedPolicy {
     }
 }
 
-/// The programs that are measured beside.
+/// The programs for comparison.
 struct BenchPrograms {
     object: Ebpf,
 }
@@ -87,7 +88,7 @@ impl BenchPrograms {
         Ok(Self { object })
     }
 
-    /// All measurements of one address family.
+    /// Runs all measurements of one address family.
     fn measure_family(
         &mut self,
         effort: &BenchProfile,
@@ -119,7 +120,7 @@ impl BenchPrograms {
         Ok(table)
     }
 
-    /// ns per run: empty, the gate, empty behind random destinations, the gate behind them.
+    /// Returns ns per run: the empty program, the gate, then both after random destinations.
     fn measure(
         &mut self,
         effort: &BenchProfile,
@@ -172,7 +173,7 @@ impl BenchPrograms {
     }
 }
 
-/// A row of results in ns, with the target for the `index`th size.
+/// Formats a row of results in ns, with the target for the `index`th size.
 fn result_row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -> [String; 4] {
     let target = match (allowed, HOT_TARGETS_NS.get(index)) {
         (true, Some(&limit)) => at_most_target(hot, limit, "ns hot"),
@@ -183,7 +184,7 @@ fn result_row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -
     [format!("{size} prefixes, {what}"), format!("{hot:.0}"), format!("{random:.0}"), target]
 }
 
-/// Time per run, as the kernel takes it.
+/// The time per run, as measured by the kernel.
 fn nanoseconds(program: &SchedClassifier, frame: &EthernetFrame, repeat: u32) -> Result<f64> {
     let mut options = TestRunOptions::new();
     options.data_in = Some(frame.bytes());
@@ -202,7 +203,7 @@ fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClass
     Ok(program.try_into()?)
 }
 
-/// Where `cargo xtask build` leaves the object.
+/// The path of the object that `cargo xtask build` creates.
 fn object_path() -> PathBuf {
     let directory = std::env::var_os("POLICY_BPF_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf"),

@@ -1,7 +1,8 @@
-//! Policies of a given size, destinations that they allow, and others that they deny.
+//! Policies of a given size, with destinations that they allow and destinations that they deny.
 //!
-//! Every prefix has a bit set that no denied destination has, and those are made from prefixes by
-//! clearing it: so a lookup for them goes as deep as for the others.
+//! Every allowed prefix has a bit set that is clear in every denied destination. Denied
+//! destinations are made from prefixes by clearing that bit, so a lookup for them is as deep as for
+//! allowed ones.
 
 use std::{
     collections::HashSet,
@@ -15,12 +16,12 @@ use policy_agent::policy::{
     CompiledPolicy, Floor, NetworkConfig, Policy, PolicyDefaults, compile_policy,
 };
 
-/// The bit that tells allowed from denied: the first of the third byte of an IPv4 address, and
-/// behind the first 32 of an IPv6 address.
+/// The bit that distinguishes allowed from denied: the first bit of the third byte of an IPv4
+/// address, and the first bit after the first 32 of an IPv6 address.
 const V4_ALLOWED_BIT: u32 = 1 << 15;
 const V6_ALLOWED_BIT: u128 = 1 << 95;
 
-/// Prefixes that are allowed; everything else is not.
+/// Allowed prefixes. Everything else is denied.
 pub(crate) struct PrefixLists {
     /// IPv4 prefixes.
     pub(crate) v4: Vec<Ipv4Net>,
@@ -29,7 +30,7 @@ pub(crate) struct PrefixLists {
 }
 
 impl PrefixLists {
-    /// As many prefixes of each family; the same for the same seed.
+    /// Creates the given number of prefixes of each family. The same seed gives the same prefixes.
     pub(crate) fn new(v4: usize, v6: usize, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         Self {
@@ -54,12 +55,12 @@ impl PrefixLists {
         }
     }
 
-    /// The same, compiled.
+    /// Compiles the configuration.
     pub(crate) fn compile(&self, also: &[IpNet]) -> Result<CompiledPolicy> {
         compile_network(&self.network_config(also))
     }
 
-    /// Random destinations of the family of `like` that are allowed, or denied.
+    /// Random destinations, allowed or denied, of the same family as `like`.
     pub(crate) fn destinations(
         &self,
         like: IpAddr,
@@ -82,7 +83,7 @@ impl PrefixLists {
     }
 }
 
-/// A configuration, compiled under the default floor.
+/// Compiles a configuration under the default floor.
 pub(crate) fn compile_network(network: &NetworkConfig) -> Result<CompiledPolicy> {
     let floor = Floor::default();
     let defaults = PolicyDefaults { nameserver: Ipv4Addr::new(8, 8, 8, 8).into() };

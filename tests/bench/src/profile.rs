@@ -1,24 +1,24 @@
-//! How thoroughly a benchmark measures.
+//! The thoroughness of a benchmark.
 
-/// How much time may be spent.
+/// The number and size of measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BenchProfile {
-    /// Rounds, of which the median counts.
+    /// The number of rounds. The median counts.
     pub(crate) rounds: usize,
     /// Runs of a program per measurement.
     pub(crate) repeats: u32,
     /// Seconds of traffic per measurement.
     pub(crate) seconds: f64,
-    /// Sizes of policies.
+    /// The policy sizes.
     pub(crate) policy_sizes: [usize; 3],
-    /// Interfaces to attach.
+    /// The number of interfaces to attach.
     pub(crate) interfaces: usize,
-    /// Connections that are open and silent.
+    /// The number of idle connections.
     pub(crate) idle_connections: usize,
 }
 
 impl BenchProfile {
-    /// For numbers that mean something.
+    /// For meaningful numbers.
     pub(crate) const FULL: Self = Self {
         rounds: 5,
         repeats: 2_000_000,
@@ -28,7 +28,7 @@ impl BenchProfile {
         idle_connections: 10_000,
     };
 
-    /// To see that everything runs.
+    /// To check that everything runs.
     pub(crate) const QUICK: Self = Self {
         rounds: 1,
         repeats: 20_000,

@@ -1,4 +1,4 @@
-//! Results as tables, in Markdown, so that they can be kept.
+//! Results as Markdown tables.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(crate) struct ResultTable {
 }
 
 impl ResultTable {
-    /// An empty table.
+    /// Creates an empty table.
     pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
         let mut grid = Grid::new();
         grid.load_style(ASCII_MARKDOWN).set_header(columns);
@@ -33,17 +33,17 @@ impl fmt::Display for ResultTable {
     }
 }
 
-/// A target that is a limit from above.
+/// Formats a target that is an upper limit.
 pub(crate) fn at_most_target(value: f64, limit: f64, unit: &str) -> String {
     format!("≤ {limit} {unit}: {}", met_label(value <= limit))
 }
 
-/// A target that is a limit from below.
+/// Formats a target that is a lower limit.
 pub(crate) fn at_least_target(value: f64, limit: f64, unit: &str) -> String {
     format!("≥ {limit}{unit}: {}", met_label(value >= limit))
 }
 
-/// Whether a target is met, in a word.
+/// Describes whether a target is met.
 pub(crate) fn met_label(met: bool) -> &'static str {
     if met { "met" } else { "**missed**" }
 }

@@ -1,8 +1,8 @@
-//! Rounds of measurements, in turns.
+//! Alternating rounds of measurements.
 
 use anyhow::Result;
 
-/// Measures every subject once per round, in turns: their medians, in the order of the subjects.
+/// Measures every subject once per round and returns the medians in the order of the subjects.
 pub(crate) fn medians<S>(
     rounds: usize,
     subjects: &mut [S],
@@ -12,7 +12,7 @@ pub(crate) fn medians<S>(
     Ok(results.into_iter().map(|[result]| result).collect())
 }
 
-/// The same for measurements of several values, each of which has a median of its own.
+/// Like [`medians`], for measurements of several values. Each value has its own median.
 pub(crate) fn medians_of_each<S, const N: usize>(
     rounds: usize,
     subjects: &mut [S],
@@ -29,7 +29,7 @@ pub(crate) fn medians_of_each<S, const N: usize>(
     Ok(results.into_iter().map(|values| values.map(median)).collect())
 }
 
-/// The middle one; of an even number the higher of the two in the middle.
+/// The median. For an even number of values, the higher of the two in the middle.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,5 +1,5 @@
-//! The road that traffic takes: sandbox → host → internet, with a policy of some kind on it. Each
-//! road is a world of its own, so that all can stand while they are measured in turns.
+//! The path of the traffic: sandbox → host → internet, with a filter in the host. Each path has its
+//! own test network, so that all paths exist at once and can be measured alternately.
 
 use std::{
     fmt::Write as _,
@@ -21,35 +21,35 @@ use policy_testbed::network::{
     Sandbox, TestNetwork, command, host_router::UPLINK_INTERFACE, sandbox::SANDBOX_INTERFACE,
 };
 
-/// What stands on the road.
+/// The filter in the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathFilter {
-    /// Nothing.
+    /// No filter.
     None,
-    /// The host's routing table drops everything in silence.
+    /// The host's routing table drops everything silently.
     Blackhole,
-    /// The host's routing table refuses everything, and the stack answers.
+    /// The host's routing table denies everything, and the network stack sends replies.
     Prohibit,
-    /// nftables interval sets with the same rules: the floor, then what is allowed.
+    /// nftables interval sets with the same rules: the floor, then the allowed destinations.
     Nftables,
     /// The dataplane.
     Agent,
 }
 
-/// One road.
+/// One path.
 pub(crate) struct TrafficPath {
-    /// What it is called in tables.
+    /// The name in tables.
     pub(crate) name: String,
-    /// What stands on it.
+    /// The filter.
     pub(crate) filter: PathFilter,
-    /// Its namespaces.
+    /// The namespaces.
     pub(crate) network: TestNetwork,
-    /// Where the traffic starts.
+    /// The source of the traffic.
     pub(crate) sandbox: Sandbox,
 }
 
 impl TrafficPath {
-    /// Builds a road with a guard that allows the lists and `also`.
+    /// Builds a path whose filter allows the lists and `also`.
     pub(crate) fn build(
         guard: PathFilter,
         dataplane: &Dataplane,
@@ -127,7 +127,7 @@ impl TrafficPath {
         Ok(())
     }
 
-    /// Packets that have arrived at the internet.
+    /// The number of packets that have arrived at the internet.
     pub(crate) fn arrived_packets(&self) -> Result<u64> {
         let _inside = self.network.internet.enter()?;
         let table =
@@ -139,7 +139,7 @@ impl TrafficPath {
         packets.and_then(|packets| packets.parse().ok()).context("the uplink has a counter")
     }
 
-    /// Frames from the sandbox to these destinations, as they leave its interface.
+    /// Frames to these destinations, as the sandbox's interface would send them.
     pub(crate) fn udp_frames(&self, destinations: &[IpAddr]) -> Vec<Vec<u8>> {
         use policy_testbed::packets::{IpDatagram, IpPayload};
         let identity = self.sandbox.addressing;
@@ -155,7 +155,7 @@ impl TrafficPath {
         destinations.iter().map(frame).collect()
     }
 
-    /// The interface that the sandbox sends from.
+    /// The sandbox's own interface.
     pub(crate) fn sandbox_interface(&self) -> &'static str {
         SANDBOX_INTERFACE
     }

@@ -1,5 +1,5 @@
-//! Clients in the internet, a service in a sandbox, and what stands between them. Each lane is a
-//! world of its own, so that all can stand while they are measured in turns.
+//! Internet clients, a service in a sandbox, and a reverse proxy between them. Each setup has its
+//! own test network, so that all setups exist at once and can be measured alternately.
 
 use std::{fs, net::SocketAddr};
 
@@ -22,7 +22,7 @@ use policy_testbed::{
     wait::eventually,
 };
 
-/// What stands between client and service.
+/// The component between client and service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GatewayVariant {
     /// The host's routing.
@@ -36,7 +36,7 @@ pub(crate) enum GatewayVariant {
 }
 
 impl GatewayVariant {
-    /// What it is called in tables.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -47,27 +47,27 @@ impl GatewayVariant {
     }
 }
 
-/// Whoever relays.
+/// The running reverse proxy.
 enum GatewayRelay {
     Direct,
     Agent(AgentProcess),
     Peer(BenchProcess),
 }
 
-/// One lane. Fields are dropped in this order.
+/// One setup. Fields are dropped in this order.
 pub(crate) struct GatewaySetup {
-    /// What stands on it.
+    /// The component that it measures.
     pub(crate) variant: GatewayVariant,
     relay: GatewayRelay,
     _service: BenchProcess,
     sandbox: Sandbox,
-    /// Its namespaces.
+    /// The namespaces.
     pub(crate) network: TestNetwork,
     _files: TempDir,
 }
 
 impl GatewaySetup {
-    /// Builds a lane and waits until it is open.
+    /// Builds a setup and waits until the service is reachable.
     pub(crate) fn build(way: GatewayVariant) -> Result<Self> {
         let world = TestNetwork::build()?;
         let sandbox = world.add_sandbox()?;
@@ -97,12 +97,12 @@ impl GatewaySetup {
         Ok(Self { variant: way, relay, _service: service, sandbox, network: world, _files: files })
     }
 
-    /// The host that clients ask for.
+    /// The host of the clients' requests.
     pub(crate) fn public_host(&self) -> String {
         public_url::public_host(&self.sandbox.id, SERVICE_PORT)
     }
 
-    /// Where clients connect.
+    /// The URL of the clients' requests.
     pub(crate) fn url(&self, scheme: UrlScheme) -> String {
         match self.variant {
             GatewayVariant::Direct => {
@@ -112,7 +112,7 @@ impl GatewaySetup {
         }
     }
 
-    /// The processes of who relays.
+    /// The process IDs of the reverse proxy.
     pub(crate) fn relay_pids(&self) -> Vec<u32> {
         match &self.relay {
             GatewayRelay::Direct => Vec::new(),
@@ -126,7 +126,7 @@ fn wait_until_listening(from: &NetworkNamespace, to: SocketAddr) -> Result<()> {
     eventually(&format!("{to} listens"), || probe::connect(from, to).ok().map(drop))
 }
 
-/// One certificate for all, and its key; HAProxy wants both in one file.
+/// Writes one certificate for all, and its key. HAProxy needs both in one file.
 fn write_certificate(files: &TempDir) -> Result<()> {
     let (certificate, key) = CertificateAuthority::new()?.issue(&format!("*.{GATEWAY_DOMAIN}"))?;
     fs::write(files.path().join("both"), format!("{certificate}{key}"))?;

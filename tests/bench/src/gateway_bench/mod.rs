@@ -1,6 +1,6 @@
-//! Requests through the gateway, beside the same through nginx and HAProxy as reverse proxies: the
-//! same service in a sandbox behind each, the same load in front. All of them keep connections to the
-//! service, and log every request.
+//! Measures requests through the gateway, compared with nginx and HAProxy as reverse proxies. All
+//! have the same service in a sandbox and the same load. All keep connections to the service alive
+//! and log every request.
 
 mod gateway_setup;
 mod reverse_proxies;
@@ -16,7 +16,7 @@ use super::{
 use gateway_setup::{GatewaySetup, GatewayVariant};
 use wrk::UrlScheme;
 
-/// Requests per s, 50th and 99th percentile in ms, and the proxy's µs for each.
+/// Requests per s, 50th and 99th percentile in ms, and the proxy's µs per request.
 type RequestStats = [f64; 4];
 
 /// Measures requests.
@@ -40,7 +40,7 @@ fn measure(
     scheme: UrlScheme,
 ) -> Result<ResultTable> {
     let time = Duration::from_secs_f64(effort.seconds);
-    // The service itself speaks no TLS.
+    // The service itself has no TLS.
     let mut lanes: Vec<&GatewaySetup> = lanes
         .iter()
         .filter(|lane| scheme == UrlScheme::Http || lane.variant != GatewayVariant::Direct)

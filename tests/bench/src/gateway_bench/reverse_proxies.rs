@@ -1,6 +1,6 @@
-//! nginx and HAProxy, as an operator would set them up for this: they choose the sandbox by the Host,
-//! say who the client is, keep connections to the service, and log every request. The service is an
-//! nginx too.
+//! nginx and HAProxy, configured as an operator would for this purpose: they select the sandbox by
+//! the Host, add the client's address, keep connections to the service alive, and log every
+//! request. The service is another nginx.
 
 use std::{fs, net::SocketAddr};
 
@@ -13,7 +13,7 @@ use policy_testbed::{
     public_url::{GATEWAY_DOMAIN, SERVICE_PORT},
 };
 
-/// A short answer to everything, at [`SERVICE_PORT`].
+/// Starts a service with a short response to every request, on [`SERVICE_PORT`].
 pub(crate) fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
     let text = "x".repeat(128);
     start_nginx_with(
@@ -27,7 +27,7 @@ pub(crate) fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> 
     )
 }
 
-/// nginx as a reverse proxy.
+/// Starts nginx as a reverse proxy.
 pub(crate) fn start_nginx(
     host: &NetworkNamespace,
     files: &TempDir,
@@ -63,7 +63,7 @@ pub(crate) fn start_nginx(
     )
 }
 
-/// nginx with so many workers, and an `http` section.
+/// Starts nginx with this number of workers and this `http` section.
 fn start_nginx_with(
     namespace: &NetworkNamespace,
     workers: usize,
@@ -91,7 +91,7 @@ fn start_nginx_with(
     BenchProcess::start(command, directory)
 }
 
-/// HAProxy as a reverse proxy.
+/// Starts HAProxy as a reverse proxy.
 pub(crate) fn start_haproxy(
     host: &NetworkNamespace,
     files: &TempDir,

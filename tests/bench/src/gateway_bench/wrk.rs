@@ -1,4 +1,4 @@
-//! The load: wrk in the internet, which says what it saw by a script of its own.
+//! Generates load with wrk in the internet. A script prints the results.
 
 use std::{fs, time::Duration};
 
@@ -8,10 +8,10 @@ use super::gateway_setup::GatewaySetup;
 use crate::proxy_bench::bench_process;
 use policy_testbed::network::command;
 
-/// Connections, each with one request at a time.
+/// The number of connections. Each has one request at a time.
 const CONNECTIONS: &str = "32";
 
-/// Prints what [`WrkResult`] holds, and how many requests failed.
+/// Prints the fields of [`WrkResult`] and the number of failed requests.
 const WRK_SCRIPT: &str = "
 function done(summary, latency, requests)
     local errors = summary.errors
@@ -22,17 +22,17 @@ function done(summary, latency, requests)
 end
 ";
 
-/// How a client comes.
+/// The URL scheme of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UrlScheme {
-    /// As it is.
+    /// Plain HTTP.
     Http,
-    /// Inside TLS.
+    /// HTTP over TLS.
     Https,
 }
 
 impl UrlScheme {
-    /// As URLs write it.
+    /// The scheme's name in URLs.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -41,19 +41,19 @@ impl UrlScheme {
     }
 }
 
-/// What some time of requests was like.
+/// The result of one run.
 pub(crate) struct WrkResult {
-    /// How many there were.
+    /// The number of requests.
     pub(crate) requests: f64,
-    /// How many per second.
+    /// Requests per second.
     pub(crate) requests_per_second: f64,
-    /// The ms that half of them did not exceed.
+    /// The median latency in ms.
     pub(crate) p50_ms: f64,
-    /// The ms that 99 per cent of them did not exceed.
+    /// The 99th percentile of the latency in ms.
     pub(crate) p99_ms: f64,
 }
 
-/// Asks for about `time`; wrk counts in whole seconds.
+/// Runs wrk for about `time`. wrk only accepts whole seconds.
 pub(crate) fn run(lane: &GatewaySetup, scheme: UrlScheme, time: Duration) -> Result<WrkResult> {
     let directory = bench_process::process_directory("wrk")?;
     let script = directory.path().join("script.lua");

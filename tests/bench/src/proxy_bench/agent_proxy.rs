@@ -1,4 +1,4 @@
-//! The agent with a sandbox that may reach one name, and the DNS server that knows it.
+//! The agent, a sandbox that may reach one name, and the DNS server for that name.
 
 use std::net::IpAddr;
 
@@ -17,14 +17,14 @@ use policy_testbed::{
 /// One of the internet's addresses.
 const RESOLVER_ADDRESS: &str = "8.8.8.8";
 
-/// The agent, and what it asks.
+/// The agent and its DNS server.
 pub(crate) struct AgentProxy {
     agent: AgentProcess,
     _resolver: BenchProcess,
 }
 
 impl AgentProxy {
-    /// Starts both, and has the sandbox judged by name.
+    /// Starts both, and gives the sandbox a policy with a domain rule.
     pub(crate) fn start(world: &TestNetwork, sandbox: &Sandbox) -> Result<Self> {
         let resolver = start_resolver(world)?;
         let mut agent = AgentProcess::configure(&format!(
@@ -38,7 +38,7 @@ impl AgentProxy {
         Ok(Self { agent, _resolver: resolver })
     }
 
-    /// The agent's process.
+    /// The agent's process ID.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.agent.pid().into_iter().collect()
     }
@@ -49,8 +49,8 @@ impl AgentProxy {
     }
 }
 
-/// A server that has a zone of its own: an answer that there is no IPv6 address comes with how long
-/// it may be kept, as it does from servers in the real internet.
+/// Starts a server that is authoritative for a zone: its negative responses for IPv6 addresses
+/// carry a TTL, as those of real servers do.
 fn start_resolver(world: &TestNetwork) -> Result<BenchProcess> {
     let directory = bench_process::process_directory("dnsmasq")?;
     let address = IpAddr::from(SERVER_V4);

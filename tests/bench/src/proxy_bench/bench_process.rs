@@ -1,4 +1,4 @@
-//! A program that runs while something is measured, and ends on drop.
+//! A program that runs during a measurement and ends on drop.
 
 use std::{
     fs::{self, File},
@@ -18,12 +18,12 @@ use policy_testbed::{
     wait::eventually,
 };
 
-/// A directory of its own, for what a program reads and writes.
+/// Creates a directory for the files of a program.
 pub(crate) fn process_directory(role: &str) -> Result<TempDir> {
     Ok(tempfile::Builder::new().prefix(&unique_name(role)).tempdir()?)
 }
 
-/// A program in the foreground, with its children.
+/// A program in the foreground, and its children.
 pub(crate) struct BenchProcess {
     child: Child,
     command_line: String,
@@ -31,7 +31,7 @@ pub(crate) struct BenchProcess {
 }
 
 impl BenchProcess {
-    /// Starts it; what it prints goes to its directory, which goes with it.
+    /// Starts the program. Its output is written to its directory, which is deleted with it.
     pub(crate) fn start(mut command: Command, directory: TempDir) -> Result<Self> {
         let log = File::create(log_path(&directory))?;
         let what = command::command_line(&command);
@@ -40,19 +40,19 @@ impl BenchProcess {
         Ok(Self { child, command_line: what, directory })
     }
 
-    /// Fails with what it printed when it has ended by itself.
+    /// Fails with the program's output if it has exited.
     pub(crate) fn ensure_running(&mut self) -> Result<()> {
         let status = self.child.try_wait()?;
         ensure!(status.is_none(), "{} ended: {}", self.command_line, self.output());
         Ok(())
     }
 
-    /// What it printed.
+    /// The program's output.
     pub(crate) fn output(&self) -> String {
         fs::read_to_string(log_path(&self.directory)).unwrap_or_default()
     }
 
-    /// Its ID and those of its children.
+    /// The IDs of the program and its children.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let own = self.child.id();
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
@@ -69,7 +69,7 @@ impl Drop for BenchProcess {
         let ended = eventually("it ends", || self.child.try_wait().ok().flatten());
         if ended.is_err() {
             eprintln!("{} did not end as asked", self.command_line);
-            // Not waited for yet, so these IDs are still theirs.
+            // The program has not been reaped, so the IDs are not reused.
             for pid in all {
                 let _ = send_signal(pid, Signal::SIGKILL);
             }

@@ -1,5 +1,6 @@
-//! The server in the internet: it answers ClientHellos and then does as it is told, and speaks HTTP
-//! on port 80. One thread serves all, but for bulk transfers, which have one each.
+//! The server in the internet: it replies to ClientHellos and then executes the client's command,
+//! and serves HTTP on port 80. One thread serves all connections, except for bulk transfers, which
+//! have one thread each.
 
 use std::{
     convert::Infallible,
@@ -29,14 +30,14 @@ use policy_testbed::network::NetworkNamespace;
 /// Bytes per system call of a bulk transfer.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The server; it ends on drop.
+/// The server. It ends on drop.
 pub(crate) struct BenchServer {
     counters: Arc<ServerCounters>,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the server has seen.
+/// The server's counters.
 #[derive(Default)]
 struct ServerCounters {
     received: AtomicU64,
@@ -44,7 +45,8 @@ struct ServerCounters {
 }
 
 impl BenchServer {
-    /// Starts it in a namespace; it takes everything that is as long as `hello` for a ClientHello.
+    /// Starts the server in a namespace. It treats any bytes of the length of `hello` as a
+    /// ClientHello.
     pub(crate) fn start(internet: &NetworkNamespace, hello: &[u8]) -> Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (tls, http) = {
@@ -61,12 +63,12 @@ impl BenchServer {
         Ok(Self { counters: seen, shutdown: Some(end), thread: Some(thread) })
     }
 
-    /// Bytes that uploads have brought so far.
+    /// The bytes received by uploads so far.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.counters.received.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open.
+    /// The number of open connections.
     pub(crate) fn open_connections(&self) -> usize {
         self.counters.open.load(Ordering::Relaxed)
     }
@@ -81,7 +83,7 @@ impl Drop for BenchServer {
     }
 }
 
-/// In the namespace that the thread is in.
+/// Binds in the calling thread's namespace.
 fn bind_listener(port: u16) -> Result<TcpListener> {
     let listener = net::TcpListener::bind(server_address(port))
         .with_context(|| format!("listening on port {port} in the internet"))?;
@@ -108,7 +110,7 @@ fn serve(
     runtime.shutdown_background();
 }
 
-/// Accepts for ever. A connection that fails has a client that notices.
+/// Accepts connections without end. If one fails, the client reports that.
 async fn accept<F, O>(
     listener: &TcpListener,
     seen: &Arc<ServerCounters>,
@@ -162,7 +164,7 @@ fn receive_forever(mut stream: net::TcpStream, seen: &ServerCounters) {
     }
 }
 
-/// Answers every request of a connection with a short body.
+/// Responds to every request on a connection with a short body.
 async fn serve_http(stream: TcpStream) -> hyper::Result<()> {
     let body = Bytes::from_static(&[b'.'; REPLY_BYTES]);
     let service = service_fn(move |_| {

@@ -1,4 +1,4 @@
-//! Bulk transfers: one connection that carries as much as it can, in either direction.
+//! Bulk transfers: one connection at full rate, in either direction.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -23,7 +23,7 @@ use super::{
 };
 use policy_testbed::wait::eventually;
 
-/// Which way the bytes go.
+/// The direction of the data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TransferDirection {
     Download,
@@ -44,11 +44,11 @@ pub(crate) fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<Vec
         .collect()
 }
 
-/// Processors that may be busy with other things for the machine's usage to mean something.
+/// The number of busy CPUs up to which the machine's usage is meaningful.
 const BUSY_PROCESSORS: f64 = 0.1;
 
-/// Gbit/s, and processor seconds per GB: of the machine, of client, server and proxy, and of the
-/// proxy. The machine's are not known while it is busy with other things.
+/// Gbit/s, and CPU seconds per GB of three groups: the whole machine; client, server and proxy; the
+/// proxy alone. The machine's value is NaN while other work keeps it busy.
 type TransferStats = [f64; 4];
 
 fn measure_transfer(
@@ -72,7 +72,7 @@ fn measure_transfer(
     })
 }
 
-/// Looks at a transfer for some time, once it has gathered way.
+/// Measures a transfer for some time after it has reached a steady rate.
 fn measure_steady_state(
     lane: &ProxySetup,
     time: Duration,
@@ -92,7 +92,7 @@ fn measure_steady_state(
     Ok([gigabytes * 8.0 / spent.elapsed, each[0], each[1], each[2]])
 }
 
-/// The sandbox's end, until it is told to stop.
+/// Runs the client in the sandbox until `stop` is set.
 fn run_client(
     lane: &ProxySetup,
     direction: TransferDirection,

@@ -1,4 +1,4 @@
-//! HTTP requests on connections that are kept.
+//! Measures HTTP requests on keep-alive connections.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ use super::{
     wire_protocol::{SERVER_NAME, server_address},
 };
 
-/// Connections, each with one request at a time.
+/// The number of connections. Each has one request at a time.
 const CONNECTIONS: usize = 32;
 
-/// A connection to the server, as long as it is kept.
+/// A keep-alive connection to the server.
 pub(crate) type KeepAliveConnection = SendRequest<Empty<Bytes>>;
 
 /// Measures requests.
@@ -58,7 +58,7 @@ pub(crate) fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<Res
     Ok(table)
 }
 
-/// Requests, one after the other on each connection.
+/// Measures sequential requests on each connection.
 fn measure_requests(lane: &ProxySetup, time: Duration) -> Result<load_client::LatencySample> {
     in_sandbox(lane, async {
         let end = Instant::now() + time;
@@ -78,7 +78,7 @@ fn measure_requests(lane: &ProxySetup, time: Duration) -> Result<load_client::La
     })
 }
 
-/// A connection on which one request has been answered.
+/// Opens a connection and completes one request on it.
 pub(crate) async fn open_keep_alive() -> Result<KeepAliveConnection> {
     let mut kept = connect_http().await?;
     send_request(&mut kept).await?;
@@ -89,7 +89,7 @@ async fn connect_http() -> Result<KeepAliveConnection> {
     let stream = with_timeout(async { Ok(TcpStream::connect(server_address(80)).await?) }).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its errors are those of the requests.
+    // Errors of the connection also appear as errors of its requests.
     tokio::spawn(connection);
     Ok(sender)
 }

@@ -1,4 +1,4 @@
-//! Connections that are open and silent: the memory that they take.
+//! Measures the memory of idle connections.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -13,38 +13,38 @@ use super::{
     resource_usage::MemoryUsage,
 };
 
-/// Connections that are being made at a time.
+/// The number of connections being opened at the same time.
 const CONNECTING_AT_ONCE: usize = 50;
-/// How long they are silent before the memory is looked at.
+/// The idle time before the memory is measured.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
-/// What 10 000 may take of the proxy's memory, in MiB.
+/// The limit on the proxy's memory for 10 000 connections, in MiB.
 const MEMORY_TARGET_MIB: f64 = 100.0;
-/// Files that a process opens besides the two that it has for each connection.
+/// Files that a process opens in addition to two per connection.
 const OTHER_FILES: usize = 500;
 
-/// What the connections speak.
+/// The protocol of the connections.
 #[derive(Clone, Copy)]
 enum IdleProtocol {
     Tls,
     Http,
 }
 
-/// What a lane's connections take, in MiB.
+/// The memory of the connections of one setup, in MiB.
 struct IdleMemory {
     name: String,
     variant: ProxyVariant,
-    /// The proxy without connections.
+    /// The proxy's memory without connections.
     proxy_before: f64,
-    /// The proxy with them.
+    /// The proxy's memory with connections.
     proxy_after: f64,
-    /// By how much the machine's memory in use grew.
+    /// The growth of the machine's used memory.
     machine_growth: f64,
-    /// By how much the kernel's objects grew.
+    /// The growth of the kernel's slab memory.
     slab_growth: f64,
 }
 
-/// Measures idle connections: once, each time with a proxy that has done nothing else. There are as
-/// many as a process may have that opens so many `files`.
+/// Measures idle connections once per proxy, each with a newly started proxy. The limit of open
+/// files per process, `files`, bounds their number.
 pub(crate) fn run(effort: &BenchProfile, files: u64) -> Result<ResultTable> {
     let most = usize::try_from(files)?.saturating_sub(OTHER_FILES) / 2;
     let count = effort.idle_connections.min(most) / CONNECTING_AT_ONCE * CONNECTING_AT_ONCE;
@@ -109,7 +109,7 @@ fn measure_idle_memory(
     })
 }
 
-/// So many connections, open.
+/// Opens this number of connections.
 async fn open_connections<T, F>(
     count: usize,
     open: impl Fn() -> F + Clone + Send + 'static,

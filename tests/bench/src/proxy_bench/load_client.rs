@@ -1,4 +1,4 @@
-//! The sandbox's programs: many connections from one thread.
+//! Load from a sandbox: many connections from one thread.
 
 use std::{
     sync::Arc,
@@ -19,29 +19,29 @@ use super::{
     wire_protocol::{REPLY_BYTES, server_address},
 };
 
-/// How long a step of a connection may take before the measurement fails.
+/// The time limit of each step of a connection. The measurement fails if it expires.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a flood of something was like.
+/// The latencies of a run.
 pub(crate) struct LatencySample {
-    /// How long each took, in ms, sorted.
+    /// The latency of each operation in ms, sorted.
     latencies_ms: Vec<f64>,
-    /// How long all took, in s.
+    /// The total time in s.
     elapsed_seconds: f64,
 }
 
 impl LatencySample {
-    /// How many there were per second.
+    /// Operations per second.
     pub(crate) fn rate(&self) -> f64 {
         self.latencies_ms.len() as f64 / self.elapsed_seconds
     }
 
-    /// How many there were.
+    /// The number of operations.
     pub(crate) fn count(&self) -> usize {
         self.latencies_ms.len()
     }
 
-    /// The time that so many per cent of them did not exceed.
+    /// The latency that this percentage of operations did not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let index = self.latencies_ms.len() * percent / 100;
         self.latencies_ms
@@ -51,12 +51,12 @@ impl LatencySample {
     }
 }
 
-/// A runtime on this thread. Within it, sockets belong to the namespace that the thread is in.
+/// Creates a runtime on this thread. Its sockets belong to the thread's namespace.
 pub(crate) fn current_thread_runtime() -> Result<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Short connections, so many at any time.
+/// Runs short connections with a fixed concurrency.
 pub(crate) fn run_concurrent(
     lane: &ProxySetup,
     at_once: usize,
@@ -80,7 +80,7 @@ pub(crate) fn run_concurrent(
     })
 }
 
-/// Short connections, so many per second, whether the ones before are done or not.
+/// Runs short connections at a fixed rate, even if earlier ones are not finished.
 pub(crate) fn run_at_rate(
     lane: &ProxySetup,
     per_second: u32,
@@ -100,7 +100,7 @@ pub(crate) fn run_at_rate(
     })
 }
 
-/// Runs something in a lane's sandbox, and takes the time.
+/// Runs a future in the sandbox of a setup and measures the time.
 pub(crate) fn in_sandbox(
     lane: &ProxySetup,
     flood: impl Future<Output = Result<Vec<f64>>>,
@@ -113,7 +113,7 @@ pub(crate) fn in_sandbox(
     Ok(LatencySample { latencies_ms: taken, elapsed_seconds: time })
 }
 
-/// The results of all tasks.
+/// Returns the results of all tasks.
 pub(crate) async fn join_all<T: 'static>(mut tasks: JoinSet<Result<Vec<T>>>) -> Result<Vec<T>> {
     let mut results = Vec::new();
     while let Some(result) = tasks.join_next().await {
@@ -122,14 +122,14 @@ pub(crate) async fn join_all<T: 'static>(mut tasks: JoinSet<Result<Vec<T>>>) -> 
     Ok(results)
 }
 
-/// The ms from connecting to the server's answer.
+/// The ms from connecting to the server's reply.
 async fn time_connection(hello: &[u8]) -> Result<f64> {
     let begin = Instant::now();
     connect_and_greet(hello).await?;
     Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
-/// A connection that the server has answered.
+/// Opens a connection and waits for the server's reply.
 pub(crate) async fn connect_and_greet(hello: &[u8]) -> Result<TcpStream> {
     with_timeout(async {
         let mut stream = TcpStream::connect(server_address(443)).await?;
@@ -140,7 +140,7 @@ pub(crate) async fn connect_and_greet(hello: &[u8]) -> Result<TcpStream> {
     .await
 }
 
-/// Gives something up that takes far too long.
+/// Fails after a time limit.
 pub(crate) async fn with_timeout<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(STEP_TIMEOUT, what).await.context("a connection hangs")?
 }

@@ -1,5 +1,5 @@
-//! Connections that are judged by name, through the agent's proxy, beside the same through HAProxy
-//! and nginx, and beside a direct one.
+//! Measures connections that are judged by name, through the agent's proxy, compared with HAProxy,
+//! nginx and a direct connection.
 
 mod agent_proxy;
 pub(crate) mod bench_process;
@@ -20,8 +20,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::{BenchProfile, ResultTable};
 use proxy_setup::{ProxySetup, ProxyVariant};
 
-/// Files that one process may open, at most: enough for all idle connections and what they are moved
-/// through.
+/// The maximum number of open files of a process: enough for all idle connections and the pipes
+/// that relay them.
 const OPEN_FILE_LIMIT: u64 = 1 << 18;
 
 /// Measures proxied connections.
@@ -45,7 +45,7 @@ pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
     Ok(tables)
 }
 
-/// Raises the limit on open files of this process and of those that it starts, as far as it may.
+/// Raises the limit on open files of this process and its children as far as permitted.
 fn raise_open_file_limit() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if hard < OPEN_FILE_LIMIT

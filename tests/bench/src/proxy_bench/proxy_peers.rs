@@ -1,6 +1,6 @@
-//! HAProxy and nginx, as an operator would set them up for this: they choose the server by the
-//! ClientHello's name or the Host, log nothing, and have room for all connections. nftables sends
-//! them what a sandbox sends to ports 80 and 443.
+//! HAProxy and nginx, configured as an operator would for this purpose: they select the server by
+//! the name in the ClientHello or by the Host, log nothing, and can handle all connections.
+//! nftables redirects to them what a sandbox sends to ports 80 and 443.
 
 use std::fs;
 
@@ -13,22 +13,22 @@ use super::{
 };
 use policy_testbed::network::{NetworkNamespace, command};
 
-/// Where they listen for TLS, and for HTTP.
+/// The ports on which they listen, for TLS and for HTTP.
 const TLS_LISTEN_PORT: u16 = 8443;
 const HTTP_LISTEN_PORT: u16 = 8080;
 
-/// Pipes that HAProxy may splice through.
+/// The number of pipes that HAProxy may use for splicing.
 const SPLICE_PIPES: u64 = 50;
-/// Files that they need besides connections and pipes.
+/// The number of files that they need in addition to connections and pipes.
 const OTHER_FILES: u64 = 150;
 
-/// Connections for which they have room, up to what one address can make.
+/// The maximum number of connections, limited by the ports of one address.
 fn max_connections() -> Result<u64> {
     let (files, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok((files.saturating_sub(OTHER_FILES) / 2 - SPLICE_PIPES).min(25_000))
 }
 
-/// HAProxy, which splices if it pays, with another line for its global section.
+/// Starts HAProxy, which splices when that pays off, with an additional line in its global section.
 pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
     let directory = bench_process::process_directory("haproxy")?;
     let connections = max_connections()?;
@@ -70,7 +70,7 @@ pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<Ben
     BenchProcess::start(command, directory)
 }
 
-/// nginx with the stream module, and another line for the server of TLS.
+/// Starts nginx with the stream module, and an additional line in its TLS server.
 pub(crate) fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
     let directory = bench_process::process_directory("nginx")?;
     let place = directory.path().display();
@@ -117,7 +117,7 @@ pub(crate) fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<Bench
                     }}
                 }}
              }}\n",
-            // It counts both ends.
+            // nginx counts both ends of a connection.
             max_connections()? * 2,
         ),
     )?;
@@ -126,7 +126,7 @@ pub(crate) fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<Bench
     BenchProcess::start(command, directory)
 }
 
-/// Sends what comes from an interface to the peer.
+/// Redirects the traffic from an interface to the peer.
 pub(crate) fn redirect_to_peer(host: &NetworkNamespace, interface: &str) -> Result<()> {
     let rules = format!(
         "table ip bench {{ chain prerouting {{ type nat hook prerouting priority dstnat;

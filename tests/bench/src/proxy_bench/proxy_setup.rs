@@ -1,5 +1,5 @@
-//! A sandbox, a server in the internet, and what stands between them. Each lane is a world of its
-//! own, so that all can stand while they are measured in turns.
+//! A sandbox, a server in the internet, and a proxy between them. Each setup has its own test
+//! network, so that all setups exist at once and can be measured alternately.
 
 use std::{
     sync::Arc,
@@ -18,7 +18,7 @@ use policy_testbed::{
     wait::WAIT_LIMIT,
 };
 
-/// What stands between sandbox and server.
+/// The component between sandbox and server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyVariant {
     /// The host's routing.
@@ -27,21 +27,21 @@ pub(crate) enum ProxyVariant {
     Agent,
     /// HAProxy.
     HaProxy,
-    /// HAProxy, told to use larger pipes.
+    /// HAProxy with larger pipes.
     HaProxyLarge,
     /// nginx.
     Nginx,
-    /// nginx, told to use larger buffers.
+    /// nginx with larger buffers.
     NginxLarge,
 }
 
 impl ProxyVariant {
-    /// Whether it differs from another way in what matters to bulk transfers only.
+    /// Returns whether it differs from another variant only for bulk transfers.
     pub(crate) fn is_bulk_only(self) -> bool {
         matches!(self, Self::HaProxyLarge | Self::NginxLarge)
     }
 
-    /// What it is called in tables.
+    /// The name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -54,29 +54,29 @@ impl ProxyVariant {
     }
 }
 
-/// Whoever relays.
+/// The running proxy.
 enum ProxyRelay {
     Direct,
     Agent(AgentProxy),
     Peer(BenchProcess),
 }
 
-/// One lane. Fields are dropped in this order.
+/// One setup. Fields are dropped in this order.
 pub(crate) struct ProxySetup {
-    /// What stands on it.
+    /// The component that it measures.
     pub(crate) variant: ProxyVariant,
     relay: ProxyRelay,
-    /// Where the connections end.
+    /// The destination of the connections.
     pub(crate) server: BenchServer,
-    /// Where they start.
+    /// The source of the connections.
     pub(crate) sandbox: Sandbox,
-    /// What they start with.
+    /// The ClientHello that starts each connection.
     pub(crate) hello: Arc<[u8]>,
     _network: TestNetwork,
 }
 
 impl ProxySetup {
-    /// Builds a lane and waits until it is open.
+    /// Builds a setup and waits until connections succeed.
     pub(crate) fn build(way: ProxyVariant) -> Result<Self> {
         let world = TestNetwork::build()?;
         let sandbox = world.add_sandbox()?;
@@ -105,7 +105,7 @@ impl ProxySetup {
         Ok(lane)
     }
 
-    /// Waits until a connection gets through.
+    /// Waits until a connection succeeds.
     fn wait_until_open(&mut self) -> Result<()> {
         let begin = Instant::now();
         loop {
@@ -120,7 +120,7 @@ impl ProxySetup {
         }
     }
 
-    /// The processes of who relays.
+    /// The process IDs of the proxy.
     pub(crate) fn relay_pids(&self) -> Vec<u32> {
         match &self.relay {
             ProxyRelay::Direct => Vec::new(),
@@ -129,7 +129,7 @@ impl ProxySetup {
         }
     }
 
-    /// What is said of a proxy, where there is one.
+    /// Returns the text, or a placeholder if there is no proxy.
     pub(crate) fn cell_unless_direct(&self, text: String) -> String {
         if self.variant == ProxyVariant::Direct { String::new() } else { text }
     }
@@ -143,10 +143,11 @@ impl ProxySetup {
     }
 }
 
-/// Settings that are the same on every machine, and ports for many short connections, those of the
-/// sandbox and those of a proxy.
+/// Sets the same network parameters on every machine, and enough ports for many short connections
+/// of the sandbox and of a proxy.
 pub(crate) fn apply_bench_sysctls(namespace: &NetworkNamespace) -> Result<()> {
-    // Every machine has it; BBR, if that is the default, would measure how evenly timers go off.
+    // reno is available on every machine. BBR, if it were the default, would measure timer
+    // accuracy.
     namespace.sysctl("ipv4/tcp_congestion_control", "reno")?;
     namespace.sysctl("ipv4/ip_local_port_range", "10000 65000")?;
     namespace.sysctl("ipv4/tcp_tw_reuse", "1")

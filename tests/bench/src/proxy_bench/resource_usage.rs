@@ -1,4 +1,4 @@
-//! What the machine and processes use, from `/proc`.
+//! The CPU time and memory of the machine and of processes, from `/proc`.
 
 use std::{
     fs, process, thread,
@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Ticks per second in `/proc` (USER_HZ), on every architecture that this runs on.
+/// Ticks per second in `/proc` (USER_HZ), the same on every supported architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Seconds of processor time, up to now.
+/// CPU seconds used so far.
 pub(crate) struct CpuUsage {
     taken_at: Instant,
     machine: f64,
@@ -18,20 +18,20 @@ pub(crate) struct CpuUsage {
     own_process: f64,
 }
 
-/// Seconds of processor time that something took.
+/// CPU seconds spent in an interval.
 pub(crate) struct CpuSpent {
-    /// The time that went by.
+    /// The length of the interval in seconds.
     pub(crate) elapsed: f64,
-    /// On all processors, whoever used it.
+    /// Of all processes, on all CPUs.
     pub(crate) machine: f64,
-    /// By the proxy's processes.
+    /// Of the proxy's processes.
     pub(crate) proxy: f64,
-    /// By client, server and proxy.
+    /// Of client, server and proxy.
     pub(crate) client_server_proxy: f64,
 }
 
 impl CpuUsage {
-    /// What the machine and the processes of a proxy have used.
+    /// The CPU time that the machine and a proxy's processes have used so far.
     pub(crate) fn now(proxy: &[u32]) -> Result<Self> {
         Ok(Self {
             taken_at: Instant::now(),
@@ -41,7 +41,7 @@ impl CpuUsage {
         })
     }
 
-    /// What was spent since then, with the same proxy.
+    /// The CPU time spent between the two measurements. The proxy must be the same.
     pub(crate) fn spent_until(&self, now: &Self) -> CpuSpent {
         let proxy = now.proxy - self.proxy;
         CpuSpent {
@@ -53,7 +53,7 @@ impl CpuUsage {
     }
 }
 
-/// Processors that are busy while nothing is measured: 2 would be both of two.
+/// The number of busy CPUs while nothing is measured: 2 means two fully busy CPUs.
 pub(crate) fn busy_processors(time: Duration) -> Result<f64> {
     let before = CpuUsage::now(&[])?;
     thread::sleep(time);
@@ -61,7 +61,7 @@ pub(crate) fn busy_processors(time: Duration) -> Result<f64> {
     Ok(spent.machine / spent.elapsed)
 }
 
-/// Time of all processors but idle, iowait and steal.
+/// The time of all CPUs, without idle, iowait and steal.
 fn machine_cpu_seconds() -> Result<f64> {
     let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
     let line = text.lines().next().context("/proc/stat has a line")?;
@@ -76,26 +76,26 @@ fn machine_cpu_seconds() -> Result<f64> {
 fn process_cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, can contain any characters.
     let rest = text.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
     Ok(ticks.sum::<Result<f64, _>>().with_context(|| format!("{path} holds times"))?
         / TICKS_PER_SECOND)
 }
 
-/// Mebibytes of memory that are in use.
+/// Used memory in MiB.
 #[derive(Clone, Copy)]
 pub(crate) struct MemoryUsage {
-    /// Proportional share of the processes (PSS).
+    /// The proportional set size (PSS) of the processes.
     pub(crate) processes: f64,
-    /// Of the whole machine: what is not available for others.
+    /// The memory of the whole machine that is not available.
     pub(crate) machine: f64,
-    /// The part of it that is the kernel's objects: sockets, files, and so on.
+    /// The slab memory of the kernel: sockets, files, and so on. It is part of `machine`.
     pub(crate) slab: f64,
 }
 
 impl MemoryUsage {
-    /// What is in use now.
+    /// Measures the current usage.
     pub(crate) fn now(processes: &[u32]) -> Result<Self> {
         let share = |pid: &u32| memory_field_mib(&format!("/proc/{pid}/smaps_rollup"), "Pss");
         let machine = "/proc/meminfo";

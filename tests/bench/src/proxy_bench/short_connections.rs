@@ -1,4 +1,4 @@
-//! Short connections: how many there can be per second, and how long one takes.
+//! Measures the rate and latency of short connections.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::{
     resource_usage::CpuUsage,
 };
 
-/// Connections at a time while there are as many as can be.
+/// The number of concurrent connections at the maximum rate.
 const CONCURRENCY: usize = 64;
-/// Connections per second that every side can bear.
+/// A rate per second that every setup can sustain.
 const STEADY_RATE: u32 = 500;
 
-/// Measures connections. Values: rate, 99th percentile, the proxy's µs for each; then at a steady
-/// rate the 50th and 99th percentile. Times in ms.
+/// Measures connections. Values at the maximum rate: rate, 99th percentile, the proxy's µs per
+/// connection. Values at a steady rate: 50th and 99th percentile. Percentiles are in ms.
 pub(crate) fn run(effort: &BenchProfile, lanes: &mut [ProxySetup]) -> Result<ResultTable> {
     let time = Duration::from_secs_f64(effort.seconds);
     let full = medians_of_each(effort.rounds, lanes, |lane| {
@@ -65,7 +65,7 @@ fn table(lanes: &[ProxySetup], full: &[[f64; 3]], steady: &[[f64; 2]]) -> Result
     table
 }
 
-/// Ours against the better of the peers.
+/// Compares the agent with the better of the peers.
 fn target_cell(lanes: &[ProxySetup], full: &[[f64; 3]], steady: &[[f64; 2]]) -> String {
     let of = |own: bool| {
         let chosen = move |lane: &ProxySetup| {

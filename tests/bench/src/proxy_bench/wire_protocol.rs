@@ -1,6 +1,6 @@
-//! What a connection of this benchmark begins with: a ClientHello with the server's name, so that
-//! every proxy can route it, and a short answer. What follows is not TLS: proxies do not look, and
-//! the cost of ciphers would hide theirs.
+//! The protocol of this benchmark: a ClientHello with the server's name, so that every proxy can
+//! route the connection, and a short reply. The rest is not TLS: proxies do not parse it, and the
+//! cost of encryption would hide theirs.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -14,20 +14,20 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring};
 
 use policy_testbed::network::NetworkNamespace;
 
-/// The name that the proxies know.
+/// The name that the proxies route.
 pub(crate) const SERVER_NAME: &str = "bench.example";
-/// What it stands for: one of the internet's addresses.
+/// The address of that name, one of the internet's addresses.
 pub(crate) const SERVER_V4: [u8; 4] = [203, 0, 113, 10];
-/// Bytes that the server answers to a ClientHello.
+/// The length of the server's reply to a ClientHello, in bytes.
 pub(crate) const REPLY_BYTES: usize = 128;
-/// Sent behind the answer: the server is to send for as long as it can.
+/// Sent after the reply: the server must send until the client closes the connection.
 pub(crate) const DOWNLOAD_COMMAND: u8 = b'd';
-/// Sent behind the answer: the server is to take all that comes.
+/// Sent after the reply: the server must receive until the connection ends.
 pub(crate) const UPLOAD_COMMAND: u8 = b'u';
-/// How long a connection may be silent that should not be.
+/// The timeout of a connection that should not be silent.
 const IO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The server's address for a port.
+/// The server's address with a port.
 pub(crate) fn server_address(port: u16) -> SocketAddr {
     (IpAddr::from(SERVER_V4), port).into()
 }
@@ -45,7 +45,7 @@ pub(crate) fn client_hello() -> Result<Arc<[u8]>> {
     Ok(bytes.into())
 }
 
-/// A connection out of a namespace that the server has answered.
+/// Opens a connection from a namespace and waits for the server's reply.
 pub(crate) fn connect_from(from: &NetworkNamespace, hello: &[u8]) -> Result<TcpStream> {
     let _inside = from.enter()?;
     connect_and_greet(hello).context("connecting to the server by its name")
