@@ -1,4 +1,4 @@
-//! The internet's servers in a process of their own, so that they can outlive the demo.
+//! The servers of the demo's internet in a separate process, so that they can outlive the demo.
 
 #![expect(clippy::print_stdout, reason = "a demo prints")]
 
@@ -20,17 +20,18 @@ use policy_testbed::{
 
 const READY_LINE: &str = "ready";
 
-/// The process.
+/// The server process.
 pub(crate) struct InternetProcess {
     child: Child,
 }
 
 impl InternetProcess {
-    /// Starts it, and waits until it answers. What its clients need is left in `files`.
+    /// Starts the process and waits until it is ready. It writes the files of its clients to
+    /// `files`.
     pub(crate) fn start(namespace: &NetworkNamespace, files: &Path) -> Result<Self> {
         let this = std::env::current_exe().context("looking for the demo's own binary")?;
         let mut command: Command = namespace.command(&this.to_string_lossy())?;
-        // No output of the demo's is inherited: it would stay open as long as the process.
+        // The process must not inherit the demo's output, which would stay open as long as it runs.
         command
             .arg("answer")
             .arg(files)
@@ -57,10 +58,10 @@ impl Drop for InternetProcess {
     }
 }
 
-/// What that process does: answer, in the namespace that it was started in.
+/// The main function of that process: serves in the namespace in which it was started.
 ///
 /// # Errors
-/// The servers cannot be started; the demo is told.
+/// The servers cannot be started. The demo receives the error.
 pub(crate) fn serve_internet(files: &Path) -> Result<()> {
     let servers = start_servers(files);
     let said =
@@ -82,7 +83,7 @@ fn start_servers(files: &Path) -> Result<(TestServers, NamedInternet)> {
     for (name, address) in DEMO_SITES {
         let site = names.add_site_here(name)?;
         ensure!(site.v4.to_string() == address, "{name} is at {}, not at {address}", site.v4);
-        // So that it is known which of its addresses answers.
+        // An IPv4 address only, so that it is certain which address responds.
         names.zone.set_answer(name, DnsAnswer::with_addresses(&[site.v4]));
     }
     Ok((servers, names))

@@ -1,4 +1,4 @@
-//! `--keep`: the world stays, to be tried by hand.
+//! `--keep`: keeps the network and the agent running for experiments.
 
 #![expect(clippy::print_stdout, reason = "a demo prints")]
 
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::{output, setup::DemoSetup};
 use policy_testbed::{agent, named_internet::curl::CA_FILE, network::unique_name};
 
-/// Leaves everything as it is, and says how to use it and how to get rid of it.
+/// Leaves everything running, and prints how to use it and how to remove it.
 pub(crate) fn leave_running(demo: DemoSetup) -> Result<()> {
     let script = std::env::temp_dir().join(format!("{}.sh", unique_name("clean-up")));
     fs::write(&script, clean_up_script(&demo)?)
@@ -42,12 +42,12 @@ pub(crate) fn leave_running(demo: DemoSetup) -> Result<()> {
         internet = demo.network.internet.enter_command(),
         script = script.display(),
     );
-    // Nothing is dropped, so nothing is taken down.
+    // Nothing is dropped, so nothing is removed.
     mem::forget(demo);
     Ok(())
 }
 
-/// A script that takes down what dropping the demo would.
+/// A script that removes what dropping the demo would remove.
 fn clean_up_script(demo: &DemoSetup) -> Result<String> {
     let agent = demo.agent.pid().context("the agent does not run")?;
     let bpffs = demo.agent.bpffs();

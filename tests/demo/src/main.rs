@@ -1,6 +1,6 @@
-//! `cargo xtask demo`: shows the agent at work in a small network of its own, with policies like those
-//! of the public documentation, and what two sandboxes then reach. Its exit code says whether every
-//! row was as expected.
+//! `cargo xtask demo`: runs the agent in a small test network, with policies like those of the
+//! public documentation, and shows what two sandboxes can reach under them. The exit status tells
+//! whether every row was as expected.
 
 mod internet_process;
 mod keep_running;
@@ -19,11 +19,11 @@ use policy_testbed::network;
 
 use setup::DemoSetup;
 
-/// Builds a small world of network namespaces, runs the agent in it, and shows what two sandboxes
-/// may reach. Exit status 0: everything was as expected.
+/// Builds a small network of namespaces, runs the agent in it, and shows what two sandboxes can
+/// reach. Exit status 0: everything was as expected.
 #[derive(Parser)]
 struct DemoArguments {
-    /// Leave the world behind, to be tried by hand
+    /// Keep the network and the agent running for experiments
     #[arg(long)]
     keep: bool,
     #[command(subcommand)]
@@ -32,10 +32,10 @@ struct DemoArguments {
 
 #[derive(Subcommand)]
 enum DemoCommand {
-    /// The servers of the demo's internet
+    /// Run the servers of the demo's internet
     #[command(hide = true)]
     Answer {
-        /// Where what their clients need is left
+        /// The directory for the files of their clients
         files: PathBuf,
     },
 }
@@ -58,8 +58,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the demo, and returns whether every row was as expected. With `keep` everything is left
-/// running.
+/// Runs the demo and returns whether every row was as expected. `keep` leaves everything running.
 fn run(keep: bool) -> Result<bool> {
     network::set_name_prefix("policy-demo");
     output::print_heading("A host, two sandboxes, an \"internet\", and the agent on the host");
@@ -70,7 +69,7 @@ fn run(keep: bool) -> Result<bool> {
     }
     sdk_step::run(&demo, &mut tally)?;
     output::print_commands(&demo.agent)?;
-    // Last, since an agent that was killed has forgotten what it showed.
+    // This step comes last, since a killed agent loses what the commands above show.
     scenario::final_step().run(&mut demo, &mut tally)?;
     output::print_total(&tally);
     if keep {

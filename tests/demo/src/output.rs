@@ -1,4 +1,4 @@
-//! What the demo prints.
+//! The output of the demo.
 
 #![expect(clippy::print_stdout, reason = "a demo prints")]
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use policy_testbed::{agent::AgentProcess, probe::ProbeResult};
 
-/// Lines of an output that are shown; the rest is counted.
+/// The number of lines of an output to print. The rest is counted.
 const MAX_OUTPUT_LINES: usize = 24;
 
-/// Least widths of a table's columns.
+/// The minimum widths of a table's columns.
 const COLUMN_WIDTHS: [u16; 6] = [3, 9, 31, 12, 12, 20];
 
 /// A row of a table.
@@ -21,7 +21,7 @@ pub(crate) struct ResultRow {
     pub(crate) expected: ProbeResult,
     pub(crate) result: ProbeResult,
     pub(crate) reason: String,
-    /// Whether `explain` says what was expected.
+    /// Whether `explain` gives the expected result.
     pub(crate) explain_agrees: bool,
 }
 
@@ -31,24 +31,24 @@ impl ResultRow {
     }
 }
 
-/// How many rows there were, and how many of them as expected.
+/// The number of rows, and how many were as expected.
 #[derive(Default)]
 pub(crate) struct DemoSummary {
     pub(crate) rows: usize,
     pub(crate) as_expected: usize,
 }
 
-/// What comes next.
+/// Prints the heading of the next step.
 pub(crate) fn print_heading(text: &str) {
     println!("\n── {text}");
 }
 
-/// What a sandbox was given.
+/// Prints the configuration applied to a sandbox.
 pub(crate) fn print_applied(sandbox: &str, config: &Value) {
     println!("   {sandbox} ← {config}");
 }
 
-/// The attempts of an act.
+/// Prints the attempts of a step.
 pub(crate) fn print_table(lines: &[ResultRow], tally: &mut DemoSummary) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -68,12 +68,12 @@ pub(crate) fn print_table(lines: &[ResultRow], tally: &mut DemoSummary) {
     }
     tally.rows += lines.len();
     tally.as_expected += lines.iter().filter(|line| line.is_as_expected()).count();
-    // The same widths in every act, so that all of them look like one table.
+    // The same widths in every step, so that all tables look alike.
     table.set_constraints(COLUMN_WIDTHS.map(|width| LowerBoundary(Fixed(width))));
     println!("{}", table.trim_fmt());
 }
 
-/// What the agent's commands show after all this.
+/// Prints the output of the agent's commands at the end.
 pub(crate) fn print_commands(agent: &AgentProcess) -> Result<()> {
     let commands: [&[&str]; 6] = [
         &["get"],
@@ -101,7 +101,7 @@ pub(crate) fn print_commands(agent: &AgentProcess) -> Result<()> {
     Ok(())
 }
 
-/// The last line.
+/// Prints the last line.
 pub(crate) fn print_total(tally: &DemoSummary) {
     let DemoSummary { rows, as_expected } = tally;
     let mark = if rows == as_expected { "✓" } else { "✗" };

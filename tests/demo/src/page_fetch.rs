@@ -1,4 +1,4 @@
-//! A page that a sandbox fetches with curl, and the sites that there are.
+//! Fetches a page from a sandbox with curl, and lists the demo's sites.
 
 use std::{fmt, path::Path};
 
@@ -10,7 +10,7 @@ use policy_testbed::{
     probe::ProbeResult,
 };
 
-/// The sites of the demo's internet: a name, and the address that it has.
+/// The sites of the demo's internet: names and their addresses.
 pub(crate) const DEMO_SITES: [(&str, &str); 4] = [
     ("shop.example", "198.51.100.20"),
     ("cdn.example", "198.51.100.21"),
@@ -18,25 +18,26 @@ pub(crate) const DEMO_SITES: [(&str, &str); 4] = [
     ("evil.test", "198.51.100.23"),
 ];
 
-/// Fetching a page.
+/// A page to fetch.
 #[derive(Clone, Copy)]
 pub(crate) struct PageFetch {
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
-    /// The name that is asked for, or an address.
+    /// A name or an address.
     pub(crate) host: &'static str,
-    /// The address that the sandbox's `/etc/hosts` gives the name.
+    /// The address of the name in the sandbox's `/etc/hosts`.
     pub(crate) forged_address: Option<&'static str>,
 }
 
 impl PageFetch {
-    /// The address that the packets go to.
+    /// The destination address of the packets.
     fn target_address(&self) -> &'static str {
         let known = DEMO_SITES.iter().find(|(name, _)| *name == self.host);
         self.forged_address.or(known.map(|(_, address)| *address)).unwrap_or(self.host)
     }
 
-    /// Fetches it from inside a namespace; what counts as an answer is one of the real server.
+    /// Fetches the page from inside a namespace. Only a response from the real server counts as
+    /// one.
     pub(crate) fn fetch(&self, inside: &NetworkNamespace, files: &Path) -> Result<ProbeResult> {
         let url = format!("{}://{}/", self.scheme, self.host);
         let line = format!("{} {}", self.target_address(), self.host);

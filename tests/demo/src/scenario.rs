@@ -1,4 +1,4 @@
-//! What is played: policies, and what should become of attempts under them.
+//! The scenario: policies, and the expected results of attempts under them.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ const fn page_attempt(
     }
 }
 
-/// The sandbox's hosts file says that the name has this address.
+/// A page whose name has this address in the sandbox's hosts file.
 const fn forged_page_attempt(
     scheme: &'static str,
     host: &'static str,
@@ -55,7 +55,7 @@ fn apply_step(
     DemoStep { title, sandbox, action: StepAction::Apply(config), attempts: rows }
 }
 
-/// What is played before the agent's commands are shown.
+/// The steps before the output of the agent's commands.
 pub(crate) fn steps() -> Vec<DemoStep> {
     vec![deny_all_but(), deny_one(), no_internet(), no_internet_but(), domain_rules(), tightened()]
 }
@@ -145,7 +145,7 @@ fn tightened() -> DemoStep {
     }
 }
 
-/// What is played at the end.
+/// The step at the end.
 pub(crate) fn final_step() -> DemoStep {
     DemoStep {
         title: "The agent is killed (kill -9); the kernel goes on enforcing",

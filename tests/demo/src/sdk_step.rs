@@ -1,4 +1,4 @@
-//! An act in which a client of the agent plays: a program with the E2B SDK for Python.
+//! The step of an agent client: a program that uses the E2B SDK for Python.
 
 #![expect(clippy::print_stdout, reason = "a demo prints")]
 
@@ -26,11 +26,11 @@ use policy_testbed::{
 
 /// The program, in `tests/sdk/`.
 const SDK_PROGRAM: &str = "tour";
-/// The header that opens a private URL.
+/// The header with the token of a private URL.
 const TOKEN_HEADER: &str = "e2b-traffic-access-token";
-/// The sandbox's name in the table: its ID is a new one every time.
+/// The sandbox's name in the table, since its ID is new in every run.
 const SANDBOX_LABEL: &str = "(sdk)";
-/// Where the program says that the service listens.
+/// The port of the service in the program.
 const SERVICE_PORT: u16 = 8080;
 
 const SERVER_ATTEMPT: DemoAttempt = DemoAttempt::Address(Tcp(HTTPS_PORT), "1.1.1.1");
@@ -41,7 +41,7 @@ const fn page_attempt(host: &'static str) -> DemoAttempt {
     DemoAttempt::Page(PageFetch { scheme: "https", host, forged_address: None })
 }
 
-/// Plays and shows it.
+/// Runs the step and prints its results.
 pub(crate) fn run(demo: &DemoSetup, tally: &mut DemoSummary) -> Result<()> {
     output::print_heading(
         "The E2B SDK for Python, unmodified, creates a sandbox with a private URL",
@@ -71,7 +71,7 @@ pub(crate) fn run(demo: &DemoSetup, tally: &mut DemoSummary) -> Result<()> {
     Ok(())
 }
 
-/// The program without what it has for us: its docstring, imports and `tell`.
+/// Prints the program without the parts for the demo: docstring, imports and calls of `tell`.
 fn print_program() -> Result<()> {
     let path = e2b_sdk::programs_directory().join(SDK_PROGRAM).with_extension("py");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -136,7 +136,7 @@ fn public_url_row(
     })
 }
 
-/// Nobody is there.
+/// The result for a sandbox that no longer exists.
 fn gone_result() -> ProbeResult {
     ProbeResult::Failed("gone".to_owned())
 }

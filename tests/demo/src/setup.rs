@@ -1,4 +1,5 @@
-//! What the demo builds: a small network, the agent in it, two sandboxes, and a third for the pool.
+//! The setup of the demo: a small network, the agent in it, two sandboxes, and a third one for the
+//! pool.
 
 use anyhow::Result;
 
@@ -10,12 +11,12 @@ use policy_testbed::{
     testbed::RESOLVER_CONFIG,
 };
 
-/// Everything the demo builds, in the order in which it is taken down.
+/// Everything that the demo builds, in the order in which it is dropped.
 pub(crate) struct DemoSetup {
     pub(crate) agent: AgentProcess,
     pub(crate) internet_process: InternetProcess,
     pub(crate) sandboxes: [Sandbox; 2],
-    /// Behind the interface that the agent may hand out.
+    /// Behind the pooled interface.
     pub(crate) pooled_sandbox: Sandbox,
     pub(crate) network: TestNetwork,
 }

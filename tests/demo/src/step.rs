@@ -1,4 +1,4 @@
-//! One act: the agent is told something, and a sandbox tries to reach things.
+//! One step: an action on the agent, then attempts from a sandbox.
 
 use std::{
     fmt,
@@ -19,13 +19,13 @@ use policy_testbed::{
     test_servers,
 };
 
-/// An attempt and what should become of it.
+/// An attempt and its expected result.
 pub(crate) struct ExpectedAttempt {
     pub(crate) attempt: DemoAttempt,
     pub(crate) expected: ProbeResult,
 }
 
-/// What a sandbox tries to reach.
+/// A destination that a sandbox tries to reach.
 #[derive(Clone, Copy)]
 pub(crate) enum DemoAttempt {
     /// An address.
@@ -34,17 +34,17 @@ pub(crate) enum DemoAttempt {
     Page(PageFetch),
 }
 
-/// What happens before the attempts.
+/// The action before the attempts.
 pub(crate) enum StepAction {
-    /// The sandbox gets this configuration.
+    /// Applies this configuration to the sandbox.
     Apply(Value),
-    /// The same, while it has a connection to this address.
+    /// Applies it while the sandbox has a connection to this address.
     ApplyWhileConnected(Value, &'static str),
-    /// The agent is killed. It is started again after the attempts.
+    /// Kills the agent. It starts again after the attempts.
     KillAgent,
 }
 
-/// A turn, and attempts.
+/// An action, and attempts.
 pub(crate) struct DemoStep {
     pub(crate) title: &'static str,
     pub(crate) sandbox: &'static str,
@@ -53,11 +53,11 @@ pub(crate) struct DemoStep {
 }
 
 impl DemoStep {
-    /// Plays and shows it.
+    /// Runs the step and prints its results.
     pub(crate) fn run(&self, demo: &mut DemoSetup, tally: &mut DemoSummary) -> Result<()> {
         output::print_heading(self.title);
         let mut lines = Vec::new();
-        // While the agent is away it cannot be asked; its answers stay the same.
+        // A killed agent cannot be queried. Its verdicts stay the same, so query them first.
         let reasons = if matches!(self.action, StepAction::KillAgent) {
             self.explain_attempts(demo)?
         } else {
@@ -102,7 +102,7 @@ impl DemoStep {
         Ok(())
     }
 
-    /// What the agent says of each row: whether it is allowed, and why.
+    /// Returns the agent's verdict and reason for each row.
     fn explain_attempts(&self, demo: &DemoSetup) -> Result<Vec<(bool, String)>> {
         self.attempts.iter().map(|row| row.attempt.explain(demo, self.sandbox)).collect()
     }
@@ -151,7 +151,7 @@ impl DemoStep {
 }
 
 impl DemoAttempt {
-    /// Makes it from inside a sandbox.
+    /// Runs the attempt from inside a sandbox.
     pub(crate) fn run_from(&self, demo: &DemoSetup, from: &Sandbox) -> Result<ProbeResult> {
         match self {
             Self::Address(how, to) => Ok(probe::probe(&from.namespace, *how, to.parse()?)),
@@ -159,7 +159,7 @@ impl DemoAttempt {
         }
     }
 
-    /// What the agent says of it: whether it is allowed to the sandbox of this ID, and why.
+    /// Returns the agent's verdict and reason for the attempt from the sandbox with this ID.
     pub(crate) fn explain(&self, demo: &DemoSetup, id: &str) -> Result<(bool, String)> {
         let asked = self.explain_arguments();
         let mut arguments = vec!["explain", id, "-o", "json"];
@@ -174,7 +174,7 @@ impl DemoAttempt {
         ))
     }
 
-    /// The arguments of `explain` that say where it goes.
+    /// The arguments of `explain` for the destination.
     fn explain_arguments(&self) -> Vec<String> {
         let (how, to) = match self {
             Self::Page(page) => return page.explain_arguments(),
