@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{host, process};
 
-/// Installs `packages`; `why` completes the sentence of the one who has to do it by hand.
+/// Installs `packages`. `why` completes the sentence shown to a user who must install them by hand.
 pub(crate) fn install_packages(packages: &[&str], why: &str) -> Result<()> {
     let list = packages.join(" ");
     let Some(apt_get) = host::find_program("apt-get") else {

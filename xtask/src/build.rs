@@ -17,15 +17,15 @@ const BPF_OBJECTS: [&str; 3] = ["policy", "gate", "bench"];
 /// features, each dependency is compiled only once.
 const DEVELOPMENT_BUILD: [&str; 3] = ["build", "--bin=policy-agent", "--bin=demo"];
 
-/// The kernel programs, then the agent as users run it.
+/// Builds the kernel programs, then the agent in the release profile.
 pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
     build_bpf_objects(&toolchain::ensure_toolchain(way)?)?;
     process::run_streamed(host::cargo("build").args(["--release", "--package", "policy-agent"]))?;
     split_debug_info(&host::target_dir().join("release/policy-agent"))
 }
 
-/// The kernel programs, then the agent and the demo in the profile of the tests. `meanwhile` is done
-/// beside it: it waits for the network, most likely.
+/// Builds the kernel programs, then the agent and the demo in the profile of the tests. Runs
+/// `meanwhile` in parallel: it mostly waits for the network.
 pub(crate) fn build_for_tests(
     way: Option<ToolchainSource>,
     meanwhile: impl FnOnce() -> Result<()> + Send,
@@ -43,8 +43,9 @@ pub(crate) fn build_for_tests(
     process::run_streamed(host::cargo(DEVELOPMENT_BUILD[0]).args(&DEVELOPMENT_BUILD[1..]))
 }
 
-/// Compiles, on a machine that has no kernel programs yet, what does not embed them: the demo, and all
-/// dependencies of the agent. Cargo goes on without the agent, whose build script finds none.
+/// On a machine without compiled kernel programs, compiles what does not embed them: the demo, and
+/// all dependencies of the agent. Cargo keeps going after the agent's build script fails for lack
+/// of them.
 fn prebuild_dependencies() {
     if BPF_OBJECTS.iter().all(|name| bpf_object_path(name).is_file()) {
         return;
@@ -56,7 +57,7 @@ fn prebuild_dependencies() {
         process::run_logged_quietly("compiling dependencies beside it", "dependencies", &mut cargo);
 }
 
-/// Builds the kernel programs, and puts them where the agent's build script looks for them.
+/// Builds the kernel programs and copies them to where the agent's build script expects them.
 pub(crate) fn build_bpf_objects(toolchain: &BpfToolchain) -> Result<()> {
     process::run_streamed(toolchain.cargo("build")?.arg("--bins"))?;
     let from = host::target_dir().join("bpf").join(toolchain::BPF_TARGET).join("release");

@@ -9,12 +9,13 @@ use crate::{apt_get, build, dependency_audit, host, links, process, structure};
 /// Debian's packages of rustfmt and clippy.
 const DEBIAN_PACKAGES: [&str; 2] = ["rustfmt-web", "rust-web-clippy"];
 
-/// All packages but those for the BPF target: the default members, and the benchmark. Cargo chooses the
-/// same features for them as for the default members, so that dependencies are checked once.
+/// All packages except the one for the BPF target: the default members and the benchmark. Cargo
+/// selects the same features for them as for the default members, so that dependencies are checked
+/// once.
 const HOST_PACKAGES: [&str; 3] = ["--workspace", "--exclude", "policy-ebpf"];
 
 pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
-    // The quickest first; nothing has to be built for it.
+    // The fastest check comes first. It needs no build.
     links::check()?;
     structure::check()?;
     ensure_host_components()?;
@@ -32,7 +33,7 @@ pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
     let mut doc = host::cargo("doc");
     doc.args(HOST_PACKAGES).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     process::run_streamed(&mut doc)?;
-    // Last, so that what it could not check is not overlooked.
+    // The audit comes last, so that its warning about skipped checks is not overlooked.
     dependency_audit::check_dependencies()
 }
 

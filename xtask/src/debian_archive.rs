@@ -20,7 +20,7 @@ pub(crate) struct DebianArchive {
 }
 
 impl DebianArchive {
-    /// Opens the lists in a directory below `directory`; fetches them when there are none.
+    /// Opens the lists in a directory below `directory`. Fetches them if there are none.
     pub(crate) fn open(directory: &Path, suite: &'static str) -> Result<Self> {
         let archive = Self { directory: directory.join(suite), suite };
         if !archive.lists_directory().join("fetched").exists() {
@@ -29,7 +29,7 @@ impl DebianArchive {
         Ok(archive)
     }
 
-    /// The package whose name begins with `prefix` that a package depends on.
+    /// The dependency of `package` whose name begins with `prefix`.
     pub(crate) fn find_dependency(&self, package: &str, prefix: &str) -> Result<String> {
         let listed = process::run_output(self.apt_command("apt-cache").args(["depends", package]))?;
         let mut depends = listed.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
@@ -59,7 +59,7 @@ impl DebianArchive {
         Ok(())
     }
 
-    /// A command of apt that sees only this release.
+    /// An apt command that uses this release only.
     fn apt_command(&self, program: &str) -> Command {
         let mut command = host::command(program);
         command.env("LC_ALL", "C");

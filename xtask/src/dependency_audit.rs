@@ -15,7 +15,8 @@ const INSTALL_DEADLINE: Duration = Duration::from_secs(40 * 60);
 /// The download has a few megabytes. Without a network, name resolution may take long to fail.
 const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 60);
 
-/// Checks all of them; known holes only where their list can be had, and says so otherwise.
+/// Checks all dependencies. Known vulnerabilities are checked only if their list is available;
+/// otherwise this prints a warning.
 pub(crate) fn check_dependencies() -> Result<()> {
     let deny = ensure_cargo_deny()?;
     // A warning means that a line of `deny.toml` is no longer needed.

@@ -22,7 +22,7 @@ const FUZZ_TARGETS: [&str; 5] = [
 pub(crate) struct FuzzAmount {
     /// Cases per target in the agent.
     pub(crate) cases: u32,
-    /// Raw frames, for which one has to be root.
+    /// Raw frames. They need root.
     pub(crate) frames: u64,
 }
 

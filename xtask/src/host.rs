@@ -28,22 +28,23 @@ pub(crate) fn cache_dir() -> PathBuf {
     cache.map_or_else(|| target_dir().join("tools"), |cache| cache.join("policy-agent"))
 }
 
-/// A command that runs at the top of the checkout and is never asked a question.
+/// A command that runs at the top of the checkout and cannot prompt.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(repository_root()).stdin(Stdio::null());
     command
 }
 
-/// The cargo (and by `RUSTUP_TOOLCHAIN` the toolchain) that runs xtask: what it has compiled stays
-/// fresh. The environment is the user's, so `RUSTFLAGS` means here what it meant for xtask itself.
+/// The cargo (and, through `RUSTUP_TOOLCHAIN`, the toolchain) that runs xtask, so that its builds
+/// stay fresh. The environment is the user's, so `RUSTFLAGS` means the same as for xtask itself.
 pub(crate) fn cargo(subcommand: &str) -> Command {
     let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg(subcommand).env("CARGO_TARGET_DIR", target_dir());
     cargo
 }
 
-/// Looks for a program on the path, and in the directories which users other than root often miss.
+/// Searches for a program on the path, and in the directories that other users than root often
+/// lack.
 pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let administration = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -57,7 +58,7 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0)
 }
 
-/// For verbs that make network namespaces and load kernel programs. Nothing is skipped silently.
+/// For verbs that create network namespaces and load kernel programs. Nothing is skipped silently.
 pub(crate) fn require_root(verb: &str) -> Result<()> {
     if is_root() {
         return Ok(());

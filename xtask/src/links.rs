@@ -25,7 +25,7 @@ const ENDINGS: [&str; 3] = [".rs", ".md", ".service"];
 /// Checks all documents.
 ///
 /// # Errors
-/// Names every link, path and test that leads nowhere.
+/// Names every broken link, path and test.
 pub(crate) fn check() -> Result<()> {
     let checkout = Checkout::read(host::repository_root())?;
     let problems = checkout.problems();

@@ -19,7 +19,7 @@ const STEP_DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// The number of log lines shown when a step fails.
 const TAIL_LINES: usize = 25;
 
-/// Runs a program which reports for itself, and fails when it fails.
+/// Runs a program that reports its own progress. Fails if the program fails.
 pub(crate) fn run_streamed(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let status =
@@ -30,7 +30,7 @@ pub(crate) fn run_streamed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Turns this process into the program: its exit code and its last line are ours.
+/// Replaces this process with the program, whose exit code and last line become those of xtask.
 pub(crate) fn exec(command: &mut Command) -> Result<()> {
     report(&format!("running {}", command_line(command)));
     let error = command.exec();
@@ -48,12 +48,12 @@ pub(crate) fn run_output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a talkative program with its output in `target/log/<log>.log`.
+/// Runs a verbose program with its output in `target/log/<log>.log`.
 pub(crate) fn run_logged(what: &str, log: &str, command: &mut Command) -> Result<()> {
     run_logged_within(STEP_DEADLINE, what, log, command)
 }
 
-/// Like [`run_logged`], beside a step that shows its own signs of life.
+/// Like [`run_logged`], in parallel with a step that shows its own progress.
 pub(crate) fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -> Result<()> {
     let log = log_file(log)?;
     let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -67,7 +67,7 @@ pub(crate) fn run_logged_quietly(what: &str, log: &str, command: &mut Command) -
     Ok(())
 }
 
-/// Like [`run_logged`], for a program that may well hang.
+/// Like [`run_logged`], with a time limit for a program that is likely to hang.
 pub(crate) fn run_logged_within(
     deadline: Duration,
     what: &str,
@@ -133,7 +133,7 @@ fn log_tail(text: &str) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// One line about what xtask does. On stderr: stdout belongs to the programs it runs.
+/// Prints one line about what xtask does, on stderr, since stdout belongs to the programs it runs.
 pub(crate) fn report(line: &str) {
     eprintln!("xtask: {line}");
 }

@@ -15,14 +15,14 @@ const QEMU_PACKAGE: &str = "qemu-system-x86";
 /// The file in which dpkg records the installed packages.
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
-/// For verbs that do more than this: what fails without QEMU says so itself.
+/// For verbs that do more than this. What fails without QEMU reports that itself.
 pub(crate) fn try_ensure_qemu() {
     if let Err(error) = ensure_qemu() {
         process::report(&format!("tests with virtual machines will fail, without QEMU: {error:#}"));
     }
 }
 
-/// Leaves `target/qemu/qemu-system-x86_64`, unless there is one on the path.
+/// Creates `target/qemu/qemu-system-x86_64`, unless there is one on the path.
 pub(crate) fn ensure_qemu() -> Result<()> {
     let ours = qemu_directory().join(QEMU_PROGRAM);
     if host::find_program(QEMU_PROGRAM).is_some() || is_runnable(&ours) {

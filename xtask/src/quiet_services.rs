@@ -1,5 +1,5 @@
-//! Keeps Debian's packages from starting their servers: their maintainer scripts ask `policy-rc.d`
-//! first (invoke-rc.d(8)), which an administrator may have installed.
+//! Keeps Debian's packages from starting their servers. Their maintainer scripts consult
+//! `policy-rc.d` first (invoke-rc.d(8)), which an administrator may have installed.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -15,15 +15,15 @@ const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
 const FORBID_ALL_SCRIPT: &str =
     "#!/bin/sh\n# Of `cargo xtask setup`, while it runs: nothing is started.\nexit 101\n";
 
-/// As long as it lives, no package starts a server.
+/// While this exists, no package starts a server.
 pub(crate) struct QuietServices {
     is_ours: bool,
 }
 
 impl QuietServices {
-    /// Puts a policy in place, unless there is one already: that is the administrator's.
+    /// Installs the policy, unless the administrator has installed one.
     pub(crate) fn install() -> Result<Self> {
-        // One of ours may be there when an earlier run was ended.
+        // An interrupted run may have left its policy.
         let known = match fs::read_to_string(POLICY_RC_D) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == ErrorKind::NotFound => None,

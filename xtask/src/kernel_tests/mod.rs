@@ -1,6 +1,7 @@
-//! `cargo xtask kernels`: set up, build, then tests in virtual machines with Debian's kernels, by the
-//! bin `kernels` of `policy-integration`. The kernels are unpacked in `target/kernels/`: nothing is
-//! installed, so that this machine boots what it did before.
+//! `cargo xtask kernels`: set up, build, then run tests in virtual machines with Debian's kernels,
+//! through the binary `kernels` of `policy-integration`. The kernels are unpacked in
+//! `target/kernels/`. Nothing is installed, so the machine's own boot configuration does not
+//! change.
 
 mod test_executables;
 
@@ -17,14 +18,15 @@ use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process, qemu_install};
 
-/// The test binary with the tests that say most about a kernel in little time: that it takes the
-/// programs and the maps, and what its hooks see of a packet. `cargo xtask test` ends with them. Kernels
+/// The test binary with the tests that check most of a kernel in a short time: whether it accepts
+/// the programs and maps, and how its hooks see packets. `cargo xtask test` ends with them. Kernels
 /// without tcx run them with clsact.
 const SMOKE_TEST_BINARY: &str = "enforcement";
 /// The modules of these tests.
 const SMOKE_TEST_FILTERS: [&str; 2] = ["checksum::", "must_work::"];
 
-/// Test binaries that need what the virtual machines do not have: package managers, QEMU, the E2B SDKs.
+/// Test binaries that need programs which the virtual machines lack: package managers, QEMU, the
+/// E2B SDKs.
 const EXCLUDED_FROM_VMS: [&str; 3] = ["clients", "guests", "sdk"];
 
 /// A kernel series in Debian.
@@ -56,16 +58,16 @@ impl KernelSeries {
     }
 }
 
-/// What to run, and where. The default is all that a virtual machine can run, on all kernels.
+/// Tests and kernels to run. Default: everything that a virtual machine can run, on all kernels.
 #[derive(clap::Args)]
 pub(crate) struct KernelsArgs {
-    /// Only on this kernel.
+    /// Run on this kernel only.
     #[arg(long, value_enum)]
     only: Vec<KernelSeries>,
-    /// Only this test binary, as in `cargo test --test`.
+    /// Run this test binary only, as in `cargo test --test`.
     #[arg(long = "test")]
     tests: Vec<String>,
-    /// Only the tests with which `cargo xtask test` ends.
+    /// Run only the tests with which `cargo xtask test` ends.
     #[arg(long, conflicts_with_all = ["tests", "arguments"])]
     short: bool,
     /// Passed to the tests: test names or options.
@@ -82,7 +84,7 @@ pub(crate) fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<
     if choice.short { run_in_vms(&smoke_tests(&choice.only)) } else { run_in_vms(choice) }
 }
 
-/// The short form, for when all is built.
+/// Runs the short form. Everything must be built already.
 pub(crate) fn run_smoke_tests() -> Result<()> {
     run_in_vms(&smoke_tests(&[]))
 }
@@ -113,7 +115,7 @@ fn run_in_vms(choice: &KernelsArgs) -> Result<()> {
     process::run_streamed(run.arg("--").args(&choice.arguments))
 }
 
-/// For verbs that do more than this: what fails without a kernel says so itself.
+/// For verbs that do more than this. What fails without a kernel reports that itself.
 pub(crate) fn try_ensure_guest_kernel() {
     if let Err(error) = ensure_guest_kernel() {
         process::report(&format!("tests with virtual machines will fail: {error:#}"));

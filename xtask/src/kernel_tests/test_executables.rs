@@ -1,4 +1,4 @@
-//! The test binaries that cargo builds, and the bin that boots kernels.
+//! The test binaries that cargo builds, and the binary that boots kernels.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,17 +8,17 @@ use serde_json::{Deserializer, Value};
 
 use crate::host;
 
-/// What cargo has made.
+/// The results of the build.
 pub(crate) struct TestExecutables {
-    /// The bin `kernels`.
+    /// The binary `kernels`.
     pub(crate) kernels: PathBuf,
     /// Names and paths of test binaries.
     pub(crate) tests: Vec<(String, PathBuf)>,
 }
 
 impl TestExecutables {
-    /// Builds tests, all if none is named. Like `cargo xtask test` without naming a package, which
-    /// would choose other features and compile all of it once more.
+    /// Builds tests, all if `tests` is empty. Like `cargo xtask test`, it names no package: that
+    /// would select other features and compile everything again.
     pub(crate) fn build(tests: &[String]) -> Result<Self> {
         let mut cargo = host::cargo("test");
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);

@@ -41,7 +41,7 @@ struct BpfCompiler {
     build_std: bool,
 }
 
-/// All that building for the BPF target takes.
+/// Everything that a build for the BPF target needs.
 pub(crate) struct BpfToolchain {
     compiler: BpfCompiler,
     linker: PathBuf,
