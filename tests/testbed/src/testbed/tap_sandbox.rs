@@ -87,7 +87,7 @@ impl TapSandbox {
             .or_fail("listening")
     }
 
-    /// Announces the guest's MAC when the host sends an ARP request, as a guest's kernel would reply.
+    /// Announces the guest's MAC when the host sends an ARP request, as a guest's kernel would.
     fn answer_arp(&self, frame: &[u8]) {
         let announce = ArpPacket::request(
             (self.frame_builder.mac, self.frame_builder.v4),
