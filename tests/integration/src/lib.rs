@@ -1,4 +1,4 @@
-//! What the test binaries share beyond [`policy_testbed`].
+//! Code that the test binaries share beyond [`policy_testbed`].
 //!
 //! - [`program_runner`]: runs the kernel programs on one frame at a time.
 //! - [`random`]: random policies and packets.

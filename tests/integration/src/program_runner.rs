@@ -1,5 +1,5 @@
-//! The real programs in the real kernel, run on one frame at a time by `BPF_PROG_TEST_RUN`: the
-//! whole way from a sandbox's gate to the verdict, without an interface.
+//! Runs the real programs in the real kernel on one frame at a time with `BPF_PROG_TEST_RUN`: the
+//! whole path from a sandbox's gate to the verdict, without an interface.
 
 use std::{net::IpAddr, path::Path};
 
@@ -25,7 +25,7 @@ use policy_testbed::{
     packets::{ETHERNET_HEADER_LEN, MacAddr},
 };
 
-/// Return codes of TC programs: "the next program decides, or pass"; drop; redirect.
+/// Return codes of TC programs: "pass, or continue with the next program"; drop; redirect.
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 const TC_ACT_SHOT: u32 = 2;
 const TC_ACT_REDIRECT: u32 = 7;
@@ -33,36 +33,38 @@ const TC_ACT_REDIRECT: u32 = 7;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 
-/// `__sk_buff::ingress_ifindex`: where a test may say which interface the frame came in at.
+/// The offset of `__sk_buff::ingress_ifindex`, in which a test can set the interface on which the
+/// frame arrived.
 const INGRESS_IFINDEX: usize = 36;
 
-/// The slot of the one sandbox.
+/// The slot of the only sandbox.
 const SANDBOX_SLOT: u32 = 5;
 
-/// What became of a frame.
+/// The result for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameAction {
-    /// It passed.
+    /// The frame passed.
     Pass,
-    /// It vanished.
+    /// The frame was dropped.
     Drop,
-    /// It was answered with this frame.
+    /// The program replied with this frame.
     Reply(Vec<u8>),
 }
 
-/// What became of a frame, and why.
+/// The result for a frame and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOutcome {
-    /// The verdict.
+    /// The action taken.
     pub action: FrameAction,
-    /// What it was counted as; `None`: not counted.
+    /// The counted reason; `None` if nothing was counted.
     pub reason: Option<Reason>,
-    /// The event that it left, if it left one.
+    /// The event, if one was written.
     pub event: Option<VerdictEvent>,
 }
 
-/// Whether `BPF_PROG_TEST_RUN` takes a frame for a TC program: it refuses one that ends with or in
-/// the Ethernet header, or in the IP header. XDP programs see those, too.
+/// Returns whether `BPF_PROG_TEST_RUN` accepts a frame for a TC program. It rejects a frame that
+/// ends in or directly after the Ethernet header, or in the IP header. XDP programs receive those
+/// frames too.
 pub fn is_runnable(frame: &[u8]) -> bool {
     let header = match frame.get(12..14) {
         Some([0x08, 0x00]) => 20,
@@ -78,19 +80,19 @@ pub struct ProgramRunner {
     events: EventRingReader,
     dataplane: Dataplane,
     slot: Slot,
-    // The last to go: the others are pinned there.
+    // Dropped last, since the other fields are pinned there.
     bpffs: BpffsDirectory,
 }
 
 impl ProgramRunner {
-    /// Loads the programs, with pins of their own. The thread moves to a network namespace of its
-    /// own and stays there.
+    /// Loads the programs with their own pins. Moves the calling thread to a new network namespace
+    /// for good.
     pub fn open(deny_action: DenyAction, inbound: InboundSource) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "running programs in the kernel needs root: use `sudo -E cargo xtask test`"
         );
-        // There the programs find no routes, whatever the machine's are.
+        // In a new namespace the programs find no routes, whatever the machine has.
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         let bpffs = BpffsDirectory::create()?;
         let dataplane = open_dataplane(&bpffs, deny_action, inbound)?;
@@ -100,34 +102,35 @@ impl ProgramRunner {
         Ok(Self { gates, events, dataplane, slot, bpffs })
     }
 
-    /// Puts a fresh sandbox into the slot: nothing remembered, no policy.
+    /// Assigns a new sandbox to the slot, without connection state and without a policy.
     pub fn reset_sandbox(&self, mac: Option<MacAddr>, addresses: &[IpAddr]) -> Result<()> {
         prepare_slot(&self.dataplane, self.slot, mac, addresses)
     }
 
-    /// Puts a policy in force.
+    /// Puts a policy into force.
     pub fn publish(&self, compiled: &CompiledPolicy) -> Result<PolicyId> {
         self.dataplane.publish(&[self.slot], compiled)
     }
 
-    /// The directory of its pins.
+    /// The directory of the pins.
     pub fn pins(&self) -> &Path {
         self.bpffs.path()
     }
 
-    /// The sandbox sends a frame, which has to be [runnable](is_runnable).
+    /// Runs the gate on a frame from the sandbox, which must be [runnable](is_runnable).
     pub fn from_sandbox(&mut self, frame: &[u8]) -> Result<RunOutcome> {
         self.run_observed(|gates| tc_action(run_program(&gates.from_sandbox, frame, &[])?))
     }
 
-    /// A frame is on its way to the sandbox; it has to be [runnable](is_runnable).
+    /// Runs the gate on a frame to the sandbox, which must be [runnable](is_runnable).
     pub fn to_sandbox(&mut self, frame: &[u8], origin: InboundOrigin) -> Result<RunOutcome> {
         let mut context = [0; 192];
         context[INGRESS_IFINDEX] = u8::from(origin == InboundOrigin::Forwarded);
         self.run_observed(|gates| tc_action(run_program(&gates.to_sandbox, frame, &context)?))
     }
 
-    /// The sandbox sends a frame, in XDP mode, before TC sees it. It needs an Ethernet header.
+    /// Runs the XDP program, which precedes TC, on a frame from the sandbox. The frame needs an
+    /// Ethernet header.
     pub fn early_drop_in_xdp(&mut self, frame: &[u8]) -> Result<RunOutcome> {
         self.run_observed(|gates| match run_program(&gates.xdp, frame, &[])?.0 {
             XDP_PASS => Ok(FrameAction::Pass),
@@ -136,7 +139,7 @@ impl ProgramRunner {
         })
     }
 
-    /// Runs something and sees which reason was counted and which event written.
+    /// Runs a program and returns the counted reason and the written event with its result.
     fn run_observed(
         &mut self,
         act: impl FnOnce(&LoadedGates) -> Result<FrameAction>,
@@ -154,7 +157,7 @@ impl ProgramRunner {
     }
 }
 
-/// Loads the programs, with pins in this place.
+/// Loads the programs with pins in this directory.
 pub fn open_dataplane(
     bpffs: &BpffsDirectory,
     deny_action: DenyAction,
@@ -169,7 +172,7 @@ pub fn open_dataplane(
     })
 }
 
-/// Puts a fresh sandbox into a slot.
+/// Assigns a new sandbox to a slot.
 pub fn prepare_slot(
     dataplane: &Dataplane,
     slot: Slot,
@@ -181,16 +184,16 @@ pub fn prepare_slot(
 
 /// The loaded gates of a slot.
 pub struct LoadedGates {
-    /// What the sandbox sends.
+    /// For traffic from the sandbox.
     pub from_sandbox: SchedClassifier,
-    /// What it receives.
+    /// For traffic to the sandbox.
     pub to_sandbox: SchedClassifier,
-    /// What it sends, before TC.
+    /// For traffic from the sandbox, before TC.
     pub xdp: Xdp,
 }
 
 impl LoadedGates {
-    /// Loads the gates; by way of pins, which make handles of their own.
+    /// Opens the gates through their pins, which provide independent handles.
     pub fn open(dataplane: &Dataplane, slot: Slot, pins: &Path) -> Result<Self> {
         let pin = |name| pins.join(format!("{name}_{}", slot.get()));
         let [from, to, xdp] = ["from", "to", "xdp"].map(pin);
@@ -215,7 +218,7 @@ fn tc_action((code, out): (u32, Vec<u8>)) -> Result<FrameAction> {
     }
 }
 
-/// Runs a program on a frame: what it returned, and what became of the frame.
+/// Runs a program on a frame. Returns its return code and the resulting frame.
 fn run_program<'a, P>(program: &P, frame: &'a [u8], context: &'a [u8]) -> Result<(u32, Vec<u8>)>
 where
     P: for<'o> TestRun<Opts<'o> = TestRunOptions<'o>, Result = TestRunResult>,

@@ -1,4 +1,4 @@
-//! Runs test binaries on other kernels. `cargo xtask kernels` calls it with the paths of both.
+//! Runs test binaries on other kernels. `cargo xtask kernels` passes the paths of both.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -7,19 +7,19 @@ use clap::Parser;
 use policy_integration::kernel_matrix::KernelTestRun;
 use policy_testbed::agent;
 
-/// Boots kernels in virtual machines, and runs tests in them. Exit status 0: all passed.
+/// Boots kernels in virtual machines and runs tests in them. Exit status 0: all passed.
 #[derive(Parser)]
 struct KernelsArguments {
-    /// A directory with an unpacked package of a kernel
+    /// A directory with an unpacked kernel package
     #[arg(long = "kernel", required = true)]
     kernels: Vec<PathBuf>,
-    /// A binary that cargo has made of tests
+    /// A test binary
     #[arg(long = "test", required = true)]
     tests: Vec<PathBuf>,
-    /// How many seconds tests wait for what should happen, on a machine that is emulated
+    /// How many seconds tests wait for expected events on the emulated machine
     #[arg(long, default_value_t = 90)]
     patience: u32,
-    /// What each binary is told: names of tests, or options
+    /// Arguments for each binary: test names or options
     #[arg(last = true)]
     arguments: Vec<String>,
 }
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many binaries failed, of all kernels.
+/// Returns the number of failed binaries over all kernels.
 fn run_all(arguments: &KernelsArguments) -> Result<usize> {
     let agent = agent::agent_binary()?;
     let mut failed = 0;

@@ -1,14 +1,14 @@
-//! A TCP connection that a program in the guest holds open.
+//! A TCP connection that a program in the guest keeps open.
 
 use super::VmSandbox;
 use policy_testbed::{test_servers, testbed::OrFail as _, wait::eventually};
 
-/// A connection to an echo server: the guest's own `nc`, which reads from a named pipe. A guest has
-/// one at a time.
+/// A connection to an echo server through the guest's `nc`, which reads from a named pipe. A guest
+/// has one at a time.
 pub struct GuestConnection;
 
 impl GuestConnection {
-    /// Opens it. The shell holds the pipe as its descriptor 3.
+    /// Opens the connection. The shell keeps the pipe open as its descriptor 3.
     #[track_caller]
     pub fn open(machine: &mut VmSandbox, address: &str) -> Self {
         let port = test_servers::ECHO_PORT;
@@ -21,13 +21,13 @@ impl GuestConnection {
         Self
     }
 
-    /// Says something.
+    /// Sends a word.
     #[track_caller]
     pub fn send(&self, machine: &mut VmSandbox, word: &str) {
         machine.run_in_guest(&format!("echo {word} >&3"));
     }
 
-    /// Waits until the server's echo of `word` has come back.
+    /// Waits for the server's echo of `word`.
     #[track_caller]
     pub fn assert_echoed(&self, machine: &mut VmSandbox, word: &str) {
         let mut heard = String::new();
@@ -38,7 +38,7 @@ impl GuestConnection {
         came.or_fail(&format!("the guest heard {heard:?}"));
     }
 
-    /// Waits until it has ended, which is not how a connection of `nc` ends by itself.
+    /// Waits until the connection has ended. `nc` does not end it by itself.
     #[track_caller]
     pub fn assert_closed(&self, machine: &mut VmSandbox) {
         let ended = || (machine.run_in_guest("cat /tmp/ended 2>&1").code == 0).then_some(());

@@ -1,4 +1,4 @@
-//! The shell of a guest, over a virtio line: an emulated serial port loses interrupts.
+//! The shell of a guest, over a virtio console: an emulated serial port loses interrupts.
 
 use std::{
     io::{Read, Write as _},
@@ -10,19 +10,19 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// How long a command may take: an emulated machine is slow, and others may be busy beside it.
+/// The time limit of a command: an emulated machine is slow, and others may run at the same time.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What became of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsoleOutput {
-    /// Its exit code.
+    /// The exit code.
     pub code: i32,
-    /// What it printed.
+    /// The output.
     pub text: String,
 }
 
-/// A line to a guest's shell.
+/// A connection to a guest's shell.
 pub struct GuestConsole {
     input: ChildStdin,
     output: Receiver<Vec<u8>>,
@@ -31,19 +31,19 @@ pub struct GuestConsole {
 }
 
 impl GuestConsole {
-    /// The line whose ends these are.
+    /// Creates the console from both ends of the connection.
     pub(super) fn new(input: ChildStdin, output: ChildStdout) -> Self {
         let (say, heard) = channel();
         thread::spawn(move || forward_output(output, |bytes| say.send(bytes).is_ok()));
         Self { input, output: heard, text: String::new(), command_count: 0 }
     }
 
-    /// Runs a command of the guest's shell to its end. Commands in the background go on after it.
+    /// Runs a command of the guest's shell to completion. Background commands continue after it.
     pub fn run(&mut self, command: &str) -> Result<ConsoleOutput> {
         self.run_within(COMMAND_TIMEOUT, command)
     }
 
-    /// The same, for a command that takes longer than most.
+    /// Runs a command with another time limit.
     pub fn run_within(&mut self, patience: Duration, command: &str) -> Result<ConsoleOutput> {
         self.command_count += 1;
         let mark = format!("<<command {} ended with ", self.command_count);
@@ -55,7 +55,7 @@ impl GuestConsole {
         Ok(ConsoleOutput { code: code.parse().with_context(what)?, text })
     }
 
-    /// What is said until `mark`, which is left out.
+    /// Returns the output up to `mark`, without it.
     pub(super) fn read_until(&mut self, mark: &str) -> Result<String> {
         self.read_until_within(COMMAND_TIMEOUT, mark)
     }
@@ -81,7 +81,7 @@ impl GuestConsole {
     }
 }
 
-/// Ends with the machine, or when nobody wants to know any more.
+/// Ends with the machine, or when the receiver is dropped.
 fn forward_output(mut output: impl Read, mut tell: impl FnMut(Vec<u8>) -> bool) {
     let mut bytes = [0; 4096];
     while let Ok(length @ 1..) = output.read(&mut bytes) {

@@ -1,4 +1,4 @@
-//! The kernel that guests boot: Debian's, unpacked by `cargo xtask test`.
+//! The kernel of the guests: Debian's, unpacked by `cargo xtask test`.
 
 use std::{
     fs,
@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 
 use policy_testbed::network::command;
 
-/// What a guest needs for its network card and its shell's line, in the order in which they need each
-/// other. Kernels differ in which are built in.
+/// The modules for the guest's network card and console, in the order of their dependencies.
+/// Kernels differ in which of them are built in.
 const GUEST_MODULES: [&str; 7] = [
     "failover",
     "net_failover",
@@ -22,13 +22,13 @@ const GUEST_MODULES: [&str; 7] = [
     "virtio_console",
 ];
 
-/// An unpacked package of a kernel.
+/// An unpacked kernel package.
 pub struct GuestKernel {
     directory: PathBuf,
 }
 
 impl GuestKernel {
-    /// The guests' kernel: `POLICY_GUEST_KERNEL`, or where `cargo xtask test` unpacks it.
+    /// The guests' kernel: `POLICY_GUEST_KERNEL`, or the one unpacked by `cargo xtask test`.
     pub fn find_installed() -> Result<Self> {
         let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kernels/guest");
         let directory = std::env::var_os("POLICY_GUEST_KERNEL").map_or(unpacked, PathBuf::from);
@@ -38,13 +38,13 @@ impl GuestKernel {
         Ok(Self { directory })
     }
 
-    /// An unpacked package.
+    /// The kernel of an unpacked package.
     #[must_use]
     pub const fn from_directory(directory: PathBuf) -> Self {
         Self { directory }
     }
 
-    /// Where its modules are: a directory named after its release.
+    /// The directory of its modules, which is named after its release.
     pub fn modules_directory(&self) -> Result<PathBuf> {
         let modules = self.directory.join("lib/modules");
         let mut releases =
@@ -53,7 +53,7 @@ impl GuestKernel {
         Ok(release?.path())
     }
 
-    /// The image that a machine boots.
+    /// The bootable image.
     pub fn image(&self) -> Result<PathBuf> {
         let boot = self.directory.join("boot");
         let files = fs::read_dir(&boot).with_context(|| format!("reading {}", boot.display()))?;
@@ -62,7 +62,7 @@ impl GuestKernel {
         image.with_context(|| format!("no kernel in {}", boot.display()))
     }
 
-    /// The modules of guests that are not built in, in the order of loading.
+    /// The guest modules that are not built in, in loading order.
     pub fn guest_modules(&self) -> Result<Vec<Vec<u8>>> {
         let mut files = Vec::new();
         collect_files(&self.directory.join("lib/modules"), &mut files)?;
@@ -78,7 +78,7 @@ impl GuestKernel {
     }
 }
 
-/// A module as `insmod` takes it.
+/// Reads a module in the format of `insmod`.
 pub fn read_module(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(path).with_context(|| format!("reading {}", path.display()));
@@ -88,7 +88,7 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>> {
     Ok(unpacked.stdout)
 }
 
-/// Adds the files below a directory.
+/// Collects the files below a directory.
 pub fn collect_files(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(directory);
     for entry in entries.with_context(|| format!("reading {}", directory.display()))? {

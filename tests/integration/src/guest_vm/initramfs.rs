@@ -1,4 +1,5 @@
-//! A guest's whole file system: busybox, modules, an init that gives its virtio line a shell, and what
+//! A guest's whole file system: busybox, modules, an init that starts a shell on the virtio
+//! console, and added files.
 //! else it is given.
 
 use std::{collections::BTreeSet, fs, io::Write as _, path::Path};
@@ -8,14 +9,14 @@ use cpio::newc::{Builder, trailer};
 
 use super::GuestKernel;
 
-/// Statically linked: a guest has no libraries.
+/// Statically linked, since a guest has no libraries.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// What init says when its shell listens.
+/// The output of init when its shell is ready.
 pub(super) const READY_MARKER: &str = "<<the guest is ready>>\n";
 
-/// The shell reads from a pipe, so that it neither prompts nor edits lines. The line is there at once
-/// when its driver is, but cannot be opened until QEMU has answered.
+/// The shell reads from a pipe, so that it neither prompts nor edits lines. The console device
+/// exists as soon as its driver is loaded, but cannot be opened until QEMU has responded.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t devtmpfs dev /dev
@@ -28,20 +29,20 @@ echo "<<the guest is ready>>"
 cat <&4 | sh
 "#;
 
-/// `S_IFDIR`, and who may enter.
+/// `S_IFDIR` and permissions.
 const DIRECTORY_MODE: u32 = 0o040_755;
-/// `S_IFREG`, and who may run it.
+/// `S_IFREG` and permissions.
 const EXECUTABLE_MODE: u32 = 0o100_755;
 
-/// The archive, as the kernel unpacks it (`newc`, without compression: unpacking costs more than
-/// copying in an emulated machine).
+/// The archive in the kernel's format (`newc`, uncompressed: on an emulated machine, decompression
+/// costs more than copying).
 pub struct Initramfs {
     archive: Vec<u8>,
     entries: BTreeSet<String>,
 }
 
 impl Initramfs {
-    /// What every guest has.
+    /// Creates an archive with the files that every guest needs.
     pub fn for_kernel(kernel: &GuestKernel) -> Result<Self> {
         let busybox =
             fs::read(BUSYBOX).context("reading busybox (Debian's package busybox-static)")?;
@@ -57,7 +58,7 @@ impl Initramfs {
         Ok(files)
     }
 
-    /// Adds a file that may be run, and the directories that it is in. The first of a name stays.
+    /// Adds an executable file and its parent directories. The first file of a name is kept.
     pub fn add_file(&mut self, name: &str, data: &[u8]) -> Result<()> {
         if let Some(parent) = Path::new(name).parent().and_then(Path::to_str) {
             self.add_directory(parent)?;
@@ -65,7 +66,7 @@ impl Initramfs {
         self.add_entry(name, EXECUTABLE_MODE, data)
     }
 
-    /// Adds a directory, and those that it is in.
+    /// Adds a directory and its parents.
     pub fn add_directory(&mut self, name: &str) -> Result<()> {
         let ancestors: Vec<&Path> = Path::new(name).ancestors().collect();
         for directory in ancestors.iter().rev().filter_map(|path| path.to_str()) {
@@ -76,7 +77,7 @@ impl Initramfs {
         Ok(())
     }
 
-    /// The whole archive.
+    /// Returns the complete archive.
     pub fn finish(mut self) -> Result<Vec<u8>> {
         trailer(&mut self.archive)?;
         Ok(self.archive)

@@ -1,9 +1,9 @@
-//! Sandboxes that are real: a microVM in QEMU with a Linux kernel of its own behind a tap device, as
-//! on hosts of sandboxes. Its kernel makes the frames that cross the tap, with the checksums and the
-//! segmentation that virtio leaves to the host, and its programs see what comes of them.
+//! Sandboxes in virtual machines: a microVM in QEMU with its own Linux kernel behind a tap device,
+//! as on sandbox hosts. Its kernel creates the frames that cross the tap, and virtio leaves their
+//! checksums and segmentation to the host. Tests observe the results in its programs.
 //!
-//! [`VmSandbox`] is what tests use. Below it: [`QemuProcess`] runs a guest, [`GuestConsole`] speaks to its shell
-//! and [`QmpClient`] to QEMU; `kernel` and `initramfs` are what it boots.
+//! [`VmSandbox`] is the interface for tests. [`QemuProcess`] runs a guest, [`GuestConsole`]
+//! connects to its shell and [`QmpClient`] to QEMU. The guest boots `guest_kernel` and `initramfs`.
 
 mod guest_connection;
 mod guest_console;

@@ -1,4 +1,4 @@
-//! One QEMU process with a microVM in it.
+//! A QEMU process with a microVM.
 
 use std::{
     fs::{self, File},
@@ -14,28 +14,28 @@ use tempfile::TempDir;
 use super::{GuestConsole, GuestKernel, Initramfs, QmpClient, initramfs};
 use policy_testbed::network::{NetworkNamespace, unique_name};
 
-/// Emulation in software needs nothing of the machine it runs on, which may be virtual itself.
+/// Software emulation has no requirements on its host, which may itself be virtual.
 const QEMU_PROGRAM: &str = "qemu-system-x86_64";
-/// Where `cargo xtask test` unpacks it if it is not on the path.
+/// The directory in which `cargo xtask test` unpacks QEMU if it is not on the path.
 const UNPACKED_DIRECTORY: &str = "../../target/qemu";
 
-/// What the guest's kernel is told. An emulated clock is too coarse for the kernel to measure on a
-/// busy machine, so that it would wait for ever: it gets a frequency. A panic ends the machine.
+/// The kernel command line. On a busy machine, an emulated clock is too coarse for the kernel's
+/// calibration, which would never end, so the frequency is given. A panic ends the machine.
 const KERNEL_COMMAND_LINE: &str =
     "console=ttyS0 loglevel=4 panic=-1 reboot=t tsc_early_khz=2400000 no_timer_check";
 
-/// A running guest; it ends on drop.
+/// A running guest. It ends on drop.
 pub struct QemuProcess {
     child: Child,
-    /// Its shell.
+    /// The guest's shell.
     pub console: GuestConsole,
-    /// What drives it.
+    /// The connection to QEMU's monitor.
     pub monitor: QmpClient,
     _directory: TempDir,
 }
 
 impl QemuProcess {
-    /// Starts a guest, and waits for its shell. It lives no longer than the thread that starts it.
+    /// Starts a guest and waits for its shell. The guest is killed when the calling thread ends.
     pub fn boot(hardware: &VmHardware<'_>, kernel: &GuestKernel, files: Initramfs) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique_name("machine")).tempdir()?;
         let at = directory.path();
@@ -60,21 +60,21 @@ impl QemuProcess {
         }
     }
 
-    /// Its process.
+    /// The process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 }
 
-/// A machine as small as a microVM is: a line for its shell, a serial port on which its kernel says what
-/// goes wrong, a monitor, and a network card if it has one.
+/// Hardware as small as a microVM's: a console for the shell, a serial port for the kernel's
+/// messages, a monitor, and optionally a network card.
 #[derive(Default)]
 pub struct VmHardware<'a> {
     /// Memory in MiB.
     pub memory: u32,
-    /// Processors.
+    /// The number of CPUs.
     pub processors: u32,
-    /// Its network card.
+    /// The network card.
     pub card: Option<NetworkCard<'a>>,
 }
 
@@ -82,14 +82,14 @@ pub struct VmHardware<'a> {
 pub struct NetworkCard<'a> {
     /// The namespace of the tap device.
     pub host: &'a NetworkNamespace,
-    /// The tap device.
+    /// The name of the tap device.
     pub tap: &'a str,
     /// The card's MAC address.
     pub mac: &'a str,
 }
 
 impl VmHardware<'_> {
-    /// QEMU with it; what it leaves is in the directory `at`.
+    /// The QEMU command. QEMU writes its files to the directory `at`.
     fn command(&self, at: &Path) -> Result<Command> {
         let mut command = match &self.card {
             Some(card) => card.host.command(&qemu_path())?,
@@ -121,10 +121,10 @@ fn qemu_path() -> String {
     }
 }
 
-/// A test that is killed leaves no machine behind.
+/// Kills the machine if the test is killed.
 fn die_with_parent(command: &mut Command) {
     let with_parent = || {
-        // SAFETY: prctl with these arguments reads and writes no memory of ours.
+        // SAFETY: prctl with these arguments accesses no memory of this process.
         let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };

@@ -1,4 +1,4 @@
-//! QEMU's own console (QMP): JSON lines over a Unix socket.
+//! QEMU's monitor protocol (QMP): JSON lines over a Unix socket.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -17,7 +17,7 @@ pub struct QmpClient {
 }
 
 impl QmpClient {
-    /// Connects to the monitor of a machine that has just been started.
+    /// Connects to the monitor of a machine that has just started.
     pub(super) fn connect(socket: &Path) -> Result<Self> {
         let stream = eventually("QEMU's monitor", || UnixStream::connect(socket).ok())?;
         stream.set_read_timeout(Some(*WAIT_LIMIT))?;
@@ -27,13 +27,13 @@ impl QmpClient {
         Ok(monitor)
     }
 
-    /// Runs a command, and returns what it returns.
+    /// Runs a command and returns its result.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let line = json!({ "execute": command, "arguments": arguments });
         let doing = || format!("asking QEMU to {command}");
         writeln!(self.stream.get_mut(), "{line}").with_context(doing)?;
         loop {
-            // Events may come before the answer.
+            // Events may arrive before the response.
             let answer = self.read_message().with_context(doing)?;
             if let Some(error) = answer.get("error") {
                 bail!("QEMU refuses to {command}: {error}");

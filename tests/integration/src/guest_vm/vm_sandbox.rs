@@ -1,4 +1,4 @@
-//! A sandbox on a stage that is a machine.
+//! A sandbox of a testbed in a virtual machine.
 
 use std::{sync::Arc, thread};
 
@@ -12,18 +12,18 @@ use policy_testbed::{
     wait::eventually,
 };
 
-/// A tap device, what the agent knows of it, and the guest behind it while one runs.
+/// A tap device, its registration with the agent, and the guest behind it while one runs.
 pub struct VmSandbox {
-    /// Addresses and names; the interface is `tap<number>`.
+    /// Addresses and names. The interface is `tap<number>`.
     pub addressing: SandboxAddressing,
-    /// The stage it is on.
+    /// The testbed that contains it.
     pub testbed: Arc<Testbed>,
     vm: Option<QemuProcess>,
 }
 
 impl VmSandbox {
-    /// Makes a tap device in the stage's host. Nothing is behind it, and the agent knows nothing of
-    /// it.
+    /// Creates a tap device in the testbed's host, without a guest and not registered with the
+    /// agent.
     #[track_caller]
     pub fn new(stage: &Arc<Testbed>) -> Self {
         let identity = SandboxAddressing { number: stage.network.next_number() };
@@ -32,8 +32,8 @@ impl VmSandbox {
         machine
     }
 
-    /// One that may reach these and nothing else, and runs: the agent had attached to its tap device
-    /// before.
+    /// Creates a sandbox that can reach these destinations only, and boots it after the agent has
+    /// attached to its tap device.
     #[track_caller]
     pub fn booted(stage: &Arc<Testbed>, allowed: &[&str]) -> Self {
         let mut machine = Self::new(stage);
@@ -42,17 +42,17 @@ impl VmSandbox {
         machine
     }
 
-    /// The tap device's name.
+    /// The name of the tap device.
     pub fn tap_name(&self) -> String {
         format!("tap{}", self.addressing.number)
     }
 
-    /// What the agent knows it by.
+    /// The ID that the agent uses.
     pub fn sandbox_id(&self) -> String {
         format!("machine{}", self.addressing.number)
     }
 
-    /// Makes the tap device, which stays when the guest goes.
+    /// Creates the tap device, which persists when the guest ends.
     #[track_caller]
     pub fn create_tap(&self) {
         let (identity, tap) = (self.addressing, self.tap_name());
@@ -69,14 +69,14 @@ impl VmSandbox {
         self.testbed.network.host.ip_batch(&lines).or_fail("making a tap device");
     }
 
-    /// Takes the tap device away.
+    /// Deletes the tap device.
     #[track_caller]
     pub fn remove_tap(&self) {
         let line = format!("link del {}", self.tap_name());
         self.testbed.network.host.ip_batch(&line).or_fail("removing a tap device");
     }
 
-    /// Tells the agent that the sandbox may reach these and nothing else.
+    /// Allows these destinations and denies everything else.
     #[track_caller]
     pub fn allow_only(&self, allowed: &[&str]) {
         let spec = json!({
@@ -90,7 +90,7 @@ impl VmSandbox {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
 
-    /// Starts a guest and gives it its addresses.
+    /// Boots a guest and configures its addresses.
     #[track_caller]
     pub fn boot(&mut self) {
         self.vm = Some(self.boot_with_card().or_fail("booting"));
@@ -119,24 +119,24 @@ impl VmSandbox {
         QemuProcess::boot(&hardware, &kernel, Initramfs::for_kernel(&kernel)?)
     }
 
-    /// Ends the guest at once, as one that is killed. The tap device stays.
+    /// Kills the guest. The tap device persists.
     pub fn kill(&mut self) {
         self.vm = None;
     }
 
-    /// Stops the guest's processors.
+    /// Pauses the guest's CPUs.
     #[track_caller]
     pub fn pause(&mut self) {
         self.running_vm().monitor.execute("stop", &json!({})).or_fail("pausing");
     }
 
-    /// Lets them go on.
+    /// Resumes the guest's CPUs.
     #[track_caller]
     pub fn resume(&mut self) {
         self.running_vm().monitor.execute("cont", &json!({})).or_fail("resuming");
     }
 
-    /// Runs a command of the guest's shell.
+    /// Runs a command in the guest's shell.
     #[track_caller]
     pub fn run_in_guest(&mut self, command: &str) -> ConsoleOutput {
         self.running_vm().console.run(command).or_fail("running a command in the guest")
@@ -147,20 +147,20 @@ impl VmSandbox {
         self.vm.as_mut().or_fail("a running guest")
     }
 
-    /// Fetches a page from a server in the internet, as the guest's own `wget` does.
+    /// Fetches a page from a server in the internet with the guest's `wget`.
     #[track_caller]
     pub fn wget(&mut self, address: &str) -> ConsoleOutput {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         self.run_in_guest(&format!("timeout 20 wget -q -O - http://{host}/"))
     }
 
-    /// Sends an echo request, as the guest's own `ping` does.
+    /// Sends an echo request with the guest's `ping`.
     #[track_caller]
     pub fn ping(&mut self, address: &str) -> ConsoleOutput {
         self.run_in_guest(&format!("ping -c 1 -W 5 {address}"))
     }
 
-    /// What the agent knows about the sandbox.
+    /// The agent's status of the sandbox.
     #[track_caller]
     pub fn status(&self) -> Value {
         let answer = self.testbed.request("GET", &self.api_path(), &Value::Null);
@@ -176,7 +176,7 @@ impl VmSandbox {
         became.or_fail(&self.status().to_string());
     }
 
-    /// How many packets were counted with a reason.
+    /// The number of packets counted with a reason.
     #[track_caller]
     pub fn packet_count(&self, reason: &str) -> u64 {
         self.status()["counters"][reason]["packets"].as_u64().unwrap_or(0)

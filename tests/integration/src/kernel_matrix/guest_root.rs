@@ -1,4 +1,4 @@
-//! Programs of this machine in another's file system.
+//! Copies programs of this machine into the file system of a virtual machine.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::guest_vm::Initramfs;
 use policy_testbed::{agent::fake_clock, network::command};
 
-/// What tests call. Browsers, the E2B SDKs and QEMU itself are not among them: what those show does
+/// The programs that tests call. Browsers, the E2B SDKs and QEMU are not included: their tests do
 /// not depend on the kernel.
 const PROGRAMS: [&str; 11] = [
     "curl",
@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 11] = [
     "unshare",
 ];
 
-/// Who is who: daemons want to be somebody.
+/// User and service databases, which daemons need.
 const FILES: [&str; 6] = [
     "/etc/group",
     "/etc/hosts",
@@ -33,10 +33,10 @@ const FILES: [&str; 6] = [
     "/etc/services",
 ];
 
-/// What daemons expect to be there.
+/// Directories that daemons need.
 const DIRECTORIES: [&str; 3] = ["var/lib/nginx", "var/log/nginx", "root"];
 
-/// Adds what tests call.
+/// Adds the programs that tests call.
 pub(crate) fn add_programs(files: &mut Initramfs) -> Result<()> {
     for directory in DIRECTORIES {
         files.add_directory(directory)?;
@@ -56,11 +56,11 @@ pub(crate) fn add_programs(files: &mut Initramfs) -> Result<()> {
     Ok(())
 }
 
-/// Adds a program without its symbols, and the libraries that it is linked with.
+/// Adds a program without its symbols, and its shared libraries.
 pub(crate) fn add_program(files: &mut Initramfs, name: &str, path: &Path) -> Result<()> {
     files.add_file(name, &strip_symbols(path)?)?;
     let listed = command::run(Command::new("ldd").arg(path))?;
-    // `libc.so.6 => /lib/libc.so.6 (0x7f…)`, or for the loader just the path.
+    // `libc.so.6 => /lib/libc.so.6 (0x7f…)`. The line of the loader has only a path.
     for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
         let data = fs::read(library).with_context(|| format!("reading {library}"))?;
         files.add_file(library.trim_start_matches('/'), &data)?;

@@ -1,4 +1,4 @@
-//! The kernel's modules for networks, and the index by which it finds them.
+//! The kernel's network modules, and the index by which `modprobe` finds them.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use anyhow::{Context as _, Result};
 use crate::guest_vm::{GuestKernel, Initramfs, collect_files, read_module};
 use policy_testbed::network::command;
 
-/// Those that tests may need, below `kernel/`.
+/// Directories of modules that tests may need, below `kernel/`.
 const DIRECTORIES: [&str; 4] = ["crypto", "drivers/net", "lib", "net"];
-/// Drivers of cards that no virtual machine has are in directories of their own.
+/// Subdirectories here hold drivers of cards that no virtual machine has.
 const CARD_DRIVERS: &str = "drivers/net/";
-/// What the index is made of, besides the modules.
+/// The files that the index is built from, in addition to the modules.
 const INDEX_FILES: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
-/// Adds them.
+/// Adds the modules and the index.
 pub(crate) fn add_modules(files: &mut Initramfs, kernel: &GuestKernel) -> Result<()> {
     let from = kernel.modules_directory()?;
     let release = from.file_name().context("a release")?;

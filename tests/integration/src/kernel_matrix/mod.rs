@@ -1,4 +1,4 @@
-//! The tests on other kernels: in a virtual machine for each, whose files are this machine's.
+//! Runs the tests on other kernels, in one virtual machine per kernel with this machine's programs.
 
 #![expect(clippy::print_stdout, reason = "it is for people to read")]
 
@@ -15,11 +15,12 @@ use anyhow::{Context as _, Result, ensure};
 use crate::guest_vm::{ConsoleOutput, GuestKernel, Initramfs, QemuProcess, VmHardware};
 use policy_testbed::wait;
 
-/// How long one test binary may take: an emulated machine is some ten times slower.
+/// The time limit of one test binary: an emulated machine is about ten times slower.
 const BINARY_TIMEOUT: Duration = Duration::from_secs(4 * 3_600);
 
-/// What a machine needs for the tests besides its kernel's own file systems. The kernel itself asks
-/// for modules by `/sbin/modprobe`; the one for tap devices makes a device, by which it is asked for.
+/// Prepares a machine for the tests beyond mounting the kernel's file systems. The kernel itself
+/// requests modules through `/sbin/modprobe`. The module for tap devices must be loaded here, since
+/// it creates the device node whose opening would request it.
 const SETUP_SCRIPT: &str = "export PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp RUST_BACKTRACE=0 &&
     mkdir -p /dev/net /dev/pts /dev/shm /run /sbin &&
     ln -s /bin/busybox /sbin/modprobe && modprobe tun &&
@@ -28,30 +29,30 @@ const SETUP_SCRIPT: &str = "export PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp RUST
     mount -t bpf bpf /sys/fs/bpf && mount -t cgroup2 cgroup /sys/fs/cgroup &&
     : >>/etc/resolv.conf && ip link set lo up";
 
-/// Tests that ask for more than a kernel has, with the beginnings of these kernels' releases.
+/// Tests that require features that a kernel lacks, with the prefixes of those kernels' releases.
 const UNSUPPORTED_TESTS: [(&[&str], &[&str]); 2] = [
-    // `BPF_PROG_TEST_RUN` is not told at which interface a frame came in.
+    // `BPF_PROG_TEST_RUN` cannot set the interface on which a frame arrived.
     (&["5.10."], &["inbound_state::", "kernel_and_oracle_agree"]),
-    // There are no links of tcx, and an interface that is up cannot be renamed.
+    // tcx links do not exist, and an interface that is up cannot be renamed.
     (&["5.10.", "6.1."], &["foreign_programs::", "link_pins_of_a_sandbox", "an_interface_renamed"]),
 ];
 
-/// A kernel, and what is to be run on it.
+/// A kernel and the tests to run on it.
 pub struct KernelTestRun<'a> {
-    /// An unpacked package of a kernel.
+    /// An unpacked kernel package.
     pub kernel: &'a Path,
     /// The agent's binary.
     pub agent: &'a Path,
-    /// Binaries that cargo has made of tests.
+    /// The test binaries.
     pub tests: &'a [PathBuf],
-    /// What those are told: names of tests, or options.
+    /// Arguments for the test binaries: test names or options.
     pub arguments: &'a [String],
-    /// How many seconds tests wait for what should happen.
+    /// How many seconds tests wait for expected events.
     pub wait_seconds: u32,
 }
 
 impl KernelTestRun<'_> {
-    /// Runs the tests, says how each file of them did, and returns how many of these failed.
+    /// Runs the tests, prints the result of each binary, and returns the number of failed ones.
     pub fn run(&self) -> Result<usize> {
         let began = Instant::now();
         let mut machine = self.boot()?;
@@ -120,14 +121,14 @@ fn unsupported_tests(release: &str) -> Vec<&'static str> {
     lists.flatten().copied().collect()
 }
 
-/// What the test binary itself says at its end.
+/// The last line of a test binary's output.
 fn result_summary(output: &ConsoleOutput) -> String {
     let result = output.text.lines().rev().find_map(|line| line.strip_prefix("test result: "));
     let words = result.and_then(|result| result.split_once("; 0 measured"));
     words.map_or_else(|| format!("exit code {}", output.code), |(words, _)| words.to_owned())
 }
 
-/// A test's name, without the hash that cargo adds.
+/// A test binary's name, without the hash that cargo adds.
 fn test_binary_name(binary: &Path) -> Result<&str> {
     let file = binary.file_name().and_then(|name| name.to_str());
     let name = file.and_then(|name| name.rsplit_once('-')).map(|(name, _)| name);

@@ -1,4 +1,4 @@
-//! Random policies and random packets that are about them, from a seed.
+//! Random policies, and random packets to their destinations, from a seed.
 
 mod random_addresses;
 mod random_packets;

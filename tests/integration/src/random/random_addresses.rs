@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use fastrand::Rng;
 use ipnet::IpNet;
 
-/// Where prefixes are likely to be: they have to meet to be worth a try.
+/// The base addresses of most prefixes. Prefixes must overlap to test anything.
 const ROOT_ADDRESSES: [&str; 14] = [
     "203.0.113.0",
     "198.51.100.7",
@@ -34,7 +34,7 @@ pub(crate) fn random_net(rng: &mut Rng) -> IpNet {
         }
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
-    // Short prefixes would cover all others if they came often.
+    // Frequent short prefixes would cover all others.
     let length = match rng.u8(..8) {
         0 => rng.u8(1..=bits),
         1 => bits,
@@ -68,7 +68,7 @@ fn random_root(rng: &mut Rng) -> IpAddr {
     ROOT_ADDRESSES[rng.usize(..ROOT_ADDRESSES.len())].parse().expect("an address")
 }
 
-/// The address with a bit turned here and there.
+/// Flips some bits of the address.
 fn flip_some_bits(rng: &mut Rng, address: IpAddr) -> IpAddr {
     let mut bits = to_bits(address);
     let width = if address.is_ipv4() { 32 } else { 128 };
@@ -78,7 +78,7 @@ fn flip_some_bits(rng: &mut Rng, address: IpAddr) -> IpAddr {
     from_bits(address.is_ipv4(), bits)
 }
 
-/// An IPv6 address that stands for an IPv4 one; IPv6 addresses stay.
+/// Embeds an IPv4 address in an IPv6 address. IPv6 addresses stay unchanged.
 fn embed_in_ipv6(rng: &mut Rng, address: IpAddr) -> IpAddr {
     let IpAddr::V4(v4) = address else { return address };
     let bits = u128::from(v4.to_bits());

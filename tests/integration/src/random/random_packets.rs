@@ -1,4 +1,4 @@
-//! Random packets: many that rules are about, some about remembered state, some broken.
+//! Random packets: many match rules, some refer to earlier state, some are malformed.
 
 use std::net::IpAddr;
 
@@ -20,31 +20,31 @@ use policy_testbed::packets::{
 const PORTS: [u16; 6] = [22, 53, 80, 443, 4000, 40_000];
 const FLAGS: [u8; 8] = [0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x00, 0xc2];
 
-/// A packet and which way it goes.
+/// A packet and its direction.
 pub enum RandomPacket {
     /// From the sandbox.
     FromSandbox(EthernetFrame),
-    /// Towards the sandbox.
+    /// To the sandbox.
     ToSandbox(EthernetFrame, InboundOrigin),
 }
 
-/// Makes packets; remembers some of those it made, so that later ones can refer to them.
+/// Generates packets. It remembers some of them, so that later ones can refer to them.
 pub struct PacketGenerator<'a> {
     rng: &'a mut Rng,
     nets: &'a [IpNet],
-    /// Towards the sandbox: from, from port, to port.
+    /// Packets to the sandbox: source, source port, destination port.
     inbound: Vec<(IpAddr, u16, u16)>,
     /// Fragmented datagrams.
     fragmented: Vec<IpDatagram>,
 }
 
 impl<'a> PacketGenerator<'a> {
-    /// Packets to addresses near these prefixes.
+    /// Creates a generator of packets to addresses near these prefixes.
     pub fn near(nets: &'a [IpNet], rng: &'a mut Rng) -> Self {
         Self { rng, nets, inbound: Vec::new(), fragmented: Vec::new() }
     }
 
-    /// The next packet.
+    /// Returns the next packet.
     pub fn next_packet(&mut self) -> RandomPacket {
         let frame = match self.rng.u8(..16) {
             0 | 1 => return self.inbound_packet(),
@@ -84,7 +84,7 @@ impl<'a> PacketGenerator<'a> {
         }
     }
 
-    /// One of the sandbox's addresses, or another's.
+    /// One of the sandbox's addresses, or another one.
     fn random_source(&mut self, to: IpAddr) -> IpAddr {
         match (to, self.rng.u8(..20)) {
             (IpAddr::V4(_), 0) => NEIGHBOR.v4.into(),
@@ -129,7 +129,7 @@ impl<'a> PacketGenerator<'a> {
         datagram.fragment(start, start + units * 8, start == 0 || self.rng.bool())
     }
 
-    /// Something towards the sandbox, from the host or from elsewhere.
+    /// A packet to the sandbox, from the host or forwarded.
     fn inbound_packet(&mut self) -> RandomPacket {
         let from = if self.rng.u8(..4) == 0 {
             GATEWAY.v4.into()
@@ -154,7 +154,7 @@ impl<'a> PacketGenerator<'a> {
         RandomPacket::ToSandbox(frame, origin)
     }
 
-    /// What the sandbox could say to somebody who sent it something.
+    /// A packet that the sandbox could send in reply to an earlier inbound packet.
     fn answer_to_inbound(&mut self) -> IpDatagram {
         let known = self.inbound.len();
         if known == 0 {
@@ -205,7 +205,7 @@ impl<'a> PacketGenerator<'a> {
         if self.rng.u8(..8) == 0 { datagram.with_hop_limit(self.rng.u8(..)) } else { datagram }
     }
 
-    /// The frame with some of its header bytes changed, or cut, or padded.
+    /// Returns the frame with changed header bytes, truncated, or padded.
     fn mutate_frame(&mut self, frame: EthernetFrame) -> EthernetFrame {
         let mut frame = frame;
         for _ in 0..self.rng.u8(..3) {

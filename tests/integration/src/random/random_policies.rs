@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::random_addresses;
 
-/// A configuration, what it means, and the prefixes in it.
+/// A configuration, its policy, and its prefixes.
 pub struct RandomPolicy {
     /// The network configuration.
     pub network: Value,
-    /// `allowInternetAccess` beside it.
+    /// The value of `allowInternetAccess`.
     pub internet: Option<bool>,
-    /// What they mean.
+    /// The policy that results.
     pub policy: Policy,
-    /// The floor under it.
+    /// The floor below the policy.
     pub floor: Floor,
-    /// The prefixes in all of it.
+    /// The prefixes of the configuration and the floor.
     pub nets: Vec<IpNet>,
 }
 
@@ -44,12 +44,12 @@ pub fn random_policy(rng: &mut Rng, floor: &Floor, most: usize) -> RandomPolicy 
             policy::parse_json(network.to_string().as_bytes()).expect("JSON");
         let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
         let internet = (rng.u8(..8) == 0).then_some(false);
-        // Some are refused: a tunnel to an address in the floor.
+        // Some are invalid: a tunnel to an address in the floor.
         if let Ok(policy) = Policy::new(&parsed, internet, &defaults, floor) {
             let lists =
                 [&*floor.allow, &*floor.deny, &*floor.deny_add, &*floor.host_addresses].concat();
             let mut nets = [allow, deny, lists].concat();
-            // Few among the others, so they are named more than once.
+            // There are few nameservers among the prefixes, so name them more than once.
             let servers = policy.nameservers().iter().map(|address| IpNet::from(*address));
             nets.extend(servers.cycle().take(policy.nameservers().len() * 4));
             return RandomPolicy { network, internet, policy, floor: floor.clone(), nets };
@@ -83,14 +83,14 @@ fn random_network(rng: &mut Rng, allow: &[IpNet], deny: &[IpNet]) -> Value {
     network
 }
 
-/// Up to `most` prefixes that a list may hold.
+/// Up to `most` prefixes for a list.
 fn random_nets(rng: &mut Rng, most: usize) -> Vec<IpNet> {
     let count = rng.usize(..=most);
     let valid = |net: &IpNet| !net.addr().is_unspecified() && !is_mapped(net);
     std::iter::repeat_with(|| random_addresses::random_net(rng)).filter(valid).take(count).collect()
 }
 
-/// A mapped entry is read as its IPv4, which is tried elsewhere.
+/// A mapped entry is read as IPv4, which other tests cover.
 fn is_mapped(net: &IpNet) -> bool {
     matches!(net, IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some())
 }

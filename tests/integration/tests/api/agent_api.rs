@@ -1,4 +1,4 @@
-//! The HTTP API: its paths, its answers, its errors.
+//! The HTTP API: paths, responses, errors.
 
 use policy_testbed::{
     agent::ApiResponse,
@@ -179,8 +179,8 @@ fn secrets_are_not_shown() {
     assert!(!shown.contains("hush-hush"));
 }
 
-/// What is for the egress proxy and asks for no name, or for a tunnel that is not there, is refused;
-/// the rest goes past it.
+/// Traffic for the egress proxy is denied if it requests no name, or if there is no upstream proxy.
+/// Other traffic bypasses the proxy.
 #[test]
 fn address_rules_hold_beside_domains_and_egress_proxies() {
     let sandbox = TESTBED.add_sandbox();

@@ -1,4 +1,4 @@
-//! The API over TCP: for whoever has a key, and for no sandbox.
+//! The API over TCP is available to clients with a key, and to no sandbox.
 
 use policy_testbed::{
     probe::ProbeResult,

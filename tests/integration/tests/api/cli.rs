@@ -1,4 +1,4 @@
-//! The command line: what it prints, where, and with which exit code.
+//! The command line: its output and its exit codes.
 
 use std::{fs, process::Stdio};
 

@@ -1,4 +1,4 @@
-//! The part of the API that E2B's clients speak.
+//! The part of the API that E2B's clients use.
 
 use std::{collections::BTreeSet, fs::File, io::Write as _, sync::Arc};
 
@@ -21,14 +21,14 @@ https = "127.0.0.1:8443"
 "#;
 const CONFIG_WITHOUT_GATEWAY: &str = "";
 
-/// Every test counts interfaces that are free, so each has a stage of its own.
+/// A testbed with E2B's API. Every test counts free interfaces, so none is shared.
 struct E2bTestbed {
     sandboxes: Vec<TestSandbox>,
     testbed: Arc<Testbed>,
 }
 
 impl E2bTestbed {
-    /// An agent that may hand out as many interfaces as there are `slots`.
+    /// Starts an agent with `slots` pooled interfaces.
     fn with_config(config: &str, slots: usize) -> Self {
         let stage = Testbed::without_agent(config);
         let guests: Vec<TestSandbox> = (0..slots).map(|_| stage.add_sandbox()).collect();
@@ -82,7 +82,7 @@ impl E2bTestbed {
         list.iter().map(sandbox_id).collect()
     }
 
-    /// The guest whose interface a sandbox was given.
+    /// The guest behind the interface of a sandbox.
     fn sandbox_of(&self, sandbox: &Value) -> &TestSandbox {
         let own = self.get_ok(&format!("/agent/v1/sandboxes/{}", sandbox_id(sandbox))).json();
         let guest =
@@ -90,7 +90,7 @@ impl E2bTestbed {
         guest.or_fail("the sandbox's interface")
     }
 
-    /// Asks over TCP, with this key.
+    /// Sends a request over TCP with these arguments, such as the key.
     fn request_over_tcp(&self, arguments: &[&str], path: &str) -> (String, Value) {
         let mut curl = self.testbed.network.host.command("curl").or_fail("entering the host");
         curl.args(["-s", "-w", "\n%{http_code}", "--max-time", "10"]).args(arguments);
@@ -109,7 +109,7 @@ fn sandbox_path(sandbox: &Value, rest: &str) -> String {
     format!("/sandboxes/{}{rest}", sandbox_id(sandbox))
 }
 
-/// Seconds from the Unix epoch to a time in an answer.
+/// A time in a response, in seconds since the Unix epoch.
 fn unix_seconds(value: &Value) -> i64 {
     let time = value.as_str().or_fail("a time").parse::<jiff::Timestamp>();
     time.or_fail("a time, RFC 3339").as_second()
@@ -217,7 +217,7 @@ fn what_is_wrong_is_refused_and_named() {
         assert_eq!(answer.status, 400, "{query}");
         assert!(answer.body.contains(field), "{query}: {}", answer.body);
     }
-    platform.create_sandbox(&minimal_body()); // nothing that was refused holds the interface
+    platform.create_sandbox(&minimal_body()); // no refused request holds the interface
 }
 
 #[test]
@@ -349,7 +349,8 @@ fn lists_are_filtered_and_come_in_pages() {
     assert_eq!(ids("template=b&order=asc"), made[1..]);
     assert_eq!(ids("state=running"), newest_first);
     assert!(ids("state=paused").is_empty());
-    // As the clients write {"user name": "you & I"}: quoted, as a form, quoted again.
+    // As the clients encode {"user name": "you & I"}: percent-encoded, form-encoded,
+    // percent-encoded again.
     assert_eq!(ids("metadata=user%252520name%3Dyou%252520%252526%252520I"), made[2..]);
     let second = platform.get_ok(&format!("/sandboxes/{}", made[1])).json()["startedAt"].clone();
     let after = format!("startedAfter={}", second.as_str().or_fail("a time"));

@@ -1,4 +1,5 @@
-//! Every field of `network` wrong in every way that a user could get it wrong: the API answers 400, the command
+//! Invalid values of every field of `network`: the API responds with 400, the command line exits
+//! with 2, both name field and entry, and the policy in force stays.
 //! line ends with 2, both name field and entry, and the policy in force stays.
 
 use policy_testbed::testbed::{
@@ -13,7 +14,7 @@ fn sandbox_with_lasting_policy() -> TestSandbox {
     with_lasting_policy(TESTBED.add_sandbox())
 }
 
-/// A `network`, and what an error about it has to name: the field and the entry.
+/// A `network`, and the field and the entry that its error must name.
 type InvalidNetwork = (Value, &'static str, &'static str);
 
 fn invalid_addresses() -> Vec<InvalidNetwork> {
@@ -110,7 +111,7 @@ fn an_invalid_or_misplaced_name() {
             denied,
         );
     }
-    // Names without a deny of everything: the message says what to add.
+    // Names without a deny of everything: the message must say what to add.
     for network in [
         json!({ "allowOut": ["example.com"] }),
         json!({ "allowOut": ["example.com"], "denyOut": ["1.1.1.1"] }),
@@ -180,7 +181,7 @@ fn a_field_of_the_wrong_type_or_of_no_meaning() {
     assert_lasting_policy(&sandbox);
 }
 
-/// A network with a domain rule, which some fields demand.
+/// Adds a domain rule, which some fields require.
 fn with_domain_rule(mut network: Value) -> Value {
     network["allowOut"] = json!(["example.com"]);
     network["denyOut"] = json!(["0.0.0.0/0"]);
@@ -213,7 +214,7 @@ fn an_invalid_ingress_field() {
         assert_cli_refuses(&sandbox, "check", &spec, field, entry);
         assert_cli_refuses(&sandbox, "apply", &spec, field, entry);
     }
-    // An update is about egress; an ingress field in it would have no effect.
+    // An update concerns egress. An ingress field in it would have no effect.
     let path = format!("/sandboxes/{}/network", sandbox.id);
     let update = sandbox.testbed.request("PUT", &path, &json!({ "allowPublicTraffic": false }));
     assert_eq!((update.status, update.body.contains("allowPublicTraffic")), (400, true));

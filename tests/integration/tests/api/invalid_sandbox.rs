@@ -1,4 +1,5 @@
-//! What describes a sandbox wrong in every way that a user could get it wrong: the API answers 400, the command
+//! Invalid descriptions of a sandbox: the API responds with 400, the command line exits with 2,
+//! both name field and entry, and the policy in force stays.
 //! line ends with 2, both name field and entry, and the policy in force stays.
 
 use policy_testbed::{
@@ -139,7 +140,7 @@ fn an_interface_or_address_that_another_sandbox_has() {
         [(&interface, "interface", &sandbox.interface), (&address, "addresses[0]", &taken)]
     {
         assert_cli_refuses(&sandbox, "apply", &spec.to_string(), field, entry);
-        // In one file, `check` finds it as well.
+        // `check` also finds the conflict if both are in one file.
         let both = json!([sandbox.sandbox_spec(&json!({})), spec]).to_string();
         for command in ["check", "apply"] {
             assert_cli_refuses(&sandbox, command, &both, field, entry);
@@ -171,7 +172,7 @@ fn the_interface_of_the_default_route_is_accepted_with_force() {
     spec["interface"] = json!(UPLINK_INTERFACE);
     let forced = stage.cli_with_stdin(&["apply", "--force", "-f", "-"], &spec.to_string());
     assert_eq!(forced.exit_code, 0, "{forced:?}");
-    // Once it is there, another policy needs no force.
+    // Once the sandbox exists, another policy needs no `--force`.
     let again = stage.cli_with_stdin(&["apply", "-f", "-"], &spec.to_string());
     assert_eq!(again.exit_code, 0, "{again:?}");
 }

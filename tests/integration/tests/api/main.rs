@@ -1,5 +1,5 @@
-//! The agent as its clients and operators use it: the HTTP API, the command line, E2B's API, invalid
-//! input, and the daemon's log, signals and metrics ([`operations`]).
+//! The interfaces of the agent for clients and operators: the HTTP API, the command line, E2B's
+//! API, invalid input, and the daemon's log, signals and metrics ([`operations`]).
 
 mod agent_api;
 mod api_keys;

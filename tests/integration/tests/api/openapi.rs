@@ -1,5 +1,5 @@
-//! The API's document tells the truth: what is in it is there, what is there is in it, and answers
-//! are as it says.
+//! The OpenAPI document matches the API: both have the same operations, and responses conform to
+//! the document.
 
 use std::{collections::BTreeSet, fs::File, io::Write as _, sync::Arc};
 
@@ -14,7 +14,7 @@ static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
 const HTTP_METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-/// What the interface promises.
+/// The operations that the API must have.
 const DOCUMENTED_OPERATIONS: [(&str, &str); 22] = [
     ("get", "/health"),
     ("get", "/metrics"),
@@ -40,7 +40,7 @@ const DOCUMENTED_OPERATIONS: [(&str, &str); 22] = [
     ("get", "/agent/v1/events"),
 ];
 
-/// The document, and who answers as it says.
+/// The document, and a testbed whose responses must conform to it.
 struct OpenApiDocument {
     testbed: Arc<Testbed>,
     json: Value,
@@ -62,7 +62,7 @@ impl OpenApiDocument {
         paths.iter().flat_map(of_path).collect()
     }
 
-    /// What an operation answers with a status; panics if that is not documented.
+    /// The documented response of an operation with a status. Panics if there is none.
     #[track_caller]
     fn documented_response(&self, method: &str, path: &str, code: u16) -> &Value {
         let response = &self.json["paths"][path][method]["responses"][code.to_string()];
@@ -73,7 +73,7 @@ impl OpenApiDocument {
         }
     }
 
-    /// Whether an answer is one of those that the document promises for an operation.
+    /// Asserts that a response conforms to the document.
     #[track_caller]
     fn assert_documented(&self, method: &str, path: &str, answer: &ApiResponse) {
         let schema = &self.documented_response(method, path, answer.status)["content"]["application/json"]
@@ -96,7 +96,7 @@ impl OpenApiDocument {
         jsonschema::validator_for(&whole).or_fail("the schema")
     }
 
-    /// Asks, and holds the answer against the document.
+    /// Sends a request and checks the response against the document.
     #[track_caller]
     fn request_and_check(&self, method: &str, path: &str, id: &str, body: &Value) -> ApiResponse {
         let answer = self.testbed.request(&method.to_uppercase(), &path.replace("{id}", id), body);
@@ -217,7 +217,7 @@ fn real_answers_are_as_documented() {
     assert_eq!(applied.status, 200, "{}", applied.body);
 }
 
-/// What is sent in these tests is what the document asks for, and it refuses what the agent does.
+/// The requests of these tests conform to the document, and it rejects what the agent rejects.
 #[test]
 fn requests_are_as_documented() {
     let document = OpenApiDocument::fetch(TESTBED.testbed());

@@ -1,4 +1,4 @@
-//! The agent with the rights that its systemd unit leaves it and no other: all that it does works.
+//! All functions of the agent work with exactly the privileges that its systemd unit grants.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use policy_testbed::{
 };
 use serde_json::json;
 
-/// A stage whose agent has the unit's rights.
+/// A testbed whose agent has the unit's privileges.
 fn testbed_with_unit_rights() -> Arc<Testbed> {
     let stage = Testbed::with_names(&format!("{RESOLVER_CONFIG}{GATEWAY_CONFIG}"));
     stage.stop_agent();
@@ -28,7 +28,7 @@ fn testbed_with_unit_rights() -> Arc<Testbed> {
     stage
 }
 
-/// The file that tells about the agent's process.
+/// The path of `/proc/PID/status` of the agent.
 fn process_status_path(stage: &Testbed) -> String {
     format!("/proc/{}/status", stage.agent().pid().or_fail("a running agent"))
 }
@@ -51,7 +51,7 @@ fn the_agent_has_what_the_unit_leaves_and_nothing_else() {
     let unit = SystemdUnit::read_shipped()
         .and_then(|unit| unit.capability_mask())
         .or_fail("the unit's capabilities");
-    // A container may have less to give, without CAP_SYS_RESOURCE for example.
+    // A container may grant less, for example without CAP_SYS_RESOURCE.
     let here = capability_mask("/proc/self/status", "CapBnd");
     let expected = unit & here;
     let needed = SystemdUnit::REQUIRED_CAPABILITIES.iter().map(|bit| 1 << bit).sum::<u64>();
@@ -155,22 +155,24 @@ fn cleanup_and_doctor_need_no_more() {
     assert!(!stage.agent().bpffs().path().exists(), "pins are left");
 }
 
-/// MiB that the agent ever had in memory.
+/// The agent's peak memory in MiB.
 fn peak_memory_mib(stage: &Testbed) -> u64 {
     let text = status_line(&process_status_path(stage), "VmHWM");
     text.trim_end_matches(" kB").parse::<u64>().or_fail("a number") / 1024
 }
 
-/// How long a large request may take: so many times what anything may take. The agent is not optimised.
+/// The time limit of a large request, as a multiple of [`WAIT_LIMIT`]. The agent is built without
+/// optimisation.
 const LARGE_REQUEST_TIMEOUT_FACTOR: u32 = 4;
 
-/// Sends a beginning, and so many MiB of the same byte behind it: the answer's status.
+/// Sends the head, this many MiB of one repeated byte, and the end. Returns the status of the
+/// response.
 fn send_padded_request(stage: &Testbed, begin: &str, mebibytes: usize, end: &str) -> u16 {
     let mut stream = UnixStream::connect(stage.agent().socket_path()).or_fail("connecting");
     let timeout = *WAIT_LIMIT * LARGE_REQUEST_TIMEOUT_FACTOR;
     stream.set_read_timeout(Some(timeout)).or_fail("a timeout");
     let block = vec![b'a'; 1 << 20];
-    // The agent may have had enough before: then it has answered.
+    // The agent may respond before it has received everything.
     let blocks = std::iter::repeat_n(block.as_slice(), mebibytes);
     let parts = [begin.as_bytes()].into_iter().chain(blocks).chain([end.as_bytes()]);
     for part in parts {
@@ -197,11 +199,11 @@ fn what_is_too_large_is_refused_in_bounded_memory() {
     assert_eq!(send_padded_request(&stage, &field, 16, "\r\n\r\n"), 431);
     let fields = "A: b\r\n".repeat(10_000);
     assert_eq!(send_padded_request(&stage, &head(&fields), 0, ""), 431);
-    // A length that is too large is told before any of it is read.
+    // A declared length that is too large is rejected before the body is read.
     assert_eq!(send_padded_request(&stage, &head("Content-Length: 1000000000000"), 0, ""), 413);
     let small = peak_memory_mib(&stage);
     assert!(small < before + 32, "{before} and then {small} MiB");
-    // One that is not told is noticed at the limit of 64 MiB.
+    // A body without a declared length is rejected at the limit of 64 MiB.
     let chunk = head("Transfer-Encoding: chunked") + "40000000\r\n";
     let in_json = "{\"sandboxID\":\"";
     let length = in_json.len() + (48 << 20) + 2;
@@ -209,8 +211,8 @@ fn what_is_too_large_is_refused_in_bounded_memory() {
     for _ in 0..3 {
         assert_eq!(send_padded_request(&stage, &chunk, 256, ""), 413);
         assert_eq!(send_padded_request(&stage, &begin, 48, "\"}"), 400);
-        // The body in pieces, put together, as the text it holds, and as an error quotes that; and as
-        // much again that the allocator has not given back yet.
+        // The body in chunks, joined, as parsed text, and quoted in an error; twice, since the
+        // allocator may not have released the memory yet.
         let large = peak_memory_mib(&stage);
         assert!(large < small + 8 * 64, "{small} and then {large} MiB");
     }

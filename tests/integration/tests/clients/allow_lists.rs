@@ -1,4 +1,4 @@
-//! Lists that people write: `check` takes them, and they let through what their writers mean.
+//! Realistic lists: `check` accepts them, and they allow what their authors intend.
 
 use std::io::Read as _;
 
@@ -10,17 +10,17 @@ use policy_testbed::{
 
 use super::field_testbed::{FieldTestbed, read_allow_list};
 
-/// The first byte of a TLS record of a handshake, as a server answers (RFC 8446).
+/// The first byte of a TLS handshake record, as in a server's reply (RFC 8446).
 const TLS_HANDSHAKE_RECORD: u8 = 22;
 
-/// A list of `tests/fixtures/field`, and what it means.
+/// A list in `tests/fixtures/field`, and its meaning.
 struct AllowList {
     name: &'static str,
     allowed: &'static [&'static str],
     refused: &'static [&'static str],
 }
 
-/// What a runner of CI jobs needs.
+/// The list of a CI runner.
 const CI_RUNNER_LIST: AllowList = AllowList {
     name: "ci_runner",
     allowed: &[
@@ -56,7 +56,7 @@ const CI_RUNNER_LIST: AllowList = AllowList {
     ],
 };
 
-/// What an agent that writes code needs. A `_` is no letter of a host's name, and yet people have it.
+/// The list of a coding agent. A host name must not contain `_`, but real lists do.
 const CODING_AGENT_LIST: AllowList = AllowList {
     name: "coding_agent",
     allowed: &[
@@ -108,7 +108,7 @@ const CODING_AGENT_LIST: AllowList = AllowList {
     ],
 };
 
-/// What a mirror of packages and images fetches from.
+/// The list of a mirror of packages and images.
 const PACKAGE_REGISTRY_LIST: AllowList = AllowList {
     name: "package_registry",
     allowed: &[
@@ -151,7 +151,7 @@ const PACKAGE_REGISTRY_LIST: AllowList = AllowList {
 };
 
 impl AllowList {
-    /// `check` takes it, and connections by each name show what it means.
+    /// Asserts that `check` accepts the list and that connections to each name follow it.
     #[track_caller]
     fn assert_enforced(&self) -> TestSandbox {
         let field = FieldTestbed::shared();
@@ -180,12 +180,12 @@ impl AllowList {
     }
 }
 
-/// The servers of these tests have none for labels that begin or end with `-`.
+/// The test servers have no certificates for labels that begin or end with `-`.
 fn can_have_certificate(name: &str) -> bool {
     !name.split('.').any(|label| label.starts_with('-') || label.ends_with('-'))
 }
 
-/// Whether a server answers who asks for a name over TLS.
+/// Returns whether a server responds to a TLS connection to a name.
 #[track_caller]
 fn is_answered_over_tls(field: &FieldTestbed, sandbox: &TestSandbox, name: &str) -> bool {
     let mut talk = connect_to_registry(field, sandbox, HTTPS_PORT);
@@ -194,7 +194,7 @@ fn is_answered_over_tls(field: &FieldTestbed, sandbox: &TestSandbox, name: &str)
     answered.is_ok() && first == [TLS_HANDSHAKE_RECORD]
 }
 
-/// Whether a server answers who asks for a host over HTTP.
+/// Returns whether a server responds to an HTTP request to a host.
 #[track_caller]
 fn is_answered_over_http(field: &FieldTestbed, sandbox: &TestSandbox, name: &str) -> bool {
     let reply = connect_to_registry(field, sandbox, HTTP_PORT).send_get(name).read_response();

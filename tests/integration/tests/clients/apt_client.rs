@@ -1,5 +1,4 @@
-//! apt, over HTTP as Debian has it by default, which asks for more before it has an answer, and over
-//! HTTPS.
+//! apt over HTTP, Debian's default, with pipelined requests, and over HTTPS.
 
 use policy_testbed::named_internet::web_pages::random_blocks;
 
@@ -10,14 +9,14 @@ use super::{
     registry_content::{MEDIA_BYTES, RegistryContent, sha256_hex},
 };
 
-/// The mirror.
+/// The host of the mirror.
 const MIRROR_HOST: &str = "deb.debian.org";
-/// Packages, of which each is downloaded.
+/// The packages to download.
 const PACKAGES: [&str; 3] = ["tiny-one", "tiny-two", "tiny-three"];
-/// Bytes of each.
+/// The size of each package in bytes.
 const PACKAGE_BYTES: usize = 200_000;
 
-/// Adds a suite to the mirror. Nobody looks into its packages.
+/// Adds a suite to the mirror. The contents of its packages are never read.
 pub(crate) fn add_packages(goods: &mut RegistryContent) {
     let mut index = String::new();
     for (number, name) in PACKAGES.iter().enumerate() {
@@ -42,7 +41,7 @@ pub(crate) fn add_packages(goods: &mut RegistryContent) {
     goods.add_page(&format!("{suite}/main/binary-amd64/Packages"), MEDIA_BYTES, index);
 }
 
-/// An apt that knows this mirror and nothing of the machine's.
+/// Configures an apt that uses this mirror only and ignores the machine's configuration.
 #[track_caller]
 fn configure_apt(apt: &FieldClient<'_>, scheme: &str) {
     let source = format!("deb [trusted=yes] {scheme}://{MIRROR_HOST}/debian bookworm main\n");
@@ -99,6 +98,6 @@ fn says_that_a_name_is_refused() {
     configure_apt(&apt, "http");
     run_apt(&apt, &["update"]).assert_failed_with("403");
     configure_apt(&apt, "https");
-    // It does not say which alert it was.
+    // apt does not report which alert it received.
     run_apt(&apt, &["update"]).assert_failed_with("alert");
 }

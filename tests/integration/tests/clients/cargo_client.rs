@@ -1,4 +1,4 @@
-//! cargo, with the sparse index that it has by default.
+//! cargo with the sparse index, its default.
 
 use std::{env, ffi::OsStr, path::PathBuf};
 
@@ -13,11 +13,11 @@ use super::{
     registry_content::{MEDIA_BYTES, MEDIA_JSON, RegistryContent, sha256_hex},
 };
 
-/// The index of crates.
+/// The host of the index.
 const INDEX_HOST: &str = "index.crates.io";
-/// Where the crates are.
+/// The host of the crate files.
 const FILES_HOST: &str = "static.crates.io";
-/// A package that needs the crate.
+/// A package that depends on the crate.
 const MANIFEST: &str = "[package]\nname = \"field\"\nversion = \"1.0.0\"\nedition = \"2021\"\n\
                         [dependencies]\ntiny-field = \"1\"\n";
 
@@ -40,7 +40,8 @@ pub(crate) fn add_crate(goods: &mut RegistryContent) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs these tests: rustup's would look for its toolchains in a home that it has not.
+/// The cargo that runs these tests. rustup's proxy would search for toolchains in a home directory
+/// that does not have them.
 #[track_caller]
 fn cargo_path() -> PathBuf {
     env::var_os("CARGO").or_fail("the variable CARGO, which `cargo test` sets").into()
@@ -55,7 +56,7 @@ fn cargo_fetch(cargo: &FieldClient<'_>) -> ClientOutput {
     let variables: [(&str, &OsStr); 4] = [
         ("CARGO_HTTP_CAINFO", ca.as_os_str()),
         ("CARGO_HOME", home.as_os_str()),
-        ("CARGO_NET_RETRY", "0".as_ref()), // it takes a refusal for a fault of the network
+        ("CARGO_NET_RETRY", "0".as_ref()), // cargo takes a refusal for a network error
         ("RUSTC", rustc.as_os_str()),
     ];
     cargo.run(&program, &["fetch"], &variables)

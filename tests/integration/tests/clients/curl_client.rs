@@ -1,4 +1,4 @@
-//! curl over HTTP/1.1 and HTTP/2, and the redirects by which releases are downloaded.
+//! curl over HTTP/1.1 and HTTP/2, with the redirects of release downloads.
 
 use policy_testbed::named_internet::web_pages::random_blocks;
 
@@ -9,12 +9,12 @@ use super::{
     registry_content::{MEDIA_BYTES, RegistryContent},
 };
 
-/// Where releases are.
+/// The host of the release files.
 const OBJECTS_HOST: &str = "objects.githubusercontent.com";
-/// Bytes of one.
+/// The size of a release in bytes.
 const RELEASE_BYTES: usize = 2_000_000;
 
-/// Adds a release, and one that is where no list allows.
+/// Adds a release, and another one on a host that no list allows.
 pub(crate) fn add_release(goods: &mut RegistryContent) {
     let release = format!("{GIT_HOST}/team/tool/releases/download/v1.0.0/tool.tar.gz");
     goods.add_redirect(&release, &format!("https://{OBJECTS_HOST}/release/1"));

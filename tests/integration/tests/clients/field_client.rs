@@ -1,5 +1,5 @@
-//! A real client that runs in a sandbox: its command line, an environment without anything of the
-//! user's, and what became of it.
+//! A real client in a sandbox: its command line, an environment that contains nothing of the
+//! user's, and its result.
 
 use std::{
     ffi::OsStr,
@@ -22,23 +22,24 @@ use policy_testbed::{
 };
 use tempfile::TempDir;
 
-/// How long a client may take, on a busy machine: less than some do that try a refused name again.
+/// The time limit of a client on a busy machine. It is shorter than the retries of some clients
+/// after a refused name.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Where programs are, whatever the user's path says.
+/// The search path for programs, regardless of the user's.
 const CLIENT_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// A client with a home of its own, which is also where it starts.
+/// A client with its own home directory, which is also its working directory.
 pub(crate) struct FieldClient<'a> {
     sandbox: &'a TestSandbox,
     home: TempDir,
 }
 
-/// What became of one of its runs.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct ClientOutput {
-    /// Its exit status; none if it did not end in time.
+    /// The exit status; `None` if it did not exit in time.
     code: Option<i32>,
-    /// What it said, on stdout and stderr.
+    /// The output on stdout and stderr.
     pub(crate) output: String,
 }
 
@@ -50,12 +51,12 @@ impl<'a> FieldClient<'a> {
         Self { sandbox, home: home.or_fail("making a home") }
     }
 
-    /// A path in its home.
+    /// A path in the client's home directory.
     pub(crate) fn home_path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    /// Puts a file there.
+    /// Writes a file in the home directory.
     #[track_caller]
     pub(crate) fn write_file(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.home_path(name);
@@ -63,19 +64,19 @@ impl<'a> FieldClient<'a> {
         fs::write(path, text).or_fail("writing a file");
     }
 
-    /// What it has put there.
+    /// Reads a file in the home directory.
     #[track_caller]
     pub(crate) fn read_file(&self, name: &str) -> String {
         let text = fs::read(self.home_path(name)).with_context(|| format!("no {name}"));
         String::from_utf8_lossy(&text.or_fail("reading what a client wrote")).into_owned()
     }
 
-    /// The certificate of the authority that it trusts.
+    /// The certificate of the authority that the client trusts.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.sandbox.testbed.named_internet().client_files().join(CA_FILE)
     }
 
-    /// Runs a program with these variables in its environment.
+    /// Runs a program with these environment variables.
     #[track_caller]
     pub(crate) fn run<A: AsRef<OsStr>>(
         &self,
@@ -103,7 +104,7 @@ fn wait_for_output(command: &mut Command, home: &Path) -> Result<ClientOutput> {
     Ok(ClientOutput { code, output: String::from_utf8_lossy(&fs::read(&said)?).into_owned() })
 }
 
-/// Its exit status. One that does not end in time is killed, with all that it has started.
+/// Returns the exit status. After the time limit, kills the client and all its children.
 fn wait_or_kill(child: &mut Child) -> Result<Option<i32>> {
     let begin = std::time::Instant::now();
     while begin.elapsed() < CLIENT_TIMEOUT {
@@ -118,29 +119,29 @@ fn wait_or_kill(child: &mut Child) -> Result<Option<i32>> {
 }
 
 impl ClientOutput {
-    /// It did what it was to do.
+    /// Asserts success and returns the output.
     #[track_caller]
     pub(crate) fn assert_succeeded(&self) -> &str {
         assert_eq!(self.code, Some(0), "the client failed: {}", self.output);
         &self.output
     }
 
-    /// It ended by itself, with an error that says this, in whatever letters.
+    /// Asserts an exit with an error that contains `why`, ignoring case.
     #[track_caller]
     pub(crate) fn assert_failed_with(&self, why: &str) {
         assert!(!matches!(self.code, Some(0) | None), "{:?}: {}", self.code, self.output);
         self.assert_mentions(why);
     }
 
-    /// It ended by itself, with an error that says that access is denied.
+    /// Asserts an exit with an error that reports denied access.
     #[track_caller]
     pub(crate) fn assert_failed_with_denial(&self) {
         self.assert_failed_with("");
         self.assert_mentions_denial();
     }
 
-    /// It said that access is denied, in the words of its TLS library: the description of the alert
-    /// `access_denied` (RFC 8446).
+    /// Asserts that the output reports denied access, in the words of the client's TLS library for
+    /// the alert `access_denied` (RFC 8446).
     #[track_caller]
     pub(crate) fn assert_mentions_denial(&self) {
         let text = self.output.to_lowercase();
@@ -148,7 +149,7 @@ impl ClientOutput {
         assert!(words.iter().any(|words| text.contains(words)), "no denial in {}", self.output);
     }
 
-    /// The line of what it said that begins like this.
+    /// Returns the output line with this prefix.
     #[track_caller]
     pub(crate) fn line_starting_with(&self, begin: &str) -> Self {
         let line = self.output.lines().find(|line| line.starts_with(begin));
@@ -156,7 +157,7 @@ impl ClientOutput {
         Self { code: self.code, output: text }
     }
 
-    /// It said this, in whatever letters.
+    /// Asserts that the output contains `what`, ignoring case.
     #[track_caller]
     pub(crate) fn assert_mentions(&self, what: &str) {
         let text = self.output.to_lowercase();

@@ -1,5 +1,5 @@
-//! The field: a stage whose internet has registries and other well-known names, all of them at one
-//! address of the test's own, and sandboxes whose lists are those that people write.
+//! A testbed whose internet has registries and other well-known names, all at one test address, and
+//! sandboxes with realistic lists.
 
 use std::{
     fs,
@@ -16,25 +16,26 @@ use serde_json::Value;
 
 use super::{registry_content::RegistryContent, registry_server::RegistryServer};
 
-/// The name of the site that all others are at.
+/// The name of the site whose addresses all other names have.
 const REGISTRY_SITE: &str = "origin.example";
 
 static SHARED_FIELD: Mutex<Weak<FieldTestbed>> = Mutex::new(Weak::new());
 
-/// It stands as long as a test holds it. Fields are dropped in this order: servers before the stage.
+/// The testbed exists while a test holds it. Fields are dropped in this order: servers before the
+/// testbed.
 pub(crate) struct FieldTestbed {
     /// The web servers.
     pub(crate) registry: RegistryServer,
-    /// An address of theirs.
+    /// One of their addresses.
     pub(crate) address: IpAddr,
-    /// Both addresses, which every name has.
+    /// Both addresses. Every name has them.
     both_addresses: DnsAnswer,
-    /// The world and its agent.
+    /// The test network and its agent.
     pub(crate) testbed: Arc<Testbed>,
 }
 
 impl FieldTestbed {
-    /// The field that all tests share, built if need be.
+    /// The testbed that all tests share, built if necessary.
     #[track_caller]
     pub(crate) fn shared() -> Arc<Self> {
         let mut known = SHARED_FIELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,14 +63,14 @@ impl FieldTestbed {
         }
     }
 
-    /// From now on, these names are there.
+    /// Makes these names resolve from now on.
     pub(crate) fn resolve_to_registry(&self, names: &[&str]) {
         for name in names {
             self.testbed.named_internet().zone.set_answer(name, self.both_addresses.clone());
         }
     }
 
-    /// A sandbox that has a list of `tests/fixtures/field`, and the names that it will ask for.
+    /// A sandbox with a list of `tests/fixtures/field`, and the names to which it will connect.
     #[track_caller]
     pub(crate) fn sandbox_with_list(&self, list: &str, names: &[&str]) -> TestSandbox {
         let sandbox = self.testbed.add_sandbox();
@@ -79,7 +80,7 @@ impl FieldTestbed {
     }
 }
 
-/// What a list of `tests/fixtures/field` says.
+/// Reads a list of `tests/fixtures/field`.
 #[track_caller]
 pub(crate) fn read_allow_list(list: &str) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("allow_lists").join(list);

@@ -1,4 +1,4 @@
-//! git's own server, which is a CGI program (RFC 3875).
+//! git's HTTP backend, a CGI program (RFC 3875).
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -13,7 +13,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::registry_server;
 
-/// Request headers that the program gets, and the variables that it gets them by.
+/// The request headers that the program receives, and their environment variables.
 const CGI_HEADERS: [(&str, &str); 4] = [
     ("content-type", "CONTENT_TYPE"),
     ("content-length", "CONTENT_LENGTH"),
@@ -21,7 +21,7 @@ const CGI_HEADERS: [(&str, &str); 4] = [
     ("git-protocol", "GIT_PROTOCOL"),
 ];
 
-/// What git answers for the repositories in a directory.
+/// Serves the git repositories of a directory.
 pub(crate) async fn serve_git(repositories: PathBuf, request: Request<Incoming>) -> Response<Body> {
     match run_backend(repositories, request).await {
         Ok(response) => response,
@@ -46,13 +46,13 @@ async fn run_backend(repositories: PathBuf, request: Request<Incoming>) -> Resul
     let body = request.into_body().collect().await?.to_bytes();
     let mut child = git.spawn().context("running git http-backend")?;
     let mut stdin = child.stdin.take().context("its stdin")?;
-    // What git does not want to read is no matter of ours.
+    // git may not read the whole body, which is not an error.
     let _ = stdin.write_all(&body).await;
     drop(stdin);
     parse_cgi_response(&child.wait_with_output().await?.stdout)
 }
 
-/// Headers, an empty line, and the body.
+/// Parses headers, an empty line, and the body.
 fn parse_cgi_response(output: &[u8]) -> Result<Response<Body>> {
     let end = output.windows(4).position(|four| four == b"\r\n\r\n").context("no headers")?;
     let (head, body) = (std::str::from_utf8(&output[..end])?, output[end + 4..].to_vec());

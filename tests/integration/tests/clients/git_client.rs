@@ -1,4 +1,4 @@
-//! git, by its smart protocol over HTTP and HTTPS.
+//! git with its smart protocol over HTTP and HTTPS.
 
 use std::{fs, process::Command};
 
@@ -10,14 +10,14 @@ use super::{
     registry_content::RegistryContent,
 };
 
-/// Where the repository is.
+/// The host of the repository.
 pub(crate) const GIT_HOST: &str = "github.com";
-/// Its path.
+/// The path of the repository.
 pub(crate) const REPOSITORY_PATH: &str = "/team/tool.git";
-/// Bytes of its largest file, which take more than one record and one window.
+/// The size of its largest file in bytes, more than one TLS record and one flow-control window.
 const LARGE_FILE_BYTES: usize = 1_000_000;
 
-/// Makes the repository.
+/// Creates the repository.
 pub(crate) fn create_repository(goods: &RegistryContent) -> Result<()> {
     let (work, bare) = (goods.directory().join("work"), goods.repositories().join("team/tool.git"));
     fs::create_dir_all(&work)?;

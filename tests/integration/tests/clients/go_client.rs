@@ -1,4 +1,4 @@
-//! Go, with the proxy of modules that it has by default.
+//! Go with its default module proxy.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::{
     registry_content::{MEDIA_BYTES, MEDIA_JSON, RegistryContent},
 };
 
-/// The proxy of modules.
+/// The host of the module proxy.
 const MODULE_PROXY_HOST: &str = "proxy.golang.org";
 
 /// Adds the module to the proxy.

@@ -1,4 +1,4 @@
-//! Java's HttpClient, which speaks HTTP/2 over TLS, and offers it in the clear.
+//! Java's HttpClient, which uses HTTP/2 over TLS and offers an upgrade to it in cleartext.
 
 use super::{
     CLIENT_LIST, UNRELATED_NAME, field_client::FieldClient, field_testbed::FieldTestbed,

@@ -1,8 +1,8 @@
-//! A field log: lists that people write, and the clients that they run under them, through the egress
-//! proxy. Each client does a small job of its kind, and shows that a name is refused.
+//! Realistic lists, and the clients that run under them, through the egress proxy. Each client
+//! performs a small typical task, and also shows that a denied name is refused.
 //!
-//! All names are the test's own: its DNS server says that they are at its web servers, whose
-//! certificates are its authority's.
+//! All names belong to the test: its DNS server resolves them to its web servers, whose
+//! certificates come from its authority.
 
 mod allow_lists;
 mod apt_client;
@@ -21,12 +21,12 @@ mod registry_server;
 
 use std::path::{Path, PathBuf};
 
-/// The list under which clients run.
+/// The list for the clients.
 const CLIENT_LIST: &str = "coding_agent";
-/// What a sandbox may reach under which clients are refused.
+/// The only allowed name in the tests of denied clients.
 const UNRELATED_NAME: &str = "api.example.com";
 
-/// Where the clients' programs are.
+/// The directory of the clients' programs.
 fn programs_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }

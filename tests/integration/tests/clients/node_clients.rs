@@ -14,7 +14,7 @@ use super::{
     registry_content::{MEDIA_BYTES, MEDIA_JSON, RegistryContent},
 };
 
-/// The registry, which has the packages, too.
+/// The host of the registry, which also serves the packages.
 const REGISTRY_HOST: &str = "registry.npmjs.org";
 
 /// Adds the package to the registry.
@@ -39,7 +39,7 @@ fn node_path() -> PathBuf {
 
 #[track_caller]
 fn npm_install(npm: &FieldClient<'_>) -> ClientOutput {
-    // npm is beside `bin/node`.
+    // npm is next to `bin/node`.
     let node = node_path();
     let directory = node.parent().and_then(|bin| bin.parent()).or_fail("Node's directory");
     let program = directory.join("lib/node_modules/npm/bin/npm-cli.js");
@@ -49,7 +49,7 @@ fn npm_install(npm: &FieldClient<'_>) -> ClientOutput {
     let variables = [
         ("NODE_EXTRA_CA_CERTS", ca.as_os_str()),
         ("npm_config_audit", "false".as_ref()),
-        // Whatever the error is, it would try again for 70 s.
+        // npm would retry for 70 s after any error.
         ("npm_config_fetch_retries", "0".as_ref()),
         ("npm_config_fund", "false".as_ref()),
         ("npm_config_update_notifier", "false".as_ref()),

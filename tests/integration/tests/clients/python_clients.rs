@@ -11,9 +11,9 @@ use super::{
     registry_content::{MEDIA_BYTES, MEDIA_HTML, RegistryContent, sha256_hex},
 };
 
-/// The index of packages.
+/// The host of the package index.
 const INDEX_HOST: &str = "pypi.org";
-/// Where the packages are.
+/// The host of the package files.
 const FILES_HOST: &str = "files.pythonhosted.org";
 /// The package's only file.
 const WHEEL_FILE: &str = "tiny_field-1.0.0-py3-none-any.whl";
@@ -36,7 +36,7 @@ fn pip_install(pip: &FieldClient<'_>) -> ClientOutput {
         ("PIP_CERT", pip.ca_file().into_os_string()),
         ("PIP_CONFIG_FILE", "/dev/null".into()),
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1".into()),
-        ("PIP_RETRIES", "1".into()), // five take 8 s
+        ("PIP_RETRIES", "1".into()), // five retries take 8 s
     ];
     pip.run(python, &arguments, &variables.each_ref().map(|(name, value)| (*name, &**value)))
 }

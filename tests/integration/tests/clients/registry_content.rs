@@ -1,5 +1,5 @@
-//! What the registries of the field have: pages by host and path, archives of the package `tiny-field`,
-//! and git repositories.
+//! The content of the registries: pages by host and path, archives of the package `tiny-field`, and
+//! git repositories.
 
 use std::{
     collections::HashMap,
@@ -26,30 +26,30 @@ use super::{
     python_clients, registry_server,
 };
 
-/// HTML, as an index of packages is.
+/// HTML, the format of a package index.
 pub(crate) const MEDIA_HTML: &str = "text/html";
 /// JSON.
 pub(crate) const MEDIA_JSON: &str = "application/json";
-/// Anything else.
+/// Any other data.
 pub(crate) const MEDIA_BYTES: &str = "application/octet-stream";
 
-/// What is to be had.
+/// All content.
 pub(crate) struct RegistryContent {
     pages: HashMap<String, RegistryPage>,
     directory: TempDir,
 }
 
-/// What a server answers for a path.
+/// The response for a path.
 #[derive(Clone)]
 pub(crate) enum RegistryPage {
     /// A body with its media type.
     Body(&'static str, Bytes),
-    /// It is at another URL.
+    /// A redirect to another URL.
     Redirect(String),
 }
 
 impl RegistryContent {
-    /// Packs everything.
+    /// Builds all archives.
     pub(crate) fn build() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix(&unique_name("goods")).tempdir()?;
         let mut python = Command::new(E2bSdk::Python.interpreter()?);
@@ -65,13 +65,13 @@ impl RegistryContent {
         Ok(goods)
     }
 
-    /// One of the archives that `pack.py` made.
+    /// Reads one of the archives that `pack.py` created.
     pub(crate) fn archive(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.directory.path().join(name);
         fs::read(&path).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// Adds a page, at `host/path`.
+    /// Adds a page at `host/path`.
     pub(crate) fn add_page(&mut self, url: &str, kind: &'static str, body: impl Into<Bytes>) {
         self.pages.insert(url.to_owned(), RegistryPage::Body(kind, body.into()));
     }
@@ -86,19 +86,19 @@ impl RegistryContent {
         self.pages.get(&format!("{host}{path}"))
     }
 
-    /// Where git repositories are.
+    /// The directory of git repositories.
     pub(crate) fn repositories(&self) -> PathBuf {
         self.directory().join("repositories")
     }
 
-    /// A directory for what is to be packed.
+    /// A directory for files to pack.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 }
 
 impl RegistryPage {
-    /// The answer.
+    /// Converts the page to a response.
     pub(crate) fn to_response(&self) -> Response<Body> {
         let (kind, body) = match self {
             Self::Body(kind, body) => (kind, body.clone()),

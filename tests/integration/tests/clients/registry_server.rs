@@ -1,5 +1,5 @@
-//! The web servers of every name in the field: one address in each family, HTTP at port 80, HTTP/2 and
-//! HTTP/1.1 over TLS at port 443. They serve what [`Goods`] has for a host and a path.
+//! The web servers of every name: one address in each family, HTTP on port 80, HTTP/2 and HTTP/1.1
+//! over TLS on port 443. They serve the [`RegistryContent`] for a host and a path.
 
 use std::{
     convert::Infallible,
@@ -32,27 +32,27 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{git_backend, git_client, registry_content::RegistryContent};
 
-/// The servers; they end on drop.
+/// The servers. They end on drop.
 pub(crate) struct RegistryServer {
     served: Arc<RegistryState>,
     _runtime: Runtime,
 }
 
-/// What they have, and whom they were taken for.
+/// Their content, and the requested hosts.
 struct RegistryState {
     content: RegistryContent,
     requested_hosts: Mutex<Vec<String>>,
 }
 
 impl RegistryServer {
-    /// Starts them at addresses of a namespace.
+    /// Starts the servers at addresses of a namespace.
     pub(crate) fn start(
         namespace: &NetworkNamespace,
         addresses: &[IpAddr],
         authority: &Arc<CertificateAuthority>,
         goods: RegistryContent,
     ) -> Result<Self> {
-        // Threads stay in the namespace that they are started in.
+        // Threads inherit the namespace.
         let _inside = namespace.enter()?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let served = Arc::new(RegistryState { content: goods, requested_hosts: Mutex::default() });
@@ -76,7 +76,7 @@ impl RegistryServer {
         Ok(Self { served, _runtime: runtime })
     }
 
-    /// Whether somebody asked for a page of this host.
+    /// Returns whether a client requested a page of this host.
     pub(crate) fn was_host_requested(&self, host: &str) -> bool {
         self.served.lock_hosts().iter().any(|asked| asked == host)
     }
@@ -100,7 +100,7 @@ async fn accept_forever(
     }
 }
 
-/// A connection that fails has a peer that notices.
+/// Serves one connection. If it fails, the client reports that.
 async fn serve_connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
@@ -148,14 +148,14 @@ impl RegistryState {
     }
 }
 
-/// Whom a request is for: HTTP/2 has it in the URI.
+/// The host of a request. HTTP/2 has it in the URI.
 fn request_host(request: &Request<Incoming>) -> String {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = request.uri().host().or(host).unwrap_or_default();
     host.to_ascii_lowercase()
 }
 
-/// An answer that is no page.
+/// A plain-text response that is not a page.
 pub(crate) fn text_response(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;

@@ -1,5 +1,5 @@
-//! Raw frames of a sandbox on a bridge, where nothing but the policy stops them: first without an
-//! agent, to see that every one of them crosses, then with it.
+//! Raw frames of a sandbox on a bridge, where only the policy can drop them. The test first checks
+//! without an agent that every frame crosses, then starts the agent.
 
 use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
@@ -17,10 +17,10 @@ use policy_testbed::{
 };
 use serde_json::{Value, json};
 
-/// Without a floor, so that the neighbour's private address is as good as any.
+/// No floor, so that the neighbour's private address is treated like any other.
 const EMPTY_FLOOR_CONFIG: &str = "platform_deny = []";
 
-/// A sandbox, its neighbour, and packet sockets at both.
+/// A sandbox, its neighbour, and a packet socket for each.
 struct BridgeTestbed {
     sandbox: Sandbox,
     _neighbor: BridgeNeighbor,
@@ -31,7 +31,7 @@ struct BridgeTestbed {
 }
 
 impl BridgeTestbed {
-    /// Built, but with no agent running yet.
+    /// Builds the testbed without starting the agent.
     fn without_agent(config: &str) -> Self {
         let stage = Testbed::without_agent(&format!("[dataplane]\n{EMPTY_FLOOR_CONFIG}\n{config}"));
         let built = bridged_sandbox::bridged_sandbox_with_neighbor(&stage.network);
@@ -54,7 +54,8 @@ impl BridgeTestbed {
         bridge
     }
 
-    /// A port forwards from when the kernel has seen its carrier, which it looks for now and then.
+    /// Waits until the bridge port forwards. It does so once the kernel has noticed its carrier,
+    /// which it checks periodically.
     fn wait_until_forwarding(&self) {
         let to = IpAddr::from(self.sandbox.addressing.gateway_v4());
         let first = self.frame_builder.udp(to, test_servers::CLOSED_PORT, b"<<first>>");
@@ -82,7 +83,7 @@ impl BridgeTestbed {
         )
     }
 
-    /// Whether a frame reaches the neighbour: behind it goes one that does.
+    /// Returns whether a frame reaches the neighbour. An allowed frame follows it as a marker.
     fn crosses(&self, fixture: &FrameFixture, number: usize) -> bool {
         let marker = format!("<<marker {number}>>");
         let to = IpAddr::from(self.sandbox.addressing.gateway_v4());
@@ -94,7 +95,7 @@ impl BridgeTestbed {
         seen.or_fail("the marker").iter().any(|frame| contains_bytes(frame, &fixture.mark))
     }
 
-    /// How many packets were counted with a reason.
+    /// The number of packets counted with a reason.
     fn packet_count(&self, reason: &str) -> u64 {
         let path = format!("/agent/v1/sandboxes/{}", self.sandbox.id);
         let status = self.testbed.request("GET", &path, &Value::Null).json();

@@ -1,5 +1,5 @@
-//! Checksums that a sandbox leaves to the device: the host writes them after the frame was judged,
-//! wherever the sandbox said. Nowhere but where the protocol has them.
+//! Checksums that a sandbox leaves to the device: the host writes them after the verdict, at an
+//! offset that the sandbox chooses. Only the protocol's checksum field is permitted.
 
 use policy_testbed::{
     packet_socket::{SOURCE_PORT, with_partial_checksum},
@@ -11,7 +11,7 @@ use policy_testbed::{
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
 const ALLOWED: &str = "2001:db8:1::1";
-/// Where headers begin in an IPv6 frame.
+/// The offset of the IP header in a frame.
 const IP_OFFSET: u16 = 14;
 const TRANSPORT_OFFSET: u16 = IP_OFFSET + 40;
 const DESTINATION_OFFSET: u16 = IP_OFFSET + 24;
@@ -33,7 +33,7 @@ fn tcp_frame(sandbox: &TestSandbox) -> Vec<u8> {
     sandbox.frame_builder().frame_payload(parse_ip(ALLOWED), payload)
 }
 
-/// How many of the frames cross when the device is to write their checksum there.
+/// Returns how many of the frames cross if the device must write the checksum at this offset.
 fn count_crossing(sandbox: &TestSandbox, frame: &[u8], start: u16, place: u16) -> usize {
     let frame = with_partial_checksum(frame, start, place - start);
     sandbox.frames_crossing_through(&sandbox.open_virtio_packet_socket(), &[frame]).len()
@@ -66,7 +66,7 @@ fn a_checksum_over_what_was_judged_stops_the_frame() {
     for (frame, start, place, what) in bent {
         assert_eq!(count_crossing(&sandbox, frame, start, place), 0, "over {what}");
     }
-    // It is the policy that stops them: without one they cross.
+    // Without a policy the frames cross, so the policy is what drops them.
     sandbox.delete();
     for (frame, start, place, what) in bent {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Many connections. Many sandboxes are in `adoption`.
+//! Many connections. The tests with many sandboxes are in `adoption`.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use policy_testbed::{
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
-/// Far more connections than the kernel remembers: those that nobody uses make way.
+/// Opens far more connections than the kernel tracks. Unused ones must be evicted first.
 #[test]
 fn a_flood_of_openings_does_not_end_a_connection_in_use() {
     let sandbox = TESTBED.add_sandbox();

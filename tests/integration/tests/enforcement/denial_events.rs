@@ -1,4 +1,4 @@
-//! Denials as they happen: what `events` shows, and that it names the rule that decided.
+//! Live denials: `events` shows them, and names the rule that decided.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -92,7 +92,8 @@ fn events_are_followed_as_they_happen() {
     command.args(["events", "--follow", "--all", "-o", "json", "--sandbox", &sandbox.id]);
     let mut follower = command.stdout(Stdio::piped()).spawn().or_fail("following");
     let lines = BufReader::new(follower.stdout.take().or_fail("its output")).lines();
-    // It is not known when the follower is there: something new happens until it says so.
+    // The time when the follower is connected is unknown, so new denials are triggered until it
+    // reports one.
     let (ended, wanted) = (AtomicBool::new(false), [4801, 4802]);
     let seen = thread::scope(|scope| {
         scope.spawn(|| {

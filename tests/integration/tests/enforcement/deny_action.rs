@@ -1,4 +1,4 @@
-//! How a denial feels to a program: at once, or in silence.
+//! The effect of a denial on a program: an immediate error, or silence.
 
 use std::time::Instant;
 
@@ -30,12 +30,12 @@ fn a_denied_attempt_fails_at_once() {
     let sandbox = denied_sandbox(&REJECT_TESTBED);
     for (number, address) in (1..).zip(["8.8.8.8", "2001:db8:1::1", "169.254.169.254", "fd99::1"]) {
         sandbox.assert_refused(address);
-        // TCP, UDP and ping: none is sent a second time, as it would be after a second without an answer.
+        // TCP, UDP and ping each send one packet. Without a reply they would retry after a second.
         assert_eq!(denied_packets(&sandbox), number * 3, "packets until {address} is refused");
     }
 }
 
-/// Packets that were denied.
+/// The number of denied packets.
 #[track_caller]
 fn denied_packets(sandbox: &TestSandbox) -> u64 {
     let counters = &sandbox.status()["counters"];
@@ -47,7 +47,8 @@ fn denied_packets(sandbox: &TestSandbox) -> u64 {
 fn curl_says_that_it_could_not_connect() {
     let sandbox = denied_sandbox(&REJECT_TESTBED);
     for url in ["http://8.8.8.8/", "https://8.8.8.8/", "http://[2001:db8:1::1]/"] {
-        // The kernel gives up after two minutes, and curl before with another status.
+        // The kernel gives up after two minutes. curl's own time limit is shorter and has another
+        // exit status.
         let (code, output) = run_in_sandbox(&sandbox, "curl", &["-sS", "--max-time", "60", url]);
         assert_eq!(code, Some(7), "curl {url}: {output}");
     }
@@ -147,7 +148,7 @@ fn first_frame(wire: &PacketSocket, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     found.or_fail("listening in the sandbox")
 }
 
-/// Runs a program in the sandbox: its exit code, and all it said.
+/// Runs a program in the sandbox and returns its exit code and all output.
 fn run_in_sandbox(
     sandbox: &TestSandbox,
     program: &str,

@@ -1,4 +1,4 @@
-//! What `explain` and `get` say is what was seen.
+//! `explain` and `get` agree with the observed verdicts.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 static NAMED_TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
 
-/// Destinations on every line of precedence, and what `explain` should say of them.
+/// Destinations for every line of the precedence, and the expected output of `explain`.
 const DESTINATIONS: [(&str, &str, u8, &str, Option<u32>); 7] = [
     ("1.1.1.1", "allow_out", 6, "network.allowOut", Some(0)),
     ("8.8.8.9", "allow_out", 6, "network.allowOut", Some(1)),
@@ -93,7 +93,7 @@ fn counters_show_what_passed_and_what_did_not() {
     assert!(table.stdout.contains("deny_out") && table.stdout.contains("enforcing"), "{table:?}");
 }
 
-/// What `explain` says of a name is what a client sees.
+/// For a name, `explain` agrees with what a client observes.
 #[test]
 fn a_name_is_resolved_and_judged_as_the_proxy_does() {
     let sandbox = NAMED_TESTBED.add_sandbox();

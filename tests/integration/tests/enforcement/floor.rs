@@ -1,4 +1,4 @@
-//! What the operator decides for all sandboxes, and no sandbox's policy overrides.
+//! The operator's decisions for all sandboxes, which no sandbox's policy overrides.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ static CUSTOM_FLOOR: SharedTestbed = SharedTestbed::with_config(
     platform_allow = ["10.99.0.0/24", "198.51.100.7"]
     platform_deny = ["10.0.0.0/8", "1.1.1.1", "2001:db8:2::/48"]"#,
 );
-/// The host's addresses at the uplink are opened.
+/// The host's uplink addresses are allowed.
 static OPEN_HOST: SharedTestbed = SharedTestbed::with_config(
     r#"[dataplane]
     platform_allow = ["192.0.2.1", "2001:db8:ffff::1"]
@@ -131,7 +131,7 @@ fn the_hosts_own_addresses_are_denied() {
         ProbeResult::Answered,
         "its neighbour's"
     );
-    // An uplink's broadcast address is delivered to the host as well.
+    // The host also receives packets to the broadcast address of an uplink.
     assert_eq!(sandbox.probe_udp("192.0.2.255", test_servers::ECHO_PORT), ProbeResult::Prohibited);
 }
 
@@ -170,7 +170,7 @@ fn what_is_added_to_platform_deny_is_denied_beside_the_default() {
     assert_eq!(explained["rule"], rule);
 }
 
-/// Waits until a ping is answered like this.
+/// Waits until a ping has this result.
 #[track_caller]
 fn wait_for_ping_result(inside: &NetworkNamespace, address: &str, wanted: &ProbeResult) {
     let seen =
@@ -200,7 +200,7 @@ fn an_address_that_the_host_gets_is_denied_from_then_on() {
     }
     sandbox.assert_refused("198.51.100.77");
     sandbox.assert_reaches("203.0.113.10");
-    // The kernel has a new policy a moment before the agent says so.
+    // A new policy is in force in the kernel shortly before the agent reports it.
     let policy = || sandbox.status()["policyId"].clone();
     let replaced = |old: &Value| {
         let new = || Some(policy()).filter(|new| new != old);

@@ -1,4 +1,4 @@
-//! Fragments: a datagram that is allowed arrives whole, and none of one that is denied crosses.
+//! Fragments: an allowed datagram arrives complete, and no fragment of a denied one crosses.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ static XDP_TESTBED: SharedTestbed = SharedTestbed::with_config("[dataplane]\nmod
 
 const ALLOWED: [&str; 2] = ["8.8.8.8", "2001:db8:1::1"];
 const DENIED: [&str; 2] = ["198.51.100.7", "2001:db8:2::1"];
-/// Bytes of a datagram's fragment; in the first the UDP header is among them.
+/// The size of a fragment in bytes. The first one includes the UDP header.
 const FRAGMENT_BYTES: usize = 64;
 const UDP_HEADER_LEN: usize = 8;
 const TCP_HEADER_LEN: usize = 20;
@@ -27,7 +27,7 @@ fn sandbox_for_fragments(stage: &SharedTestbed) -> TestSandbox {
     sandbox
 }
 
-/// A UDP datagram that holds the token in each of its three fragments of [`PART`] bytes.
+/// A UDP datagram with the token in each of its three fragments of [`FRAGMENT_BYTES`] bytes.
 fn three_part_datagram(sandbox: &TestSandbox, to: &str, number: u32) -> IpDatagram {
     let token = sandbox.frame_token();
     let mut data = vec![b'.'; 3 * FRAGMENT_BYTES - UDP_HEADER_LEN];
@@ -38,7 +38,7 @@ fn three_part_datagram(sandbox: &TestSandbox, to: &str, number: u32) -> IpDatagr
     sandbox.frame_builder().datagram_to(parse_ip(to), payload).with_identification(number)
 }
 
-/// Its fragments, framed.
+/// The fragments in frames.
 fn three_fragments(sandbox: &TestSandbox, to: &str, number: u32) -> Vec<Vec<u8>> {
     let whole = three_part_datagram(sandbox, to, number);
     let part =
@@ -46,7 +46,7 @@ fn three_fragments(sandbox: &TestSandbox, to: &str, number: u32) -> Vec<Vec<u8>>
     (0..3).map(|i| sandbox.frame_builder().frame_datagram(&part(i))).collect()
 }
 
-/// The opening of a TCP connection, with the token as its data.
+/// A TCP SYN with the token as its data.
 fn syn_with_token(sandbox: &TestSandbox, to: &str, number: u32) -> IpDatagram {
     let payload =
         IpPayload::syn(SOURCE_PORT, test_servers::ECHO_PORT).with_data(&sandbox.frame_token());
@@ -95,7 +95,8 @@ fn a_later_fragment_without_its_first_does_not_cross() {
     for to in ALLOWED {
         let frames = three_fragments(&sandbox, to, 4);
         assert!(sandbox.frames_crossing(&frames[1..]).is_empty(), "{to}");
-        // Another datagram's first does not count: neither another number nor another address.
+        // The first fragment of another datagram does not count, whether it differs in the
+        // identification or in the address.
         let first = three_fragments(&sandbox, to, 5).remove(0);
         let frames = [vec![first], frames[1..].to_vec()].concat();
         assert_eq!(sandbox.frames_crossing(&frames).len(), 1, "{to}");
@@ -150,7 +151,7 @@ fn a_spoofed_fragment_does_not_cross() {
     assert!(sandbox.frames_crossing(&frames).is_empty());
 }
 
-/// A first fragment that was let through does not keep a hole open for what follows it.
+/// An allowed first fragment does not allow later ones after the policy has changed.
 #[test]
 fn a_tightening_applies_to_the_next_fragment() {
     let sandbox = sandbox_for_fragments(&TESTBED);

@@ -1,4 +1,5 @@
-//! Connections towards a sandbox: they are answered under any policy, and open no way out.
+//! Connections to a sandbox: replies are allowed under any policy and do not open the way for other
+//! traffic.
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,7 +22,7 @@ static HOST_INBOUND: SharedTestbed = SharedTestbed::with_config("[dataplane]\nin
 const TCP_ECHO: ProbeKind = ProbeKind::Tcp(test_servers::ECHO_PORT);
 const UDP_ECHO: ProbeKind = ProbeKind::Udp(test_servers::ECHO_PORT);
 
-/// A sandbox that may reach nothing but the marker, and servers in it.
+/// A sandbox that can reach the marker address only, and servers in it.
 fn sandbox_with_servers(stage: &SharedTestbed) -> (TestSandbox, TestServers) {
     let sandbox = stage.add_sandbox();
     sandbox.apply_network(deny_all_network());
@@ -129,8 +130,8 @@ fn an_exposed_port_does_not_allow_outbound_connections() {
         |port, flags| IpPayload::tcp(test_servers::ECHO_PORT, port, flags).with_data(&token);
     let opening = |port| segment(port, TcpFlags::SYN);
     let frames = [
-        // To someone else, to the caller at another port, and to the caller's own port, which
-        // would be a simultaneous open.
+        // To another host, to another port of the caller, and to the caller's own port, which would
+        // be a simultaneous open.
         me.frame_payload(parse_ip("8.8.8.8"), opening(443)),
         me.frame_payload(caller.ip(), opening(443)),
         me.frame_payload(caller.ip(), opening(caller.port())),
@@ -218,7 +219,7 @@ fn path_mtu_errors_come_back_in() {
     learned.or_fail("sending too large a datagram");
 }
 
-/// A UDP socket in the internet that answers by hand.
+/// A UDP socket in the internet on which the test replies itself.
 fn internet_socket(internet: &NetworkNamespace, address: &str) -> UdpSocket {
     let _inside = internet.enter().or_fail("entering the internet");
     let socket = UdpSocket::bind(address).or_fail("binding in the internet");

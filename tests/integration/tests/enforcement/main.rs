@@ -1,5 +1,5 @@
-//! What a policy permits and denies, with real sockets and raw frames, for every way to attach a
-//! sandbox.
+//! What a policy allows and denies, tested with real sockets and raw frames for every way to attach
+//! to a sandbox's interface.
 
 mod bridged_frames;
 mod checksum;

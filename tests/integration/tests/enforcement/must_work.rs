@@ -1,4 +1,4 @@
-//! What must go on working under a policy that allows it.
+//! Traffic that must keep working under a policy that allows it.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -92,7 +92,7 @@ fn real_curl_and_real_ping() {
     }
 }
 
-/// Sends bytes and reads them back at the same time.
+/// Sends bytes and reads them back concurrently.
 fn echo_concurrently(stream: &mut TcpStream, length: usize) -> io::Result<()> {
     let sent: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
     let mut writer = stream.try_clone()?;

@@ -1,5 +1,5 @@
-//! The world alone, no agent in it: everything can be reached. What later tests find blocked, the
-//! policy blocks.
+//! The test network without an agent: everything can be reached. So what other tests find blocked,
+//! the policy blocks.
 
 use etherparse::ip_number::GRE;
 use policy_testbed::{

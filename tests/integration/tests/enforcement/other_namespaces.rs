@@ -1,5 +1,5 @@
-//! Sandboxes whose interfaces stand in other network namespaces, with the same name, the same index
-//! and the same addresses: they keep policies of their own.
+//! Sandboxes whose interfaces are in different network namespaces, with the same name, the same
+//! index and the same addresses, have independent policies.
 
 use std::sync::Arc;
 

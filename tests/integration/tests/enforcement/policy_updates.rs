@@ -1,5 +1,5 @@
-//! Changes of a policy: they bite on the next packet, and a packet is judged by the old rules or
-//! by the new ones, never by a mix.
+//! Policy updates: they apply to the next packet. A packet is judged by the old rules or by the new
+//! ones, never by a mix.
 
 use std::io;
 
@@ -69,15 +69,15 @@ fn when_the_api_has_answered_not_one_more_packet_crosses() {
         let crosses = |frame: &[u8]| contains_bytes(frame, &sandbox.frame_token());
         beyond.receive_until(crosses).or_fail("the flood crosses");
         sandbox.apply_network(deny_all_network());
-        // What was on its way when the API answered arrives before this marker.
+        // Packets in flight when the API responded arrive before this marker.
         sandbox.frames_crossing(&[]);
         assert!(sandbox.frames_crossing(&[]).is_empty());
         assert!(flood.is_running());
     }
 }
 
-/// Both policies allow one destination and deny another: over many changes from one to the other no
-/// packet to the first is lost and none to the second crosses.
+/// Both policies allow one destination and deny another. Over many updates from one to the other,
+/// no packet to the first is lost and none to the second crosses.
 #[test]
 fn a_packet_is_judged_by_the_old_policy_or_by_the_new_one() {
     let sandbox = TESTBED.add_sandbox();

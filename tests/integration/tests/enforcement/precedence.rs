@@ -1,5 +1,4 @@
-//! Which destinations a sandbox reaches: the precedence of rules, seen with real sockets, programs
-//! attached at TC as by default.
+//! The precedence of rules, tested with real sockets and programs attached at TC, the default.
 
 use crate::precedence_cases::precedence_tests;
 use policy_testbed::{probe::ProbeResult, test_servers, testbed::SharedTestbed};

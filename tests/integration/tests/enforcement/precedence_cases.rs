@@ -1,7 +1,7 @@
-//! The core of what a policy means, as tests that every way of attaching has to pass. Each takes a
+//! The core of the policy semantics, as tests for every way of attaching. Each function takes a
 //! sandbox that the agent does not know yet.
 //!
-//! `precedence_tests!` makes tests of them.
+//! `precedence_tests!` turns them into tests.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use policy_testbed::{
     network::internet_addresses, probe::ProbeResult, test_servers, testbed::TestSandbox,
 };
 
-/// Makes a test of each function here, on the shared testbed given.
+/// Creates a test for each function here, on the given shared testbed.
 macro_rules! precedence_tests {
     ($stage:expr) => {
         precedence_tests! { $stage =>
@@ -55,7 +55,7 @@ pub(crate) fn deny_all_but_an_address_and_a_network(sandbox: &TestSandbox) {
     }
 }
 
-/// Everything else stays open.
+/// Everything else stays allowed.
 #[track_caller]
 pub(crate) fn deny_one_address(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["8.8.8.8", "2001:db8:1::1"] }));
@@ -66,7 +66,7 @@ pub(crate) fn deny_one_address(sandbox: &TestSandbox) {
     }
 }
 
-/// `allowInternetAccess: false` denies all, and `allowOut` wins.
+/// `allowInternetAccess: false` denies everything, and `allowOut` overrides it.
 #[track_caller]
 pub(crate) fn no_internet_but_what_is_allowed(sandbox: &TestSandbox) {
     let network = json!({ "allowOut": ["8.8.8.8", "2001:db8:1::/64"] });
@@ -97,7 +97,7 @@ pub(crate) fn no_internet_at_all(sandbox: &TestSandbox) {
     }
 }
 
-/// Absent and empty lists are no rule.
+/// Absent and empty lists are not rules.
 #[track_caller]
 pub(crate) fn without_rules_everything_but_the_floor(sandbox: &TestSandbox) {
     for network in [json!({}), json!({ "allowOut": [], "denyOut": [] })] {
@@ -113,7 +113,7 @@ pub(crate) fn without_rules_everything_but_the_floor(sandbox: &TestSandbox) {
     }
 }
 
-/// Whatever the prefix lengths.
+/// Independently of the prefix lengths.
 #[track_caller]
 pub(crate) fn allow_beats_a_longer_deny(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({
@@ -126,7 +126,7 @@ pub(crate) fn allow_beats_a_longer_deny(sandbox: &TestSandbox) {
     sandbox.assert_refused("198.51.100.7");
 }
 
-/// ALL_TRAFFIC means both families in `allowOut`, too.
+/// ALL_TRAFFIC covers both families in `allowOut`, too.
 #[track_caller]
 pub(crate) fn allow_all_beats_deny_all(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "allowOut": ["0.0.0.0/0"], "denyOut": ["0.0.0.0/0", "::/0"] }));
@@ -163,7 +163,7 @@ pub(crate) fn host_bits_do_not_count(sandbox: &TestSandbox) {
     sandbox.assert_reaches("2001:db8:2::1");
 }
 
-/// 8.8.8.8/31 holds 8.8.8.9; 203.0.113.11/32 does not hold 203.0.113.10.
+/// 8.8.8.8/31 contains 8.8.8.9; 203.0.113.11/32 does not contain 203.0.113.10.
 #[track_caller]
 pub(crate) fn a_prefix_ends_where_it_ends(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["8.8.8.8/31", "203.0.113.11/32", "128.0.0.0/2"] }));
@@ -206,7 +206,7 @@ pub(crate) fn the_floor_beats_allow_out(sandbox: &TestSandbox) {
     }
 }
 
-/// What the new one does not say is gone.
+/// Fields absent from the new policy no longer apply.
 #[track_caller]
 pub(crate) fn replacing_a_policy_replaces_all_of_it(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["1.1.1.1"] }));

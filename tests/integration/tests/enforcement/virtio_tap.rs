@@ -1,5 +1,5 @@
 //! A sandbox behind a real tap device. The test is the guest: it writes the frames of a virtual
-//! machine's network card and reads what comes back, with and without virtio headers.
+//! machine's network card and reads the replies, with and without virtio headers.
 
 use etherparse::{
     ether_type::ARP,
@@ -16,7 +16,7 @@ use policy_testbed::{
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 static XDP_TESTBED: SharedTestbed = SharedTestbed::with_config("[dataplane]\nmode = \"xdp\"");
 
-/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum field holds the pseudo header's sum only.
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum field contains only the sum of the pseudo header.
 const NEEDS_CHECKSUM: u8 = 1;
 /// `VIRTIO_NET_HDR_GSO_TCPV4`.
 const GSO_TCP_V4: u8 = 1;
@@ -125,8 +125,8 @@ fn spoofed_frames_do_not_cross() {
     }
 }
 
-/// With virtio the guest chooses how much of a large frame the kernel puts in one piece: here the
-/// Ethernet header only.
+/// With virtio, the guest chooses how much of a large frame is in the linear part of the kernel's
+/// buffer. Here that is the Ethernet header only.
 #[test]
 fn a_super_packet_is_judged_although_its_headers_lie_apart() {
     let guest = TapSandbox::new(&TESTBED, VirtioHeader::On);
@@ -154,8 +154,8 @@ fn a_super_packet_with_a_spoofed_source_does_not_cross() {
     assert!(guest.packet_count("spoofed_ip") >= 3);
 }
 
-/// 8 KB of TCP in one frame, to be cut into segments of 1400 bytes by the host; `linear` bytes of
-/// it in one piece.
+/// 8 KB of TCP in one frame, which the host must split into segments of 1400 bytes. `linear` is the
+/// length of the linear part in bytes.
 fn super_packet(me: &FrameBuilder, to: &str, linear: u16) -> ([u8; VIRTIO_HEADER_LEN], Vec<u8>) {
     let data = TAP_FRAME_TOKEN.repeat(8192 / TAP_FRAME_TOKEN.len());
     let segment =
@@ -167,7 +167,7 @@ fn super_packet(me: &FrameBuilder, to: &str, linear: u16) -> ([u8; VIRTIO_HEADER
     (header, frame)
 }
 
-/// A TCP frame over IPv4 whose checksum is left to the host, and the virtio header that says so.
+/// A TCP frame over IPv4 whose checksum is left to the host, with the matching virtio header.
 fn with_offloaded_checksum(mut frame: Vec<u8>) -> ([u8; VIRTIO_HEADER_LEN], Vec<u8>) {
     let view = PacketView::parse(&frame).or_fail("an IP packet");
     assert!(view.source.is_ipv4());
@@ -180,8 +180,8 @@ fn with_offloaded_checksum(mut frame: Vec<u8>) -> ([u8; VIRTIO_HEADER_LEN], Vec<
     (header, frame)
 }
 
-/// A reset that a guest would take for one: its checksum is right, or left to the guest and right
-/// as far as that goes.
+/// Asserts that a guest would accept the reply as a reset: its checksum is valid, or it is left to
+/// the guest and the partial sum is valid.
 fn assert_reset(header: [u8; VIRTIO_HEADER_LEN], answer: &[u8]) {
     let view = PacketView::parse(answer).or_fail("an IP packet");
     let flags = view.payload.get(13).copied().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! The same precedence with `mode = "xdp"`: what would be dropped in silence is dropped before the
-//! kernel builds a packet of it, the rest is judged at TC.
+//! The same precedence with `mode = "xdp"`: what is dropped silently is dropped before the kernel
+//! builds a packet. TC judges the rest.
 
 use crate::precedence_cases::precedence_tests;
 use policy_testbed::{

@@ -1,4 +1,4 @@
-//! The access log and the metrics: every request once, and nothing that is secret.
+//! The access log and the metrics record every request once, and no secrets.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{private_network, recording_sandbox};
 
-/// The lines of the agent's log that hold a word, once there is one.
+/// Waits for lines of the agent's log that contain a word, and returns them.
 #[track_caller]
 fn log_lines(sandbox: &TestSandbox, word: &str) -> Vec<String> {
     let file = sandbox.testbed.agent().log_path();
@@ -103,6 +103,6 @@ fn answers_are_counted() {
     };
     let before = forbidden();
     sandbox.send_public_request("GET /", "\r\n").read_response().assert_from_gateway(403);
-    // Other tests are refused as well.
+    // Other tests of this testbed are refused as well.
     assert!(forbidden() > before);
 }

@@ -1,5 +1,5 @@
-//! Bodies go through as they come, in both directions, of any length; and what breaks off is never
-//! taken for whole.
+//! Bodies of any length are streamed in both directions, and an aborted body never appears
+//! complete.
 
 use std::io::Write as _;
 
@@ -12,19 +12,19 @@ use serde_json::json;
 
 use crate::{manual_sandbox, recording_sandbox, website_sandbox};
 
-/// Bytes of the largest bodies. One goes each way over each version of HTTP: without optimisation
-/// that takes the agent seconds.
+/// The size of the largest bodies in bytes. One is sent in each direction over each HTTP version,
+/// which takes an agent built without optimisation several seconds.
 const LARGEST_BODY_BYTES: usize = 100_000_000;
-/// Bytes of large bodies: more than all buffers on the way hold.
+/// The size of large bodies in bytes: more than all buffers on the path hold.
 const LARGE_BODY_BYTES: usize = 8_000_000;
 
-/// Arguments by which curl uploads in other ways than by default.
+/// curl arguments for uploads that differ from the default.
 const UPLOAD_ARGUMENTS: [&[&str]; 2] = [&["-H", "Transfer-Encoding: chunked"], &["-H", "Expect:"]];
 
-/// curl's exit status when a body is cut off, over HTTP/1.1 and over HTTP/2.
+/// curl's exit statuses for a truncated body, over HTTP/1.1 and over HTTP/2.
 const CURL_CUT_OFF_EXITS: [i32; 3] = [18, 92, 56];
 
-/// How curl comes: the scheme, and the version of HTTP.
+/// The scheme and the HTTP version of curl's requests.
 const CURL_MODES: [(&str, &str); 4] = [
     ("http", "--http1.1"),
     ("http", "--http2-prior-knowledge"),
@@ -110,7 +110,7 @@ fn events_arrive_one_by_one() {
                 event.clone()
             };
             served.send(&chunk);
-            // The next is not sent before this one is here.
+            // The next event is not sent before this one has arrived.
             let seen = talk.read_until(&event);
             assert!(seen.contains(&event), "{seen:?}");
         }
@@ -144,7 +144,7 @@ fn a_client_may_expect_continue() {
     assert_eq!(talk.read_response().status, 100);
     assert_eq!(talk.send("hello").read_response().status, 200);
     assert!(recorder.received_text().ends_with("hello"), "{}", recorder.received_text());
-    // On the same connection, without waiting.
+    // Another request on the same connection, without waiting.
     let text = sandbox
         .public_request_text("POST /", "Expect: 100-continue\r\nContent-Length: 2\r\n\r\nhi");
     let mut statuses = vec![talk.send(text).read_response().status];
@@ -213,7 +213,7 @@ fn a_service_learns_that_its_client_is_gone() {
     assert_ends(&mut served);
 }
 
-/// Whether the gateway ends a connection on which the service goes on sending.
+/// Asserts that the gateway ends a connection on which the service keeps sending.
 #[track_caller]
 fn assert_ends(served: &mut policy_testbed::public_url::manual_service::ServiceConnection) {
     let ended = policy_testbed::wait::eventually("the gateway ends the connection", || {

@@ -1,4 +1,4 @@
-//! Browsers: pages for people, and a real one that opens a private public URL.
+//! Browsers: error pages for people, and a real browser that opens a private public URL.
 
 use std::{fs, process::Output};
 
@@ -10,7 +10,7 @@ use policy_testbed::{
 
 use crate::{gateway_sandbox, private_network, website_sandbox};
 
-/// Seconds that a browser may take on a busy machine.
+/// The time limit of a browser on a busy machine, in seconds.
 const MAX_SECONDS: &str = "90";
 
 #[test]
@@ -51,7 +51,7 @@ fn people_get_pages_and_programs_get_json() {
     }
 }
 
-/// What a browser in the internet makes of a URL: its document, once it is loaded.
+/// Loads a URL in a browser in the internet and returns the resulting document.
 #[track_caller]
 fn dump_page(sandbox: &TestSandbox, url: &str) -> String {
     let home = tempfile::tempdir().or_fail("a directory");

@@ -1,4 +1,4 @@
-//! Certificates: the operator's, read anew when they change, or one that the agent signs itself.
+//! Certificates: the operator's, reloaded when they change, or one that the agent signs itself.
 
 use std::{
     fs,
@@ -24,10 +24,11 @@ use tempfile::TempDir;
 
 use crate::{TESTBED, recording_sandbox};
 
-/// curl's exit status when a certificate is not trusted.
+/// curl's exit status for an untrusted certificate.
 const EXIT_UNTRUSTED: i32 = 60;
 
-/// Files of the agent's state that hold a kind of PEM. Where it keeps them is its own business.
+/// Files in the agent's state that contain this kind of PEM. Their location is an implementation
+/// detail.
 fn state_files_with(stage: &Testbed, kind: &str) -> Vec<PathBuf> {
     let (mut found, mut places) = (Vec::new(), vec![stage.agent().state_dir()]);
     while let Some(place) = places.pop() {
@@ -52,7 +53,7 @@ fn self_signed_certificate(stage: &Testbed) -> PathBuf {
         .or_fail("a certificate in the state")
 }
 
-/// A client that trusts it, and nothing else.
+/// A client that trusts only that certificate.
 #[track_caller]
 pub(crate) fn client_trusting_self_signed(stage: &Testbed) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -64,7 +65,7 @@ pub(crate) fn client_trusting_self_signed(stage: &Testbed) -> Arc<ClientConfig> 
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// A curl that trusts the certificates of a file, and nothing else.
+/// A curl that trusts only the certificates of a file.
 fn curl_trusting<'a>(stage: &'a Testbed, url: &str, file: &Path) -> CurlCommand<'a> {
     let curl =
         CurlCommand::new(&stage.network.internet, stage.named_internet().client_files(), url);
@@ -100,7 +101,7 @@ fn without_a_certificate_the_agent_signs_one_for_the_whole_domain() {
     assert_eq!(fetched.exit_code, 0, "{fetched:?}");
 }
 
-/// A gateway with files of a certificate, and the authority that issues it.
+/// A gateway with certificate files, and the authority that issues them.
 struct OperatorCertTestbed {
     authority: CertificateAuthority,
     files: TempDir,
@@ -129,7 +130,8 @@ impl OperatorCertTestbed {
         curl_trusting(&self.testbed, &url, &self.files.path().join("ca.pem"))
     }
 
-    /// Whether clients accept the certificate in force, once they do or once they do not.
+    /// Waits until curl ends with this exit status, which shows whether clients accept the current
+    /// certificate.
     #[track_caller]
     fn wait_for_curl_exit(&self, sandbox: &TestSandbox, exit: i32) {
         let what = format!("curl ends with {exit}");
@@ -157,13 +159,13 @@ fn the_operators_certificate_is_followed() {
     assert_eq!((fetched.exit_code, fetched.status), (0, 200), "{fetched:?}");
     let cert = |text: &str| fs::write(operated.files.path().join("cert"), text).or_fail("writing");
 
-    // One for another name is what the files say now.
+    // The files now contain a certificate for another name.
     write_certificate(&operated.files, &operated.authority, "*.example.org");
     operated.wait_for_curl_exit(&sandbox, EXIT_UNTRUSTED);
     write_certificate(&operated.files, &operated.authority, &format!("*.{GATEWAY_DOMAIN}"));
     operated.wait_for_curl_exit(&sandbox, 0);
 
-    // What cannot be read leaves what is in force.
+    // Invalid files leave the current certificate in use.
     cert("no certificate");
     let complaint = eventually("the agent complains", || {
         operated.testbed.agent().log_tail().contains("certificate stays").then_some(())
@@ -182,7 +184,7 @@ fn versions_and_protocols() {
     let old = ["--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0"];
     let fetched = sandbox.curl_public_url("https", "/").with_arguments(&old).run();
     assert_eq!(fetched.exit_code, 35, "{fetched:?}");
-    // Neither port takes what is for the other.
+    // Neither port accepts the other port's protocol.
     let came = recorder.connection_count();
     let stage = TESTBED.testbed();
     let port = |scheme: &str, port: u16| {

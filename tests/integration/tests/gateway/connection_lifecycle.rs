@@ -1,4 +1,4 @@
-//! Connections through the gateway, while sandboxes, services and the agent come and go.
+//! Connections through the gateway while sandboxes, services and the agent start and stop.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -24,7 +24,7 @@ const BEGUN_RESPONSE: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
 const SWITCHING_RESPONSE: &str =
     "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n";
 
-/// An answer that has begun, and another protocol that is spoken.
+/// A connection with an unfinished response, and one that was upgraded to another protocol.
 #[track_caller]
 fn open_connections(
     sandbox: &TestSandbox,
@@ -46,7 +46,7 @@ fn open_connections(
     [(download, downloads), (upgraded, upgrades)]
 }
 
-/// Whether both sides of all connections learn of their end.
+/// Asserts that both sides of all connections receive their end.
 #[track_caller]
 fn assert_all_end(connections: [(RawHttpConnection, ServiceConnection); 2]) {
     for (mut talk, mut served) in connections {
@@ -77,7 +77,7 @@ fn a_kept_connection_ends_with_the_sandbox() {
     assert_eq!(talk.read_response().status, 204);
     sandbox.delete();
     assert_eq!(served.read_to_close(), "");
-    // Its successor has connections of its own.
+    // The new sandbox has its own connections.
     sandbox.apply_network(json!({}));
     talk.send_get(&sandbox.public_host(SERVICE_PORT));
     service.accept().read_head();
@@ -119,7 +119,7 @@ fn other_updates_leave_it_alone_and_answers_go_out_under_deny_all() {
 fn an_exposed_port_does_not_allow_outbound_connections() {
     let (sandbox, service) = manual_sandbox(json!({ "denyOut": ["0.0.0.0/0"] }));
     let [(mut download, mut downloads), _upgraded] = open_connections(&sandbox, &service);
-    // Its port is free for others, but for the connections that stand.
+    // The service's port is free for other sockets, except for the established connections.
     drop(service);
     for to in ["8.8.8.8", &INTERNET_UPLINK_V4.to_string()] {
         let seen = probe_from_service_port(&sandbox, (parse_ip(to), ECHO_PORT).into());
@@ -129,14 +129,15 @@ fn an_exposed_port_does_not_allow_outbound_connections() {
     download.read_until("0\r\n\r\n");
 }
 
-/// What becomes of a connection from the port of the service.
+/// The result of a connection from the port of the service.
 #[track_caller]
 fn probe_from_service_port(sandbox: &TestSandbox, to: SocketAddr) -> ProbeResult {
     let _inside = sandbox.namespace.enter().or_fail("entering the sandbox");
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).or_fail("a socket");
     socket.set_reuse_address(true).or_fail("using an address again");
     let from = SocketAddr::from((sandbox.addressing.v4(), SERVICE_PORT));
-    // A program that another test is just starting may still hold what it will not inherit.
+    // A program that another test is starting may still hold the inherited descriptor until its
+    // exec.
     let taken = eventually("the exposed port is free", || socket.bind(&from.into()).ok());
     taken.or_fail("taking the exposed port");
     match socket.connect_timeout(&to.into(), *WAIT_LIMIT) {
@@ -165,7 +166,8 @@ fn a_service_may_start_again_and_move() {
         assert_eq!(talk.read_response().status, 204);
         let stream: TcpStream = served.stream;
         drop((stream, service));
-        // The kept connection is gone: what was not answered may be asked again, if it may.
+        // The pooled connection is gone. An unanswered request may be retried if it is safe to do
+        // so.
         let gone = eventually("the port is closed", || (asked() == [502, 502]).then_some(()));
         gone.or_fail("asking");
     }

@@ -1,4 +1,4 @@
-//! How much of the gateway one sandbox may take.
+//! The limits of the gateway per sandbox.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::recording_sandbox;
 
-/// Connections of a sandbox on this stage.
+/// The connection limit per sandbox on this testbed.
 const CONNECTION_LIMIT: usize = 4;
 
 static LIMITED_TESTBED: SharedTestbed = SharedTestbed::with_names(
@@ -28,7 +28,7 @@ fn limited_sandbox() -> (TestSandbox, ManualService) {
     (sandbox, service)
 }
 
-/// A request that the service has, and does not answer.
+/// A request that the service has received and does not respond to.
 #[track_caller]
 fn pending_request(
     sandbox: &TestSandbox,
@@ -52,7 +52,7 @@ fn a_sandbox_has_so_many_connections_and_others_have_theirs() {
     let (other, others) = limited_sandbox();
     let _other = pending_request(&other, &others);
 
-    // A place is free when an answer has ended, and not before.
+    // A connection is free only after its response is complete.
     let (talk, served) = &mut taken[0];
     served.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 10\r\n\r\n12345");
     talk.read_until("12345");
@@ -62,7 +62,7 @@ fn a_sandbox_has_so_many_connections_and_others_have_theirs() {
     wait_for_free_connection(&sandbox, &service);
 }
 
-/// Whether a request comes to the service by a new connection, after a moment.
+/// Waits until a request reaches the service on a new connection.
 #[track_caller]
 fn wait_for_free_connection(sandbox: &TestSandbox, service: &ManualService) {
     let free = eventually("a place is free", || {

@@ -1,4 +1,4 @@
-//! Private public URLs in browsers: pages that load more than themselves, and scripts of other origins.
+//! Private public URLs in browsers: pages that load subresources, and scripts of other origins.
 
 use policy_testbed::{
     named_internet::curl::CurlResult,
@@ -9,12 +9,12 @@ use serde_json::json;
 
 use crate::{private_network, recording_sandbox};
 
-/// The head of an answer, in small letters, and how often a line is in it.
+/// The head of a response in lower case.
 fn response_head(fetched: &CurlResult) -> String {
     fetched.text().split("\r\n\r\n").next().unwrap_or_default().to_lowercase() + "\r\n"
 }
 
-/// The value of a field of an answer.
+/// The value of a response field.
 #[track_caller]
 fn response_field(fetched: &CurlResult, name: &str) -> Option<String> {
     let text = fetched.text();
@@ -26,7 +26,7 @@ fn response_field(fetched: &CurlResult, name: &str) -> Option<String> {
     value
 }
 
-/// Fetches with these fields, as a browser would that follows nothing.
+/// Sends a request with these fields, as a browser would, without following redirects.
 #[track_caller]
 fn fetch_with_fields(
     sandbox: &TestSandbox,
@@ -66,7 +66,7 @@ fn who_opens_a_page_with_the_token_gets_it_as_a_cookie() {
         }
     }
     assert_eq!(recorder.connection_count(), 0);
-    // curl keeps cookies and follows, as browsers do.
+    // curl keeps cookies and follows redirects, as browsers do.
     let followed = sandbox
         .curl_public_url("http", &url)
         .with_arguments(&["-H", ACCEPT_HTML, "-b", "", "--location"])
@@ -113,7 +113,7 @@ fn nobody_is_redirected_to_another_host() {
 
 const FOREIGN_ORIGIN: &str = "Origin: https://app.example";
 
-/// Asks whether a script may send a request.
+/// Sends a CORS preflight request.
 #[track_caller]
 fn send_preflight(sandbox: &TestSandbox, path: &str, more: &[&str]) -> CurlResult {
     let fields = [FOREIGN_ORIGIN, "Access-Control-Request-Method: PUT"];
@@ -137,7 +137,7 @@ fn assert_preflight_allowed(preflight: &CurlResult) {
     ] {
         assert_eq!(response_field(preflight, name).as_deref(), Some(value), "{preflight:?}");
     }
-    // Nor may a page of one sandbox act with the visitor's cookie for another.
+    // A page of one sandbox must not use the visitor's cookie for another sandbox.
     assert_eq!(response_field(preflight, "access-control-allow-credentials"), None);
     assert!(response_field(preflight, "vary").is_some_and(|vary| vary.contains("origin")));
 }
@@ -148,7 +148,7 @@ fn a_preflight_is_answered_and_reaches_nobody() {
     assert_preflight_allowed(&send_preflight(&sandbox, "/", &[]));
     assert_preflight_allowed(&send_preflight(&sandbox, &format!("/?{TOKEN_NAME}=wrong"), &[]));
     assert_eq!(recorder.connection_count(), 0);
-    // With the token it is the service's to answer, as it is where the sandbox is public.
+    // With the token, the service handles the preflight, as in a public sandbox.
     let token = sandbox.traffic_token();
     assert_eq!(send_preflight(&sandbox, &format!("/?{TOKEN_NAME}={token}"), &[]).status, 200);
     sandbox.apply_network(json!({}));

@@ -1,4 +1,4 @@
-//! Which sandbox and port a request is for.
+//! Selects the sandbox and the port of a request.
 
 use policy_testbed::{
     named_internet::raw_http::RawHttpConnection,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{TESTBED, gateway_sandbox, recording_sandbox};
 
-/// What a request with this Host, and lines of more fields, is answered.
+/// The response to a request with this Host and additional fields.
 #[track_caller]
 fn response_for_host(
     sandbox: &TestSandbox,
@@ -60,7 +60,7 @@ fn headers_name_them_where_the_host_cannot() {
         response_for_host(&sandbox, &host, &twice).assert_from_gateway(400);
     }
     response_for_host(&sandbox, "example.org", &named).assert_from_gateway(400);
-    // Where the host says it, they do not count.
+    // These fields are ignored if the host selects the sandbox.
     let other = format!("E2b-Sandbox-Id: other\r\nE2b-Sandbox-Port: {SERVICE_PORT}\r\n");
     assert_eq!(response_for_host(&sandbox, &sandbox.public_host(SERVICE_PORT), &other).status, 200);
 }
@@ -126,7 +126,7 @@ fn every_port_and_every_sandbox_has_its_own_service() {
     let second =
         RecordingService::start(&one.namespace, SERVICE_PORT + 1).or_fail("a second service");
     let (other, others) = recording_sandbox(json!({}));
-    // On one connection, in an order in which a wrong choice would show.
+    // On one connection, in an order that would reveal a wrong choice.
     let mut talk = one.testbed.connect_to_gateway();
     for host in [
         one.public_host(SERVICE_PORT),
@@ -175,7 +175,7 @@ fn clients_and_services_may_be_of_either_family() {
         .or_fail("connecting by IPv6");
     talk.send_get(&sandbox.public_host(SERVICE_PORT));
     let mut served = service.accept();
-    // The answer must not come before the question: a client takes such a connection for broken.
+    // The response must not precede the request: a client takes such a connection for broken.
     served.read_head();
     served.send("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(talk.read_response().status, 204);

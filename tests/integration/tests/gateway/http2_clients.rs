@@ -1,4 +1,4 @@
-//! HTTP/2 in front, HTTP/1.1 behind.
+//! HTTP/2 from the client, HTTP/1.1 to the service.
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes, client::conn::http2};
@@ -37,7 +37,7 @@ fn the_version_is_the_clients_choice_and_the_service_sees_http_1_1() {
 
 type Http2RequestSender = http2::SendRequest<Empty<Bytes>>;
 
-/// A connection with prior knowledge, on a runtime that has to be kept.
+/// A connection with prior knowledge. The caller must keep the runtime.
 #[track_caller]
 fn connect_http2_client(sandbox: &TestSandbox) -> (Runtime, Http2RequestSender) {
     let runtime = Runtime::new().or_fail("a runtime");
@@ -48,7 +48,7 @@ fn connect_http2_client(sandbox: &TestSandbox) -> (Runtime, Http2RequestSender) 
         let stream = TokioIo::new(TcpStream::from_std(stream).or_fail("a stream"));
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), stream).await.or_fail("shaking hands");
-        // Its errors are those of the requests.
+        // Errors of the connection also appear as errors of its requests.
         tokio::spawn(connection);
         sender
     });

@@ -1,5 +1,5 @@
-//! HTTP/2 that would be something else in HTTP/1.1 (RFC 9113, 8.2 and 10.3): ends of lines in fields,
-//! lengths that are wrong, fields that frame. Nothing of it becomes a second request.
+//! HTTP/2 requests that would have another meaning in HTTP/1.1 (RFC 9113, 8.2 and 10.3): line ends
+//! in fields, wrong lengths, framing fields. None of them becomes a second request.
 
 use policy_testbed::public_url::{SERVICE_PORT, raw_http2::Http2Outcome};
 use serde_json::json;
@@ -44,8 +44,8 @@ fn no_second_request_comes_of_one() {
     for length in ["x", "+42", "42, 42", ""] {
         with(&[("content-length", length)], SMUGGLED_BODY);
     }
-    // Its head may be on its way, and answered, when the body is found to be another one: then it is one
-    // request that comes through, and nothing behind it.
+    // The head may already be forwarded, and answered, when the body turns out to have another
+    // length. Then one request reaches the service, and nothing after it.
     for length in ["0", "1", "1000"] {
         comes_through(1, &[&good[..], &[("content-length", length)]].concat(), SMUGGLED_BODY);
     }

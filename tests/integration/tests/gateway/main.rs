@@ -1,5 +1,5 @@
-//! The gateway: public URLs of sandboxes, visited from the internet by real clients, with services of
-//! all kinds behind them.
+//! The gateway: real clients in the internet open public URLs of sandboxes with services of all
+//! kinds.
 
 mod access_log;
 mod body_streaming;
@@ -34,7 +34,7 @@ use policy_testbed::{
 };
 use serde_json::{Value, json};
 
-/// The stage of all tests to whose agent nothing happens.
+/// The testbed of all tests that leave the agent undisturbed.
 static TESTBED: SharedTestbed = SharedTestbed::with_names(GATEWAY_CONFIG);
 
 /// A sandbox without a service.
@@ -45,7 +45,7 @@ fn gateway_sandbox(network: Value) -> TestSandbox {
     sandbox
 }
 
-/// A sandbox whose service records what it gets.
+/// A sandbox whose service records what it receives.
 #[track_caller]
 fn recording_sandbox(network: Value) -> (TestSandbox, RecordingService) {
     let sandbox = gateway_sandbox(network);
@@ -54,7 +54,7 @@ fn recording_sandbox(network: Value) -> (TestSandbox, RecordingService) {
     (sandbox, recorder)
 }
 
-/// A sandbox whose service the test plays itself.
+/// A sandbox whose service is the test itself.
 #[track_caller]
 fn manual_sandbox(network: Value) -> (TestSandbox, ManualService) {
     let sandbox = gateway_sandbox(network);
@@ -72,7 +72,7 @@ fn website_sandbox(network: Value) -> (TestSandbox, SandboxWebsite) {
     (sandbox, website)
 }
 
-/// A network with a private public URL.
+/// A network configuration with a private public URL.
 fn private_network() -> Value {
     json!({ "allowPublicTraffic": false })
 }

@@ -1,4 +1,5 @@
-//! Requests that are odd, long, slow, cut off, or none: each gets an answer that says why, a line in the
+//! Requests that are unusual, long, slow, truncated, or invalid: each gets a response with the
+//! reason, a log line and a count.
 //! log and a count.
 
 use std::{
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{certificates::client_trusting_self_signed, manual_sandbox, recording_sandbox};
 
-/// How long the gateway waits for a connection to say what it speaks.
+/// The time within which a connection must reveal its protocol.
 const PROTOCOL_DETECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[test]
@@ -67,7 +68,7 @@ fn every_refusal_has_a_body() {
         talk.read_to_close();
     }
     assert_eq!(recorder.connection_count(), 0);
-    // Behind a good one it is told as well.
+    // An invalid request after a valid one also gets a response.
     let bad = format!("{}{}", sandbox.public_request_text("GET /1", "\r\n"), "nonsense\r\n\r\n");
     let mut talk = sandbox.testbed.connect_to_gateway();
     assert_eq!(talk.send(bad).read_response().status, 200);
@@ -94,7 +95,7 @@ fn heads_of_http_2_may_be_as_long_as_others() {
     assert_eq!(sandbox.testbed.connect_http2().request(&good, ""), Http2Outcome::Answered(200));
 }
 
-/// A count of the gateway's metrics.
+/// A counter of the gateway's metrics.
 #[track_caller]
 fn metric_value(stage: &Testbed, name: &str) -> u64 {
     let answer = stage.request("GET", "/metrics", &Value::Null);
@@ -102,7 +103,7 @@ fn metric_value(stage: &Testbed, name: &str) -> u64 {
     named.map_or(0, |count| count.parse().or_fail("a count"))
 }
 
-/// Waits until requests with a status are counted, and logged.
+/// Waits until requests with a status have been counted and logged.
 #[track_caller]
 fn assert_counted_and_logged(stage: &Testbed, code: u16, times: u64) {
     let name = format!("policy_gateway_requests_total{{code=\"{code}\"}} ");
@@ -140,14 +141,14 @@ fn what_breaks_off_is_counted_and_logged() {
     let stage = Testbed::with_names(GATEWAY_CONFIG);
     let sandbox = stage.add_sandbox();
     sandbox.apply_network(json!({}));
-    // In the middle of a head; a client that still listens is told.
+    // Half-closed in the middle of a head: the client can still receive the response.
     for begin in ["G", "PRI * HT", "GET / HTTP/1.1\r\nHost: "] {
         let mut talk = stage.connect_to_gateway();
         talk.send(begin).stream().shutdown(Shutdown::Write).or_fail("ending");
         talk.read_response().assert_from_gateway(400);
     }
     assert_counted_and_logged(&stage, 400, 3);
-    // While it waits for an answer.
+    // Closed while waiting for a response.
     let service =
         public_url::manual_service::ManualService::listen(&sandbox.namespace, SERVICE_PORT)
             .or_fail("listening");
@@ -157,7 +158,7 @@ fn what_breaks_off_is_counted_and_logged() {
     drop(talk);
     assert_eq!(served.read_to_close(), "");
     assert_counted_and_logged(&stage, 499, 1);
-    // In the middle of a handshake.
+    // Closed in the middle of a handshake.
     let mut stream =
         probe::connect(&stage.network.internet, public_url::https_address()).or_fail("connecting");
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").or_fail("no hello");
@@ -165,7 +166,7 @@ fn what_breaks_off_is_counted_and_logged() {
     let failed =
         || (metric_value(&stage, "policy_gateway_failed_handshakes_total ") == 1).then_some(());
     eventually("a handshake that failed is counted", failed).or_fail("asking");
-    // Who says nothing has asked for nothing.
+    // A client that sends nothing has made no request.
     drop(stage.connect_to_gateway());
     assert_counted_and_logged(&stage, 400, 3);
 }
@@ -181,7 +182,7 @@ fn silent_clients_are_disconnected() {
             .sock
             .set_read_timeout(Some(PROTOCOL_DETECTION_TIMEOUT + *WAIT_LIMIT))
             .or_fail("a limit");
-        // The end, proper or not.
+        // The end of the connection, clean or not.
         let _ = stream.read_to_end(&mut Vec::new());
         let error = stream.sock.read(&mut [0]).map_err(|error| error.kind());
         assert!(matches!(error, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)), "{error:?}");
@@ -195,7 +196,7 @@ fn silent_clients_are_disconnected() {
     assert_counted_and_logged(&stage, 400, 1);
 }
 
-/// Asks, and says that nothing more will come.
+/// Sends bytes, then closes the sending direction.
 #[track_caller]
 fn send_and_half_close(
     sandbox: &TestSandbox,
@@ -227,7 +228,7 @@ fn a_client_that_has_no_more_to_ask_is_answered() {
     served.send("0\r\n\r\n");
     talk.read_until("0\r\n\r\n");
     talk.read_to_close();
-    // All that were sent are answered.
+    // All requests that were sent get responses.
     let (sandbox, _recorder) = recording_sandbox(json!({}));
     let mut talk = send_and_half_close(
         &sandbox,

@@ -1,15 +1,15 @@
-//! Answers that are odd, or large, and have one meaning all the same.
+//! Responses that are unusual or large but have exactly one interpretation.
 
 use policy_testbed::{named_internet::curl::CurlResult, testbed::OrFail as _};
 use serde_json::json;
 
 use crate::manual_sandbox;
 
-/// How curl comes: the scheme, and the version of HTTP.
+/// The scheme and the HTTP version of curl's requests.
 const CURL_MODES: [(&str, &str); 3] =
     [("http", "--http1.1"), ("http", "--http2-prior-knowledge"), ("https", "--http2")];
 
-/// What curl sees of an answer in each of the ways, its head included.
+/// curl's result for a response in each mode, including its head.
 #[track_caller]
 fn curl_in_each_mode(answer: &str) -> Vec<CurlResult> {
     let (sandbox, service) = manual_sandbox(json!({}));
@@ -29,7 +29,7 @@ fn curl_in_each_mode(answer: &str) -> Vec<CurlResult> {
     all
 }
 
-/// Whether curl gets an answer in each of the ways: its head in lower case, and its body.
+/// Asserts that curl receives a response in each mode, with its head in lower case and its body.
 #[track_caller]
 fn assert_passes(answer: &str, body: &str, wanted: &[&str], unwanted: &[&str]) {
     for fetched in curl_in_each_mode(answer) {
@@ -52,7 +52,8 @@ fn many_fields_and_long_heads_pass() {
     let fields: String = (0..500).map(|number| format!("X-Field-{number}: {number}\r\n")).collect();
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nhi");
     assert_passes(&answer, "hi", &["x-field-0: 0", "x-field-499: 499"], &[]);
-    // As long as the documentation says, but for what a client adds up itself (32 bytes per field).
+    // The documented maximum, minus the 32 bytes per field that a client adds in its own
+    // accounting.
     let long = "x".repeat(6_000);
     let fields: String = (0..10).map(|number| format!("X-Field-{number}: {long}\r\n")).collect();
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nhi");

@@ -1,4 +1,4 @@
-//! What a service sees of a request, and a client of an answer.
+//! The request that a service receives, and the response that a client receives.
 
 use policy_testbed::{
     network::host_router::INTERNET_UPLINK_V4,
@@ -10,14 +10,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{gateway_sandbox, manual_sandbox, recording_sandbox};
 
-/// The values of a field among the lines of a request.
+/// The values of a field in the lines of a request.
 fn field_values(lines: &[String], name: &str) -> Vec<String> {
     let fields = lines.iter().filter_map(|line| line.split_once(": "));
     let fields = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
     fields.map(|(_, value)| value.to_owned()).collect()
 }
 
-/// Sends a request, and returns its lines as the service sees them.
+/// Sends a request and returns its lines as the service receives them.
 #[track_caller]
 fn lines_at_service(sandbox: &TestSandbox, line: &str, fields: &str) -> Vec<String> {
     let reply = sandbox.send_public_request(line, &format!("{fields}\r\n")).read_response();
@@ -208,7 +208,7 @@ fn a_service_may_speak_tls() {
             assert_eq!(fetched.page_json()["port"], port, "{fetched:?}");
         }
     }
-    // TLS is spoken where it was said to be, and nowhere else.
+    // The gateway uses TLS only for the configured ports.
     sandbox.apply_network(json!({ "httpsPorts": [SERVICE_PORT] }));
     for port in [8443, SERVICE_PORT] {
         let fetched = sandbox

@@ -1,4 +1,4 @@
-//! The daemon of E2B's SDKs in a sandbox, which checks access itself.
+//! envd, the daemon of E2B's SDKs in a sandbox, which checks access itself.
 
 use policy_testbed::{
     named_internet::raw_http::RawHttpResponse,
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 
 use crate::{gateway_sandbox, private_network};
 
-/// Where it listens.
+/// The daemon's port.
 const ENVD_PORT: u16 = 49983;
 
-/// What it does for the operator alone.
+/// Paths that are reserved for the operator.
 const OPERATOR_PATHS: [&str; 7] =
     ["/init", "/collapse", "/freeze", "/unfreeze", "/fsfreeze", "/fsthaw", "/upgrade"];
 
-/// A sandbox with something at the daemon's port.
+/// A sandbox with a recording service on the daemon's port.
 #[track_caller]
 fn sandbox_with_daemon(network: Value) -> (TestSandbox, RecordingService) {
     let sandbox = gateway_sandbox(network);
@@ -28,7 +28,7 @@ fn sandbox_with_daemon(network: Value) -> (TestSandbox, RecordingService) {
     (sandbox, daemon)
 }
 
-/// Asks a port of a sandbox that need not exist.
+/// Sends a request to a port of a sandbox that need not exist.
 #[track_caller]
 fn request_host(stage: &Testbed, host: &str, line: &str, fields: &str) -> RawHttpResponse {
     stage

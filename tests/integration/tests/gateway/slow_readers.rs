@@ -1,4 +1,4 @@
-//! What clients cost that do not read, and services that do not.
+//! The cost of clients and services that do not read.
 
 use std::{fs, io::Write as _, thread, time::Duration};
 
@@ -11,14 +11,14 @@ use policy_testbed::{
 };
 use serde_json::json;
 
-/// Of each kind.
+/// The number of clients of each kind.
 const CLIENTS: usize = 250;
-/// Bytes of the agent's memory that a client may cost that does not read. Without optimisation the state
-/// of a connection is larger: 70 to 114 kB have been measured.
+/// The limit of the agent's memory per client that does not read, in bytes. Without optimisation
+/// the state of a connection is larger: 70 to 114 kB have been measured.
 const MAX_BYTES_PER_CLIENT: usize = if cfg!(debug_assertions) { 160 * 1024 } else { 64 * 1024 };
 
-/// Bytes of anonymous memory of a process. Pages of its program are not counted: the kernel maps and
-/// drops them as it likes.
+/// The anonymous memory of a process in bytes. File pages of its program are not counted: the
+/// kernel maps and drops them at any time.
 #[track_caller]
 fn resident_bytes(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).or_fail("its status");
@@ -27,7 +27,7 @@ fn resident_bytes(pid: u32) -> usize {
     kib * 1024
 }
 
-/// The same when it changes no more.
+/// The same, once it no longer changes.
 #[track_caller]
 fn settled_resident_bytes(pid: u32) -> usize {
     let (mut before, mut same) = (resident_bytes(pid), 0);
@@ -43,11 +43,11 @@ fn settled_resident_bytes(pid: u32) -> usize {
     before
 }
 
-/// What each of many costs, in bytes, while they are there.
+/// The memory in bytes that each of many open clients costs.
 #[track_caller]
 fn bytes_per_client<T>(sandbox: &TestSandbox, mut open: impl FnMut() -> T) -> usize {
     let pid = sandbox.testbed.agent().pid().or_fail("the agent's process");
-    // What is there once, for all.
+    // Excludes one-time allocations.
     drop((0..8).map(|_| open()).collect::<Vec<_>>());
     let before = settled_resident_bytes(pid);
     let _many: Vec<T> = (0..CLIENTS).map(|_| open()).collect();
@@ -82,7 +82,7 @@ fn an_upload_that_the_service_does_not_read_costs_little() {
         talk.stream().set_nonblocking(true).or_fail("not waiting");
         let served = service.accept();
         let mut sent = 0;
-        // As much as it takes at once; the rest waits in sockets.
+        // As much as the socket accepts at once. The rest waits in buffers.
         while let Ok(more @ 1..) = talk.stream().write(&part[sent..]) {
             sent += more;
         }

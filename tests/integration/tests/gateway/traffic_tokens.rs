@@ -1,4 +1,5 @@
-//! Private public URLs: nothing reaches the sandbox without its token, and the token does not either.
+//! Private public URLs: nothing reaches the sandbox without its token, and the token itself is not
+//! forwarded.
 
 use policy_testbed::{
     named_internet::curl::CurlCommand,
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use crate::{private_network, recording_sandbox};
 
-/// Asks the sandbox's service over HTTP/1.1 and HTTP/2, plain and inside TLS.
+/// Requests to the sandbox's service over HTTP/1.1 and HTTP/2, plain and over TLS.
 fn curl_every_way<'a>(sandbox: &'a TestSandbox, path: &str) -> [CurlCommand<'a>; 4] {
     [
         sandbox.curl_public_url("http", path).with_arguments(&["--http1.1"]),
@@ -123,7 +124,7 @@ fn the_token_may_come_in_three_ways_and_does_not_go_on() {
     let seen =
         comes(sandbox.curl_public_url("http", "/d").with_arguments(&["-b", &cookie]).run(), "/d");
     assert!(!seen.to_lowercase().contains("\r\ncookie:"), "{seen}");
-    // A page that was opened with the token names it to what it loads.
+    // A page opened with the token sends it in the Referer of its subresource requests.
     let referer = format!("http://{}/?{TOKEN_NAME}={token}", sandbox.public_host(SERVICE_PORT));
     comes(
         sandbox.curl_public_url("http", "/e").with_arguments(&["-H", &field, "-e", &referer]).run(),

@@ -1,4 +1,4 @@
-//! Fields behind a body, in both directions.
+//! Trailers in both directions.
 
 use policy_testbed::{public_url::SERVICE_PORT, testbed::OrFail as _};
 use serde_json::json;
@@ -44,7 +44,7 @@ fn trailers_of_an_answer_reach_clients_of_http2() {
         served.send(RESPONSE_WITH_TRAILERS);
         client.join().unwrap_or_else(|_| panic!("curl's thread panicked"))
     });
-    // curl shows trailers as it shows fields.
+    // curl shows trailers like header fields.
     assert_eq!((fetched.exit_code, &*fetched.version), (0, "2"), "{fetched:?}");
     assert!(fetched.text().to_lowercase().contains("grpc-status: 7"), "{fetched:?}");
 }

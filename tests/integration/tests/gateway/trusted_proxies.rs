@@ -1,4 +1,5 @@
-//! Behind proxies of the operator: whose word counts, and whose does not.
+//! The gateway behind the operator's proxies: it accepts information about clients from these
+//! proxies only.
 
 use std::fs;
 
@@ -11,13 +12,14 @@ use policy_testbed::{
 };
 use serde_json::json;
 
-/// The internet's IPv4 address, from which tests come, is a proxy's; its IPv6 address is anybody's.
+/// The internet's IPv4 address, the source of the tests' connections, is a trusted proxy. Its IPv6
+/// address is not.
 static FORWARDED_TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"[::]:80\"\n\
      trusted_proxies = [\"192.0.2.2\", \"198.51.100.0/24\"]\n",
 );
 
-/// The same, where proxies carry connections and say whose in the PROXY protocol.
+/// The same, with proxies that name the client in the PROXY protocol.
 static PROXY_PROTOCOL_TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"[::]:80\"\nhttps = \"[::]:443\"\n\
      trusted_proxies = [\"192.0.2.2\"]\nproxy_protocol = true\n",
@@ -35,7 +37,7 @@ fn recording_sandbox_on(stage: &SharedTestbed) -> (TestSandbox, RecordingService
     (sandbox, recorder)
 }
 
-/// What the service sees in `X-Forwarded-*` of a request: client, scheme and host.
+/// The `X-Forwarded-*` fields that the service receives: client, scheme and host.
 #[track_caller]
 fn forwarded_fields(talk: &mut RawHttpConnection) -> [String; 3] {
     let reply = talk.read_response();
@@ -50,7 +52,7 @@ fn forwarded_fields(talk: &mut RawHttpConnection) -> [String; 3] {
     })
 }
 
-/// Whether a client is in the access log.
+/// Asserts that the access log names this client.
 #[track_caller]
 fn assert_logged(sandbox: &TestSandbox, client: &str, status: u16) {
     let file = sandbox.testbed.agent().log_path();
@@ -106,7 +108,7 @@ fn a_proxy_may_have_changed_the_host() {
         .assert_from_gateway(400);
 }
 
-/// A header of version 2 for a client of IPv4; the flags are those of its TLS, if any.
+/// A version 2 header for an IPv4 client. `tls` are the flags of the client's TLS, if it uses TLS.
 fn proxy_header_v2(tls: Option<u8>) -> Vec<u8> {
     let mut rest = vec![203, 0, 113, 9, 192, 0, 2, 1, 0x12, 0x34, 0, 80];
     rest.extend(tls.into_iter().flat_map(|flags| [0x20, 0, 5, flags, 0, 0, 0, 0]));
@@ -122,7 +124,7 @@ fn the_proxy_protocol_names_the_client() {
         [(line, "http"), (proxy_header_v2(None), "http"), (proxy_header_v2(Some(1)), "https")]
     {
         let mut talk = sandbox.testbed.connect_to_gateway();
-        // Also where it comes in pieces, the request with the last.
+        // Also in two parts, the second one together with the request.
         let (begin, end) = header.split_at(header.len() / 2);
         talk.send(begin)
             .send([end, sandbox.public_request_text("GET /", "\r\n").as_bytes()].concat());
@@ -130,7 +132,7 @@ fn the_proxy_protocol_names_the_client() {
             forwarded_fields(&mut talk),
             [CLIENT_ADDRESS, scheme, &*sandbox.public_host(SERVICE_PORT)]
         );
-        // What the client says of itself is as worthless as ever.
+        // The client's own statements are not trusted.
         talk.send(sandbox.public_request_text("GET /", &format!("{FORWARDED_HEADERS}\r\n")));
         assert_eq!(
             forwarded_fields(&mut talk),

@@ -1,4 +1,4 @@
-//! WebSockets, and other protocols that a request may ask to go on with.
+//! WebSockets, and upgrades to other protocols.
 
 use std::{
     io::{Read as _, Write as _},
@@ -27,7 +27,7 @@ fn open_web_socket(sandbox: &TestSandbox, query: &str) -> WebSocket<TcpStream> {
     socket
 }
 
-/// Sends messages of all kinds and sizes through a WebSocket that sends them back.
+/// Sends messages of all kinds and sizes over a WebSocket and expects them back.
 #[track_caller]
 fn assert_echoes<S: std::io::Read + std::io::Write>(socket: &mut WebSocket<S>) {
     for length in [0, 1, 125, 126, 65_536, 1_000_000] {
@@ -84,7 +84,7 @@ fn a_private_web_socket_opens_with_the_token_as_a_parameter() {
     }
 }
 
-/// Asks for another protocol, and says something before it is granted.
+/// Requests an upgrade and sends `early` before it is granted.
 #[track_caller]
 fn request_upgrade(sandbox: &TestSandbox, early: &str) -> RawHttpConnection {
     let fields = format!("Connection: Upgrade\r\nUpgrade: raw/1\r\n\r\n{early}");
@@ -107,7 +107,7 @@ fn any_protocol_is_carried_both_ways_from_its_first_byte() {
     talk.send("\0late\r\n\r\n");
     assert_eq!(served.read_until("late\r\n\r\n"), "early \0late\r\n\r\n");
     served.send("last");
-    // What one side ends, the other may still answer.
+    // After one side closes its sending direction, the other can still send.
     talk.stream().shutdown(Shutdown::Write).or_fail("ending one way");
     assert_eq!(served.read_to_close(), "");
     served.send(", and least");
@@ -139,7 +139,7 @@ fn a_service_that_ends_or_breaks_off_ends_the_client() {
 #[test]
 fn an_offer_that_is_declined_leaves_http() {
     let (sandbox, recorder) = recording_sandbox(json!({}));
-    // The service answers 200; what follows is a request again, and held to the rules.
+    // The service responds with 200, so what follows is another request and must be valid.
     let mut talk = request_upgrade(&sandbox, "");
     assert_eq!(talk.read_response().status, 200);
     assert_eq!(talk.send_get(&sandbox.public_host(SERVICE_PORT)).read_response().status, 200);

@@ -1,4 +1,5 @@
-//! The way into a sandbox: at which of its addresses, when, by which device, and never to anybody else.
+//! Connections into a sandbox: to which of its addresses, when, through which interface, and never
+//! to another host.
 
 use std::{fs, net::Ipv4Addr, time::Instant};
 
@@ -14,13 +15,13 @@ use serde_json::{Value, json};
 
 use crate::TESTBED;
 
-/// A sandbox that the agent is told to have these addresses.
+/// Configures these addresses of a sandbox.
 #[track_caller]
 fn configure_addresses(sandbox: &TestSandbox, addresses: &[String]) {
     sandbox.apply_config(&json!({ "addresses": addresses }));
 }
 
-/// One of its own IPv4, after an IPv6 that it does not have.
+/// The sandbox's own IPv4 address, after an IPv6 address that it does not have.
 fn half_present_addresses(sandbox: &TestSandbox) -> [String; 2] {
     let missing = format!("fd00:11:{:x}::77", sandbox.addressing.number);
     [missing, sandbox.addressing.v4().to_string()]
@@ -39,7 +40,8 @@ fn an_address_that_the_sandbox_does_not_have_costs_next_to_nothing() {
         served.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
         assert_eq!(talk.read_response().status, 204);
     }
-    // The kernel looks for a neighbour for three seconds, so ten connections in turn took thirty.
+    // The kernel tries to resolve a neighbour for three seconds, so ten sequential connections
+    // would take thirty.
     assert!(begin.elapsed() < *WAIT_LIMIT, "{:?}", begin.elapsed());
     drop(service);
     let closed = sandbox.send_public_request("GET /", "\r\n").read_response();
@@ -51,7 +53,7 @@ fn an_address_that_the_sandbox_does_not_have_costs_next_to_nothing() {
     assert_eq!(talk.read_response().status, 204, "it lives");
 }
 
-/// Connections that were refused in a namespace so far, and other resets.
+/// The number of connections refused in a namespace so far, and of other resets.
 #[track_caller]
 fn reset_count(namespace: &NetworkNamespace) -> u64 {
     let _inside = namespace.enter().or_fail("entering the sandbox");
@@ -79,7 +81,7 @@ fn a_service_that_is_just_being_started_gets_the_request() {
     }
 }
 
-/// Gives the sandbox an address of the internet's networks, to which the host has a route.
+/// Assigns the sandbox an address of the internet's networks, to which the host has a route.
 #[track_caller]
 fn assign_public_address(sandbox: &TestSandbox, last: u8) -> Ipv4Addr {
     let address = Ipv4Addr::new(203, 0, 113, last);
@@ -104,7 +106,7 @@ fn when_the_interface_is_down_nobody_else_gets_the_request() {
     served.read_head();
     served.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
     assert_eq!(talk.read_response().status, 204);
-    // Now the host's default route leads to the stranger.
+    // Now the host's default route leads to the other host.
     stage.network.host.ip_batch(&format!("link set {} down", sandbox.interface)).or_fail("down");
     for _ in 0..3 {
         let reply = sandbox
@@ -131,7 +133,7 @@ fn an_address_of_another_machine_gets_no_request() {
         ManualService::listen(&stage.network.internet, SERVICE_PORT + 1).or_fail("the stranger");
     configure_addresses(&sandbox, &["203.0.113.202".to_owned()]);
     let mut talk = stage.connect_to_gateway();
-    // The kernel looks for such a neighbour for three seconds.
+    // The kernel tries to resolve such a neighbour for three seconds.
     talk.stream().set_read_timeout(Some(*WAIT_LIMIT)).or_fail("waiting");
     talk.send_get(&sandbox.public_host(SERVICE_PORT + 1)).read_response().assert_from_gateway(502);
     assert!(stranger.has_no_pending_connection(), "a stranger is connected to");

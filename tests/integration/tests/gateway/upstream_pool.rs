@@ -1,4 +1,4 @@
-//! Connections into a sandbox that are used again.
+//! Reuse of connections into a sandbox.
 
 use std::fs;
 
@@ -48,7 +48,7 @@ fn a_connection_that_the_service_has_closed_is_not_used() {
             served.read_head();
             served.send(NO_CONTENT_RESPONSE);
             assert_eq!(talk.read_response().status, 204);
-            // The gateway's side has the end then, whether or not anybody has looked there.
+            // The gateway's socket has received the end, whether or not the gateway has read it.
             drop(served);
             let told = || all_closes_acknowledged(&sandbox.namespace).then_some(());
             eventually("the end arrives", told).or_fail("closing");
@@ -61,11 +61,11 @@ fn a_connection_that_the_service_has_closed_is_not_used() {
     }
 }
 
-/// The state of a socket that has closed its side, which the other has not confirmed yet
+/// The state of a socket that has sent a FIN that is not acknowledged yet
 /// (include/net/tcp_states.h).
 const TCP_FIN_WAIT1: &str = "04";
 
-/// Whether the other sides of all connections that were closed in a namespace know it.
+/// Returns whether the peers have acknowledged all closed connections of a namespace.
 #[track_caller]
 fn all_closes_acknowledged(namespace: &NetworkNamespace) -> bool {
     let _inside = namespace.enter().or_fail("entering the sandbox");
@@ -76,9 +76,9 @@ fn all_closes_acknowledged(namespace: &NetworkNamespace) -> bool {
     })
 }
 
-/// Ports of a sandbox that has a service on many.
+/// The number of ports with a service.
 const SERVICE_PORTS: u16 = 150;
-/// Idle connections that one sandbox may have, and a few descriptors that others need meanwhile.
+/// The limit of idle connections per sandbox, plus a few descriptors for other purposes.
 const MAX_IDLE_DESCRIPTORS: usize = 64 + 8;
 
 #[test]

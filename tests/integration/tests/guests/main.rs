@@ -1,4 +1,4 @@
-//! Real guests: virtual machines behind tap devices, whose own programs meet the policy.
+//! Real guests: virtual machines behind tap devices, with policies applied to their own programs.
 
 mod vm_lifecycle;
 mod vm_policy;

@@ -1,4 +1,4 @@
-//! Guests that are paused, killed, started again, and whose tap device is made anew.
+//! Guests that are paused, killed and restarted, and tap devices that are recreated.
 
 use policy_integration::guest_vm::{GuestConnection, VmSandbox};
 use policy_testbed::{
@@ -34,7 +34,7 @@ fn a_flood_is_denied_before_and_after_a_pause() {
     };
     grows(&machine);
     machine.pause();
-    // What had left the guest is judged by now or soon; then there is silence.
+    // Frames that the guest has already sent are judged soon; then no more arrive.
     let mut last = machine.packet_count("deny_out");
     let settled = eventually("silence", || {
         let now = machine.packet_count("deny_out");

@@ -1,4 +1,5 @@
-//! A guest's programs reach what the policy allows and are refused the rest, and see it change.
+//! A guest's programs reach what the policy allows, are refused everything else, and notice policy
+//! updates.
 
 use policy_integration::guest_vm::{GuestConnection, VmSandbox};
 use policy_testbed::{test_servers::ECHO_PORT, testbed::SharedTestbed};
@@ -52,7 +53,7 @@ fn a_change_of_the_policy_is_seen_by_programs_that_run() {
     assert_eq!(machine.wget("8.8.8.9").code, 0);
 }
 
-/// More than one segment: the guest's card hands the host super-packets without checksums.
+/// More than one segment: the guest's card passes super-packets without checksums to the host.
 #[test]
 fn a_large_transfer_comes_back_whole() {
     let mut machine = VmSandbox::booted(&TESTBED.testbed(), &["8.8.8.8", "2001:db8:1::1"]);

@@ -1,4 +1,4 @@
-//! What crossed, held against what may.
+//! Compares the frames that crossed with those that may.
 
 use std::collections::HashMap;
 
@@ -8,35 +8,35 @@ use policy_testbed::{
     packets::ETHERNET_HEADER_LEN,
 };
 
-/// The frames of a round, as they would look when they have been forwarded.
+/// The frames of a round, as they would appear after forwarding.
 #[derive(Default)]
 pub(crate) struct ExpectedFrames {
     allowed: HashMap<Vec<u8>, usize>,
     denied: HashMap<Vec<u8>, String>,
 }
 
-/// What a frame that arrived is.
+/// The class of a received frame.
 pub(crate) enum ArrivedFrame {
-    /// One that may cross.
+    /// A frame that may cross.
     Allowed,
-    /// The host's own: neighbour discovery, multicast listeners.
+    /// A frame of the host itself: neighbour discovery, multicast listener reports.
     FromHost,
-    /// One that must not cross, and why.
+    /// A frame that must not cross, and the reason.
     Leaked(String),
 }
 
 impl ExpectedFrames {
-    /// The oracle lets a frame pass.
+    /// Adds a frame that the oracle allows.
     pub(crate) fn allow(&mut self, frame: &[u8]) {
         *self.allowed.entry(as_forwarded(frame)).or_default() += 1;
     }
 
-    /// The oracle denies a frame.
+    /// Adds a frame that the oracle denies.
     pub(crate) fn deny(&mut self, frame: &[u8], reason: String) {
         self.denied.insert(as_forwarded(frame), reason);
     }
 
-    /// What this is. What may cross may cross as often as it was sent.
+    /// Classifies a received frame. An allowed frame may cross as often as it was sent.
     pub(crate) fn classify(&mut self, frame: &[u8]) -> ArrivedFrame {
         let packet = as_forwarded(frame);
         if let Some(left) = self.allowed.get_mut(&packet).filter(|left| **left > 0) {
@@ -51,8 +51,8 @@ impl ExpectedFrames {
     }
 }
 
-/// A packet without what a router changes: the Ethernet header, hops and the sum over them, and what
-/// is behind its end.
+/// A packet without the parts that a router changes: the Ethernet header, the hop limit, the header
+/// checksum, and any padding.
 fn as_forwarded(frame: &[u8]) -> Vec<u8> {
     let packet = frame.get(ETHERNET_HEADER_LEN..).unwrap_or_default();
     let field = |at: usize| {

@@ -1,4 +1,4 @@
-//! The wire: a sandbox whose own kernel is silent, and a watch at the far end of the uplink.
+//! A sandbox whose own kernel is silent, and a packet socket at the far end of the uplink.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,12 +27,12 @@ use serde_json::{Value, json};
 
 use super::crossing_check::{ArrivedFrame, ExpectedFrames};
 
-/// Frames that are sent before those that crossed are looked at: the kernel queues a thousand.
+/// The number of frames sent before the received ones are checked: the kernel queues a thousand.
 const FRAMES_PER_ROUND: usize = 200;
-/// Entries of a list.
+/// The maximum number of entries in a list.
 const LIST_ENTRIES: usize = 24;
 
-/// A sandbox under a policy, its oracle, and both ends of its way.
+/// A sandbox with a policy, its oracle, and both ends of its path.
 pub(crate) struct HostileSandbox {
     seed: u64,
     sandbox: TestSandbox,
@@ -48,13 +48,14 @@ pub(crate) struct HostileSandbox {
 }
 
 impl HostileSandbox {
-    /// A stage with one sandbox, which is the one of [`policy_testbed::packets::test_hosts`].
+    /// Builds a testbed with one sandbox, which has the addresses in
+    /// [`policy_testbed::packets::test_hosts`].
     pub(crate) fn build(seed: u64) -> Self {
         let stage =
             Testbed::with_config(&format!("[dataplane]\nplatform_allow = [\"{MARKER_ADDRESS}\"]"));
         let sandbox = stage.add_sandbox();
         silence_sandbox_kernel(&stage, &sandbox);
-        pin_to_current_cpu(); // not before: the agent would, too
+        pin_to_current_cpu(); // only now: the agent would inherit it
         let addresses = vec![SANDBOX.v4.into(), SANDBOX_SECOND_V4.into(), SANDBOX.v6.into()];
         let identity = OracleIdentity { mac: Some(SANDBOX.mac), addresses };
         let floor = Floor::new(&[MARKER_ADDRESS.to_owned()], None);
@@ -73,12 +74,13 @@ impl HostileSandbox {
         }
     }
 
-    /// Frames sent so far.
+    /// The number of frames sent so far.
     pub(crate) fn sent_frames(&self) -> usize {
         self.sent
     }
 
-    /// Puts a random policy in force, another one than before: fragments know their policy.
+    /// Puts another random policy into force. Fragments depend on the policy under which they
+    /// began.
     pub(crate) fn apply_random_policy(&mut self, rng: &mut Rng) -> RandomPolicy {
         loop {
             let random = random_policies::random_policy(rng, &self.floor, LIST_ENTRIES);
@@ -95,7 +97,7 @@ impl HostileSandbox {
         }
     }
 
-    /// A policy that leaves everything to the floor.
+    /// Puts a policy into force that denies only what the floor denies.
     pub(crate) fn apply_allow_all(&mut self) {
         let defaults = PolicyDefaults::default();
         let policy = Policy::new(&Default::default(), None, &defaults, &self.floor);
@@ -111,7 +113,7 @@ impl HostileSandbox {
         self.oracle.publish(policy, self.floor.clone());
     }
 
-    /// Sends frames, and holds what crosses against what the oracle says.
+    /// Sends frames and compares those that cross with the oracle's verdicts.
     pub(crate) fn send_and_check(&mut self, frames: Vec<EthernetFrame>) {
         for round in frames.chunks(FRAMES_PER_ROUND) {
             let mut expected = ExpectedFrames::default();
@@ -129,7 +131,7 @@ impl HostileSandbox {
         }
     }
 
-    /// Everything that crosses until a marker does that was sent last.
+    /// Checks all frames that cross before a final marker.
     fn check_arrivals(&mut self, expected: &mut ExpectedFrames) {
         let marker = format!("<<marker {}>>", self.sent).into_bytes();
         let payload = IpPayload::udp(40_000, 9, &marker);
@@ -156,7 +158,8 @@ impl HostileSandbox {
         )
     }
 
-    /// Shows what was sent; a run in which hardly anything passed, or was denied, proves nothing.
+    /// Prints the counts. A run in which almost nothing passed, or almost nothing was denied,
+    /// proves nothing.
     pub(crate) fn assert_meaningful_run(&self, few: usize) {
         let Self { sent, crossed, reason_counts: reasons, .. } = self;
         println!("{sent} frames, {crossed} crossed and all of them may; {reasons:?}");
@@ -169,14 +172,14 @@ impl HostileSandbox {
     }
 }
 
-/// Two CPUs would deliver what one thread sends in another order, and fragments have one.
+/// Two CPUs could reorder the frames of one thread, and the order of fragments matters.
 fn pin_to_current_cpu() {
     let mut this = CpuSet::new();
     this.set(sched_getcpu().or_fail("this CPU")).or_fail("a set of one CPU");
     sched_setaffinity(Pid::from_raw(0), &this).or_fail("staying on this CPU");
 }
 
-/// The sandbox's kernel answers nobody, and no neighbour has to be looked for.
+/// Keeps the sandbox's kernel from replying, and makes neighbour resolution unnecessary.
 fn silence_sandbox_kernel(stage: &Arc<Testbed>, sandbox: &TestSandbox) {
     let (host, internet) = (&stage.network.host, &stage.network.internet);
     sandbox

@@ -1,9 +1,9 @@
-//! A sandbox that sends anything at all, on a real wire: nothing crosses that the law denies.
+//! A sandbox that sends arbitrary frames on a real link: nothing that the policy denies crosses.
 //!
-//! Random policies are put in force through the API, and raw frames are sent out of the sandbox: valid
-//! ones, bent ones, cut ones, fragments, tunnels. At the internet's end of the uplink everything that
-//! arrives is held against the oracle. The seed is printed; `POLICY_TEST_SEED` sets it, and
-//! `POLICY_TEST_FRAMES` how many frames are sent (`cargo xtask fuzz --frames N`).
+//! The tests apply random policies through the API and send raw frames from the sandbox: valid
+//! ones, mutated ones, truncated ones, fragments, tunnels. At the internet's end of the uplink,
+//! every received frame is compared with the oracle. The seed is printed; `POLICY_TEST_SEED` sets
+//! it, and `POLICY_TEST_FRAMES` sets the number of frames (`cargo xtask fuzz --frames N`).
 
 #![expect(clippy::print_stdout, reason = "the seed has to be known to run a failure again")]
 
@@ -16,7 +16,7 @@ use policy_integration::random::{PacketGenerator, RandomPacket, RandomPolicy};
 
 use self::{hostile_sandbox::HostileSandbox, mutated_frames::FrameMutator};
 
-/// Frames under one policy.
+/// The number of frames per policy.
 const FRAMES_PER_POLICY: usize = 1_000;
 
 #[test]
@@ -58,7 +58,7 @@ fn send_under_policy(scene: &mut HostileSandbox, random: &RandomPolicy, rng: &mu
     let frames =
         std::iter::repeat_with(|| packets.next_packet()).filter_map(|packet| match packet {
             RandomPacket::FromSandbox(frame) => Some(bent.mutate(frame)),
-            // Nobody connects to this sandbox: what it sends is outbound.
+            // This sandbox has no inbound connections: all its packets are outbound.
             RandomPacket::ToSandbox(..) => None,
         });
     let frames: Vec<_> = frames.take(FRAMES_PER_POLICY).collect();

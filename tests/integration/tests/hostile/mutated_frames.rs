@@ -1,4 +1,4 @@
-//! Ways to bend a frame, so that a judge who looks too short takes it for another.
+//! Mutations of a frame that a careless parser would misinterpret.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,11 @@ use policy_testbed::packets::{
     test_hosts::{METADATA_SERVICE, SANDBOX, SERVER},
 };
 
-/// What an interface takes, Ethernet's header included.
+/// The maximum frame length of an interface, with the Ethernet header.
 const MAX_FRAME_BYTES: usize = ETHERNET_HEADER_LEN + 1_500;
 
-/// Protocols that carry other packets, by number and what stands before those: IP in IP, IPv6 in IP,
-/// GRE with either, ESP, and Ethernet over IP.
+/// Protocols that encapsulate packets, by number and by the bytes before the inner packet: IP in
+/// IP, IPv6 in IP, GRE with either, ESP, and Ethernet over IP.
 const TUNNEL_PROTOCOLS: [(u8, &[u8]); 7] = [
     (4, &[]),
     (41, &[]),
@@ -24,22 +24,22 @@ const TUNNEL_PROTOCOLS: [(u8, &[u8]); 7] = [
     (97, &[0x30, 0]),
 ];
 
-/// UDP ports that tunnels have: Teredo, L2TP, VXLAN, Geneve, WireGuard, GUE.
+/// UDP ports of tunnels: Teredo, L2TP, VXLAN, Geneve, WireGuard, GUE.
 const TUNNEL_PORTS: [u16; 6] = [3544, 1701, 4789, 6081, 51820, 6080];
 
-/// Bends frames at random.
+/// Mutates frames at random.
 pub(crate) struct FrameMutator {
     rng: Rng,
     previous_frame: EthernetFrame,
 }
 
 impl FrameMutator {
-    /// A source of bends.
+    /// Creates a mutator.
     pub(crate) fn new(rng: Rng) -> Self {
         Self { rng, previous_frame: EthernetFrame::from_bytes(&[0; 60]) }
     }
 
-    /// The frame, or something that was made of it.
+    /// Returns the frame or a mutation of it.
     pub(crate) fn mutate(&mut self, frame: EthernetFrame) -> EthernetFrame {
         let kept = frame.clone();
         let bent = match self.rng.u8(..12) {
@@ -53,11 +53,11 @@ impl FrameMutator {
         };
         self.previous_frame = kept;
         let bent = bent.truncated(MAX_FRAME_BYTES);
-        // A wrong sum would end most of them before anybody judges what else is wrong.
+        // A wrong checksum would drop most frames before the mutation is judged.
         if self.rng.u8(..4) > 0 { fix_ipv4_checksum(bent) } else { bent }
     }
 
-    /// Some bytes are others.
+    /// Overwrites some bytes.
     fn rewrite_bytes(&mut self, mut frame: EthernetFrame) -> EthernetFrame {
         for _ in 0..self.rng.u8(1..9) {
             let at = self.rng.usize(..frame.bytes().len().min(120));
@@ -77,7 +77,7 @@ impl FrameMutator {
         frame.truncated(self.rng.usize(ETHERNET_HEADER_LEN.min(length)..=length))
     }
 
-    /// The beginning of one frame and the end of another.
+    /// Joins the start of one frame and the end of another.
     fn splice_frames(&mut self, frame: &EthernetFrame) -> EthernetFrame {
         let (one, other) = (self.previous_frame.bytes(), frame.bytes());
         let (end, start) =
@@ -85,8 +85,8 @@ impl FrameMutator {
         EthernetFrame::from_bytes(&[&one[..end], &other[start..]].concat())
     }
 
-    /// What the frame before carried, within this one's addresses: a good packet around a bad one, or
-    /// the other way round.
+    /// Encapsulates the payload of the previous frame in this one's addresses: a valid packet
+    /// around an invalid one, or the reverse.
     fn wrap_in_tunnel(&mut self, frame: &EthernetFrame) -> EthernetFrame {
         let inner = self.previous_frame.bytes().get(ETHERNET_HEADER_LEN..).unwrap_or_default();
         let Some(to) = frame_destination(frame) else { return frame.clone() };
@@ -102,7 +102,7 @@ impl FrameMutator {
         IpDatagram::new(source, to, payload).to_frame()
     }
 
-    /// Its length fields say something else.
+    /// Changes length fields.
     fn falsify_lengths(&mut self, frame: EthernetFrame) -> EthernetFrame {
         let length = self.rng.u16(..).to_be_bytes();
         let small = u16::from(self.rng.u8(..)).to_be_bytes();
@@ -124,7 +124,7 @@ impl FrameMutator {
     }
 }
 
-/// Where an IP packet in a frame says that it goes.
+/// The destination of the IP packet in a frame.
 fn frame_destination(frame: &EthernetFrame) -> Option<IpAddr> {
     match frame.bytes().get(12..14)? {
         [0x08, 0x00] => Some(IpAddr::from(*frame.bytes().get(30..)?.first_chunk::<4>()?)),
@@ -133,7 +133,7 @@ fn frame_destination(frame: &EthernetFrame) -> Option<IpAddr> {
     }
 }
 
-/// With the right checksum of an IPv4 header, if there is one.
+/// Corrects the checksum of an IPv4 header, if there is one.
 fn fix_ipv4_checksum(frame: EthernetFrame) -> EthernetFrame {
     let is_v4 = frame.bytes().get(12..14) == Some(&[0x08, 0x00][..]);
     let header = frame.bytes().get(ETHERNET_HEADER_LEN..).map(Ipv4Header::from_slice);

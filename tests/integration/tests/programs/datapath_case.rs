@@ -14,7 +14,7 @@ use policy_testbed::packets::{
     test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
 };
 
-/// A frame, which way it goes, and what has to become of it.
+/// A frame, its direction, and the expected verdict.
 pub(crate) struct DatapathStep {
     description: String,
     direction: FrameDirection,
@@ -27,7 +27,7 @@ enum FrameDirection {
     ToSandbox(InboundOrigin),
 }
 
-/// The sandbox sends a frame.
+/// A frame from the sandbox.
 pub(crate) fn sends(what: &str, frame: impl Into<EthernetFrame>, expect: Reason) -> DatapathStep {
     DatapathStep {
         description: what.to_owned(),
@@ -37,7 +37,7 @@ pub(crate) fn sends(what: &str, frame: impl Into<EthernetFrame>, expect: Reason)
     }
 }
 
-/// A frame is on its way to the sandbox.
+/// A frame to the sandbox.
 pub(crate) fn receives(
     what: &str,
     origin: InboundOrigin,
@@ -52,17 +52,17 @@ pub(crate) fn receives(
     }
 }
 
-/// A datagram from the sandbox, to port 4000, which means nothing.
+/// A datagram from the sandbox to port 4000, which has no special meaning.
 pub(crate) fn udp_from_sandbox(address: impl Into<IpAddr>) -> IpDatagram {
     datagram_from_sandbox(address, IpPayload::udp(40_000, 4000, b"hello"))
 }
 
-/// The opening of a connection from the sandbox.
+/// A TCP SYN from the sandbox.
 pub(crate) fn syn_from_sandbox(address: impl Into<IpAddr>, port: u16) -> IpDatagram {
     datagram_from_sandbox(address, IpPayload::syn(40_000, port))
 }
 
-/// A datagram from the sandbox's address of the right family.
+/// A datagram from the sandbox's address of the same family.
 pub(crate) fn datagram_from_sandbox(address: impl Into<IpAddr>, payload: IpPayload) -> IpDatagram {
     let address = address.into();
     IpDatagram::new(sandbox_address_like(address), address, payload)
@@ -73,7 +73,8 @@ pub(crate) fn sandbox_address_like(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { SANDBOX.v4.into() } else { SANDBOX.v6.into() }
 }
 
-/// How a stage differs from the usual one: denied packets vanish, the default floor.
+/// The settings of a case. Default: denied packets are dropped silently, and the default floor
+/// applies.
 pub(crate) struct DatapathSettings {
     pub(crate) deny_action: DenyAction,
     pub(crate) inbound: InboundSource,
@@ -105,7 +106,7 @@ impl DatapathCase {
         Self::with_settings(network, DatapathSettings::default())
     }
 
-    /// The same under other settings.
+    /// A sandbox with a network configuration and other settings.
     pub(crate) fn with_settings(network: &str, setting: DatapathSettings) -> Self {
         let mut stage = Self::without_policy(setting);
         stage.publish(network);
@@ -125,7 +126,7 @@ impl DatapathCase {
         Self { programs: kernel, oracle, settings: setting }
     }
 
-    /// Puts a network configuration in force.
+    /// Puts a network configuration into force.
     pub(crate) fn publish(&mut self, network: &str) {
         let policy = parse_policy(network, &self.settings.floor);
         let compiled = policy::compile_policy(&policy, &self.settings.floor);
@@ -133,7 +134,7 @@ impl DatapathCase {
         self.oracle.publish(policy, self.settings.floor.clone());
     }
 
-    /// Runs every step, in order, and tells all that went otherwise.
+    /// Runs every step in order and reports all that differ.
     pub(crate) fn assert_steps(&mut self, steps: &[DatapathStep]) {
         let wrong: Vec<String> =
             steps.iter().filter_map(|step| self.check_step(step).err()).collect();
@@ -159,7 +160,7 @@ impl DatapathCase {
                 "{what}: expected {expect:?}, the kernel did {seen:?} [{frame:?}]"
             ));
         }
-        // The kernel asks for line 3 last, since all it can say is to pass.
+        // The kernel checks line 3 last, since that line can only allow.
         let same_verdict = law == Reason::Reply && passed;
         if law != *expect && !same_verdict {
             return Err(format!(
@@ -169,8 +170,8 @@ impl DatapathCase {
         Ok(())
     }
 
-    /// XDP drops what TC would drop in silence; fragments, discovery, what is answered and what is
-    /// for the egress proxy are left to TC.
+    /// Checks the XDP program: it drops what TC would drop silently. It leaves fragments,
+    /// discovery, denials with a reply, and traffic for the egress proxy to TC.
     fn check_early_drop(&mut self, step: &DatapathStep) -> Result<(), String> {
         let DatapathStep { description: what, frame, expected: expect, .. } = step;
         let answered = self.settings.deny_action == DenyAction::Reject && expect.is_rejectable();
@@ -192,7 +193,7 @@ impl DatapathCase {
     }
 }
 
-/// A network configuration as users write it.
+/// Parses a network configuration.
 pub(crate) fn parse_policy(network: &str, floor: &Floor) -> Policy {
     let network: NetworkConfig = policy::parse_json(network.as_bytes())
         .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
@@ -201,7 +202,7 @@ pub(crate) fn parse_policy(network: &str, floor: &Floor) -> Policy {
         .unwrap_or_else(|invalid| panic!("{network:?}: {invalid}"))
 }
 
-/// A floor from lists as operators write them.
+/// Parses a floor from its lists.
 pub(crate) fn parse_floor(allow: &[&str], deny: &[&str]) -> Floor {
     let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     Floor::new(&owned(allow), Some(&owned(deny))).unwrap_or_else(|invalid| panic!("{invalid}"))

@@ -1,4 +1,4 @@
-//! What a denied program sees: the bytes of resets and of "administratively prohibited".
+//! The replies to denied packets: the bytes of resets and of "administratively prohibited".
 
 use std::net::IpAddr;
 
@@ -25,16 +25,16 @@ fn rejecting_case() -> DatapathCase {
     )
 }
 
-/// What the kernel did with a frame that has to be denied.
+/// Returns the kernel's action on a frame that must be denied.
 fn judge_denied(stage: &mut DatapathCase, frame: &EthernetFrame) -> FrameAction {
     let outcome = stage.programs.from_sandbox(frame.bytes()).expect("the gate runs");
     assert!(outcome.reason.is_some_and(|reason| !reason.passes()), "{outcome:?}");
     outcome.action
 }
 
-/// The answer to a frame, after what all answers have in common was checked: it goes back where
-/// the frame came from, as from where the frame went, and its checksums are right. Returns the
-/// answer's transport bytes.
+/// Checks what all replies have in common: the reply goes back to the sender, its source is the
+/// frame's destination, and its checksums are correct. Returns its protocol and its transport
+/// bytes.
 fn reject_reply(stage: &mut DatapathCase, datagram: &IpDatagram) -> (u8, Vec<u8>) {
     let sent = datagram.to_frame();
     let FrameAction::Reply(bytes) = judge_denied(stage, &sent) else {
@@ -74,8 +74,8 @@ fn a_denied_connection_is_reset() {
     let mut stage = rejecting_case();
     for server in [IpAddr::from(SERVER.v4), SERVER.v6.into()] {
         let tcp = |flags| IpPayload::tcp(40_000, 443, flags);
-        // RFC 9293, 3.10.7.1: without ACK, the reset acknowledges all that was sent; with ACK it
-        // takes its sequence number from there.
+        // RFC 9293, 3.10.7.1: without ACK, the reset acknowledges everything that was sent. With
+        // ACK, the acknowledged number becomes its sequence number.
         let sent = 0x0102_0304_u32;
         let cases = [
             ("SYN", tcp(TcpFlags::SYN), None, sent + 1),
@@ -228,7 +228,8 @@ fn answers_are_limited_and_denials_are_not() {
     let frame = udp_from_sandbox(SERVER.v4).to_frame();
     let burst = REJECT_RATE_LIMIT.burst_ns / REJECT_RATE_LIMIT.interval_ns;
     let mut answered = 0;
-    // Tokens come back while this runs, so it asks for more than it expects to be refused.
+    // Tokens are refilled during the loop, so it sends more packets than the number of replies that
+    // it expects.
     for _ in 0..burst * 20 {
         match judge_denied(&mut stage, &frame) {
             FrameAction::Reply(_) => answered += 1,

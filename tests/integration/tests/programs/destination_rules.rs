@@ -13,7 +13,7 @@ use super::datapath_case::{
     udp_from_sandbox,
 };
 
-/// Judges datagrams to addresses.
+/// Asserts the verdicts on datagrams to addresses.
 fn assert_destinations(network: &str, floor: Floor, expected: &[(&str, Reason)]) {
     let setting = DatapathSettings { floor, ..DatapathSettings::default() };
     let steps: Vec<_> = expected
@@ -108,7 +108,7 @@ fn an_embedded_ipv4_address_is_judged_by_the_floor() {
             ("64:ff9b::8.8.8.8", AllowOut),
             ("2002:808:808::1", AllowOut),
             ("2001:0:808:808:0:ffff:f7f7:f7f7", AllowOut),
-            // Looks like it, and is none.
+            // Similar to the NAT64 prefix, but not NAT64.
             ("64:ff9b:1::169.254.169.254", PlatformDeny),
             ("2001:1:a9fe:a9fe::1", AllowOut),
         ],

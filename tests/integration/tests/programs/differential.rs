@@ -1,13 +1,13 @@
-//! The strongest proof: random policies × random packets, the kernel's verdict by
-//! `BPF_PROG_TEST_RUN` equal to the slow and obvious oracle's, and the rule it names, too.
+//! The differential test: random policies × random packets. The kernel's verdict from
+//! `BPF_PROG_TEST_RUN` equals the slow and obvious oracle's, and so does the rule that it names.
 //!
-//! The seed is printed; `POLICY_TEST_SEED` sets it. At least ten thousand pairs per run.
+//! The seed is printed; `POLICY_TEST_SEED` sets it. A run has at least ten thousand pairs.
 
 use policy_agent::dataplane::InboundSource;
 
 use super::differential_run::DifferentialRun;
 
-/// Policies per test and packets per policy; there are two tests.
+/// The number of policies per test. There are two tests.
 const POLICIES_PER_TEST: usize = 32;
 const PACKETS_PER_POLICY: usize = 400;
 

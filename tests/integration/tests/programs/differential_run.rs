@@ -1,4 +1,4 @@
-//! Runs pairs and compares.
+//! Runs pairs of policies and packets and compares the verdicts.
 
 #![expect(clippy::print_stdout, reason = "the seed has to be known to run a failure again")]
 
@@ -23,7 +23,7 @@ use policy_testbed::packets::{
     test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
 };
 
-/// Sizes of lists: many small ones, some for which the kernel has other tables.
+/// Sizes of lists: many small ones, and some for which the kernel uses other maps.
 const LIST_SIZES: [usize; 8] = [4, 4, 12, 12, 40, 400, 8_000, 30_000];
 
 /// One kernel and its oracle.
@@ -36,7 +36,7 @@ pub(crate) struct DifferentialRun {
     active_policy: Option<(RandomPolicy, PolicyId)>,
     pairs_compared: usize,
     rules_compared: usize,
-    /// How often each reason was right.
+    /// How often each reason occurred in both.
     reasons_seen: BTreeMap<Reason, usize>,
 }
 
@@ -58,14 +58,14 @@ impl DifferentialRun {
         }
     }
 
-    /// As many packets under each of as many policies.
+    /// Runs this number of packets under each of this number of policies.
     pub(crate) fn run(mut self, policies: usize, packets: usize) {
         let begin = Instant::now();
         for round in 0..policies {
             let floor = random_policies::random_floor_or_default(&mut self.rng);
             let size = LIST_SIZES[round % LIST_SIZES.len()];
             self.reset_sandbox();
-            // The second is a change under way: what was remembered stays.
+            // The second iteration is a policy update: connection state is kept.
             for _ in 0..2 {
                 let random = random_policies::random_policy(&mut self.rng, &floor, size);
                 self.publish(random);
@@ -80,12 +80,12 @@ impl DifferentialRun {
         assert!(missing.is_empty(), "the packets do not reach {missing:?}");
     }
 
-    /// Every reason that a sandbox with a policy can meet.
+    /// Every reason that can occur for a sandbox with a policy.
     fn expected_reasons(&self) -> impl Iterator<Item = Reason> {
         let host_only = self.inbound == InboundSource::Host;
         Reason::kernel_counted().filter(move |reason| match reason {
             Reason::NoPolicy => false,
-            // Without a proxy nothing is handed over, and it has reasons of its own.
+            // There is no proxy, so nothing is redirected. The proxy also has reasons of its own.
             Reason::ByName | Reason::AllowName => false,
             Reason::InboundRefused => host_only,
             _ => true,
@@ -150,14 +150,14 @@ impl DifferentialRun {
         }
     }
 
-    /// Equal verdicts, equal reasons of drops, equal rules.
+    /// Compares verdicts, reasons of drops, and rules.
     fn compare(&mut self, frame: &EthernetFrame, seen: RunOutcome, law: &OracleVerdict) {
         self.pairs_compared += 1;
         *self.reasons_seen.entry(law.reason).or_default() += 1;
         let passed = seen.action == FrameAction::Pass;
-        // The kernel asks for line 3 last: of two reasons to pass, it may name the other one.
-        // And it walks a chain of extension headers before it looks how long the datagram says to be:
-        // of two reasons to drop, it may name that of a header behind the end.
+        // The kernel checks line 3 last, so it may report another one of two reasons to pass. It
+        // also parses the extension headers before it compares the datagram's length, so of two
+        // reasons to drop it may report one from a header beyond the end.
         let same_reason = match (law.reason, seen.reason) {
             (Reason::Reply, Some(reason)) => reason.passes(),
             (Reason::ExtensionHeaders, Some(Reason::IpOptions | Reason::Fragment)) => true,
@@ -176,7 +176,7 @@ impl DifferentialRun {
         }
     }
 
-    /// The rule that an event names; it has to be one of the policy in force.
+    /// The rule in an event. It must belong to the policy in force.
     fn event_rule(&self, event: &VerdictEvent) -> Option<RuleRef> {
         let (random, id) = self.active_policy.as_ref()?;
         let reason = Reason::from_code(event.reason_code)?;

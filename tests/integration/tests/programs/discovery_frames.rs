@@ -1,4 +1,5 @@
-//! Line 2: the ARP and the neighbour discovery that a sandbox needs, and what it must not say.
+//! Line 2: the ARP and the neighbour discovery that a sandbox needs, and messages that it must not
+//! send.
 
 use std::net::Ipv6Addr;
 
@@ -221,7 +222,7 @@ fn discovery_carries_nothing_off_the_link() {
     let tell = |to| neighbor_advertisement(own, to, own, &[TargetLinkAddress(SANDBOX.mac)]);
     let report = || listener_report(own, solicited_node_group(own));
     let laden_report = report().with_extension(ExtensionHeader::destination_options(4));
-    // Eight bytes more, and the payload's length made to fit.
+    // Eight additional bytes, with an adjusted payload length.
     let laden = |frame: EthernetFrame| {
         let longer = frame.bytes()[ETHERNET_HEADER_LEN + 5] + 8;
         frame.padded(b"exfiltra").with_bytes_at(ETHERNET_HEADER_LEN + 5, &[longer])

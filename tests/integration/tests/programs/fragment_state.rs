@@ -136,8 +136,8 @@ fn a_fragment_chain_in_ipv6_hides_nothing() {
     ]);
 }
 
-/// A socket takes segments. What reassembly makes of fragments has lost it, and would come to
-/// whatever the host has at its destination.
+/// A socket can only receive whole segments. Reassembly loses the assigned socket, so the datagram
+/// would reach whatever listens on the host at its destination.
 #[test]
 fn what_is_for_the_proxy_must_not_be_fragmented() {
     const DOMAIN_NETWORK: &str =

@@ -1,4 +1,4 @@
-//! Every frame that may pass, cut at every length: none passes that is not whole.
+//! All truncations of every allowed frame: no truncated frame passes.
 
 use policy_common::reason::Reason;
 use policy_integration::program_runner::{FrameAction, RunOutcome, is_runnable};
@@ -78,7 +78,7 @@ fn no_frame_passes_that_is_not_whole() {
     for (what, frame) in whole_frames() {
         let whole = stage.programs.from_sandbox(frame.bytes()).expect("the gate runs");
         assert!(whole.reason.is_some_and(Reason::passes), "{what}: {whole:?}");
-        // Shorter ones leave no device: the kernel refuses them where they are made.
+        // The kernel rejects shorter frames when they are created.
         for length in ETHERNET_HEADER_LEN..frame.bytes().len() {
             let cut = frame.clone().truncated(length);
             let early = stage.programs.early_drop_in_xdp(cut.bytes()).expect("the gate runs");
@@ -97,7 +97,7 @@ fn assert_dropped(outcome: &RunOutcome) -> bool {
 
 #[test]
 fn the_lengths_inside_are_what_counts() {
-    // The same cuts, with the lengths in the IP header made to fit.
+    // The same truncations, with adjusted lengths in the IP header.
     let mut stage = DatapathCase::with_network("{}");
     for length in 0..20_u8 {
         let tcp = IpPayload::raw(6, &IpPayload::syn(1, 22).bytes[..length.into()]);

@@ -1,4 +1,4 @@
-//! Line 3: connections that others start towards the sandbox.
+//! Line 3: connections that others start to the sandbox.
 
 use std::net::IpAddr;
 
@@ -101,7 +101,7 @@ fn an_exposed_port_does_not_allow_outbound_connections() {
         datagram_to_sandbox(CLIENT.v4, client_syn()),
         Delivered,
     )];
-    // ECN bits, urgent data and FIN make no answer of a SYN; only ACK does.
+    // ECN bits, urgent data and FIN do not turn a SYN into a reply; only ACK does.
     for flags in [0x02, 0xc2, 0x03, 0x22, 0x0a, 0x06] {
         let what = format!("a SYN from the exposed port, flags {flags:02x}");
         steps.push(sends(

@@ -1,7 +1,7 @@
 //! The kernel programs, run on one frame at a time by `BPF_PROG_TEST_RUN`.
 //!
-//! - Fixtures: a frame, the sandbox that sends or receives it, and the expected verdict. The oracle and
-//!   the XDP program have to agree with each of them.
+//! - Fixtures: a frame, the sandbox that sends or receives it, and the expected verdict. The oracle
+//!   and the XDP program must agree with each of them.
 //! - [`differential`]: random policies and random packets, compared with the oracle.
 //! - [`program_log`]: what the programs log.
 

@@ -1,4 +1,4 @@
-//! Line 1: frames that are malformed, spoofed, or of a kind that no rule can judge.
+//! Line 1: frames that are malformed, spoofed, or of a kind that no rule covers.
 
 use policy_common::reason::Reason::{
     ExtensionHeaders, IpOptions, Malformed, NoRule, SpoofedIp, SpoofedMac, UnknownEthertype, Vlan,
@@ -15,7 +15,7 @@ use super::datapath_case::{
     udp_from_sandbox,
 };
 
-/// Everything that the floor leaves is allowed, so that only line 1 can drop.
+/// Everything outside the floor is allowed, so that only line 1 drops.
 const ALLOW_ALL: &str = "{}";
 
 const IP_OFFSET: usize = ETHERNET_HEADER_LEN;
@@ -146,7 +146,7 @@ fn tags_and_unknown_ethertypes_are_dropped() {
             Vlan,
         ),
     ];
-    // LLC, RARP, AppleTalk, MPLS, PPPoE, EAPOL, LLDP, MACsec, PTP, loopback, an invalid one.
+    // LLC, RARP, AppleTalk, MPLS, PPPoE, EAPOL, LLDP, MACsec, PTP, loopback, an invalid EtherType.
     for ethertype in [
         0x0004_u16, 0x8035, 0x809b, 0x8847, 0x8863, 0x8864, 0x888e, 0x88cc, 0x88e5, 0x88f7, 0x9000,
         0xffff, 0,

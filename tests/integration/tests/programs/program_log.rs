@@ -1,4 +1,4 @@
-//! What should never happen, the kernel programs log, and the agent hands it on.
+//! The kernel programs log internal errors, and the agent forwards them to its own log.
 
 use std::sync::Mutex;
 
@@ -17,12 +17,13 @@ use policy_testbed::packets::{
     test_hosts::{SANDBOX, SERVER},
 };
 
-/// What the programs log when the table of programs has no entry for the reply.
+/// The message of the programs if the map of programs has no entry for the reply.
 const MISSING_PROGRAM_MESSAGE: &str = "has no program that answers";
 
 static LOGGED_LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The logger of the process. Other tests log at the same time, so it keeps one message only.
+/// The logger of the process. Other tests log at the same time, so it keeps only one kind of
+/// message.
 struct LogCollector;
 
 impl log::Log for LogCollector {

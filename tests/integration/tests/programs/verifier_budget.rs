@@ -1,12 +1,12 @@
-//! How much of the verifier's patience the programs use. A million instructions is the limit; a
-//! jump here means that it has begun to judge paths apart that it judged together.
+//! How many instructions the verifier processes for each program. The limit is one million. A
+//! sudden increase means that the verifier examines paths separately that it merged before.
 
 use aya::{programs::loaded_programs, util::KernelVersion};
 use policy_agent::dataplane::{DenyAction, InboundSource};
 use policy_common::bpf_names::{EARLY_DROP, FROM_SANDBOX, PROXY_REDIRECT, REJECT, TO_SANDBOX};
 use policy_integration::program_runner::ProgramRunner;
 
-/// Instructions that the verifier may look at, by program.
+/// The maximum number of processed instructions per program.
 const INSTRUCTION_LIMITS: [(&str, u32); 5] = [
     (FROM_SANDBOX, 200_000),
     (TO_SANDBOX, 50_000),
@@ -19,14 +19,13 @@ const INSTRUCTION_LIMITS: [(&str, u32); 5] = [
 fn programs_stay_within_the_verifier_budget() {
     let _kernel = ProgramRunner::open(DenyAction::Reject, InboundSource::Any)
         .unwrap_or_else(|e| panic!("{e:#}"));
-    // Before, the kernel does not tell how many it looked at, and its limit of a million is the only
-    // one.
+    // Older kernels do not report the number; the only limit there is their own of one million.
     if KernelVersion::current().expect("a version") < KernelVersion::new(5, 16, 0) {
         return;
     }
     let programs: Vec<_> = loaded_programs().filter_map(Result::ok).collect();
     for (name, ceiling) in INSTRUCTION_LIMITS {
-        // Of several that are loaded, the newest.
+        // The newest of several loaded programs with this name.
         let program = programs.iter().rfind(|program| program.name_as_str() == Some(name));
         let program = program.unwrap_or_else(|| panic!("{name} is not loaded"));
         let verified = program.verified_instruction_count().expect("the kernel tells");

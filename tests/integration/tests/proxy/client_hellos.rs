@@ -1,4 +1,4 @@
-//! Port 443: the name in a ClientHello is judged, however it comes, and nothing else goes through.
+//! Port 443: the proxy judges the name in a ClientHello in any encoding, and passes nothing else.
 
 use std::io::Write as _;
 
@@ -20,7 +20,7 @@ fn domain_scenario(name: &str) -> DomainScenario {
 fn other_protocols_on_port_443_are_reset() {
     let scene = domain_scenario("notls");
     let http = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", scene.allowed_site.name);
-    // An old SSL 2 hello, an alert, application data, and a record of no length without end.
+    // An SSL 2 hello, an alert, application data, and an endless series of empty records.
     let endless = [22, 3, 1, 0, 0].repeat(4000);
     let others = [
         http.as_bytes(),
@@ -54,7 +54,7 @@ fn without_a_name_the_address_decides() {
         .run()
         .assert_denied_by_alert();
     scene.assert_denied_site_unreached();
-    // An allowed address goes past the proxy, whatever name is asked for there.
+    // An allowed address bypasses the proxy, whatever name the client requests there.
     let evil = scene.denied_site.v4.to_string();
     scene.sandbox.allow_only(&[&scene.allowed_site.name, &evil]);
     let fetched = scene.sandbox.curl(&format!("https://{evil}/")).run();
@@ -68,7 +68,7 @@ fn a_hello_in_any_pieces_is_judged_by_its_name() {
     let client = || {
         let config = scene.sandbox.testbed.named_internet().authority.client_config();
         let mut config = config.or_fail("a client");
-        // With these the hello is longer than a packet and a record can be.
+        // These make the hello longer than a packet and a record can be.
         config.alpn_protocols = (0..400).map(|i| format!("a-protocol-{i:040}").into()).collect();
         config.alpn_protocols.push(b"http/1.1".to_vec());
         config

@@ -1,4 +1,4 @@
-//! `egressProxy`: what a policy lets out by TCP goes through the sandbox's SOCKS5 proxy, or nowhere.
+//! `egressProxy`: allowed TCP connections use the sandbox's SOCKS5 proxy or fail.
 
 use policy_testbed::{
     named_internet::{
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::socks_proxy::{SOCKS_CREDENTIALS, SOCKS_PORT, SocksMode, SocksProxy};
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
-/// The operator allows one private address, and one that sandboxes reach without their proxies.
+/// The operator allows one private address, and exempts one address from egress proxies.
 static FLOOR_TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[dataplane]\nplatform_allow = [\"10.99.0.1\", \"198.51.100.7\"]\n\
      [proxy]\nresolvers = [\"8.8.8.8:53\"]\n",
@@ -44,7 +44,7 @@ impl EgressProxyScenario {
         self.sandbox.testbed.named_internet()
     }
 
-    /// Gives the sandbox this proxy, with the fields of `more` besides its address.
+    /// Configures this proxy, with the fields of `more` in addition to its address.
     #[track_caller]
     fn apply_egress_proxy(&self, mut network: Value, more: Value) {
         let mut proxy = json!({ "address": format!("{}:{SOCKS_PORT}", self.proxy.site.name) });
@@ -55,13 +55,13 @@ impl EgressProxyScenario {
         self.sandbox.apply_network(network);
     }
 
-    /// Fetches from the site, both ways.
+    /// Fetches from the site over HTTP and HTTPS.
     fn fetch_both_ways(&self) -> [policy_testbed::named_internet::curl::CurlResult; 2] {
         ["http", "https"]
             .map(|scheme| self.sandbox.curl(&format!("{scheme}://{}/", self.site.name)).run())
     }
 
-    /// Both ways fail, and nobody comes to the site.
+    /// Asserts that both requests fail and that no connection reaches the site.
     #[track_caller]
     fn assert_fails_closed(&self, reason: &str) {
         let visits =
@@ -86,12 +86,12 @@ fn names_are_forwarded_as_names_and_addresses_as_addresses() {
     let mut network = scene.proxy_by_name();
     network["allowOut"] = json!([name, "1.1.1.1", "2606:4700:4700::1111"]);
     scene.apply_egress_proxy(network, json!({}));
-    // Where the sandbox thinks that the name leads does not matter.
+    // The address to which the sandbox resolves the name does not matter.
     for scheme in ["http", "https"] {
         let curl = scene.sandbox.curl(&format!("{scheme}://{name}/"));
         let fetched = curl.resolving_to(parse_ip("203.0.113.10")).run();
         assert!(scene.site.served_page(&fetched.page_json()), "{fetched:?}");
-        // As the proxy is the site's neighbour, that is where the request comes from.
+        // The proxy is on the same host as the site, so the request comes from there.
         assert_eq!(
             fetched.page_json()["peer"],
             fetched.page_json()["server"],
@@ -180,7 +180,7 @@ fn the_proxy_may_be_reached_by_tls() {
     let stranger =
         policy_testbed::named_internet::certificate_authority::CertificateAuthority::new()
             .or_fail("another authority");
-    // Another authority, none but the public ones, and no TLS at all.
+    // Another authority, the public authorities only, and no TLS.
     for wrong in [
         json!({ "tls": { "serverName": name, "ca": stranger.pem() } }),
         json!({ "tls": { "serverName": name } }),
@@ -228,7 +228,7 @@ fn a_private_proxy_is_refused_unless_the_operator_allows_it() {
         assert_eq!(answer.status, 400, "{address}: {}", answer.body);
         assert!(answer.body.contains("egressProxy"), "{}", answer.body);
     }
-    // A name is looked up when it is dialled.
+    // The name is resolved when the connection is made.
     for private in ["10.99.0.1", "127.0.0.1", "169.254.169.254"] {
         scene
             .named_internet()

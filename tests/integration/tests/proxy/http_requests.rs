@@ -1,5 +1,5 @@
-//! Port 80: every request is judged by the name that it asks for, and a request whose name is not
-//! certain goes nowhere.
+//! Port 80: the proxy judges every request by its host name and drops a request whose name is
+//! ambiguous.
 
 use policy_testbed::{
     named_internet::client_hello,
@@ -76,7 +76,7 @@ fn a_request_that_names_several_hosts_or_none_that_can_be_judged_is_refused() {
         assert!(reply.body.contains(reason), "{request}: {reply:?}");
         assert!(reply.announces_close, "{request}: {reply:?}");
     }
-    // In absolute form and with the Host that agrees it is a request like any other.
+    // In absolute form with a matching Host, it is a normal request.
     for target in [format!("http://{shop}/x"), format!("http://{shop}:80/x")] {
         let mut talk = scene.connect_to_denied_site(HTTP_PORT);
         let reply =
@@ -112,7 +112,7 @@ fn a_second_request_hidden_from_the_proxy_reaches_nobody() {
         while let Ok(reply) = talk.try_read_response() {
             answers.push(reply);
         }
-        // The first request may be refused, or answered by the shop; what is hidden behind it is
+        // The first request may be refused, or answered by the shop. The bytes hidden after it are
         // part of it, or a request that is refused.
         let hidden = answers.iter().any(|reply| reply.page_json()["target"] == "/hidden");
         assert!(!hidden, "{request}: {answers:?}");

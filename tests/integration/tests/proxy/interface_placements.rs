@@ -1,5 +1,5 @@
-//! Names wherever the sandbox's interface stands: in another network namespace, and behind a tap
-//! device.
+//! Domain rules for any placement of the sandbox's interface: in another network namespace, and
+//! behind a tap device.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ fn sandboxes_in_other_namespaces_have_names_of_their_own() {
             stage.request("PUT", &path, &slot.sandbox_spec(&json!({ "network": network })));
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
-    // Each slot has an internet of its own where no site stands: only the agent can reach one.
+    // Each namespace has its own internet without the site, so only the agent can reach it.
     let towards: [IpAddr; 2] = [parse_ip("203.0.113.10"), parse_ip("2001:db8:1::1")];
     for (slot, (own, foreign)) in slots.iter().zip([(&one, &other), (&other, &one)]) {
         let inside = &slot.sandbox.namespace;
@@ -51,7 +51,7 @@ fn sandboxes_in_other_namespaces_have_names_of_their_own() {
     }
 }
 
-/// A bridge takes the frames before they can be handed over to the proxy.
+/// A bridge takes the frames before they can be redirected to the proxy.
 #[test]
 fn on_a_bridge_port_names_are_refused_with_a_reason() {
     let stage = TESTBED.testbed();
@@ -74,7 +74,7 @@ fn on_a_bridge_port_names_are_refused_with_a_reason() {
         assert!(said.contains(port.as_str()) && said.contains("is a port of a bridge"), "{said}");
     }
     sandbox.apply_network(json!({ "denyOut": ["198.51.100.0/24"] }));
-    // It becomes one while there are names.
+    // The interface becomes a bridge port while domain rules are in force.
     host.ip_batch(&unplug).or_fail("unplugging it");
     sandbox.apply_network(names);
     host.ip_batch(&plug).or_fail("plugging it in");

@@ -1,5 +1,5 @@
-//! The egress proxy: which domains a sandbox reaches, by which names, and how the kernel redirects
-//! connections to the proxy ([`redirect`]).
+//! The egress proxy: which domains a sandbox can reach, and how the kernel redirects connections to
+//! the proxy ([`redirect`]).
 
 mod client_hellos;
 mod egress_proxy;

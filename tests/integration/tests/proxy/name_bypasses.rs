@@ -1,5 +1,5 @@
-//! Known ways around filters that judge by name: each ends at the server that has the allowed name,
-//! or nowhere.
+//! Known bypasses of filters that judge names: each one ends at the server of the allowed name, or
+//! is dropped.
 
 use std::net::IpAddr;
 

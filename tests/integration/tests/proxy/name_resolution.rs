@@ -1,5 +1,5 @@
-//! Where names lead: the agent resolves them itself, and dials no address that the floor closes.
-//! And which DNS servers a sandbox may ask.
+//! Name resolution: the agent resolves names itself and never connects to an address that the floor
+//! denies. Also, which DNS servers a sandbox may query.
 
 use std::{
     io,
@@ -21,14 +21,14 @@ use serde_json::{Value, json};
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
 
-/// An address of no server, which refuses connections.
+/// An address without a server, which refuses connections.
 const REFUSING_ADDRESS: &str = "198.51.100.9";
-/// An address to which there is no way.
+/// An address without a route.
 const UNREACHABLE_V6: &str = "2001:db8:dead::1";
-/// Addresses that answer nothing at all.
+/// Addresses that do not respond at all.
 const SILENT_ADDRESSES: [&str; 2] = ["2001:db8:dead:beef::1", "192.0.2.77"];
 
-/// A sandbox that may ask for `name`.
+/// A sandbox whose policy allows `name`.
 #[track_caller]
 fn sandbox_allowed_name(name: &str) -> TestSandbox {
     let sandbox = TESTBED.add_sandbox();
@@ -40,7 +40,7 @@ fn internet_of(sandbox: &TestSandbox) -> &NamedInternet {
     sandbox.testbed.named_internet()
 }
 
-/// Fetches over TLS, towards an address that says nothing.
+/// Fetches over TLS from an address that says nothing about the destination.
 #[track_caller]
 fn fetch_page(sandbox: &TestSandbox, name: &str) -> Value {
     let fetched =
@@ -49,7 +49,7 @@ fn fetch_page(sandbox: &TestSandbox, name: &str) -> Value {
     fetched.page_json()
 }
 
-/// Both ways of asking for a name are refused with this reason.
+/// Asserts that HTTP and HTTPS requests for a name are refused with this reason.
 #[track_caller]
 fn assert_name_refused(sandbox: &TestSandbox, name: &str, status: u64, reason: &str) {
     let to = parse_ip("203.0.113.10");
@@ -88,7 +88,7 @@ fn a_name_that_leads_to_a_private_or_metadata_address_is_refused() {
         assert_name_refused(&sandbox, &name, 403, "platform_deny");
         assert_eq!(internet_of(&sandbox).connection_count(parse_ip(address)), 0, "{address}");
     }
-    // Also when the sandbox's own lists allow the address.
+    // Also if the sandbox's own lists allow the address.
     let allowed = ["n0.private.example", "169.254.169.254", "0.0.0.0/0"];
     let other = TESTBED.add_sandbox();
     other.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": &allowed[..2] }));
@@ -177,7 +177,7 @@ fn one_family_is_enough() {
     assert!(zone.queries_for("tcp.family.example").iter().any(|asked| asked.over_tcp));
 }
 
-/// What an alias is called does not matter, only what was asked for.
+/// The name of an alias does not matter, only the requested name.
 #[test]
 fn an_alias_is_not_judged_but_where_it_leads_is() {
     let sandbox = sandbox_allowed_name("alias.example");
@@ -220,8 +220,8 @@ fn a_name_that_leads_to_the_host_is_refused() {
     }
 }
 
-/// The gateway of the same host is nothing else than anybody's: its listeners can be reached, and the
-/// host's other ones cannot.
+/// The gateway of the same host is treated like any other server: its listeners can be reached, and
+/// the host's other listeners cannot.
 #[test]
 fn a_name_may_lead_to_the_gateway_of_the_same_host() {
     let gateway = "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"0.0.0.0:80\"\n";
@@ -280,7 +280,7 @@ fn the_sandbox_asks_its_default_nameserver_and_no_other() {
         assert_eq!(answer.or_fail("asking 8.8.8.8"), [site.v4]);
     }
     assert!(ask("1.1.1.1").iter().all(Result::is_err));
-    // Without names there is no need for a nameserver.
+    // Without domain rules, no nameserver is needed.
     sandbox.allow_only(&["203.0.113.10"]);
     assert!(ask("8.8.8.8").iter().all(Result::is_err));
     let network = |servers: &[&str]| {
@@ -302,7 +302,7 @@ fn the_sandbox_asks_its_default_nameserver_and_no_other() {
     assert!(site.served_page(&page), "the agent resolves all the same: {page}");
 }
 
-/// The agent asks a real dnsmasq, the sandbox the operator's nameserver.
+/// The agent queries a real dnsmasq, the sandbox the operator's nameserver.
 #[test]
 fn the_operator_chooses_resolver_and_nameserver() {
     let config = "default_nameserver = \"1.1.1.1\"\n[proxy]\nresolvers = [\"9.9.9.9:53\"]";

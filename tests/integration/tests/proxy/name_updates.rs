@@ -1,4 +1,4 @@
-//! Changes of what names are allowed, and an agent that is away.
+//! Updates of the allowed names, and an agent that is not running.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use serde_json::json;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
 
-/// A connection over which the test has spoken TLS with a site.
+/// A TLS connection to a site on which the test has exchanged data.
 struct TlsSession {
     tls: rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>,
     name: String,
@@ -33,7 +33,7 @@ impl TlsSession {
         secure
     }
 
-    /// Whether another request is answered.
+    /// Returns whether another request gets a response.
     fn is_answered(&mut self) -> bool {
         use std::io::{Read as _, Write as _};
         let request = format!("HEAD / HTTP/1.1\r\nHost: {}\r\n\r\n", self.name);
@@ -43,7 +43,7 @@ impl TlsSession {
     }
 }
 
-/// A connection over which the test has talked HTTP with a site.
+/// An HTTP connection to a site on which the test has exchanged data.
 #[track_caller]
 fn open_http_session(sandbox: &TestSandbox, site: &WebSite) -> RawHttpConnection {
     let mut talk = sandbox.connect_raw(site.v4, HTTP_PORT);
@@ -51,7 +51,7 @@ fn open_http_session(sandbox: &TestSandbox, site: &WebSite) -> RawHttpConnection
     talk
 }
 
-/// Nobody answers on this connection any more.
+/// Asserts that this connection gets no more responses.
 #[track_caller]
 fn assert_closed(talk: &mut RawHttpConnection, site: &WebSite) {
     let reply = talk.send_get(&site.name).try_read_response();
@@ -85,7 +85,7 @@ fn removing_a_name_closes_its_connections_and_no_others() {
     assert!(secure_stays.is_answered() && !secure_goes.is_answered());
     assert_eq!(plain_stays.send_get(&stays.name).read_response().status, 200);
     assert_closed(&mut plain_goes, &goes);
-    // The same by PUT …/network, for a connection that has come to the other site by and by.
+    // The same through PUT …/network, for a connection that has used both sites.
     allow_sites(&sandbox, &[&stays, &goes]);
     assert_eq!(plain_stays.send_get(&goes.name).read_response().status, 200);
     let path = format!("/sandboxes/{}/network", sandbox.id);
@@ -176,7 +176,7 @@ fn without_an_agent_names_are_refused_and_addresses_work() {
     sandbox.curl("https://elsewhere.test/").resolving_to(site.v4).run().assert_denied_by_alert();
 }
 
-/// The one connection from before went to one of the addresses.
+/// Returns whether the earlier connection used this address.
 fn is_only_connection(site: &WebSite, address: std::net::IpAddr) -> bool {
     address == site.v6
 }
@@ -208,14 +208,14 @@ fn cleanup_takes_the_routing_rules_away() {
     }
 }
 
-/// Whether a namespace has the rule and the route of the hand-over, for each family.
+/// Returns whether a namespace has the rule and the route of the redirect, for each family.
 #[track_caller]
 fn redirect_rules_present(namespace: &NetworkNamespace) -> [bool; 4] {
     let table = policy_common::redirect::REDIRECT_ROUTE_TABLE.to_string();
     let ip = |family: &str, arguments: &[&str]| {
         let mut ip = Command::new("ip");
         ip.args(["-n", namespace.name(), family]).args(arguments);
-        // A table that was never used is an error, and empty.
+        // `ip` fails for a table that was never used, which means that it is empty.
         command::run(&mut ip).unwrap_or_default()
     };
     let rule = |family| ip(family, &["rule", "show"]).contains(&format!("lookup {table}"));

@@ -1,5 +1,5 @@
-//! The internet with names, and sandboxes that no policy stops: what later tests find refused, the
-//! policy refuses.
+//! The internet with names, and sandboxes without a restrictive policy: everything can be reached.
+//! So what other tests find refused, the policy refuses.
 
 use policy_testbed::{
     named_internet::{

@@ -1,5 +1,5 @@
-//! What must go on working when the egress proxy stands between: bytes, ends, resets and waiting are
-//! those of a connection without it.
+//! Traffic that must keep working through the egress proxy: bytes, closes, resets and backpressure
+//! are those of a direct connection.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -21,13 +21,13 @@ use tungstenite::Message;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
 
-/// Bytes of the largest bodies. One goes each way over HTTP: without optimisation that takes the agent
-/// seconds.
+/// The size of the largest bodies in bytes. One is sent in each direction over HTTP, which takes an
+/// agent built without optimisation several seconds.
 const LARGEST_BODY_BYTES: usize = 100_000_000;
-/// Bytes of large bodies: more than all buffers on the way hold.
+/// The size of large bodies in bytes: more than all buffers on the path hold.
 const LARGE_BODY_BYTES: usize = 8_000_000;
 
-/// A sandbox that may ask for one name, and the site that has it.
+/// A sandbox that may reach one name, and the site of that name.
 #[track_caller]
 fn sandbox_with_site(name: &str) -> (TestSandbox, WebSite) {
     let sandbox = TESTBED.add_sandbox();
@@ -36,7 +36,7 @@ fn sandbox_with_site(name: &str) -> (TestSandbox, WebSite) {
     (sandbox, site)
 }
 
-/// The same with the test itself as the server, on port 443: what goes to and fro there.
+/// The same with the test itself as the server on port 443.
 struct ManualServerScenario {
     sandbox: TestSandbox,
     listener: TcpListener,
@@ -53,7 +53,7 @@ impl ManualServerScenario {
         Self { sandbox, listener, hello }
     }
 
-    /// A connection with both its ends; the ClientHello is through.
+    /// Opens a connection and returns both ends. The ClientHello has been forwarded.
     #[track_caller]
     fn open_connection(&self) -> (TcpStream, TcpStream) {
         let to = SocketAddr::new(parse_ip("203.0.113.10"), HTTPS_PORT);
@@ -238,7 +238,7 @@ fn a_slow_reader_holds_its_sender_back() {
         sender.set_write_timeout(Some(Duration::from_millis(500))).or_fail("a timeout");
         let block = vec![7; 65_536];
         let mut sent = 0;
-        // Less fits into the buffers on the way than this.
+        // All buffers on the path hold less than this.
         while sent < 200_000_000 {
             match sender.write(&block) {
                 Ok(length) => sent += length,
@@ -257,7 +257,7 @@ fn a_slow_reader_holds_its_sender_back() {
     }
 }
 
-/// Bytes of the agent's memory.
+/// The agent's memory in bytes.
 fn agent_memory_bytes(sandbox: &TestSandbox) -> usize {
     let pid = sandbox.testbed.agent().pid().or_fail("the agent's process");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).or_fail("its status");
@@ -274,7 +274,7 @@ fn an_idle_connection_stays() {
     let mut talk = sandbox.connect_raw(site.v4, HTTP_PORT);
     let reply = talk.send_get("idle-http.example").read_response();
     assert!(site.served_page(&reply.page_json()), "{reply:?}");
-    // Longer than a client may take to say what it wants, but not a bit more than is needed.
+    // More than the client may take to send its request, but no more than necessary.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(11) {
         thread::sleep(Duration::from_millis(100));
@@ -322,7 +322,7 @@ fn a_port_that_was_just_used_can_be_used_again() {
             socket.set_reuse_address(true).or_fail("reusing");
             socket.bind(&SocketAddr::from(([0, 0, 0, 0], 45_678)).into()).or_fail("binding");
             match socket.connect_timeout(&to.into(), *WAIT_LIMIT) {
-                // The client's own end of the connection before waits for its last acknowledgement.
+                // The client's end of the previous connection waits for its last acknowledgement.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => None,
                 connected => Some(connected.map(|()| TcpStream::from(socket))),
             }
@@ -334,7 +334,7 @@ fn a_port_that_was_just_used_can_be_used_again() {
         let (mut server, _) = own.listener.accept().or_fail("accepting");
         server.read_exact(&mut vec![0; own.hello.len()]).or_fail("the hello");
         assert_transfers(&mut server, &mut client, b"hello");
-        // The server's end goes first, so that the proxy's end is the one that lingers.
+        // Closes the server's end first, so that the proxy's end waits in TIME_WAIT.
         drop(server);
         assert_eq!(client.read(&mut [0; 1]).or_fail("the end"), 0);
     }

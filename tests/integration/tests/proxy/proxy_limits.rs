@@ -1,4 +1,4 @@
-//! What a sandbox may take of the proxy, and a proxy that has nothing left.
+//! The limits of the proxy per sandbox, and a proxy without free descriptors.
 
 use std::{
     net::TcpStream,
@@ -19,7 +19,7 @@ static LIMITED_TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[proxy]\nresolvers = [\"8.8.8.8:53\"]\nmax_connections_per_sandbox = 4\n",
 );
 
-/// A TLS connection to a site that has been let through.
+/// A TLS connection to a site that the proxy has allowed.
 #[track_caller]
 fn open_tls(sandbox: &TestSandbox, site: &WebSite) -> TcpStream {
     let mut talk = sandbox.connect_raw(site.v4, HTTPS_PORT);
@@ -78,7 +78,7 @@ fn a_silent_client_is_refused_in_time() {
             talk
         })
         .collect();
-    // Who has said it may take longer.
+    // A client that has sent its ClientHello may take longer.
     let mut patient = open_tls(&sandbox, &site);
     for (talk, (port, bytes)) in talks.iter_mut().zip(silent) {
         let spoke_tls = port == HTTPS_PORT && !bytes.is_empty();
@@ -86,7 +86,8 @@ fn a_silent_client_is_refused_in_time() {
         assert_eq!(talk.read_to_close(), expected, "{} bytes to port {port}", bytes.len());
     }
     let took = begin.elapsed();
-    // Not at once; that it ends at all is in time, since reading does not wait for long.
+    // The connection does not end at once. That it ends in time is certain, since reads have a
+    // timeout.
     assert!(took > Duration::from_secs(5), "{took:?}");
     sandbox.wait_for_event("the refusal", |event| event["reason"] == "proxy_timeout");
     patient.set_nonblocking(true).or_fail("not blocking");
@@ -121,7 +122,7 @@ fn out_of_descriptors_it_refuses_and_recovers() {
             sandbox.curl("https://scarce.example/").with_arguments(&["--max-time", "1"]).run();
         assert_ne!(fetched.exit_code, 0, "{fetched:?}");
     }
-    // What needs no proxy does not notice.
+    // Traffic that does not use the proxy is unaffected.
     sandbox.assert_reaches("8.8.8.8");
     limit("1024");
     let works = || (sandbox.curl("https://scarce.example/").run().exit_code == 0).then_some(());

@@ -1,4 +1,4 @@
-//! A SOCKS5 proxy in the internet, which notes what it is asked for.
+//! A SOCKS5 proxy in the internet that logs its requests.
 
 use std::{
     io,
@@ -23,21 +23,21 @@ use policy_testbed::{
 /// The usual port.
 pub(crate) const SOCKS_PORT: u16 = 1080;
 
-/// Username and password that the proxy wants.
+/// The username and password that the proxy requires.
 pub(crate) const SOCKS_CREDENTIALS: (&str, &str) = ("user-of-tests", "a-password-of-tests");
 
-/// How clients speak with it.
+/// The authentication and transport of the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocksMode {
-    /// Anyone may.
+    /// Without authentication.
     NoAuth,
     /// With [`SOCKS_CREDENTIALS`].
     WithPassword,
-    /// Anyone may, over TLS.
+    /// Without authentication, over TLS.
     OverTls,
 }
 
-/// A proxy; it ends on drop.
+/// A proxy. It ends on drop.
 pub(crate) struct SocksProxy {
     /// Its name and address.
     pub(crate) site: WebSite,
@@ -46,7 +46,7 @@ pub(crate) struct SocksProxy {
 }
 
 impl SocksProxy {
-    /// Starts one at a new site.
+    /// Starts a proxy at a new site.
     pub(crate) fn start(
         names: &NamedInternet,
         internet: &NetworkNamespace,
@@ -57,7 +57,7 @@ impl SocksProxy {
         Self::serve(names, site, listener, kind)
     }
 
-    /// Starts one at an address that the internet has already.
+    /// Starts a proxy at an existing address of the internet.
     pub(crate) fn start_at(
         names: &NamedInternet,
         internet: &NetworkNamespace,
@@ -86,7 +86,7 @@ impl SocksProxy {
         Ok(Self { site, requests: log, accept_task: tokio::spawn(accept_forever(listener, door)) })
     }
 
-    /// What it was asked for, like `name shop.example:443` or `address 1.1.1.1:443`.
+    /// The requests so far, such as `name shop.example:443` or `address 1.1.1.1:443`.
     pub(crate) fn logged_requests(&self) -> Vec<String> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -115,7 +115,7 @@ async fn accept_forever(listener: tokio::net::TcpListener, door: SocksServer) {
 }
 
 impl SocksServer {
-    /// A connection that fails has a peer that notices.
+    /// Serves one connection. If it fails, the peer reports that.
     async fn serve_connection(self, stream: TcpStream) -> Result<()> {
         match self.mode {
             SocksMode::OverTls => self.serve_stream(self.tls.accept(stream).await?).await,

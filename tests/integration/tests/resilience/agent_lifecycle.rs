@@ -1,4 +1,4 @@
-//! Killing, stopping, starting and replacing agents: the kernel goes on enforcing.
+//! Killing, stopping, starting and replacing agents: the kernel continues to enforce.
 
 use std::net::TcpStream;
 
@@ -141,7 +141,7 @@ fn a_new_sandbox_is_enforced_from_the_moment_the_api_answers() {
         let crosses = |frame: &[u8]| contains_bytes(frame, &sandbox.frame_token());
         beyond.receive_until(crosses).or_fail("it crosses before the agent knows the sandbox");
         sandbox.allow_only(&ALLOWED_ADDRESSES);
-        // What was on its way when the API answered arrives before this marker.
+        // Packets in flight when the API responded arrive before this marker.
         sandbox.frames_crossing(&[]);
         assert!(sandbox.frames_crossing(&[]).is_empty());
         assert!(flood.is_running());

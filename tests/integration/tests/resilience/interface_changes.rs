@@ -1,4 +1,4 @@
-//! Interfaces that go, come back, and change hands.
+//! Interfaces that are deleted, recreated, and moved to another sandbox.
 
 use policy_testbed::{
     testbed::{ALLOWED_ADDRESSES, OrFail as _, Testbed},

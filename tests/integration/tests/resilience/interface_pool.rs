@@ -1,4 +1,5 @@
-//! Interfaces of `[[interfaces]]`: what is behind one reaches nothing unless a sandbox has it.
+//! Pooled interfaces (`[[interfaces]]`): the guest behind one reaches nothing unless a sandbox is
+//! assigned to it.
 
 use std::{fs::File, io::Write as _, sync::Arc};
 
@@ -17,26 +18,26 @@ use serde_json::{Value, json};
 
 const CLSACT_CONFIG: &str = "[dataplane]\nattach = \"clsact\"";
 const XDP_CONFIG: &str = "[dataplane]\nmode = \"xdp\"";
-/// What a burst is sent to: the sandboxes created here may reach it.
+/// The destination of a burst. The sandboxes created here may reach it.
 const ALLOWED_ADDRESS: &str = "8.8.8.8";
-/// They may not reach this.
+/// A destination that they may not reach.
 const DENIED_ADDRESS: &str = "8.8.8.9";
-/// In seconds.
+/// A day in seconds.
 const DAY_SECONDS: i64 = 86_400;
-/// Frames of a burst.
+/// The number of frames in a burst.
 const BURST_FRAMES: usize = 50;
 
-/// A stage with one interface in `[[interfaces]]`.
+/// A testbed with one pooled interface.
 struct InterfacePoolScenario {
-    /// Behind it.
+    /// The guest behind the pooled interface.
     pooled: TestSandbox,
-    /// A sandbox of `apply`, whose packets show that those of the guest would have come through.
+    /// A sandbox created by `apply`. Its packets show that the guest's would have arrived by now.
     applied: TestSandbox,
     testbed: Arc<Testbed>,
 }
 
 impl InterfacePoolScenario {
-    /// The agent is configured, but does not run.
+    /// The agent is configured but does not run.
     fn without_agent(config: &str) -> Self {
         let stage = Testbed::without_agent(config);
         let (guest, other) = (stage.add_sandbox(), stage.add_sandbox());
@@ -55,7 +56,7 @@ impl InterfacePoolScenario {
         self.applied.allow_only(&ALLOWED_ADDRESSES);
     }
 
-    /// Creates a sandbox on the interface: its path.
+    /// Creates a sandbox on the interface and returns its path.
     fn create_sandbox(&self, timeout: u32) -> String {
         let network = json!({ "allowOut": ALLOWED_ADDRESSES, "denyOut": ["0.0.0.0/0"] });
         let wish = json!({ "templateID": "base", "timeout": timeout, "network": network });
@@ -74,14 +75,14 @@ impl InterfacePoolScenario {
         self.testbed.request("GET", path, &Value::Null).status == 200
     }
 
-    /// When its lease ends.
+    /// The end of its lease.
     fn lease_end(&self, path: &str) -> Timestamp {
         let answer = self.testbed.request("GET", path, &Value::Null).json();
         let ends = answer["endAt"].as_str().or_fail("an end");
         ends.parse().or_fail(ends)
     }
 
-    /// How many frames of a burst to what sandboxes may reach come through.
+    /// Returns how many frames of a burst to the allowed address cross.
     fn burst_crossing(&self) -> usize {
         let frame = self.pooled.frame_builder().udp(
             parse_ip(ALLOWED_ADDRESS),
@@ -95,9 +96,9 @@ impl InterfacePoolScenario {
         self.frames_arrived(&beyond)
     }
 
-    /// How many frames of the guest have come beyond the host by now.
+    /// Returns how many of the guest's frames have crossed the host so far.
     fn frames_arrived(&self, beyond: &PacketSocket) -> usize {
-        // What was on its way before the second marker has arrived.
+        // Frames in flight before the second marker have arrived.
         self.applied.frames_crossing(&[]);
         self.applied.frames_crossing(&[]);
         let token = self.pooled.frame_token();
@@ -115,8 +116,8 @@ fn add_pool_interface(stage: &Testbed, interface: &str, identity: SandboxAddress
         .or_fail("writing the configuration");
 }
 
-/// A flood to what no sandbox may reach, from before the agent's start through everything that
-/// happens to the interface.
+/// Sends a flood to the denied address, from before the agent's start through all changes of the
+/// interface.
 fn assert_nothing_crosses(config: &str) {
     let scene = InterfacePoolScenario::without_agent(config);
     let guest = &scene.pooled;
@@ -163,7 +164,7 @@ fn no_packet_crosses_with_xdp() {
     assert_nothing_crosses(XDP_CONFIG);
 }
 
-/// Before, between and after sandboxes, and whether the agent runs or not.
+/// Before, between and after sandboxes, with and without a running agent.
 fn assert_reachable_only_with_sandbox(config: &str) {
     let scene = InterfacePoolScenario::with_config(config);
     assert_eq!(scene.burst_crossing(), 0, "before the first sandbox");
@@ -253,14 +254,14 @@ fn cleanup_opens_it_and_leaves_nothing() {
     let agent = scene.testbed.agent();
     let mut command = agent.cli_command().or_fail("policy-agent");
     let config = agent.config_path();
-    // Where the agent ran: filters of clsact are found by the names of their interfaces.
+    // In the agent's namespace: clsact filters are found by the names of their interfaces.
     let inside = scene.testbed.network.host.enter().or_fail("entering the host");
     let output = command.arg("cleanup").arg("--config").arg(config).output().or_fail("cleaning up");
     drop(inside);
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains(&format!("interface {} detached", scene.pooled.interface)), "{said}");
-    // The kernel lets go of links a moment after their pins.
+    // The kernel releases links shortly after their pins.
     eventually("it is open", || {
         (scene.pooled.probe_tcp(DENIED_ADDRESS, test_servers::ECHO_PORT) == ProbeResult::Answered)
             .then_some(())
@@ -289,7 +290,7 @@ fn cleanup_says_what_it_left_to_others() {
     assert!(!certificate.exists());
     let (ours, mine) = (scene.testbed.agent(), stage.agent());
     let other = ours.bpffs().path();
-    // Where each has a file system of its own, neither can know of the other.
+    // If each has its own file system, neither can know of the other.
     if other.parent() == mine.bpffs().path().parent() {
         let stays = format!("with pins in {}: ", other.display());
         assert!(cleaned.stderr.contains(&stays), "{cleaned:?}");
@@ -326,7 +327,8 @@ fn an_interface_with_the_default_route_is_not_closed() {
     assert!(scene.testbed.agent().log_tail().contains("carries the default route"));
 }
 
-/// When the agent's clock jumps, leases go on; by that clock a lease ends only across a restart.
+/// When the agent's clock jumps, leases continue. The clock only matters for a lease that spans a
+/// restart.
 #[test]
 fn a_clock_that_jumps_ends_no_lease_and_opens_nothing() {
     let scene = InterfacePoolScenario::without_agent("");

@@ -1,5 +1,5 @@
-//! Agents that stop and start, faults around them, and interfaces and pins that others change: no
-//! denied packet passes, and what is allowed goes on.
+//! Agents that stop and start, faults around them, and interfaces and pins that other programs
+//! change: no denied packet passes, and allowed traffic continues.
 //!
 //! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
 

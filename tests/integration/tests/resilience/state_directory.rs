@@ -1,4 +1,4 @@
-//! What the agent keeps on disk and on bpffs: broken, full, and cleaned up.
+//! The agent's files on disk and on bpffs: corrupt, full, and cleaned up.
 
 use std::{
     fs,
@@ -60,12 +60,12 @@ fn cleanup_detaches_everything_and_leaves_nothing() {
     stage.stop_agent();
     let (pins, state) = (stage.agent().bpffs().path().to_owned(), stage.agent().state_dir());
     let mut command = stage.agent().cli_command().or_fail("policy-agent");
-    // Where the agent ran: filters of clsact are found by the names of their interfaces.
+    // In the agent's namespace: clsact filters are found by the names of their interfaces.
     let inside = stage.network.host.enter().or_fail("entering the host");
     let output = command.args(cleanup).output().or_fail("cleaning up");
     drop(inside);
     assert!(output.status.success(), "{output:?}");
-    // The kernel lets go of links a moment after their pins.
+    // The kernel releases links shortly after their pins.
     eventually("the sandbox is open", || {
         (sandbox.probe_tcp("8.8.8.9", test_servers::ECHO_PORT) == ProbeResult::Answered)
             .then_some(())

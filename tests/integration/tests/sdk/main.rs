@@ -1,7 +1,7 @@
-//! The E2B SDKs, unmodified: what their users write has the effect that the documentation promises.
+//! The unmodified E2B SDKs: their calls have the documented effects.
 //!
-//! Every test runs `tests/sdk/<program>.{py,mjs}` with each SDK, and looks at the wire from inside
-//! the sandbox, and from the internet at its public URL.
+//! Every test runs `tests/sdk/<program>.{py,mjs}` with each SDK. It observes the traffic from
+//! inside the sandbox, and from the internet at the sandbox's public URL.
 
 mod sdk_session;
 mod sdk_testbed;
@@ -14,7 +14,7 @@ use policy_testbed::{
 
 use self::sdk_session::SdkSession;
 
-/// Where the programs say that the service listens.
+/// The port of the service in the programs.
 const SERVICE_PORT: u16 = 8080;
 
 #[test]
@@ -65,7 +65,7 @@ fn deny_all_but_a_name() {
     SdkSession::for_each_sdk("domains", |scene| {
         assert_site_reachable(scene, "api.example.com");
         assert_site_denied(scene, "evil.test");
-        // By which the sandbox learns addresses; and nothing else there.
+        // The nameserver is reachable, and nothing else at its address.
         assert_eq!(
             scene.sandbox().probe_udp("8.8.8.8", test_servers::DNS_PORT),
             ProbeResult::Answered
@@ -185,7 +185,7 @@ fn a_sandbox_is_found_connected_to_prolonged_and_killed() {
         assert!(seconds.is_some_and(|left| (500.0..=600.5).contains(&left)), "{seconds:?}");
 
         scene.resume();
-        // Nothing listens in it: the gateway answers that it lives.
+        // Nothing listens in the sandbox: the gateway itself reports that it is running.
         assert_eq!(scene.last_report["running"], true);
 
         scene.resume();
@@ -214,13 +214,13 @@ fn what_the_agent_refuses_is_an_exception_with_its_words() {
             let complaint = scene.report_field(attempt);
             assert!(words.iter().all(|word| complaint.contains(word)), "{attempt}: {complaint}");
         }
-        // The network in force stays.
+        // The network configuration in force stays.
         scene.sandbox().assert_refused("8.8.8.8");
         scene.sandbox().assert_reaches("1.1.1.1");
     });
 }
 
-/// Pages of the site come through by both schemes.
+/// Asserts that pages of the site can be fetched over both schemes.
 #[track_caller]
 fn assert_site_reachable(scene: &SdkSession, site: &str) {
     for scheme in ["http", "https"] {
@@ -232,14 +232,14 @@ fn assert_site_reachable(scene: &SdkSession, site: &str) {
     }
 }
 
-/// No page of the site comes through.
+/// Asserts that no page of the site can be fetched.
 #[track_caller]
 fn assert_site_denied(scene: &SdkSession, site: &str) {
     scene.curl_site("https", site).assert_denied_by_alert();
     scene.curl_site("http", site).assert_refused(403, "name_not_allowed");
 }
 
-/// The gateway says that nobody is there.
+/// Asserts that the gateway reports that there is no such sandbox.
 #[track_caller]
 fn assert_sandbox_not_found(fetched: &CurlResult) {
     assert_eq!(fetched.status, 502, "{}", fetched.text());

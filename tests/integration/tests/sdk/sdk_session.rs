@@ -1,4 +1,4 @@
-//! A program that has created a sandbox, and that sandbox.
+//! A running program that has created a sandbox, and that sandbox.
 
 use std::{sync::Arc, thread};
 
@@ -12,20 +12,20 @@ use policy_testbed::{
     testbed::{OrFail as _, TestSandbox},
 };
 
-/// A program in the middle of its play.
+/// A running program.
 pub(crate) struct SdkSession {
-    /// What it told last.
+    /// The program's last report.
     pub(crate) last_report: Value,
     sdk: E2bSdk,
     program_name: &'static str,
     program: Option<SdkProgram>,
-    /// Where it plays.
+    /// The testbed.
     pub(crate) testbed: Arc<SdkTestbed>,
 }
 
 impl SdkSession {
-    /// Plays a program with each SDK in turn; `check` gets it when it has told something for the
-    /// first time. It then has to come to a good end.
+    /// Runs a program with each SDK. `check` runs after the program's first report. The program
+    /// must then end successfully.
     #[track_caller]
     pub(crate) fn for_each_sdk(program: &'static str, check: impl Fn(&mut Self)) {
         for sdk in E2bSdk::ALL {
@@ -35,7 +35,7 @@ impl SdkSession {
         }
     }
 
-    /// Runs a program until it tells something.
+    /// Runs a program until its first report.
     #[track_caller]
     pub(crate) fn start(sdk: E2bSdk, name: &'static str) -> Self {
         let grounds = SdkTestbed::shared();
@@ -48,14 +48,14 @@ impl SdkSession {
         scene
     }
 
-    /// Lets the program go on until it tells something again.
+    /// Lets the program continue until its next report.
     #[track_caller]
     pub(crate) fn resume(&mut self) {
         self.running_program().resume().or_fail("letting the program go on");
         self.read_report();
     }
 
-    /// Lets the program go on to its end; the sandbox then has to be gone.
+    /// Lets the program continue until it exits. The sandbox must then be deleted.
     #[track_caller]
     pub(crate) fn finish(mut self) {
         let program = self.program.take().or_fail("the program");
@@ -64,33 +64,33 @@ impl SdkSession {
         assert_eq!(self.testbed.testbed.request("GET", &path, &Value::Null).status, 404, "{path}");
     }
 
-    /// The sandbox that the program has created, while it is there.
+    /// The sandbox that the program has created, while it exists.
     #[track_caller]
     pub(crate) fn sandbox(&self) -> &TestSandbox {
         self.testbed.sandbox_by_id(self.report_field("sandboxID"))
     }
 
-    /// Something that the program told.
+    /// A field of the program's last report.
     #[track_caller]
     pub(crate) fn report_field(&self, key: &str) -> &str {
         let told = &self.last_report;
         told[key].as_str().unwrap_or_else(|| panic!("no {key:?} in what was told: {told}"))
     }
 
-    /// A web server in the sandbox.
+    /// Starts a web server in the sandbox.
     #[track_caller]
     pub(crate) fn start_service(&self, port: u16) -> HeaderEchoService {
         HeaderEchoService::start(&self.sandbox().namespace, port)
             .or_fail("starting a service in the sandbox")
     }
 
-    /// Real curl from the internet to the sandbox's public URL, with these arguments.
+    /// Runs curl from the internet to the sandbox's public URL, with these arguments.
     #[track_caller]
     pub(crate) fn curl_public_url(&self, arguments: &[&str]) -> CurlResult {
         self.curl_public_host(self.report_field("host"), arguments)
     }
 
-    /// The same to another host of the gateway.
+    /// Runs curl to another host of the gateway.
     #[track_caller]
     pub(crate) fn curl_public_host(&self, host: &str, arguments: &[&str]) -> CurlResult {
         let (stage, url) = (&self.testbed.testbed, format!("http://{host}/here"));
@@ -99,7 +99,7 @@ impl SdkSession {
         curl.resolving_to(HOST_UPLINK_V4.into()).with_arguments(arguments).run()
     }
 
-    /// Real curl from the sandbox to a site.
+    /// Runs curl from the sandbox to a site.
     #[track_caller]
     pub(crate) fn curl_site(&self, scheme: &str, site: &str) -> CurlResult {
         let address = self.testbed.site_by_name(site).v4;
@@ -127,7 +127,7 @@ impl Drop for SdkSession {
     }
 }
 
-/// What was told without the sandbox's token.
+/// The report without the sandbox's token.
 fn redacted(told: &Value) -> Value {
     let mut told = told.clone();
     for key in ["token", "connectedToken"] {

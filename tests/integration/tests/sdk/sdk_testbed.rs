@@ -1,5 +1,4 @@
-//! Where the programs of a test file play: a stage whose agent has sandboxes to hand out, and
-//! whose internet has sites.
+//! The testbed of the programs: the agent has pooled interfaces, and the internet has sites.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -12,10 +11,10 @@ use policy_testbed::{
     testbed::{OrFail as _, RESOLVER_CONFIG, TestSandbox, Testbed},
 };
 
-/// Sandboxes to be handed out: more than there are tests that run at a time.
+/// The number of pooled sandboxes: more than the number of tests that run in parallel.
 const POOL_SIZE: u8 = 16;
 
-/// The names of the internet's sites: those of the documentation's examples, and an attacker's.
+/// The names of the sites: those in the documentation's examples, and an attacker's.
 const SITE_NAMES: [&str; 6] = [
     "api.example.com",
     "github.com",
@@ -27,17 +26,17 @@ const SITE_NAMES: [&str; 6] = [
 
 static SHARED_TESTBED: Mutex<Weak<SdkTestbed>> = Mutex::new(Weak::new());
 
-/// The grounds, which stand as long as a test holds them.
+/// The testbed, which exists while a test holds it.
 pub(crate) struct SdkTestbed {
-    /// In the order of the slots.
+    /// In the order of the pooled interfaces.
     sandboxes: Vec<TestSandbox>,
     sites: Vec<WebSite>,
-    /// The stage they are on.
+    /// The underlying testbed.
     pub(crate) testbed: Arc<Testbed>,
 }
 
 impl SdkTestbed {
-    /// The grounds that all tests of a file share, built if need be.
+    /// The testbed that all tests of a file share, built if necessary.
     #[track_caller]
     pub(crate) fn shared() -> Arc<Self> {
         let mut known = SHARED_TESTBED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +60,7 @@ impl SdkTestbed {
         Self { sandboxes: guests, sites, testbed: stage }
     }
 
-    /// The sandbox that the agent has given this ID.
+    /// The sandbox to which the agent has given this ID.
     #[track_caller]
     pub(crate) fn sandbox_by_id(&self, id: &str) -> &TestSandbox {
         let path = format!("/agent/v1/sandboxes/{id}");
@@ -71,7 +70,7 @@ impl SdkTestbed {
         self.sandbox_by_interface(interface.as_str().or_fail("the sandbox's interface"))
     }
 
-    /// The sandbox behind an interface, whoever has it.
+    /// The sandbox behind an interface, independently of its assignment.
     #[track_caller]
     pub(crate) fn sandbox_by_interface(&self, interface: &str) -> &TestSandbox {
         let mut guests = self.sandboxes.iter();

@@ -1,4 +1,4 @@
-//! Whoever reads the agent's log stops reading: nobody waits for it.
+//! The agent does not wait for a reader of its log that has stopped reading.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,9 +15,9 @@ use policy_testbed::{
 };
 use serde_json::{Value, json};
 
-/// Requests whose lines are more than the agent keeps.
+/// Enough requests for their log lines to exceed the agent's buffer.
 const REQUESTS: usize = 4_000;
-/// Bytes of the path of each.
+/// The path length of each request in bytes.
 const PATH_BYTES: usize = 250;
 
 /// An agent whose stderr is a pipe.
@@ -34,7 +34,7 @@ impl UnreadLogAgent {
         let path = stage.agent().directory().join("stderr");
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).or_fail("making a pipe");
         let mut open = OpenOptions::new();
-        // For writing, too: so it does not wait for the agent.
+        // Also for writing, so that opening the pipe does not wait for the agent.
         open.read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits());
         let pipe = open.open(&path).or_fail("opening the pipe");
         let redirect = format!("exec \"$0\" \"$@\" 2> {}", path.display());
@@ -43,7 +43,7 @@ impl UnreadLogAgent {
         Self { testbed: stage, stderr: pipe }
     }
 
-    /// Has it log more than it keeps.
+    /// Makes the agent log more than its buffer holds.
     #[track_caller]
     fn overflow_log(&self) {
         let _inside = self.testbed.network.host.enter().or_fail("entering the host");
@@ -68,7 +68,7 @@ impl UnreadLogAgent {
     }
 }
 
-/// Reads an answer: its status.
+/// Reads a response and returns its status.
 #[track_caller]
 fn read_status(from: &mut impl std::io::BufRead) -> String {
     let (mut status, mut length) = (String::new(), 0);
@@ -100,10 +100,10 @@ fn everything_goes_on_and_lost_lines_are_reported() {
     sandbox.assert_refused("8.8.8.8");
     let dropped = muted.dropped_lines();
     assert!(dropped > 0 && dropped < REQUESTS as u64, "{dropped}");
-    // Somebody reads again.
+    // The reader resumes.
     let mut text = Vec::new();
     let told = eventually("the log tells what was lost", || {
-        let _ = muted.stderr.read_to_end(&mut text); // until there is no more for now
+        let _ = muted.stderr.read_to_end(&mut text); // until the pipe is empty
         let text = String::from_utf8_lossy(&text);
         text.lines().find(|line| line.contains("lines of the log were dropped")).map(str::to_owned)
     });

@@ -1,4 +1,4 @@
-//! The agent's memory: little when it is idle, and given back after bursts.
+//! The agent's memory is small when idle, and released after bursts.
 
 use std::{fs, thread};
 
@@ -9,18 +9,18 @@ use policy_testbed::{
 };
 use serde_json::json;
 
-/// KiB of memory of its own that an idle agent may have. Beside it are its code, and the kernel's ring of
-/// events, 8 MiB.
+/// The limit of an idle agent's anonymous memory in KiB. Its code and the ring buffer of events (8
+/// MiB) are not included.
 const IDLE_LIMIT_KIB: u64 = 48 << 10;
-/// KiB that bursts may leave behind.
+/// The growth in KiB that bursts may leave.
 const GROWTH_LIMIT_KIB: u64 = 24 << 10;
 
 const BURSTS: usize = 20;
 const CONCURRENT_REQUESTS: usize = 8;
-/// Entries of a policy that is explained, some 20 bytes each.
+/// The entries of a policy to explain, of about 20 bytes each.
 const POLICY_ENTRIES: usize = 20_000;
 
-/// What is not a file's, in KiB.
+/// The anonymous memory in KiB.
 #[track_caller]
 fn anonymous_kib(pid: u32) -> u64 {
     let file = format!("/proc/{pid}/smaps_rollup");
@@ -38,7 +38,7 @@ fn an_agent_is_small_when_idle_and_after_bursts() {
         let mut now = 0;
         let small = || {
             now = anonymous_kib(pid);
-            // The allocator gives back when the agent does something.
+            // The allocator releases memory only when the agent does something.
             stage.agent().is_healthy();
             (now <= limit).then_some(())
         };

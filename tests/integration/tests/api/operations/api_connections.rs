@@ -1,4 +1,4 @@
-//! More connections to the API than anybody needs, by someone without a key.
+//! Excessive connections to the API from a client without a key.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use policy_testbed::{
 };
 
 const CONNECTIONS: usize = 3_000;
-/// Descriptors that the agent may need for them.
+/// The number of descriptors that the agent may use for them.
 const DESCRIPTOR_ALLOWANCE: usize = 64;
 
 #[test]
@@ -56,7 +56,7 @@ fn connect_api() -> TcpStream {
     stream
 }
 
-/// Asks, and leaves the connection open.
+/// Sends a request and leaves the connection open.
 #[track_caller]
 fn request_keep_alive(stream: &mut TcpStream, key: &str, status: &str) {
     let request = format!("GET /agent/v1/sandboxes HTTP/1.1\r\nHost: agent\r\n{key}\r\n");

@@ -1,4 +1,4 @@
-//! A refused name is counted like a refused packet: wherever denials are shown.
+//! A denied name is counted like a denied packet, everywhere that denials are reported.
 
 use policy_testbed::{
     named_internet::client_hello,
@@ -35,7 +35,8 @@ fn a_refused_name_is_in_every_count() {
     };
     is_counted("name_not_allowed", 3);
     is_counted("deny_out", by_rule);
-    // It is the sandbox's, whatever becomes of its policy; it ends with the sandbox.
+    // The counter belongs to the sandbox: it survives policy changes and is removed with the
+    // sandbox.
     sandbox.apply_network(json!({}));
     is_counted("name_not_allowed", 3);
     sandbox.delete();

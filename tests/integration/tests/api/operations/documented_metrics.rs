@@ -1,5 +1,4 @@
-//! `docs/metrics.md` lists the metrics that the agent has: no more, no fewer, with their types and
-//! labels.
+//! `docs/metrics.md` lists exactly the metrics of the agent, with their types and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +19,7 @@ const PAGE: &str = include_str!("../../../../../docs/metrics.md");
 /// A metric's type and labels.
 type DocumentedMetric = (String, BTreeSet<String>);
 
-/// The table of metrics on the page.
+/// Parses the table of metrics in the document.
 fn documented() -> BTreeMap<String, DocumentedMetric> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
@@ -32,7 +31,7 @@ fn documented() -> BTreeMap<String, DocumentedMetric> {
     PAGE.lines().filter_map(row).collect()
 }
 
-/// What the agent tells Prometheus.
+/// Parses the agent's metrics.
 fn exposed(text: &str) -> BTreeMap<String, DocumentedMetric> {
     let mut metrics = BTreeMap::new();
     for line in text.lines() {
@@ -45,7 +44,7 @@ fn exposed(text: &str) -> BTreeMap<String, DocumentedMetric> {
     metrics
 }
 
-/// The labels of a metric's samples. A histogram's `le` says nothing of its own.
+/// The labels of a metric's samples, except a histogram's `le`.
 fn labels(text: &str, name: &str) -> BTreeSet<String> {
     let sample = |line: &str| {
         let (inner, _) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once('}')?;
@@ -58,7 +57,7 @@ fn labels(text: &str, name: &str) -> BTreeSet<String> {
 fn every_metric_is_on_the_page_and_no_other() {
     let scene = DomainScenario::new(&TESTBED, "documented");
     let sandbox = &scene.sandbox;
-    // What is counted by labels is there once it was counted.
+    // Metrics with labels appear after their first count.
     sandbox.assert_refused("8.8.8.9");
     let _ = sandbox.close_after(
         scene.denied_site.v4,

@@ -1,4 +1,4 @@
-//! Metrics as Prometheus reads them: on a listener of their own, in the format that it asks for.
+//! Metrics as Prometheus reads them: on a separate listener, in the format that it requests.
 
 use std::{
     io::Write as _,
@@ -15,11 +15,11 @@ static OPEN_TESTBED: SharedTestbed = SharedTestbed::with_config(
 static TOKEN_TESTBED: SharedTestbed =
     SharedTestbed::with_config("[metrics]\nlisten = \"127.0.0.1:9464\"\ntoken = \"scrape\"\n");
 
-/// How Prometheus 2.42 asks.
+/// The request header of Prometheus 2.42.
 const PROMETHEUS_ACCEPT: &str = "Accept: application/openmetrics-text;version=1.0.0,\
     application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
-/// What curl in the host gets: status, media type and body.
+/// Fetches metrics with curl in the host: status, media type and body.
 #[track_caller]
 fn curl_metrics(stage: &Testbed, url: &str, headers: &[&str]) -> (String, String, String) {
     let mut curl = stage.network.host.command("curl").or_fail("entering the host");

@@ -1,5 +1,5 @@
-//! The agent as operators run it: its log, its signals, its metrics, its memory, and the API among
-//! strangers.
+//! The operation of the agent: its log, its signals, its metrics, its memory, and the API under
+//! unauthenticated load.
 
 mod agent_log;
 mod agent_memory;

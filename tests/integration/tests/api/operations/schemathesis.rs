@@ -1,5 +1,5 @@
-//! Schemathesis tries the API by its own document, and finds nothing: the agent refuses what the
-//! document does, and answers as it says.
+//! Schemathesis tests the API against its OpenAPI document and finds no error: the agent rejects
+//! what the document rejects, and its responses conform to the document.
 
 use policy_testbed::{
     network::sandbox::SandboxAddressing,

@@ -1,4 +1,4 @@
-//! Signals.
+//! The agent's reaction to signals.
 
 use nix::{
     sys::signal::{Signal, kill},

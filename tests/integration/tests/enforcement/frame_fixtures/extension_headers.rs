@@ -1,4 +1,5 @@
-//! Line 1: chains of IPv6 extension headers. What can be parsed is judged by what stands behind it.
+//! Line 1: chains of IPv6 extension headers. If a chain can be parsed, the header after it is
+//! judged.
 
 use super::FixtureCollector;
 use policy_testbed::packets::ExtensionHeader;

@@ -1,4 +1,4 @@
-//! Line 1: headers whose parts do not fit together.
+//! Line 1: headers with inconsistent fields.
 
 use std::net::IpAddr;
 
@@ -13,9 +13,9 @@ use policy_testbed::{
     packets::{IpPayload, TcpFlags},
 };
 
-/// Offset of the IP header in a frame.
+/// The offset of the IP header in a frame.
 const IP_OFFSET: usize = 14;
-/// Offset of the transport header in an IPv4 frame without options.
+/// The offset of the transport header in an IPv4 frame without options.
 const V4_TRANSPORT_OFFSET: usize = IP_OFFSET + 20;
 
 impl FixtureCollector {
@@ -52,7 +52,7 @@ impl FixtureCollector {
         );
     }
 
-    /// IPv6: the same.
+    /// IPv6: fields that contradict the frame.
     pub(super) fn add_ipv6_headers(&mut self) {
         let me = self.source;
         let frame = me.udp(self.v6.into(), 9, PAYLOAD_TOKEN);
@@ -73,7 +73,7 @@ impl FixtureCollector {
         );
     }
 
-    /// Transport headers that are cut off, or say that they are longer than they are.
+    /// Transport headers that are truncated or declare a length that is too large.
     pub(super) fn add_transport_headers(&mut self) {
         let me = self.source;
         for to in [IpAddr::from(self.v4), self.v6.into()] {
@@ -96,7 +96,7 @@ impl FixtureCollector {
     }
 }
 
-/// A frame with other bytes at an offset.
+/// Returns a frame with other bytes at an offset.
 fn with_bytes_at(frame: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,10 +1,10 @@
-//! Line 1: VLAN tags and ethertypes that no rule can judge.
+//! Line 1: VLAN tags, and EtherTypes that no rule covers.
 
 use super::{FixtureCollector, PAYLOAD_TOKEN};
 use etherparse::ether_type::{IPV4, IPV6, PROVIDER_BRIDGING, VLAN_TAGGED_FRAME};
 
 impl FixtureCollector {
-    /// An IP packet that would be fine without its tags.
+    /// IP packets that would be valid without their tags.
     pub(super) fn add_vlan_tags(&mut self) {
         let me = self.source;
         let packets = [

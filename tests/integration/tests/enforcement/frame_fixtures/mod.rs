@@ -1,5 +1,5 @@
-//! Frames as data: what a sandbox may send to a neighbour on its link and what not, and why. The
-//! list of what is known to get around such filters (`docs/`) in a form that runs.
+//! Frames as data: those that a sandbox may and may not send to a neighbour on its link, with
+//! reasons. This is the executable form of the known bypasses in `docs/`.
 
 mod extension_headers;
 mod header_fixtures;
@@ -20,22 +20,22 @@ use policy_testbed::{
 /// One frame.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameFixture {
-    /// What it is.
+    /// The name of the case.
     pub(crate) name: String,
-    /// Its bytes.
+    /// The bytes of the frame.
     pub(crate) frame: Vec<u8>,
-    /// What to look for at the other end: the kernel takes VLAN tags off on the way.
+    /// The bytes to look for at the other end: the kernel strips VLAN tags on the way.
     pub(crate) mark: Vec<u8>,
-    /// Label of the reason that it must have.
+    /// The label of the expected reason.
     pub(crate) reason: &'static str,
-    /// Whether it passes.
+    /// Whether the frame passes.
     pub(crate) passes: bool,
 }
 
-/// What the payload of most frames is.
+/// The payload of most frames.
 const PAYLOAD_TOKEN: &[u8] = b"<<what a sandbox has to say>>";
 
-/// Who sends, to whom, and what has been collected.
+/// The sender, the receiver, and the collected frames.
 struct FixtureCollector {
     source: FrameBuilder,
     v4: Ipv4Addr,
@@ -43,7 +43,7 @@ struct FixtureCollector {
     fixtures: Vec<FrameFixture>,
 }
 
-/// All frames of a sandbox to a neighbour with these addresses, whom no rule denies.
+/// All frames from a sandbox to a neighbour with these addresses, which no rule denies.
 pub(crate) fn frame_fixtures(me: FrameBuilder, v4: Ipv4Addr, v6: Ipv6Addr) -> Vec<FrameFixture> {
     let mut collector = FixtureCollector { source: me, v4, v6, fixtures: Vec::new() };
     collector.add_genuine();
@@ -61,7 +61,7 @@ pub(crate) fn frame_fixtures(me: FrameBuilder, v4: Ipv4Addr, v6: Ipv6Addr) -> Ve
 }
 
 impl FixtureCollector {
-    /// What a sandbox with a clean conscience sends.
+    /// What a well-behaved sandbox sends.
     fn add_genuine(&mut self) {
         let me = self.source;
         for to in [IpAddr::from(self.v4), self.v6.into()] {
@@ -75,29 +75,29 @@ impl FixtureCollector {
         }
     }
 
-    /// A UDP datagram to the neighbour, to be bent.
+    /// A UDP datagram to the neighbour, which a case can modify.
     fn udp_datagram(&self, to: impl Into<IpAddr>) -> IpDatagram {
         self.source.datagram_to(to.into(), IpPayload::udp(SOURCE_PORT, 9, PAYLOAD_TOKEN))
     }
 
-    /// A frame that no rule denies.
+    /// Adds a frame that no rule denies.
     fn add_passing(&mut self, name: impl Into<String>, frame: Vec<u8>) {
         self.add_passing_as("no_rule", name, frame);
     }
 
-    /// A frame that passes for this reason.
+    /// Adds a frame that passes for this reason.
     fn add_passing_as(&mut self, reason: &'static str, name: impl Into<String>, frame: Vec<u8>) {
         let (name, mark) = (name.into(), frame.clone());
         self.fixtures.push(FrameFixture { name, frame, mark, reason, passes: true });
     }
 
-    /// A frame that is dropped for this reason.
+    /// Adds a frame that is dropped for this reason.
     fn add_denied(&mut self, reason: &'static str, name: impl Into<String>, frame: Vec<u8>) {
         let mark = frame.clone();
         self.add_denied_with_mark(reason, name, frame, mark);
     }
 
-    /// The same, to be recognised by `mark`.
+    /// Adds a denied frame that is recognised by `mark`.
     fn add_denied_with_mark(
         &mut self,
         reason: &'static str,

@@ -22,7 +22,7 @@ const UNSPECIFIED_V6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 const OFF_LINK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
 impl FixtureCollector {
-    /// ARP: what a sandbox needs, and how it would take over an address.
+    /// ARP: messages that a sandbox needs, and attempts to take over an address.
     pub(super) fn add_arp(&mut self) {
         let (me, gateway) = (self.source, self.v4);
         let request = |mac, sender, target| me.arp(ArpPacket::request((mac, sender), target));
@@ -54,7 +54,7 @@ impl FixtureCollector {
         }
     }
 
-    /// Neighbour discovery: the same for IPv6.
+    /// Neighbour discovery: the same cases for IPv6.
     pub(super) fn add_neighbor_discovery(&mut self) {
         let (me, gateway, link) = (self.source, self.v6, link_local_address(self.source.mac));
         let from = [NdOption::SourceLinkAddress(me.mac)];

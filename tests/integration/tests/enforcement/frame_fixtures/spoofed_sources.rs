@@ -1,4 +1,4 @@
-//! Line 1: somebody else's addresses.
+//! Line 1: addresses of others.
 
 use std::net::Ipv6Addr;
 

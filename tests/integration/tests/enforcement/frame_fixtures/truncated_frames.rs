@@ -1,13 +1,13 @@
-//! Line 1: frames that end too early, at every length.
+//! Line 1: truncated frames of every length.
 
 use super::FixtureCollector;
 use policy_testbed::packets::arp_packet::ArpPacket;
 
-/// The shortest frame that a packet socket sends: an Ethernet header, and one byte.
+/// The shortest frame that a packet socket sends: an Ethernet header and one byte.
 const SHORTEST_FRAME: usize = 15;
 
 impl FixtureCollector {
-    /// Every beginning of frames that would pass if they were whole.
+    /// All prefixes of frames that would pass if they were complete.
     pub(super) fn add_truncated(&mut self) {
         let me = self.source;
         let whole = [

@@ -1,4 +1,4 @@
-//! Where the body of a request ends.
+//! The end of a request's body.
 
 use policy_testbed::public_url::SERVICE_PORT;
 

@@ -73,7 +73,7 @@ fn heads_have_a_limit() {
     );
     scene
         .assert_refused(&scene.sandbox.public_request_text("GET /", &format!("{long}: y\r\n\r\n")));
-    // But not a narrow one.
+    // The limit is not too small.
     let fields = "Cookie: some=cookie\r\n".repeat(50) + &format!("X: {}\r\n\r\n", &long[..30_000]);
     assert_eq!(scene.sandbox.send_public_request("GET /", &fields).read_response().status, 200);
 }

@@ -1,4 +1,4 @@
-//! Whom a request is for.
+//! The destination host of a request.
 
 use policy_testbed::public_url::SERVICE_PORT;
 

@@ -1,5 +1,5 @@
-//! Requests that two readers could take for different ones. The service in the sandbox is no HTTP
-//! library and keeps all that it gets: whatever the client sends, no second request is among it.
+//! Requests that two parsers could interpret differently. The service in the sandbox uses no HTTP
+//! library and records all bytes: whatever the client sends, they contain no second request.
 
 mod body_framing;
 mod head_syntax;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::recording_sandbox;
 
-/// What nobody may take for a request.
+/// A request that no party must parse as one.
 const SMUGGLED_REQUEST: &str = "GET /smuggled HTTP/1.1\r\nHost: smuggled\r\n\r\n";
 
 /// A sandbox under attack.
@@ -30,13 +30,13 @@ impl SmugglingScenario {
         Self { sandbox, recorder }
     }
 
-    /// Sends bytes that are to be refused: the answer is 400, or none; the connection ends; and no
-    /// request comes to the service.
+    /// Sends bytes that must be refused: the response is 400 or absent, the connection ends, and no
+    /// request reaches the service.
     #[track_caller]
     fn assert_refused(&self, attack: &str) {
         let before = self.recorder.request_heads().len();
         let mut talk = self.sandbox.testbed.connect_to_gateway();
-        // The end of what is sent, for those who wait for more of a body.
+        // Ends the sending direction, for parsers that wait for more of a body.
         talk.send(attack).stream().shutdown(std::net::Shutdown::Write).unwrap_or_default();
         let shown: String = attack.chars().take(300).collect();
         let statuses = read_statuses(&mut talk);
@@ -45,7 +45,8 @@ impl SmugglingScenario {
         self.assert_nothing_smuggled(&shown);
     }
 
-    /// No part of an attack has come to the service, and the next request gets its own answer.
+    /// Asserts that no part of an attack has reached the service, and that the next request gets
+    /// its own response.
     #[track_caller]
     fn assert_nothing_smuggled(&self, attack: &str) {
         for _ in 0..2 {
@@ -57,8 +58,8 @@ impl SmugglingScenario {
         assert!(!text.contains("smuggled"), "{attack:?}: {text}");
     }
 
-    /// Sends a request that is to be refused, with no doubt about where it ends: the connection may
-    /// go on.
+    /// Sends a request that must be refused but whose end is certain, so the connection may
+    /// continue.
     #[track_caller]
     fn assert_one_refused(&self, request: &str) {
         let before = self.recorder.request_heads().len();
@@ -68,7 +69,7 @@ impl SmugglingScenario {
         self.assert_nothing_smuggled(request);
     }
 
-    /// Sends a POST with these lines of fields, and a body.
+    /// Sends a POST with these fields and a body, and asserts that it is refused.
     #[track_caller]
     fn assert_post_refused(&self, fields: &str, body: &str) {
         self.assert_refused(
@@ -77,7 +78,7 @@ impl SmugglingScenario {
     }
 }
 
-/// The statuses of all answers, up to the end.
+/// The statuses of all responses until the end of the connection.
 #[track_caller]
 fn read_statuses(talk: &mut RawHttpConnection) -> Vec<u16> {
     let mut statuses = Vec::new();

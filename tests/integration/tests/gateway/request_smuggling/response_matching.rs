@@ -1,4 +1,4 @@
-//! Which answer belongs to which request.
+//! Matches responses to requests.
 
 use policy_testbed::public_url::SERVICE_PORT;
 use serde_json::json;
@@ -36,7 +36,7 @@ fn good_requests_may_come_in_a_row_and_in_pieces() {
         assert_eq!(recorder.request_heads().len(), count);
     }
     assert!(recorder.request_heads().iter().all(|head| !head.starts_with("GET /smuggled")));
-    // RFC 9112, 2.2: empty lines in front of a request are ignored, or refused.
+    // RFC 9112, 2.2: empty lines before a request are ignored or refused.
     let reply =
         sandbox.testbed.connect_to_gateway().send(format!("\r\n{}", texts[0])).read_response();
     assert!([200, 400].contains(&reply.status), "{reply:?}");

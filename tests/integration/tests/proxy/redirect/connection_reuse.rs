@@ -1,4 +1,4 @@
-//! The ends and the beginnings of connections: ports that are used again, and queues that are full.
+//! The start and end of connections: reused ports and full queues.
 
 use std::{
     fs,
@@ -24,8 +24,8 @@ use super::redirect_testbed::{
     socket_address,
 };
 
-/// Opens a connection from a port, and has the door's end close it first: that end waits in
-/// TIME_WAIT then.
+/// Opens a connection from a port and closes it first at the proxy's end, which then waits in
+/// TIME_WAIT.
 fn connect_and_close(stage: &RedirectTestbed, door: &RedirectListeners, from: u16, to: SocketAddr) {
     let own = stage.sandbox.addresses()[usize::from(to.is_ipv6())];
     let inside = &stage.sandbox.namespace;
@@ -46,8 +46,8 @@ fn assert_port_reusable(stage: &RedirectTestbed) {
             connect_and_close(stage, &door, 41_000, socket_address(address, 443));
             begin.elapsed()
         });
-        // Each would wait for a second, if the client had to send its first segment again. On a busy machine
-        // some may take as long, but not all.
+        // If the client had to retransmit its SYN, each attempt would take a second. On a busy
+        // machine some may take that long anyway, but not all.
         let fastest = again.min().or_fail("several attempts");
         assert!(fastest < Duration::from_secs(1), "{fastest:?}");
     }
@@ -60,7 +60,7 @@ fn a_port_can_be_used_again_at_once() {
     assert_port_reusable(&RedirectTestbed::in_network(&world, DOMAIN_NETWORK));
 }
 
-/// For a socket in TIME_WAIT the kernel looks for a listener at the destination itself.
+/// For a socket in TIME_WAIT, the kernel looks up a listener at the destination itself.
 #[test]
 fn a_port_that_is_used_again_does_not_lead_to_a_service_of_the_host() {
     let world = TestNetwork::build().or_fail("building a world");
@@ -72,7 +72,7 @@ fn a_port_that_is_used_again_does_not_lead_to_a_service_of_the_host() {
 #[test]
 fn syn_cookies_keep_a_flooded_listener_open() {
     let world = TestNetwork::build().or_fail("building a world");
-    // Its limit on connections that wait goes for those that are not made yet, too.
+    // The limit of the accept queue also applies to incomplete connections.
     world.host.sysctl("core/somaxconn", "8").or_fail("shortening queues");
     let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
     let ghost = Ipv4Addr::new(10, 11, stage.sandbox.addressing.number, 77);

@@ -1,5 +1,4 @@
-//! Sockets of the host that are not the proxy's: a sandbox whose connections are handed over does
-//! not come to them.
+//! Sockets of the host that do not belong to the proxy: a redirected sandbox cannot reach them.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -23,7 +22,7 @@ use super::redirect_testbed::{
     assert_no_pending_connection, bind_host_service, listener_of_family, wait_until,
 };
 
-/// The host's addresses on the way to the internet.
+/// The host's uplink addresses.
 fn host_uplink_addresses() -> [SocketAddr; 2] {
     [(host_router::HOST_UPLINK_V4, 443).into(), (host_router::HOST_UPLINK_V6, 443).into()]
 }
@@ -70,7 +69,8 @@ fn a_connection_from_before_the_policy_ends() {
     assert_no_pending_connection(listener_of_family(&door, false));
 }
 
-/// The third segment of a handshake with a service of the host, the first of which was allowed.
+/// The third segment of a handshake with a service of the host. The policy allowed the first
+/// segment.
 #[test]
 fn a_handshake_from_before_the_policy_is_not_completed() {
     let world = TestNetwork::build().or_fail("building a world");
@@ -79,7 +79,7 @@ fn a_handshake_from_before_the_policy_is_not_completed() {
     let _door = stage.open_proxy_listeners();
     let wire =
         PacketSocket::open(&stage.sandbox.namespace, SANDBOX_INTERFACE).or_fail("a packet socket");
-    // The sandbox's own kernel would reset what it knows nothing of.
+    // Prevents the sandbox's own kernel from resetting a connection that it does not know.
     let sender = FrameBuilder::for_sandbox(stage.sandbox.addressing);
     let ghost = sender.v4;
     stage

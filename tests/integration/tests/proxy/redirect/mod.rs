@@ -1,5 +1,5 @@
 //! The redirect of connections to the egress proxy, end to end in the kernel: real sockets in a
-//! sandbox, and the test itself in the place of the proxy.
+//! sandbox, with the test itself as the proxy.
 
 mod connection_reuse;
 mod foreign_sockets;

@@ -1,4 +1,4 @@
-//! What is handed over comes out of the door as it was sent; what is not goes past.
+//! Redirected traffic reaches the proxy's listeners unchanged. Other traffic bypasses them.
 
 use std::{
     io::{Read as _, Write as _},
@@ -145,7 +145,7 @@ fn inbound_connections_are_answered_past_the_proxy() {
     for address in ["203.0.113.10", "2001:db8:1::1"] {
         let own = stage.sandbox.addresses()[usize::from(is_ipv6(address))];
         let service = bind_host_service(&stage.sandbox.namespace, 8080);
-        // From port 443, so that the answers look like requests to a web server.
+        // From port 443, so that the replies look like requests to a web server.
         let mut client = connect_from(&world.internet, socket_address(address, 443), own, 8080);
         let mut served = accept_redirected(&service);
         assert_carries(&mut client, &mut served);

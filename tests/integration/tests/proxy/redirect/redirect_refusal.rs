@@ -1,4 +1,4 @@
-//! Without a proxy nothing goes anywhere, and the sandbox learns it at once.
+//! Without a proxy nothing passes, and the sandbox is refused immediately.
 
 use std::process::Command;
 
@@ -65,7 +65,7 @@ fn a_released_slot_has_no_proxy_listeners() {
     stage.assert_proxy_unavailable(socket_address("1.1.1.1", 443));
 }
 
-/// Somebody takes the routing rules away: what has a socket is not forwarded.
+/// Another program deletes the routing rules: a packet with an assigned socket is not forwarded.
 #[test]
 fn without_the_routing_rules_nothing_crosses() {
     let world = TestNetwork::build().or_fail("building a world");
@@ -94,7 +94,7 @@ fn without_the_routing_rules_nothing_crosses() {
     stage.connect_via_listeners(&door, socket_address("1.1.1.1", 443));
 }
 
-/// To whom else a frame is, it may cross a bridge before the host's stack sees it.
+/// A frame to another host on the bridge may cross before the host's network stack receives it.
 #[test]
 fn a_frame_to_a_neighbor_on_a_bridge_is_not_redirected() {
     let world = TestNetwork::build().or_fail("building a world");
@@ -142,7 +142,7 @@ fn a_frame_to_another_mac_or_to_all_is_not_redirected() {
     assert_no_pending_connection(listener_of_family(&door, true));
 }
 
-/// How many of the frames are of TCP.
+/// The number of TCP frames.
 fn tcp_frame_count(frames: &[Vec<u8>]) -> usize {
     const TCP_PROTOCOL: u8 = 6;
     let views = frames.iter().filter_map(|frame| PacketView::parse(frame));

@@ -1,4 +1,4 @@
-//! A sandbox that the dataplane enforces a policy for, and its door.
+//! A sandbox with a policy in the dataplane, and its proxy listeners.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -19,14 +19,14 @@ use policy_testbed::{
 };
 use socket2::{Domain, Socket, Type};
 
-/// Names decide about web ports; one address and what markers need are allowed.
+/// Domain rules cover the web ports. One address and the markers are allowed.
 pub(crate) const DOMAIN_NETWORK: &str = r#"{"allowOut": ["allowed.example", "203.0.113.11", "2001:db8:1::2"],
     "denyOut": ["0.0.0.0/0"]}"#;
-/// All TCP goes through a tunnel.
+/// All TCP connections use an egress proxy.
 pub(crate) const EGRESS_PROXY_NETWORK: &str =
     r#"{"denyOut": ["8.8.8.8"], "egressProxy": {"address": "203.0.113.10:1080"}}"#;
 
-/// A destination of each family that no rule names.
+/// A destination of each family that no rule contains.
 pub(crate) const UNNAMED_ADDRESSES: [&str; 2] = ["1.1.1.1", "2606:4700:4700::1111"];
 
 /// One sandbox and the kernel's enforcement for it.
@@ -39,14 +39,14 @@ pub(crate) struct RedirectTestbed {
 }
 
 impl RedirectTestbed {
-    /// A sandbox of a world, whose interface stands in the world's host.
+    /// A sandbox of a test network, with its interface in the host.
     #[track_caller]
     pub(crate) fn in_network(world: &TestNetwork, network: &str) -> Self {
         let sandbox = world.add_sandbox().or_fail("building a sandbox");
         Self::around_sandbox(sandbox, &world.host, network)
     }
 
-    /// A sandbox whose interface stands in this namespace.
+    /// A sandbox with its interface in this namespace.
     #[track_caller]
     pub(crate) fn around_sandbox(sandbox: Sandbox, host: &NetworkNamespace, network: &str) -> Self {
         let bpffs = BpffsDirectory::create().or_fail("finding a BPF file system");
@@ -64,7 +64,7 @@ impl RedirectTestbed {
         stage
     }
 
-    /// The same with the next agent's dataplane. As after a kill, the one before it closed nothing.
+    /// The same sandbox with a new dataplane. As after a kill, the previous one did not clean up.
     #[track_caller]
     pub(crate) fn reopened(self) -> Self {
         let Self { dataplane, slot, interface, sandbox, bpffs } = self;
@@ -73,7 +73,7 @@ impl RedirectTestbed {
         Self { dataplane: next.or_fail("opening it again"), slot, interface, sandbox, bpffs }
     }
 
-    /// Puts a network configuration in force.
+    /// Puts a network configuration into force.
     #[track_caller]
     pub(crate) fn publish(&self, network: &str) {
         let network: NetworkConfig = policy::parse_json(network.as_bytes()).or_fail(network);
@@ -84,7 +84,7 @@ impl RedirectTestbed {
         self.dataplane.publish(&[self.slot], &compiled).or_fail("publishing");
     }
 
-    /// Opens the sandbox's door.
+    /// Opens the sandbox's proxy listeners.
     #[track_caller]
     pub(crate) fn open_proxy_listeners(&self) -> RedirectListeners {
         self.dataplane.open_listeners(self.slot, &self.interface).or_fail("opening a door")
@@ -96,7 +96,8 @@ impl RedirectTestbed {
         probe::connect(&self.sandbox.namespace, to).or_fail("connecting")
     }
 
-    /// Connects, and takes the connection out of the door: the sandbox's end and the door's.
+    /// Connects and accepts the connection from the listeners. Returns the sandbox's end and the
+    /// proxy's.
     #[track_caller]
     pub(crate) fn connect_via_listeners(
         &self,
@@ -112,14 +113,14 @@ impl RedirectTestbed {
         (inside, outside)
     }
 
-    /// How many packets were counted with a reason.
+    /// The number of packets counted with a reason.
     #[track_caller]
     pub(crate) fn packet_count(&self, reason: Reason) -> u64 {
         let counters = self.dataplane.counters(self.slot).or_fail("counters");
         counters.by_reason[reason as usize].packets
     }
 
-    /// Whether a connection is refused at once, since there is no proxy.
+    /// Asserts that a connection is refused immediately because there is no proxy.
     #[track_caller]
     pub(crate) fn assert_proxy_unavailable(&self, to: SocketAddr) {
         let before = self.packet_count(Reason::ProxyUnavailable);
@@ -140,7 +141,7 @@ pub(crate) fn listener_of_family(door: &RedirectListeners, v6: bool) -> &TcpList
     if v6 { door.v6.as_ref() } else { door.v4.as_ref() }.or_fail("a listener")
 }
 
-/// The next connection.
+/// Accepts the next connection.
 #[track_caller]
 pub(crate) fn accept_redirected(listener: &TcpListener) -> TcpStream {
     let accepted = || listener.accept().ok();
@@ -150,14 +151,14 @@ pub(crate) fn accept_redirected(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// Whether nothing waits to be accepted.
+/// Asserts that no connection waits to be accepted.
 #[track_caller]
 pub(crate) fn assert_no_pending_connection(listener: &TcpListener) {
     let accepted = listener.accept().expect_err("nobody came");
     assert_eq!(accepted.kind(), ErrorKind::WouldBlock);
 }
 
-/// Sends as much as many segments hold from one end, and wants it at the other.
+/// Sends the content of many segments from one end and expects it at the other.
 #[track_caller]
 pub(crate) fn assert_carries(from: &mut TcpStream, to: &mut TcpStream) {
     let sent: Vec<u8> = (0..300_000_u32).map(|at| (at / 7) as u8).collect();
@@ -178,7 +179,7 @@ pub(crate) fn bind_host_service(host: &NetworkNamespace, port: u16) -> TcpListen
     listener
 }
 
-/// Connects from inside a namespace, from this address and port to that one.
+/// Connects from inside a namespace, from this address and port to those.
 #[track_caller]
 pub(crate) fn connect_from(
     namespace: &NetworkNamespace,
@@ -203,7 +204,7 @@ pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     eventually(what, || holds().then_some(())).or_fail("waiting");
 }
 
-/// Whether an address is one of IPv6.
+/// Returns whether an address is IPv6.
 pub(crate) fn is_ipv6(address: &str) -> bool {
     matches!(parse_ip(address), IpAddr::V6(_))
 }

@@ -1,4 +1,5 @@
-//! The routing rules: there exactly once while there is a door, and gone with the last.
+//! The routing rules: they exist exactly once while any proxy listener is open, and are removed
+//! with the last one.
 
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use super::redirect_testbed::{
     DOMAIN_NETWORK, RedirectTestbed, UNNAMED_ADDRESSES, assert_carries, socket_address,
 };
 
-/// Rules and routes of ours, both families, as `ip` shows them.
+/// The agent's rules and routes of both families, as `ip` shows them.
 fn agent_rules_and_routes(host: &NetworkNamespace) -> Vec<String> {
     let mut lines = Vec::new();
     for family in ["-4", "-6"] {
@@ -29,7 +30,7 @@ fn agent_rules_and_routes(host: &NetworkNamespace) -> Vec<String> {
             }));
         };
         shown(&["rule"]);
-        // There is no such table before the first route in it.
+        // The table does not exist before its first route.
         shown(&["route", "show", "table", "all", "type", "local", "dev", "lo", "default"]);
     }
     lines
@@ -96,7 +97,7 @@ fn the_next_agent_finds_them_and_a_clean_up_removes_them() {
     Dataplane::cleanup(stage.bpffs.path(), &interfaces).or_fail("cleaning up twice");
 }
 
-/// Whatever the host makes of marks on the way back.
+/// With every setting of the reverse path filter and of its use of marks.
 #[test]
 fn redirects_work_with_every_reverse_path_filter() {
     let world = TestNetwork::build().or_fail("building a world");

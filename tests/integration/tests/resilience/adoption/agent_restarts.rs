@@ -1,4 +1,4 @@
-//! The same agent again, under a flood.
+//! Restarts of the same agent under a flood.
 
 use std::{path::Path, time::Instant};
 
@@ -9,7 +9,7 @@ use policy_testbed::{
 };
 use serde_json::json;
 
-/// How often each.
+/// The number of repetitions of each fault.
 const REPETITIONS: usize = 5;
 
 #[test]
@@ -19,7 +19,7 @@ fn killed_and_started_again() {
 
 #[test]
 fn stopped_and_started_again() {
-    // A start always loads its programs anew: this is an upgrade to the same ABI, too.
+    // A start always loads the programs anew, so this also covers an upgrade with the same ABI.
     repeat_fault("clean stop and start, or upgrade with the same ABI", |stage| stage.stop_agent());
 }
 
@@ -43,8 +43,8 @@ fn repeat_fault(fault: &str, end: impl Fn(&Testbed)) {
     sandbox.assert_refused("8.8.8.8");
 }
 
-/// It dies at any point of a change: what the API said is done is in force, and the rest is in force
-/// or not, but never half.
+/// The agent is killed at an arbitrary point of an update: everything that the API has confirmed is
+/// in force. The rest is in force completely or not at all.
 #[test]
 fn killed_amid_changes() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -63,7 +63,8 @@ fn killed_amid_changes() {
     tally.assert_no_leak_or_loss("kill -9 amid changes");
 }
 
-/// Changes that keep what is [`OPENED`]; the agent may die under any of them.
+/// Applies policies that keep [`ALLOWED_ADDRESSES`] allowed until the agent dies during one of
+/// them.
 fn change_policy_until_agent_dies(sandbox: &TestSandbox, socket: &Path, round: usize) {
     for number in (0..200).cycle() {
         let other = format!("203.0.{}.{number}", 114 + round);
@@ -72,7 +73,7 @@ fn change_policy_until_agent_dies(sandbox: &TestSandbox, socket: &Path, round: u
         let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
         match send_request_to(socket, "PUT", &path, &spec) {
             Ok(answer) => assert_eq!(answer.status, 200, "{}", answer.body),
-            Err(_) => return, // it is gone
+            Err(_) => return, // the agent is dead
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Many sandboxes, adopted at once: as many as `POLICY_TEST_SANDBOXES` says, or few enough for every
-//! run of the tests.
+//! Adoption of many sandboxes at once: `POLICY_TEST_SANDBOXES` sets the number. The default is
+//! small enough for every test run.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use policy_testbed::{
 };
 use serde_json::{Value, json};
 
-/// How many, unless the environment says so. Two have a veth pair together.
+/// The default number. Each veth pair serves two sandboxes.
 const DEFAULT_SANDBOXES: usize = 148;
 
 #[test]

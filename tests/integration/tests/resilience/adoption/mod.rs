@@ -1,5 +1,5 @@
-//! Agents that die, stop, are upgraded and come back while sandboxes send: not one packet passes that
-//! should not, and not one is lost that should pass.
+//! Agents that die, stop, are upgraded and restart while sandboxes send: no denied packet crosses,
+//! and no allowed packet is lost.
 //!
 //! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
 

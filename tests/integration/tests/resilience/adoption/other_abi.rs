@@ -1,7 +1,8 @@
-//! What an agent of another ABI left: it stays in force until this one's gates are attached in front.
+//! The gates of an agent with another ABI stay in force until this agent's gates are attached in
+//! front.
 //!
-//! The agent before it is this one, whose pins are moved to where another version would have them. So
-//! its gates and their tables are as foreign to the next as those of another version.
+//! The previous agent is this version with its pins moved to the path of another version. So its
+//! gates and maps are as unknown to the next agent as those of another version.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ fn pins_of_version(bpffs: &Path, number: u32) -> PathBuf {
     bpffs.join(format!("v{number}"))
 }
 
-/// Ends the agent, makes what it left look like another version's, and starts it again.
+/// Stops the agent, makes its pins look like another version's, and starts it again.
 #[track_caller]
 fn upgrade_agent(stage: &Testbed) {
     stage.stop_agent();

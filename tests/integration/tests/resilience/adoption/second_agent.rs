@@ -1,4 +1,4 @@
-//! Two agents at once.
+//! Two agents at the same time.
 
 use policy_testbed::testbed::{ALLOWED_ADDRESSES, OrFail as _, Testbed};
 
@@ -20,7 +20,7 @@ fn the_second_in_a_state_directory_refuses_and_names_the_first() {
     tally.assert_no_leak_or_loss("a second agent in the state directory");
 }
 
-/// Another state directory does not help: what is pinned has one owner.
+/// Another state directory does not help: the pins have one owner.
 #[test]
 fn the_second_with_the_same_pins_refuses() {
     let (stage, sandbox) = Testbed::with_sandbox();

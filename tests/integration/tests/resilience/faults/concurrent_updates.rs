@@ -1,4 +1,4 @@
-//! Changes without a pause, by several clients at a time.
+//! Continuous updates by several clients at the same time.
 
 use std::{
     fs, thread,
@@ -12,14 +12,14 @@ use serde_json::json;
 
 use super::{assert_policy_can_change, kill_and_restart, report_duration};
 
-/// How long.
+/// The duration of the test.
 const RUN_TIME: Duration = Duration::from_secs(15);
-/// Sandboxes that change, and clients that change each of them.
+/// The numbers of sandboxes, and of clients per sandbox.
 const SANDBOXES: usize = 8;
 const CLIENTS_PER_SANDBOX: usize = 2;
-/// Changes that have to be done in this time on a machine that does other things, too.
+/// The minimum number of updates in this time on a machine that runs other tests.
 const MIN_CHANGES: usize = 200;
-/// Descriptors by which the agent may have grown: those of a connection or two.
+/// The permitted growth in descriptors, for one or two connections.
 const DESCRIPTOR_GROWTH: usize = 8;
 
 #[test]
@@ -64,7 +64,7 @@ fn join_client<T>(client: thread::ScopedJoinHandle<'_, T>) -> T {
     client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// One of many policies, all of which allow what is [`OPENED`].
+/// Applies one of many policies, all of which allow [`ALLOWED_ADDRESSES`].
 fn change_policy(sandbox: &TestSandbox, number: usize) {
     let other = format!("203.0.{}.{}", 114 + number / 100, number % 100);
     let allowed = [ALLOWED_ADDRESSES[0], MARKER_ADDRESS, &other];

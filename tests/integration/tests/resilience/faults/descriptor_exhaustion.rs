@@ -1,4 +1,4 @@
-//! An agent that has no file descriptors left.
+//! An agent without free file descriptors.
 
 use std::{fs, process::Command, time::Instant};
 
@@ -16,7 +16,7 @@ fn without_descriptors_nothing_opens_and_nothing_is_detached() {
     let (stage, sandbox) = Testbed::with_sandbox();
     let pid = stage.agent().pid().or_fail("the agent's process");
     let tally = sandbox.start_counted_flood();
-    // From none at all to nearly enough: every place at which they can run out comes into reach.
+    // From none to almost enough, so that descriptors run out at every place in the code.
     let open = fs::read_dir(format!("/proc/{pid}/fd")).or_fail("its descriptors").count();
     for spare in (0..24).step_by(2) {
         set_descriptor_limit(pid, &(open + spare).to_string());
@@ -42,7 +42,7 @@ fn without_descriptors_what_is_allowed_goes_on() {
     let pid = stage.agent().pid().or_fail("the agent's process");
     let tally = sandbox.start_counted_flood();
     set_descriptor_limit(pid, "4");
-    // Some looks at the interfaces fail in this time.
+    // Some interface checks fail during this time.
     while tally.rounds() < 1_000 {
         sandbox.assert_reaches("8.8.8.8");
     }
@@ -53,7 +53,7 @@ fn without_descriptors_what_is_allowed_goes_on() {
     assert_policy_can_change(&sandbox);
 }
 
-/// Asks for a policy that denies the same and a little more; whether it is accepted is open.
+/// Requests a policy that denies the same and a little more. The request may be accepted or not.
 fn try_policy_change(sandbox: &TestSandbox) {
     let network = json!({ "denyOut": ["0.0.0.0/0"], "allowOut": [ALLOWED_ADDRESSES[0], ALLOWED_ADDRESSES[1]] });
     let mut other = network.clone();

@@ -1,4 +1,4 @@
-//! A disk that is full, or that nobody may write to.
+//! A disk that is full or read-only.
 
 use std::{
     fs,
@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 
 use super::{assert_policy_can_change, kill_and_restart, report_duration};
 
-/// A sandbox whose agent keeps its state on a small disk.
+/// A sandbox whose agent stores its state on a small disk.
 fn sandbox_on_small_disk() -> (TestSandbox, SmallDisk) {
     let stage = Testbed::without_agent("");
-    // The lock beside it stays open for writing, which would keep the disk writable.
+    // The lock file is outside it: it stays open for writing, which would prevent remounting the
+    // disk read-only.
     let disk = SmallDisk::mount(&stage.agent().state_dir().join("sandboxes"));
     stage.restart_agent();
     let sandbox = stage.add_sandbox();
@@ -49,7 +50,8 @@ fn a_read_only_disk_refuses_changes_and_opens_nothing() {
     let tally = sandbox.start_counted_flood();
     disk.allow_writing(false);
     assert_changes_refused(&sandbox, "Read-only");
-    // To forget a sandbox is a change, too: it stays enforced, not for the time until somebody looks.
+    // Deleting a sandbox is a change, too: the sandbox stays enforced, not only until the next
+    // check.
     let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
     for _ in 0..5 {
         let answer = sandbox.testbed.request("DELETE", &path, &Value::Null);
@@ -67,7 +69,7 @@ fn a_read_only_disk_refuses_changes_and_opens_nothing() {
     sandbox.delete();
 }
 
-/// Neither a change nor a new sandbox is accepted, and what is in force stays.
+/// Asserts that updates and new sandboxes are refused, and that the policy in force stays.
 #[track_caller]
 fn assert_changes_refused(sandbox: &TestSandbox, why: &str) {
     let network = json!({ "network": { "denyOut": ["8.8.8.8"] } });

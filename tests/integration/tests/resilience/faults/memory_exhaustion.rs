@@ -1,4 +1,4 @@
-//! An agent that gets no more memory: the kernel refuses tables, and ends the process in the end.
+//! An agent that gets no more memory: the kernel refuses maps, and finally kills the process.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{assert_policy_can_change, report_duration};
 
-/// Requests until it must have happened.
+/// The number of requests after which it must have happened.
 const MAX_REQUESTS: usize = 500;
 
 #[test]
@@ -49,7 +49,8 @@ fn an_agent_that_the_kernel_ends_for_its_memory_leaves_its_policies_in_force() {
     assert_policy_can_change(&sandbox);
 }
 
-/// A control group with little memory, of version 2 where the machine's has memory, or else of 1.
+/// A control group with little memory: of version 2 if that has the memory controller, otherwise of
+/// version 1.
 struct MemoryCgroup {
     directory: PathBuf,
     limit: &'static str,
@@ -73,7 +74,7 @@ impl MemoryCgroup {
         group
     }
 
-    /// Lets a process have this much from now on; what it has it keeps.
+    /// Limits the memory of a process from now on. It keeps what it already has.
     #[track_caller]
     fn limit_process(&self, pid: u32, bytes: u64) {
         let write = |file: &str, value: String| fs::write(self.directory.join(file), value);
@@ -81,7 +82,7 @@ impl MemoryCgroup {
         write("cgroup.procs", pid.to_string()).or_fail("moving the agent");
     }
 
-    /// How many processes the kernel ended.
+    /// The number of processes that the kernel has killed.
     #[track_caller]
     fn oom_kills(&self) -> u64 {
         let file = fs::read_to_string(self.directory.join(self.kill_counter)).or_fail("its events");

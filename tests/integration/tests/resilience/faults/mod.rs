@@ -1,5 +1,5 @@
-//! Things that break: the disk, the state on it, the descriptors, the memory, the resolver, the clients. Nothing
-//! opens, what is allowed goes on, and when the fault is gone everything works again.
+//! Faults of the disk, the state files, descriptors, memory, the resolver and clients. No denied
+//! traffic passes, allowed traffic continues, and everything works again after the fault.
 //!
 //! `docs/reliability.md` has the figures; `--nocapture` shows those of a run.
 
@@ -15,26 +15,26 @@ use std::time::{Duration, Instant};
 
 use policy_testbed::testbed::{OrFail as _, TestSandbox};
 
-/// Shows how long something took, for the page with the figures.
+/// Prints how long an operation took, for `docs/reliability.md`.
 fn report_duration(what: &str, since: Instant) -> Duration {
     let took = since.elapsed();
     eprintln!("took | {what} | {took:.1?}");
     took
 }
 
-/// Kills the agent of a sandbox and starts it again.
+/// Kills a sandbox's agent and starts it again.
 #[track_caller]
 fn kill_and_restart(sandbox: &TestSandbox) {
     sandbox.testbed.kill_agent();
     sandbox.testbed.restart_agent();
 }
 
-/// The file in which a sandbox is kept.
+/// The state file of a sandbox.
 fn state_file_of(sandbox: &TestSandbox) -> std::path::PathBuf {
     sandbox.testbed.agent().state_dir().join(format!("sandboxes/{}.json", sandbox.id))
 }
 
-/// The policy can be changed, and the change is enforced.
+/// Asserts that the policy can be updated and that the update is enforced.
 #[track_caller]
 fn assert_policy_can_change(sandbox: &TestSandbox) {
     sandbox.allow_only(&["8.8.8.9"]);

@@ -1,4 +1,4 @@
-//! A resolver that is dead, broken, or that lies.
+//! A resolver that is dead, broken, or malicious.
 
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use super::report_duration;
 
 const RESOLVED_NAME: &str = "site.faulty.example";
 
-/// Where lies lead: cloud metadata, a private address, the host itself, and nowhere.
+/// The addresses in malicious responses: cloud metadata, a private address, the host itself,
+/// loopback, and a mapped private address.
 const MISLEADING_ADDRESSES: [&str; 5] =
     ["169.254.169.254", "10.99.0.1", "192.0.2.1", "127.0.0.1", "::ffff:10.99.0.1"];
 

@@ -1,4 +1,4 @@
-//! Clients of the API that take their time: they are sent away, and others do not wait for them.
+//! Slow clients of the API: the agent disconnects them, and other clients do not wait for them.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,13 +14,13 @@ use policy_testbed::{
 
 use super::report_duration;
 
-/// More than the agent lets a client take.
+/// Longer than the agent's time limit for clients.
 const OBSERVATION_TIME: Duration = Duration::from_secs(25);
 
-/// How often a client that trickles says something.
+/// The interval at which a trickling client sends.
 const TRICKLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What slow clients begin with.
+/// The beginnings of slow requests.
 const REQUEST_PREFIXES: [(&str, &str); 4] = [
     ("says nothing", ""),
     ("stops in the request line", "GET /hea"),
@@ -39,7 +39,7 @@ fn slow_clients_are_disconnected_and_delay_nobody() {
     let clients: Vec<_> = REQUEST_PREFIXES
         .iter()
         .flat_map(|(what, beginning)| [(*what, *beginning, false), (*what, *beginning, true)])
-        // Who says nothing at all cannot trickle.
+        // A client that sends nothing cannot trickle.
         .filter(|(_, beginning, trickles)| !(beginning.is_empty() && *trickles))
         .map(|(what, beginning, trickles)| {
             let stream = connect_with_prefix(&stage.agent(), beginning);
@@ -77,7 +77,7 @@ fn connect_with_prefix(agent: &AgentProcess, beginning: &str) -> UnixStream {
     stream
 }
 
-/// Whether the agent closes the connection in time, however steadily the client goes on.
+/// Returns whether the agent closes the connection in time, however steadily the client sends.
 fn is_disconnected(mut stream: UnixStream, trickles: bool) -> bool {
     let begin = Instant::now();
     let _ = stream.set_read_timeout(Some(TRICKLE_INTERVAL));
@@ -85,7 +85,7 @@ fn is_disconnected(mut stream: UnixStream, trickles: bool) -> bool {
     while begin.elapsed() < OBSERVATION_TIME {
         match stream.read(&mut answer) {
             Ok(0) => return true,
-            Ok(_) => continue, // an error on the way out
+            Ok(_) => continue, // an error response
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return true,
         }

@@ -1,4 +1,4 @@
-//! State files that are not what this agent wrote: set aside, and their sandboxes stay as they are.
+//! Corrupt state files are moved aside, and their sandboxes stay enforced.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -14,7 +14,7 @@ use super::{assert_policy_can_change, report_duration, state_file_of};
 
 type CorruptFile = fn(&Path);
 
-/// What can become of a file.
+/// The kinds of corruption of a file.
 const CORRUPTIONS: [(&str, CorruptFile); 9] = [
     ("empty", |path| write_bytes(path, b"")),
     ("cut off in the middle", |path| truncate_file(path, |length| length / 2)),
@@ -62,14 +62,14 @@ fn a_file_that_cannot_be_read_is_set_aside_and_nothing_opens() {
     }
 }
 
-/// When the sandbox is described again, it is a sandbox like any other.
+/// After the sandbox is applied again, it is a normal sandbox.
 #[track_caller]
 fn assert_restored(victim: &TestSandbox) {
     assert_policy_can_change(victim);
     victim.allow_only(&ALLOWED_ADDRESSES);
 }
 
-/// What the kernel holds counts, until somebody says otherwise.
+/// The kernel's state stays in force until a client changes it.
 #[test]
 fn a_sandbox_whose_file_is_gone_stays_and_can_be_deleted() {
     let (stage, sandbox) = Testbed::with_sandbox();

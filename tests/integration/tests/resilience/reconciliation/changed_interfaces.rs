@@ -1,4 +1,4 @@
-//! Interfaces that vanish, come back as others, and move to another namespace.
+//! Interfaces that are deleted, replaced, renamed, and moved to another namespace.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ fn an_interface_that_comes_back_with_another_index() {
     }
 }
 
-/// Gone and back before anybody looks: it is another interface under the old name and index.
+/// Replaced between two checks: a different interface has the old name and index.
 #[test]
 fn an_interface_replaced_between_two_checks() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -42,8 +42,8 @@ fn an_interface_replaced_between_two_checks() {
     }
 }
 
-/// Under another name it is not this sandbox's any more as far as the agent can tell; what is attached
-/// goes with it.
+/// Under another name, the agent no longer recognises the interface as this sandbox's. Its programs
+/// stay attached to it.
 #[test]
 fn an_interface_renamed_and_renamed_back() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -72,7 +72,7 @@ fn an_interface_moved_to_another_namespace() {
     host.ip_batch(&format!("link set {name} up")).or_fail("up");
     sandbox.assign_gateway_addresses(host).or_fail("routing again");
     wait_until_enforced(&sandbox, "an interface moves away and back", begin);
-    // And it follows when it is told where.
+    // The gates are attached there once the configuration names the new namespace.
     host.ip_batch(&format!("link set {name} netns {}", elsewhere.name())).or_fail("moving it");
     let network = json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ALLOWED_ADDRESSES });
     let there = json!({ "netns": elsewhere.path(), "network": network });

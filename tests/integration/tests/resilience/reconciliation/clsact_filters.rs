@@ -1,4 +1,4 @@
-//! The same with filters of clsact, which somebody removes, or puts others in front of.
+//! The same with clsact filters, which other programs delete or precede with their own.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,14 +20,14 @@ fn testbed_with_clsact() -> (Arc<Testbed>, TestSandbox) {
     (stage, sandbox)
 }
 
-/// What `tc <words> dev <the sandbox's interface> <more>` prints.
+/// The output of `tc <words> dev <the sandbox's interface> <more>`.
 #[track_caller]
 fn run_tc(sandbox: &TestSandbox, words: &[&str], more: &[&str]) -> String {
     let mut tc = sandbox.testbed.network.host.command("tc").or_fail("entering the host");
     command::run(tc.args(words).args(["dev", &sandbox.interface]).args(more)).or_fail("tc")
 }
 
-/// The numbers of the programs at both hooks, in the order in which they run.
+/// The IDs of the programs at both hooks, in execution order.
 #[track_caller]
 fn program_ids(sandbox: &TestSandbox) -> Vec<Vec<u64>> {
     let at = |hook| {
@@ -55,7 +55,7 @@ fn filters_removed_by_hand_are_restored_and_reported() {
 fn a_filter_in_front_of_ours_is_moved_behind_it() {
     let (stage, sandbox) = testbed_with_clsact();
     let begin = Instant::now();
-    // One instruction: everything matches, and passes.
+    // One instruction: it matches and passes everything.
     let first = ["ingress", "pref", "1", "protocol", "all"];
     let everything = ["bpf", "bytecode", "1,6 0 0 1,", "flowid", "1:1"];
     run_tc(&sandbox, &["filter", "add"], &[first, everything].concat());
@@ -66,7 +66,7 @@ fn a_filter_in_front_of_ours_is_moved_behind_it() {
     eventually("it takes the packets away from ours", open).or_fail("adding it");
     wait_until_enforced(&sandbox, "another filter of clsact in front of ours", begin);
     wait_for_log(&stage, UNENFORCED_WARNING);
-    // Ours has another handle now.
+    // The agent's filter has another handle now.
     sandbox.allow_only(&ALLOWED_ADDRESSES);
     let [ingress, egress] = &program_ids(&sandbox)[..] else { unreachable!("both hooks") };
     assert_eq!((ingress.len(), egress.len()), (1, 1), "of programs; the other has none");

@@ -1,5 +1,5 @@
-//! Interfaces, addresses, pins and other people's programs that change under the agent's hands: what is
-//! enforced follows what was asked for, and what could not be is said.
+//! Interfaces, addresses, pins and foreign programs that change while the agent runs: the agent
+//! restores enforcement as requested, and reports what it could not enforce.
 
 mod changed_interfaces;
 mod clsact_filters;
@@ -17,7 +17,7 @@ use policy_testbed::{
     wait::eventually,
 };
 
-/// What the agent says of gates that somebody took off, once they are on again.
+/// The warning about gates that were detached, logged after they are attached again.
 const UNENFORCED_WARNING: &str = "what it sent meanwhile was not judged";
 
 /// Waits until a sandbox has this status.
@@ -28,7 +28,7 @@ fn wait_for_status(sandbox: &TestSandbox, status: &str) {
     became.or_fail(&sandbox.status().to_string());
 }
 
-/// Waits until the sandbox is refused what it may not reach, and shows how long that took from `begin` on.
+/// Waits until the sandbox is refused what it may not reach. Prints the time since `begin`.
 #[track_caller]
 fn wait_until_enforced(sandbox: &TestSandbox, fault: &str, begin: Instant) {
     let shut = || {
@@ -42,13 +42,13 @@ fn wait_until_enforced(sandbox: &TestSandbox, fault: &str, begin: Instant) {
     sandbox.assert_refused("8.8.8.9");
 }
 
-/// Waits until the agent's log says this.
+/// Waits until the agent's log contains a text.
 #[track_caller]
 fn wait_for_log(stage: &Arc<Testbed>, what: &str) {
     wait_for_log_times(stage, what, 1);
 }
 
-/// Waits until the agent's log has said this so many times.
+/// Waits until the agent's log contains a text this many times.
 #[track_caller]
 fn wait_for_log_times(stage: &Arc<Testbed>, what: &str, times: usize) {
     let log = || stage.agent().log_tail();

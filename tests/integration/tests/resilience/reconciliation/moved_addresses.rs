@@ -1,4 +1,4 @@
-//! Addresses that belong to another sandbox later.
+//! Addresses that later belong to another sandbox.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use policy_testbed::{
 };
 use serde_json::{Value, json};
 
-/// What was let in for the old sandbox is no way out for the new one.
+/// Inbound connections of the old sandbox allow nothing for the new one.
 #[test]
 fn the_successor_inherits_neither_policy_nor_connections() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -32,7 +32,8 @@ fn the_successor_inherits_neither_policy_nor_connections() {
     assert_eq!(counters["counters"]["reply"], Value::Null, "{counters}");
 }
 
-/// Two sandboxes swap their addresses: each keeps its own policy, and speaks for itself only.
+/// Two sandboxes swap their addresses. Each keeps its own policy, and can only send from its own
+/// addresses.
 #[test]
 fn addresses_that_move_from_one_sandbox_to_another() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -56,7 +57,7 @@ fn addresses_that_move_from_one_sandbox_to_another() {
     give(own);
     other.assert_reaches("8.8.8.9");
     give([another.clone(), one.clone()]);
-    // They still send from their old addresses, which are not their own any more.
+    // They still send from their old addresses, which no longer belong to them.
     sandbox.assert_ignored("8.8.8.8");
     other.assert_ignored("8.8.8.9");
     give([one, another]);

@@ -1,5 +1,5 @@
-//! A program of somebody else at an interface's hook, by the system call itself: it needs no object
-//! file, and nothing of the agent's is involved.
+//! A foreign program at an interface's hook, attached directly through the system call, without an
+//! object file and without code of the agent.
 
 use std::{
     ffi::c_long,
@@ -9,7 +9,7 @@ use std::{
 
 use policy_testbed::testbed::{OrFail as _, TestSandbox};
 
-// linux/bpf.h
+// From `linux/bpf.h`.
 const BPF_PROG_LOAD: c_long = 5;
 const BPF_LINK_CREATE: c_long = 28;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
@@ -17,7 +17,7 @@ const BPF_TCX_INGRESS: u32 = 46;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_AFTER: u32 = 1 << 4;
 
-/// `r0 = 0; exit`: TCX_PASS, so that no program behind it is asked.
+/// `r0 = 0; exit`: TCX_PASS, so that no later program runs.
 static PASS_INSTRUCTIONS: [u64; 2] = [0xb7, 0x95];
 
 /// The part of `union bpf_attr` for loading a program.
@@ -30,7 +30,7 @@ struct ProgLoadAttr {
     unused: [u32; 6],
 }
 
-/// The part of `union bpf_attr` for a link with tcx.
+/// The part of `union bpf_attr` for a tcx link.
 #[repr(C)]
 struct LinkCreateAttr {
     program: u32,
@@ -41,20 +41,19 @@ struct LinkCreateAttr {
     revision: u64,
 }
 
-/// Lets everything pass that comes from a sandbox, and leaves nothing to the programs behind it.
-/// Detached on drop.
+/// Passes everything from a sandbox, so that later programs do not run. Detached on drop.
 pub(crate) struct PassAllProgram {
     _link: OwnedFd,
 }
 
 impl PassAllProgram {
-    /// In front of all that is attached.
+    /// Attaches before all attached programs.
     #[track_caller]
     pub(crate) fn attach_first(sandbox: &TestSandbox) -> Self {
         Self::attach_with_flags(sandbox, BPF_F_BEFORE)
     }
 
-    /// Behind all that is attached.
+    /// Attaches after all attached programs.
     #[track_caller]
     pub(crate) fn attach_last(sandbox: &TestSandbox) -> Self {
         Self::attach_with_flags(sandbox, BPF_F_AFTER)
@@ -81,8 +80,8 @@ impl PassAllProgram {
 }
 
 fn bpf_syscall<A>(command: c_long, attribute: &mut A) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is a prefix of `union bpf_attr` of the size given, and its pointers lead to
-    // constants.
+    // SAFETY: the attribute is a prefix of `union bpf_attr` with the given size, and its pointers
+    // refer to constants.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<A>())
     };
@@ -90,6 +89,6 @@ fn bpf_syscall<A>(command: c_long, attribute: &mut A) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call has just made it, and nobody else has it.
+    // SAFETY: the call has just created the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,5 +1,5 @@
-//! Pins that somebody removes by hand. The kernel takes a program off when its link's last reference
-//! goes: until the agent looks again, nothing is judged.
+//! Pins that an administrator deletes. The kernel detaches a program when the last reference to its
+//! link is dropped: until the agent's next check, nothing is judged.
 
 use std::{fs, path::PathBuf, thread, time::Instant};
 
@@ -14,7 +14,7 @@ use super::{
     UNENFORCED_WARNING, wait_for_log, wait_for_log_times, wait_for_status, wait_until_enforced,
 };
 
-/// How often pins are removed while the agent makes them.
+/// How often pins are deleted while the agent creates them.
 const REMOVALS: usize = 5;
 
 fn link_pins(stage: &Testbed, sandbox: &TestSandbox) -> PathBuf {
@@ -25,9 +25,10 @@ fn pin_directory(stage: &Testbed) -> PathBuf {
     stage.agent().bpffs().path().join(format!("v{ABI_VERSION}"))
 }
 
-/// As with `rm`, but links are off when this returns, and the agent does not see half of it.
+/// Like `rm`, but when this returns the links are detached, and the agent never finds a
+/// half-deleted directory.
 fn remove_pins_in(directory: PathBuf) {
-    // The file system keeps names with dots for itself.
+    // bpffs reserves names that contain dots.
     let mut gone = directory.clone().into_os_string();
     gone.push("-gone");
     let gone = PathBuf::from(gone);
@@ -42,14 +43,15 @@ fn link_pins_of_a_sandbox_are_restored_and_reported() {
     for round in 1..=3 {
         let begin = Instant::now();
         remove_pins_in(link_pins(&stage, &sandbox));
-        // First this: a look that began before may hold a link, and so keep it attached, a little longer.
+        // This comes first: a check that began earlier may hold a link and so keep it attached a
+        // little longer.
         wait_for_log_times(&stage, UNENFORCED_WARNING, round);
         wait_until_enforced(&sandbox, "links removed by hand", begin);
     }
 }
 
-/// A change that attaches new gates makes the directory again that somebody removes meanwhile, as often
-/// as that happens.
+/// An update that attaches new gates recreates a directory that is deleted meanwhile, as often as
+/// that happens.
 #[test]
 fn link_pins_removed_while_the_agent_attaches() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -73,7 +75,7 @@ fn maps_are_pinned_again() {
     let (stage, sandbox) = Testbed::with_sandbox();
     let tally = sandbox.start_counted_flood();
     remove_pins_in(pin_directory(&stage).join("maps"));
-    // What needs new gates finds the tables that are in force.
+    // New gates need the maps that are in force.
     let other = stage.add_sandbox();
     other.allow_only(&["8.8.8.9"]);
     other.assert_reaches("8.8.8.9");
@@ -86,7 +88,7 @@ fn maps_are_pinned_again() {
     assert_status_matches_enforcement(&sandbox);
 }
 
-/// The gates of the agent before this one call through tables that nobody can reach any more.
+/// The gates of the previous agent tail-call through maps that can no longer be opened.
 #[test]
 fn maps_removed_while_no_agent_ran_are_replaced_with_their_gates() {
     let (stage, sandbox) = Testbed::with_sandbox();
@@ -102,8 +104,8 @@ fn maps_removed_while_no_agent_ran_are_replaced_with_their_gates() {
         let what = if name.is_empty() { "all maps" } else { name };
         let fault = format!("pin of {what} removed by hand while no agent ran");
         match name {
-            // The kernel empties a table of programs that nobody holds: everything is denied until the
-            // next start.
+            // The kernel clears a program array without user references: everything is denied until
+            // the next start.
             "" | "TC_PROGRAMS" => assert_eq!(tally.finish(&fault).1, 0, "leaked"),
             _ => tally.assert_no_leak_or_loss(&fault),
         }
@@ -124,7 +126,7 @@ fn everything_is_pinned_and_attached_again() {
     assert_status_matches_enforcement(&sandbox);
 }
 
-/// What the API says is what is enforced.
+/// The status in the API matches enforcement.
 #[track_caller]
 fn assert_status_matches_enforcement(sandbox: &TestSandbox) {
     sandbox.allow_only(&["8.8.8.9"]);
