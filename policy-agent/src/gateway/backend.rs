@@ -12,7 +12,6 @@ use http_body_util::{Either, Empty};
 use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
-    client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -29,14 +28,13 @@ use super::{
     flow_control::{
         LARGE_READS_PER_SANDBOX, MeteredStream, PacedBody, TLS_UNSENT_LIMIT, WriteBacklog,
     },
-    request_framer::MAX_HEAD_SIZE,
     response_body::PooledConnection,
 };
 use crate::{
     agent::{Sandbox, SandboxLifetime, interface_for},
     net::{
         socket::{SharedTcpStream, reset_connection},
-        upstream::{UpstreamConnection, UpstreamIo},
+        upstream::{UpstreamConnection, UpstreamIo, lenient_http1_client},
     },
 };
 
@@ -192,7 +190,7 @@ impl SandboxBackend {
         let backlog = WriteBacklog::default();
         let metered = MeteredStream::new(io, backlog.clone(), Arc::clone(&self.large_read_permits));
         let handshake =
-            lenient_http1_builder().handshake::<_, BackendRequestBody>(TokioIo::new(metered)).await;
+            lenient_http1_client(MAX_RESPONSE_HEADERS).handshake(TokioIo::new(metered)).await;
         let (sender, connection) = handshake.map_err(|_| BackendError::InvalidResponse)?;
         let backend_connection =
             BackendConnection { sender, backlog, socket: Arc::downgrade(&socket) };
@@ -206,20 +204,6 @@ impl SandboxBackend {
         });
         Ok(backend_connection)
     }
-}
-
-/// Accepts the same malformed responses as other gateways. They are not passed on: the library
-/// serializes each response anew, and [`backend_response`](super::backend_response) checks the
-/// length of its body.
-fn lenient_http1_builder() -> http1::Builder {
-    let mut client = http1::Builder::new();
-    client
-        .max_buf_size(MAX_HEAD_SIZE)
-        .max_headers(MAX_RESPONSE_HEADERS)
-        .allow_spaces_after_header_name_in_responses(true)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .ignore_invalid_headers_in_responses(true);
-    client
 }
 
 fn set_backlog(request: &mut Request<BackendRequestBody>, connection: &BackendConnection) {

@@ -23,17 +23,13 @@ pub fn sanitize_response(response: &mut Response<Incoming>) -> Result<(), Backen
 }
 
 fn normalize_framing(headers: &mut HeaderMap, status: StatusCode) -> Result<(), BackendError> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    let is_coded = coding.is_some();
     // A body in any other coding would reach the client without the field that declares the coding.
-    let is_known = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if !is_known || codings.next().is_some() {
+    if !hop_by_hop::has_unambiguous_framing(headers) {
         return Err(BackendError::InvalidResponse);
     }
-    headers.remove(header::TRANSFER_ENCODING);
+    let is_chunked = headers.remove(header::TRANSFER_ENCODING).is_some();
     // Chunked framing overrides `Content-Length` (RFC 9112, 6.3).
-    if is_coded || status == StatusCode::NO_CONTENT {
+    if is_chunked || status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
         return Ok(());
     }

@@ -7,7 +7,6 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{FromRawFd as _, IntoRawFd as _},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -130,18 +129,16 @@ impl BackendDialer {
     async fn bound_socket(&self, destination: SocketAddr) -> io::Result<TcpSocket> {
         let cached = self.cached_device(destination.ip());
         if let (None, Some(device)) = (&self.backend.interface.netns, &cached) {
-            let socket =
-                if destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            socket.bind_device(Some(device.as_bytes()))?;
-            return Ok(socket);
+            return Ok(TcpSocket::from_std_stream(socket_on_device(device, destination)?.into()));
         }
-        let interface = self.backend.interface.clone();
+        let (interface, is_cached) = (self.backend.interface.clone(), cached.is_some());
         let created =
             spawn_blocking(move || bound_socket_in_netns(&interface, cached, destination)).await;
         let (socket, device) = created.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        self.cache_device(destination.ip(), device);
-        // SAFETY: the descriptor is a TCP socket, and `into_raw_fd` passes on its sole ownership.
-        Ok(unsafe { TcpSocket::from_raw_fd(socket.into_raw_fd()) })
+        if !is_cached {
+            self.cache_device(destination.ip(), device);
+        }
+        Ok(TcpSocket::from_std_stream(socket.into()))
     }
 
     fn cached_device(&self, address: IpAddr) -> Option<String> {
@@ -181,11 +178,15 @@ fn bound_socket_in_netns(
             Some(device) => device,
             None => device::device_towards(&interface.name, destination.ip())?,
         };
-        let socket =
-            Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), None)?;
-        socket.bind_device(Some(device.as_bytes()))?;
-        Ok((socket, (looked_up_at, device)))
+        Ok((socket_on_device(&device, destination)?, (looked_up_at, device)))
     })
+}
+
+/// A socket in the current namespace, bound to a device.
+fn socket_on_device(device: &str, destination: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), None)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    Ok(socket)
 }
 
 /// The TLS configuration for services on `httpsPorts`. Certificates are not verified: only the

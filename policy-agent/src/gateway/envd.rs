@@ -32,14 +32,14 @@ pub fn is_operator_path(path: &str) -> bool {
 /// The fully decoded path, or `None` if it is encoded too often.
 fn fully_decoded(path: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut path = Cow::Borrowed(path);
-    for _ in 0..MAX_DECODINGS {
+    for _ in 0..=MAX_DECODINGS {
         let next: Cow<'_, [u8]> = percent_decode(&path).into();
         if next == path {
             return Some(path);
         }
         path = Cow::Owned(next.into_owned());
     }
-    (percent_decode(&path).eq(path.iter().copied())).then_some(path)
+    None
 }
 
 fn is_ambiguous(path: &[u8]) -> bool {

@@ -17,7 +17,7 @@ pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Other headers that describe the client or its request, in addition to all that start with
 /// `x-forwarded`. Frameworks, and the proxies and networks they support, read them, but nothing
 /// verifies them.
-const SPOOFABLE_HEADERS: [&str; 33] = [
+const SPOOFABLE_HEADERS: [&str; 32] = [
     "akamai-client-ip",
     "ali-cdn-real-ip",
     "cdn-src-ip",
@@ -43,7 +43,6 @@ const SPOOFABLE_HEADERS: [&str; 33] = [
     "x-client-ip",
     "x-cluster-client-ip",
     "x-envoy-external-address",
-    "x-original-forwarded-for",
     "x-original-host",
     "x-originating-ip",
     "x-real-ip",

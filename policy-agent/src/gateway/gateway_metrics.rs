@@ -29,20 +29,20 @@ pub struct GatewayMetrics {
 impl GatewayMetrics {
     /// Counts and logs a request that never arrived completely. Only its client is known.
     pub fn record_unparsed_request(&self, client: IpAddr, status: StatusCode) {
-        self.count_status(status);
+        self.count_status(status.as_u16());
         let client = client.to_canonical();
-        tracing::info!(target: "access", %client, status = status.as_u16(), "request");
+        tracing::info!(target: ACCESS_TARGET, %client, status = status.as_u16(), "request");
     }
 
     /// Counts and logs a failed TLS handshake.
     pub fn record_failed_handshake(&self, client: IpAddr, error: &io::Error) {
         self.failed_handshakes.inc();
         let (client, error) = (client.to_canonical(), error.to_string());
-        tracing::info!(target: "access", %client, ?error, "TLS handshake failed");
+        tracing::info!(target: ACCESS_TARGET, %client, ?error, "TLS handshake failed");
     }
 
-    fn count_status(&self, status: StatusCode) {
-        self.requests.get_or_create(&StatusLabels { code: status.as_u16() }).inc();
+    fn count_status(&self, code: u16) {
+        self.requests.get_or_create(&StatusLabels { code }).inc();
     }
 }
 
@@ -61,7 +61,8 @@ pub struct AccessLogEntry {
     path: String,
     target: Option<SandboxTarget>,
     started_at: Instant,
-    is_finished: bool,
+    /// The response's status. `None` until it is known.
+    status: Option<StatusCode>,
 }
 
 impl AccessLogEntry {
@@ -78,7 +79,7 @@ impl AccessLogEntry {
             path: request.uri().path().chars().take(MAX_LOGGED_PATH).collect(),
             target: None,
             started_at: Instant::now(),
-            is_finished: false,
+            status: None,
         }
     }
 
@@ -89,9 +90,7 @@ impl AccessLogEntry {
 
     /// Counts and logs the request with its response status.
     pub fn finish(mut self, status: StatusCode) {
-        self.is_finished = true;
-        self.metrics.count_status(status);
-        self.write_log(status.as_u16());
+        self.status = Some(status);
     }
 
     /// Writes a single line. `?` makes tracing escape client-controlled values.
@@ -113,12 +112,8 @@ impl AccessLogEntry {
 
 impl Drop for AccessLogEntry {
     fn drop(&mut self) {
-        if !self.is_finished {
-            self.metrics
-                .requests
-                .get_or_create(&StatusLabels { code: CLIENT_CLOSED_REQUEST })
-                .inc();
-            self.write_log(CLIENT_CLOSED_REQUEST);
-        }
+        let status = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        self.metrics.count_status(status);
+        self.write_log(status);
     }
 }

@@ -9,7 +9,7 @@ use hyper::{
 use serde::Serialize;
 
 use super::{cors, target::SandboxTarget};
-use crate::policy::SandboxId;
+use crate::{net::hop_by_hop::header_str, policy::SandboxId};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -144,7 +144,7 @@ impl RefusalFormat {
 /// Whether a person will read the response: true for a browser that loads a page, false for scripts
 /// and programs.
 fn prefers_html(headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let text = |name: &str| header_str(headers, name);
     let accept = text("accept");
     let (html, json) = (accept.contains("text/html"), accept.contains("json"));
     let from_script =

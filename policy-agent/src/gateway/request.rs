@@ -97,20 +97,15 @@ impl RequestContext {
         // A health check must report at once, without waiting for a service to start.
         let retry_refused = !is_health_check;
         match self.send_to_backend(gateway, &sandbox, &backend, request, retry_refused).await {
-            Err(ForwardError::Backend(BackendError::PortClosed)) if is_health_check => {
-                Ok(health_response())
-            }
-            Err(ForwardError::Backend(BackendError::InvalidRequestBody)) => {
-                Err(GatewayRefusal::bad_request(BackendError::InvalidRequestBody.to_string()))
-            }
-            Err(
-                ForwardError::TooManyConnections
-                | ForwardError::Backend(BackendError::TooManyConnections),
-            ) => Err(GatewayRefusal::too_many_connections(target)),
-            Err(ForwardError::Backend(failure)) => {
-                Err(GatewayRefusal::service_unavailable(target, &failure.to_string()))
-            }
             Ok(response) => Ok(response),
+            Err(BackendError::PortClosed) if is_health_check => Ok(health_response()),
+            Err(error @ BackendError::InvalidRequestBody) => {
+                Err(GatewayRefusal::bad_request(error.to_string()))
+            }
+            Err(BackendError::TooManyConnections) => {
+                Err(GatewayRefusal::too_many_connections(target))
+            }
+            Err(error) => Err(GatewayRefusal::service_unavailable(target, &error.to_string())),
         }
     }
 
@@ -152,8 +147,8 @@ impl RequestContext {
         backend: &SandboxBackend,
         mut request: Request<Incoming>,
         retry_refused: bool,
-    ) -> Result<Response<GatewayResponseBody>, ForwardError> {
-        let permit = backend.acquire_connection_permit().ok_or(ForwardError::TooManyConnections)?;
+    ) -> Result<Response<GatewayResponseBody>, BackendError> {
+        let permit = backend.acquire_connection_permit().ok_or(BackendError::TooManyConnections)?;
         let (port, policy) = (self.target.port, &sandbox.active_policy.policy);
         let mask = policy.mask_request_host().filter(|_| port != gateway.envd_port);
         let mask = mask.map(|mask| mask.render(port));
@@ -167,9 +162,8 @@ impl RequestContext {
         let client = offers_upgrade.then(|| hyper::upgrade::on(&mut request));
         let tls_config = is_tls.then_some(&gateway.backend_tls);
         let backend_target = BackendTarget { port, tls_config, retry_refused };
-        let sent =
-            backend.send_request(&backend_target, request.map(backend_request::backend_body)).await;
-        let (mut response, pooled) = sent.map_err(ForwardError::Backend)?;
+        let request = request.map(backend_request::backend_body);
+        let (mut response, pooled) = backend.send_request(&backend_target, request).await?;
         *response.version_mut() = Version::HTTP_11;
         match (response.status(), client) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
@@ -182,24 +176,14 @@ impl RequestContext {
                 ));
                 Ok(response.map(|_| Either::Right(Full::default())))
             }
-            (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                Err(ForwardError::Backend(BackendError::InvalidResponse))
-            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => Err(BackendError::InvalidResponse),
             _ => {
-                backend_response::sanitize_response(&mut response)
-                    .map_err(ForwardError::Backend)?;
+                backend_response::sanitize_response(&mut response)?;
                 Ok(response
                     .map(|body| Either::Left(BackendResponseBody::new(body, pooled, permit))))
             }
         }
     }
-}
-
-enum ForwardError {
-    /// The sandbox has reached its maximum number of connections.
-    TooManyConnections,
-    /// The service sent no valid response.
-    Backend(BackendError),
 }
 
 fn health_response() -> Response<GatewayResponseBody> {

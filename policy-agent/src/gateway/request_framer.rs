@@ -13,12 +13,11 @@ use httparse::{Request, Status, parse_chunk_size};
 use hyper::Uri;
 
 use super::request_line;
+pub use crate::net::upstream::MAX_HEAD_SIZE;
 
 /// Bytes that no valid chunk starts with.
 pub const INVALID_CHUNK: &[u8] = b"\0\r\n\r\n";
 
-/// Maximum size of a request head in bytes.
-pub const MAX_HEAD_SIZE: usize = 64 * 1024;
 /// Maximum number of header fields.
 const MAX_HEADERS: usize = 100;
 /// Maximum `Content-Length`: the largest that the library can count.
@@ -100,9 +99,7 @@ impl RequestFramer {
         }
         match self.state {
             FramerState::Head => self.parse_head(bytes),
-            FramerState::Body(left) => {
-                self.consume(bytes, left, FramerState::Body, FramerState::Head)
-            }
+            FramerState::Body(left) => self.parse_body(bytes, left),
             FramerState::Chunk(left) => self.parse_chunk(bytes, left),
             FramerState::ChunkSize => self.parse_chunk_header(bytes),
             FramerState::Trailers => self.parse_trailer_line(bytes),
@@ -195,16 +192,10 @@ impl RequestFramer {
         )
     }
 
-    fn consume(
-        &mut self,
-        bytes: &[u8],
-        left: u64,
-        unfinished: fn(u64) -> FramerState,
-        finished: FramerState,
-    ) -> FramingStep {
+    fn parse_body(&mut self, bytes: &[u8], left: u64) -> FramingStep {
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
         let left = left - count as u64;
-        self.transition(if left == 0 { finished } else { unfinished(left) }, count)
+        self.transition(if left == 0 { FramerState::Head } else { FramerState::Body(left) }, count)
     }
 
     fn transition(&mut self, state: FramerState, count: usize) -> FramingStep {
@@ -222,24 +213,23 @@ fn state_after_head(request: &Request<'_, '_>) -> Option<FramerState> {
     if request.method == Some("CONNECT") || request.path?.parse::<Uri>().is_err() {
         return None;
     }
-    match (values_of("transfer-encoding").as_slice(), values_of("content-length").as_slice()) {
+    let (codings, lengths) = (values_of("transfer-encoding"), values_of("content-length"));
+    let length = match (codings.as_slice(), lengths.as_slice()) {
         // HTTP/1.0 has no chunked coding (RFC 9112, 6.1).
         ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") && request.version == Some(1) => {
-            Some(FramerState::ChunkSize)
+            return Some(FramerState::ChunkSize);
         }
+        ([], []) => 0,
         ([], [length]) => {
-            match parse_content_length(length).filter(|length| *length <= MAX_CONTENT_LENGTH)? {
-                0 => Some(state_without_body(!values_of("upgrade").is_empty())),
-                length => Some(FramerState::Body(length)),
-            }
+            parse_content_length(length).filter(|length| *length <= MAX_CONTENT_LENGTH)?
         }
-        ([], []) => Some(state_without_body(!values_of("upgrade").is_empty())),
-        _ => None,
-    }
-}
-
-fn state_without_body(offers_upgrade: bool) -> FramerState {
-    if offers_upgrade { FramerState::UpgradeOffered } else { FramerState::Head }
+        _ => return None,
+    };
+    Some(match length {
+        0 if !values_of("upgrade").is_empty() => FramerState::UpgradeOffered,
+        0 => FramerState::Head,
+        length => FramerState::Body(length),
+    })
 }
 
 /// `Content-Length = 1*DIGIT`: no sign, no list.

@@ -10,7 +10,7 @@ use hyper::{
 };
 
 use super::{client_listener::UrlScheme, traffic_token};
-use crate::policy::SecretString;
+use crate::{net::hop_by_hop::header_str, policy::SecretString};
 
 /// Whether a request opens a page in a context where the browser keeps the cookie.
 pub fn is_page_navigation<B>(request: &Request<B>) -> bool {
@@ -26,10 +26,6 @@ pub fn is_page_navigation<B>(request: &Request<B>) -> bool {
 fn is_cross_site_frame(headers: &HeaderMap) -> bool {
     matches!(header_str(headers, "sec-fetch-dest"), "iframe" | "frame" | "embed" | "object")
         && header_str(headers, "sec-fetch-site") == "cross-site"
-}
-
-fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Redirects to a target and sets the token as a cookie for this host only. `None` if token or

@@ -7,6 +7,7 @@ use hyper::header::HeaderMap;
 use ipnet::IpNet;
 
 use super::{client_listener::UrlScheme, forwarded_headers};
+use crate::net::hop_by_hop::list_members;
 
 /// The peer of a connection, and the scheme of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +80,6 @@ impl TrustedProxies {
 /// The last member of a list, added by the proxy closest to the gateway.
 fn last_member<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
     list_members(headers, name).last().filter(|member| !member.is_empty())
-}
-
-/// The members of a comma-separated list, which may span several fields of this name.
-fn list_members<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter();
-    // A field that is not text counts as an empty member.
-    values.flat_map(|value| value.to_str().unwrap_or_default().split(',')).map(str::trim)
 }
 
 /// Parses an address, which some proxies write with a port.

@@ -3,7 +3,7 @@
 
 use hyper::{
     Request, Uri, Version,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
+    header::{self, AsHeaderName, HeaderMap, HeaderName, HeaderValue},
     http::uri::PathAndQuery,
 };
 
@@ -64,8 +64,26 @@ fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::try_from(offered.join(", ")).ok().filter(|offered| !offered.is_empty())
 }
 
-/// The members of a comma-separated list, which may span several fields of this name.
+/// Whether every recipient finds the same end of the body: `Transfer-Encoding` is either absent or a
+/// single `chunked`. The HTTP library checks the rest.
+pub fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    encodings.next().is_none_or(chunked) && encodings.next().is_none()
+}
+
+/// The members of a comma-separated list, which may span several fields of this name. A field that
+/// is not text counts as an empty member.
+pub fn list_members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter();
+    values.flat_map(|value| value.to_str().unwrap_or_default().split(',')).map(str::trim)
+}
+
+/// The text of a field. Empty if the field is absent or not text.
+pub fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 fn list_tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    list_members(headers, name).filter(|token| !token.is_empty())
 }

@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use hyper::client::conn::http1;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -14,6 +15,21 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::socket::{SharedSocket, SharedTcpStream};
+
+/// Maximum size of the head of an HTTP/1 message in bytes.
+pub const MAX_HEAD_SIZE: usize = 64 * 1024;
+
+/// An HTTP/1 client that accepts the same malformed responses as other proxies.
+pub fn lenient_http1_client(max_headers: usize) -> http1::Builder {
+    let mut client = http1::Builder::new();
+    client
+        .max_buf_size(MAX_HEAD_SIZE)
+        .max_headers(max_headers)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    client
+}
 
 /// A connection to the upstream.
 pub struct UpstreamConnection {

@@ -343,19 +343,16 @@ impl SandboxListener for TcpListener {
 async fn accept_loop(sandbox_proxy: Arc<SandboxProxy>, listener: impl SandboxListener) {
     let mut logged: Option<Instant> = None;
     loop {
-        let error = match listener.accept().await {
-            Ok((client, source)) => match sandbox_proxy
-                .context
-                .network
-                .original_destination(&client)
-            {
-                Ok(destination) => {
-                    let decision_permit = sandbox_proxy.decision_limiter.acquire().await;
-                    admit_and_serve(&sandbox_proxy, client, (source, destination), decision_permit);
-                    continue;
-                }
-                Err(error) => error,
-            },
+        let accepted = listener.accept().await.and_then(|(client, source)| {
+            let destination = sandbox_proxy.context.network.original_destination(&client)?;
+            Ok((client, (source, destination)))
+        });
+        let error = match accepted {
+            Ok((client, addresses)) => {
+                let decision_permit = sandbox_proxy.decision_limiter.acquire().await;
+                admit_and_serve(&sandbox_proxy, client, addresses, decision_permit);
+                continue;
+            }
             Err(error) => error,
         };
         if logged.is_none_or(|logged| logged.elapsed() >= ACCEPT_LOG_INTERVAL) {

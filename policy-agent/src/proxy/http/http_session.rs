@@ -9,7 +9,7 @@ use http_body_util::Either;
 use hyper::{
     Request, Response, StatusCode, Version,
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::http1::SendRequest,
     header::{self, HeaderMap},
 };
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,7 @@ use policy_common::reason::Reason;
 use tokio::task::AbortHandle;
 
 use super::{
-    MAX_HEAD_SIZE, MAX_RESPONSE_HEADERS,
+    MAX_RESPONSE_HEADERS,
     refusal_response::{ProxyResponseBody, refusal_response},
     request_host, upgrade_relay,
 };
@@ -29,7 +29,7 @@ use crate::{
         dial::{DialTarget, dial},
         proxy_metrics::ConnectionProtocol,
         socket::{SharedSocket, reset_connection},
-        upstream::UpstreamConnection,
+        upstream::{UpstreamConnection, lenient_http1_client},
     },
 };
 
@@ -207,14 +207,8 @@ impl HttpSession {
         if !self.is_allow_recorded.swap(true, Ordering::Relaxed) {
             admitted.record_allowed(ConnectionProtocol::Http, name.as_deref(), allowed.decision);
         }
-        let mut client = http1::Builder::new();
-        client
-            .preserve_header_case(true)
-            .max_buf_size(MAX_HEAD_SIZE)
-            .max_headers(MAX_RESPONSE_HEADERS)
-            .allow_obsolete_multiline_headers_in_responses(true)
-            .allow_spaces_after_header_name_in_responses(true)
-            .ignore_invalid_headers_in_responses(true);
+        let mut client = lenient_http1_client(MAX_RESPONSE_HEADERS);
+        client.preserve_header_case(true);
         let handshake = client.handshake(TokioIo::new(io)).await;
         let (sender, connection) =
             handshake.map_err(|error| ConnectionEnd::from(missing_response_reason(&error)))?;

@@ -19,10 +19,9 @@ use super::{
     admitted::AdmittedConnection,
     proxy_metrics::ConnectionProtocol,
     socket::{SharedTcpStream, drain_to_eof, reset_connection, wait_for_reset},
+    upstream::MAX_HEAD_SIZE,
 };
 
-/// Maximum size in bytes of the head of a request or response, and of the buffered part of a body.
-const MAX_HEAD_SIZE: usize = 64 * 1024;
 /// Maximum number of header fields in a response.
 const MAX_RESPONSE_HEADERS: usize = 256;
 

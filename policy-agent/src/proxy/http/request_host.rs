@@ -2,10 +2,12 @@
 
 use hyper::{
     Method, Request,
-    header::{self, HeaderMap, HeaderValue},
+    header::{self, HeaderValue},
     http::uri::{Authority, Scheme},
 };
 use policy_common::reason::Reason;
+
+use crate::net::hop_by_hop::has_unambiguous_framing;
 
 /// The host of a request as written, without its port. `None` if the request names none.
 ///
@@ -32,14 +34,6 @@ pub fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Reason> {
         }
         _ => Err(Reason::NotJudgeable),
     }
-}
-
-/// Whether every server finds the same end of the body: `Transfer-Encoding` is either absent or a
-/// single `chunked`. The HTTP library checks the rest.
-fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
-    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    encodings.next().is_none_or(chunked) && encodings.next().is_none()
 }
 
 /// Name and port.
