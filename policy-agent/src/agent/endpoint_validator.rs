@@ -1,7 +1,13 @@
 //! Validates where a sandbox is: its interface exists, belongs to no other sandbox and is not one
 //! that the host itself needs, and no other sandbox in that network namespace has its addresses.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
 
 use super::{
     dataplane_control::DataplaneControl,
@@ -41,6 +47,9 @@ impl EndpointOwner {
         Self { id: id.clone(), is_existing: false }
     }
 }
+
+/// The host's addresses by network namespace, read once per request.
+pub(crate) type HostAddresses = HashMap<Option<PathBuf>, Vec<IpNet>>;
 
 /// Checks interfaces and addresses against those of the host and of other sandboxes.
 pub(crate) struct EndpointValidator {
@@ -97,6 +106,7 @@ impl EndpointValidator {
         &self,
         spec: &SandboxSpec,
         ownership: &mut SandboxOwnershipIndex,
+        host_addresses: &mut HostAddresses,
         force: bool,
     ) -> Result<(), ValidationError> {
         let interface = interface_for(spec);
@@ -109,7 +119,7 @@ impl EndpointValidator {
             }
         }
         if !keeps_endpoint {
-            self.validate_addresses(spec)?;
+            self.validate_addresses(spec, host_addresses)?;
         }
         // The namespace of a known sandbox may be missing. No other sandbox can be in it then.
         let Ok(namespace_id) = namespace_id(spec.netns.as_deref()) else { return Ok(()) };
@@ -135,13 +145,24 @@ impl EndpointValidator {
 
     /// Rejects addresses of the host itself. Clients of the sandbox's public URLs would reach the
     /// host.
-    fn validate_addresses(&self, spec: &SandboxSpec) -> Result<(), ValidationError> {
+    fn validate_addresses(
+        &self,
+        spec: &SandboxSpec,
+        host_addresses: &mut HostAddresses,
+    ) -> Result<(), ValidationError> {
         let addresses = &spec.addresses;
         let reject = |index: usize, problem: String| {
             let address = addresses.get(index).map(ToString::to_string).unwrap_or_default();
             Err(ValidationError::about_entry(format!("addresses[{index}]"), address, problem))
         };
-        match self.dataplane.host_addresses(spec.netns.as_deref()) {
+        let read = match host_addresses.entry(spec.netns.clone()) {
+            Entry::Occupied(known) => Ok(&*known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let read = self.dataplane.host_addresses(spec.netns.as_deref());
+                read.map(|addresses| &*unknown.insert(addresses))
+            }
+        };
+        match read {
             Ok(host_addresses) => match addresses
                 .iter()
                 .position(|address| host_addresses.iter().any(|network| network.contains(address)))

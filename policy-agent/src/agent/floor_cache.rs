@@ -103,8 +103,7 @@ impl FloorCache {
 
     /// Drops namespaces that contain no sandbox any more. The kernel may reuse their inode numbers.
     pub(crate) fn prune(&mut self, registry: &SandboxRegistry) {
-        let paths: HashSet<_> =
-            registry.all().iter().map(|sandbox| sandbox.base_spec.netns.clone()).collect();
+        let paths = registry.namespaces();
         let used: HashSet<NamespaceId> =
             paths.iter().filter_map(|path| namespace_id(path.as_deref()).ok()).collect();
         self.by_namespace.retain(|namespace_id, _| used.contains(namespace_id));

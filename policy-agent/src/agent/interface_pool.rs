@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     attachments::Attachments,
     dataplane_control::DataplaneControl,
-    endpoint_validator::{EndpointValidator, SandboxOwnershipIndex},
+    endpoint_validator::{EndpointValidator, HostAddresses, SandboxOwnershipIndex},
     interface_state::{InterfaceState, namespace_id},
     pooled_interface::PooledInterface,
     sandbox::{AttachPoint, Sandbox, interface_for, slot_allocator::SlotAllocator},
@@ -95,9 +95,11 @@ impl InterfacePool {
     ) -> Option<SandboxSpec> {
         let in_use = InterfacesInUse::collect(endpoints);
         let idle = self.interfaces.iter().filter(|pooled| !in_use.contains(endpoints, pooled));
+        let mut host_addresses = HostAddresses::new();
         idle.map(|pooled| (spec(pooled), pooled.force)).find_map(|(spec, force)| {
-            let mut ownership = endpoints.ownership_index(&[]);
-            endpoints.validate(&spec, &mut ownership, force).is_ok().then_some(spec)
+            let mut ownership = in_use.ownership.clone();
+            let valid = endpoints.validate(&spec, &mut ownership, &mut host_addresses, force);
+            valid.is_ok().then_some(spec)
         })
     }
 

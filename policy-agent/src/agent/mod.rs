@@ -76,7 +76,6 @@ pub struct Agent {
     proxy: Arc<dyn ProxyControl>,
     platform_policy: Arc<PlatformPolicy>,
     registry: Arc<SandboxRegistry>,
-    attribution: Arc<EventAttribution>,
     pooled_interfaces: Arc<[PooledInterface]>,
     /// Notified when a lease may end sooner or later than before.
     lease_changed: Arc<Notify>,
@@ -104,7 +103,7 @@ impl Agent {
             store,
             Arc::clone(&platform_policy),
             Arc::clone(&registry),
-            Arc::clone(&attribution),
+            attribution,
             Arc::clone(&pooled_interfaces),
         );
         reconciler.adopt()?;
@@ -118,7 +117,6 @@ impl Agent {
             proxy,
             platform_policy,
             registry,
-            attribution,
             pooled_interfaces,
             lease_changed,
             timings,
@@ -191,8 +189,7 @@ impl Agent {
     /// # Errors
     /// There is no such sandbox, or the kernel cannot be queried.
     pub async fn get(&self, id: &str) -> Result<SandboxReport, AgentError> {
-        let sandbox =
-            self.registry.find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?;
+        let sandbox = self.registry.require(id)?;
         let (dataplane, proxy) = (self.dataplane.clone(), self.proxy.clone());
         let report =
             spawn_blocking(move || SandboxReport::collect(&sandbox, &*dataplane, &*proxy)).await;
@@ -234,12 +231,6 @@ impl Agent {
     #[must_use]
     pub fn registry(&self) -> &Arc<SandboxRegistry> {
         &self.registry
-    }
-
-    /// The sandboxes and policies that the numbers in events refer to.
-    #[must_use]
-    pub fn attribution(&self) -> &Arc<EventAttribution> {
-        &self.attribution
     }
 
     /// The operator's policy for all sandboxes.

@@ -1,6 +1,6 @@
 //! Watchers: handle link events, scan everything periodically and expire leases.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::MissedTickBehavior;
 
@@ -58,33 +58,32 @@ impl Agent {
 
     /// Reads the host's addresses in the namespaces of all sandboxes.
     async fn scan_host_addresses(&self) {
-        let sandboxes = self.registry.all();
-        let namespaces: BTreeSet<_> =
-            sandboxes.iter().map(|sandbox| sandbox.base_spec.netns.clone()).collect();
-        let namespaces: Vec<_> = namespaces.into_iter().collect();
-        for chunk in namespaces.chunks(SCAN_BATCH) {
-            let command = AgentCommand::RefreshHostAddresses(chunk.to_vec());
-            if let Err(error) = self.submit(command).await {
-                tracing::error!("cannot look at the host's own addresses: {error}");
-            }
-        }
+        let namespaces: Vec<_> = self.registry.namespaces().into_iter().collect();
+        let failure = "cannot look at the host's own addresses";
+        self.submit_batches(&namespaces, AgentCommand::RefreshHostAddresses, failure).await;
     }
 
     async fn block_idle_interfaces(&self, pooled_interfaces: &[PooledInterface]) {
-        for chunk in pooled_interfaces.chunks(SCAN_BATCH) {
-            let command = AgentCommand::BlockIdleInterfaces(chunk.to_vec());
-            if let Err(error) = self.submit(command).await {
-                tracing::error!("cannot block the idle interfaces of [[interfaces]]: {error}");
-            }
-        }
+        let failure = "cannot block the idle interfaces of [[interfaces]]";
+        self.submit_batches(pooled_interfaces, AgentCommand::BlockIdleInterfaces, failure).await;
     }
 
     async fn reconcile_sandboxes(&self, sandboxes: &[Arc<Sandbox>]) {
-        for chunk in sandboxes.chunks(SCAN_BATCH) {
-            let ids = chunk.iter().map(|sandbox| sandbox.id().clone()).collect();
-            let command = AgentCommand::ReconcileSandboxes(ids);
-            if let Err(error) = self.submit(command).await {
-                tracing::error!("cannot reconcile sandboxes: {error}");
+        let ids: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.id().clone()).collect();
+        let failure = "cannot reconcile sandboxes";
+        self.submit_batches(&ids, AgentCommand::ReconcileSandboxes, failure).await;
+    }
+
+    /// Submits a command for each batch of items. Errors are logged.
+    async fn submit_batches<T: Clone>(
+        &self,
+        items: &[T],
+        command: impl Fn(Vec<T>) -> AgentCommand,
+        failure: &str,
+    ) {
+        for batch in items.chunks(SCAN_BATCH) {
+            if let Err(error) = self.submit(command(batch.to_vec())).await {
+                tracing::error!("{failure}: {error}");
             }
         }
     }

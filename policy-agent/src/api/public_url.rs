@@ -9,10 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ApiState, Problem};
-use crate::{
-    agent::{AgentError, Sandbox},
-    policy::ValidationError,
-};
+use crate::{agent::Sandbox, policy::ValidationError};
 
 /// Query parameters of a public URL.
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -60,7 +57,7 @@ pub async fn url(
     let params = params.ok().map(|Query(UrlParams { port })| port).filter(|port| *port != 0);
     let problem = "add ?port=N, the port that the service listens on, 1 to 65535";
     let port = params.ok_or_else(|| ValidationError::about_field("port", problem))?;
-    let sandbox = api.agent.registry().find(&id).ok_or(AgentError::UnknownSandbox(id))?;
+    let sandbox = api.agent.registry().require(&id)?;
     let url = api.config.public_url(sandbox.id().as_str(), port).ok_or_else(|| {
         Problem::not_found(
             "it has no public URL: [gateway] of the agent's configuration needs a domain, and \
@@ -82,7 +79,7 @@ pub async fn token(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Json<TrafficToken>, Problem> {
-    let sandbox = api.agent.registry().find(&id).ok_or(AgentError::UnknownSandbox(id))?;
+    let sandbox = api.agent.registry().require(&id)?;
     Ok(Json(TrafficToken {
         traffic_access_token: sandbox.lifetime.traffic_token().reveal().to_owned(),
     }))

@@ -6,7 +6,7 @@ use std::{collections::HashMap, hash::Hash, net::IpAddr, path::Path};
 use super::{SandboxSpec, ValidationError};
 
 /// The owners of interfaces and addresses. `N` identifies the network namespace, and `I` the owner.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OwnershipIndex<N, I> {
     interfaces: HashMap<(N, String), I>,
     addresses: HashMap<(N, IpAddr), I>,

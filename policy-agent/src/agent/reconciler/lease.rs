@@ -36,8 +36,7 @@ impl Reconciler {
     /// is then unchanged.
     pub fn renew_lease(&mut self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
         let deadline = LeaseDeadline::after(timeout)?;
-        let sandbox =
-            self.registry.find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?;
+        let sandbox = self.registry.require(id)?;
         let mut record = sandbox.to_record();
         let Some(lease) = &mut record.lifetime.lease else { return Ok(sandbox) };
         lease.ends_at = deadline.ends_at();

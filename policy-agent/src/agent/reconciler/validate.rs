@@ -9,7 +9,7 @@ use std::{
 use super::Reconciler;
 use crate::{
     agent::{
-        endpoint_validator::SandboxOwnershipIndex,
+        endpoint_validator::{HostAddresses, SandboxOwnershipIndex},
         error::AgentError,
         sandbox::{active_policy::ActivePolicy, split_network},
     },
@@ -62,6 +62,7 @@ impl Reconciler {
         let mut seen_ids = BTreeSet::new();
         let mut accepted = Vec::with_capacity(specs.len());
         let mut queried_floors = HashMap::new();
+        let mut host_addresses = HostAddresses::new();
         for spec in specs {
             let id = spec.sandbox_id.clone();
             let reject = |invalid| AgentError::for_sandbox(&id, invalid);
@@ -73,7 +74,9 @@ impl Reconciler {
                     "is given twice",
                 )));
             }
-            self.endpoints.validate(&spec, &mut ownership, force).map_err(reject)?;
+            self.endpoints
+                .validate(&spec, &mut ownership, &mut host_addresses, force)
+                .map_err(reject)?;
             let policy = self.platform_policy.policy_for_spec(&spec).map_err(reject)?;
             self.redirects.validate(&spec, &policy).map_err(reject)?;
             let floor = self.floor_for(&spec, &mut queried_floors)?;

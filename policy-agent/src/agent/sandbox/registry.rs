@@ -1,14 +1,15 @@
 //! The registry of sandboxes. Readers never wait for a change in progress.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use tokio::sync::watch;
 
 use super::Sandbox;
-use crate::policy::SandboxId;
+use crate::{agent::error::AgentError, policy::SandboxId};
 
 /// All sandboxes by ID.
 #[derive(Debug, Default)]
@@ -30,10 +31,24 @@ impl SandboxRegistry {
         self.get(&id.parse().ok()?)
     }
 
+    /// Returns the sandbox whose ID a user has entered.
+    ///
+    /// # Errors
+    /// There is no such sandbox.
+    pub fn require(&self, id: &str) -> Result<Arc<Sandbox>, AgentError> {
+        self.find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))
+    }
+
     /// Returns all sandboxes, sorted by ID.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Sandbox>> {
         self.read().values().cloned().collect()
+    }
+
+    /// Returns the network namespaces of all sandboxes. `None` is the agent's own.
+    #[must_use]
+    pub fn namespaces(&self) -> BTreeSet<Option<PathBuf>> {
+        self.read().values().map(|sandbox| sandbox.base_spec.netns.clone()).collect()
     }
 
     /// Returns the number of sandboxes.

@@ -22,12 +22,10 @@ mod timeouts;
 mod unknown_fields;
 mod update_network;
 
-use std::sync::Arc;
-
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ApiState, Problem};
-use crate::agent::{AgentError, Sandbox};
+use super::ApiState;
+use crate::agent::Sandbox;
 
 /// E2B's ID for the host of a sandbox. All sandboxes have the same one here. Old clients append it
 /// to the ID in public names, where the gateway ignores it.
@@ -65,10 +63,6 @@ fn with_v2_operation_ids(mut router: OpenApiRouter<ApiState>) -> OpenApiRouter<A
         name.push_str("_v2");
     }
     router
-}
-
-fn find_sandbox(api: &ApiState, id: &str) -> Result<Arc<Sandbox>, Problem> {
-    Ok(api.agent.registry().find(id).ok_or_else(|| AgentError::UnknownSandbox(id.to_owned()))?)
 }
 
 /// The domain of public URLs.

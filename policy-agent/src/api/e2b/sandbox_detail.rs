@@ -8,9 +8,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    find_sandbox, public_domain, sandbox_list::E2bSandboxSummary, update_network::E2bNetwork,
-};
+use super::{public_domain, sandbox_list::E2bSandboxSummary, update_network::E2bNetwork};
 use crate::{
     agent::Sandbox,
     api::{ApiState, Problem},
@@ -58,7 +56,7 @@ pub async fn show(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Json<E2bSandboxDetail>, Problem> {
-    let sandbox = find_sandbox(&api, &id)?;
+    let sandbox = api.agent.registry().require(&id)?;
     Ok(Json(E2bSandboxDetail::from_sandbox(&api, &sandbox)))
 }
 

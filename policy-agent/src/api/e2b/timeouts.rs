@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, de};
 use utoipa::ToSchema;
 
-use super::{find_sandbox, sandbox_access::E2bSandboxAccess};
+use super::sandbox_access::E2bSandboxAccess;
 use crate::{
     agent::Sandbox,
     api::{ApiState, Problem, json_body::JsonBody},
@@ -148,7 +148,7 @@ async fn extend_lease(
     id: &str,
     timeout: LeaseSeconds,
 ) -> Result<Arc<Sandbox>, Problem> {
-    let sandbox = find_sandbox(api, id)?;
+    let sandbox = api.agent.registry().require(id)?;
     let end = Timestamp::now().saturating_add(SignedDuration::from_secs(timeout.0.into()));
     match (sandbox.lifetime.ends_at(), end) {
         (Some(ends), Ok(end)) if ends < end => Ok(api.agent.renew(id, timeout.duration()).await?),
