@@ -59,11 +59,12 @@ async fn run_agent(
     // Clients that connect from now on are served after adoption.
     let socket = ApiSocket::bind(path)?;
     let listeners = TcpListeners::bind(&config).await?;
-    let (config_copy, metrics, traffic_handle) =
-        (config.clone(), MetricsExporter::new(log), traffic.clone());
+    let config = Arc::new(config);
+    let (metrics, traffic_handle) = (MetricsExporter::new(log), traffic.clone());
+    let services_config = Arc::clone(&config);
     let open_services = move || {
         let _traffic = traffic_handle.enter();
-        start_services(&config_copy, platform_policy, metrics, stopping)
+        start_services(services_config, platform_policy, metrics, stopping)
     };
     let api = spawn_blocking(open_services).await??;
     if let Some(settings) = gateway_settings(&config)? {
@@ -97,14 +98,18 @@ impl TcpListeners {
 
     /// Serves until the agent stops.
     async fn serve(self, config: &AgentConfig, api: ApiState) -> Result<()> {
-        let api_router = router_with_keys(api.clone(), ApiKeys::new(&config.api.api_keys));
-        let metrics_router = metrics_router(api.clone(), config.metrics.token.as_deref());
-        let stopping = &api.stopping;
-        let serve = async |listener: Option<TcpListener>, router| match listener {
-            Some(listener) => serve_tcp(listener, router, stopping.clone()).await,
-            None => Ok(()),
+        let (stopping, api) = (api.stopping.clone(), &api);
+        let serve_api = async {
+            let Some(listener) = self.api else { return Ok(()) };
+            let router = router_with_keys(api.clone(), ApiKeys::new(&config.api.api_keys));
+            serve_tcp(listener, router, stopping.clone()).await
         };
-        tokio::try_join!(serve(self.api, api_router), serve(self.metrics, metrics_router))?;
+        let serve_metrics = async {
+            let Some(listener) = self.metrics else { return Ok(()) };
+            let router = metrics_router(api.clone(), config.metrics.token.as_deref());
+            serve_tcp(listener, router, stopping.clone()).await
+        };
+        tokio::try_join!(serve_api, serve_metrics)?;
         Ok(())
     }
 }
@@ -118,7 +123,7 @@ async fn bind_optional(key: &str, address: Option<SocketAddr>) -> Result<Option<
 /// Loads the dataplane and adopts its state. Blocks. The egress proxy serves on the current
 /// runtime.
 fn start_services(
-    config: &AgentConfig,
+    config: Arc<AgentConfig>,
     platform_policy: PlatformPolicy,
     metrics: MetricsExporter,
     stopping: watch::Receiver<bool>,
@@ -149,7 +154,7 @@ fn start_services(
     // adoption.
     spawn_reader(ring, event_buffer.clone(), attribution)?;
     let gateway = gateway::GatewayMetrics::default();
-    let (metrics, config) = (Arc::new(metrics), Arc::new(config.clone()));
+    let metrics = Arc::new(metrics);
     Ok(ApiState { agent, events: event_buffer, proxy, gateway, metrics, config, stopping })
 }
 

@@ -5,11 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ApiState, ExplainResponse, Problem, json_body::JsonBody};
-use crate::{
-    agent::AgentError,
-    policy::{DomainOrIp, HostAndPort, SandboxSpec, ValidationError},
-    proxy::ResolvedAddress,
-};
+use crate::policy::{DomainOrIp, Floor, HostAndPort, Policy, SandboxSpec, ValidationError};
 
 /// Protocol names and their IP protocol numbers.
 const PROTOCOLS: [(&str, u8); 5] =
@@ -114,38 +110,25 @@ pub async fn explain(
 ) -> Result<Json<ExplainResponse>, Problem> {
     let request: ExplainRequest = body.parse()?;
     let query = request.to_query()?;
-    let platform_policy = api.agent.platform_policy();
-    let netns = request.spec.as_ref().and_then(|spec| spec.netns.clone());
-    let spec_floor = api.agent.floor_in_namespace(netns).await?;
-    let evaluate = |resolved: &[ResolvedAddress]| match (&request.sandbox_id, &request.spec) {
+    let (known, described);
+    let (policy, floor): (&Policy, &Floor) = match (&request.sandbox_id, &request.spec) {
         (Some(id), None) => {
-            let sandbox = api
-                .agent
-                .registry()
-                .find(id)
-                .ok_or_else(|| AgentError::UnknownSandbox(id.clone()))?;
-            let active_policy = &sandbox.active_policy;
-            Ok(ExplainResponse::new(
-                &active_policy.policy,
-                &active_policy.floor,
-                &query,
-                Some(resolved),
-            )?)
+            known = api.agent.registry().require(id)?;
+            (&known.active_policy.policy, &known.active_policy.floor)
         }
         (None, Some(spec)) => {
             spec.validate()?;
-            Ok(ExplainResponse::new(
-                &platform_policy.policy_for_spec(spec)?,
-                &spec_floor,
-                &query,
-                Some(resolved),
-            )?)
+            let policy = api.agent.platform_policy().policy_for_spec(spec)?;
+            described = (policy, api.agent.floor_in_namespace(spec.netns.clone()).await?);
+            (&described.0, &described.1)
         }
-        _ => Err(Problem::bad_request("give either sandboxID or spec")),
+        _ => return Err(Problem::bad_request("give either sandboxID or spec")),
     };
-    let DomainOrIp::Domain(name) = &query.destination else { return evaluate(&[]).map(Json) };
-    evaluate(&[])?; // reject an invalid request before any DNS query
-    evaluate(&api.proxy.lookup_addresses(name, query.port).await).map(Json)
+    let resolved = match &query.destination {
+        DomainOrIp::Domain(name) => api.proxy.lookup_addresses(name, query.port).await,
+        DomainOrIp::Address(_) => Vec::new(),
+    };
+    Ok(Json(ExplainResponse::new(policy, floor, &query, Some(&resolved))?))
 }
 
 fn parse_protocol(text: &str) -> Result<u8, ValidationError> {

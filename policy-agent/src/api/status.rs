@@ -49,10 +49,12 @@ pub async fn metrics(State(api): State<ApiState>, headers: HeaderMap) -> Result<
     let render = move || {
         // Held until rendering ends, even if the client disconnects.
         let _permit = permit;
-        api.metrics.render(&api.agent, &api.events, api.proxy.metrics(), &api.gateway)
+        let metrics = &api.metrics;
+        let text = metrics.render(&api.agent, &api.events, api.proxy.metrics(), &api.gateway);
+        text.map(|text| format.convert(text))
     };
     let text = spawn_blocking(render).await.map_err(Problem::internal)?;
-    let text = format.convert(text.map_err(Problem::internal)?);
+    let text = text.map_err(Problem::internal)?;
     let fields = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept")];
     Ok((fields, text).into_response())
 }
