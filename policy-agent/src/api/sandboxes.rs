@@ -156,7 +156,7 @@ pub async fn put_all(
 #[utoipa::path(
     delete, path = "/agent/v1/sandboxes/{id}", tag = "Agent", operation_id = "delete",
     responses(
-        (status = 204, description = "Its interface is open"),
+        (status = 204, description = "Its interface is open, or blocked if it is one of `[[interfaces]]`"),
         (status = 404, response = Problem),
     )
 )]

@@ -32,7 +32,7 @@ const LOOPBACK: &str = "lo";
 pub struct CheckCommand {
     #[command(flatten)]
     file: SandboxFile,
-    /// The agent's configuration, for default_nameserver, platform_allow and platform_deny
+    /// The agent's configuration, for default_nameserver and platform_allow, _deny and _deny_add
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Treat warnings as errors

@@ -44,7 +44,7 @@ struct ConfigCheckCommand {
 /// reason for each entry. Secrets are hidden.
 #[derive(Args)]
 struct ConfigShowCommand {
-    /// Print every key, including those at their defaults
+    /// Print also the keys at their defaults, if they have a value
     #[arg(long)]
     defaults: bool,
     #[command(flatten)]

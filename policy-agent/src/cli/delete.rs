@@ -9,8 +9,8 @@ use super::{cli_failure::CliFailure, client::ApiClient, output, runtime::block_o
 
 /// Detach and delete sandboxes
 ///
-/// Removes the policies from the sandboxes' interfaces, which are open from then on, and deletes
-/// the sandboxes.
+/// Removes the policies from the sandboxes' interfaces, and deletes the sandboxes. The interfaces are
+/// open from then on, except those of `[[interfaces]]`, which are blocked.
 #[derive(Args)]
 pub struct DeleteCommand {
     /// The sandboxes to delete

@@ -56,7 +56,7 @@ pub struct ExplainCommand {
     /// The requested name (Host or SNI), if DEST is an address or another name
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// With -f: the agent's configuration, for platform_allow and platform_deny
+    /// With -f: the agent's configuration, for default_nameserver and platform_allow, _deny and _deny_add
     #[arg(long, value_name = "FILE", requires = "file")]
     config: Option<PathBuf>,
     #[command(flatten)]

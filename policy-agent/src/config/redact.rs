@@ -20,7 +20,7 @@ const HEADER_COMMENT: &str = "\
 
 impl AgentConfig {
     /// The effective configuration as TOML: the keys that differ from their defaults, and the
-    /// floor. With `defaults`, every key.
+    /// floor. With `defaults`, also the keys at their defaults, if they have a value.
     ///
     /// # Errors
     /// An entry of the floor is invalid.
