@@ -47,7 +47,7 @@ mod whole_number;
 #[cfg(test)]
 mod compile_differential;
 #[cfg(test)]
-mod spec_fuzz;
+mod fuzz;
 
 pub use authority::DomainOrIp;
 pub use cidr::ALL_TRAFFIC;
