@@ -36,11 +36,24 @@ impl DomainSet {
     /// The index in `allowOut` of the most specific matching pattern.
     #[must_use]
     pub fn most_specific_match(&self, name: &DomainName) -> Option<u32> {
-        let exact = self.exact_domains.get(name);
-        exact
-            .or_else(|| parent_domains(name).find_map(|apex| self.subdomains_of.get(apex)))
-            .copied()
-            .or(self.any_domain)
+        let exact = self.exact_domains.get(name).copied();
+        exact.or_else(|| self.covering_wildcard(name).map(|(place, _)| place)).or(self.any_domain)
+    }
+
+    /// The index in `allowOut` of the first pattern equal to this one.
+    #[must_use]
+    pub fn first_equal(&self, pattern: &DomainPattern) -> Option<u32> {
+        match pattern {
+            DomainPattern::Exact(name) => self.exact_domains.get(name).copied(),
+            DomainPattern::Subdomains(apex) => self.subdomains_of.get(apex).copied(),
+            DomainPattern::AnyDomain => self.any_domain,
+        }
+    }
+
+    /// The longest wildcard `*.apex` that matches a name: its index in `allowOut`, and its apex.
+    #[must_use]
+    pub fn covering_wildcard<'a>(&self, name: &'a DomainName) -> Option<(u32, &'a str)> {
+        parent_domains(name).find_map(|apex| Some((*self.subdomains_of.get(apex)?, apex)))
     }
 }
 

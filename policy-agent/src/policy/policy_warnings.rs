@@ -1,12 +1,12 @@
 //! Warnings of `check` and `apply` about entries that are valid but have no effect.
 
-use std::{collections::HashMap, fmt, net::IpAddr};
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
 use super::{
-    ALL_TRAFFIC, DomainPattern, Floor, NetworkConfig, Policy, ValidationError,
-    address_ranges::AddressRanges, embedded_ipv4, sandbox_policy::AllowOutEntry,
+    ALL_TRAFFIC, DomainPattern, DomainSet, Floor, NetworkConfig, Policy, ValidationError,
+    address_ranges::AddressRanges, embedded_ipv4, rule_reference, sandbox_policy::AllowOutEntry,
 };
 
 /// Maximum number of warnings per sandbox.
@@ -71,14 +71,14 @@ fn warn_allow_out(
     floor: &Floor,
     written: &[String],
 ) -> impl Iterator<Item = ValidationError> {
-    let (closed, wildcards) =
-        (ClosedPrefixes::from_floor(floor), CoveringDomains::from_policy(policy));
+    let (closed, domains) = (ClosedPrefixes::from_floor(floor), DomainSet::from_policy(policy));
     policy.allow_out().iter().enumerate().filter_map(move |(place, target)| {
         let problem = match target {
             AllowOutEntry::Network(net) => closed.unreachable_problem(net),
-            AllowOutEntry::Domain(pattern) => wildcards
-                .redundant_problem(place, pattern)
-                .or_else(|| unlikely_domain_problem(pattern)),
+            AllowOutEntry::Domain(pattern) => {
+                redundant_problem(&domains, rule_reference::rule_index(place), pattern)
+                    .or_else(|| unlikely_domain_problem(pattern))
+            }
         }?;
         let entry = written.get(place).cloned().unwrap_or_else(|| target.to_string());
         Some(ValidationError::about_entry(format!("network.allowOut[{place}]"), entry, problem))
@@ -143,58 +143,19 @@ fn describe_platform_deny(net: &IpNet, floor: &Floor) -> String {
     format!("inside the operator's platform_deny{by}, and not in platform_allow")
 }
 
-/// The wildcards of `allowOut`, indexed by their suffix.
-struct CoveringDomains {
-    any_domain: Option<usize>,
-    subdomains_of: HashMap<String, usize>,
-    exact_domains: HashMap<String, usize>,
-}
-
-impl CoveringDomains {
-    fn from_policy(policy: &Policy) -> Self {
-        let mut known =
-            Self { any_domain: None, subdomains_of: HashMap::new(), exact_domains: HashMap::new() };
-        for (place, pattern) in policy.domains() {
-            match pattern {
-                DomainPattern::AnyDomain => _ = known.any_domain.get_or_insert(place),
-                DomainPattern::Subdomains(apex) => {
-                    known.subdomains_of.entry(apex.as_str().to_owned()).or_insert(place);
-                }
-                DomainPattern::Exact(name) => {
-                    known.exact_domains.entry(name.as_str().to_owned()).or_insert(place);
-                }
-            }
-        }
-        known
+/// Explains why the entry with this index allows nothing that another does not allow as well.
+fn redundant_problem(domains: &DomainSet, place: u32, pattern: &DomainPattern) -> Option<String> {
+    if let Some(first) = domains.first_equal(pattern).filter(|first| *first < place) {
+        return Some(format!("the same as allowOut[{first}]; remove it"));
     }
-
-    /// Explains why the entry with this index allows nothing that another does not allow as well.
-    fn redundant_problem(&self, place: usize, pattern: &DomainPattern) -> Option<String> {
-        let (name, same) = match pattern {
-            DomainPattern::AnyDomain => ("", self.any_domain),
-            DomainPattern::Subdomains(apex) => {
-                (apex.as_str(), self.subdomains_of.get(apex.as_str()).copied())
-            }
-            DomainPattern::Exact(name) => {
-                (name.as_str(), self.exact_domains.get(name.as_str()).copied())
-            }
-        };
-        if let Some(first) = same.filter(|first| *first < place) {
-            return Some(format!("the same as allowOut[{first}]; remove it"));
-        }
-        let above = std::iter::successors(parent_domain(name), |name| parent_domain(name));
-        let mut covering = above.filter_map(|apex| Some((self.subdomains_of.get(apex)?, apex)));
-        if let Some((wildcard, apex)) = covering.next() {
-            return Some(format!("covered by allowOut[{wildcard}] (*.{apex}); remove one of them"));
-        }
-        let any = self.any_domain.filter(|any| *any != place)?;
-        Some(format!("covered by allowOut[{any}] (*); remove one of them"))
+    let (DomainPattern::Exact(name) | DomainPattern::Subdomains(name)) = pattern else {
+        return None;
+    };
+    if let Some((wildcard, apex)) = domains.covering_wildcard(name) {
+        return Some(format!("covered by allowOut[{wildcard}] (*.{apex}); remove one of them"));
     }
-}
-
-/// A name without its first label.
-fn parent_domain(name: &str) -> Option<&str> {
-    name.split_once('.').map(|(_, parent)| parent)
+    let any = domains.first_equal(&DomainPattern::AnyDomain)?;
+    Some(format!("covered by allowOut[{any}] (*); remove one of them"))
 }
 
 /// Explains why a name is unlikely to be requested.
