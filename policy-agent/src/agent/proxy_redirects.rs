@@ -42,7 +42,7 @@ impl ProxyRedirects {
         spec: &SandboxSpec,
         policy: &Policy,
     ) -> Result<(), ValidationError> {
-        let needs_redirect = policy.has_domains() || policy.egress_proxy().is_some();
+        let needs_redirect = policy.needs_proxy();
         // An interface that cannot be queried cannot be attached either.
         if needs_redirect && self.dataplane.is_bridge_port(&interface_for(spec)).unwrap_or(false) {
             return Err(ValidationError::about_entry(

@@ -11,15 +11,11 @@ use super::ExplainQuery;
 use crate::{
     policy::{
         DomainOrIp, DomainSet, Explanation, Floor, FlowDestination, Policy, ValidationError,
+        evaluate::{HTTPS_PORT, is_judged_by_name},
         evaluate_by_name, evaluate_connection,
     },
     proxy::ResolvedAddress,
 };
-
-/// IP protocol number of TCP.
-const TCP: u8 = 6;
-/// TCP ports on which domain rules apply.
-const NAME_PORTS: [u16; 2] = [80, 443];
 
 /// A verdict with a description of its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -93,9 +89,10 @@ impl ExplainResponse {
         resolved: Option<&[ResolvedAddress]>,
     ) -> Result<Self, ValidationError> {
         let context = ExplainContext { policy, floor, query, resolved };
-        let depends_on_port = query.port.is_none() && query.protocol == TCP && policy.has_domains();
+        let depends_on_port =
+            query.port.is_none() && is_judged_by_name(policy, query.protocol, Some(HTTPS_PORT));
         let is_name = matches!(query.destination, DomainOrIp::Domain(_));
-        let port = if depends_on_port && is_name { Some(NAME_PORTS[1]) } else { query.port };
+        let port = if depends_on_port && is_name { Some(HTTPS_PORT) } else { query.port };
         let (verdict, addresses) = context.verdict_on_port(port)?;
         let by_port = if depends_on_port { context.verdicts_by_port() } else { Vec::new() };
         Ok(Self { verdict, host: query.host.clone(), port: query.port, addresses, by_port })
@@ -147,7 +144,7 @@ impl ExplainContext<'_> {
             Some(PortVerdict { ports, verdict })
         };
         let verdicts: Vec<_> =
-            [verdict_on("80, 443", Some(NAME_PORTS[1])), verdict_on("others", None)]
+            [verdict_on("80, 443", Some(HTTPS_PORT)), verdict_on("others", None)]
                 .into_iter()
                 .flatten()
                 .collect();
@@ -201,9 +198,7 @@ impl ExplainContext<'_> {
 
     /// The egress proxy's verdict by name, if the name alone decides.
     fn evaluate_name_only(&self, port: Option<u16>) -> Option<Explanation> {
-        let is_name_port =
-            self.query.protocol == TCP && port.is_some_and(|port| NAME_PORTS.contains(&port));
-        if !is_name_port || !self.policy.has_domains() {
+        if !is_judged_by_name(self.policy, self.query.protocol, port) {
             return None;
         }
         let (host, unspecified) = (self.query.host.as_deref(), IpAddr::from([0, 0, 0, 0]));

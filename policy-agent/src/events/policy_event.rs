@@ -9,13 +9,12 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::EventAttribution,
-    policy::{RuleRef, SandboxId, resolve_rule},
+    policy::{RuleRef, SandboxId, evaluate::IPPROTO_TCP, resolve_rule},
 };
 
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
-const TCP: u8 = 6;
 /// Characters of a name that are shown: one more than a valid name can have.
 const MAX_NAME_CHARS: usize = 254;
 
@@ -91,7 +90,7 @@ impl PolicyEvent {
             reason: reason.label(),
             line: reason.line(),
             rule,
-            protocol: Some(protocol_label(TCP)),
+            protocol: Some(protocol_label(IPPROTO_TCP)),
             source: Some(source.ip().to_canonical()),
             source_port: Some(source.port()),
             destination: Some(destination.ip().to_canonical()),
@@ -115,7 +114,7 @@ impl PolicyEvent {
         let reason = Reason::from_code(event.reason_code)?;
         let (sandbox_id, active_policy) = attribution.resolve_event(event.slot, event.policy_id)?;
         let is_ip = event.ethertype == IPV4 || event.ethertype == IPV6;
-        let is_tcp_or_udp = is_ip && matches!(event.protocol, TCP | 17);
+        let is_tcp_or_udp = is_ip && matches!(event.protocol, IPPROTO_TCP | 17);
         let is_icmp = is_ip && matches!(event.protocol, 1 | 58);
         Some(Self {
             time,
@@ -153,7 +152,7 @@ fn verdict_label(reason: Reason) -> &'static str {
 fn protocol_label(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
-        TCP => "tcp".to_owned(),
+        IPPROTO_TCP => "tcp".to_owned(),
         17 => "udp".to_owned(),
         58 => "icmpv6".to_owned(),
         132 => "sctp".to_owned(),

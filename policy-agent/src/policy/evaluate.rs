@@ -18,9 +18,11 @@ use super::{
 };
 
 /// IP protocol number of TCP.
-const IPPROTO_TCP: u8 = 6;
-/// TCP ports on which line 7 judges by name.
-const NAME_JUDGED_PORTS: [u16; 2] = [80, 443];
+pub const IPPROTO_TCP: u8 = 6;
+/// Line 7 decides TCP connections to this port by the Host of their requests.
+pub const HTTP_PORT: u16 = 80;
+/// Line 7 decides TCP connections to this port by their SNI.
+pub const HTTPS_PORT: u16 = 443;
 
 /// A destination that a sandbox may want to reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,9 +182,15 @@ fn match_dns_servers(policy: &Policy, address: IpAddr) -> Option<RuleMatch> {
 
 /// Line 7.
 fn match_domain_ports(policy: &Policy, destination: &FlowDestination) -> Option<RuleMatch> {
-    let named = destination.port.is_some_and(|port| NAME_JUDGED_PORTS.contains(&port));
-    let judged = destination.protocol == IPPROTO_TCP && named && policy.has_domains();
+    let judged = is_judged_by_name(policy, destination.protocol, destination.port);
     judged.then_some((Reason::ByName, NO_RULE))
+}
+
+/// Whether line 7 applies to this protocol and port.
+#[must_use]
+pub fn is_judged_by_name(policy: &Policy, protocol: u8, port: Option<u16>) -> bool {
+    let named = matches!(port, Some(HTTP_PORT | HTTPS_PORT));
+    protocol == IPPROTO_TCP && named && policy.has_domains()
 }
 
 /// Line 8. `allowInternetAccess: false` denies everything after the list.

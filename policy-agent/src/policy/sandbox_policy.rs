@@ -133,6 +133,12 @@ impl Policy {
         self.egress_proxy.as_ref()
     }
 
+    /// Whether the agent's proxy has to decide on or relay some of the sandbox's connections.
+    #[must_use]
+    pub const fn needs_proxy(&self) -> bool {
+        self.has_domains || self.egress_proxy.is_some()
+    }
+
     /// Whether the public URL works without the traffic token.
     #[must_use]
     pub const fn allow_public_traffic(&self) -> bool {

@@ -6,15 +6,12 @@ use policy_common::reason::Reason;
 
 use crate::{
     agent::ActivePolicy,
-    policy::{Explanation, FlowDestination, RuleRef, evaluate_packet},
+    policy::{
+        Explanation, FlowDestination, RuleRef,
+        evaluate::{IPPROTO_TCP, is_judged_by_name},
+        evaluate_packet,
+    },
 };
-
-/// IP protocol number of TCP.
-const IPPROTO_TCP: u8 = 6;
-/// Line 7 decides connections to this port by the Host of their requests.
-pub const HTTP_PORT: u16 = 80;
-/// Line 7 decides connections to this port by their SNI.
-pub const HTTPS_PORT: u16 = 443;
 
 /// How the proxy handles a connection to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +33,8 @@ pub fn classify_connection(
     if active_policy.policy.egress_proxy().is_none() {
         // The kernel has already matched the address against the sandbox's lists, which may be
         // long.
-        let named = matches!(destination.port(), HTTP_PORT | HTTPS_PORT)
-            && active_policy.policy.has_domains();
+        let port = Some(destination.port());
+        let named = is_judged_by_name(&active_policy.policy, IPPROTO_TCP, port);
         let address = destination.ip();
         // The gateway may listen at the host's own addresses, even where the floor denies packets
         // to them.

@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     admitted::AdmittedConnection,
     context::ProxyContext,
-    decision::{ConnectionDecision, HTTP_PORT, HTTPS_PORT, MatchKey, decide_connection},
+    decision::{ConnectionDecision, MatchKey, decide_connection},
     decision_limiter::{DecisionLimiter, DecisionPermit},
     proxy_metrics::ConnectionProtocol,
     serve_connection,
@@ -35,7 +35,10 @@ use super::{
 use crate::{
     agent::{ActivePolicy, SandboxProxyCounters},
     events::PolicyEvent,
-    policy::SandboxId,
+    policy::{
+        SandboxId,
+        evaluate::{HTTP_PORT, HTTPS_PORT},
+    },
 };
 
 /// Pause after a failed accept.

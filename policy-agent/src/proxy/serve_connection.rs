@@ -13,7 +13,7 @@ use super::{
     admitted::AdmittedConnection,
     client_hello::{self, ClientHelloError},
     context::ProxyContext,
-    decision::{ConnectionEnd, ConnectionHandling, HTTP_PORT, MatchKey, classify_connection},
+    decision::{ConnectionEnd, ConnectionHandling, MatchKey, classify_connection},
     dial::{DialTarget, dial},
     http,
     proxy_metrics::ConnectionProtocol,
@@ -22,6 +22,7 @@ use super::{
     tls_alert::TlsAlert,
     upstream::{UpstreamConnection, UpstreamIo},
 };
+use crate::policy::evaluate::HTTP_PORT;
 
 /// Serves a connection from its admission to its end. Each kind of connection gets its own task
 /// type, so that it only takes the memory it needs.

@@ -64,7 +64,7 @@ impl ActivePolicy {
     /// connections.
     #[must_use]
     pub const fn needs_proxy(&self) -> bool {
-        self.policy.has_domains() || self.policy.egress_proxy().is_some()
+        self.policy.needs_proxy()
     }
 
     /// Compiles the policy again.
