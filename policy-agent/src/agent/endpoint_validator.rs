@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The loopback interface, which every network namespace has.
-const LOOPBACK: &str = "lo";
+const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
 
 /// The interfaces and addresses that sandboxes have or request.
 pub type SandboxOwnershipIndex = sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;

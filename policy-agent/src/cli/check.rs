@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The loopback interface. No sandbox is behind it.
-const LOOPBACK: &str = "lo";
+const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
 
 /// Validate a file without an agent, and print its effective policy
 ///

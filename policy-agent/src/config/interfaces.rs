@@ -8,11 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::PooledInterface,
     dataplane::HostInterface,
-    policy::{MacAddress, NetworkConfig, sandbox_conflicts::OwnershipIndex},
+    policy::{LOOPBACK_INTERFACE, MacAddress, NetworkConfig, sandbox_conflicts::OwnershipIndex},
 };
-
-/// The loopback interface. No sandbox is behind it.
-const LOOPBACK: &str = "lo";
 
 /// An entry of `[[interfaces]]`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -60,7 +57,7 @@ pub(super) fn check_interfaces<'a>(
         if pooled.interface.pin_name().is_none() {
             bail!("{key}.netns: is longer than 100 bytes; give it a shorter path");
         }
-        if entry.interface == LOOPBACK && !entry.force {
+        if entry.interface == LOOPBACK_INTERFACE && !entry.force {
             bail!("{key}.interface: \"lo\": is the loopback interface; name a tap or veth");
         }
         check_unique(&mut ownership, &key, &pooled)?;

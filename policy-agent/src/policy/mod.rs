@@ -68,6 +68,7 @@ pub use nameservers::{MAX_NAMESERVERS, PolicyDefaults};
 pub use normalised_policy::{NormalisedEgressProxy, NormalisedNetwork, NormalisedPolicy};
 pub use policy_warnings::{PolicyWarning, policy_warnings};
 pub use rule_reference::{RuleRef, resolve_rule};
+pub use sandbox_conflicts::LOOPBACK_INTERFACE;
 pub use sandbox_id::SandboxId;
 pub use sandbox_policy::Policy;
 pub use schema::{EgressProxy, NetworkConfig, ProxyTls, SandboxSpec, UnsupportedField};

@@ -5,6 +5,9 @@ use std::{collections::HashMap, hash::Hash, net::IpAddr, path::Path};
 
 use super::{SandboxSpec, ValidationError};
 
+/// The loopback interface, which every network namespace has. No sandbox is behind it.
+pub const LOOPBACK_INTERFACE: &str = "lo";
+
 /// The owners of interfaces and addresses. `N` identifies the network namespace, and `I` the owner.
 #[derive(Clone, Debug)]
 pub struct OwnershipIndex<N, I> {

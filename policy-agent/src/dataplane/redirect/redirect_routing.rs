@@ -17,7 +17,6 @@ use std::{
     pin::pin,
 };
 
-use crate::dataplane::net::{netlink, netns::NetnsHandle};
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
@@ -34,17 +33,20 @@ use rtnetlink::{
     },
 };
 
+use crate::{
+    dataplane::net::{netlink, netns::NetnsHandle},
+    policy::LOOPBACK_INTERFACE,
+};
+
 /// Errors for a rule, route or family that does not exist.
 const ABSENT_ERRNOS: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
-
-/// The loopback interface.
-const LOOPBACK: &str = "lo";
 
 /// Installs the local delivery of redirected packets in a namespace. Existing rules and routes are
 /// kept.
 pub(crate) fn install_redirect(namespace: &NetnsHandle, v6: bool) -> Result<()> {
     with_netlink_in(namespace, async |netlink| {
-        let loopback = if_nametoindex(LOOPBACK).context("there is no loopback interface")?;
+        let loopback =
+            if_nametoindex(LOOPBACK_INTERFACE).context("there is no loopback interface")?;
         bring_up(&netlink, loopback).await.context("cannot bring up the loopback interface")?;
         for family in address_families(v6) {
             let added = netlink.route().add(local_route(family, loopback)).execute().await;
@@ -69,7 +71,8 @@ pub(crate) fn remove_redirect(namespace: &NetnsHandle) -> Result<()> {
                     .context("cannot remove a routing rule")?
                 {}
             }
-            let loopback = if_nametoindex(LOOPBACK).context("there is no loopback interface")?;
+            let loopback =
+                if_nametoindex(LOOPBACK_INTERFACE).context("there is no loopback interface")?;
             let removed = netlink.route().del(local_route(family, loopback)).execute().await;
             was_applied(removed, &ABSENT_ERRNOS).context("cannot remove a local route")?;
         }
@@ -117,7 +120,7 @@ fn local_route(family: AddressFamily, loopback: u32) -> RouteMessage {
 }
 
 fn redirect_rules(family: AddressFamily) -> [RuleMessage; 2] {
-    let way_back = RuleAttribute::Iifname(LOOPBACK.to_owned());
+    let way_back = RuleAttribute::Iifname(LOOPBACK_INTERFACE.to_owned());
     [
         redirect_rule(
             family,
