@@ -8,7 +8,7 @@ use std::{
 use super::{ValidationError, cidr, entry_list};
 
 /// Maximum number of entries in `dnsServers`.
-pub const MAX_NAMESERVERS: usize = 10;
+const MAX_NAMESERVERS: usize = 10;
 
 const DNS_SERVERS_FIELD: &str = "network.dnsServers";
 

@@ -9,9 +9,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
-pub use super::proxy_tls::ProxyTls;
 use super::{
-    Floor, MacAddress, Policy, PolicyDefaults, SandboxId, SecretString, ValidationError,
+    Floor, MacAddress, Policy, PolicyDefaults, ProxyTls, SandboxId, SecretString, ValidationError,
     json_object, whole_number,
 };
 
