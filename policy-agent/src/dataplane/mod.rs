@@ -27,14 +27,14 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 
 pub use self::{
-    attach::gate_loader as gate,
+    attach::gate_loader::SlotGates,
     maps::{
         event_ring::EventRingReader,
         policy_maps::{PolicyId, PublishedPolicy},
     },
     net::{
         default_route::carries_default_route, host_addresses::host_addresses,
-        link_device as device, netns::run_in_netns,
+        link_device::device_towards, netns::run_in_netns,
     },
     redirect::redirect_listeners::RedirectListeners,
     settings::{
@@ -43,7 +43,7 @@ pub use self::{
     },
 };
 use self::{
-    attach::{GateAttacher, clsact, gate_loader::SlotGates, shared_programs},
+    attach::{GateAttacher, clsact, shared_programs},
     maps::{
         endpoint_maps::{self, EndpointMaps},
         event_ring::ProgramLog,

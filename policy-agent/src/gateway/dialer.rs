@@ -30,7 +30,7 @@ use tokio::{
 
 use super::flow_control::SOCKET_UNSENT_LIMIT;
 use crate::{
-    dataplane::{HostInterface, device, run_in_netns},
+    dataplane::{HostInterface, device_towards, run_in_netns},
     net::happy_eyeballs::{ConnectAttempt, interleave_families, race_attempts},
     policy::SandboxSpec,
 };
@@ -176,7 +176,7 @@ fn bound_socket_in_netns(
     run_in_netns(interface.netns.as_deref(), || {
         let device = match cached {
             Some(device) => device,
-            None => device::device_towards(&interface.name, destination.ip())?,
+            None => device_towards(&interface.name, destination.ip())?,
         };
         Ok((socket_on_device(&device, destination)?, (looked_up_at, device)))
     })

@@ -31,7 +31,7 @@ static SLOT_NUMBERS: [u32; MAX_SANDBOXES as usize] = {
 };
 
 /// Loads gates. The loader is reused, because creating one parses the kernel's BTF.
-pub struct GateLoader {
+pub(crate) struct GateLoader {
     loader: Mutex<EbpfLoader<'static>>,
 }
 
@@ -42,7 +42,7 @@ pub struct SlotGates {
 
 impl GateLoader {
     /// Creates a loader whose gates call through the program arrays pinned in `pins`.
-    pub fn new(pins: &PinDirectory) -> Self {
+    pub(crate) fn new(pins: &PinDirectory) -> Self {
         let mut loader = EbpfLoader::new();
         // Gates use no kernel types. Parsed BTF would occupy 17 MiB.
         loader.btf(None);
@@ -53,7 +53,7 @@ impl GateLoader {
     }
 
     /// Opens the gates of a slot.
-    pub fn load_gates(&self, slot: Slot) -> Result<SlotGates> {
+    pub(crate) fn load_gates(&self, slot: Slot) -> Result<SlotGates> {
         let number = &SLOT_NUMBERS[slot.get() as usize];
         let mut loader = self.loader.lock().map_err(|_| anyhow!("the loader is poisoned"))?;
         let object = loader.override_global(GATE_SLOT_GLOBAL, number, true).load(GATE_OBJECT);

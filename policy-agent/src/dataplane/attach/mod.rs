@@ -4,7 +4,7 @@
 //! The gates of an attached interface are replaced in place, so that no packet passes unjudged.
 
 pub(crate) mod clsact;
-pub mod gate_loader;
+pub(crate) mod gate_loader;
 pub(crate) mod shared_programs;
 
 use std::{

@@ -45,7 +45,7 @@ pub fn device_towards(interface: &str, address: IpAddr) -> Result<String> {
 ///
 /// # Errors
 /// The namespace or the interface does not exist.
-pub fn is_bridge_port(interface: &HostInterface) -> Result<bool> {
+pub(crate) fn is_bridge_port(interface: &HostInterface) -> Result<bool> {
     netns::run_in_netns(interface.netns.as_deref(), || {
         netlink::with_handle(async |netlink| {
             let found =

@@ -2,7 +2,7 @@
 
 pub(crate) mod default_route;
 pub(crate) mod host_addresses;
-pub mod link_device;
+pub(crate) mod link_device;
 pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod route_lookup;
