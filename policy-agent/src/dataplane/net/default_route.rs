@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
-    Error, Handle,
+    Handle,
     packet_route::{
         AddressFamily,
         route::{RouteAttribute, RouteMessage, RouteType},
@@ -57,9 +57,7 @@ async fn has_default_route_via(
             Ok(Some(_)) => {}
             Ok(None) => return Ok(false),
             // The kernel does not support this family.
-            Err(Error::NetlinkError(error))
-                if UNSUPPORTED_FAMILY_ERRNOS.contains(&-error.raw_code()) =>
-            {
+            Err(error) if netlink::is_refusal(&error, &UNSUPPORTED_FAMILY_ERRNOS) => {
                 return Ok(false);
             }
             Err(error) => return Err(error).context("cannot list the routes"),

@@ -99,9 +99,7 @@ fn local_address(message: &AddressMessage) -> Option<IpNet> {
 /// Collects all messages. Empty if the table or family does not exist.
 async fn collect_or_empty<T>(answers: impl Stream<Item = Result<T, Error>>) -> Result<Vec<T>> {
     match answers.try_collect().await {
-        Err(Error::NetlinkError(error)) if ABSENT_ERRNOS.contains(&-error.raw_code()) => {
-            Ok(Vec::new())
-        }
+        Err(error) if netlink::is_refusal(&error, &ABSENT_ERRNOS) => Ok(Vec::new()),
         answers => Ok(answers?),
     }
 }

@@ -1,7 +1,7 @@
 //! rtnetlink requests in the calling thread's network namespace.
 
 use anyhow::Result;
-use rtnetlink::Handle;
+use rtnetlink::{Error, Handle};
 use tokio::runtime;
 
 /// Runs `work` with a netlink socket.
@@ -13,6 +13,11 @@ pub(crate) fn with_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Res
 /// (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
 pub(crate) fn with_strict_handle<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     run_with_handle(true, work)
+}
+
+/// Whether the kernel refused a request with one of these errors.
+pub(crate) fn is_refusal(error: &Error, errnos: &[i32]) -> bool {
+    matches!(error, Error::NetlinkError(error) if errnos.contains(&-error.raw_code()))
 }
 
 fn run_with_handle<T>(strictly: bool, work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {

@@ -155,7 +155,7 @@ fn redirect_rule(
 fn was_applied(result: Result<(), Error>, needless: &[i32]) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
-        Err(Error::NetlinkError(error)) if needless.contains(&-error.raw_code()) => Ok(false),
+        Err(error) if netlink::is_refusal(&error, needless) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
