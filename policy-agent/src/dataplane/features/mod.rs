@@ -86,7 +86,8 @@ pub(crate) static HUGE_MAP_VALUES: KernelFeature = KernelFeature {
 pub(crate) static SKB_TYPES: KernelFeature = KernelFeature {
     name: "description of `sk_buff` (BTF)",
     since: FeatureOrigin::BuildOption("CONFIG_DEBUG_INFO_BTF"),
-    probe: probes::probe_skb_types,
+    // Callers need the layout or its error, and use `skb_layout::kernel_skb_layout`.
+    probe: probes::no_probe,
     fallback: "the agent does not start",
     supported: OnceLock::new(),
 };
@@ -117,8 +118,9 @@ impl KernelFeature {
     /// result is cached.
     pub(crate) fn is_supported(&self) -> bool {
         *self.supported.get_or_init(|| {
-            let version = kernel_version::running_version();
-            (self.probe)().unwrap_or_else(|| version.is_some_and(|it| self.since.is_in(it)))
+            (self.probe)().unwrap_or_else(|| {
+                kernel_version::running_version().is_some_and(|version| self.since.is_in(version))
+            })
         })
     }
 

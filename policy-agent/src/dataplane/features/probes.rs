@@ -9,17 +9,18 @@ use aya::{
     maps::{MapData, MapError},
     programs::{ProgramError, SchedClassifier, TcAttachType, tc::TcError},
 };
-use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LPM_TRIE};
+use aya_obj::generated::{
+    BPF_F_NO_PREALLOC,
+    bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LPM_TRIE},
+};
 use policy_common::poptrie::LARGE_POPTRIE_WORDS;
 
-use crate::dataplane::{features::skb_layout, maps::bpf_syscall};
+use crate::dataplane::maps::bpf_syscall;
 
-/// `BPF_F_NO_PREALLOC`, which LPM tries require.
-const BPF_F_NO_PREALLOC: u32 = 1;
 /// Key size of a trie with one byte of data: prefix length and data.
 const SMALLEST_TRIE_KEY: u32 = 5;
 
-/// For features that cannot be probed.
+/// For features that cannot be probed, or are not.
 pub(super) fn no_probe() -> Option<bool> {
     None
 }
@@ -44,6 +45,7 @@ pub(super) fn probe_array_of_maps_batch() -> Option<bool> {
 
 pub(super) fn probe_lpm_trie_batch() -> Option<bool> {
     let kind = BPF_MAP_TYPE_LPM_TRIE as u32;
+    // LPM tries require the flag.
     let trie = create_map(kind, SMALLEST_TRIE_KEY, 4, BPF_F_NO_PREALLOC).ok()?;
     bpf_syscall::accepts_batches(trie.fd().as_fd())
 }
@@ -56,10 +58,6 @@ pub(super) fn probe_huge_map_values() -> Option<bool> {
         Err(MapError::CreateError { io_error, .. }) => is_too_large(&io_error).then_some(false),
         Err(_) => None,
     }
-}
-
-pub(super) fn probe_skb_types() -> Option<bool> {
-    Some(skb_layout::kernel_skb_layout().is_ok())
 }
 
 /// The file is only present in the initial network namespace, and only readable by root.

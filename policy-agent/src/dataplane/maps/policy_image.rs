@@ -8,7 +8,10 @@ use aya::{
     Pod,
     maps::{MapData, lpm_trie::Key},
 };
-use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LPM_TRIE};
+use aya_obj::generated::{
+    BPF_F_NO_PREALLOC,
+    bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LPM_TRIE},
+};
 use policy_common::{
     poptrie::{
         HUGE_POPTRIE_WORDS, LARGE_POPTRIE_WORDS, MAX_LPM_TRIE_PREFIXES, VERDICT_IN_HUGE_POPTRIE,
@@ -28,9 +31,6 @@ use crate::{
     },
     policy::compile::CompiledPolicy,
 };
-
-/// `BPF_F_NO_PREALLOC`, which LPM tries require.
-const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Size class of a poptrie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ fn create_lpm_trie<A: Pod>(keys: &[Key<A>], verdicts: &[Verdict]) -> Result<MapD
         u32::try_from(size_of::<Key<A>>())?,
         u32::try_from(size_of::<Verdict>())?,
         entries.max(1),
-        BPF_F_NO_PREALLOC,
+        BPF_F_NO_PREALLOC, // LPM tries require it
     );
     let trie = MapData::create(shape, "policy_trie", None)
         .with_context(|| format!("cannot make a trie for {entries} prefixes"))?;
