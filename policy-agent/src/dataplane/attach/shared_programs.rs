@@ -85,8 +85,7 @@ fn program_by_name<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Progr
 }
 
 fn open_program_array(pin: &Path) -> Result<ProgramArray<MapData>> {
-    let map = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
-    Ok(aya::maps::Map::from_map_data(map)?.try_into()?)
+    Ok(pinned_maps::open_pinned_map(pin)?.try_into()?)
 }
 
 fn set_program(

@@ -2,13 +2,12 @@
 
 use std::{
     net::IpAddr,
-    path::Path,
     sync::{Mutex, MutexGuard},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
 use policy_common::{
@@ -21,7 +20,10 @@ use policy_common::{
     rate_limit::RateLimiterState,
 };
 
-use crate::dataplane::{EndpointAddresses, Slot, maps::pin_directory::PinDirectory};
+use crate::dataplane::{
+    EndpointAddresses, Slot,
+    maps::{pin_directory::PinDirectory, pinned_maps::open_pinned_map},
+};
 
 /// The maps with one entry per slot, except policies.
 pub(crate) struct EndpointMaps {
@@ -96,12 +98,6 @@ impl EndpointMaps {
     pub(crate) fn read_rate_limiter(&self, slot: Slot) -> Result<RateLimiterState> {
         Ok(lock_map(&self.rate_limiters)?.get(&slot.get(), 0)?)
     }
-}
-
-/// Opens a pinned map.
-pub(crate) fn open_pinned_map(pin: &Path) -> Result<Map> {
-    let data = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
-    Ok(Map::from_map_data(data)?)
 }
 
 /// Adds the flag for flow reporting if `report` is set.

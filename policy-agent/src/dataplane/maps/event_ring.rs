@@ -5,7 +5,7 @@ use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use policy_common::{bpf_names, event::VerdictEvent};
 
-use crate::dataplane::maps::{endpoint_maps::open_pinned_map, pin_directory::PinDirectory};
+use crate::dataplane::maps::{pin_directory::PinDirectory, pinned_maps::open_pinned_map};
 
 /// Forwards the programs' log to the agent's log.
 pub(crate) type ProgramLog = EbpfLogger<&'static dyn log::Log>;

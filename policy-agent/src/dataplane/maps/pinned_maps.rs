@@ -1,9 +1,9 @@
 //! The pins of the maps. They form a set, because gates, programs and agent must use the same maps.
 
-use std::{fs, os::fd::AsFd as _};
+use std::{fs, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result};
-use aya::maps::MapData;
+use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use policy_common::{
     bpf_names::{self, HUGE_V4, HUGE_V6},
@@ -27,6 +27,16 @@ pub(crate) struct PinnedMaps {
 
 fn pinned_map_names() -> impl Iterator<Item = &'static str> {
     bpf_names::PINNED_MAPS.into_iter().chain([PUBLISHED_MAP_NAME])
+}
+
+/// Opens a pinned map, whatever its type.
+pub(crate) fn open_pinned_map(pin: &Path) -> Result<Map> {
+    Ok(Map::from_map_data(open_pinned_data(pin)?)?)
+}
+
+/// Opens a pinned map as a handle without a type.
+pub(crate) fn open_pinned_data(pin: &Path) -> Result<MapData> {
+    MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))
 }
 
 /// Removes the remaining pins if some are missing, so that a new set is created. Attached gates
@@ -75,11 +85,7 @@ pub(crate) fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
 impl PinnedMaps {
     /// Opens all pinned maps.
     pub(crate) fn open_all(pins: &PinDirectory) -> Result<Self> {
-        let hold = |name| {
-            let pin = pins.map_path(name);
-            let map = MapData::from_pin(&pin);
-            Ok((name, map.with_context(|| format!("cannot open {}", pin.display()))?))
-        };
+        let hold = |name| Ok((name, open_pinned_data(&pins.map_path(name))?));
         Ok(Self {
             handles: pinned_map_names().map(hold).collect::<Result<_>>()?,
             pins: pins.clone(),

@@ -26,8 +26,8 @@ use crate::{
         maps::{
             batch_update::update_elements,
             bpf_syscall::clear_inner_map,
-            endpoint_maps::open_pinned_map,
             pin_directory::PinDirectory,
+            pinned_maps::{open_pinned_data, open_pinned_map},
             policy_image::{FamilyMapIds, FamilyMaps, PolicyImage, PoptrieClass},
         },
     },
@@ -294,10 +294,7 @@ struct FamilyOuterMaps {
 
 impl FamilyOuterMaps {
     fn open(pins: &PinDirectory, [tries, large, huge]: [&str; 3]) -> Result<Self> {
-        let data = |name| {
-            let pin = pins.map_path(name);
-            MapData::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))
-        };
+        let data = |name| open_pinned_data(&pins.map_path(name));
         Ok(Self {
             lpm_tries: data(tries)?,
             large_poptries: data(large)?,

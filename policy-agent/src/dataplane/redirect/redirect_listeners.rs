@@ -23,7 +23,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::dataplane::{
     HostInterface, Slot,
-    maps::{endpoint_maps::open_pinned_map, pin_directory::PinDirectory},
+    maps::{pin_directory::PinDirectory, pinned_maps::open_pinned_map},
     net::netns::NetnsHandle,
     redirect::redirect_routing,
 };
