@@ -1,10 +1,8 @@
 //! The same precedence with filters of a clsact qdisc, as on kernels before 6.6.
 
 use crate::precedence_cases::precedence_tests;
-use policy_testbed::testbed::{OrFail as _, SharedTestbed, Testbed};
+use policy_testbed::testbed::{CLSACT_CONFIG, OrFail as _, SharedTestbed, Testbed};
 use serde_json::json;
-
-const CLSACT_CONFIG: &str = "[dataplane]\nattach = \"clsact\"";
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config(CLSACT_CONFIG);
 

@@ -6,12 +6,12 @@ use policy_testbed::{
     packet_socket::SOURCE_PORT,
     packets::{ExtensionHeader, IpDatagram, IpPayload},
     probe, test_servers,
-    testbed::{MARKER_ADDRESS, OrFail as _, SharedTestbed, TestSandbox, parse_ip},
+    testbed::{MARKER_ADDRESS, OrFail as _, SharedTestbed, TestSandbox, XDP_CONFIG, parse_ip},
 };
 use serde_json::json;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
-static XDP_TESTBED: SharedTestbed = SharedTestbed::with_config("[dataplane]\nmode = \"xdp\"");
+static XDP_TESTBED: SharedTestbed = SharedTestbed::with_config(XDP_CONFIG);
 
 const ALLOWED: [&str; 2] = ["8.8.8.8", "2001:db8:1::1"];
 const DENIED: [&str; 2] = ["198.51.100.7", "2001:db8:2::1"];

@@ -10,11 +10,11 @@ use policy_testbed::{
     packet_socket::{FrameBuilder, PacketView, SOURCE_PORT, contains_bytes},
     packets::{IpPayload, TcpFlags, arp_packet::ArpPacket},
     test_servers,
-    testbed::{OrFail as _, SharedTestbed, TAP_FRAME_TOKEN, TapSandbox, parse_ip},
+    testbed::{OrFail as _, SharedTestbed, TAP_FRAME_TOKEN, TapSandbox, XDP_CONFIG, parse_ip},
 };
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
-static XDP_TESTBED: SharedTestbed = SharedTestbed::with_config("[dataplane]\nmode = \"xdp\"");
+static XDP_TESTBED: SharedTestbed = SharedTestbed::with_config(XDP_CONFIG);
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum field contains only the sum of the pseudo header.
 const NEEDS_CHECKSUM: u8 = 1;

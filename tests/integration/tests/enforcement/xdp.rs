@@ -5,11 +5,11 @@ use crate::precedence_cases::precedence_tests;
 use policy_testbed::{
     probe::ProbeResult,
     test_servers,
-    testbed::{MARKER_ADDRESS, SharedTestbed, parse_ip},
+    testbed::{MARKER_ADDRESS, SharedTestbed, XDP_CONFIG, parse_ip},
 };
 use serde_json::json;
 
-static TESTBED: SharedTestbed = SharedTestbed::with_config("[dataplane]\nmode = \"xdp\"");
+static TESTBED: SharedTestbed = SharedTestbed::with_config(XDP_CONFIG);
 static SILENT_TESTBED: SharedTestbed =
     SharedTestbed::with_config("[dataplane]\nmode = \"xdp\"\ndeny_action = \"drop\"");
 

@@ -10,14 +10,13 @@ use policy_testbed::{
     probe::ProbeResult,
     test_servers,
     testbed::{
-        ALLOWED_ADDRESSES, FrameFlood, MARKER_ADDRESS, OrFail as _, TestSandbox, Testbed, parse_ip,
+        ALLOWED_ADDRESSES, CLSACT_CONFIG, FrameFlood, MARKER_ADDRESS, OrFail as _, TestSandbox,
+        Testbed, XDP_CONFIG, parse_ip,
     },
     wait::eventually,
 };
 use serde_json::{Value, json};
 
-const CLSACT_CONFIG: &str = "[dataplane]\nattach = \"clsact\"";
-const XDP_CONFIG: &str = "[dataplane]\nmode = \"xdp\"";
 /// The destination of a burst. The sandboxes created here may reach it.
 const ALLOWED_ADDRESS: &str = "8.8.8.8";
 /// A destination that they may not reach.

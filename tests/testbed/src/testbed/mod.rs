@@ -45,6 +45,10 @@ pub const ALLOWED_ADDRESSES: [&str; 2] = ["8.8.8.8", MARKER_ADDRESS];
 
 /// The configuration of an agent that uses the internet's DNS server.
 pub const RESOLVER_CONFIG: &str = "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n";
+/// The configuration of an agent that attaches with clsact filters, as on kernels before 6.6.
+pub const CLSACT_CONFIG: &str = "[dataplane]\nattach = \"clsact\"";
+/// The configuration of an agent that also drops in XDP.
+pub const XDP_CONFIG: &str = "[dataplane]\nmode = \"xdp\"";
 
 /// Parses an address.
 #[track_caller]
@@ -67,7 +71,12 @@ impl Testbed {
     /// A testbed that no other test shares, for tests that disturb the agent, with a sandbox that
     /// can reach [`ALLOWED_ADDRESSES`] only.
     pub fn with_sandbox() -> (Arc<Self>, TestSandbox) {
-        let stage = Self::with_config("");
+        Self::with_config_and_sandbox("")
+    }
+
+    /// The same with an agent with `config` (TOML).
+    pub fn with_config_and_sandbox(config: &str) -> (Arc<Self>, TestSandbox) {
+        let stage = Self::with_config(config);
         let sandbox = stage.add_sandbox();
         sandbox.allow_only(&ALLOWED_ADDRESSES);
         (stage, sandbox)

@@ -1,24 +1,17 @@
 //! The same with clsact filters, which other programs delete or precede with their own.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use policy_testbed::{
     network::command,
     probe::ProbeResult,
     test_servers,
-    testbed::{ALLOWED_ADDRESSES, OrFail as _, TestSandbox, Testbed},
+    testbed::{ALLOWED_ADDRESSES, CLSACT_CONFIG, OrFail as _, TestSandbox, Testbed},
     wait::eventually,
 };
 use serde_json::Value;
 
 use super::{UNENFORCED_WARNING, wait_for_log, wait_for_log_times, wait_until_enforced};
-
-fn testbed_with_clsact() -> (Arc<Testbed>, TestSandbox) {
-    let stage = Testbed::with_config("[dataplane]\nattach = \"clsact\"");
-    let sandbox = stage.add_sandbox();
-    sandbox.allow_only(&ALLOWED_ADDRESSES);
-    (stage, sandbox)
-}
 
 /// The output of `tc <words> dev <the sandbox's interface> <more>`.
 #[track_caller]
@@ -42,7 +35,7 @@ fn program_ids(sandbox: &TestSandbox) -> Vec<Vec<u64>> {
 
 #[test]
 fn filters_removed_by_hand_are_restored_and_reported() {
-    let (stage, sandbox) = testbed_with_clsact();
+    let (stage, sandbox) = Testbed::with_config_and_sandbox(CLSACT_CONFIG);
     for (round, (what, which)) in [("filter", "ingress"), ("qdisc", "clsact")].iter().enumerate() {
         let begin = Instant::now();
         run_tc(&sandbox, &[what, "del"], &[which]);
@@ -53,7 +46,7 @@ fn filters_removed_by_hand_are_restored_and_reported() {
 
 #[test]
 fn a_filter_in_front_of_ours_is_moved_behind_it() {
-    let (stage, sandbox) = testbed_with_clsact();
+    let (stage, sandbox) = Testbed::with_config_and_sandbox(CLSACT_CONFIG);
     let begin = Instant::now();
     // One instruction: it matches and passes everything.
     let first = ["ingress", "pref", "1", "protocol", "all"];
@@ -74,7 +67,7 @@ fn a_filter_in_front_of_ours_is_moved_behind_it() {
 
 #[test]
 fn filters_stay_across_a_restart_and_go_with_their_sandbox() {
-    let (stage, sandbox) = testbed_with_clsact();
+    let (stage, sandbox) = Testbed::with_config_and_sandbox(CLSACT_CONFIG);
     let before = program_ids(&sandbox);
     let tally = sandbox.start_counted_flood();
     stage.kill_agent();
