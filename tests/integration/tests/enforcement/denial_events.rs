@@ -9,24 +9,17 @@ use std::{
 
 use policy_testbed::{
     probe::ProbeKind,
-    testbed::{OrFail as _, SharedTestbed, TestSandbox},
+    testbed::{OrFail as _, SharedTestbed},
 };
 use serde_json::{Value, json};
 
-static TESTBED: SharedTestbed = SharedTestbed::with_config("");
+use crate::sandbox_with_rules;
 
-fn sandbox_with_deny_rules() -> TestSandbox {
-    let sandbox = TESTBED.add_sandbox();
-    sandbox.apply_network(json!({
-        "allowOut": ["1.1.1.1", "8.8.8.0/24"],
-        "denyOut": ["8.8.8.8", "203.0.113.0/24", "2001:db8:2::/48"],
-    }));
-    sandbox
-}
+static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
 #[test]
 fn a_denial_becomes_an_event_that_names_its_rule() {
-    let sandbox = sandbox_with_deny_rules();
+    let sandbox = sandbox_with_rules(&TESTBED);
     let denials = [
         (ProbeKind::Tcp(443), "203.0.113.10", "tcp"),
         (ProbeKind::Udp(53), "2001:db8:2::1", "udp"),
@@ -53,7 +46,7 @@ fn a_denial_becomes_an_event_that_names_its_rule() {
 
 #[test]
 fn events_of_another_sandbox_are_not_shown() {
-    let (one, other) = (sandbox_with_deny_rules(), sandbox_with_deny_rules());
+    let (one, other) = (sandbox_with_rules(&TESTBED), sandbox_with_rules(&TESTBED));
     one.probe_tcp("203.0.113.10", 4711);
     one.wait_for_event("the denial", |event| event["destinationPort"] == 4711);
     let shown = one.testbed.cli(&["events", "--sandbox", &other.id, "-o", "json"]);
@@ -63,7 +56,7 @@ fn events_of_another_sandbox_are_not_shown() {
 
 #[test]
 fn an_old_denial_is_named_by_the_rules_of_its_time() {
-    let sandbox = sandbox_with_deny_rules();
+    let sandbox = sandbox_with_rules(&TESTBED);
     sandbox.probe_tcp("203.0.113.10", 4712);
     sandbox.wait_for_event("the denial", |event| event["destinationPort"] == 4712);
     sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"] }));

@@ -9,19 +9,15 @@ use policy_testbed::{
     test_servers,
     testbed::{MARKER_ADDRESS, OrFail as _, SharedTestbed, TestSandbox, parse_ip},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 static REJECT_TESTBED: SharedTestbed = SharedTestbed::with_config("");
 static DROP_TESTBED: SharedTestbed =
     SharedTestbed::with_config("[dataplane]\ndeny_action = \"drop\"");
 
-fn deny_all_network() -> Value {
-    json!({ "denyOut": ["0.0.0.0/0"], "allowOut": [MARKER_ADDRESS] })
-}
-
 fn denied_sandbox(stage: &SharedTestbed) -> TestSandbox {
     let sandbox = stage.add_sandbox();
-    sandbox.apply_network(deny_all_network());
+    sandbox.allow_only(&[MARKER_ADDRESS]);
     sandbox
 }
 

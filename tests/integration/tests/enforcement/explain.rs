@@ -6,9 +6,11 @@ use policy_testbed::{
     named_internet::dns_zone::DnsAnswer,
     probe::ProbeResult,
     test_servers,
-    testbed::{OrFail as _, RESOLVER_CONFIG, SharedTestbed, TestSandbox, parse_ip},
+    testbed::{OrFail as _, RESOLVER_CONFIG, SharedTestbed, parse_ip},
 };
 use serde_json::{Value, json};
+
+use crate::sandbox_with_rules;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 static NAMED_TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
@@ -24,18 +26,9 @@ const DESTINATIONS: [(&str, &str, u8, &str, Option<u32>); 7] = [
     ("64:ff9b::a9fe:a9fe", "platform_deny", 5, "platform_deny", None),
 ];
 
-fn sandbox_with_rules() -> TestSandbox {
-    let sandbox = TESTBED.add_sandbox();
-    sandbox.apply_network(json!({
-        "allowOut": ["1.1.1.1", "8.8.8.0/24"],
-        "denyOut": ["8.8.8.8", "203.0.113.0/24", "2001:db8:2::/48"],
-    }));
-    sandbox
-}
-
 #[test]
 fn explain_says_line_and_rule_and_agrees_with_what_is_seen() {
-    let sandbox = sandbox_with_rules();
+    let sandbox = sandbox_with_rules(&TESTBED);
     for (to, reason, line, list, index) in DESTINATIONS {
         let port = test_servers::ECHO_PORT.to_string();
         let asked = ["explain", &sandbox.id, to, "--port", &port, "-o", "json"];
@@ -59,7 +52,7 @@ fn explain_says_line_and_rule_and_agrees_with_what_is_seen() {
 
 #[test]
 fn explain_offline_says_the_same_as_live() {
-    let sandbox = sandbox_with_rules();
+    let sandbox = sandbox_with_rules(&TESTBED);
     let file = sandbox.testbed.agent().directory().join(format!("{}.json", sandbox.id));
     let network = sandbox.status()["network"].clone();
     let spec = sandbox.sandbox_spec(&json!({ "network": network }));
@@ -74,7 +67,7 @@ fn explain_offline_says_the_same_as_live() {
 
 #[test]
 fn counters_show_what_passed_and_what_did_not() {
-    let sandbox = sandbox_with_rules();
+    let sandbox = sandbox_with_rules(&TESTBED);
     let packets =
         |status: &Value, reason: &str| status["counters"][reason]["packets"].as_u64().unwrap_or(0);
     let before = sandbox.status();

@@ -14,7 +14,7 @@ use policy_testbed::{
     testbed::{MARKER_ADDRESS, OrFail as _, SharedTestbed, TestSandbox, parse_ip},
     wait::eventually,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 static ANY_INBOUND: SharedTestbed = SharedTestbed::with_config("");
 static HOST_INBOUND: SharedTestbed = SharedTestbed::with_config("[dataplane]\ninbound = \"host\"");
@@ -25,13 +25,9 @@ const UDP_ECHO: ProbeKind = ProbeKind::Udp(test_servers::ECHO_PORT);
 /// A sandbox that can reach the marker address only, and servers in it.
 fn sandbox_with_servers(stage: &SharedTestbed) -> (TestSandbox, TestServers) {
     let sandbox = stage.add_sandbox();
-    sandbox.apply_network(deny_all_network());
+    sandbox.allow_only(&[MARKER_ADDRESS]);
     let servers = TestServers::start(&sandbox.namespace, &sandbox.addresses());
     (sandbox, servers.or_fail("starting servers in the sandbox"))
-}
-
-fn deny_all_network() -> Value {
-    json!({ "denyOut": ["0.0.0.0/0"], "allowOut": [MARKER_ADDRESS] })
 }
 
 #[test]
@@ -101,7 +97,7 @@ fn an_inbound_connection_survives_a_tightening() {
         let to = SocketAddr::new(sandbox.addressing.v4().into(), test_servers::ECHO_PORT);
         let mut stream = probe::connect(from, to).or_fail("connecting to the sandbox");
         probe::echo(&mut stream, b"before").or_fail("before the tightening");
-        sandbox.apply_network(deny_all_network());
+        sandbox.allow_only(&[MARKER_ADDRESS]);
         probe::echo(&mut stream, b"after").or_fail("after the tightening");
         sandbox.apply_network(json!({}));
     }
@@ -110,7 +106,7 @@ fn an_inbound_connection_survives_a_tightening() {
 #[test]
 fn a_closed_port_answers_with_its_own_reset() {
     let sandbox = ANY_INBOUND.add_sandbox();
-    sandbox.apply_network(deny_all_network());
+    sandbox.allow_only(&[MARKER_ADDRESS]);
     let (v4, internet) = (sandbox.addressing.v4().into(), &sandbox.testbed.network.internet);
     assert_eq!(
         probe::probe(internet, ProbeKind::Tcp(test_servers::CLOSED_PORT), v4),
@@ -149,7 +145,7 @@ fn an_exposed_port_does_not_allow_outbound_connections() {
 #[test]
 fn a_segment_without_a_connection_is_no_reply() {
     let sandbox = ANY_INBOUND.add_sandbox();
-    sandbox.apply_network(deny_all_network());
+    sandbox.allow_only(&[MARKER_ADDRESS]);
     let (me, token) = (sandbox.frame_builder(), sandbox.frame_token());
     let frames = [0, 0x01, 0x04, 0x10, 0x12, 0x3f, 0xff].map(|flags| {
         me.frame_payload(
@@ -174,7 +170,7 @@ fn a_late_answer_of_a_server_opens_nothing() {
     let mut bytes = [0; 64];
     let (_, sandbox_address) = outsider.recv_from(&mut bytes).or_fail("the datagram");
 
-    sandbox.apply_network(deny_all_network());
+    sandbox.allow_only(&[MARKER_ADDRESS]);
     outsider.send_to(b"late", sandbox_address).or_fail("answering late");
     let length = socket.recv(&mut bytes).or_fail("the late answer is delivered");
     assert_eq!(&bytes[..length], b"late");

@@ -20,3 +20,16 @@ mod precedence;
 mod precedence_cases;
 mod virtio_tap;
 mod xdp;
+
+use policy_testbed::testbed::{SharedTestbed, TestSandbox};
+use serde_json::json;
+
+/// A sandbox with rules in both lists.
+fn sandbox_with_rules(testbed: &SharedTestbed) -> TestSandbox {
+    let sandbox = testbed.add_sandbox();
+    sandbox.apply_network(json!({
+        "allowOut": ["1.1.1.1", "8.8.8.0/24"],
+        "denyOut": ["8.8.8.8", "203.0.113.0/24", "2001:db8:2::/48"],
+    }));
+    sandbox
+}

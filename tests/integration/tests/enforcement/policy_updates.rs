@@ -10,13 +10,9 @@ use policy_testbed::{
     testbed::{FrameFlood, MARKER_ADDRESS, OrFail as _, SharedTestbed, parse_ip},
     wait::eventually,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
-
-fn deny_all_network() -> Value {
-    json!({ "denyOut": ["0.0.0.0/0"], "allowOut": [MARKER_ADDRESS] })
-}
 
 #[test]
 fn an_established_connection_is_reset_on_its_next_segment() {
@@ -25,7 +21,7 @@ fn an_established_connection_is_reset_on_its_next_segment() {
         sandbox.apply_network(json!({}));
         let mut stream = sandbox.connect_echo(address);
         probe::echo(&mut stream, b"before").or_fail("before the tightening");
-        sandbox.apply_network(deny_all_network());
+        sandbox.allow_only(&[MARKER_ADDRESS]);
         let after = probe::echo(&mut stream, b"after").expect_err("after the tightening");
         assert_eq!(after.kind(), io::ErrorKind::ConnectionReset, "{address}: {after}");
     }
@@ -38,7 +34,7 @@ fn a_datagram_flow_ends_with_its_next_packet() {
         sandbox.apply_network(json!({}));
         let socket = sandbox.connect_echo_udp(address);
         probe::echo_datagram(&socket, b"before").or_fail("before the tightening");
-        sandbox.apply_network(deny_all_network());
+        sandbox.allow_only(&[MARKER_ADDRESS]);
         let after = probe::echo_datagram(&socket, b"after").expect_err("after the tightening");
         assert_eq!(probe::result_from_error(&after), ProbeResult::Prohibited, "{address}: {after}");
     }
@@ -47,7 +43,7 @@ fn a_datagram_flow_ends_with_its_next_packet() {
 #[test]
 fn a_loosened_policy_works_at_once() {
     let sandbox = TESTBED.add_sandbox();
-    sandbox.apply_network(deny_all_network());
+    sandbox.allow_only(&[MARKER_ADDRESS]);
     sandbox.assert_refused("8.8.8.8");
     sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["8.8.8.8"] }));
     sandbox.assert_reaches("8.8.8.8");
@@ -68,7 +64,7 @@ fn when_the_api_has_answered_not_one_more_packet_crosses() {
         let beyond = sandbox.open_uplink_socket();
         let crosses = |frame: &[u8]| contains_bytes(frame, &sandbox.frame_token());
         beyond.receive_until(crosses).or_fail("the flood crosses");
-        sandbox.apply_network(deny_all_network());
+        sandbox.allow_only(&[MARKER_ADDRESS]);
         // Packets in flight when the API responded arrive before this marker.
         sandbox.frames_crossing(&[]);
         assert!(sandbox.frames_crossing(&[]).is_empty());

@@ -7,7 +7,7 @@ use super::{OrFail as _, TestSandbox};
 /// Gives a sandbox the policy that must stay in force.
 #[track_caller]
 pub fn with_lasting_policy(sandbox: TestSandbox) -> TestSandbox {
-    sandbox.apply_network(json!({ "denyOut": ["0.0.0.0/0"], "allowOut": ["8.8.8.8"] }));
+    sandbox.allow_only(&["8.8.8.8"]);
     sandbox
 }
 
