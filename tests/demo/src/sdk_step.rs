@@ -20,14 +20,13 @@ use policy_testbed::{
         ProbeKind::Tcp,
         ProbeResult::{self, Answered, Forbidden, Refused},
     },
+    public_url::TOKEN_NAME,
     sdk::{E2bSdk, HeaderEchoService, e2b_sdk, sdk_program::SdkProgram},
     test_servers::HTTPS_PORT,
 };
 
 /// The program, in `tests/sdk/`.
 const SDK_PROGRAM: &str = "tour";
-/// The header with the token of a private URL.
-const TOKEN_HEADER: &str = "e2b-traffic-access-token";
 /// The sandbox's name in the table, since its ID is new in every run.
 const SANDBOX_LABEL: &str = "(sdk)";
 /// The port of the service in the program.
@@ -115,7 +114,7 @@ fn public_url_row(
     let (inside, files) = (&demo.network.internet, demo.agent.directory());
     let mut curl = CurlCommand::new(inside, files, &format!("http://{host}/"));
     if let Some(token) = token {
-        curl = curl.with_arguments(&["-H", &format!("{TOKEN_HEADER}: {token}")]);
+        curl = curl.with_arguments(&["-H", &format!("{TOKEN_NAME}: {token}")]);
     }
     let fetched = curl.resolving_to(HOST_UPLINK_V4.into()).try_run()?;
     let seen = match fetched.status {

@@ -4,19 +4,13 @@
 use std::io::Write as _;
 
 use policy_testbed::{
-    named_internet::web_pages,
+    named_internet::web_pages::{self, LARGE_BODY_BYTES, LARGEST_BODY_BYTES},
     public_url::SERVICE_PORT,
     testbed::{OrFail as _, TestSandbox},
 };
 use serde_json::json;
 
 use crate::{manual_sandbox, recording_sandbox, website_sandbox};
-
-/// The size of the largest bodies in bytes. One is sent in each direction over each HTTP version,
-/// which takes an agent built without optimisation several seconds.
-const LARGEST_BODY_BYTES: usize = 100_000_000;
-/// The size of large bodies in bytes: more than all buffers on the path hold.
-const LARGE_BODY_BYTES: usize = 8_000_000;
 
 /// curl arguments for uploads that differ from the default.
 const UPLOAD_ARGUMENTS: [&[&str]; 2] = [&["-H", "Transfer-Encoding: chunked"], &["-H", "Expect:"]];

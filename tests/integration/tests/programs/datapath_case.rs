@@ -14,6 +14,9 @@ use policy_testbed::packets::{
     test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
 };
 
+/// A `network` configuration that denies everything.
+pub(crate) const DENY_ALL: &str = r#"{"denyOut": ["0.0.0.0/0"]}"#;
+
 /// A frame, its direction, and the expected verdict.
 pub(crate) struct DatapathStep {
     description: String,

@@ -13,10 +13,9 @@ use policy_testbed::packets::{
 };
 
 use super::datapath_case::{
-    DatapathCase, DatapathSettings, datagram_from_sandbox, syn_from_sandbox, udp_from_sandbox,
+    DENY_ALL, DatapathCase, DatapathSettings, datagram_from_sandbox, syn_from_sandbox,
+    udp_from_sandbox,
 };
-
-const DENY_ALL: &str = r#"{"denyOut": ["0.0.0.0/0"]}"#;
 
 fn rejecting_case() -> DatapathCase {
     DatapathCase::with_settings(

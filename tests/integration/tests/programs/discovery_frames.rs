@@ -16,9 +16,8 @@ use policy_testbed::packets::{
     test_hosts::{GATEWAY, NEIGHBOR, SANDBOX, SANDBOX_LINK_LOCAL, SANDBOX_SECOND_V4, SERVER},
 };
 
-use super::datapath_case::{DatapathCase, DatapathSettings, sends};
+use super::datapath_case::{DENY_ALL, DatapathCase, DatapathSettings, sends};
 
-const DENY_ALL: &str = r#"{"denyOut": ["0.0.0.0/0"]}"#;
 const UNSPECIFIED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 const ICMP_OFFSET: usize = ETHERNET_HEADER_LEN + 40;
 

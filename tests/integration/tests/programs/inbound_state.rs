@@ -14,10 +14,10 @@ use policy_testbed::packets::{
 };
 
 use super::datapath_case::{
-    DatapathCase, DatapathSettings, datagram_from_sandbox, receives, sandbox_address_like, sends,
+    DENY_ALL, DatapathCase, DatapathSettings, datagram_from_sandbox, receives,
+    sandbox_address_like, sends,
 };
 
-const DENY_ALL: &str = r#"{"denyOut": ["0.0.0.0/0"]}"#;
 const CLIENT_PORT: u16 = 51_000;
 
 fn datagram_to_sandbox(from: impl Into<IpAddr>, payload: IpPayload) -> IpDatagram {

@@ -10,7 +10,10 @@ use std::{
 
 use policy_testbed::{
     named_internet::{
-        WebSite, client_hello, raw_http::CloseKind, server_process::ServerProcess, web_pages,
+        WebSite, client_hello,
+        raw_http::CloseKind,
+        server_process::ServerProcess,
+        web_pages::{self, LARGE_BODY_BYTES, LARGEST_BODY_BYTES},
     },
     probe,
     test_servers::{HTTP_PORT, HTTPS_PORT},
@@ -20,12 +23,6 @@ use policy_testbed::{
 use tungstenite::Message;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(RESOLVER_CONFIG);
-
-/// The size of the largest bodies in bytes. One is sent in each direction over HTTP, which takes an
-/// agent built without optimisation several seconds.
-const LARGEST_BODY_BYTES: usize = 100_000_000;
-/// The size of large bodies in bytes: more than all buffers on the path hold.
-const LARGE_BODY_BYTES: usize = 8_000_000;
 
 /// A sandbox that may reach one name, and the site of that name.
 #[track_caller]

@@ -13,14 +13,11 @@ use hickory_proto::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::dns_zone::DnsZone;
-use crate::{network::NetworkNamespace, probe};
-
-/// The DNS port.
-pub const DNS_SERVER_PORT: u16 = 53;
+use crate::{network::NetworkNamespace, probe, test_servers::DNS_PORT};
 
 /// Serves a zone at an address of the calling thread's namespace.
 pub(super) fn serve(zone: &DnsZone, address: IpAddr) -> Result<()> {
-    let at = SocketAddr::new(address, DNS_SERVER_PORT);
+    let at = SocketAddr::new(address, DNS_PORT);
     let datagrams = UdpSocket::bind(at).with_context(|| format!("UDP {at}"))?;
     let streams = TcpListener::bind(at).with_context(|| format!("TCP {at}"))?;
     datagrams.set_nonblocking(true)?;
@@ -66,7 +63,7 @@ async fn serve_stream(
 /// Queries the addresses of a name over UDP from inside a namespace. Errors are those of the
 /// socket.
 pub fn query_over_udp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Result<Vec<IpAddr>> {
-    let socket = probe::connect_udp(from, (server, DNS_SERVER_PORT).into())?;
+    let socket = probe::connect_udp(from, (server, DNS_PORT).into())?;
     socket.send(&address_query(name)?)?;
     let mut response = [0; 4096];
     let length = socket.recv(&mut response)?;
@@ -75,7 +72,7 @@ pub fn query_over_udp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Re
 
 /// Queries the addresses of a name over TCP.
 pub fn query_over_tcp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Result<Vec<IpAddr>> {
-    let mut stream: TcpStream = probe::connect(from, (server, DNS_SERVER_PORT).into())?;
+    let mut stream: TcpStream = probe::connect(from, (server, DNS_PORT).into())?;
     stream.write_all(&with_length_prefix(&address_query(name)?)?)?;
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;

@@ -19,6 +19,11 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+/// The size of the largest bodies of tests in bytes. An agent built without optimisation takes
+/// several seconds for one, so tests send it once in each direction and HTTP version.
+pub const LARGEST_BODY_BYTES: usize = 100_000_000;
+/// The size of large bodies of tests in bytes: more than all buffers on the path hold.
+pub const LARGE_BODY_BYTES: usize = 8_000_000;
 /// The pause between the parts of a slow page.
 const SLOW_PAUSE: Duration = Duration::from_millis(150);
 /// The number of parts of a slow page.
