@@ -8,14 +8,13 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{reverse_proxies, wrk::UrlScheme};
-use crate::proxy_bench::{
-    bench_process::{self, BenchProcess},
-    proxy_setup::apply_bench_sysctls,
-};
+use crate::proxy_bench::{bench_process::BenchProcess, proxy_setup::apply_bench_sysctls};
 use policy_testbed::{
     agent::AgentProcess,
     named_internet::certificate_authority::CertificateAuthority,
-    network::{NetworkNamespace, Sandbox, TestNetwork, host_router::HOST_UPLINK_V4},
+    network::{
+        NetworkNamespace, Sandbox, TestNetwork, host_router::HOST_UPLINK_V4, unique_directory,
+    },
     probe,
     public_url::{self, GATEWAY_DOMAIN, SERVICE_PORT},
     test_servers::{HTTP_PORT, HTTPS_PORT},
@@ -74,7 +73,7 @@ impl GatewaySetup {
         for namespace in [&sandbox.namespace, &world.host, &world.internet] {
             apply_bench_sysctls(namespace)?;
         }
-        let files = bench_process::process_directory("certificate")?;
+        let files = unique_directory("certificate")?;
         write_certificate(&files)?;
         let service = reverse_proxies::start_service(&sandbox.namespace)?;
         let to = (sandbox.addressing.v4(), SERVICE_PORT).into();

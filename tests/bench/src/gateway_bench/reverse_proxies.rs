@@ -7,9 +7,9 @@ use std::{fs, net::SocketAddr};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::proxy_bench::bench_process::{self, BenchProcess};
+use crate::proxy_bench::bench_process::BenchProcess;
 use policy_testbed::{
-    network::NetworkNamespace,
+    network::{NetworkNamespace, unique_directory},
     public_url::{GATEWAY_DOMAIN, SERVICE_PORT},
 };
 
@@ -69,7 +69,7 @@ fn start_nginx_with(
     workers: usize,
     http: &str,
 ) -> Result<BenchProcess> {
-    let directory = bench_process::process_directory("nginx")?;
+    let directory = unique_directory("nginx")?;
     let place = directory.path().display();
     let file = directory.path().join("nginx.conf");
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -97,7 +97,7 @@ pub(crate) fn start_haproxy(
     files: &TempDir,
     service: SocketAddr,
 ) -> Result<BenchProcess> {
-    let directory = bench_process::process_directory("haproxy")?;
+    let directory = unique_directory("haproxy")?;
     let file = directory.path().join("haproxy.cfg");
     let both = files.path().join("both");
     fs::write(

@@ -5,8 +5,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use super::gateway_setup::GatewaySetup;
-use crate::proxy_bench::bench_process;
-use policy_testbed::network::command;
+use policy_testbed::network::{command, unique_directory};
 
 /// The number of connections. Each has one request at a time.
 const CONNECTIONS: &str = "32";
@@ -55,7 +54,7 @@ pub(crate) struct WrkResult {
 
 /// Runs wrk for about `time`. wrk only accepts whole seconds.
 pub(crate) fn run(lane: &GatewaySetup, scheme: UrlScheme, time: Duration) -> Result<WrkResult> {
-    let directory = bench_process::process_directory("wrk")?;
+    let directory = unique_directory("wrk")?;
     let script = directory.path().join("script.lua");
     fs::write(&script, WRK_SCRIPT)?;
     let mut wrk = lane.network.internet.command("wrk")?;

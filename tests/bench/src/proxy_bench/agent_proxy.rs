@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{
-    bench_process::{self, BenchProcess},
+    bench_process::BenchProcess,
     wire_protocol::{SERVER_NAME, SERVER_V4},
 };
 use policy_testbed::{
     agent::AgentProcess,
-    network::{Sandbox, TestNetwork},
+    network::{Sandbox, TestNetwork, unique_directory},
 };
 
 /// One of the internet's addresses.
@@ -52,7 +52,7 @@ impl AgentProxy {
 /// Starts a server that is authoritative for a zone: its negative responses for IPv6 addresses
 /// carry a TTL, as those of real servers do.
 fn start_resolver(world: &TestNetwork) -> Result<BenchProcess> {
-    let directory = bench_process::process_directory("dnsmasq")?;
+    let directory = unique_directory("dnsmasq")?;
     let address = IpAddr::from(SERVER_V4);
     let mut command = world.internet.command("dnsmasq")?;
     command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);

@@ -13,15 +13,7 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use policy_testbed::{
-    network::{command, unique_name},
-    wait::eventually,
-};
-
-/// Creates a directory for the files of a program.
-pub(crate) fn process_directory(role: &str) -> Result<TempDir> {
-    Ok(tempfile::Builder::new().prefix(&unique_name(role)).tempdir()?)
-}
+use policy_testbed::{network::command, wait::eventually};
 
 /// A program in the foreground, and its children.
 pub(crate) struct BenchProcess {

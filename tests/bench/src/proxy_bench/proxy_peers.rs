@@ -7,11 +7,8 @@ use std::fs;
 use anyhow::Result;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{
-    bench_process::{self, BenchProcess},
-    wire_protocol::SERVER_NAME,
-};
-use policy_testbed::network::{NetworkNamespace, command};
+use super::{bench_process::BenchProcess, wire_protocol::SERVER_NAME};
+use policy_testbed::network::{NetworkNamespace, command, unique_directory};
 
 /// The ports on which they listen, for TLS and for HTTP.
 const TLS_LISTEN_PORT: u16 = 8443;
@@ -30,7 +27,7 @@ fn max_connections() -> Result<u64> {
 
 /// Starts HAProxy, which splices when that pays off, with an additional line in its global section.
 pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
-    let directory = bench_process::process_directory("haproxy")?;
+    let directory = unique_directory("haproxy")?;
     let connections = max_connections()?;
     let file = directory.path().join("haproxy.cfg");
     fs::write(
@@ -72,7 +69,7 @@ pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<Ben
 
 /// Starts nginx with the stream module, and an additional line in its TLS server.
 pub(crate) fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
-    let directory = bench_process::process_directory("nginx")?;
+    let directory = unique_directory("nginx")?;
     let place = directory.path().display();
     let file = directory.path().join("nginx.conf");
     fs::write(

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use super::{GuestConsole, GuestKernel, Initramfs, QmpClient, initramfs};
-use policy_testbed::network::{NetworkNamespace, unique_name};
+use policy_testbed::network::{NetworkNamespace, unique_directory};
 
 /// Software emulation has no requirements on its host, which may itself be virtual.
 const QEMU_PROGRAM: &str = "qemu-system-x86_64";
@@ -37,7 +37,7 @@ pub struct QemuProcess {
 impl QemuProcess {
     /// Starts a guest and waits for its shell. The guest is killed when the calling thread ends.
     pub fn boot(hardware: &VmHardware<'_>, kernel: &GuestKernel, files: Initramfs) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix(&unique_name("machine")).tempdir()?;
+        let directory = unique_directory("machine")?;
         let at = directory.path();
         fs::write(at.join("initramfs"), files.finish()?)?;
         let mut command = hardware.command(at)?;

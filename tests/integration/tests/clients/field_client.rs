@@ -17,7 +17,7 @@ use nix::{
 };
 use policy_testbed::{
     named_internet::{client_program, curl::CA_FILE},
-    network::unique_name,
+    network::{unique_directory, unique_name},
     testbed::{OrFail as _, TestSandbox},
 };
 use tempfile::TempDir;
@@ -47,8 +47,7 @@ impl<'a> FieldClient<'a> {
     /// A client in a sandbox.
     #[track_caller]
     pub(crate) fn new(sandbox: &'a TestSandbox) -> Self {
-        let home = tempfile::Builder::new().prefix(&unique_name("home")).tempdir();
-        Self { sandbox, home: home.or_fail("making a home") }
+        Self { sandbox, home: unique_directory("home").or_fail("making a home") }
     }
 
     /// A path in the client's home directory.

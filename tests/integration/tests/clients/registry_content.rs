@@ -15,7 +15,7 @@ use axum::{
 };
 use policy_testbed::{
     named_internet::web_pages::hex,
-    network::{command, unique_name},
+    network::{command, unique_directory},
     sdk::E2bSdk,
 };
 use sha2::{Digest as _, Sha256};
@@ -51,7 +51,7 @@ pub(crate) enum RegistryPage {
 impl RegistryContent {
     /// Builds all archives.
     pub(crate) fn build() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix(&unique_name("goods")).tempdir()?;
+        let directory = unique_directory("goods")?;
         let mut python = Command::new(E2bSdk::Python.interpreter()?);
         command::run(python.arg(programs_directory().join("pack.py")).arg(directory.path()))?;
         let mut goods = Self { pages: HashMap::new(), directory };

@@ -24,7 +24,7 @@ pub use command_line::CliOutput;
 pub use fake_clock::FakeClock;
 
 use crate::{
-    network::{BpffsDirectory, NetworkNamespace, unique_name},
+    network::{BpffsDirectory, NetworkNamespace, unique_directory},
     wait::{WAIT_LIMIT, eventually, eventually_within},
 };
 
@@ -45,7 +45,7 @@ pub struct AgentProcess {
 impl AgentProcess {
     /// Writes a configuration with its own directories, followed by `config` (TOML).
     pub fn configure(config: &str) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix(&unique_name("agent")).tempdir()?;
+        let directory = unique_directory("agent")?;
         let (bpffs, launcher) = (BpffsDirectory::create()?, Vec::new());
         let agent = Self { process: None, bpffs, directory, launch_prefix: launcher };
         let state = agent.directory.path().join("state");

@@ -33,7 +33,7 @@ use tokio::runtime::{Handle, Runtime};
 
 pub use web_site::WebSite;
 
-use crate::network::{NetworkNamespace, internet_addresses, unique_name};
+use crate::network::{NetworkNamespace, internet_addresses, unique_directory};
 use certificate_authority::CertificateAuthority;
 use dns_zone::DnsZone;
 use web_server::ConnectionCounts;
@@ -55,7 +55,7 @@ impl NamedInternet {
     /// Starts DNS at every public address and web servers at all addresses of the internet.
     pub fn start(namespace: &NetworkNamespace) -> Result<Self> {
         let _inside = namespace.enter()?;
-        let own = tempfile::Builder::new().prefix(&unique_name("names")).tempdir()?;
+        let own = unique_directory("names")?;
         let mut names = Self::start_here(own.path())?;
         names._own_files = Some(own);
         Ok(names)

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::{NamedInternet, WebSite};
 use crate::{
-    network::{NetworkNamespace, unique_name},
+    network::{NetworkNamespace, unique_directory},
     probe,
     test_servers::{HTTP_PORT, HTTPS_PORT},
     wait::eventually,
@@ -34,7 +34,7 @@ impl ServerProcess {
         address: IpAddr,
         hosts: &str,
     ) -> Result<Self> {
-        let directory = server_directory("dnsmasq")?;
+        let directory = unique_directory("dnsmasq")?;
         let at = directory.path().display();
         let config = format!(
             "user=root\nport=53\nlisten-address={address}\nbind-interfaces\nno-resolv\nno-hosts\n\
@@ -62,7 +62,7 @@ impl ServerProcess {
         names: &NamedInternet,
         site: &WebSite,
     ) -> Result<Self> {
-        let directory = server_directory("nginx")?;
+        let directory = unique_directory("nginx")?;
         let (certificate, key) = names.authority.issue(&site.name)?;
         fs::write(directory.path().join("certificate.pem"), certificate)?;
         fs::write(directory.path().join("key.pem"), key)?;
@@ -80,7 +80,7 @@ impl ServerProcess {
     pub fn start_microsocks(namespace: &NetworkNamespace, at: SocketAddr) -> Result<Self> {
         let (address, port) = (at.ip().to_string(), at.port().to_string());
         let arguments = ["-i", &address, "-p", &port];
-        let daemon = Self::start(namespace, server_directory("socks")?, "microsocks", &arguments)?;
+        let daemon = Self::start(namespace, unique_directory("socks")?, "microsocks", &arguments)?;
         daemon.wait_until_listening(namespace, at)?;
         Ok(daemon)
     }
@@ -112,10 +112,6 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn server_directory(role: &str) -> Result<TempDir> {
-    Ok(tempfile::Builder::new().prefix(&unique_name(role)).tempdir()?)
 }
 
 /// Servers are in directories that the path of other users than root often lacks.

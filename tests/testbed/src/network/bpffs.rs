@@ -75,7 +75,7 @@ fn is_bpffs(path: &Path) -> bool {
 }
 
 fn mount_temporary() -> Result<TempDir> {
-    let directory = tempfile::Builder::new().prefix(&unique_names::unique_name("bpf")).tempdir()?;
+    let directory = unique_names::unique_directory("bpf")?;
     let kind = Some("bpf");
     mount(kind, directory.path(), kind, MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting a BPF file system on {}", directory.path().display()))?;

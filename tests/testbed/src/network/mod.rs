@@ -30,7 +30,7 @@ use anyhow::Result;
 pub use bpffs::{BpffsDirectory, remove_pins};
 pub use network_namespace::{NamespaceGuard, NetworkNamespace};
 pub use sandbox::Sandbox;
-pub use unique_names::{set_name_prefix, unique_name};
+pub use unique_names::{set_name_prefix, unique_directory, unique_name};
 
 /// The host and the internet. Sandboxes are added to them.
 pub struct TestNetwork {
