@@ -14,31 +14,36 @@ use tokio::{
 
 use super::{
     harness::{
-        ProxyHarness, accept_next, expect_bytes, is_reset, policy_allowing, read_alert,
-        test_timeouts, wait_until,
+        ProxyHarness, TEST_TIMEOUT, accept_next, expect_bytes, is_reset, policy_allowing,
+        read_alert, test_timeouts, wait_until,
     },
     hello_builder::client_hello,
 };
 use crate::{
     policy::Floor,
-    proxy::{sandbox_proxy::SandboxListener, sandbox_proxy::SandboxProxy},
+    proxy::{
+        ProxyTimeouts,
+        sandbox_proxy::{SandboxListener, SandboxProxy},
+    },
 };
 
-#[tokio::test]
-async fn a_sandbox_has_only_so_many_connections() {
-    let active_policy = policy_allowing(&["a.example"]);
-    let timeouts = crate::proxy::ProxyTimeouts {
-        name_detection: super::harness::TEST_TIMEOUT,
-        ..test_timeouts()
-    };
-    let harness = ProxyHarness::with_settings(
-        &active_policy,
+/// A proxy for HTTPS that allows one name and this many connections, and waits long for a client's
+/// first bytes.
+async fn harness_with_patience(allowed: &str, limit: u32) -> ProxyHarness {
+    let timeouts = ProxyTimeouts { name_detection: TEST_TIMEOUT, ..test_timeouts() };
+    ProxyHarness::with_settings(
+        &policy_allowing(&[allowed]),
         "192.0.2.66:443",
         Floor::default(),
         timeouts,
-        3,
+        limit,
     )
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_sandbox_has_only_so_many_connections() {
+    let harness = harness_with_patience("a.example", 3).await;
     let mut kept = Vec::new();
     for _ in 0..3 {
         kept.push(harness.connect().await);
@@ -87,19 +92,7 @@ async fn events_come_at_a_limited_rate() {
 
 #[tokio::test]
 async fn a_decision_permit_lasts_until_the_decision() {
-    let active_policy = policy_allowing(&["good.example"]);
-    let timeouts = crate::proxy::ProxyTimeouts {
-        name_detection: super::harness::TEST_TIMEOUT,
-        ..test_timeouts()
-    };
-    let harness = ProxyHarness::with_settings(
-        &active_policy,
-        "192.0.2.66:443",
-        Floor::default(),
-        timeouts,
-        64,
-    )
-    .await;
+    let harness = harness_with_patience("good.example", 64).await;
     let free_permits =
         || harness.proxy.sandbox_proxy(harness.slot).expect("a door").decision_limiter.available();
     let permits = free_permits();
