@@ -154,12 +154,7 @@ prop_compose! {
             let named = servers.iter().filter(|server| !server.to_canonical().is_unspecified());
             named.map(ToString::to_string).collect()
         });
-        let proxy = EgressProxy {
-            address: "proxy.example.com:1080".to_owned(),
-            username: None,
-            password: None,
-            tls: None,
-        };
+        let proxy = EgressProxy::without_options("proxy.example.com:1080");
         let network = NetworkConfig {
             allow_out: Some(allow),
             deny_out: Some(deny),

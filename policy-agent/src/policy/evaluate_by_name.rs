@@ -93,12 +93,7 @@ mod tests {
     }
 
     fn policy_of_patterns(patterns: Vec<String>, tunnel: bool) -> Policy {
-        let proxy = EgressProxy {
-            address: "proxy.example.com:1080".to_owned(),
-            username: None,
-            password: None,
-            tls: None,
-        };
+        let proxy = EgressProxy::without_options("proxy.example.com:1080");
         let network = NetworkConfig {
             allow_out: Some(patterns),
             deny_out: Some(vec!["1.1.1.1".to_owned(), "0.0.0.0/0".to_owned()]),

@@ -156,6 +156,14 @@ pub struct EgressProxy {
     pub tls: Option<ProxyTls>,
 }
 
+#[cfg(test)]
+impl EgressProxy {
+    /// A proxy without authentication and TLS.
+    pub(super) fn without_options(address: &str) -> Self {
+        Self { address: address.to_owned(), username: None, password: None, tls: None }
+    }
+}
+
 /// A field that would change what is allowed, but is not supported. It must be absent, null or
 /// empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

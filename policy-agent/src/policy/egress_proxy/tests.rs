@@ -1,9 +1,5 @@
 use super::*;
 
-fn proxy(address: &str) -> EgressProxy {
-    EgressProxy { address: address.to_owned(), username: None, password: None, tls: None }
-}
-
 fn error(proxy: &EgressProxy) -> String {
     Socks5Proxy::new(proxy, &Floor::default()).expect_err("refused").to_string()
 }
@@ -17,7 +13,7 @@ fn addresses_are_host_and_port() {
         ("[2001:4860::1]:1080", "[2001:4860::1]:1080"),
         ("[::ffff:8.8.8.8]:1080", "8.8.8.8:1080"),
     ] {
-        let tunnel = Socks5Proxy::new(&proxy(text), &Floor::default());
+        let tunnel = Socks5Proxy::new(&EgressProxy::without_options(text), &Floor::default());
         assert_eq!(tunnel.expect(text).to_string(), normal);
     }
     let long = format!("{}example.com:1080", "a.".repeat(130));
@@ -38,7 +34,7 @@ fn addresses_are_host_and_port() {
         ("a b:1080", "cannot stand in a name"),
         (&long, "255 bytes"),
     ] {
-        let error = error(&proxy(text));
+        let error = error(&EgressProxy::without_options(text));
         assert!(error.starts_with("network.egressProxy.address: "), "{error}");
         assert!(error.contains(advice), "{text:?}: {error}");
     }
@@ -64,7 +60,8 @@ fn private_addresses_need_platform_allow() {
     ] {
         let deny = deny.map(strings);
         let floor = Floor::new(&strings(allow), deny.as_deref()).expect("a floor");
-        let tunnel = Socks5Proxy::new(&proxy(&format!("{address}:1080")), &floor);
+        let tunnel =
+            Socks5Proxy::new(&EgressProxy::without_options(&format!("{address}:1080")), &floor);
         assert_eq!(tunnel.is_ok(), good, "{address}, allow {allow:?}, deny {deny:?}");
     }
 }
@@ -74,7 +71,7 @@ fn credentials() {
     let with = |username: Option<&str>, password: Option<&str>| EgressProxy {
         username: username.map(str::to_owned),
         password: password.map(|password| SecretString::new(password.to_owned())),
-        ..proxy("proxy.example.com:1080")
+        ..EgressProxy::without_options("proxy.example.com:1080")
     };
     let longest = "x".repeat(255);
     for (proxy, name) in [
@@ -99,6 +96,6 @@ fn credentials() {
         assert!(error.starts_with(start), "{error}");
         assert!(!error.contains("hunter2") && !error.contains('ä'), "{error}");
     }
-    let error = error(&proxy("socks5://me:hunter2@proxy.example.com:1080"));
+    let error = error(&EgressProxy::without_options("socks5://me:hunter2@proxy.example.com:1080"));
     assert!(error.contains("fields of their own") && !error.contains("hunter2"), "{error}");
 }
