@@ -8,7 +8,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+
+/// Names of directories that are not part of the source.
+pub(crate) const BUILT_DIRECTORIES: [&str; 3] = ["target", ".git", "node_modules"];
 
 /// The top of the checkout.
 pub(crate) fn repository_root() -> &'static Path {
@@ -19,6 +22,26 @@ pub(crate) fn repository_root() -> &'static Path {
 /// Always `target/`: build scripts, tests and documents name paths in it.
 pub(crate) fn target_dir() -> PathBuf {
     repository_root().join("target")
+}
+
+/// The files below a directory in ascending order, without those in [`BUILT_DIRECTORIES`].
+pub(crate) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut unlisted = vec![directory.to_owned()];
+    while let Some(directory) = unlisted.pop() {
+        let entries = fs::read_dir(&directory);
+        for entry in entries.with_context(|| format!("cannot list {}", directory.display()))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if BUILT_DIRECTORIES.iter().any(|built| name == *built) {
+                continue;
+            }
+            let found = if entry.file_type()?.is_dir() { &mut unlisted } else { &mut files };
+            found.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Where tools that are compiled once for all checkouts are kept.

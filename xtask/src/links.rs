@@ -17,8 +17,6 @@ use crate::{host, process};
 const TOP: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
 /// The directory of the other documents.
 const DOCS: &str = "docs";
-/// Directories that are not part of the source.
-const BUILT: [&str; 3] = ["target", ".git", "node_modules"];
 /// File extensions that make a word in backticks a path.
 const ENDINGS: [&str; 3] = [".rs", ".md", ".service"];
 
@@ -66,7 +64,10 @@ struct Mention {
 impl Checkout {
     fn read(root: &Path) -> Result<Self> {
         let mut checkout = Self::default();
-        list(root, "", &mut checkout.files)?;
+        for path in host::files_below(root)? {
+            let relative = path.strip_prefix(root).unwrap_or(&path);
+            checkout.files.insert(relative.to_string_lossy().into_owned());
+        }
         let read = |path: &str| {
             fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
         };
@@ -131,7 +132,8 @@ impl Checkout {
         }
         let is_file = ENDINGS.iter().any(|ending| path.ends_with(ending));
         let top = path.split_once('/').map(|(top, _)| top);
-        let is_path = top.is_some_and(|top| self.is_there(top) && !BUILT.contains(&top));
+        let is_source = |top| self.is_there(top) && !host::BUILT_DIRECTORIES.contains(&top);
+        let is_path = top.is_some_and(is_source);
         if !(is_file || is_path) {
             return None;
         }
@@ -227,25 +229,6 @@ fn functions(source: &str) -> impl Iterator<Item = String> {
         let name = rest.split(|c| !is_name(c)).next()?;
         (!name.is_empty()).then(|| name.to_owned())
     })
-}
-
-/// Collects all files below `directory`.
-fn list(root: &Path, directory: &str, files: &mut BTreeSet<String>) -> Result<()> {
-    let path = root.join(directory);
-    for entry in fs::read_dir(&path).with_context(|| format!("cannot list {}", path.display()))? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if BUILT.contains(&name.as_str()) {
-            continue;
-        }
-        let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
-        if entry.file_type()?.is_dir() {
-            list(root, &path, files)?;
-        } else {
-            files.insert(path);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -22,17 +22,27 @@ const PRELUDE: [&str; 12] = [
 /// imports it.
 type Imports = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
+struct SourceFile {
+    path: PathBuf,
+    text: String,
+}
+
 /// Checks all rules.
 ///
 /// # Errors
 /// A rule is broken; the error names the files.
 pub(crate) fn check() -> Result<()> {
     let root = host::repository_root();
-    let mut problems = Vec::new();
-    for source in crates(root)? {
-        problems.extend(repeated_types(&source)?);
+    let agent = root.join("policy-agent/src");
+    let (mut problems, mut circular) = (Vec::new(), Vec::new());
+    for directory in crates(root)? {
+        let files = read_sources(&directory)?;
+        problems.extend(repeated_types(&files));
+        if directory == agent {
+            circular = circles(&imports(&directory, &files));
+        }
     }
-    problems.extend(circles(&root.join("policy-agent/src"))?);
+    problems.extend(circular);
     if problems.is_empty() {
         return Ok(());
     }
@@ -52,12 +62,8 @@ fn crates(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The subdirectories of a directory, sorted. Empty if there is no such directory.
 fn subdirectories(directory: &Path) -> Result<Vec<PathBuf>> {
-    Ok(entries(directory)?.into_iter().filter(|path| path.is_dir()).collect())
-}
-
-/// The entries of a directory, sorted. Empty if there is no such directory.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     if !directory.is_dir() {
         return Ok(Vec::new());
     }
@@ -66,30 +72,25 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(directory).with_context(reading)? {
         paths.push(entry.with_context(reading)?.path());
     }
+    paths.retain(|path| path.is_dir());
     paths.sort();
     Ok(paths)
 }
 
-fn source_files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in entries(directory)? {
-        if path.is_dir() {
-            files.extend(source_files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    Ok(files)
+fn read_sources(directory: &Path) -> Result<Vec<SourceFile>> {
+    let mut paths = host::files_below(directory)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path);
+        Ok(SourceFile { text: text.with_context(|| format!("reading {}", path.display()))?, path })
+    };
+    paths.into_iter().map(read).collect()
 }
 
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
-}
-
-fn repeated_types(source: &Path) -> Result<Vec<String>> {
+fn repeated_types(files: &[SourceFile]) -> Vec<String> {
     let mut places = BTreeMap::<String, Vec<String>>::new();
-    for path in source_files(source)? {
-        for (number, line) in read(&path)?.lines().enumerate() {
+    for SourceFile { path, text } in files {
+        for (number, line) in text.lines().enumerate() {
             if let Some(name) = defined_type(line) {
                 let place = format!("{}:{}", path.display(), number + 1);
                 places.entry(name.to_owned()).or_default().push(place);
@@ -105,7 +106,7 @@ fn repeated_types(source: &Path) -> Result<Vec<String>> {
             None
         }
     };
-    Ok(places.iter().filter_map(problem).collect())
+    places.iter().filter_map(problem).collect()
 }
 
 /// The name of the type that a line of formatted source defines.
@@ -123,18 +124,17 @@ fn defined_type(line: &str) -> Option<&str> {
     name.starts_with(|c: char| c.is_uppercase()).then_some(name)
 }
 
-fn circles(source: &Path) -> Result<Vec<String>> {
-    let imports = imports(source)?;
+fn circles(imports: &Imports) -> Vec<String> {
     let mut problems = Vec::new();
-    for (module, imported) in &imports {
+    for (module, imported) in imports {
         for (other, path) in imported {
-            if reachable(&imports, other).contains(module.as_str()) {
+            if reachable(imports, other).contains(module.as_str()) {
                 let path = path.display();
                 problems.push(format!("`{module}` and `{other}` import each other: see {path}"));
             }
         }
     }
-    Ok(problems)
+    problems
 }
 
 fn reachable<'a>(imports: &'a Imports, from: &'a str) -> BTreeSet<&'a str> {
@@ -148,24 +148,24 @@ fn reachable<'a>(imports: &'a Imports, from: &'a str) -> BTreeSet<&'a str> {
     found
 }
 
-/// The imports between the top-level modules of a crate, without its tests.
-fn imports(source: &Path) -> Result<Imports> {
+/// The imports between the top-level modules of the crate in `directory`, without its tests.
+fn imports(directory: &Path, files: &[SourceFile]) -> Imports {
     let mut imports = Imports::new();
-    for path in source_files(source)? {
-        let relative = path.strip_prefix(source).unwrap_or(&path);
+    for SourceFile { path, text } in files {
+        let relative = path.strip_prefix(directory).unwrap_or(path);
         let module = relative.iter().next().and_then(|part| Path::new(part).file_stem());
         let Some(module) = module.and_then(|stem| stem.to_str()) else { continue };
         if ["lib", "main", "fuzz"].contains(&module) || is_test(relative) {
             continue;
         }
-        for other in imported(&without_tests(&read(&path)?)) {
+        for other in imported(&without_tests(text)) {
             if other != module {
                 let by = imports.entry(module.to_owned()).or_default();
                 by.entry(other).or_insert_with(|| path.clone());
             }
         }
     }
-    Ok(imports)
+    imports
 }
 
 fn is_test(path: &Path) -> bool {
