@@ -13,7 +13,7 @@ pub(crate) const MAX_HOST_PREFIXES: usize = 4096;
 const WIDENING_STEP_BITS: u8 = 4;
 
 /// The prefixes to deny, sorted. `addresses` are those of the host. Omits prefixes that are
-/// entirely within `lists`, and loopback and link-local addresses: a sandbox cannot reach the host
+/// entirely within `lists`, and loopback and IPv6 link-local addresses: a sandbox cannot reach the host
 /// on these from its own link, or needs them for discovery.
 pub(super) fn denied_host_prefixes<'a>(
     addresses: &[IpNet],
