@@ -1,5 +1,5 @@
-//! `cargo xtask check`: check links between documents, formatting, lints and documentation, for the
-//! host and the BPF target, and audit the dependencies.
+//! `cargo xtask check`: check links between documents, the structure of the source, formatting,
+//! lints and documentation, for the host and the BPF target, and audit the dependencies.
 
 use anyhow::{Context as _, Result};
 

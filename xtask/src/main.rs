@@ -55,13 +55,13 @@ enum XtaskCommand {
     Setup,
     /// Build the kernel programs, then `target/release/policy-agent`.
     Build,
-    /// Build, then run all tests (as root).
+    /// Build, then run all tests, and a few of them on other kernels (as root).
     Test {
         /// Passed to `cargo test`.
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Check links, formatting, lints, documentation and dependencies.
+    /// Check links, source structure, formatting, lints, documentation and dependencies.
     Check,
     /// Build, then show the agent at work in a test network (as root).
     Demo {
