@@ -11,7 +11,10 @@ use super::{
     proxy_redirects::ProxyRedirects,
     sandbox::{AttachPoint, EnforcementStatus, Sandbox, interface_for},
 };
-use crate::dataplane::{HostInterface, Slot};
+use crate::{
+    dataplane::{HostInterface, Slot},
+    policy::ValidationError,
+};
 
 /// Maximum number of attempts when another program immediately detaches the gates.
 const ATTACH_ATTEMPTS: usize = 3;
@@ -45,7 +48,8 @@ impl Attachments {
                 return Ok(AttachPoint { namespace, ifindex });
             }
         }
-        bail!("interface: another program detached the gates on {} at once", interface.name)
+        let problem = "another program detaches the gates at once; stop it";
+        Err(ValidationError::about_entry("interface", &interface.name, problem).into())
     }
 
     /// Detaches the gates with this name.

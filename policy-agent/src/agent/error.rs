@@ -51,7 +51,7 @@ pub enum AgentError {
         cause: anyhow::Error,
     },
     /// An internal error of the agent.
-    #[error("the agent failed inside; its log says more")]
+    #[error("the agent failed")]
     Internal(#[source] anyhow::Error),
 }
 

@@ -40,7 +40,7 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 
-pub(crate) use self::hex::HexDisplay;
+pub(crate) use self::hex::{HexDisplay, random_hex};
 use self::{
     command::{AgentCommand, CommandResult},
     queue::CommandQueue,

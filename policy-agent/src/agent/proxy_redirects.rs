@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::{
     dataplane_control::DataplaneControl,
@@ -95,7 +95,9 @@ impl ProxyRedirects {
         if sandbox.status == EnforcementStatus::Enforcing {
             // The interface may have become a bridge port.
             if self.dataplane.is_bridge_port(&interface_for(&sandbox.base_spec)).unwrap_or(false) {
-                bail!("interface: {:?} {BRIDGE_PORT_PROBLEM}", sandbox.base_spec.interface);
+                let name = &sandbox.base_spec.interface;
+                let problem = ValidationError::about_entry("interface", name, BRIDGE_PORT_PROBLEM);
+                return Err(problem.into());
             }
             self.open(sandbox)?;
         }

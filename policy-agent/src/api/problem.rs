@@ -1,6 +1,6 @@
 //! Error responses: `{"code":400,"message":"…"}`.
 
-use std::fmt;
+use std::error::Error;
 
 use axum::{
     Json,
@@ -10,7 +10,13 @@ use axum::{
 use serde_json::json;
 use utoipa::{ToResponse, ToSchema};
 
-use crate::{agent::AgentError, policy::ValidationError};
+use crate::{
+    agent::{AgentError, random_hex},
+    policy::ValidationError,
+};
+
+/// Random bytes of an error's identifier: 8 hexadecimal digits.
+const ERROR_ID_BYTES: usize = 4;
 
 /// An error response
 #[derive(Clone, Debug, PartialEq, Eq, ToSchema, ToResponse)]
@@ -45,9 +51,22 @@ impl Problem {
     }
 
     /// 500: the agent failed. Logs the error.
-    pub fn internal(error: impl fmt::Display) -> Self {
-        tracing::error!("a request failed: {error:#}");
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: format!("{error:#}") }
+    pub fn internal(error: impl Into<anyhow::Error>) -> Self {
+        Self::logged(&AgentError::Internal(error.into()))
+    }
+
+    /// 500: the kernel, the disk or the agent failed. The log gets the causes with a random
+    /// identifier. The client gets one line with the same identifier, and the cause only if it is
+    /// one that the client can remove.
+    fn logged(error: &AgentError) -> Self {
+        let id = random_hex::<ERROR_ID_BYTES>().unwrap_or_default();
+        tracing::error!(error_id = id, "a request failed: {}", error_chain(error));
+        let cause = causes(error).find_map(|cause| cause.downcast_ref::<ValidationError>());
+        let message = match cause {
+            Some(cause) => format!("{error}: {cause} (error {id})"),
+            None => format!("{error} (error {id}: see the agent's log)"),
+        };
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, message }
     }
 
     /// An error with any status.
@@ -77,11 +96,9 @@ impl From<AgentError> for Problem {
             AgentError::SlotsExhausted { .. } | AgentError::NoFreeInterface => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            AgentError::Failed { .. } | AgentError::Internal(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            AgentError::Failed { .. } | AgentError::Internal(_) => return Self::logged(&error),
         };
-        Self { status, message: error_chain(&error) }
+        Self { status, message: error.to_string() }
     }
 }
 
@@ -99,33 +116,56 @@ impl IntoResponse for Problem {
 }
 
 /// An error and its causes in one line.
-fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+fn error_chain(error: &AgentError) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn causes(error: &AgentError) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |error| (*error).source())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::SandboxId;
 
     #[test]
     fn errors_have_the_documented_status() {
         let status = |error: AgentError| Problem::from(error).status().as_u16();
-        let sandbox: crate::policy::SandboxId = "web".parse().expect("an ID");
+        let sandbox: SandboxId = "web".parse().expect("an ID");
         assert_eq!(status(ValidationError::about_field("mac", "is wrong").into()), 400);
         assert_eq!(status(AgentError::UnknownSandbox("x".into())), 404);
         assert_eq!(status(AgentError::SlotsExhausted { sandbox: sandbox.clone(), limit: 1 }), 503);
         assert_eq!(status(AgentError::NoFreeInterface), 503);
         assert_eq!(status(AgentError::IdempotencyKeyReused(sandbox.clone())), 409);
-        let cause = anyhow::anyhow!("inner").context("outer");
-        let failed = AgentError::Failed {
-            sandbox,
-            failure: "cannot attach",
-            consequence: "it stays",
-            cause,
-        };
-        let problem = Problem::from(failed);
+    }
+
+    fn failed(cause: anyhow::Error) -> Problem {
+        let sandbox = "web".parse().expect("an ID");
+        let (failure, consequence) = ("cannot attach", "it stays");
+        AgentError::Failed { sandbox, failure, consequence, cause }.into()
+    }
+
+    #[test]
+    fn the_causes_of_failures_stay_in_the_log() {
+        let problem = failed(anyhow::anyhow!("inner").context("outer"));
         assert_eq!(problem.status().as_u16(), 500);
-        assert_eq!(problem.message(), "sandbox web: cannot attach; it stays: outer: inner");
+        let message = problem.message();
+        assert!(message.starts_with("sandbox web: cannot attach; it stays (error "), "{message}");
+        assert!(message.ends_with(": see the agent's log)"), "{message}");
+        assert!(!message.contains("inner") && !message.contains("outer"), "{message}");
+        assert_ne!(message, failed(anyhow::anyhow!("inner")).message());
+    }
+
+    #[test]
+    fn a_cause_that_the_client_can_remove_is_in_the_message() {
+        let cause = ValidationError::about_entry("interface", "tap9", "is missing; create it");
+        let problem = failed(anyhow::Error::from(cause).context("outer"));
+        let message = problem.message();
+        assert!(
+            message.contains(r#"interface: "tap9": is missing; create it (error "#),
+            "{message}"
+        );
     }
 }

@@ -27,15 +27,18 @@ use nix::{
 };
 use policy_common::bpf_names::TC_PROGRAMS;
 
-use crate::dataplane::{
-    AttachMethod, HookMode, HostInterface, Slot,
-    attach::gate_loader::GateLoader,
-    features::TCX,
-    maps::{
-        bpf_syscall,
-        pin_directory::{self, PinDirectory},
+use crate::{
+    dataplane::{
+        AttachMethod, HookMode, HostInterface, Slot,
+        attach::gate_loader::GateLoader,
+        features::TCX,
+        maps::{
+            bpf_syscall,
+            pin_directory::{self, PinDirectory},
+        },
+        net::netns,
     },
-    net::netns,
+    policy::ValidationError,
 };
 
 /// Names of pins. They refer to links, or with clsact to the programs themselves.
@@ -215,12 +218,14 @@ impl GateAttacher {
 /// Checks that the interface exists and carries Ethernet frames.
 fn check_interface(interface: &str) -> Result<()> {
     if if_nametoindex(interface).is_err() {
-        bail!("interface: there is no {interface} in this network namespace");
+        let problem = "there is no such interface in the sandbox's network namespace";
+        return Err(ValidationError::about_entry("interface", interface, problem).into());
     }
     let kind = hardware_type(interface)
         .with_context(|| format!("interface: cannot ask what {interface} is"))?;
     if kind != libc::ARPHRD_ETHER {
-        bail!("interface: {interface} carries no Ethernet frames; use a veth or a tap");
+        let problem = "carries no Ethernet frames; use a veth or a tap";
+        return Err(ValidationError::about_entry("interface", interface, problem).into());
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use policy_testbed::{
     probe::ProbeResult,
     test_servers,
     testbed::{ALLOWED_ADDRESSES, OrFail as _, TestSandbox, Testbed},
+    wait::eventually,
 };
 use serde_json::{Value, json};
 
@@ -69,7 +70,8 @@ fn a_read_only_disk_refuses_changes_and_opens_nothing() {
     sandbox.delete();
 }
 
-/// Asserts that updates and new sandboxes are refused, and that the policy in force stays.
+/// Asserts that updates and new sandboxes are refused, that the log says why, and that the policy in
+/// force stays.
 #[track_caller]
 fn assert_changes_refused(sandbox: &TestSandbox, why: &str) {
     let network = json!({ "network": { "denyOut": ["8.8.8.8"] } });
@@ -78,13 +80,26 @@ fn assert_changes_refused(sandbox: &TestSandbox, why: &str) {
         let path = format!("/agent/v1/sandboxes/{}", each.id);
         let answer = sandbox.testbed.request("PUT", &path, &each.sandbox_spec(&network));
         assert_eq!(answer.status, 500, "{}", answer.body);
-        assert!(answer.body.contains(why), "{}", answer.body);
+        assert_log_has_cause(&sandbox.testbed, &answer.body, why);
     }
     let path = format!("/agent/v1/sandboxes/{}", newcomer.id);
     assert_eq!(sandbox.testbed.request("GET", &path, &Value::Null).status, 404);
     sandbox.assert_reaches("8.8.8.8");
     sandbox.assert_refused("8.8.8.9");
     assert_eq!(sandbox.status()["status"], "enforcing");
+}
+
+/// Asserts that the log has the cause of the failure that an answer refers to.
+#[track_caller]
+fn assert_log_has_cause(testbed: &Testbed, answer: &str, why: &str) {
+    let error_id = answer.split("(error ").nth(1).and_then(|rest| rest.split(':').next());
+    let error_id = error_id.unwrap_or_else(|| panic!("no identifier: {answer}"));
+    let log = testbed.agent().log_path();
+    let logged = || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().any(|line| line.contains(error_id) && line.contains(why)).then_some(())
+    };
+    eventually(&format!("error {error_id} is logged with {why}"), logged).or_fail("reading");
 }
 
 /// A small file system.
