@@ -4,7 +4,7 @@
 use proptest::{prelude::*, sample::Index};
 
 /// The number of cases in PROPTEST_CASES, or else `default_cases`.
-pub fn cases_or(default_cases: u32) -> ProptestConfig {
+pub(crate) fn cases_or(default_cases: u32) -> ProptestConfig {
     let configured = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
     // Failures are not persisted: the smallest failing input is printed, and becomes a test of its
     // own.
@@ -13,7 +13,7 @@ pub fn cases_or(default_cases: u32) -> ProptestConfig {
 }
 
 /// Byte strings made of `pieces` and random bytes, with a few bytes changed at random.
-pub fn hostile_bytes(
+pub(crate) fn hostile_bytes(
     pieces: &'static [&'static str],
     max_pieces: usize,
 ) -> impl Strategy<Value = Vec<u8>> {
@@ -30,7 +30,7 @@ pub fn hostile_bytes(
 }
 
 /// Mutations of a valid text: random bytes are changed, and a part is removed or repeated.
-pub fn mutated_bytes(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn mutated_bytes(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 0..4);
     let part = (any::<Index>(), any::<Index>(), 0..3_usize);
     (changes, part).prop_map(move |(changes, (start, end, times))| {

@@ -26,11 +26,12 @@ use crate::{
 const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
 
 /// The interfaces and addresses that sandboxes have or request.
-pub type SandboxOwnershipIndex = sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;
+pub(super) type SandboxOwnershipIndex =
+    sandbox_conflicts::OwnershipIndex<NamespaceId, EndpointOwner>;
 
 /// The sandbox that has or requests an interface or address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointOwner {
+pub(super) struct EndpointOwner {
     /// The ID of the sandbox.
     pub id: SandboxId,
     /// Whether the sandbox has it already. Its namespace was recorded when it was attached, and may

@@ -60,7 +60,7 @@ impl InterfaceState {
 
 /// Looks up an interface.
 #[must_use]
-pub fn probe_interface(interface: &HostInterface) -> InterfaceState {
+pub(super) fn probe_interface(interface: &HostInterface) -> InterfaceState {
     let Some(netns) = &interface.netns else { return probe_in_current_namespace(&interface.name) };
     let namespace = match File::open(netns) {
         Ok(namespace) => namespace,
@@ -105,7 +105,7 @@ pub struct NamespaceId(u64, u64);
 ///
 /// # Errors
 /// The file does not exist.
-pub fn namespace_id(netns: Option<&Path>) -> io::Result<NamespaceId> {
+pub(super) fn namespace_id(netns: Option<&Path>) -> io::Result<NamespaceId> {
     let file = fs::metadata(netns.unwrap_or(Path::new(OWN_NETNS_PATH)))?;
     Ok(NamespaceId(file.dev(), file.ino()))
 }

@@ -32,7 +32,7 @@ const LINK_HEADER_LEN: usize = NLMSG_HEADER_LEN + 16;
 ///
 /// # Errors
 /// The kernel provides no link events to this process.
-pub fn watch_links() -> Result<UnboundedReceiver<Vec<String>>> {
+pub(super) fn watch_links() -> Result<UnboundedReceiver<Vec<String>>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let protocol = SockProtocol::NetlinkRoute;
     let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;

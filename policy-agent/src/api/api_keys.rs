@@ -49,7 +49,7 @@ impl ApiKeys {
 }
 
 /// Which requests [`require_key`] lets through.
-pub struct KeyGuard {
+pub(super) struct KeyGuard {
     /// The accepted keys.
     pub keys: ApiKeys,
     /// A path that needs no key.
@@ -59,7 +59,7 @@ pub struct KeyGuard {
 }
 
 /// Middleware that answers 401 to a request without a valid key, except on the public path.
-pub async fn require_key(
+pub(super) async fn require_key(
     State(guard): State<Arc<KeyGuard>>,
     request: Request,
     next: Next,

@@ -17,7 +17,7 @@ const MAX_AUTHENTICATED: usize = 768;
 
 /// Tracks the connections. Clones share their state.
 #[derive(Clone, Default)]
-pub struct ClientLimiter(Arc<Mutex<ClientLimiterState>>);
+pub(super) struct ClientLimiter(Arc<Mutex<ClientLimiterState>>);
 
 #[derive(Default)]
 struct ClientLimiterState {
@@ -35,7 +35,7 @@ struct UnauthenticatedClient {
 
 /// One connection. Clones share it; dropping the last one removes the connection from the limiter.
 #[derive(Clone)]
-pub struct ClientPermit(Option<Arc<ClientPermitState>>);
+pub(super) struct ClientPermit(Option<Arc<ClientPermitState>>);
 
 struct ClientPermitState {
     id: u64,
@@ -45,7 +45,7 @@ struct ClientPermitState {
 
 impl ClientLimiter {
     /// Admits a connection and evicts another one if a limit is reached.
-    pub fn admit(&self, address: IpAddr) -> ClientPermit {
+    pub(super) fn admit(&self, address: IpAddr) -> ClientPermit {
         let network = client_network(address);
         let mut state = self.lock();
         let is_same_network = |client: &UnauthenticatedClient| client.network == network;
@@ -74,11 +74,11 @@ impl ClientLimiter {
 
 impl ClientPermit {
     /// A permit that is never evicted, for clients of the Unix socket.
-    pub const UNLIMITED: Self = Self(None);
+    pub(super) const UNLIMITED: Self = Self(None);
 
     /// Marks the connection as authenticated. Has no effect beyond the limit for authenticated
     /// connections.
-    pub fn mark_authenticated(&self) {
+    pub(super) fn mark_authenticated(&self) {
         let Some(inner) = &self.0 else { return };
         let mut state = inner.limiter.lock();
         let position = state.unauthenticated.iter().position(|client| client.id == inner.id);
@@ -89,7 +89,7 @@ impl ClientPermit {
     }
 
     /// Waits until the connection is evicted.
-    pub async fn evicted(&self) {
+    pub(super) async fn evicted(&self) {
         match &self.0 {
             Some(inner) => inner.evicted.cancelled().await,
             None => std::future::pending().await,

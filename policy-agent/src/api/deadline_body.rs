@@ -11,14 +11,14 @@ use tokio::time::{Sleep, sleep};
 
 /// A request body that fails unless it is complete before the deadline, however steadily the client
 /// sends.
-pub struct DeadlineBody {
+pub(super) struct DeadlineBody {
     body: Incoming,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl DeadlineBody {
     /// Wraps `body` with a deadline of `limit` from now.
-    pub fn new(body: Incoming, limit: Duration) -> Self {
+    pub(super) fn new(body: Incoming, limit: Duration) -> Self {
         Self { body, deadline: Box::pin(sleep(limit)) }
     }
 }

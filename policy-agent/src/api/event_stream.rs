@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
-pub struct EventsParams {
+pub(super) struct EventsParams {
     /// Only events of this sandbox.
     sandbox: Option<String>,
     /// Include new allowed flows.
@@ -50,7 +50,7 @@ pub struct EventsParams {
         (status = 400, response = Problem), (status = 404, response = Problem),
     )
 )]
-pub async fn stream(
+pub(super) async fn stream(
     State(api): State<ApiState>,
     params: Result<Query<EventsParams>, QueryRejection>,
 ) -> Result<Response, Problem> {

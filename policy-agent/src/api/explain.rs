@@ -104,7 +104,7 @@ impl ExplainRequest {
         (status = 413, response = Problem),
     )
 )]
-pub async fn explain(
+pub(super) async fn explain(
     State(api): State<ApiState>,
     body: JsonBody,
 ) -> Result<Json<ExplainResponse>, Problem> {

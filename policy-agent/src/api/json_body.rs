@@ -11,14 +11,14 @@ use super::{BODY_LIMIT, Problem};
 use crate::policy::parse_json;
 
 /// The bytes of a request body.
-pub struct JsonBody(Bytes);
+pub(super) struct JsonBody(Bytes);
 
 impl JsonBody {
     /// Parses the body.
     ///
     /// # Errors
     /// The body is not JSON, or does not match `T`; the error names the field.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         if self.0.trim_ascii().is_empty() {
             return Err(Problem::bad_request("the body is empty; send a JSON object"));
         }
@@ -29,7 +29,7 @@ impl JsonBody {
     ///
     /// # Errors
     /// The body is not JSON, or does not match `T`; the error names the field.
-    pub fn parse_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+    pub(super) fn parse_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
         if self.0.trim_ascii().is_empty() { Ok(T::default()) } else { self.parse() }
     }
 }

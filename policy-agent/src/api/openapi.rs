@@ -44,15 +44,15 @@ const BEARER_SCHEME: &str = "bearer";
         (name = "Agent", description = "The agent's own part"),
     ),
 )]
-pub struct ApiDocument;
+pub(super) struct ApiDocument;
 
 /// The rendered OpenAPI document.
 #[derive(Clone)]
-pub struct OpenApiText(Bytes);
+pub(super) struct OpenApiText(Bytes);
 
 impl OpenApiText {
     /// Adds the shared parts to the document that the routes generate, and renders it.
-    pub fn render(mut document: openapi::OpenApi) -> Self {
+    pub(super) fn render(mut document: openapi::OpenApi) -> Self {
         SharedParts.modify(&mut document);
         // Serialization cannot fail: the document has a JSON form.
         let mut document = serde_json::to_value(&document).unwrap_or_default();
@@ -66,7 +66,7 @@ impl OpenApiText {
     get, path = "/openapi.json", tag = "Agent", operation_id = "document",
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
 )]
-pub async fn show(Extension(text): Extension<Arc<OpenApiText>>) -> Response {
+pub(super) async fn show(Extension(text): Extension<Arc<OpenApiText>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.0.clone()).into_response()
 }
 

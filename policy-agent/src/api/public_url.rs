@@ -15,7 +15,7 @@ use crate::{agent::Sandbox, policy::ValidationError};
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct UrlParams {
+pub(super) struct UrlParams {
     /// The port that the service in the sandbox listens on.
     #[param(minimum = 1, maximum = 65535)]
     port: u16,
@@ -49,7 +49,7 @@ pub struct TrafficToken {
         (status = 404, response = Problem),
     )
 )]
-pub async fn url(
+pub(super) async fn url(
     State(api): State<ApiState>,
     Path(id): Path<String>,
     params: Result<Query<UrlParams>, QueryRejection>,
@@ -75,7 +75,7 @@ pub async fn url(
         (status = 404, response = Problem),
     )
 )]
-pub async fn token(
+pub(super) async fn token(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Json<TrafficToken>, Problem> {

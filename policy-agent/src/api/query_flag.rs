@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// A boolean query parameter: `?all`, `?all=true` and `?all=1` are equivalent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum QueryFlag {
+pub(super) enum QueryFlag {
     /// `false` or `0`.
     #[default]
     #[serde(rename = "false", alias = "0")]

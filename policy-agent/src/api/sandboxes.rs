@@ -24,7 +24,7 @@ const ID_FIELDS: [&str; 3] = ["sandboxID", "sandboxId", "sandbox_id"];
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
-pub struct ApplyParams {
+pub(super) struct ApplyParams {
     /// Allow an interface that carries the default route of its network namespace.
     #[param(value_type = bool)]
     force: QueryFlag,
@@ -38,7 +38,7 @@ pub struct ApplyParams {
     get, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "list",
     responses((status = 200, description = "All sandboxes", body = Vec<SandboxReport>)),
 )]
-pub async fn list(State(api): State<ApiState>) -> Result<Json<Vec<SandboxReport>>, Problem> {
+pub(super) async fn list(State(api): State<ApiState>) -> Result<Json<Vec<SandboxReport>>, Problem> {
     Ok(Json(api.agent.list().await?))
 }
 
@@ -50,7 +50,7 @@ pub async fn list(State(api): State<ApiState>) -> Result<Json<Vec<SandboxReport>
         (status = 404, response = Problem),
     )
 )]
-pub async fn get(
+pub(super) async fn get(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Json<SandboxReport>, Problem> {
@@ -69,7 +69,7 @@ pub async fn get(
         (status = 503, response = Problem),
     )
 )]
-pub async fn put(
+pub(super) async fn put(
     State(api): State<ApiState>,
     Path(id): Path<String>,
     params: Result<Query<ApplyParams>, QueryRejection>,
@@ -96,7 +96,7 @@ pub async fn put(
 
 /// The sandbox after the change.
 #[derive(Serialize, ToSchema)]
-pub struct AppliedSandbox {
+pub(super) struct AppliedSandbox {
     #[serde(flatten)]
     report: SandboxReport,
     /// Entries of the policy without effect, and why.
@@ -107,7 +107,7 @@ pub struct AppliedSandbox {
 /// The result for one sandbox of an `apply_all`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ApplyOutcome {
+pub(super) struct ApplyOutcome {
     /// The ID of the sandbox.
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
@@ -136,7 +136,7 @@ pub struct ApplyOutcome {
         (status = 400, response = Problem), (status = 413, response = Problem),
     )
 )]
-pub async fn put_all(
+pub(super) async fn put_all(
     State(api): State<ApiState>,
     params: Result<Query<ApplyParams>, QueryRejection>,
     body: JsonBody,
@@ -160,7 +160,7 @@ pub async fn put_all(
         (status = 404, response = Problem),
     )
 )]
-pub async fn delete(
+pub(super) async fn delete(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {

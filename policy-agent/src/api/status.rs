@@ -15,7 +15,7 @@ use crate::metrics::ExpositionFormat;
 
 /// The health of the agent.
 #[derive(Serialize, ToSchema)]
-pub struct HealthStatus {
+pub(super) struct HealthStatus {
     /// Always `ok`.
     status: &'static str,
     /// The number of sandboxes.
@@ -29,7 +29,7 @@ pub struct HealthStatus {
     get, path = "/health", tag = "Agent", operation_id = "health",
     responses((status = 200, description = "It does", body = HealthStatus)),
 )]
-pub async fn health(State(api): State<ApiState>) -> Json<HealthStatus> {
+pub(super) async fn health(State(api): State<ApiState>) -> Json<HealthStatus> {
     Json(HealthStatus { status: "ok", sandboxes: api.agent.registry().len() })
 }
 
@@ -42,7 +42,10 @@ pub async fn health(State(api): State<ApiState>) -> Json<HealthStatus> {
         content((String = "text/plain"), (String = "application/openmetrics-text")),
     )),
 )]
-pub async fn metrics(State(api): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn metrics(
+    State(api): State<ApiState>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let accept = headers.get_all(header::ACCEPT).into_iter();
     let format = ExpositionFormat::negotiate(accept.filter_map(|value| value.to_str().ok()));
     let permit = api.metrics.acquire_render_permit().await;

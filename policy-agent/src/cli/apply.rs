@@ -25,7 +25,7 @@ use crate::{api::BODY_LIMIT, policy::SandboxSpec};
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
   jq -c .sandboxes[] fleet.json | policy-agent apply -f -")]
-pub struct ApplyCommand {
+pub(super) struct ApplyCommand {
     #[command(flatten)]
     file: SandboxFile,
     /// Treat warnings as errors
@@ -53,7 +53,7 @@ struct ReceivedOutcome {
 }
 
 impl ApplyCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let batches = json_batches(&self.file.read()?)?;
         let client = ApiClient::new(socket);
         let mut outcomes = Vec::<ReceivedOutcome>::new();

@@ -29,7 +29,7 @@ const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
 #[derive(Args)]
 #[command(after_help = "Example:
   policy-agent check -f web.json && policy-agent apply -f web.json")]
-pub struct CheckCommand {
+pub(super) struct CheckCommand {
     #[command(flatten)]
     file: SandboxFile,
     /// The agent's configuration, for default_nameserver and platform_allow, _deny and _deny_add
@@ -43,7 +43,7 @@ pub struct CheckCommand {
 }
 
 impl CheckCommand {
-    pub fn run(self) -> Result<(), CliFailure> {
+    pub(super) fn run(self) -> Result<(), CliFailure> {
         let platform_policy = platform_policy(&config_args::load_config(self.config)?)?;
         let specs = self.file.read()?;
         let mut normalised_specs = Vec::with_capacity(specs.len());
@@ -79,7 +79,7 @@ impl CheckCommand {
 }
 
 /// The platform policy of a configuration, which applies to all sandboxes.
-pub fn platform_policy(config: &AgentConfig) -> Result<PlatformPolicy, CliFailure> {
+pub(super) fn platform_policy(config: &AgentConfig) -> Result<PlatformPolicy, CliFailure> {
     let floor = config.floor().map_err(CliFailure::BadInput)?;
     Ok(PlatformPolicy { floor, defaults: config.defaults() })
 }

@@ -18,13 +18,13 @@ use crate::{
 /// the gateway's self-signed certificate. Stop the agent first. Run this in the same network
 /// namespace and with the agent's --config: sandboxes of other state directories stay attached.
 #[derive(Args)]
-pub struct CleanupCommand {
+pub(super) struct CleanupCommand {
     #[command(flatten)]
     locations: LocationArgs,
 }
 
 impl CleanupCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let is_default = self.locations.are_default();
         let config = self.locations.load()?;
         let lock = StateDirLock::acquire(&config.state_dir)?;

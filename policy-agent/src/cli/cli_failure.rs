@@ -12,7 +12,7 @@ use crate::{agent, policy::ValidationError};
 
 /// Why a command failed.
 #[derive(Debug)]
-pub enum CliFailure {
+pub(super) enum CliFailure {
     /// The arguments or the input are invalid.
     BadInput(Error),
     /// The command could not be carried out.
@@ -27,7 +27,7 @@ pub enum CliFailure {
 
 impl CliFailure {
     /// Prints the error and its causes to stderr, one line each, and returns the exit code.
-    pub fn report(self) -> ExitCode {
+    pub(super) fn report(self) -> ExitCode {
         let (code, error) = match self {
             Self::BadInput(error) => (2, error),
             Self::Failed(error) => (1, error),

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 
 /// Why a request failed.
 #[derive(Debug, Error)]
-pub enum ApiClientError {
+pub(super) enum ApiClientError {
     /// The agent is unreachable.
     #[error("{}", unreachable_message(.socket, .cause))]
     Unreachable {
@@ -44,7 +44,7 @@ pub enum ApiClientError {
 impl ApiClientError {
     /// Returns whether the request is invalid, as opposed to a failure of the agent.
     #[must_use]
-    pub fn is_bad_input(&self) -> bool {
+    pub(super) fn is_bad_input(&self) -> bool {
         let bad = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE];
         matches!(self, Self::Refused { status, .. } if bad.contains(status))
     }
@@ -58,14 +58,14 @@ struct ApiErrorBody {
 
 /// A client of one agent.
 #[derive(Clone, Debug)]
-pub struct ApiClient {
+pub(super) struct ApiClient {
     socket: PathBuf,
 }
 
 impl ApiClient {
     /// Creates a client of the agent that listens on `socket`.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
+    pub(super) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
@@ -73,7 +73,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// The request failed.
-    pub async fn get(&self, path: &str) -> Result<Bytes, ApiClientError> {
+    pub(super) async fn get(&self, path: &str) -> Result<Bytes, ApiClientError> {
         self.request(Method::GET, path, Bytes::new()).await
     }
 
@@ -81,7 +81,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// The request failed.
-    pub async fn request(
+    pub(super) async fn request(
         &self,
         method: Method,
         path: &str,
@@ -95,7 +95,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// The request failed.
-    pub async fn stream(&self, path: &str) -> Result<BodyChunks, ApiClientError> {
+    pub(super) async fn stream(&self, path: &str) -> Result<BodyChunks, ApiClientError> {
         Ok(BodyChunks(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
     }
 
@@ -128,14 +128,14 @@ impl ApiClient {
 }
 
 /// A response body as a stream of chunks.
-pub struct BodyChunks(Incoming);
+pub(super) struct BodyChunks(Incoming);
 
 impl BodyChunks {
     /// Waits for the next chunk. `None` at the end.
     ///
     /// # Errors
     /// The connection failed.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiClientError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiClientError> {
         while let Some(frame) = self.0.frame().await {
             if let Ok(data) = frame.map_err(broken_error)?.into_data() {
                 return Ok(Some(data));

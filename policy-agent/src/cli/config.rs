@@ -16,7 +16,7 @@ use super::{
   policy-agent config check --config /etc/policy-agent.toml
   policy-agent config show                  the effective configuration without a file
   policy-agent config show --defaults --config /etc/policy-agent.toml")]
-pub struct ConfigCommand {
+pub(super) struct ConfigCommand {
     #[command(subcommand)]
     subcommand: ConfigSubcommand,
 }
@@ -54,7 +54,7 @@ struct ConfigShowCommand {
 }
 
 impl ConfigCommand {
-    pub fn run(self) -> Result<(), CliFailure> {
+    pub(super) fn run(self) -> Result<(), CliFailure> {
         match self.subcommand {
             ConfigSubcommand::Check(check) => check.run(),
             ConfigSubcommand::Show(show) => show.run(),

@@ -16,7 +16,7 @@ use crate::{
 
 /// The locations of the agent's configuration and state.
 #[derive(Args)]
-pub struct LocationArgs {
+pub(super) struct LocationArgs {
     /// The agent's configuration in TOML; every key is optional
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct LocationArgs {
 
 /// The settings of `[dataplane]` as flags.
 #[derive(Args)]
-pub struct DataplaneArgs {
+pub(super) struct DataplaneArgs {
     /// Hook mode: tc, or xdp to drop packets early in XDP as well
     #[arg(long, value_name = "MODE", value_parser = parse_word::<HookMode>)]
     mode: Option<HookMode>,
@@ -50,17 +50,17 @@ pub struct DataplaneArgs {
 
 impl LocationArgs {
     /// Returns whether all locations are the default ones.
-    pub fn are_default(&self) -> bool {
+    pub(super) fn are_default(&self) -> bool {
         self.config.is_none() && self.state_dir.is_none() && self.bpffs.is_none()
     }
 
     /// Loads the configuration and applies these flags.
-    pub fn load(self) -> Result<AgentConfig, CliFailure> {
+    pub(super) fn load(self) -> Result<AgentConfig, CliFailure> {
         self.load_with_dataplane(None)
     }
 
     /// Loads the configuration and applies these flags and those of the dataplane.
-    pub fn load_with_dataplane(
+    pub(super) fn load_with_dataplane(
         self,
         dataplane: Option<DataplaneArgs>,
     ) -> Result<AgentConfig, CliFailure> {
@@ -80,7 +80,7 @@ impl LocationArgs {
 }
 
 /// Loads the configuration from a file, or the default one.
-pub fn load_config(path: Option<PathBuf>) -> Result<AgentConfig, CliFailure> {
+pub(super) fn load_config(path: Option<PathBuf>) -> Result<AgentConfig, CliFailure> {
     AgentConfig::load(path.as_deref()).map_err(CliFailure::BadInput)
 }
 

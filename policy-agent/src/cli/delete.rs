@@ -12,14 +12,14 @@ use super::{cli_failure::CliFailure, client::ApiClient, output, runtime::block_o
 /// Removes the policies from the sandboxes' interfaces, and deletes the sandboxes. The interfaces are
 /// open from then on, except those of `[[interfaces]]`, which are blocked.
 #[derive(Args)]
-pub struct DeleteCommand {
+pub(super) struct DeleteCommand {
     /// The sandboxes to delete
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 }
 
 impl DeleteCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
         let mut result = Ok(());
         for id in &self.ids {
@@ -40,7 +40,7 @@ impl DeleteCommand {
 
 /// Escapes an ID for a URL path. Characters that no ID can contain are escaped too, so that the
 /// agent can reply that there is no such sandbox.
-pub fn escape_path_segment(id: &str) -> String {
+pub(super) fn escape_path_segment(id: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
         other => format!("%{other:02X}"),

@@ -16,7 +16,7 @@ use crate::doctor::{DoctorFinding, FindingState, run_checks};
 /// Lists the requirements that this machine meets, and how to fix the others. Exit status 1 if the
 /// agent cannot work on this machine.
 #[derive(Args)]
-pub struct DoctorCommand {
+pub(super) struct DoctorCommand {
     #[command(flatten)]
     locations: LocationArgs,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct DoctorCommand {
 }
 
 impl DoctorCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let config = self.locations.load()?;
         let findings = run_checks(&config, socket);
         match self.output.format {

@@ -27,7 +27,7 @@ use super::{
 #[command(after_help = "Examples:
   policy-agent events --sandbox web
   policy-agent events --follow --all -o json | jq .destination")]
-pub struct EventsCommand {
+pub(super) struct EventsCommand {
     /// Show events of this sandbox only
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
@@ -42,7 +42,7 @@ pub struct EventsCommand {
 }
 
 impl EventsCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
         block_on(print_stream(&client, &self.request_path(), self.output.format))??;
         if self.all && !self.follow {

@@ -40,7 +40,7 @@ use crate::{
   policy-agent explain web 93.184.216.34 --port 443 --host example.com
   policy-agent explain -f web.json 10.0.0.1 --proto udp --port 53"
 )]
-pub struct ExplainCommand {
+pub(super) struct ExplainCommand {
     /// The sandbox and the destination: an IP address, a name or a URL
     #[arg(value_names = ["ID", "DEST"], num_args = 1..=2, required = true)]
     target: Vec<String>,
@@ -64,7 +64,7 @@ pub struct ExplainCommand {
 }
 
 impl ExplainCommand {
-    pub fn run(mut self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(mut self, socket: &Path) -> Result<(), CliFailure> {
         let destination = self.target.pop().unwrap_or_default();
         let request = ExplainRequest {
             sandbox_id: self.target.pop(),
@@ -205,7 +205,7 @@ fn list_field<'a>(response: &'a Value, field: &str) -> impl Iterator<Item = &'a 
 }
 
 /// Formats a rule as one line: `network.denyOut[0]: 0.0.0.0/0`.
-pub fn format_rule(rule: &Value) -> String {
+pub(super) fn format_rule(rule: &Value) -> String {
     let text = |field: &str| rule[field].as_str().unwrap_or_default();
     match rule.get("index") {
         Some(index) => format!("{}[{index}]: {}", text("list"), text("entry")),

@@ -20,7 +20,7 @@ use super::{
 /// Lists all sandboxes, or shows one: its configuration, whether its policy is enforced, and its
 /// current counters by reason.
 #[derive(Args)]
-pub struct GetCommand {
+pub(super) struct GetCommand {
     /// The sandbox; default: all
     #[arg(value_name = "ID")]
     id: Option<String>,
@@ -57,7 +57,7 @@ struct ReceivedCount {
 }
 
 impl GetCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
         let path = match &self.id {
             Some(id) => format!("/agent/v1/sandboxes/{}", escape_path_segment(id)),

@@ -10,7 +10,7 @@ use super::cli_failure::CliFailure;
 
 /// The option `-o`.
 #[derive(Args, Clone, Copy)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Output format
     #[arg(short = 'o', long = "output", value_name = "FORM", default_value = "table")]
     pub format: OutputFormat,
@@ -18,7 +18,7 @@ pub struct OutputArgs {
 
 /// The output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
+pub(super) enum OutputFormat {
     /// For people
     Table,
     /// For programs
@@ -26,32 +26,32 @@ pub enum OutputFormat {
 }
 
 /// Prints a line.
-pub fn print_line(text: impl std::fmt::Display) -> Result<(), CliFailure> {
+pub(super) fn print_line(text: impl std::fmt::Display) -> Result<(), CliFailure> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }
 
 /// Prints a note to stderr. A note does not affect the exit status.
-pub fn print_note(kind: &str, text: impl std::fmt::Display) {
+pub(super) fn print_note(kind: &str, text: impl std::fmt::Display) {
     // A failed write to stderr cannot be reported anywhere.
     let _ = writeln!(io::stderr().lock(), "{kind}: {text}");
 }
 
 /// Prints indented JSON.
-pub fn print_json(value: &impl Serialize) -> Result<(), CliFailure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliFailure> {
     let mut stdout = io::stdout().lock();
     serde_json::to_writer_pretty(&mut stdout, value)?;
     Ok(writeln!(stdout)?)
 }
 
 /// Creates a table with these headings. Its width does not depend on the terminal.
-pub fn new_table<const N: usize>(headings: [&str; N]) -> Table {
+pub(super) fn new_table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headings);
     table
 }
 
 /// Prints a table without trailing spaces.
-pub fn print_table(table: &Table) -> Result<(), CliFailure> {
+pub(super) fn print_table(table: &Table) -> Result<(), CliFailure> {
     let text = table.to_string();
     text.lines().try_for_each(|row| print_line(row.strip_prefix(' ').unwrap_or(row).trim_end()))
 }

@@ -22,7 +22,7 @@ use crate::{daemon, logging::LogSink};
   policy-agent --socket /tmp/a.sock run --state-dir /tmp/a --bpffs /sys/fs/bpf/a
 
 RUST_LOG sets what is logged to stderr, for example RUST_LOG=debug.")]
-pub struct RunCommand {
+pub(super) struct RunCommand {
     #[command(flatten)]
     locations: LocationArgs,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct RunCommand {
 }
 
 impl RunCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let config = self.locations.load_with_dataplane(Some(self.dataplane))?;
         let platform_policy = platform_policy(&config)?;
         let log = LogSink::init_stderr()?;

@@ -14,7 +14,7 @@ use crate::policy::{SandboxSpec, parse_manifest};
 
 /// The option `-f`.
 #[derive(Args)]
-pub struct SandboxFile {
+pub(super) struct SandboxFile {
     /// Sandboxes as one JSON object, an array, or JSON lines; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub path: PathBuf,
@@ -22,13 +22,13 @@ pub struct SandboxFile {
 
 impl SandboxFile {
     /// Reads the sandboxes in the file.
-    pub fn read(&self) -> Result<Vec<SandboxSpec>, CliFailure> {
+    pub(super) fn read(&self) -> Result<Vec<SandboxSpec>, CliFailure> {
         read_sandboxes(&self.path)
     }
 }
 
 /// Reads the sandboxes in a file.
-pub fn read_sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, CliFailure> {
+pub(super) fn read_sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, CliFailure> {
     let text = read_text(path).map_err(CliFailure::BadInput)?;
     let name = match path.to_str() {
         Some("-") => "standard input".to_owned(),

@@ -22,7 +22,7 @@ use crate::api::{PublicUrl, TrafficToken};
 #[command(after_help = "Examples:
   policy-agent url web 3000
   policy-agent url web 3000 --token -o json")]
-pub struct UrlCommand {
+pub(super) struct UrlCommand {
     /// The sandbox
     #[arg(value_name = "ID")]
     id: String,
@@ -37,7 +37,7 @@ pub struct UrlCommand {
 }
 
 impl UrlCommand {
-    pub fn run(self, socket: &Path) -> Result<(), CliFailure> {
+    pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
         let sandbox = format!("/agent/v1/sandboxes/{}", escape_path_segment(&self.id));
         let path = format!("{sandbox}/url?port={}", self.port);

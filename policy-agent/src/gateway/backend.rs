@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// The body of a request to a service: the client's, or an empty one.
-pub type BackendRequestBody = Either<PacedBody<Incoming>, Empty<Bytes>>;
+pub(super) type BackendRequestBody = Either<PacedBody<Incoming>, Empty<Bytes>>;
 
 /// Maximum number of header fields in a response. Some services set many cookies.
 const MAX_RESPONSE_HEADERS: usize = 1024;
@@ -48,7 +48,7 @@ static NEXT_BACKEND_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Why a service sent no valid response.
 #[derive(Debug, thiserror::Error)]
-pub enum BackendError {
+pub(super) enum BackendError {
     /// Nothing listens on the port.
     #[error(
         "nothing listens on this port: start the service, on all addresses and not on localhost"
@@ -78,7 +78,7 @@ impl From<hyper::Error> for BackendError {
 }
 
 /// The port to connect to, and how.
-pub struct BackendTarget<'a> {
+pub(super) struct BackendTarget<'a> {
     /// The port inside the sandbox.
     pub port: u16,
     /// Set for `httpsPorts`.
@@ -89,7 +89,7 @@ pub struct BackendTarget<'a> {
 
 /// The services of one sandbox.
 #[derive(Debug)]
-pub struct SandboxBackend {
+pub(super) struct SandboxBackend {
     id: u64,
     lifetime: Arc<SandboxLifetime>,
     is_public: bool,
@@ -103,7 +103,7 @@ pub struct SandboxBackend {
 
 impl SandboxBackend {
     /// Creates the backend of a sandbox, with at most `limit` concurrent connections.
-    pub fn for_sandbox(sandbox: &Sandbox, limit: usize, pool: &Arc<ConnectionPool>) -> Self {
+    pub(super) fn for_sandbox(sandbox: &Sandbox, limit: usize, pool: &Arc<ConnectionPool>) -> Self {
         Self {
             id: NEXT_BACKEND_ID.fetch_add(1, Ordering::Relaxed),
             lifetime: Arc::clone(&sandbox.lifetime),
@@ -117,25 +117,25 @@ impl SandboxBackend {
     }
 
     /// Whether lifetime, addresses and visibility still match the sandbox.
-    pub fn is_current_for(&self, sandbox: &Sandbox) -> bool {
+    pub(super) fn is_current_for(&self, sandbox: &Sandbox) -> bool {
         Arc::ptr_eq(&self.lifetime, &sandbox.lifetime)
             && self.dialer.is_for(&sandbox.base_spec)
             && self.is_public == sandbox.active_policy.policy.allow_public_traffic()
     }
 
     /// Ends all connections.
-    pub fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.retired.cancel();
         self.pool.remove_backend(self.id);
     }
 
     /// Cancelled when the connections have to end.
-    pub fn retired(&self) -> &CancellationToken {
+    pub(super) fn retired(&self) -> &CancellationToken {
         &self.retired
     }
 
     /// Takes a permit for one more connection. `None` if the limit is reached.
-    pub fn acquire_connection_permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn acquire_connection_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connection_permits).try_acquire_owned().ok()
     }
 
@@ -145,7 +145,7 @@ impl SandboxBackend {
     ///
     /// # Errors
     /// There is no valid response.
-    pub async fn send_request(
+    pub(super) async fn send_request(
         &self,
         target: &BackendTarget<'_>,
         mut request: Request<BackendRequestBody>,

@@ -13,7 +13,7 @@ use crate::{
 
 /// All backends by sandbox.
 #[derive(Debug)]
-pub struct BackendRegistry {
+pub(super) struct BackendRegistry {
     max_connections: usize,
     pool: Arc<ConnectionPool>,
     backends: Mutex<HashMap<SandboxId, Arc<SandboxBackend>>>,
@@ -22,7 +22,7 @@ pub struct BackendRegistry {
 impl BackendRegistry {
     /// Creates an empty registry. Each backend may have up to `max_connections` connections, all
     /// together `sockets`, and none more than half of these.
-    pub fn new(max_connections: usize, sockets: usize) -> Self {
+    pub(super) fn new(max_connections: usize, sockets: usize) -> Self {
         let max_connections = max_connections.min((sockets / 2).max(1));
         Self {
             max_connections,
@@ -32,13 +32,13 @@ impl BackendRegistry {
     }
 
     /// The pool of idle connections.
-    pub const fn pool(&self) -> &Arc<ConnectionPool> {
+    pub(super) const fn pool(&self) -> &Arc<ConnectionPool> {
         &self.pool
     }
 
     /// Returns the backend for the current state of a sandbox. An outdated backend is retired and
     /// its connections end.
-    pub fn get_or_create(&self, sandbox: &Sandbox) -> Arc<SandboxBackend> {
+    pub(super) fn get_or_create(&self, sandbox: &Sandbox) -> Arc<SandboxBackend> {
         let mut backends = self.lock_backends();
         if let Some(backend) = backends.get(sandbox.id())
             && backend.is_current_for(sandbox)
@@ -54,7 +54,7 @@ impl BackendRegistry {
     }
 
     /// Retires all backends that no longer match their sandbox.
-    pub fn retire_stale(&self, sandboxes: &SandboxRegistry) {
+    pub(super) fn retire_stale(&self, sandboxes: &SandboxRegistry) {
         self.lock_backends().retain(|id, backend| {
             let is_current =
                 sandboxes.get(id).is_some_and(|sandbox| backend.is_current_for(&sandbox));

@@ -18,7 +18,7 @@ use super::{
 use crate::net::hop_by_hop;
 
 /// Information about a request that is added for the service.
-pub struct RequestRewrite<'a> {
+pub(super) struct RequestRewrite<'a> {
     /// The original client.
     pub client: &'a RequestClient,
     /// The requested host.
@@ -29,7 +29,7 @@ pub struct RequestRewrite<'a> {
 
 impl RequestRewrite<'_> {
     /// Rewrites a request. Returns whether it offers a protocol upgrade.
-    pub fn apply(&self, request: &mut Request<Incoming>) -> bool {
+    pub(super) fn apply(&self, request: &mut Request<Incoming>) -> bool {
         let is_http1 = request.version() < Version::HTTP_2;
         if !is_http1 || !request.body().is_end_stream() {
             // HTTP/2 has no such upgrade, and requests with a body never offer one in practice.
@@ -55,7 +55,7 @@ impl RequestRewrite<'_> {
 }
 
 /// The body to forward, or an empty one.
-pub fn backend_body(body: Incoming) -> BackendRequestBody {
+pub(super) fn backend_body(body: Incoming) -> BackendRequestBody {
     if body.is_end_stream() {
         Either::Right(Empty::new())
     } else {
@@ -67,7 +67,7 @@ pub fn backend_body(body: Incoming) -> BackendRequestBody {
 ///
 /// # Errors
 /// The head is too long, or its `Content-Length` is invalid.
-pub fn check_head<B>(request: &Request<B>) -> Result<(), GatewayRefusal> {
+pub(super) fn check_head<B>(request: &Request<B>) -> Result<(), GatewayRefusal> {
     if head_length(request) > MAX_HEAD_SIZE {
         return Err(GatewayRefusal::head_too_large());
     }

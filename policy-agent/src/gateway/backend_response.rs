@@ -15,7 +15,7 @@ use crate::net::hop_by_hop;
 ///
 /// # Errors
 /// The end of the body or its encoding is ambiguous.
-pub fn sanitize_response(response: &mut Response<Incoming>) -> Result<(), BackendError> {
+pub(super) fn sanitize_response(response: &mut Response<Incoming>) -> Result<(), BackendError> {
     let status = response.status();
     normalize_framing(response.headers_mut(), status)?;
     hop_by_hop::strip_hop_by_hop(response.headers_mut());

@@ -22,7 +22,7 @@ use super::{
 
 /// The scheme that a client used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UrlScheme {
+pub(super) enum UrlScheme {
     /// Plain HTTP.
     Http,
     /// HTTP over TLS.
@@ -32,7 +32,7 @@ pub enum UrlScheme {
 impl UrlScheme {
     /// The scheme as written in URLs.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -48,7 +48,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a listener without end.
-pub async fn serve_listener(
+pub(super) async fn serve_listener(
     gateway: Arc<Gateway>,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -77,7 +77,7 @@ pub async fn serve_listener(
 }
 
 /// The permits for concurrent client connections.
-pub fn connection_permits(descriptors: usize) -> Arc<Semaphore> {
+pub(super) fn connection_permits(descriptors: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(descriptors.clamp(16, Semaphore::MAX_PERMITS)))
 }
 

@@ -31,7 +31,7 @@ const SOCKET_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The destination of a pooled connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolKey {
+pub(super) struct PoolKey {
     /// The backend's ID.
     pub backend_id: u64,
     /// The port inside the sandbox.
@@ -42,7 +42,7 @@ pub struct PoolKey {
 
 /// A connection to a sandbox.
 #[derive(Debug)]
-pub struct BackendConnection {
+pub(super) struct BackendConnection {
     /// Sends the next request.
     pub sender: SendRequest<BackendRequestBody>,
     /// Body bytes that the connection has not written yet.
@@ -64,7 +64,7 @@ impl BackendConnection {
 
 /// All idle connections.
 #[derive(Debug)]
-pub struct ConnectionPool {
+pub(super) struct ConnectionPool {
     idle: Mutex<IdleConnections>,
     max_idle: usize,
     max_idle_per_backend: usize,
@@ -87,7 +87,7 @@ struct IdleConnection {
 
 impl ConnectionPool {
     /// Creates an empty pool for this many connections, half of which may be idle.
-    pub fn new(sockets: usize) -> Self {
+    pub(super) fn new(sockets: usize) -> Self {
         let max_idle = (sockets / 2).max(1);
         let max_idle_per_backend = MAX_IDLE_PER_BACKEND.min(max_idle.div_ceil(4));
         let socket_permits = Arc::new(Semaphore::new(sockets.clamp(1, Semaphore::MAX_PERMITS)));
@@ -96,7 +96,7 @@ impl ConnectionPool {
 
     /// Takes a permit for one more connection, closing an idle one if necessary. `None` if all are
     /// in use.
-    pub async fn acquire_socket_permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn acquire_socket_permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.socket_permits).try_acquire_owned() {
             return Some(permit);
         }
@@ -109,7 +109,7 @@ impl ConnectionPool {
     }
 
     /// Takes the most recently used connection to `key` that is usable.
-    pub fn take(&self, key: PoolKey) -> Option<BackendConnection> {
+    pub(super) fn take(&self, key: PoolKey) -> Option<BackendConnection> {
         loop {
             let connection = self.lock_idle().take(key)?;
             if connection.is_usable() {
@@ -119,7 +119,7 @@ impl ConnectionPool {
     }
 
     /// Returns a connection whose response has been read.
-    pub fn put(&self, key: PoolKey, connection: BackendConnection) {
+    pub(super) fn put(&self, key: PoolKey, connection: BackendConnection) {
         if connection.sender.is_closed() {
             return;
         }
@@ -138,7 +138,7 @@ impl ConnectionPool {
     }
 
     /// Closes the idle connections of a retired backend.
-    pub fn remove_backend(&self, backend: u64) {
+    pub(super) fn remove_backend(&self, backend: u64) {
         let mut idle = self.lock_idle();
         let removed =
             idle.by_backend.remove(&backend).map_or(0, |idle_of_backend| idle_of_backend.len());
@@ -146,7 +146,7 @@ impl ConnectionPool {
     }
 
     /// Closes expired connections periodically, without end.
-    pub async fn run_eviction(self: Arc<Self>) {
+    pub(super) async fn run_eviction(self: Arc<Self>) {
         let mut ticks = interval(EVICTION_INTERVAL);
         loop {
             ticks.tick().await;

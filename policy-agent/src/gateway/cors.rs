@@ -17,7 +17,7 @@ const PREFLIGHT_VARY: HeaderValue = HeaderValue::from_static(
 );
 
 /// Whether a request is a CORS preflight. Preflights never carry the token.
-pub fn is_preflight<B>(request: &Request<B>) -> bool {
+pub(super) fn is_preflight<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.method() == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
@@ -26,7 +26,7 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
 
 /// Allows whatever a preflight requests, since the request itself must present the token. It does
 /// not allow credentials: with cookies, the pages of one sandbox could act as the user in another.
-pub fn preflight_response<B>(request: &Request<B>) -> Response<Full<Bytes>> {
+pub(super) fn preflight_response<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let response_headers = response.headers_mut();
@@ -45,7 +45,7 @@ pub fn preflight_response<B>(request: &Request<B>) -> Response<Full<Bytes>> {
 }
 
 /// Lets scripts of an origin read a response.
-pub fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue) {
+pub(super) fn allow_origin(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
 }

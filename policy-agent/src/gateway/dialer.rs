@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Time limit for connecting to a sandbox.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until the next address is tried in parallel to those that have not answered. Sandboxes are
 /// nearby.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ const DEVICE_CACHE_TTL: Duration = Duration::from_secs(2);
 
 /// Interface and addresses of a sandbox.
 #[derive(Clone, Debug)]
-pub struct BackendAddress {
+pub(super) struct BackendAddress {
     /// Its interface.
     pub interface: HostInterface,
     /// Its addresses.
@@ -58,7 +58,7 @@ pub struct BackendAddress {
 
 /// Connects to one sandbox.
 #[derive(Debug)]
-pub struct BackendDialer {
+pub(super) struct BackendDialer {
     backend: BackendAddress,
     /// The addresses, with alternating families.
     addresses: Vec<IpAddr>,
@@ -70,13 +70,13 @@ pub struct BackendDialer {
 
 impl BackendDialer {
     /// Creates a dialer for a sandbox.
-    pub fn new(backend: BackendAddress) -> Self {
+    pub(super) fn new(backend: BackendAddress) -> Self {
         let addresses = interleave_families(&backend.addresses);
         Self { backend, addresses, last_index: AtomicUsize::new(0), device_cache: Mutex::default() }
     }
 
     /// Whether the dialer still matches this interface and these addresses.
-    pub fn is_for(&self, spec: &SandboxSpec) -> bool {
+    pub(super) fn is_for(&self, spec: &SandboxSpec) -> bool {
         let HostInterface { name, netns } = &self.backend.interface;
         *name == spec.interface && *netns == spec.netns && self.backend.addresses == spec.addresses
     }
@@ -86,7 +86,7 @@ impl BackendDialer {
     ///
     /// # Errors
     /// All addresses failed. "Connection refused" takes precedence over other errors.
-    pub async fn connect(&self, port: u16, retry_refused: bool) -> io::Result<TcpStream> {
+    pub(super) async fn connect(&self, port: u16, retry_refused: bool) -> io::Result<TcpStream> {
         let started_at = Instant::now();
         loop {
             match self.race_addresses(port).await {
@@ -194,7 +194,7 @@ fn socket_on_device(device: &str, destination: SocketAddr) -> io::Result<Socket>
 ///
 /// # Errors
 /// The cryptography cannot be set up.
-pub fn unverified_tls_config() -> Result<Arc<ClientConfig>> {
+pub(super) fn unverified_tls_config() -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
     let any = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
     let builder = ClientConfig::builder_with_provider(provider);

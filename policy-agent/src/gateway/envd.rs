@@ -19,7 +19,7 @@ const MAX_DECODINGS: usize = 4;
 /// different orders: empty and dot segments, parameters, backslashes, control characters. If a path
 /// contains any of these, every segment is checked: `/init//..` is `/` to one router and `/init/`
 /// to another.
-pub fn is_operator_path(path: &str) -> bool {
+pub(super) fn is_operator_path(path: &str) -> bool {
     let Some(path) = fully_decoded(path.as_bytes()) else { return true };
     let path = path.strip_suffix(b"/").unwrap_or(&path);
     let path = path.strip_prefix(b"/").unwrap_or(path);

@@ -42,15 +42,15 @@ const BULK_THRESHOLD: usize = 512 * 1024;
 const MAX_BACKLOG: usize = READ_BLOCK;
 
 /// Bytes that a socket may hold unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
-pub const SOCKET_UNSENT_LIMIT: u32 = 128 * 1024;
+pub(super) const SOCKET_UNSENT_LIMIT: u32 = 128 * 1024;
 /// Bytes that TLS may hold unsent, in addition to those of the socket.
-pub const TLS_UNSENT_LIMIT: usize = 16 * 1024;
+pub(super) const TLS_UNSENT_LIMIT: usize = 16 * 1024;
 /// Concurrent large reads of the connections to one sandbox.
-pub const LARGE_READS_PER_SANDBOX: usize = 8;
+pub(super) const LARGE_READS_PER_SANDBOX: usize = 8;
 
 /// Body bytes passed to a connection that it has not written yet.
 #[derive(Clone, Debug, Default)]
-pub struct WriteBacklog(Arc<BacklogState>);
+pub(super) struct WriteBacklog(Arc<BacklogState>);
 
 #[derive(Debug, Default)]
 struct BacklogState {
@@ -87,19 +87,19 @@ impl WriteBacklog {
 
 /// A body that waits until its connection has written most of the earlier data.
 #[derive(Debug)]
-pub struct PacedBody<B> {
+pub(super) struct PacedBody<B> {
     body: B,
     backlog: Option<WriteBacklog>,
 }
 
 impl<B> PacedBody<B> {
     /// Wraps a body whose connection is not known yet.
-    pub const fn new(body: B) -> Self {
+    pub(super) const fn new(body: B) -> Self {
         Self { body, backlog: None }
     }
 
     /// Sets the backlog of the connection that the body is written to.
-    pub fn set_backlog(&mut self, backlog: &WriteBacklog) {
+    pub(super) fn set_backlog(&mut self, backlog: &WriteBacklog) {
         self.backlog = Some(backlog.clone());
     }
 }
@@ -133,7 +133,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for PacedBody<B> {
 }
 
 /// A connection that reads in blocks and updates its [`WriteBacklog`].
-pub struct MeteredStream<S> {
+pub(super) struct MeteredStream<S> {
     stream: S,
     backlog: WriteBacklog,
     large_read_permits: Arc<Semaphore>,
@@ -144,7 +144,11 @@ pub struct MeteredStream<S> {
 
 impl<S> MeteredStream<S> {
     /// Wraps a connection that shares its large reads with others.
-    pub fn new(stream: S, backlog: WriteBacklog, large_read_permits: Arc<Semaphore>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        backlog: WriteBacklog,
+        large_read_permits: Arc<Semaphore>,
+    ) -> Self {
         Self { stream, backlog, large_read_permits, large_read_permit: None, bytes_read: 0 }
     }
 

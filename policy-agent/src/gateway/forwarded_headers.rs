@@ -8,11 +8,11 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use super::client_listener::UrlScheme;
 
 /// The client's address.
-pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
+pub(super) const X_FORWARDED_FOR: &str = "x-forwarded-for";
 /// The host that it requested.
-pub const X_FORWARDED_HOST: &str = "x-forwarded-host";
+pub(super) const X_FORWARDED_HOST: &str = "x-forwarded-host";
 /// The scheme that it used.
-pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(super) const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// Other headers that describe the client or its request, in addition to all that start with
 /// `x-forwarded`. Frameworks, and the proxies and networks they support, read them, but nothing
@@ -53,7 +53,7 @@ const SPOOFABLE_HEADERS: [&str; 32] = [
 ];
 
 /// Replaces all headers that describe the client.
-pub fn set_forwarded_headers(
+pub(super) fn set_forwarded_headers(
     headers: &mut HeaderMap,
     client: IpAddr,
     scheme: UrlScheme,

@@ -40,7 +40,7 @@ const READ_BLOCK: usize = 16 * 1024;
 
 /// The channel between a [`FramingGuard`] and the server that reads from it.
 #[derive(Clone, Debug, Default)]
-pub struct FramingGuardHandle(Arc<FramingGuardShared>);
+pub(super) struct FramingGuardHandle(Arc<FramingGuardShared>);
 
 #[derive(Debug, Default)]
 struct FramingGuardShared {
@@ -56,7 +56,7 @@ const UPGRADE_DECLINED: u8 = 2;
 impl FramingGuardHandle {
     /// Reports that the request has been answered: its upgrade was accepted, or there is none any
     /// more.
-    pub fn resolve_upgrade(&self, accepted: bool) {
+    pub(super) fn resolve_upgrade(&self, accepted: bool) {
         self.0
             .upgrade_outcome
             .store(if accepted { UPGRADE_ACCEPTED } else { UPGRADE_DECLINED }, Ordering::Release);
@@ -64,13 +64,13 @@ impl FramingGuardHandle {
     }
 
     /// Waits until the client has sent its last request.
-    pub async fn requests_ended(&self) {
+    pub(super) async fn requests_ended(&self) {
         self.0.requests_ended.notified().await;
     }
 }
 
 /// A client connection behind the framing check.
-pub struct FramingGuard<S> {
+pub(super) struct FramingGuard<S> {
     stream: S,
     framer: RequestFramer,
     handle: FramingGuardHandle,
@@ -87,7 +87,7 @@ pub struct FramingGuard<S> {
 
 impl<S: AsyncRead + Unpin> FramingGuard<S> {
     /// Wraps a connection from which `prefix` has already been read.
-    pub fn new(stream: S, prefix: BytesMut, handle: FramingGuardHandle) -> Self {
+    pub(super) fn new(stream: S, prefix: BytesMut, handle: FramingGuardHandle) -> Self {
         let (framer, framed) = (RequestFramer::default(), Bytes::new());
         let (head_deadline, response_deadline, linger_deadline) = (None, None, None);
         Self {

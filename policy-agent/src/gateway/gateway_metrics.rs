@@ -54,7 +54,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The log entry of a request, without its query and header fields. It is counted and logged once:
 /// with its response, or when it is dropped because the client has disconnected.
-pub struct AccessLogEntry {
+pub(super) struct AccessLogEntry {
     metrics: GatewayMetrics,
     client: IpAddr,
     method: Method,
@@ -67,7 +67,7 @@ pub struct AccessLogEntry {
 
 impl AccessLogEntry {
     /// Creates the entry of a request.
-    pub fn for_request<B>(
+    pub(super) fn for_request<B>(
         request: &hyper::Request<B>,
         client: IpAddr,
         metrics: &GatewayMetrics,
@@ -84,12 +84,12 @@ impl AccessLogEntry {
     }
 
     /// Sets the sandbox and port.
-    pub fn set_target(&mut self, target: &SandboxTarget) {
+    pub(super) fn set_target(&mut self, target: &SandboxTarget) {
         self.target = Some(target.clone());
     }
 
     /// Counts and logs the request with its response status.
-    pub fn finish(mut self, status: StatusCode) {
+    pub(super) fn finish(mut self, status: StatusCode) {
         self.status = Some(status);
     }
 

@@ -8,7 +8,7 @@ use super::refusal::GatewayRefusal;
 
 /// What is wrong with a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestHeadFault {
+pub(super) enum RequestHeadFault {
     /// It is not a request head, too long, or ambiguous.
     Malformed,
     /// It took too long to arrive.
@@ -20,7 +20,7 @@ pub enum RequestHeadFault {
 impl RequestHeadFault {
     /// The marker request of this fault. [`request_framer`](super::request_framer) rejects requests
     /// with this method, so no client can send one.
-    pub const fn marker_request(self) -> &'static [u8] {
+    pub(super) const fn marker_request(self) -> &'static [u8] {
         match self {
             Self::Malformed => b"CONNECT fault:1 HTTP/1.1\r\n\r\n",
             Self::TimedOut => b"CONNECT fault:2 HTTP/1.1\r\n\r\n",
@@ -29,7 +29,7 @@ impl RequestHeadFault {
     }
 
     /// The fault that an HTTP/1 request marks, if it is a marker request.
-    pub fn from_marker_request<B>(request: &Request<B>) -> Option<Self> {
+    pub(super) fn from_marker_request<B>(request: &Request<B>) -> Option<Self> {
         if request.method() != Method::CONNECT {
             return None;
         }
@@ -41,7 +41,7 @@ impl RequestHeadFault {
     }
 
     /// The response to the client.
-    pub fn refusal(self) -> GatewayRefusal {
+    pub(super) fn refusal(self) -> GatewayRefusal {
         match self {
             Self::Malformed => GatewayRefusal::bad_request(
                 "the head of the request is malformed, could be read in two ways, or is longer than \

@@ -50,7 +50,7 @@ const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
 const MAX_HEADER_LIST_SIZE: u32 = 128 * 1024;
 
 /// Serves HTTP/1. `prefix` contains the bytes already read.
-pub async fn serve_http1<S>(
+pub(super) async fn serve_http1<S>(
     gateway: Arc<Gateway>,
     stream: S,
     prefix: BytesMut,
@@ -107,7 +107,7 @@ fn fault_response(
 }
 
 /// Serves HTTP/2.
-pub async fn serve_http2<S>(gateway: Arc<Gateway>, stream: S, peer: ConnectionPeer)
+pub(super) async fn serve_http2<S>(gateway: Arc<Gateway>, stream: S, peer: ConnectionPeer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -16,7 +16,7 @@ const V2_MAX_PAYLOAD: usize = 4096;
 
 /// The client of a proxied connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProxiedClient {
+pub(super) struct ProxiedClient {
     /// The client's address. `None` for the proxy's own connections, such as health checks.
     pub address: Option<IpAddr>,
     /// Whether the client used TLS, which the proxy has terminated.
@@ -28,7 +28,7 @@ pub struct ProxiedClient {
 ///
 /// # Errors
 /// Reading fails, or the connection does not start with a header.
-pub async fn read_proxy_header<S: AsyncRead + Unpin>(
+pub(super) async fn read_proxy_header<S: AsyncRead + Unpin>(
     stream: &mut S,
 ) -> io::Result<Option<ProxiedClient>> {
     let mut header = vec![0; V2_SIGNATURE.len()];

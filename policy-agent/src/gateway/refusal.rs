@@ -14,7 +14,7 @@ use crate::{net::hop_by_hop::header_str, policy::SandboxId};
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct GatewayRefusal {
+pub(super) struct GatewayRefusal {
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<SandboxId>,
     message: String,
@@ -30,50 +30,50 @@ fn number<S: serde::Serializer>(code: &StatusCode, serializer: S) -> Result<S::O
 
 impl GatewayRefusal {
     /// The request cannot be forwarded.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         let code = StatusCode::BAD_REQUEST;
         Self { sandbox_id: None, message: message.into(), port: None, code }
     }
 
     /// The head of the request exceeds the size limit.
-    pub fn head_too_large() -> Self {
+    pub(super) fn head_too_large() -> Self {
         let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         Self { code, ..Self::bad_request("the head of the request is longer than 64 KiB") }
     }
 
     /// The head of the request arrived too slowly.
-    pub fn head_timeout() -> Self {
+    pub(super) fn head_timeout() -> Self {
         let code = StatusCode::REQUEST_TIMEOUT;
         Self { code, ..Self::bad_request("the head of the request took longer than 30 s") }
     }
 
     /// The path is reserved for the operator. The response does not reveal whether the sandbox
     /// exists.
-    pub fn path_not_public(target: &SandboxTarget) -> Self {
+    pub(super) fn path_not_public(target: &SandboxTarget) -> Self {
         Self::for_target(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
     }
 
     /// The sandbox does not exist.
-    pub fn unknown_sandbox(target: &SandboxTarget) -> Self {
+    pub(super) fn unknown_sandbox(target: &SandboxTarget) -> Self {
         let message = "there is no such sandbox: it was never there, or it has ended";
         Self { port: None, ..Self::for_target(target, StatusCode::BAD_GATEWAY, message) }
     }
 
     /// The sandbox is private, and the request does not present its token.
-    pub fn token_required(target: &SandboxTarget) -> Self {
+    pub(super) fn token_required(target: &SandboxTarget) -> Self {
         let message = "this sandbox is private: send its traffic access token in the header \
                        e2b-traffic-access-token, or as a query parameter or cookie of that name";
         Self::for_target(target, StatusCode::FORBIDDEN, message)
     }
 
     /// The sandbox has reached its maximum number of connections.
-    pub fn too_many_connections(target: &SandboxTarget) -> Self {
+    pub(super) fn too_many_connections(target: &SandboxTarget) -> Self {
         let message = "too many connections to this sandbox at a time: try again";
         Self::for_target(target, StatusCode::TOO_MANY_REQUESTS, message)
     }
 
     /// The service does not respond, with the reason.
-    pub fn service_unavailable(target: &SandboxTarget, message: &str) -> Self {
+    pub(super) fn service_unavailable(target: &SandboxTarget, message: &str) -> Self {
         Self::for_target(target, StatusCode::BAD_GATEWAY, message)
     }
 
@@ -83,7 +83,7 @@ impl GatewayRefusal {
     }
 
     /// The response, in the format that the client prefers.
-    pub fn to_response(&self, format: &RefusalFormat) -> Response<Full<Bytes>> {
+    pub(super) fn to_response(&self, format: &RefusalFormat) -> Response<Full<Bytes>> {
         let (kind, text) = if format.is_html {
             ("text/html; charset=utf-8", self.html_page())
         } else {
@@ -102,7 +102,7 @@ impl GatewayRefusal {
     }
 
     /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         self.code
     }
 
@@ -127,7 +127,7 @@ impl GatewayRefusal {
 
 /// The format of a refusal.
 #[derive(Clone, Debug, Default)]
-pub struct RefusalFormat {
+pub(super) struct RefusalFormat {
     is_html: bool,
     /// The origin of the script that sent the request.
     origin: Option<HeaderValue>,
@@ -135,7 +135,7 @@ pub struct RefusalFormat {
 
 impl RefusalFormat {
     /// Chooses the format by the headers of a request.
-    pub fn from_headers(headers: &HeaderMap) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let origin = headers.get(header::ORIGIN).cloned();
         Self { is_html: prefers_html(headers), origin }
     }

@@ -33,7 +33,7 @@ use super::{
 use crate::agent::{EnforcementStatus, Sandbox};
 
 /// Handles any request and returns its response.
-pub async fn handle_request(
+pub(super) async fn handle_request(
     gateway: Arc<Gateway>,
     mut request: Request<Incoming>,
     peer: ConnectionPeer,

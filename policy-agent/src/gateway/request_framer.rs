@@ -13,10 +13,10 @@ use httparse::{Request, Status, parse_chunk_size};
 use hyper::Uri;
 
 use super::request_line;
-pub use crate::net::upstream::MAX_HEAD_SIZE;
+pub(super) use crate::net::upstream::MAX_HEAD_SIZE;
 
 /// Bytes that no valid chunk starts with.
-pub const INVALID_CHUNK: &[u8] = b"\0\r\n\r\n";
+pub(super) const INVALID_CHUNK: &[u8] = b"\0\r\n\r\n";
 
 /// Maximum number of header fields.
 const MAX_HEADERS: usize = 100;
@@ -27,7 +27,7 @@ const MAX_LINE: usize = 8 * 1024;
 
 /// The parser state of one connection.
 #[derive(Debug, Default)]
-pub struct RequestFramer {
+pub(super) struct RequestFramer {
     state: FramerState,
     /// Size of the trailers so far, in bytes.
     trailer_bytes: usize,
@@ -58,7 +58,7 @@ enum FramerState {
 
 /// The result of a parser step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FramingStep {
+pub(super) enum FramingStep {
     /// Forward this many bytes.
     Forward(usize),
     /// Replace this many bytes, which are the head of a request, with these bytes.
@@ -73,7 +73,7 @@ pub enum FramingStep {
 
 impl RequestFramer {
     /// Parses `bytes`, which follow all bytes forwarded so far.
-    pub fn step(&mut self, bytes: &[u8]) -> FramingStep {
+    pub(super) fn step(&mut self, bytes: &[u8]) -> FramingStep {
         let step = self.parse(bytes);
         if step == FramingStep::Reject {
             self.state = FramerState::Invalid;
@@ -82,12 +82,12 @@ impl RequestFramer {
     }
 
     /// Whether the next bytes belong to the head of a request.
-    pub fn is_in_head(&self) -> bool {
+    pub(super) fn is_in_head(&self) -> bool {
         self.state == FramerState::Head
     }
 
     /// Reports whether the server accepted the offered upgrade.
-    pub fn resolve_upgrade(&mut self, accepted: bool) {
+    pub(super) fn resolve_upgrade(&mut self, accepted: bool) {
         if self.state == FramerState::UpgradeOffered {
             self.state = if accepted { FramerState::Upgraded } else { FramerState::Head };
         }
@@ -233,7 +233,7 @@ fn state_after_head(request: &Request<'_, '_>) -> Option<FramerState> {
 }
 
 /// `Content-Length = 1*DIGIT`: no sign, no list.
-pub fn parse_content_length(text: &[u8]) -> Option<u64> {
+pub(super) fn parse_content_length(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

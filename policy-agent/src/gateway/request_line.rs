@@ -5,7 +5,7 @@
 
 /// Returns the head of a request, complete or not, with its target encoded. `None` if the target
 /// needs no encoding.
-pub fn percent_encode_target(head: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn percent_encode_target(head: &[u8]) -> Option<Vec<u8>> {
     let line_start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let length = head[line_start..].iter().position(|byte| *byte == b'\n')?;
     let line = &head[line_start..line_start + length];

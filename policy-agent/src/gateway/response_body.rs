@@ -16,11 +16,11 @@ use super::{
 };
 
 /// The body of a response to a client.
-pub type GatewayResponseBody = Either<BackendResponseBody, Full<Bytes>>;
+pub(super) type GatewayResponseBody = Either<BackendResponseBody, Full<Bytes>>;
 
 /// The connection of a response. It returns to the pool once the body has been read.
 #[derive(Debug)]
-pub struct PooledConnection {
+pub(super) struct PooledConnection {
     /// The pool it returns to.
     pub pool: Arc<ConnectionPool>,
     /// Its key in the pool.
@@ -31,7 +31,7 @@ pub struct PooledConnection {
 
 /// A service's body. It holds one of the sandbox's connection permits until it is dropped.
 #[derive(Debug)]
-pub struct BackendResponseBody {
+pub(super) struct BackendResponseBody {
     body: PacedBody<Incoming>,
     has_ended: bool,
     pooled: Option<PooledConnection>,
@@ -40,12 +40,16 @@ pub struct BackendResponseBody {
 
 impl BackendResponseBody {
     /// Wraps a body together with its connection and permit.
-    pub fn new(body: Incoming, pooled: PooledConnection, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(
+        body: Incoming,
+        pooled: PooledConnection,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
         Self { body: PacedBody::new(body), has_ended: false, pooled: Some(pooled), _permit: permit }
     }
 
     /// Sets the backlog of the client connection, as soon as that is known.
-    pub fn set_backlog(&mut self, backlog: &WriteBacklog) {
+    pub(super) fn set_backlog(&mut self, backlog: &WriteBacklog) {
         self.body.set_backlog(backlog);
     }
 }

@@ -72,7 +72,7 @@ fn write_private_file(path: &Path, text: &str) -> Result<()> {
 
 /// The certificate in use.
 #[derive(Debug)]
-pub struct ServerCertificate {
+pub(super) struct ServerCertificate {
     files: CertificateFiles,
     key: RwLock<Arc<CertifiedKey>>,
 }
@@ -82,14 +82,14 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// The files cannot be read, or do not match each other.
-    pub fn load(files: CertificateFiles) -> Result<Self> {
+    pub(super) fn load(files: CertificateFiles) -> Result<Self> {
         let key = RwLock::new(load_certified_key(&files)?);
         Ok(Self { files, key })
     }
 
     /// Reloads the files whenever they change, without end. If they cannot be read, the current
     /// certificate stays in use.
-    pub async fn reload_on_change(self: Arc<Self>) {
+    pub(super) async fn reload_on_change(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
         let mut loaded = self.files.modified_at();
         loop {
@@ -115,7 +115,7 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// The cryptography cannot be set up.
-    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig> {
+    pub(super) fn server_config(self: &Arc<Self>) -> Result<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions()?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;

@@ -15,7 +15,7 @@ const PORT_HEADER: &str = "e2b-sandbox-port";
 
 /// A port of a sandbox. Neither needs to exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SandboxTarget {
+pub(super) struct SandboxTarget {
     /// The sandbox.
     pub sandbox: SandboxId,
     /// The port inside it.
@@ -25,14 +25,14 @@ pub struct SandboxTarget {
 }
 
 /// Why a request has no target. The text says what to send instead.
-pub type TargetError = &'static str;
+pub(super) type TargetError = &'static str;
 
 /// The target of a request. If its host does not name a sandbox, the host forwarded by a trusted
 /// proxy is used.
 ///
 /// # Errors
 /// The host is missing, given more than once, or not of the form of a public URL.
-pub fn parse_target<B>(
+pub(super) fn parse_target<B>(
     request: &Request<B>,
     domain: &str,
     forwarded: Option<&str>,
@@ -62,7 +62,7 @@ fn target_of_host(
 }
 
 /// The sandbox that serves an origin, if any.
-pub fn sandbox_of_origin(origin: &str, domain: &str) -> Option<SandboxId> {
+pub(super) fn sandbox_of_origin(origin: &str, domain: &str) -> Option<SandboxId> {
     let (_, host) = origin.split_once("://")?;
     target_of_host(host, &HeaderMap::new(), domain).ok().map(|target| target.sandbox)
 }

@@ -13,7 +13,7 @@ use super::{client_listener::UrlScheme, traffic_token};
 use crate::{net::hop_by_hop::header_str, policy::SecretString};
 
 /// Whether a request opens a page in a context where the browser keeps the cookie.
-pub fn is_page_navigation<B>(request: &Request<B>) -> bool {
+pub(super) fn is_page_navigation<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     let opens_page = match header_str(headers, "sec-fetch-mode") {
         "" => header_str(headers, "accept").contains("text/html"),
@@ -30,7 +30,7 @@ fn is_cross_site_frame(headers: &HeaderMap) -> bool {
 
 /// Redirects to a target and sets the token as a cookie for this host only. `None` if token or
 /// target cannot be encoded in a header field.
-pub fn token_redirect(
+pub(super) fn token_redirect(
     target: &Uri,
     token: &SecretString,
     scheme: UrlScheme,

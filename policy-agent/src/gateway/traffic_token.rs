@@ -10,11 +10,11 @@ use subtle::{Choice, ConstantTimeEq as _};
 use crate::policy::SecretString;
 
 /// The name of the header, query parameter and cookie that may contain the token.
-pub const TOKEN_NAME: &str = "e2b-traffic-access-token";
+pub(super) const TOKEN_NAME: &str = "e2b-traffic-access-token";
 
 /// All tokens of a request.
 #[derive(Debug, Default)]
-pub struct PresentedTokens {
+pub(super) struct PresentedTokens {
     header: Vec<SecretString>,
     query: Vec<SecretString>,
     cookies: Vec<SecretString>,
@@ -22,7 +22,7 @@ pub struct PresentedTokens {
 
 impl PresentedTokens {
     /// Removes all tokens from a request, valid or not, from every place they may be in.
-    pub fn strip_from<B>(request: &mut Request<B>) -> Self {
+    pub(super) fn strip_from<B>(request: &mut Request<B>) -> Self {
         let mut presented = Self::default();
         strip_header(request.headers_mut(), &mut presented.header);
         strip_cookies(request.headers_mut(), &mut presented.cookies);
@@ -41,19 +41,19 @@ impl PresentedTokens {
     /// Whether the request presents this token. The comparison takes constant time and reveals only
     /// the token's length.
     #[must_use]
-    pub fn contains(&self, token: &SecretString) -> bool {
+    pub(super) fn contains(&self, token: &SecretString) -> bool {
         self.contains_outside_cookies(token) | any_equals(&self.cookies, token)
     }
 
     /// Like [`Self::contains`], but without cookies, which browsers add to requests from any page.
     #[must_use]
-    pub fn contains_outside_cookies(&self, token: &SecretString) -> bool {
+    pub(super) fn contains_outside_cookies(&self, token: &SecretString) -> bool {
         any_equals(&self.header, token) | self.query_contains(token)
     }
 
     /// Whether the token was in the query.
     #[must_use]
-    pub fn query_contains(&self, token: &SecretString) -> bool {
+    pub(super) fn query_contains(&self, token: &SecretString) -> bool {
         any_equals(&self.query, token)
     }
 }

@@ -11,7 +11,7 @@ use crate::net::hop_by_hop::list_members;
 
 /// The peer of a connection, and the scheme of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionPeer {
+pub(super) struct ConnectionPeer {
     /// The peer's address, or the one in its PROXY header.
     pub address: IpAddr,
     /// The scheme between the peer and the gateway, or between the PROXY header's client and the
@@ -21,7 +21,7 @@ pub struct ConnectionPeer {
 
 /// The original client of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestClient {
+pub(super) struct RequestClient {
     /// Its address.
     pub address: IpAddr,
     /// The scheme it used.
@@ -32,22 +32,22 @@ pub struct RequestClient {
 
 /// The networks of the trusted proxies.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub(super) struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
     /// Trusts proxies in these networks.
-    pub fn new(networks: Vec<IpNet>) -> Self {
+    pub(super) fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
     /// Whether an address belongs to a trusted proxy.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
     /// The client of a request received from `peer`.
-    pub fn client_of(&self, peer: ConnectionPeer, headers: &HeaderMap) -> RequestClient {
+    pub(super) fn client_of(&self, peer: ConnectionPeer, headers: &HeaderMap) -> RequestClient {
         let ConnectionPeer { address, scheme } = peer;
         if !self.contains(address) {
             return RequestClient { address, scheme, host: None };

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 const COPY_BUFFER_SIZE: usize = 8 * 1024;
 
 /// Relays bytes in both directions until both sides have ended or the backend is retired.
-pub async fn relay_upgraded(
+pub(super) async fn relay_upgraded(
     client: OnUpgrade,
     service: OnUpgrade,
     retired: CancellationToken,

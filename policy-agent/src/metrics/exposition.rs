@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 /// The media type of [`ExpositionFormat::Text`].
-pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The media type of [`ExpositionFormat::OpenMetrics`].
-pub const OPEN_METRICS_CONTENT_TYPE: &str =
+pub(super) const OPEN_METRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// An exposition format.

@@ -16,7 +16,7 @@ use super::{
 use crate::agent::ActivePolicy;
 
 /// A connection that its [`SandboxProxy`] tracks. Dropping it ends the tracking.
-pub struct AdmittedConnection {
+pub(super) struct AdmittedConnection {
     pub(super) sandbox_proxy: Arc<SandboxProxy>,
     pub(super) id: u64,
     /// The sandbox's side of the connection.
@@ -27,7 +27,7 @@ pub struct AdmittedConnection {
 }
 
 /// The verdict that allows a connection.
-pub struct AllowDecision {
+pub(super) struct AllowDecision {
     /// The policy that allows it.
     pub active_policy: Arc<ActivePolicy>,
     /// The reason and the rule.
@@ -36,23 +36,23 @@ pub struct AllowDecision {
 
 impl AdmittedConnection {
     /// The context shared by all connections.
-    pub fn context(&self) -> &ProxyContext {
+    pub(super) fn context(&self) -> &ProxyContext {
         &self.sandbox_proxy.context
     }
 
     /// The destination that the sandbox connected to.
-    pub const fn original_destination(&self) -> SocketAddr {
+    pub(super) const fn original_destination(&self) -> SocketAddr {
         self.addresses.1
     }
 
     /// The policy in force.
-    pub fn active_policy(&self) -> Arc<ActivePolicy> {
+    pub(super) fn active_policy(&self) -> Arc<ActivePolicy> {
         self.sandbox_proxy.active_policy()
     }
 
     /// Decides on the connection by the policy that is in force when this returns. If a later
     /// policy does not allow it any more, the connection is reset.
-    pub fn decide(&self, match_key: &MatchKey) -> Result<AllowDecision, ConnectionEnd> {
+    pub(super) fn decide(&self, match_key: &MatchKey) -> Result<AllowDecision, ConnectionEnd> {
         loop {
             let active_policy = self.sandbox_proxy.active_policy();
             let explanation =
@@ -71,7 +71,7 @@ impl AdmittedConnection {
     }
 
     /// Registers the upstream socket, which is then reset together with the client's.
-    pub fn attach_upstream(&self, upstream: &SharedSocket) -> Result<(), ConnectionEnd> {
+    pub(super) fn attach_upstream(&self, upstream: &SharedSocket) -> Result<(), ConnectionEnd> {
         if self.sandbox_proxy.attach_upstream(self.id, upstream) {
             Ok(())
         } else {
@@ -80,7 +80,7 @@ impl AdmittedConnection {
     }
 
     /// Runs `work` until it completes or the client's connection is reset.
-    pub async fn while_client_connected<T>(
+    pub(super) async fn while_client_connected<T>(
         &self,
         work: impl Future<Output = Result<T, ConnectionEnd>>,
     ) -> Result<T, ConnectionEnd> {
@@ -91,7 +91,7 @@ impl AdmittedConnection {
     }
 
     /// Counts the connection as allowed and reports it.
-    pub fn record_allowed(
+    pub(super) fn record_allowed(
         &self,
         protocol: ConnectionProtocol,
         name: Option<&str>,
@@ -105,7 +105,7 @@ impl AdmittedConnection {
     }
 
     /// Counts the connection as refused and reports it.
-    pub fn record_refused(
+    pub(super) fn record_refused(
         &self,
         protocol: ConnectionProtocol,
         name: Option<&str>,

@@ -16,11 +16,11 @@ const READ_CHUNK: usize = 4096;
 const MAX_CLIENT_HELLO: usize = 64 * 1024;
 
 /// The SNI of a ClientHello in lower case. `None` if there is none, or if it is an IP address.
-pub type SniName = Option<String>;
+pub(super) type SniName = Option<String>;
 
 /// Why no ClientHello was read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ClientHelloError {
+pub(super) enum ClientHelloError {
     /// The client has closed the connection.
     Closed,
     /// The bytes are not a ClientHello that can be decided on.
@@ -28,7 +28,7 @@ pub enum ClientHelloError {
 }
 
 /// Reads a ClientHello from a client.
-pub async fn read_client_hello(
+pub(super) async fn read_client_hello(
     client: &TcpStream,
     reader: &mut ClientHelloReader,
 ) -> Result<SniName, ClientHelloError> {
@@ -49,7 +49,7 @@ pub async fn read_client_hello(
 
 /// Incremental reader of a ClientHello.
 #[derive(Default)]
-pub struct ClientHelloReader {
+pub(super) struct ClientHelloReader {
     acceptor: Acceptor,
     bytes: Vec<u8>,
     /// How many of the bytes are already parsed.
@@ -58,7 +58,7 @@ pub struct ClientHelloReader {
 
 impl ClientHelloReader {
     /// All bytes read: the ClientHello and anything after it.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 

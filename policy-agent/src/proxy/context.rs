@@ -13,7 +13,7 @@ use super::{
 use crate::{agent::PlatformPolicy, events::EventBuffer};
 
 /// Shared by the proxies of all sandboxes.
-pub struct ProxyContext {
+pub(super) struct ProxyContext {
     /// The operator's policy for all sandboxes.
     pub platform_policy: Arc<PlatformPolicy>,
     /// Receives the events.
@@ -38,7 +38,7 @@ pub struct ProxyContext {
 
 impl ProxyContext {
     /// Whether the gateway listens at this address of the host.
-    pub fn is_gateway_address(&self, address: IpAddr, port: u16) -> bool {
+    pub(super) fn is_gateway_address(&self, address: IpAddr, port: u16) -> bool {
         self.gateway_listeners.iter().any(|listener| {
             let any = match listener.ip() {
                 IpAddr::V4(own) => own.is_unspecified() && address.is_ipv4(),
@@ -53,7 +53,7 @@ impl ProxyContext {
 
 /// The timeouts of the proxy.
 #[derive(Clone, Copy, Debug)]
-pub struct ProxyTimeouts {
+pub(super) struct ProxyTimeouts {
     /// Until a sandbox has sent the name that its connection requests.
     pub name_detection: Duration,
     /// Until a name is resolved.

@@ -15,7 +15,7 @@ use crate::{
 
 /// How the proxy handles a connection to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectionHandling {
+pub(super) enum ConnectionHandling {
     /// Decide by the requested name.
     ByName,
     /// Relay it to the address through the egress proxy.
@@ -25,7 +25,7 @@ pub enum ConnectionHandling {
 }
 
 /// Classifies a connection before anything is read from it.
-pub fn classify_connection(
+pub(super) fn classify_connection(
     active_policy: &ActivePolicy,
     destination: SocketAddr,
 ) -> ConnectionHandling {
@@ -55,7 +55,7 @@ pub fn classify_connection(
 }
 
 /// The first packet of a connection to an address.
-pub const fn first_packet(destination: SocketAddr) -> FlowDestination {
+pub(super) const fn first_packet(destination: SocketAddr) -> FlowDestination {
     let (address, port) = (destination.ip(), Some(destination.port()));
     FlowDestination { address, protocol: IPPROTO_TCP, port, host: None }
 }
@@ -74,7 +74,7 @@ fn unexpected_explanation() -> Explanation {
 
 /// What a connection is decided by, both initially and whenever the policy changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MatchKey {
+pub(super) enum MatchKey {
     /// Its destination address.
     Address,
     /// The name it requests. `None` if it requests none.
@@ -83,7 +83,7 @@ pub enum MatchKey {
 
 impl MatchKey {
     /// The requested name.
-    pub fn name(&self) -> Option<&str> {
+    pub(super) fn name(&self) -> Option<&str> {
         match self {
             Self::Name(name) => name.as_deref(),
             Self::Address => None,
@@ -92,7 +92,7 @@ impl MatchKey {
 }
 
 /// Decides whether a connection is allowed.
-pub fn decide_connection(
+pub(super) fn decide_connection(
     active_policy: &ActivePolicy,
     destination: SocketAddr,
     match_key: &MatchKey,
@@ -110,7 +110,7 @@ pub fn decide_connection(
 
 /// Why a connection is allowed or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionDecision {
+pub(super) struct ConnectionDecision {
     /// The reason.
     pub reason: Reason,
     /// The rule that matched, if any.
@@ -131,7 +131,7 @@ impl From<Explanation> for ConnectionDecision {
 
 /// Why a connection ends before it is allowed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ConnectionEnd {
+pub(super) enum ConnectionEnd {
     /// The client has closed it, or the agent has reset it. There is no one to respond to.
     Closed,
     /// The policy or an error refuses it.

@@ -20,11 +20,11 @@ const MAX_PERMIT_WAIT: Duration = Duration::from_millis(2);
 
 /// The decision permits of one sandbox.
 #[derive(Debug)]
-pub struct DecisionLimiter(Arc<Semaphore>);
+pub(super) struct DecisionLimiter(Arc<Semaphore>);
 
 /// A permit, released on drop. `None` means that the wait timed out and the connection goes on
 /// without one.
-pub type DecisionPermit = Option<OwnedSemaphorePermit>;
+pub(super) type DecisionPermit = Option<OwnedSemaphorePermit>;
 
 impl Default for DecisionLimiter {
     fn default() -> Self {
@@ -34,7 +34,7 @@ impl Default for DecisionLimiter {
 
 impl DecisionLimiter {
     /// Waits for a permit, for a short time only.
-    pub async fn acquire(&self) -> DecisionPermit {
+    pub(super) async fn acquire(&self) -> DecisionPermit {
         let free = Arc::clone(&self.0).try_acquire_owned();
         match free {
             Ok(permit) => Some(permit),
@@ -46,7 +46,7 @@ impl DecisionLimiter {
 
     /// The number of free permits.
     #[cfg(test)]
-    pub fn available(&self) -> usize {
+    pub(super) fn available(&self) -> usize {
         self.0.available_permits()
     }
 }

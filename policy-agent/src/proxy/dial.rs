@@ -25,7 +25,7 @@ const MAX_ADDRESSES: usize = 6;
 
 /// The target of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DialTarget {
+pub(super) struct DialTarget {
     /// The allowed name, or the address.
     pub host: DomainOrIp,
     /// The original destination port.
@@ -34,7 +34,7 @@ pub struct DialTarget {
 
 impl DialTarget {
     /// The target of a connection that requests this name, or its destination address without one.
-    pub fn new(destination: SocketAddr, name: Option<&str>) -> Self {
+    pub(super) fn new(destination: SocketAddr, name: Option<&str>) -> Self {
         let name = name.and_then(|name| DomainName::parse_requested(name).ok());
         let address = || DomainOrIp::Address(destination.ip().to_canonical());
         Self { host: name.map_or_else(address, DomainOrIp::Domain), port: destination.port() }
@@ -43,7 +43,7 @@ impl DialTarget {
 
 /// Connects to the target. If the policy has an egress proxy, the connection goes through it and
 /// never around it.
-pub async fn dial(
+pub(super) async fn dial(
     context: &ProxyContext,
     active_policy: &ActivePolicy,
     target: &DialTarget,
@@ -91,7 +91,7 @@ fn floor_denial(
 
 /// The addresses of a target that may be dialed. If there are none, the error is the reason for the
 /// first denied address.
-pub async fn candidate_addresses(
+pub(super) async fn candidate_addresses(
     context: &ProxyContext,
     target: &DialTarget,
     denial: impl Fn(IpAddr) -> Option<ConnectionDecision>,
@@ -121,7 +121,10 @@ pub async fn candidate_addresses(
 
 /// The addresses of a name that are tried, in this order. Empty if it has none or does not resolve in
 /// time.
-pub async fn resolve_in_dial_order(context: &ProxyContext, name: &DomainName) -> Vec<IpAddr> {
+pub(super) async fn resolve_in_dial_order(
+    context: &ProxyContext,
+    name: &DomainName,
+) -> Vec<IpAddr> {
     let resolved = timeout(context.timeouts.resolve, context.network.resolve(name)).await;
     let resolved: Vec<IpAddr> =
         resolved.unwrap_or_default().iter().map(IpAddr::to_canonical).collect();
@@ -129,7 +132,7 @@ pub async fn resolve_in_dial_order(context: &ProxyContext, name: &DomainName) ->
 }
 
 /// Why an address that the floor admits must not be dialed, if so.
-pub async fn undialable_reason(
+pub(super) async fn undialable_reason(
     context: &ProxyContext,
     address: IpAddr,
     port: u16,
@@ -159,7 +162,7 @@ async fn check_dialable(context: &ProxyContext, address: IpAddr, port: u16) -> O
 }
 
 /// Connects to the first address that accepts the connection.
-pub async fn connect_first(
+pub(super) async fn connect_first(
     context: &ProxyContext,
     addresses: &[IpAddr],
     port: u16,

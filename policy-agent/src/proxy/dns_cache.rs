@@ -16,11 +16,11 @@ use crate::policy::DomainName;
 const MAX_CACHED_NAMES: usize = 8192;
 
 /// The addresses of a name, of one family.
-pub type CachedAddresses = Arc<[IpAddr]>;
+pub(super) type CachedAddresses = Arc<[IpAddr]>;
 
 /// A DNS answer, possibly negative.
 #[derive(Clone, Debug)]
-pub struct DnsAnswer {
+pub(super) struct DnsAnswer {
     /// The addresses. Empty if there are none.
     pub addresses: CachedAddresses,
     /// When the answer expires.
@@ -29,7 +29,7 @@ pub struct DnsAnswer {
 
 /// A query, and its answer once it has arrived.
 #[derive(Debug)]
-pub struct DnsCacheEntry {
+pub(super) struct DnsCacheEntry {
     queried_at: Instant,
     answer: OnceCell<DnsAnswer>,
 }
@@ -40,12 +40,12 @@ impl DnsCacheEntry {
     }
 
     /// The answer, if it has arrived.
-    pub fn resolved(&self) -> Option<CachedAddresses> {
+    pub(super) fn resolved(&self) -> Option<CachedAddresses> {
         self.answer.get().map(|answer| Arc::clone(&answer.addresses))
     }
 
     /// The answer. One of the concurrent callers runs `resolve`, the others wait for its result.
-    pub async fn get_or_resolve(
+    pub(super) async fn get_or_resolve(
         &self,
         resolve: impl Future<Output = DnsAnswer>,
     ) -> CachedAddresses {
@@ -53,7 +53,7 @@ impl DnsCacheEntry {
     }
 
     /// Time since the query was started.
-    pub fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         self.queried_at.elapsed()
     }
 
@@ -64,11 +64,11 @@ impl DnsCacheEntry {
 
 /// The cached answers of one family.
 #[derive(Debug, Default)]
-pub struct DnsCache(Mutex<HashMap<DomainName, Arc<DnsCacheEntry>>>);
+pub(super) struct DnsCache(Mutex<HashMap<DomainName, Arc<DnsCacheEntry>>>);
 
 impl DnsCache {
     /// The entry of a name: a current one, whether pending or answered, or a new one.
-    pub fn entry(&self, name: &DomainName) -> Arc<DnsCacheEntry> {
+    pub(super) fn entry(&self, name: &DomainName) -> Arc<DnsCacheEntry> {
         let (mut entries, now) = (self.lock(), Instant::now());
         if let Some(cached) = entries.get(name).filter(|cached| cached.is_fresh(now)) {
             return Arc::clone(cached);

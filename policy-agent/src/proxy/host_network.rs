@@ -12,11 +12,11 @@ use super::{host_routes::HostRoutes, resolver::DnsResolver, socket};
 use crate::policy::DomainName;
 
 /// A boxed future.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where an address leads according to the host's routing tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressLocality {
+pub(super) enum AddressLocality {
     /// To another machine.
     Remote,
     /// To the host itself.
@@ -26,7 +26,7 @@ pub enum AddressLocality {
 }
 
 /// The network as the proxy uses it.
-pub trait ProxyNetwork: Send + Sync {
+pub(super) trait ProxyNetwork: Send + Sync {
     /// The original destination of an accepted connection.
     fn original_destination(&self, client: &TcpStream) -> io::Result<SocketAddr>;
 
@@ -41,7 +41,7 @@ pub trait ProxyNetwork: Send + Sync {
 }
 
 /// The host's network.
-pub struct HostNetwork {
+pub(super) struct HostNetwork {
     resolver: DnsResolver,
     routes: HostRoutes,
 }
@@ -51,7 +51,7 @@ impl HostNetwork {
     ///
     /// # Errors
     /// The resolver or the route socket cannot be set up.
-    pub fn new(servers: &[SocketAddr]) -> anyhow::Result<Self> {
+    pub(super) fn new(servers: &[SocketAddr]) -> anyhow::Result<Self> {
         Ok(Self { resolver: DnsResolver::new(servers)?, routes: HostRoutes::new()? })
     }
 }

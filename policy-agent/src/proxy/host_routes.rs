@@ -23,21 +23,21 @@ const CACHE_TTL: Duration = Duration::from_secs(1);
 const MAX_CACHED_ROUTES: usize = 1024;
 
 /// The routing tables of the host's network namespace.
-pub struct HostRoutes {
+pub(super) struct HostRoutes {
     handle: Handle,
     remote_cache: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl HostRoutes {
     /// Opens a route socket. The current runtime drives it.
-    pub fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let (connection, handle, _) = new_connection().context("cannot open a route socket")?;
         tokio::spawn(connection);
         Ok(Self { handle, remote_cache: Mutex::default() })
     }
 
     /// Where an address leads. It is unroutable if the kernel reports no route or an error.
-    pub async fn locality(&self, address: IpAddr) -> AddressLocality {
+    pub(super) async fn locality(&self, address: IpAddr) -> AddressLocality {
         if self.is_cached_remote(address) {
             return AddressLocality::Remote;
         }

@@ -26,7 +26,7 @@ const MAX_IDLE_PIPES: usize = 64;
 
 /// A pool of idle pipes.
 #[derive(Debug, Default)]
-pub struct PipePool {
+pub(super) struct PipePool {
     idle: Mutex<Vec<SplicePipe>>,
     open_pipes: Arc<AtomicUsize>,
 }
@@ -36,14 +36,14 @@ impl PipePool {
     ///
     /// # Errors
     /// The process has no file descriptors left.
-    pub fn acquire(&self) -> io::Result<SplicePipe> {
+    pub(super) fn acquire(&self) -> io::Result<SplicePipe> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.map_or_else(|| SplicePipe::new(&self.open_pipes), Ok)
     }
 
     /// Returns a pipe to the pool if it is empty: bytes that one connection left in it must never
     /// reach another.
-    pub fn release(&self, pipe: SplicePipe) {
+    pub(super) fn release(&self, pipe: SplicePipe) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if pipe.buffered == 0 && idle.len() < MAX_IDLE_PIPES {
             idle.push(pipe);
@@ -54,14 +54,14 @@ impl PipePool {
 #[cfg(test)]
 impl PipePool {
     /// The number of idle pipes.
-    pub fn idle_count(&self) -> usize {
+    pub(super) fn idle_count(&self) -> usize {
         self.idle.lock().expect("nobody panics").len()
     }
 }
 
 /// A pipe for splice(2).
 #[derive(Debug)]
-pub struct SplicePipe {
+pub(super) struct SplicePipe {
     read_end: OwnedFd,
     write_end: OwnedFd,
     capacity: usize,
@@ -84,19 +84,19 @@ impl SplicePipe {
     }
 
     /// The number of bytes in the pipe.
-    pub const fn buffered(&self) -> usize {
+    pub(super) const fn buffered(&self) -> usize {
         self.buffered
     }
 
     /// Moves bytes from a socket into the pipe, as far as there is room. 0 means end of stream.
-    pub fn fill_from(&mut self, socket: impl AsFd) -> io::Result<usize> {
+    pub(super) fn fill_from(&mut self, socket: impl AsFd) -> io::Result<usize> {
         let count = splice(socket, None, &self.write_end, None, self.capacity, splice_flags())?;
         self.buffered += count;
         Ok(count)
     }
 
     /// Moves bytes from the pipe to a socket, as far as the socket accepts them.
-    pub fn drain_to(&mut self, socket: impl AsFd) -> io::Result<()> {
+    pub(super) fn drain_to(&mut self, socket: impl AsFd) -> io::Result<()> {
         let count = splice(&self.read_end, None, socket, None, self.buffered, splice_flags())?;
         self.buffered = self.buffered.saturating_sub(count);
         Ok(())

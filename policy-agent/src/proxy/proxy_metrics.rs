@@ -3,7 +3,7 @@
 
 use prometheus_client::metrics::gauge::Gauge;
 
-pub use crate::agent::ConnectionProtocol;
+pub(super) use crate::agent::ConnectionProtocol;
 
 /// The proxy's metrics. Clones share the same counters.
 #[derive(Clone, Debug, Default)]

@@ -37,7 +37,7 @@ const MAX_LATE_LOOKUPS: usize = 256;
 const CONCURRENT_SERVERS: usize = 3;
 
 /// A resolver that queries over UDP, and over TCP if the answer does not fit.
-pub struct DnsResolver {
+pub(super) struct DnsResolver {
     client: Arc<TokioResolver>,
     /// The caches of IPv6 and IPv4, indexed by [`QueryFamily`].
     caches: [DnsCache; 2],
@@ -56,7 +56,7 @@ impl DnsResolver {
     ///
     /// # Errors
     /// The resolver refuses its configuration.
-    pub fn new(servers: &[SocketAddr]) -> Result<Self> {
+    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self> {
         let servers = match servers {
             [] => system_nameservers(),
             servers => servers.iter().copied().map(nameserver_config).collect(),
@@ -75,7 +75,7 @@ impl DnsResolver {
 
     /// The addresses of a name, IPv6 first. If one family fails, the result contains only the
     /// other.
-    pub async fn resolve(&self, name: &DomainName) -> Vec<IpAddr> {
+    pub(super) async fn resolve(&self, name: &DomainName) -> Vec<IpAddr> {
         let [v6, v4] =
             [QueryFamily::V6, QueryFamily::V4].map(|family| self.cache_entry(name, family));
         if let (Some(v6), Some(v4)) = (v6.resolved(), v4.resolved()) {

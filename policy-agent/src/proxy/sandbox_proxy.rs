@@ -50,7 +50,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_PENDING_ALERTS: usize = 8;
 
 /// The proxy of one sandbox.
-pub struct SandboxProxy {
+pub(super) struct SandboxProxy {
     /// Shared by all sandboxes.
     pub context: Arc<ProxyContext>,
     /// The sandbox.
@@ -76,7 +76,7 @@ struct SandboxProxyState {
 }
 
 /// Source and original destination of a connection.
-pub type ConnectionAddresses = (SocketAddr, SocketAddr);
+pub(super) type ConnectionAddresses = (SocketAddr, SocketAddr);
 
 /// Why a connection is not admitted.
 enum AdmissionError {
@@ -107,7 +107,7 @@ impl TrackedConnection {
 
 impl SandboxProxy {
     /// Creates a proxy without listeners.
-    pub fn new(
+    pub(super) fn new(
         context: Arc<ProxyContext>,
         sandbox: SandboxId,
         proxy_counters: Arc<SandboxProxyCounters>,
@@ -133,7 +133,7 @@ impl SandboxProxy {
     }
 
     /// Serves the connections of a listener until the proxy is closed.
-    pub fn spawn_accept_loop(self: &Arc<Self>, listener: impl SandboxListener) {
+    pub(super) fn spawn_accept_loop(self: &Arc<Self>, listener: impl SandboxListener) {
         let task = tokio::spawn(accept_loop(Arc::clone(self), listener));
         let mut state = self.lock();
         if state.closed {
@@ -143,18 +143,18 @@ impl SandboxProxy {
     }
 
     /// The policy in force.
-    pub fn active_policy(&self) -> Arc<ActivePolicy> {
+    pub(super) fn active_policy(&self) -> Arc<ActivePolicy> {
         Arc::clone(&self.lock().active_policy)
     }
 
     /// The number of open connections.
-    pub fn active_connections(&self) -> usize {
+    pub(super) fn active_connections(&self) -> usize {
         self.lock().connections.len()
     }
 
     /// Puts a new policy in force. When this returns, every connection that it does not allow is
     /// reset.
-    pub fn update_policy(&self, active_policy: &Arc<ActivePolicy>) {
+    pub(super) fn update_policy(&self, active_policy: &Arc<ActivePolicy>) {
         let (replaced, decided) = {
             let mut state = self.lock();
             let replaced = std::mem::replace(&mut state.active_policy, Arc::clone(active_policy));
@@ -198,7 +198,7 @@ impl SandboxProxy {
     }
 
     /// Resets all connections and stops accepting new ones.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let (connections, accept_tasks) = {
             let mut state = self.lock();
             state.closed = true;
@@ -275,7 +275,7 @@ impl SandboxProxy {
 
     /// Records what a connection was decided by under this policy. Returns `None` if a newer policy
     /// is in force, and `Some(false)` if the connection is closed.
-    pub fn record_match_key(
+    pub(super) fn record_match_key(
         &self,
         id: u64,
         active_policy: &Arc<ActivePolicy>,
@@ -291,21 +291,21 @@ impl SandboxProxy {
     }
 
     /// Records the upstream of a connection. Returns false if the connection is closed.
-    pub fn attach_upstream(&self, id: u64, upstream: &SharedSocket) -> bool {
+    pub(super) fn attach_upstream(&self, id: u64, upstream: &SharedSocket) -> bool {
         let mut state = self.lock();
         let connection = state.connections.get_mut(&id);
         connection.map(|connection| connection.upstream = Arc::downgrade(upstream)).is_some()
     }
 
     /// Removes a connection that has ended.
-    pub fn remove_connection(&self, id: u64) {
+    pub(super) fn remove_connection(&self, id: u64) {
         if self.lock().connections.remove(&id).is_some() {
             self.context.metrics.active_connections.dec();
         }
     }
 
     /// Reports the decision on a connection, unless the rate limit for events is exceeded.
-    pub fn report_event(
+    pub(super) fn report_event(
         &self,
         addresses: ConnectionAddresses,
         name: Option<String>,
@@ -330,7 +330,7 @@ impl SandboxProxy {
 }
 
 /// A source of connections.
-pub trait SandboxListener: Send + 'static {
+pub(super) trait SandboxListener: Send + 'static {
     /// Accepts the next connection. Returns its socket and source address.
     fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
 }

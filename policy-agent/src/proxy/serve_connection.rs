@@ -26,7 +26,7 @@ use crate::policy::evaluate::HTTP_PORT;
 
 /// Serves a connection from its admission to its end. Each kind of connection gets its own task
 /// type, so that it only takes the memory it needs.
-pub fn spawn_serve(admitted: AdmittedConnection) {
+pub(super) fn spawn_serve(admitted: AdmittedConnection) {
     let handling = classify_connection(&admitted.active_policy(), admitted.original_destination());
     match handling {
         ConnectionHandling::ByName if admitted.original_destination().port() == HTTP_PORT => {
@@ -112,7 +112,11 @@ async fn relay_admitted(admitted: AdmittedConnection, upstream: UpstreamConnecti
 }
 
 /// Relays bytes in both directions until the connection ends.
-pub async fn relay(context: &ProxyContext, client: &SharedSocket, upstream: UpstreamConnection) {
+pub(super) async fn relay(
+    context: &ProxyContext,
+    client: &SharedSocket,
+    upstream: UpstreamConnection,
+) {
     let UpstreamConnection { socket, io } = upstream;
     match io {
         // On an error both sides are already reset, and there is nothing to report.
@@ -169,7 +173,7 @@ async fn send_alert(admitted: AdmittedConnection, alert: TlsAlert) {
 
 /// Size in bytes of the task of an established connection.
 #[cfg(test)]
-pub fn relay_task_size() -> usize {
+pub(super) fn relay_task_size() -> usize {
     fn size<F: Future>(_: impl FnOnce(AdmittedConnection, UpstreamConnection) -> F) -> usize {
         size_of::<F>()
     }

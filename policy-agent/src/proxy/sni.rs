@@ -10,7 +10,7 @@ const VERSION_AND_RANDOM_LEN: usize = 2 + 32;
 
 /// The server name of a ClientHello, if it is exactly one `host_name`. `records` are the TLS
 /// records of the ClientHello and any bytes after them.
-pub fn parse_server_name(records: &[u8]) -> Option<String> {
+pub(super) fn parse_server_name(records: &[u8]) -> Option<String> {
     let message = first_handshake_message(records)?;
     let mut hello = ByteReader(&message);
     hello.read_bytes(VERSION_AND_RANDOM_LEN)?;

@@ -27,7 +27,7 @@ use super::{
 use crate::policy::{DomainOrIp, Socks5Credentials, Socks5Proxy, Socks5Tls};
 
 /// Connects to the target through the SOCKS5 proxy.
-pub async fn connect_through(
+pub(super) async fn connect_through(
     context: &ProxyContext,
     egress_proxy: &Socks5Proxy,
     target: &DialTarget,
@@ -109,7 +109,7 @@ fn tls_server_name(server: &DomainOrIp) -> Result<ServerName<'static>> {
 /// TLS configurations by their CA certificates. Loading the system's certificates takes tens of
 /// milliseconds.
 #[derive(Default)]
-pub struct TlsConfigCache {
+pub(super) struct TlsConfigCache {
     system_roots: OnceCell<Arc<ClientConfig>>,
     custom_roots: Mutex<HashMap<String, Arc<ClientConfig>>>,
 }

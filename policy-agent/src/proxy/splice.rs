@@ -21,7 +21,7 @@ const PIPE_RETRY_DELAY: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// One side failed. Both are reset.
-pub async fn splice_bidirectional(
+pub(super) async fn splice_bidirectional(
     pool: &PipePool,
     client: &TcpStream,
     upstream: &TcpStream,

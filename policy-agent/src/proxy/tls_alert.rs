@@ -30,18 +30,18 @@ const CLIENT_VERSION: std::ops::Range<usize> = 9..11;
 
 /// An alert in an unencrypted record of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TlsAlert([u8; 7]);
+pub(super) struct TlsAlert([u8; 7]);
 
 impl TlsAlert {
     /// The alert for a client that has sent these bytes, or `None` if they are not TLS.
-    pub fn for_client(reason: Reason, sent: &[u8]) -> Option<Self> {
+    pub(super) fn for_client(reason: Reason, sent: &[u8]) -> Option<Self> {
         let version = sent.get(CLIENT_VERSION).and_then(|bytes| bytes.try_into().ok());
         let version = version.map_or(TLS_1_0, |version: [u8; 2]| version.clamp(TLS_1_0, TLS_1_2));
         (sent.first() == Some(&CONTENT_TYPE_HANDSHAKE)).then(|| Self::with_version(version, reason))
     }
 
     /// The alert for a client that may not have sent anything yet.
-    pub const fn without_client_hello(reason: Reason) -> Self {
+    pub(super) const fn without_client_hello(reason: Reason) -> Self {
         Self::with_version(TLS_1_0, reason)
     }
 
@@ -52,7 +52,7 @@ impl TlsAlert {
     /// Sends the alert and closes the connection gracefully. For a while it keeps reading what the
     /// client still sends: closing a socket with unread bytes causes a reset, which may overtake
     /// the alert.
-    pub async fn send(self, client: &TcpStream, timeouts: ProxyTimeouts) {
+    pub(super) async fn send(self, client: &TcpStream, timeouts: ProxyTimeouts) {
         let sent = async {
             write_all(client, &self.0).await?;
             SockRef::from(client).shutdown(Shutdown::Write)?;

@@ -33,7 +33,7 @@ use crate::{
 pub(crate) const REDIRECT_FAILED: &str = "cannot open its way to the egress proxy";
 
 /// A validated sandbox with a slot.
-pub struct StagedChange {
+pub(crate) struct StagedChange {
     pub(crate) sandbox: Sandbox,
     pub(crate) compiled: CompiledPolicy,
     pub(crate) previous: Option<Arc<Sandbox>>,
@@ -46,7 +46,7 @@ impl StagedChange {
     }
 
     /// The ID of the sandbox.
-    pub fn id(&self) -> &SandboxId {
+    pub(crate) fn id(&self) -> &SandboxId {
         self.sandbox.id()
     }
 

@@ -82,14 +82,14 @@ impl ActivePolicy {
 
 /// The active policies in use, for sharing equal ones.
 #[derive(Debug, Default)]
-pub struct PolicyInterner {
+pub(crate) struct PolicyInterner {
     by_digest: HashMap<[u8; 16], Vec<Weak<ActivePolicy>>>,
 }
 
 impl PolicyInterner {
     /// Builds an active policy, shared with sandboxes that have an equal one, and its compiled
     /// form.
-    pub fn compile_shared(
+    pub(crate) fn compile_shared(
         &mut self,
         network: NetworkConfig,
         policy: Policy,
@@ -116,7 +116,7 @@ impl PolicyInterner {
     }
 
     /// Drops policies that no sandbox uses.
-    pub fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         self.by_digest.retain(|_, known| known.iter().any(|weak| weak.strong_count() > 0));
     }
 }

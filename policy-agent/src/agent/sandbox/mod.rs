@@ -121,7 +121,7 @@ impl Serialize for EnforcementStatus {
 /// Splits a specification. Each sandbox has its own base, and equal network configurations are
 /// shared.
 #[must_use]
-pub fn split_network(mut spec: SandboxSpec) -> (Arc<SandboxSpec>, NetworkConfig) {
+pub(super) fn split_network(mut spec: SandboxSpec) -> (Arc<SandboxSpec>, NetworkConfig) {
     let network = std::mem::take(&mut spec.network);
     (Arc::new(spec), network)
 }
@@ -134,6 +134,6 @@ pub fn interface_for(spec: &SandboxSpec) -> HostInterface {
 
 /// The addresses that identify a sandbox on the wire.
 #[must_use]
-pub fn endpoint_addresses_for(spec: &SandboxSpec) -> EndpointAddresses {
+pub(super) fn endpoint_addresses_for(spec: &SandboxSpec) -> EndpointAddresses {
     EndpointAddresses { mac: spec.mac.map(|mac| mac.octets()), addresses: spec.addresses.clone() }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Creates a machine with these interfaces in its configuration.
-pub fn machine_with_pool(interfaces: &[&str]) -> TestMachine {
+pub(super) fn machine_with_pool(interfaces: &[&str]) -> TestMachine {
     let pooled = |(index, name): (usize, &&str)| PooledInterface {
         interface: HostInterface { name: (*name).to_owned(), netns: None },
         addresses: vec![[10, 11, 0, u8::try_from(index + 2).expect("few")].into()],
@@ -17,12 +17,12 @@ pub fn machine_with_pool(interfaces: &[&str]) -> TestMachine {
 }
 
 /// Returns the name under which the gates of an interface are pinned.
-pub fn pool_pin_name(name: &str) -> String {
+pub(super) fn pool_pin_name(name: &str) -> String {
     HostInterface { name: name.to_owned(), netns: None }.pin_name().expect("a short name")
 }
 
 /// Creates a request for a sandbox that may not reach one address.
-pub fn create_request(denied: &str) -> CreateRequest {
+pub(super) fn create_request(denied: &str) -> CreateRequest {
     CreateRequest {
         metadata: SandboxMetadata { template_id: "base".to_owned(), ..SandboxMetadata::default() },
         network: network_update(&format!(r#"{{"denyOut":["{denied}"]}}"#)),

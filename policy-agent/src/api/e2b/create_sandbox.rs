@@ -31,7 +31,7 @@ const MAX_KEY_LEN: usize = 255;
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", expecting = "an object")]
 #[schema(as = NewSandbox)]
-pub struct E2bCreateBody {
+pub(super) struct E2bCreateBody {
     /// Any text. Returned unchanged.
     #[serde(rename = "templateID", alias = "templateId", alias = "template_id")]
     template_id: String,
@@ -71,7 +71,7 @@ pub struct E2bCreateBody {
         (status = 413, response = Problem), (status = 503, response = Problem),
     )
 )]
-pub async fn create_v1(
+pub(super) async fn create_v1(
     State(api): State<ApiState>,
     headers: HeaderMap,
     body: JsonBody,
@@ -101,7 +101,7 @@ pub async fn create_v1(
         (status = 413, response = Problem), (status = 503, response = Problem),
     )
 )]
-pub async fn create_v2(
+pub(super) async fn create_v2(
     State(api): State<ApiState>,
     headers: HeaderMap,
     body: JsonBody,

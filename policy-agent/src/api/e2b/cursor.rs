@@ -8,7 +8,7 @@ use super::list_query::{ListQuery, SortOrder};
 use crate::{agent::Sandbox, policy::SandboxId};
 
 /// One page of a list.
-pub struct SandboxPage {
+pub(super) struct SandboxPage {
     /// The sandboxes on the page.
     pub sandboxes: Vec<Arc<Sandbox>>,
     /// The cursor of the last sandbox, if more follow.
@@ -18,7 +18,7 @@ pub struct SandboxPage {
 /// The position of a sandbox in any list. It stays valid when other sandboxes are created or
 /// deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PageCursor {
+pub(super) struct PageCursor {
     started_at: Timestamp,
     id: SandboxId,
 }
@@ -49,7 +49,7 @@ impl FromStr for PageCursor {
 }
 
 /// Sorts the sandboxes and returns the page that `query` selects.
-pub fn paginate(mut sandboxes: Vec<Arc<Sandbox>>, query: &ListQuery) -> SandboxPage {
+pub(super) fn paginate(mut sandboxes: Vec<Arc<Sandbox>>, query: &ListQuery) -> SandboxPage {
     sandboxes.sort_by_cached_key(|sandbox| PageCursor::for_sandbox(sandbox));
     if query.order == SortOrder::Descending {
         sandboxes.reverse();

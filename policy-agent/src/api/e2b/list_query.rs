@@ -17,7 +17,7 @@ const MAX_LIMIT: usize = 100;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it is written down for readers")]
-pub struct ListQueryParameters {
+pub(super) struct ListQueryParameters {
     /// `key=value` pairs, joined by `&` and percent-encoded. A sandbox must have all of them.
     #[param(required = false)]
     metadata: String,
@@ -43,7 +43,7 @@ pub struct ListQueryParameters {
 
 /// The order by start time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SortOrder {
+pub(super) enum SortOrder {
     /// Oldest first.
     Ascending,
     /// Newest first.
@@ -53,7 +53,7 @@ pub enum SortOrder {
 
 /// Which sandboxes to list, in which order, and how many.
 #[derive(Debug)]
-pub struct ListQuery {
+pub(super) struct ListQuery {
     metadata: BTreeMap<String, String>,
     excludes_running: bool,
     started_after: Option<Timestamp>,
@@ -71,7 +71,7 @@ impl ListQuery {
     ///
     /// # Errors
     /// A parameter is invalid; the error names it.
-    pub fn parse(text: &str) -> Result<Self, ValidationError> {
+    pub(super) fn parse(text: &str) -> Result<Self, ValidationError> {
         let mut states = Vec::new();
         let mut query = Self {
             metadata: BTreeMap::new(),
@@ -104,7 +104,7 @@ impl ListQuery {
     }
 
     /// Returns whether the query selects a sandbox.
-    pub fn matches(&self, sandbox: &Sandbox) -> bool {
+    pub(super) fn matches(&self, sandbox: &Sandbox) -> bool {
         let lifetime = &sandbox.lifetime;
         let has_entry = |(key, value): (&String, &String)| {
             lifetime.metadata().and_then(|metadata| metadata.metadata.get(key)) == Some(value)

@@ -36,7 +36,7 @@ const CLIENT_ID: &str = "agent";
 const ENVD_VERSION: &str = "0.5.13";
 
 /// The routes of E2B's API.
-pub fn routes() -> OpenApiRouter<ApiState> {
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(create_sandbox::create_v1))
         .routes(routes!(create_sandbox::create_v2))

@@ -15,7 +15,7 @@ use crate::{
 /// A sandbox and what is needed to access it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct E2bSandboxAccess {
+pub(super) struct E2bSandboxAccess {
     /// The template of the sandbox. Empty if the sandbox was applied.
     #[serde(rename = "templateID")]
     template_id: String,
@@ -42,7 +42,7 @@ pub struct E2bSandboxAccess {
 
 impl E2bSandboxAccess {
     /// The response with tokens.
-    pub fn with_tokens(api: &ApiState, sandbox: &Sandbox) -> Self {
+    pub(super) fn with_tokens(api: &ApiState, sandbox: &Sandbox) -> Self {
         let token = sandbox.lifetime.traffic_token();
         Self {
             traffic_access_token: Some(token.reveal().to_owned()),
@@ -52,7 +52,7 @@ impl E2bSandboxAccess {
     }
 
     /// The response without tokens.
-    pub fn without_tokens(api: &ApiState, sandbox: &Sandbox) -> Self {
+    pub(super) fn without_tokens(api: &ApiState, sandbox: &Sandbox) -> Self {
         Self {
             template_id: template_id(sandbox),
             sandbox_id: sandbox.id().clone(),

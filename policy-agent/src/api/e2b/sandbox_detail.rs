@@ -17,7 +17,7 @@ use crate::{
 /// A sandbox in detail.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct E2bSandboxDetail {
+pub(super) struct E2bSandboxDetail {
     #[serde(flatten)]
     summary: E2bSandboxSummary,
     /// The requested value. Absent if the request had none.
@@ -52,7 +52,7 @@ impl E2bSandboxDetail {
         (status = 404, response = Problem),
     )
 )]
-pub async fn show(
+pub(super) async fn show(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<Json<E2bSandboxDetail>, Problem> {
@@ -68,7 +68,7 @@ pub async fn show(
         (status = 404, response = Problem),
     )
 )]
-pub async fn kill(
+pub(super) async fn kill(
     State(api): State<ApiState>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {

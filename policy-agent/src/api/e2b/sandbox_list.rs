@@ -26,7 +26,7 @@ use crate::{
 /// A sandbox in a list.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct E2bSandboxSummary {
+pub(super) struct E2bSandboxSummary {
     /// The template of the sandbox. Empty if the sandbox was applied.
     #[serde(rename = "templateID")]
     template_id: String,
@@ -61,7 +61,7 @@ pub struct E2bSandboxSummary {
 
 impl E2bSandboxSummary {
     /// The summary of a sandbox.
-    pub fn from_sandbox(sandbox: &Sandbox) -> Self {
+    pub(super) fn from_sandbox(sandbox: &Sandbox) -> Self {
         let lifetime = &sandbox.lifetime;
         Self {
             template_id: template_id(sandbox),
@@ -92,7 +92,7 @@ impl E2bSandboxSummary {
         (status = 400, response = Problem),
     )
 )]
-pub async fn list(
+pub(super) async fn list(
     State(api): State<ApiState>,
     RawQuery(query): RawQuery,
 ) -> Result<(HeaderMap, Json<Vec<E2bSandboxSummary>>), Problem> {

@@ -21,16 +21,16 @@ use crate::{
 /// The longest lease: 30 days.
 const MAX_LEASE_SECONDS: u32 = 30 * 24 * 60 * 60;
 /// The lease of a request that names none.
-pub const DEFAULT_LEASE: LeaseSeconds = LeaseSeconds(300);
+pub(super) const DEFAULT_LEASE: LeaseSeconds = LeaseSeconds(300);
 
 /// A lease in whole seconds from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(minimum = 1, maximum = 2_592_000, example = 300)]
-pub struct LeaseSeconds(u32);
+pub(super) struct LeaseSeconds(u32);
 
 impl LeaseSeconds {
     /// The lease as a duration.
-    pub fn duration(self) -> Duration {
+    pub(super) fn duration(self) -> Duration {
         Duration::from_secs(self.0.into())
     }
 }
@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for LeaseSeconds {
 /// The options of a connect request.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
-pub struct E2bConnectBody {
+pub(super) struct E2bConnectBody {
     /// The minimum remaining lifetime in seconds. Default: 300.
     #[serde(default)]
     timeout: Option<LeaseSeconds>,
@@ -59,7 +59,7 @@ pub struct E2bConnectBody {
 /// The new end of a sandbox.
 #[derive(Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
-pub struct E2bTimeoutBody {
+pub(super) struct E2bTimeoutBody {
     /// The remaining lifetime in seconds. It may be shorter or longer than before.
     timeout: LeaseSeconds,
 }
@@ -67,7 +67,7 @@ pub struct E2bTimeoutBody {
 /// The minimum lifetime of a sandbox.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
-pub struct E2bRefreshBody {
+pub(super) struct E2bRefreshBody {
     /// The minimum remaining lifetime in seconds. Default: 300.
     #[serde(default)]
     duration: Option<LeaseSeconds>,
@@ -85,7 +85,7 @@ pub struct E2bRefreshBody {
         (status = 413, response = Problem),
     )
 )]
-pub async fn connect(
+pub(super) async fn connect(
     State(api): State<ApiState>,
     Path(id): Path<String>,
     body: JsonBody,
@@ -107,7 +107,7 @@ pub async fn connect(
         (status = 409, response = Problem), (status = 413, response = Problem),
     )
 )]
-pub async fn set_timeout(
+pub(super) async fn set_timeout(
     State(api): State<ApiState>,
     Path(id): Path<String>,
     body: JsonBody,
@@ -132,7 +132,7 @@ pub async fn set_timeout(
         (status = 413, response = Problem),
     )
 )]
-pub async fn refresh(
+pub(super) async fn refresh(
     State(api): State<ApiState>,
     Path(id): Path<String>,
     body: JsonBody,

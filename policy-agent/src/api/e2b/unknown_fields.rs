@@ -27,14 +27,14 @@ const NETWORK_SUBSTRINGS: [&str; 3] = ["internet", "network", "proxy"];
 /// The names of unknown fields.
 #[derive(Deserialize)]
 #[serde(transparent)]
-pub struct UnknownFields(BTreeMap<String, IgnoredAny>);
+pub(super) struct UnknownFields(BTreeMap<String, IgnoredAny>);
 
 impl UnknownFields {
     /// Rejects network-related fields.
     ///
     /// # Errors
     /// A field is about the network; the error names it.
-    pub fn reject_network_fields(&self) -> Result<(), ValidationError> {
+    pub(super) fn reject_network_fields(&self) -> Result<(), ValidationError> {
         let Some(name) = self.0.keys().find(|name| looks_like_network_field(name)) else {
             return Ok(());
         };

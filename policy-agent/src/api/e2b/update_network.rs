@@ -25,7 +25,7 @@ use crate::{
         (status = 413, response = Problem),
     )
 )]
-pub async fn replace(
+pub(super) async fn replace(
     State(api): State<ApiState>,
     Path(id): Path<String>,
     body: JsonBody,
@@ -38,7 +38,7 @@ pub async fn replace(
 /// The requested `network`, without secrets, in the form that E2B's clients read.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct E2bNetwork {
+pub(super) struct E2bNetwork {
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_out: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]

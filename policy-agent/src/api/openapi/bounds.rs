@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 const INGRESS_FIELDS: [&str; 3] = ["allowPublicTraffic", "maskRequestHost", "httpsPorts"];
 
 /// Adds the bounds to the document.
-pub fn add_bounds(document: &mut Value) {
+pub(super) fn add_bounds(document: &mut Value) {
     for (pointer, bounds) in bounds() {
         if let (Some(target), Value::Object(bounds)) = (object_at(document, pointer), bounds) {
             target.extend(bounds);

@@ -46,20 +46,20 @@ pub(crate) fn lock_pins(bpffs: &Path) -> Result<PinLock> {
 
 /// The pins of one ABI version.
 #[derive(Clone, Debug)]
-pub struct PinDirectory {
+pub(crate) struct PinDirectory {
     root: PathBuf,
 }
 
 impl PinDirectory {
     /// The pins of this version under `bpffs`. Creates missing directories.
-    pub fn create(bpffs: &Path) -> Result<Self> {
+    pub(crate) fn create(bpffs: &Path) -> Result<Self> {
         let pins = Self { root: bpffs.join(format!("v{ABI_VERSION}")) };
         pins.create_directories()?;
         Ok(pins)
     }
 
     /// Creates missing directories.
-    pub fn create_directories(&self) -> Result<()> {
+    pub(crate) fn create_directories(&self) -> Result<()> {
         for directory in [self.maps_directory(), self.links_directory()] {
             fs::create_dir_all(&directory).with_context(|| {
                 format!("cannot make {}: is that on a BPF file system?", directory.display())
@@ -69,7 +69,7 @@ impl PinDirectory {
     }
 
     /// The pins of every version that exists.
-    pub fn all_versions(bpffs: &Path) -> Result<Vec<Self>> {
+    pub(crate) fn all_versions(bpffs: &Path) -> Result<Vec<Self>> {
         let is_version =
             |name: &str| name.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
         let names = directory_entries(bpffs)?.into_iter().filter(|name| is_version(name));
@@ -77,12 +77,12 @@ impl PinDirectory {
     }
 
     /// Whether these are the pins of the running version.
-    pub fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         self.root.file_name().is_some_and(|name| name == format!("v{ABI_VERSION}").as_str())
     }
 
     /// The pin of a map.
-    pub fn map_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn map_path(&self, name: &str) -> PathBuf {
         self.maps_directory().join(name)
     }
 
@@ -95,31 +95,31 @@ impl PinDirectory {
     }
 
     /// The pin of a link of a sandbox.
-    pub fn link_path(&self, id: &str, name: &str) -> PathBuf {
+    pub(crate) fn link_path(&self, id: &str, name: &str) -> PathBuf {
         self.links_directory().join(id).join(name)
     }
 
     /// The names of all sandboxes and interfaces that have links.
-    pub fn pin_names(&self) -> Result<Vec<String>> {
+    pub(crate) fn pin_names(&self) -> Result<Vec<String>> {
         directory_entries(&self.links_directory())
     }
 
     /// Creates the directory for a sandbox's links.
-    pub fn create_link_directory(&self, id: &str) -> Result<()> {
+    pub(crate) fn create_link_directory(&self, id: &str) -> Result<()> {
         let directory = self.links_directory().join(id);
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))
     }
 
     /// Records the slot that all gates of a sandbox set.
-    pub fn record_slot(&self, id: &str, slot: Slot) -> Result<()> {
+    pub(crate) fn record_slot(&self, id: &str, slot: Slot) -> Result<()> {
         let mine =
             self.links_directory().join(id).join(format!("{SLOT_DIRECTORY_PREFIX}{}", slot.get()));
         fs::create_dir_all(&mine).with_context(|| format!("cannot make {}", mine.display()))
     }
 
     /// Removes the record of a sandbox's slot, before some of its gates are replaced.
-    pub fn clear_recorded_slot(&self, id: &str) -> Result<()> {
+    pub(crate) fn clear_recorded_slot(&self, id: &str) -> Result<()> {
         let directory = self.links_directory().join(id);
         for name in directory_entries(&directory)?
             .iter()
@@ -132,7 +132,7 @@ impl PinDirectory {
     }
 
     /// The recorded slot of a sandbox's gates.
-    pub fn recorded_slot(&self, id: &str) -> Result<Option<Slot>> {
+    pub(crate) fn recorded_slot(&self, id: &str) -> Result<Option<Slot>> {
         let names = directory_entries(&self.links_directory().join(id))?;
         let number =
             names.iter().find_map(|name| name.strip_prefix(SLOT_DIRECTORY_PREFIX)?.parse().ok());
@@ -145,7 +145,7 @@ impl PinDirectory {
     /// that it is detached when this returns. It also avoids releasing thousands of links at once,
     /// at which Linux up to at least 6.18 can deadlock. For the same reason the last descriptor is
     /// closed here.
-    pub fn remove_link(&self, id: &str, name: &str) -> Result<()> {
+    pub(crate) fn remove_link(&self, id: &str, name: &str) -> Result<()> {
         let pin = self.link_path(id, name);
         let last = bpf_syscall::open_pinned(&pin).ok();
         if let Some(link) = &last {
@@ -157,7 +157,7 @@ impl PinDirectory {
     }
 
     /// Removes a sandbox's links. They are detached when this returns.
-    pub fn remove_links(&self, id: &str) -> Result<()> {
+    pub(crate) fn remove_links(&self, id: &str) -> Result<()> {
         let directory = self.links_directory().join(id);
         for name in directory_entries(&directory)?
             .iter()
@@ -170,7 +170,7 @@ impl PinDirectory {
 
     /// Removes everything. Links are removed first, because a gate whose program array is empty
     /// drops all packets.
-    pub fn remove_all(&self) -> Result<()> {
+    pub(crate) fn remove_all(&self) -> Result<()> {
         for id in self.pin_names()? {
             self.remove_links(&id)?;
         }

@@ -53,7 +53,7 @@ const PIECES: [&str; 42] = [
 
 /// The result of framing a client's bytes.
 #[derive(Debug, Default)]
-pub struct FramedRequests {
+pub(super) struct FramedRequests {
     /// The forwarded bytes, and the number of client bytes they correspond to.
     pub forwarded: Vec<u8>,
     pub consumed: usize,
@@ -65,7 +65,7 @@ pub struct FramedRequests {
 
 impl FramedRequests {
     /// The forwarded requests. The last one may be incomplete.
-    pub fn requests(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.request_starts.iter().skip(1).copied().chain([self.forwarded.len()]);
         self.request_starts.iter().zip(ends).map(|(start, end)| &self.forwarded[*start..end])
     }
@@ -73,7 +73,11 @@ impl FramedRequests {
 
 /// Frames bytes that arrive in pieces of these lengths. All upgrades are accepted, or all are
 /// declined.
-pub fn frame_in_pieces(bytes: &[u8], lengths: &[usize], accepts_upgrade: bool) -> FramedRequests {
+pub(super) fn frame_in_pieces(
+    bytes: &[u8],
+    lengths: &[usize],
+    accepts_upgrade: bool,
+) -> FramedRequests {
     let (mut framer, mut framed) = (RequestFramer::default(), FramedRequests::default());
     let (mut buffered, mut rest) = (Vec::new(), bytes);
     for length in lengths.iter().cycle() {
@@ -109,7 +113,7 @@ pub fn frame_in_pieces(bytes: &[u8], lengths: &[usize], accepts_upgrade: bool) -
 }
 
 /// A client's bytes: requests, sometimes with a very long line.
-pub fn hostile_requests() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn hostile_requests() -> impl Strategy<Value = Vec<u8>> {
     let long = prop_oneof![Just(0), Just(0), Just(0), 8_100..8_300_usize, 65_400..65_700_usize];
     (hostile_bytes(&PIECES, 12), long, any::<prop::sample::Index>()).prop_map(
         |(bytes, long, index)| {

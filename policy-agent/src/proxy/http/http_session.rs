@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The HTTP state of a connection.
-pub struct HttpSession {
+pub(super) struct HttpSession {
     /// The client's connection.
     pub admitted: AdmittedConnection,
     upstream: Mutex<Option<HttpUpstream>>,
@@ -51,14 +51,14 @@ struct HttpUpstream {
 }
 
 /// The task that drives an upstream connection. Dropping the handle aborts it.
-pub struct UpstreamDriver {
+pub(super) struct UpstreamDriver {
     task: AbortHandle,
     socket: SharedSocket,
 }
 
 impl UpstreamDriver {
     /// The upstream socket.
-    pub fn socket(&self) -> SharedSocket {
+    pub(super) fn socket(&self) -> SharedSocket {
         Arc::clone(&self.socket)
     }
 }
@@ -72,11 +72,11 @@ impl Drop for UpstreamDriver {
 /// The connection ends without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed")]
-pub struct ConnectionClosed;
+pub(super) struct ConnectionClosed;
 
 impl HttpSession {
     /// A session without requests.
-    pub fn new(admitted: AdmittedConnection) -> Self {
+    pub(super) fn new(admitted: AdmittedConnection) -> Self {
         Self {
             admitted,
             upstream: Mutex::default(),
@@ -87,17 +87,17 @@ impl HttpSession {
     }
 
     /// Whether a request has been received.
-    pub fn has_received_request(&self) -> bool {
+    pub(super) fn has_received_request(&self) -> bool {
         self.has_received_request.load(Ordering::Relaxed)
     }
 
     /// Whether the last request was refused.
-    pub fn is_last_refused(&self) -> bool {
+    pub(super) fn is_last_refused(&self) -> bool {
         self.is_last_refused.load(Ordering::Relaxed)
     }
 
     /// Resets both sides.
-    pub fn reset(&self) {
+    pub(super) fn reset(&self) {
         reset_connection(&self.admitted.client);
         if let Some(upstream) = self.take_upstream() {
             reset_connection(&upstream.driver.socket);
@@ -108,7 +108,7 @@ impl HttpSession {
     ///
     /// # Errors
     /// The connection is closed, so there is no one to respond to.
-    pub async fn handle_request(
+    pub(super) async fn handle_request(
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {

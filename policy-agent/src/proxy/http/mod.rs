@@ -38,7 +38,7 @@ enum HttpServeOutcome {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve_http(admitted: AdmittedConnection) {
+pub(super) async fn serve_http(admitted: AdmittedConnection) {
     let session = Arc::new(HttpSession::new(admitted));
     let outcome = serve_requests(&session).await;
     let admitted = &session.admitted;

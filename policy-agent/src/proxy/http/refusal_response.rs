@@ -9,10 +9,10 @@ use hyper::{
 use policy_common::reason::Reason;
 
 /// The body of a response: the server's, or one line from the proxy.
-pub type ProxyResponseBody = Either<Incoming, Full<Bytes>>;
+pub(super) type ProxyResponseBody = Either<Incoming, Full<Bytes>>;
 
 /// A one-line refusal, after which the connection closes.
-pub fn refusal_response(reason: Reason, name: Option<&str>) -> Response<ProxyResponseBody> {
+pub(super) fn refusal_response(reason: Reason, name: Option<&str>) -> Response<ProxyResponseBody> {
     let mut line = format!("{}: {}", reason.label(), reason.help());
     if let Some(name) = name {
         line.push_str(&format!(" ({name})"));

@@ -13,7 +13,7 @@ use crate::net::hop_by_hop::has_unambiguous_framing;
 ///
 /// # Errors
 /// The request names different hosts, or cannot be decided on.
-pub fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Reason> {
+pub(super) fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Reason> {
     if request.method() == Method::CONNECT || !has_unambiguous_framing(request.headers()) {
         return Err(Reason::NotJudgeable);
     }

@@ -18,7 +18,7 @@ use crate::proxy::{
 
 /// Relays between both sides once the HTTP library has released them. The session, and with it the
 /// admitted connection, lives until the relay ends.
-pub async fn relay_upgraded(
+pub(super) async fn relay_upgraded(
     session: Arc<HttpSession>,
     client: OnUpgrade,
     server: OnUpgrade,

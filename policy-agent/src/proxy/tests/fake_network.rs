@@ -19,7 +19,7 @@ use crate::{
 
 /// A network in which only what a test sets up exists.
 #[derive(Default)]
-pub struct FakeNetworkState {
+pub(super) struct FakeNetworkState {
     /// The original destination of accepted connections.
     pub destination: Mutex<Option<SocketAddr>>,
     /// Addresses by name.
@@ -35,7 +35,7 @@ pub struct FakeNetworkState {
 }
 
 /// The fake. Its state is shared with the test.
-pub struct FakeNetwork(pub Arc<FakeNetworkState>);
+pub(super) struct FakeNetwork(pub Arc<FakeNetworkState>);
 
 impl ProxyNetwork for FakeNetwork {
     fn original_destination(&self, _: &TcpStream) -> io::Result<SocketAddr> {

@@ -29,10 +29,10 @@ use crate::{
 };
 
 /// Longer than any operation that a test waits for.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Listen addresses of the agent's own gateway.
-pub const GATEWAY_LISTENERS: [&str; 2] = ["203.0.113.5:80", "0.0.0.0:4430"];
+pub(super) const GATEWAY_LISTENERS: [&str; 2] = ["203.0.113.5:80", "0.0.0.0:4430"];
 
 /// A kernel that does nothing. The event buffer needs one.
 struct NoKernel;
@@ -116,7 +116,7 @@ impl DataplaneControl for NoKernel {
 }
 
 /// A proxy with one sandbox.
-pub struct ProxyHarness {
+pub(super) struct ProxyHarness {
     pub proxy: Arc<TransparentProxy>,
     pub network: Arc<FakeNetworkState>,
     pub event_buffer: Arc<EventBuffer>,
@@ -126,7 +126,7 @@ pub struct ProxyHarness {
 }
 
 /// Timeouts short enough to wait for in tests.
-pub fn test_timeouts() -> ProxyTimeouts {
+pub(super) fn test_timeouts() -> ProxyTimeouts {
     ProxyTimeouts {
         name_detection: Duration::from_millis(300),
         connect: Duration::from_millis(600),
@@ -137,7 +137,7 @@ pub fn test_timeouts() -> ProxyTimeouts {
 }
 
 /// A policy that allows only these domains.
-pub fn policy_allowing(names: &[&str]) -> Arc<ActivePolicy> {
+pub(super) fn policy_allowing(names: &[&str]) -> Arc<ActivePolicy> {
     let list = serde_json::to_string(names).expect("JSON");
     policy_from_json(
         &format!(r#"{{"allowOut":{list},"denyOut":["0.0.0.0/0"]}}"#),
@@ -146,7 +146,7 @@ pub fn policy_allowing(names: &[&str]) -> Arc<ActivePolicy> {
 }
 
 /// A policy from the JSON of a `network`.
-pub fn policy_from_json(network: &str, floor: &Floor) -> Arc<ActivePolicy> {
+pub(super) fn policy_from_json(network: &str, floor: &Floor) -> Arc<ActivePolicy> {
     let platform_policy =
         PlatformPolicy { floor: floor.clone(), defaults: PolicyDefaults::default() };
     let network = parse_json(network.as_bytes()).expect("a network");
@@ -158,11 +158,11 @@ pub fn policy_from_json(network: &str, floor: &Floor) -> Arc<ActivePolicy> {
 
 impl ProxyHarness {
     /// A sandbox whose connections go to this address.
-    pub async fn new(active_policy: &Arc<ActivePolicy>, destination: &str) -> Self {
+    pub(super) async fn new(active_policy: &Arc<ActivePolicy>, destination: &str) -> Self {
         Self::with_settings(active_policy, destination, Floor::default(), test_timeouts(), 64).await
     }
 
-    pub async fn with_settings(
+    pub(super) async fn with_settings(
         active_policy: &Arc<ActivePolicy>,
         destination: &str,
         floor: Floor,
@@ -207,18 +207,18 @@ impl ProxyHarness {
     }
 
     /// Makes a name resolve to these addresses.
-    pub fn set_name(&self, name: &str, addresses: &[&str]) {
+    pub(super) fn set_name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse::<IpAddr>().expect(text)).collect();
         self.network.names.lock().unwrap().insert(name.to_owned(), addresses);
     }
 
     /// Makes `server` reachable at an address.
-    pub fn set_server(&self, at: &str, server: SocketAddr) {
+    pub(super) fn set_server(&self, at: &str, server: SocketAddr) {
         self.network.servers.lock().unwrap().insert(at.parse().expect(at), server);
     }
 
     /// Creates a listener, reachable under this name and address.
-    pub async fn listen(&self, name: &str, address: &str, port: u16) -> TcpListener {
+    pub(super) async fn listen(&self, name: &str, address: &str, port: u16) -> TcpListener {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         self.set_name(name, &[address]);
         let at = SocketAddr::new(address.parse().expect(address), port);
@@ -226,29 +226,29 @@ impl ProxyHarness {
         listener
     }
 
-    pub async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.proxy_address).await.expect("the door is open")
     }
 
-    pub fn active(&self) -> usize {
+    pub(super) fn active(&self) -> usize {
         self.proxy.active_connections(self.slot)
     }
 
     /// Reasons and names of all events.
-    pub fn events(&self) -> Vec<(&'static str, Option<String>)> {
+    pub(super) fn events(&self) -> Vec<(&'static str, Option<String>)> {
         let all = self.event_buffer.recent(&EventFilter { sandbox: None, include_flows: true });
         all.iter().map(|event| (event.reason, event.name.clone())).collect()
     }
 
     /// Waits for the first event.
-    pub async fn first_event(&self) -> Arc<PolicyEvent> {
+    pub(super) async fn first_event(&self) -> Arc<PolicyEvent> {
         let filter = EventFilter { sandbox: None, include_flows: true };
         wait_until("an event", || !self.event_buffer.recent(&filter).is_empty()).await;
         self.event_buffer.recent(&filter)[0].clone()
     }
 
     /// The counters in Prometheus format.
-    pub fn connection_counts(&self) -> String {
+    pub(super) fn connection_counts(&self) -> String {
         let line = |(protocol, decision, count)| {
             format!("protocol=\"{protocol}\",decision=\"{decision}\"}} {count}\n")
         };
@@ -257,7 +257,7 @@ impl ProxyHarness {
 }
 
 /// Waits until a condition holds.
-pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TEST_TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -266,27 +266,27 @@ pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Reads a stream to its end. A reset is an error.
-pub async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+pub(super) async fn read_all(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     timeout(TEST_TIMEOUT, stream.read_to_end(&mut bytes)).await.expect("it ends in time")?;
     Ok(bytes)
 }
 
 /// Reads exactly these bytes.
-pub async fn expect_bytes(stream: &mut TcpStream, expected: &[u8]) {
+pub(super) async fn expect_bytes(stream: &mut TcpStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
     timeout(TEST_TIMEOUT, stream.read_exact(&mut bytes)).await.expect("in time").expect("bytes");
     assert_eq!(bytes, expected);
 }
 
 /// Whether the stream is reset, as opposed to closed.
-pub async fn is_reset(stream: &mut TcpStream) -> bool {
+pub(super) async fn is_reset(stream: &mut TcpStream) -> bool {
     let read = read_all(stream).await;
     matches!(read, Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
 /// The description of the TLS alert (RFC 8446, 6) that a stream receives before it is closed.
-pub async fn read_alert(stream: &mut TcpStream) -> u8 {
+pub(super) async fn read_alert(stream: &mut TcpStream) -> u8 {
     let bytes = read_all(stream).await.expect("no reset");
     match bytes[..] {
         [21, 3, 1..=3, 0, 2, 2, description] => description,
@@ -295,12 +295,12 @@ pub async fn read_alert(stream: &mut TcpStream) -> u8 {
 }
 
 /// Accepts the next connection of a listener.
-pub async fn accept_next(listener: &TcpListener) -> TcpStream {
+pub(super) async fn accept_next(listener: &TcpListener) -> TcpStream {
     timeout(TEST_TIMEOUT, listener.accept()).await.expect("in time").expect("a connection").0
 }
 
 /// Sends a request and reads to the end of the stream.
-pub async fn exchange(stream: &mut TcpStream, request: &str) -> String {
+pub(super) async fn exchange(stream: &mut TcpStream, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.expect("sends");
     let response = read_all(stream).await.expect("an answer");
     String::from_utf8(response).expect("text")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, crypto::ring, pki_types::ServerName};
 
 /// The ClientHello of a real client for this name, in one record.
-pub fn client_hello(name: &str) -> Vec<u8> {
+pub(crate) fn client_hello(name: &str) -> Vec<u8> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("versions");
     let config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
@@ -17,7 +17,7 @@ pub fn client_hello(name: &str) -> Vec<u8> {
 }
 
 /// The same handshake message in records of this length.
-pub fn refragment(record: &[u8], length: usize) -> Vec<u8> {
+pub(crate) fn refragment(record: &[u8], length: usize) -> Vec<u8> {
     record.get(5..).unwrap_or_default().chunks(length).flat_map(tls_record).collect()
 }
 
@@ -30,11 +30,11 @@ fn tls_record(payload: &[u8]) -> Vec<u8> {
 
 /// A TLS extension: its number and content.
 #[derive(Clone, Debug)]
-pub struct TlsExtension(u16, Vec<u8>);
+pub(crate) struct TlsExtension(u16, Vec<u8>);
 
 impl TlsExtension {
     /// server_name (RFC 6066, 3) with these name types and names.
-    pub fn sni(names: &[(u8, &[u8])]) -> Self {
+    pub(crate) fn sni(names: &[(u8, &[u8])]) -> Self {
         let names =
             names.iter().flat_map(|(kind, name)| [vec![*kind], length_prefixed(name)].concat());
         Self(0, length_prefixed(&names.collect::<Vec<_>>()))
@@ -47,7 +47,7 @@ fn length_prefixed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Builds a ClientHello (RFC 8446, 4.1.2).
-pub struct ClientHelloBuilder {
+pub(crate) struct ClientHelloBuilder {
     /// In addition to those that every ClientHello needs.
     pub extensions: Vec<TlsExtension>,
     /// Number of padding bytes.
@@ -56,12 +56,12 @@ pub struct ClientHelloBuilder {
 
 impl ClientHelloBuilder {
     /// A ClientHello with this server name.
-    pub fn for_name(name: &str) -> Self {
+    pub(crate) fn for_name(name: &str) -> Self {
         Self { extensions: vec![TlsExtension::sni(&[(0, name.as_bytes())])], padding: 0 }
     }
 
     /// Encodes it in as many records as necessary.
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut extensions = vec![
             TlsExtension(13, length_prefixed(&[4, 3])), // signature_algorithms
             TlsExtension(10, length_prefixed(&[0, 29])), // supported_groups

@@ -5,7 +5,7 @@ mod connection_limits;
 mod egress_proxy_connections;
 mod fake_network;
 mod harness;
-pub mod hello_builder;
+pub(super) mod hello_builder;
 mod http_requests;
 mod memory_use;
 mod mutated_requests;
