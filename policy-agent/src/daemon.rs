@@ -68,7 +68,7 @@ async fn run_agent(
     };
     let api = spawn_blocking(open_services).await??;
     if let Some(settings) = gateway_settings(&config)? {
-        let (registry, counts) = (api.agent.registry().clone(), api.gateway.clone());
+        let (registry, counts) = (Arc::clone(api.agent.registry()), api.gateway.clone());
         let open_services = async move { Gateway::start(&settings, registry, counts).await };
         traffic.spawn(open_services).await??;
     }
@@ -134,25 +134,25 @@ fn start_services(
     let dataplane_control: Arc<dyn DataplaneControl> = Arc::new(dataplane);
     let (platform_policy, attribution) =
         (Arc::new(platform_policy), Arc::<EventAttribution>::default());
-    let event_buffer = Arc::new(EventBuffer::new(dataplane_control.clone()));
+    let event_buffer = Arc::new(EventBuffer::new(Arc::clone(&dataplane_control)));
     let proxy = Arc::new(TransparentProxy::new(
         config.proxy_settings(),
-        platform_policy.clone(),
-        event_buffer.clone(),
+        Arc::clone(&platform_policy),
+        Arc::clone(&event_buffer),
     )?);
     let store = SandboxStore::open(&config.state_dir)?;
     let pooled_interfaces = config.pooled_interfaces();
     let agent = Agent::start(
         dataplane_control,
-        proxy.clone(),
+        Arc::<TransparentProxy>::clone(&proxy),
         store,
         platform_policy,
-        attribution.clone(),
+        Arc::clone(&attribution),
         pooled_interfaces,
     )?;
     // Events from before the start belong to adopted sandboxes, so the reader starts after
     // adoption.
-    spawn_reader(ring, event_buffer.clone(), attribution)?;
+    spawn_reader(ring, Arc::clone(&event_buffer), attribution)?;
     let gateway = gateway::GatewayMetrics::default();
     let metrics = Arc::new(metrics);
     Ok(ApiState { agent, events: event_buffer, proxy, gateway, metrics, config, stopping })

@@ -88,7 +88,7 @@ impl MetricsExporter {
 
     /// Waits until no other scrape is running.
     pub async fn acquire_render_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.render_permits.clone().acquire_owned().await.ok() // the semaphore is never closed
+        Arc::clone(&self.render_permits).acquire_owned().await.ok() // the semaphore is never closed
     }
 
     /// Renders all metrics in OpenMetrics format. Blocks.

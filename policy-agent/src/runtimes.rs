@@ -45,7 +45,10 @@ impl AgentRuntimes {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::{
+        sync::{Arc, Mutex, mpsc},
+        thread,
+    };
 
     use super::*;
 
@@ -53,10 +56,10 @@ mod tests {
     fn traffic_does_not_keep_the_control_plane_waiting() {
         let runtimes = AgentRuntimes::start().expect("threads");
         let (done, waiting) = mpsc::channel::<()>();
-        let waiting = std::sync::Arc::new(std::sync::Mutex::new(waiting));
+        let waiting = Arc::new(Mutex::new(waiting));
         // More tasks than threads, none of which ever yields.
         for _ in 0..64 {
-            let waiting = waiting.clone();
+            let waiting = Arc::clone(&waiting);
             runtimes.traffic.spawn(async move {
                 let _ = waiting.lock().map(|waiting| waiting.recv());
             });

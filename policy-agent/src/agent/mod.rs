@@ -99,7 +99,7 @@ impl Agent {
         let registry = Arc::default();
         let mut reconciler = Reconciler::new(
             &dataplane,
-            proxy.clone(),
+            Arc::clone(&proxy),
             store,
             Arc::clone(&platform_policy),
             Arc::clone(&registry),
@@ -190,7 +190,7 @@ impl Agent {
     /// There is no such sandbox, or the kernel cannot be queried.
     pub async fn get(&self, id: &str) -> Result<SandboxReport, AgentError> {
         let sandbox = self.registry.require(id)?;
-        let (dataplane, proxy) = (self.dataplane.clone(), self.proxy.clone());
+        let (dataplane, proxy) = (Arc::clone(&self.dataplane), Arc::clone(&self.proxy));
         let report =
             spawn_blocking(move || SandboxReport::collect(&sandbox, &*dataplane, &*proxy)).await;
         report.map_err(internal_error)?.map_err(AgentError::Internal)
@@ -202,7 +202,7 @@ impl Agent {
     /// The kernel cannot be queried.
     pub async fn list(&self) -> Result<Vec<SandboxReport>, AgentError> {
         let (registry, dataplane, proxy) =
-            (self.registry.clone(), self.dataplane.clone(), self.proxy.clone());
+            (Arc::clone(&self.registry), Arc::clone(&self.dataplane), Arc::clone(&self.proxy));
         let reports = spawn_blocking(move || {
             let all = registry.all();
             let report =
@@ -217,7 +217,7 @@ impl Agent {
     /// # Errors
     /// The agent is stopping.
     pub async fn floor_in_namespace(&self, netns: Option<PathBuf>) -> Result<Floor, AgentError> {
-        let dataplane = self.dataplane.clone();
+        let dataplane = Arc::clone(&self.dataplane);
         let host_addresses =
             spawn_blocking(move || dataplane.host_addresses(netns.as_deref())).await;
         // If the namespace does not exist, the host has no addresses there.

@@ -61,7 +61,7 @@ pub(super) async fn stream(
     let body = match params.follow {
         QueryFlag::Off => Body::from(recent_lines(&api, &filter)),
         QueryFlag::On => {
-            let event_buffer = api.events.clone();
+            let event_buffer = Arc::clone(&api.events);
             let subscription = spawn_blocking(move || event_buffer.subscribe(filter)).await;
             let subscription =
                 subscription.map_err(Problem::internal)?.map_err(Problem::internal)?;

@@ -73,7 +73,7 @@ impl EventBuffer {
         if buffered.len() == BUFFER_CAPACITY {
             buffered.pop_front();
         }
-        buffered.push_back(event.clone());
+        buffered.push_back(Arc::clone(&event));
         drop(buffered);
         let _ = self.sender.send(event); // fails only without subscribers
     }
@@ -99,7 +99,7 @@ impl EventBuffer {
         }
         self.subscribers.fetch_add(1, Ordering::Relaxed);
         Ok(EventSubscription {
-            event_buffer: self.clone(),
+            event_buffer: Arc::clone(self),
             events: self.sender.subscribe(),
             filter,
         })
@@ -190,7 +190,7 @@ impl Drop for EventSubscription {
     fn drop(&mut self) {
         self.event_buffer.subscribers.fetch_sub(1, Ordering::Relaxed);
         if self.filter.include_flows {
-            let event_buffer = self.event_buffer.clone();
+            let event_buffer = Arc::clone(&self.event_buffer);
             // This blocks for some milliseconds, which a thread of the async runtime must not do.
             std::thread::spawn(move || event_buffer.remove_flow_subscriber());
         }

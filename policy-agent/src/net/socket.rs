@@ -39,9 +39,11 @@ pub async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Resets a connection at once: the peer receives a RST, and pending operations on the socket fail.
 pub fn reset_connection(socket: &TcpStream) {
-    let unspecified =
-        libc::sockaddr { sa_family: libc::AF_UNSPEC.cast_unsigned() as u16, sa_data: [0; 14] };
-    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    #[expect(clippy::cast_possible_truncation, reason = "the family is 0, the size 16")]
+    let (unspecified, length) = (
+        libc::sockaddr { sa_family: libc::AF_UNSPEC.cast_unsigned() as u16, sa_data: [0; 14] },
+        size_of::<libc::sockaddr>() as libc::socklen_t,
+    );
     // SAFETY: `unspecified` is a complete sockaddr of the given length, and the socket is open.
     // connect(2) with AF_UNSPEC dissolves the socket's association (Linux: tcp_disconnect). Unlike
     // close(2), it takes effect although others still hold the socket.

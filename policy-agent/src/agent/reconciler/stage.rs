@@ -42,7 +42,7 @@ pub(crate) struct StagedChange {
 impl StagedChange {
     /// Creates the change that republishes the policy of a sandbox in its current slot.
     pub(crate) fn for_republish(sandbox: &Arc<Sandbox>, compiled: CompiledPolicy) -> Self {
-        Self { sandbox: Sandbox::clone(sandbox), compiled, previous: Some(sandbox.clone()) }
+        Self { sandbox: Sandbox::clone(sandbox), compiled, previous: Some(Arc::clone(sandbox)) }
     }
 
     /// The ID of the sandbox.
@@ -67,7 +67,7 @@ impl Reconciler {
         let previous = self.registry.get(&validated.base_spec.sandbox_id);
         let unmoved = previous.as_ref().filter(|old| old.has_same_endpoint(&validated.base_spec));
         let lifetime = match (&previous, lifetime) {
-            (Some(previous), _) => previous.lifetime.clone(),
+            (Some(previous), _) => Arc::clone(&previous.lifetime),
             (None, Some(lifetime)) => Arc::new(lifetime),
             (None, None) => {
                 Arc::new(SandboxLifetime::without_lease().map_err(AgentError::Internal)?)

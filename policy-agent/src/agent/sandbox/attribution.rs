@@ -68,7 +68,7 @@ impl EventAttribution {
         let owner = slots.get(&slot)?;
         let mut newest_first = owner.policies.iter().rev();
         let active_policy =
-            newest_first.find(|(id, ..)| id.0 == policy_id).map(|(_, rules, _)| rules.clone());
+            newest_first.find(|(id, ..)| id.0 == policy_id).map(|(_, rules, _)| Arc::clone(rules));
         Some((owner.sandbox.clone(), active_policy))
     }
 
@@ -108,7 +108,7 @@ impl AttributionUpdate<'_> {
         active_policy: &Arc<ActivePolicy>,
     ) {
         let Some(owner) = self.slots.get_mut(&slot.get()) else { return };
-        owner.policies.push_back((policy_id, active_policy.clone(), Instant::now()));
+        owner.policies.push_back((policy_id, Arc::clone(active_policy), Instant::now()));
         if owner.policies.len() > MAX_POLICIES_PER_SLOT {
             owner.policies.pop_front();
         }

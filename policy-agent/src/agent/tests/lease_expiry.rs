@@ -161,7 +161,7 @@ fn started_agent(machine: &TestMachine) -> Agent {
     let store = SandboxStore::open(machine.disk.path()).expect("a store");
     let platform_policy =
         PlatformPolicy { floor: Floor::default(), defaults: PolicyDefaults::default() };
-    let (dataplane, proxy) = (machine.dataplane.clone(), machine.dataplane.clone());
+    let (dataplane, proxy) = (Arc::clone(&machine.dataplane), Arc::clone(&machine.dataplane));
     let (platform_policy, attribution, pooled_interfaces) =
         (Arc::new(platform_policy), Arc::default(), machine.pooled_interfaces.to_vec());
     Agent::start(dataplane, proxy, store, platform_policy, attribution, pooled_interfaces)

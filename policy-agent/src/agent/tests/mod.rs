@@ -201,7 +201,7 @@ impl ProxyControl for FakeDataplane {
         active_policy: &Arc<ActivePolicy>,
         _: RedirectListeners,
     ) -> Result<()> {
-        let before = self.state().proxy_policies.insert(slot, active_policy.clone());
+        let before = self.state().proxy_policies.insert(slot, Arc::clone(active_policy));
         assert!(before.is_none(), "a second door for a slot");
         Ok(())
     }
@@ -213,7 +213,7 @@ impl ProxyControl for FakeDataplane {
     fn update_policy(&self, slot: Slot, active_policy: &Arc<ActivePolicy>) {
         let mut state = self.state();
         state.calls.push("follow");
-        state.proxy_policies.insert(slot, active_policy.clone());
+        state.proxy_policies.insert(slot, Arc::clone(active_policy));
     }
 
     fn close_listeners(&self, slot: Slot) {
@@ -250,9 +250,9 @@ impl TestMachine {
             PlatformPolicy { floor: Floor::default(), defaults: PolicyDefaults::default() };
         let (registry, attribution) =
             (Arc::new(SandboxRegistry::default()), Arc::new(EventAttribution::default()));
-        let dataplane: Arc<dyn DataplaneControl> = self.dataplane.clone();
-        let proxy = self.dataplane.clone();
-        let pooled_interfaces = self.pooled_interfaces.clone();
+        let dataplane: Arc<dyn DataplaneControl> = Arc::<FakeDataplane>::clone(&self.dataplane);
+        let proxy = Arc::clone(&self.dataplane);
+        let pooled_interfaces = Arc::clone(&self.pooled_interfaces);
         let mut reconciler = Reconciler::new(
             &dataplane,
             proxy,

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use policy_common::reason::Reason;
@@ -135,10 +138,10 @@ async fn errors_of_accept_do_not_end_it() {
     let active_policy = policy_allowing(&["a.example"]);
     let harness = ProxyHarness::new(&active_policy, "192.0.2.66:443").await;
     let id = "web".parse().unwrap();
-    let sandbox_proxy = std::sync::Arc::new(SandboxProxy::new(
-        harness.proxy.context.clone(),
+    let sandbox_proxy = Arc::new(SandboxProxy::new(
+        Arc::clone(&harness.proxy.context),
         id,
-        harness.proxy_counters.clone(),
+        Arc::clone(&harness.proxy_counters),
         active_policy,
     ));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

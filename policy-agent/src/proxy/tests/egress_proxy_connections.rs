@@ -54,9 +54,7 @@ async fn serve_socks5<S: AsyncRead + AsyncWrite + Unpin>(
         let mut credentials = vec![0; login.len() + 2];
         stream.read_exact(&mut credentials).await.unwrap();
         let (name, password) = login.split_once(':').unwrap();
-        let lengths = (name.len() as u8, password.len() as u8);
-        let expected =
-            [&[1, lengths.0], name.as_bytes(), &[lengths.1], password.as_bytes()].concat();
+        let expected = [vec![1], length_prefixed(name), length_prefixed(password)].concat();
         assert_eq!(credentials, expected);
         stream.write_all(&[1, 0]).await.unwrap();
     }
@@ -78,7 +76,13 @@ async fn serve_socks5<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// A name and a port in SOCKS5 encoding.
 fn socks5_domain(name: &str, port: u16) -> Vec<u8> {
-    [&[3, name.len() as u8], name.as_bytes(), &port.to_be_bytes()].concat()
+    [vec![3], length_prefixed(name), port.to_be_bytes().to_vec()].concat()
+}
+
+/// A string after its length in one byte.
+fn length_prefixed(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("a short string");
+    [&[length], text.as_bytes()].concat()
 }
 
 #[tokio::test]

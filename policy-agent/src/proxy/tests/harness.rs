@@ -174,7 +174,7 @@ impl ProxyHarness {
         let platform_policy =
             Arc::new(PlatformPolicy { floor, defaults: PolicyDefaults::default() });
         let event_buffer = Arc::new(EventBuffer::new(Arc::new(NoKernel)));
-        let network = Box::new(FakeNetwork(state.clone()));
+        let network = Box::new(FakeNetwork(Arc::clone(&state)));
         let settings = ProxySettings {
             resolvers: Vec::new(),
             max_connections_per_sandbox: limit,
@@ -186,7 +186,7 @@ impl ProxyHarness {
             timeouts,
             settings,
             platform_policy,
-            event_buffer.clone(),
+            Arc::clone(&event_buffer),
         )
         .expect("a proxy");
         let slot = Slot::new(3).expect("a slot");
@@ -244,7 +244,7 @@ impl ProxyHarness {
     pub(super) async fn first_event(&self) -> Arc<PolicyEvent> {
         let filter = EventFilter { sandbox: None, include_flows: true };
         wait_until("an event", || !self.event_buffer.recent(&filter).is_empty()).await;
-        self.event_buffer.recent(&filter)[0].clone()
+        Arc::clone(&self.event_buffer.recent(&filter)[0])
     }
 
     /// The counters in Prometheus format.

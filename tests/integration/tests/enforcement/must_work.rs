@@ -94,7 +94,7 @@ fn real_curl_and_real_ping() {
 
 /// Sends bytes and reads them back concurrently.
 fn echo_concurrently(stream: &mut TcpStream, length: usize) -> io::Result<()> {
-    let sent: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+    let sent: Vec<u8> = (0..251).cycle().take(length).collect();
     let mut writer = stream.try_clone()?;
     let mut back = vec![0; length];
     thread::scope(|scope| {

@@ -161,7 +161,7 @@ pub(crate) fn assert_no_pending_connection(listener: &TcpListener) {
 /// Sends the content of many segments from one end and expects it at the other.
 #[track_caller]
 pub(crate) fn assert_carries(from: &mut TcpStream, to: &mut TcpStream) {
-    let sent: Vec<u8> = (0..300_000_u32).map(|at| (at / 7) as u8).collect();
+    let sent: Vec<u8> = (0..=u8::MAX).cycle().flat_map(|byte| [byte; 7]).take(300_000).collect();
     std::thread::scope(|scope| {
         scope.spawn(|| from.write_all(&sent).or_fail("writing"));
         let mut received = vec![0; sent.len()];
