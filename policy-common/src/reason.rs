@@ -5,8 +5,7 @@
 /// belong to the egress proxy.
 pub const KERNEL_REASON_CODES: usize = 32;
 
-/// Reasons with codes below this one let the packet pass; all others drop it. Code 0 is not a
-/// reason.
+/// Reasons with codes below this one let the packet pass; all others drop it.
 const FIRST_DENY_CODE: u8 = 16;
 
 macro_rules! define_reasons {
@@ -94,11 +93,24 @@ define_reasons! {
     ServerBrokeOff = 43, "server_broke_off", 0, "The server took the connection and ended it before it had answered the request.";
 }
 
-/// Whether a packet with this reason code passes. Code 0 drops it.
+/// One bit for the code of each reason that lets the packet pass.
+const PASSING_CODES: u16 = {
+    let (mut codes, mut index) = (0, 0);
+    while index < Reason::ALL.len() {
+        let code = Reason::ALL[index] as u8;
+        if code < FIRST_DENY_CODE {
+            codes |= 1 << code;
+        }
+        index += 1;
+    }
+    codes
+};
+
+/// Whether a packet with this reason code passes. A code without a reason drops it.
 #[inline(always)]
 #[must_use]
 pub const fn code_passes(code: u8) -> bool {
-    code != 0 && code < FIRST_DENY_CODE
+    code < FIRST_DENY_CODE && PASSING_CODES >> code & 1 != 0
 }
 
 impl Reason {
@@ -140,5 +152,14 @@ mod tests {
             assert!(!(reason.passes() && reason.is_rejectable()));
         }
         assert_eq!(Reason::from_code(0), None);
+    }
+
+    #[test]
+    fn a_code_without_a_reason_does_not_pass() {
+        for code in 0..=u8::MAX {
+            let reason = Reason::from_code(code);
+            assert_eq!(code_passes(code), reason.is_some() && code < FIRST_DENY_CODE, "{code}");
+        }
+        assert!(Reason::Neighbor.passes() && !Reason::Malformed.passes());
     }
 }
