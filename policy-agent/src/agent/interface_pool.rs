@@ -182,29 +182,33 @@ impl InterfacePool {
         endpoints: &EndpointValidator,
         attachments: &Attachments,
     ) -> Result<Option<AttachPoint>> {
-        let state = self.dataplane.interface_state(&pooled.interface);
-        if !pooled.force && matches!(state, InterfaceState::Present(_)) {
+        if !self.is_present(&pooled.interface)? {
+            return Ok(None);
+        }
+        if !pooled.force {
             endpoints.reject_uplink(&pooled.interface)?;
         }
-        self.block(pin_name, &pooled.interface, attachments)
+        self.block(pin_name, &pooled.interface, attachments).map(Some)
+    }
+
+    /// Returns whether an interface exists.
+    fn is_present(&self, interface: &HostInterface) -> Result<bool> {
+        match self.dataplane.interface_state(interface) {
+            InterfaceState::Present(_) => Ok(true),
+            InterfaceState::Unknown(problem) => bail!("cannot look for the interface: {problem}"),
+            InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => Ok(false),
+        }
     }
 
     /// Points the gates of an interface to the empty slot, regardless of where they pointed before.
-    /// Returns `None` if the interface does not exist.
     fn block(
         &self,
         pin_name: &str,
         interface: &HostInterface,
         attachments: &Attachments,
-    ) -> Result<Option<AttachPoint>> {
+    ) -> Result<AttachPoint> {
         let empty_slot = self.empty_slot.context("there is no empty slot")?;
-        match self.dataplane.interface_state(interface) {
-            InterfaceState::Present(_) => {
-                attachments.attach(pin_name, empty_slot, interface).map(Some)
-            }
-            InterfaceState::Unknown(problem) => bail!("cannot look for the interface: {problem}"),
-            InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => Ok(None),
-        }
+        attachments.attach(pin_name, empty_slot, interface)
     }
 
     /// Detaches a sandbox from its interface. An interface of the pool is blocked. Any other is
@@ -215,10 +219,8 @@ impl InterfacePool {
         attachments: &Attachments,
     ) -> Result<()> {
         let interface = interface_for(&sandbox.base_spec);
-        if self.owns_pin(&sandbox.pin_name)
-            && self.block(&sandbox.pin_name, &interface, attachments)?.is_some()
-        {
-            return Ok(());
+        if self.owns_pin(&sandbox.pin_name) && self.is_present(&interface)? {
+            return self.block(&sandbox.pin_name, &interface, attachments).map(drop);
         }
         attachments.detach(&sandbox.pin_name)
     }

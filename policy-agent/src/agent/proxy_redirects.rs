@@ -54,9 +54,14 @@ impl ProxyRedirects {
         Ok(())
     }
 
-    /// Opens the listeners of a sandbox that needs them and has none.
+    /// Returns whether a sandbox needs listeners and has none.
+    fn lacks_listeners(&self, sandbox: &Sandbox) -> bool {
+        sandbox.active_policy.needs_proxy() && !self.proxy.has_listeners(sandbox.slot)
+    }
+
+    /// Opens the listeners of a sandbox that lacks them.
     fn open(&self, sandbox: &Sandbox) -> Result<()> {
-        if !sandbox.active_policy.needs_proxy() || self.proxy.has_listeners(sandbox.slot) {
+        if !self.lacks_listeners(sandbox) {
             return Ok(());
         }
         let listeners =
@@ -77,6 +82,10 @@ impl ProxyRedirects {
 
     /// Opens the listeners if the interface exists. Otherwise they are opened when it appears.
     pub(crate) fn open_if_present(&self, sandbox: &Sandbox) -> Result<()> {
+        // Most sandboxes need none, and the interface need not be looked for.
+        if !self.lacks_listeners(sandbox) {
+            return Ok(());
+        }
         match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
             InterfaceState::Present(_) => self.open(sandbox),
             _ => Ok(()),
