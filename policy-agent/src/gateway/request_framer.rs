@@ -123,7 +123,8 @@ impl RequestFramer {
         match request.parse(head) {
             Ok(Status::Complete(end)) => {
                 let length = end - (head.len() - bytes.len());
-                let is_valid = length <= MAX_HEAD_SIZE && has_only_crlf_line_ends(&head[..end]);
+                // The library has the same limit, for the head as it is passed on.
+                let is_valid = end <= MAX_HEAD_SIZE && has_only_crlf_line_ends(&head[..end]);
                 let Some(state) = is_valid.then(|| state_after_head(&request)).flatten() else {
                     return FramingStep::Reject;
                 };
@@ -392,6 +393,15 @@ mod tests {
         );
         let text = format!("GET / HTTP/1.1\r\nA: {long}\r\n\r\n");
         assert_eq!(count_requests(text.as_bytes(), 4096), None);
+        let quotes = |count| format!("GET /{} HTTP/1.1\r\nA: ", "\"".repeat(count));
+        let padded = |start: String, length| {
+            let field = "a".repeat(length - start.len() - 4);
+            RequestFramer::default().step(format!("{start}{field}\r\n\r\n").as_bytes())
+        };
+        // Percent-encoding makes the head longer by two bytes for each of these.
+        let encoded = padded(quotes(500), MAX_HEAD_SIZE - 1000);
+        assert!(matches!(encoded, FramingStep::Rewrite(..)), "{encoded:?}");
+        assert_eq!(padded(quotes(500), MAX_HEAD_SIZE - 999), FramingStep::Reject);
         let many = "A: b\r\n".repeat(MAX_HEADERS + 1);
         assert_request_count(&format!("GET / HTTP/1.1\r\n{many}\r\n"), None);
     }
