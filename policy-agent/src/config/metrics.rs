@@ -19,7 +19,7 @@ pub struct MetricsConfig {
 /// Hides the token.
 impl fmt::Debug for MetricsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("MetricsConfig").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 

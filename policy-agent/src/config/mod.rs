@@ -12,6 +12,7 @@ mod parse;
 mod redact;
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -54,13 +55,20 @@ pub struct AgentConfig {
 }
 
 /// `[api]`: the API over TCP, in addition to the Unix socket.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
     /// The address of the listener. Default: none.
     pub listen: Option<SocketAddr>,
     /// The accepted values of `X-API-Key` and `Authorization: Bearer`.
     pub api_keys: Vec<String>,
+}
+
+/// Hides the keys.
+impl fmt::Debug for ApiConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiConfig").field("listen", &self.listen).finish_non_exhaustive()
+    }
 }
 
 /// `[dataplane]`: enforcement in the kernel.

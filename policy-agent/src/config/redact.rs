@@ -160,6 +160,8 @@ mod tests {
             assert!(!text.contains("aSecretKey") && !text.contains("another"), "{text}");
             assert!(text.contains(REDACTED), "{text}");
         }
+        let debug = format!("{:?}", AgentConfig::parse(CUSTOMISED).expect(CUSTOMISED));
+        assert!(!debug.contains("aSecretKey") && !debug.contains("another"), "{debug}");
         let mut table: Table =
             "[metrics]\ntoken = \"x\"\n[[a]]\npassword = \"x\"".parse().expect("TOML");
         redact_table(&mut table);
