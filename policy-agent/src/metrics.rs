@@ -152,7 +152,7 @@ impl MetricsExporter {
         registry.register("policy_apply_seconds", help, agent.timings().histogram().clone());
         registry.register(
             "policy_events_lost",
-            "Events that nobody got to see",
+            "Events that were dropped",
             counter_with_value(lost_events),
         );
         let help = "Lines of the log that were dropped, since stderr was not read in time";

@@ -89,9 +89,9 @@ fn check_addresses(addresses: &[IpAddr]) -> Result<(), ValidationError> {
 
 fn is_host_address(address: IpAddr) -> bool {
     // 0.0.0.0/8 is "this network" (RFC 791).
-    let nobody = |v4: Ipv4Addr| v4.is_broadcast() || v4.octets()[0] == 0;
-    let nobody = matches!(address, IpAddr::V4(v4) if nobody(v4));
-    !(nobody || address.is_unspecified() || address.is_loopback() || address.is_multicast())
+    let is_reserved = |v4: Ipv4Addr| v4.is_broadcast() || v4.octets()[0] == 0;
+    let is_reserved = matches!(address, IpAddr::V4(v4) if is_reserved(v4));
+    !(is_reserved || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// Cloud services on the host's link, some of which provide its credentials. Sandboxes may have

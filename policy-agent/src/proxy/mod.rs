@@ -165,7 +165,7 @@ impl ProxyControl for TransparentProxy {
         }
         let mut sandboxes = self.lock_sandboxes();
         if sandboxes.contains_key(&slot) {
-            bail!("slot {} has a door already", slot.get());
+            bail!("slot {} has listeners already", slot.get());
         }
         let sandbox_proxy = SandboxProxy::new(
             Arc::clone(&self.context),

@@ -202,7 +202,7 @@ impl ProxyControl for FakeDataplane {
         _: RedirectListeners,
     ) -> Result<()> {
         let before = self.state().proxy_policies.insert(slot, Arc::clone(active_policy));
-        assert!(before.is_none(), "a second door for a slot");
+        assert!(before.is_none(), "listeners twice for a slot");
         Ok(())
     }
 
@@ -734,7 +734,7 @@ fn an_interface_that_cannot_be_probed_is_not_treated_as_gone() {
     assert_eq!(state.attached["web"].0, before.slot, "still attached");
     assert!(
         Arc::ptr_eq(&state.proxy_policies[&before.slot], &before.active_policy),
-        "its door is as it was"
+        "its listeners are as they were"
     );
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn create_v1(
     if !secure
         && create_body.network.as_ref().is_some_and(|net| net.allow_public_traffic == Some(false))
     {
-        let problem = "false needs secure: true, else nobody would learn the token";
+        let problem = "false needs secure: true, which returns the token to you";
         return Err(ValidationError::about_field("network.allowPublicTraffic", problem).into());
     }
     create(&api, create_body, &headers, secure).await

@@ -72,10 +72,10 @@ impl RedirectRegistry {
         let namespace = NetnsHandle::open(interface.netns.as_deref())?;
         let mut open = self.lock_state()?;
         match open.install_listeners(slot, &namespace, &interface.name) {
-            Ok(door) => {
+            Ok(listeners) => {
                 let before = open.namespaces.insert(slot, namespace);
                 before.map_or(Ok(()), |before| open.release_namespace(&before))?;
-                Ok(door)
+                Ok(listeners)
             }
             Err(error) => {
                 // Only the first error is returned.
@@ -92,7 +92,7 @@ impl RedirectRegistry {
     }
 
     fn lock_state(&self) -> Result<MutexGuard<'_, RedirectState>> {
-        self.state.lock().map_err(|_| anyhow!("the table of doors is poisoned by a panic"))
+        self.state.lock().map_err(|_| anyhow!("the table of listeners is poisoned by a panic"))
     }
 }
 
@@ -104,18 +104,19 @@ impl RedirectState {
         namespace: &NetnsHandle,
         interface: &str,
     ) -> Result<RedirectListeners> {
-        let door = namespace.run_inside(|| RedirectListeners::bind_for(interface))?;
-        redirect_routing::install_redirect(namespace, door.v6.is_some())?;
-        for (v6, listener) in [(false, &door.v4), (true, &door.v6)] {
+        let listeners = namespace.run_inside(|| RedirectListeners::bind_for(interface))?;
+        redirect_routing::install_redirect(namespace, listeners.v6.is_some())?;
+        for (v6, listener) in [(false, &listeners.v4), (true, &listeners.v6)] {
             let key = listener_key(slot.get(), v6);
             match listener {
-                Some(listener) => {
-                    self.listener_map.set(key, listener, 0).context("cannot open a door")?
-                }
+                Some(listener) => self
+                    .listener_map
+                    .set(key, listener, 0)
+                    .context("cannot add a listener to the map")?,
                 None => self.clear_map_key(key)?,
             }
         }
-        Ok(door)
+        Ok(listeners)
     }
 
     fn remove_listeners(&mut self, slot: Slot) -> Result<()> {
@@ -131,7 +132,7 @@ impl RedirectState {
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() != Some(libc::EINVAL) =>
             {
-                Err(error).context("cannot close a door")
+                Err(error).context("cannot remove a listener from the map")
             }
             Err(MapError::SyscallError(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),

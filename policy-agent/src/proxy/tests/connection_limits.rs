@@ -79,7 +79,7 @@ async fn events_come_at_a_limited_rate() {
     assert!(harness.connection_counts().contains(r#"decision="denied"} 3"#));
     assert_eq!(harness.events().len(), 3);
     // Faster than any machine could accept connections.
-    let sandbox_proxy = harness.proxy.sandbox_proxy(harness.slot).expect("a door");
+    let sandbox_proxy = harness.proxy.sandbox_proxy(harness.slot).expect("listeners");
     let addresses = ("192.0.2.1:1024", "192.0.2.66:80");
     let addresses =
         (addresses.0.parse().expect("an address"), addresses.1.parse().expect("an address"));
@@ -96,8 +96,9 @@ async fn events_come_at_a_limited_rate() {
 #[tokio::test]
 async fn a_decision_permit_lasts_until_the_decision() {
     let harness = harness_with_patience("good.example", 64).await;
-    let free_permits =
-        || harness.proxy.sandbox_proxy(harness.slot).expect("a door").decision_limiter.available();
+    let free_permits = || {
+        harness.proxy.sandbox_proxy(harness.slot).expect("listeners").decision_limiter.available()
+    };
     let permits = free_permits();
     let server = harness.listen("good.example", "203.0.113.1", 443).await;
     let mut silent = Vec::new();

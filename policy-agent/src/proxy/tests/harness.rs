@@ -227,7 +227,7 @@ impl ProxyHarness {
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.proxy_address).await.expect("the door is open")
+        TcpStream::connect(self.proxy_address).await.expect("the listener accepts")
     }
 
     pub(super) fn active(&self) -> usize {

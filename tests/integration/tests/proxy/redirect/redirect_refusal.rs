@@ -30,11 +30,11 @@ fn without_proxy_listeners_it_is_refused() {
         stage.assert_proxy_unavailable(socket_address(address, 443));
     }
     let _door = stage.open_proxy_listeners();
-    stage.dataplane.close_listeners(stage.slot).or_fail("closing the door");
+    stage.dataplane.close_listeners(stage.slot).or_fail("closing the listeners");
     for address in UNNAMED_ADDRESSES {
         stage.assert_proxy_unavailable(socket_address(address, 443));
     }
-    stage.dataplane.close_listeners(stage.slot).or_fail("closing a door that is closed");
+    stage.dataplane.close_listeners(stage.slot).or_fail("closing closed listeners");
 }
 
 #[test]

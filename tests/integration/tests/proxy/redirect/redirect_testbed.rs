@@ -87,7 +87,7 @@ impl RedirectTestbed {
     /// Opens the sandbox's proxy listeners.
     #[track_caller]
     pub(crate) fn open_proxy_listeners(&self) -> RedirectListeners {
-        self.dataplane.open_listeners(self.slot, &self.interface).or_fail("opening a door")
+        self.dataplane.open_listeners(self.slot, &self.interface).or_fail("opening listeners")
     }
 
     /// Connects from inside the sandbox.

@@ -54,7 +54,8 @@ fn rules_exist_once_and_go_with_the_last_listeners() {
     let interface = &stage.interface;
     for _ in 0..3 {
         for slot in doors {
-            let _door = stage.dataplane.open_listeners(slot, interface).or_fail("opening a door");
+            let _listeners =
+                stage.dataplane.open_listeners(slot, interface).or_fail("opening listeners");
         }
     }
     assert_eq!(agent_rules_and_routes(&world.host), EXPECTED_RULES);
