@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use super::ExplainQuery;
 use crate::{
     policy::{
-        DomainOrIp, DomainSet, Explanation, Floor, FlowDestination, Policy, ValidationError,
+        DomainOrIp, DomainSet, Explanation, Floor, FlowDestination, Policy, RequestedName,
+        ValidationError,
         evaluate::{HTTPS_PORT, is_judged_by_name},
         evaluate_by_name, evaluate_connection,
     },
@@ -201,9 +202,11 @@ impl ExplainContext<'_> {
         if !is_judged_by_name(self.policy, self.query.protocol, port) {
             return None;
         }
-        let (host, unspecified) = (self.query.host.as_deref(), IpAddr::from([0, 0, 0, 0]));
+        let name = self.query.host.as_deref().map(RequestedName::parse);
+        let unspecified = IpAddr::from([0, 0, 0, 0]);
         let names = DomainSet::from_policy(self.policy);
-        let explanation = evaluate_by_name(self.policy, &names, self.floor, host, unspecified);
+        let explanation =
+            evaluate_by_name(self.policy, &names, self.floor, name.as_ref(), unspecified);
         let is_name_reason = [Reason::AllowName, Reason::NameNotAllowed, Reason::InvalidName]
             .contains(&explanation.reason);
         is_name_reason.then_some(explanation)

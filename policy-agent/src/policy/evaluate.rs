@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::{
     DomainName, Floor, Policy, RuleRef, cidr,
-    evaluate_by_name::is_ip_literal,
+    requested_name::is_ip_literal,
     rule_reference::{self, longest_entry},
     sandbox_policy::AllowOutEntry,
 };

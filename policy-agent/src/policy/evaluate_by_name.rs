@@ -1,31 +1,33 @@
 //! Line 7: the egress proxy's verdict about a connection, by the requested name.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use policy_common::reason::Reason;
 
-use super::{DomainName, DomainSet, Explanation, Floor, Policy, RuleRef, evaluate};
+use super::{
+    DomainSet, Explanation, Floor, Policy, RequestedName, RuleRef, evaluate,
+    requested_name::RequestedHost,
+};
 
-/// The verdict about a connection that the kernel redirected to be judged by name. `host` comes
-/// from the client and has no port: the SNI, or the host of a request. If it is missing or an IP
-/// address, only the address of the packets decides.
+/// The verdict about a connection that the kernel redirected to be judged by name. If the name is
+/// missing or an IP address, only the address of the packets decides.
 #[must_use]
 pub fn evaluate_by_name(
     policy: &Policy,
     names: &DomainSet,
     floor: &Floor,
-    host: Option<&str>,
+    name: Option<&RequestedName>,
     address: IpAddr,
 ) -> Explanation {
-    let host = match host {
-        Some(host) if !is_ip_literal(host) => host,
-        _ => return evaluate::evaluate_by_address(policy, floor, address),
-    };
-    let matching = DomainName::parse_requested(host).map(|name| names.most_specific_match(&name));
-    let (reason, place) = match matching {
-        Ok(Some(place)) => (Reason::AllowName, Some(place)),
-        Ok(None) => (Reason::NameNotAllowed, None),
-        Err(_) => (Reason::InvalidName, None),
+    let (reason, place) = match name.map(RequestedName::host) {
+        None | Some(RequestedHost::Address) => {
+            return evaluate::evaluate_by_address(policy, floor, address);
+        }
+        Some(RequestedHost::Domain(domain)) => match names.most_specific_match(domain) {
+            Some(place) => (Reason::AllowName, Some(place)),
+            None => (Reason::NameNotAllowed, None),
+        },
+        Some(RequestedHost::Invalid) => (Reason::InvalidName, None),
     };
     Explanation {
         allowed: reason.passes(),
@@ -37,18 +39,9 @@ pub fn evaluate_by_name(
     }
 }
 
-/// Whether a host is an IP address, with or without brackets.
-pub(super) fn is_ip_literal(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    match bare {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => host.parse::<IpAddr>().is_ok(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::{prelude::*, sample::select};
 
@@ -116,6 +109,7 @@ mod tests {
             let (policy, floor) = (policy_of_patterns(patterns, tunnel), Floor::default());
             let names = DomainSet::from_policy(&policy);
             for host in hosts {
+                let name = host.as_deref().map(RequestedName::parse);
                 for address in [[1, 1, 1, 1], [198, 51, 100, 7]].map(IpAddr::from) {
                     let asked = FlowDestination {
                         address,
@@ -123,7 +117,7 @@ mod tests {
                         port: Some(443),
                         host: host.clone(),
                     };
-                    let decided = evaluate_by_name(&policy, &names, &floor, host.as_deref(), address);
+                    let decided = evaluate_by_name(&policy, &names, &floor, name.as_ref(), address);
                     prop_assert_eq!(decided, evaluate_connection(&policy, &floor, &asked), "{:?}", asked);
                 }
             }
@@ -144,6 +138,7 @@ mod tests {
             let policy = policy_of_patterns(patterns, false);
             let address = IpAddr::from([198, 51, 100, 7]);
             let names = DomainSet::from_policy(&policy);
+            let name = RequestedName::parse(&name);
             let decided = evaluate_by_name(&policy, &names, &Floor::default(), Some(&name), address);
             prop_assert_eq!(decided.allowed, by_the_text);
         }

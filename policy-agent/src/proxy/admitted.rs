@@ -13,7 +13,7 @@ use super::{
     sandbox_proxy::{ConnectionAddresses, SandboxProxy},
     socket::{SharedSocket, wait_for_reset},
 };
-use crate::agent::ActivePolicy;
+use crate::{agent::ActivePolicy, policy::RequestedName};
 
 /// A connection that its [`SandboxProxy`] tracks. Dropping it ends the tracking.
 pub(super) struct AdmittedConnection {
@@ -94,7 +94,7 @@ impl AdmittedConnection {
     pub(super) fn record_allowed(
         &self,
         protocol: ConnectionProtocol,
-        name: Option<&str>,
+        name: Option<&RequestedName>,
         decision: ConnectionDecision,
     ) {
         self.release_decision_permit();
@@ -108,7 +108,7 @@ impl AdmittedConnection {
     pub(super) fn record_refused(
         &self,
         protocol: ConnectionProtocol,
-        name: Option<&str>,
+        name: Option<&RequestedName>,
         decision: ConnectionDecision,
     ) {
         self.release_decision_permit();
@@ -121,8 +121,12 @@ impl AdmittedConnection {
         *self.decision_permit.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn report_event(&self, name: Option<&str>, decision: ConnectionDecision) {
-        self.sandbox_proxy.report_event(self.addresses, name.map(str::to_owned), decision);
+    fn report_event(&self, name: Option<&RequestedName>, decision: ConnectionDecision) {
+        self.sandbox_proxy.report_event(
+            self.addresses,
+            name.map(|name| name.as_str().to_owned()),
+            decision,
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use rustls::{Error, InvalidMessage, PeerMisbehaved, server::Acceptor};
 use tokio::net::TcpStream;
 
 use super::sni;
-use crate::policy::DomainName;
+use crate::policy::RequestedName;
 
 /// Bytes to read at a time.
 const READ_CHUNK: usize = 4096;
@@ -16,7 +16,7 @@ const READ_CHUNK: usize = 4096;
 const MAX_CLIENT_HELLO: usize = 64 * 1024;
 
 /// The SNI of a ClientHello in lower case. `None` if there is none, or if it is an IP address.
-pub(super) type SniName = Option<String>;
+pub(super) type SniName = Option<RequestedName>;
 
 /// Why no ClientHello was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +79,9 @@ impl ClientHelloReader {
             self.parsed += count;
             match self.acceptor.accept() {
                 Ok(Some(accepted)) => {
-                    return Ok(Some(accepted.client_hello().server_name().map(str::to_owned)));
+                    return Ok(Some(
+                        accepted.client_hello().server_name().map(RequestedName::parse),
+                    ));
                 }
                 Ok(None) if count == 0 => return Err(Reason::NotJudgeable),
                 Ok(None) => {}
@@ -95,7 +97,8 @@ impl ClientHelloReader {
             Reason::InvalidName => sni::parse_server_name(&self.bytes),
             _ => None,
         };
-        name.filter(|name| DomainName::parse_requested(name).is_ok()).map(Some).ok_or(problem)
+        let name = name.map(|name| RequestedName::parse(&name));
+        name.filter(|name| name.domain().is_some()).map(Some).ok_or(problem)
     }
 }
 
@@ -117,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::DomainName;
     use crate::proxy::tests::hello_builder::{
         ClientHelloBuilder as Built, TlsExtension, client_hello, refragment,
     };
@@ -129,7 +133,7 @@ mod tests {
         for piece in pieces {
             reader.read_buffer().extend_from_slice(piece);
             if let Some(name) = reader.parse_available()? {
-                return Ok(Some(name));
+                return Ok(Some(name.map(|name| name.as_str().to_owned())));
             }
         }
         Ok(None)

@@ -7,7 +7,7 @@ use policy_common::reason::Reason;
 use crate::{
     agent::ActivePolicy,
     policy::{
-        Explanation, FlowDestination, RuleRef,
+        Explanation, FlowDestination, RequestedName, RuleRef,
         evaluate::{IPPROTO_TCP, is_judged_by_name},
         evaluate_packet,
     },
@@ -78,12 +78,12 @@ pub(super) enum MatchKey {
     /// Its destination address.
     Address,
     /// The name it requests. `None` if it requests none.
-    Name(Option<Arc<str>>),
+    Name(Option<Arc<RequestedName>>),
 }
 
 impl MatchKey {
     /// The requested name.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(super) fn name(&self) -> Option<&RequestedName> {
         match self {
             Self::Name(name) => name.as_deref(),
             Self::Address => None,

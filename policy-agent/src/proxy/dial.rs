@@ -16,7 +16,7 @@ use super::{
 use crate::{
     agent::ActivePolicy,
     net::happy_eyeballs::{ConnectAttempt, interleave_families, race_attempts},
-    policy::{DomainName, DomainOrIp, evaluate_packet},
+    policy::{DomainName, DomainOrIp, RequestedName, evaluate_packet},
 };
 
 /// Maximum number of addresses to try per name. Each holds a file descriptor while it does not
@@ -34,10 +34,12 @@ pub(super) struct DialTarget {
 
 impl DialTarget {
     /// The target of a connection that requests this name, or its destination address without one.
-    pub(super) fn new(destination: SocketAddr, name: Option<&str>) -> Self {
-        let name = name.and_then(|name| DomainName::parse_requested(name).ok());
-        let address = || DomainOrIp::Address(destination.ip().to_canonical());
-        Self { host: name.map_or_else(address, DomainOrIp::Domain), port: destination.port() }
+    pub(super) fn new(destination: SocketAddr, name: Option<&RequestedName>) -> Self {
+        let host = match name.and_then(RequestedName::domain) {
+            Some(domain) => DomainOrIp::Domain(domain.clone()),
+            None => DomainOrIp::Address(destination.ip().to_canonical()),
+        };
+        Self { host, port: destination.port() }
     }
 }
 

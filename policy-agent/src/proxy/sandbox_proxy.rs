@@ -179,7 +179,7 @@ impl SandboxProxy {
                 self.proxy_counters.record_refusal(explanation.reason);
                 self.report_event(
                     addresses,
-                    match_key.name().map(str::to_owned),
+                    match_key.name().map(|name| name.as_str().to_owned()),
                     explanation.into(),
                 );
             }

@@ -22,7 +22,7 @@ use super::{
     tls_alert::TlsAlert,
     upstream::{UpstreamConnection, UpstreamIo},
 };
-use crate::policy::evaluate::HTTP_PORT;
+use crate::policy::{RequestedName, evaluate::HTTP_PORT};
 
 /// Serves a connection from its admission to its end. Each kind of connection gets its own task
 /// type, so that it only takes the memory it needs.
@@ -50,7 +50,7 @@ async fn serve_by_sni(admitted: AdmittedConnection) {
     let bytes = reader.into_bytes();
     let reason = match client_hello {
         Ok(Ok(name)) => {
-            let match_key = MatchKey::Name(name.map(Arc::from));
+            let match_key = MatchKey::Name(name.map(Arc::new));
             return decide_and_relay(admitted, ConnectionProtocol::Tls, &match_key, &bytes).await;
         }
         Ok(Err(ClientHelloError::Closed)) => return,
@@ -152,7 +152,7 @@ async fn relay_tls(
 fn refuse_connection(
     admitted: AdmittedConnection,
     protocol: ConnectionProtocol,
-    name: Option<&str>,
+    name: Option<&RequestedName>,
     end: ConnectionEnd,
     sent: &[u8],
 ) {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::policy::{
     CompiledPolicy, DomainSet, Explanation, Floor, NetworkConfig, Policy, PolicyDefaults,
-    SandboxSpec, ValidationError, compile_policy, evaluate_by_name,
+    RequestedName, SandboxSpec, ValidationError, compile_policy, evaluate_by_name,
 };
 
 /// The operator's policy for all sandboxes.
@@ -73,10 +73,10 @@ impl ActivePolicy {
         compile_policy(&self.policy, &self.floor)
     }
 
-    /// Evaluates line 7 for a connection to `address` that requests `host`.
+    /// Evaluates line 7 for a connection to `address` that requests `name`.
     #[must_use]
-    pub fn evaluate_by_name(&self, host: Option<&str>, address: IpAddr) -> Explanation {
-        evaluate_by_name(&self.policy, &self.names, &self.floor, host, address)
+    pub fn evaluate_by_name(&self, name: Option<&RequestedName>, address: IpAddr) -> Explanation {
+        evaluate_by_name(&self.policy, &self.names, &self.floor, name, address)
     }
 }
 

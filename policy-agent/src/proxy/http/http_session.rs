@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     net::hop_by_hop,
+    policy::RequestedName,
     proxy::{
         admitted::{AdmittedConnection, AllowDecision},
         decision::{ConnectionEnd, MatchKey},
@@ -45,7 +46,7 @@ pub(super) struct HttpSession {
 
 /// The upstream of the last request.
 struct HttpUpstream {
-    name: Option<Arc<str>>,
+    name: Option<Arc<RequestedName>>,
     sender: SendRequest<Incoming>,
     driver: UpstreamDriver,
 }
@@ -114,7 +115,7 @@ impl HttpSession {
     ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {
         self.has_received_request.store(true, Ordering::Relaxed);
         let name = match request_host::requested_host(&request) {
-            Ok(name) => name.map(Arc::<str>::from),
+            Ok(name) => name.map(|name| Arc::new(RequestedName::parse(name))),
             Err(reason) => return self.refuse_request(None, reason.into()),
         };
         match self.forward_request(request, &name).await {
@@ -125,12 +126,12 @@ impl HttpSession {
 
     fn refuse_request(
         &self,
-        name: Option<&str>,
+        name: Option<&RequestedName>,
         end: ConnectionEnd,
     ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {
         let ConnectionEnd::Refused(decision) = end else { return Err(ConnectionClosed) };
         self.is_last_refused.store(true, Ordering::Relaxed);
-        let answer = refusal_response(decision.reason, name);
+        let answer = refusal_response(decision.reason, name.map(RequestedName::as_str));
         self.admitted.record_refused(ConnectionProtocol::Http, name, decision);
         Ok(answer)
     }
@@ -138,7 +139,7 @@ impl HttpSession {
     async fn forward_request(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        name: &Option<Arc<str>>,
+        name: &Option<Arc<RequestedName>>,
     ) -> Result<Response<Incoming>, ConnectionEnd> {
         let allowed = self.admitted.decide(&MatchKey::Name(name.clone()))?;
         let wants_upgrade = hop_by_hop::rewrite_for_upstream(&mut request);
@@ -169,7 +170,7 @@ impl HttpSession {
     async fn send_request(
         &self,
         mut request: Request<Incoming>,
-        name: &Option<Arc<str>>,
+        name: &Option<Arc<RequestedName>>,
         allowed: AllowDecision,
     ) -> Result<(Response<Incoming>, HttpUpstream), ConnectionEnd> {
         if let Some(mut upstream) = self.take_upstream().filter(|server| server.name == *name)
@@ -195,7 +196,7 @@ impl HttpSession {
 
     async fn connect_upstream(
         &self,
-        name: &Option<Arc<str>>,
+        name: &Option<Arc<RequestedName>>,
         allowed: AllowDecision,
     ) -> Result<HttpUpstream, ConnectionEnd> {
         let admitted = &self.admitted;
