@@ -3,18 +3,15 @@
 
 /// Slot → [`SandboxEndpoint`](crate::endpoint::SandboxEndpoint). Array.
 pub const SANDBOXES: &str = "SANDBOXES";
-/// Slot → trie of IPv4 prefixes. Array of maps, so that a policy is replaced atomically.
-pub const POLICIES_V4: &str = "POLICIES_V4";
-/// Slot → trie of IPv6 prefixes. Array of maps, so that a policy is replaced atomically.
-pub const POLICIES_V6: &str = "POLICIES_V6";
-/// Slot → IPv4 poptrie block of the large class. Array of maps.
-pub const LARGE_V4: &str = "LARGE_V4";
-/// Slot → IPv6 poptrie block of the large class. Array of maps.
-pub const LARGE_V6: &str = "LARGE_V6";
-/// Slot → IPv4 poptrie block of the huge class. Array of maps.
-pub const HUGE_V4: &str = "HUGE_V4";
-/// Slot → IPv6 poptrie block of the huge class. Array of maps.
-pub const HUGE_V6: &str = "HUGE_V6";
+/// The tables of all policies: an array whose single value has
+/// [`TABLE_MEMORY_WORDS`](crate::policy_table::TABLE_MEMORY_WORDS) words. Mapped by the agent.
+pub const POLICY_TABLES: &str = "POLICY_TABLES";
+/// [`TriePrefixV4`](crate::policy_table::TriePrefixV4) → leaf. LPM trie of policies that are not in
+/// `POLICY_TABLES`.
+pub const POLICY_TRIE_V4: &str = "POLICY_TRIE_V4";
+/// [`TriePrefixV6`](crate::policy_table::TriePrefixV6) → leaf. LPM trie of policies that are not in
+/// `POLICY_TABLES`.
+pub const POLICY_TRIE_V6: &str = "POLICY_TRIE_V6";
 /// [`InboundConnectionKey`](crate::flow::InboundConnectionKey) → time of the first packet, in
 /// nanoseconds since boot. LRU hash.
 pub const INBOUND: &str = "INBOUND";
@@ -40,14 +37,11 @@ pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
 pub const XDP_SLOT: &str = "XDP_SLOT";
 
 /// All maps that are pinned.
-pub const PINNED_MAPS: [&str; 17] = [
+pub const PINNED_MAPS: [&str; 14] = [
     SANDBOXES,
-    POLICIES_V4,
-    POLICIES_V6,
-    LARGE_V4,
-    LARGE_V6,
-    HUGE_V4,
-    HUGE_V6,
+    POLICY_TABLES,
+    POLICY_TRIE_V4,
+    POLICY_TRIE_V6,
     INBOUND,
     FRAGMENTS,
     FLOWS,
@@ -80,9 +74,8 @@ pub const GATE_TO: &str = "gate_to";
 pub const GATE_XDP: &str = "gate_xdp";
 /// The global in `policy.o` that holds the [`SkbLayout`](crate::skb::SkbLayout).
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
-/// The global in `policy.o` that indicates support for huge poptries. A `u32`, nonzero if
-/// supported.
-pub const HUGE_POPTRIES: &str = "HUGE_POPTRIES";
+/// The global in `policy.o` that holds the number of words in `POLICY_TABLES` minus one. A `u32`.
+pub const TABLE_WORD_MASK: &str = "TABLE_WORD_MASK";
 /// The global in `gate.o` that holds the slot. A `u32`.
 pub const GATE_SLOT_GLOBAL: &str = "SLOT";
 

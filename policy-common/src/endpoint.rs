@@ -22,8 +22,9 @@ pub const ENDPOINT_REPORT_FLOWS: u32 = 1 << 4;
 
 /// Value of [`SANDBOXES`](crate::bpf_names::SANDBOXES), by slot.
 ///
-/// Except for `flags`, an entry does not change while an interface uses the slot. A sandbox whose
-/// addresses change moves to a new slot, so no packet is judged by a partial update.
+/// Except for `flags` and `policy_block`, an entry does not change while an interface uses the
+/// slot. A sandbox whose addresses change moves to a new slot, so no packet is judged by a partial
+/// update. The agent maps the array and stores each of these two fields at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SandboxEndpoint {
@@ -32,14 +33,21 @@ pub struct SandboxEndpoint {
     /// Identifies this use of the slot in the per-flow maps, so that the next sandbox in the slot
     /// does not inherit their entries.
     pub instance_id: u32,
-    /// The sandbox's MAC address, if [`ENDPOINT_MAC_KNOWN`].
+    /// Index of the policy's block in [`POLICY_TABLES`](crate::bpf_names::POLICY_TABLES). 0: no
+    /// policy, so every packet is denied.
+    pub policy_block: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The sandbox's MAC address, if [`ENDPOINT_MAC_KNOWN`]. Aligned to 8 bytes.
     pub mac: [u8; 6],
     /// Zero.
-    pub padding: [u8; 2],
+    pub mac_padding: [u8; 2],
     /// Its IPv4 addresses in network byte order. Unused elements are zero.
-    pub ipv4_addresses: [[u8; 4]; MAX_ADDRESSES_PER_FAMILY],
-    /// Its IPv6 addresses. Unused elements are zero.
-    pub ipv6_addresses: [[u8; 16]; MAX_ADDRESSES_PER_FAMILY],
+    pub ipv4_addresses: [u32; MAX_ADDRESSES_PER_FAMILY],
+    /// Its IPv6 addresses in network byte order. Unused elements are zero.
+    pub ipv6_addresses: [[u32; 4]; MAX_ADDRESSES_PER_FAMILY],
+    /// Zero. Every entry has two cache lines of its own.
+    pub reserved: [u8; 24],
 }
 
-impl_pod!(SandboxEndpoint, 96);
+impl_pod!(SandboxEndpoint, 128);

@@ -12,7 +12,7 @@ pub mod counters;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
-pub mod poptrie;
+pub mod policy_table;
 pub mod rate_limit;
 pub mod reason;
 pub mod redirect;
@@ -21,7 +21,7 @@ pub mod verdict;
 
 /// The version of all layouts in this crate. Only a program with the same version adopts pinned
 /// maps. Increment it with every change of a key, a value or its meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Implements `aya::Pod` for a map type that has no implicit padding, and asserts its size.
 macro_rules! impl_pod {

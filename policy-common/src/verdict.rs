@@ -1,7 +1,4 @@
-//! The compiled policy: one trie per address family, which maps prefixes to [`Verdict`]s.
-//!
-//! Every trie contains the /0 prefix, so a lookup always finds an entry. If it does not, the packet
-//! is dropped.
+//! What a compiled policy says about a destination.
 
 use crate::impl_pod;
 
@@ -15,8 +12,7 @@ pub const VERDICT_REDIRECT_TCP: u8 = 1 << 1;
 /// [`Verdict::rule_index`] of a verdict that does not come from a list entry.
 pub const NO_RULE: u32 = u32::MAX;
 
-/// Value in the tries of [`POLICIES_V4`](crate::bpf_names::POLICIES_V4) and
-/// [`POLICIES_V6`](crate::bpf_names::POLICIES_V6).
+/// The verdict of a compiled policy's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Verdict {

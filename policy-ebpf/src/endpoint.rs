@@ -5,11 +5,7 @@ use policy_common::{
     reason::Reason,
 };
 
-use crate::{
-    ip_header::{AddressWords, address_from_bytes},
-    maps::SANDBOXES,
-    packet_context::PacketContext,
-};
+use crate::{ip_header::AddressWords, maps::SANDBOXES, packet_context::PacketContext};
 
 /// The sandbox that this interface belongs to.
 #[inline(always)]
@@ -30,7 +26,7 @@ pub(crate) fn endpoint_instance_id(hook: &PacketContext) -> u32 {
 #[inline(always)]
 pub(crate) fn owns_ipv4(sandbox: &SandboxEndpoint, address: u32) -> bool {
     let own = &sandbox.ipv4_addresses;
-    let is = |i: usize| u32::from_ne_bytes(own[i]) == address;
+    let is = |i: usize| own[i] == address;
     address != 0 && (is(0) || is(1) || is(2) || is(3))
 }
 
@@ -38,7 +34,7 @@ pub(crate) fn owns_ipv4(sandbox: &SandboxEndpoint, address: u32) -> bool {
 #[inline(always)]
 pub(crate) fn owns_ipv6(sandbox: &SandboxEndpoint, address: AddressWords) -> bool {
     let own = &sandbox.ipv6_addresses;
-    let is = |i: usize| same_address(address_from_bytes(own[i]), address);
+    let is = |i: usize| same_address(own[i], address);
     !same_address(address, [0; 4]) && (is(0) || is(1) || is(2) || is(3))
 }
 

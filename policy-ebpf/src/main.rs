@@ -34,7 +34,6 @@ mod packet_counting;
 mod packet_view;
 mod parsed_headers;
 mod policy_lookup;
-mod poptrie;
 mod proxy_redirect;
 mod reject;
 mod socket_lookup;

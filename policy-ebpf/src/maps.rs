@@ -1,9 +1,8 @@
 //! The maps. `policy-common` documents their keys and values.
 
 use aya_ebpf::{
-    btf_maps::{
-        Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap,
-    },
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
     macros::btf_map,
 };
 use policy_common::{
@@ -14,44 +13,26 @@ use policy_common::{
         FragmentedDatagramKey, InboundConnectionKey, MAX_FRAGMENTED_DATAGRAMS,
         MAX_INBOUND_CONNECTIONS, MAX_REPORTED_FLOWS, ReportedFlowKey,
     },
-    poptrie::{HUGE_POPTRIE_WORDS, LARGE_POPTRIE_WORDS},
+    policy_table::{MAX_TRIE_PREFIXES, TABLE_MEMORY_WORDS, TriePrefixV4, TriePrefixV6},
     rate_limit::RateLimiterState,
-    verdict::Verdict,
 };
 
 const SLOT_COUNT: usize = MAX_SANDBOXES as usize;
 
-/// Value of the tries. An array with one element, because Linux 6.1 searches structures for timers.
-/// The kernel then considers the inner map template different from the agent's maps, which it did
-/// not search.
-pub(crate) type TrieValue = [Verdict; 1];
+/// The memory for the tables of all policies.
+pub(crate) type TableMemory = [u32; TABLE_MEMORY_WORDS];
 
-/// A trie of IPv4 prefixes. The agent sizes each to its policy.
-pub(crate) type PolicyTrieV4 = LpmTrie<[u8; 4], TrieValue, 1>;
-/// A trie of IPv6 prefixes.
-pub(crate) type PolicyTrieV6 = LpmTrie<[u8; 16], TrieValue, 1>;
-
-/// A poptrie of a large policy: a single value that contains the whole block.
-pub(crate) type PoptrieBlock<const WORDS: usize> = Array<[u64; WORDS], 1>;
+/// Lets the agent map the array.
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-pub(crate) static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT> = Array::new();
+pub(crate) static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT, MMAPABLE> = Array::new();
 #[btf_map]
-pub(crate) static POLICIES_V4: ArrayOfMaps<PolicyTrieV4, SLOT_COUNT> = ArrayOfMaps::new();
+pub(crate) static POLICY_TABLES: Array<TableMemory, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub(crate) static POLICIES_V6: ArrayOfMaps<PolicyTrieV6, SLOT_COUNT> = ArrayOfMaps::new();
+pub(crate) static POLICY_TRIE_V4: LpmTrie<TriePrefixV4, u32, MAX_TRIE_PREFIXES> = LpmTrie::new();
 #[btf_map]
-pub(crate) static LARGE_V4: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
-    ArrayOfMaps::new();
-#[btf_map]
-pub(crate) static LARGE_V6: ArrayOfMaps<PoptrieBlock<LARGE_POPTRIE_WORDS>, SLOT_COUNT> =
-    ArrayOfMaps::new();
-#[btf_map]
-pub(crate) static HUGE_V4: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> =
-    ArrayOfMaps::new();
-#[btf_map]
-pub(crate) static HUGE_V6: ArrayOfMaps<PoptrieBlock<HUGE_POPTRIE_WORDS>, SLOT_COUNT> =
-    ArrayOfMaps::new();
+pub(crate) static POLICY_TRIE_V6: LpmTrie<TriePrefixV6, u32, MAX_TRIE_PREFIXES> = LpmTrie::new();
 #[btf_map]
 pub(crate) static INBOUND: LruHashMap<InboundConnectionKey, u64, MAX_INBOUND_CONNECTIONS> =
     LruHashMap::new();

@@ -142,9 +142,7 @@ impl OwnAddresses<'_> {
     #[inline(always)]
     fn shares_subnet_with(&self, address: AddressWords) -> bool {
         let near = |i: usize| {
-            let own = &self.sandbox.ipv6_addresses[i];
-            let high = u32::from_ne_bytes([own[0], own[1], own[2], own[3]]);
-            let low = u32::from_ne_bytes([own[4], own[5], own[6], own[7]]);
+            let [high, low, ..] = self.sandbox.ipv6_addresses[i];
             high == address[0] && low == address[1] && (high | low) != 0
         };
         near(0) || near(1) || near(2) || near(3)

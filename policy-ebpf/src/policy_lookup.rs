@@ -1,109 +1,171 @@
-//! Lines 4 to 9: one longest-prefix match in the sandbox's compiled policy.
+//! Lines 4 to 9: one longest-prefix match in the tables of the sandbox's compiled policy.
 //!
-//! Small policies use the kernel's LPM trie. The trie of a large policy has a single entry, which
-//! specifies the class of the poptrie that contains the verdicts.
+//! The tables are in `POLICY_TABLES`, one block per policy. The LPM tries hold the policies that do
+//! not fit there, or all (`dataplane.tables = "lpm"`).
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use policy_common::{
-    poptrie::{VERDICT_IN_HUGE_POPTRIE, VERDICT_IN_LARGE_POPTRIE, decode_leaf, encode_leaf},
+    policy_table::{
+        self, BLOCK_POLICY_ID, BLOCK_ROOT_V4, BLOCK_ROOT_V6, LPM_TRIE_REFERENCE,
+        TABLE_MEMORY_WORDS, TriePrefixV4, TriePrefixV6,
+    },
     reason::Reason,
     verdict::Verdict,
 };
 
 use crate::{
     ip_header::IpHeader,
-    maps::{HUGE_V4, HUGE_V6, LARGE_V4, LARGE_V6, POLICIES_V4, POLICIES_V6},
-    poptrie,
+    maps::{POLICY_TABLES, POLICY_TRIE_V4, POLICY_TRIE_V6, SANDBOXES},
 };
 
 /// 2001::/32, Teredo (RFC 4380).
-const TEREDO_PREFIX: u64 = 0x2001_0000;
+pub(crate) const TEREDO_PREFIX: u64 = 0x2001_0000;
 
-/// Set by the agent before loading.
+/// The number of words in `POLICY_TABLES`, a power of two, minus one. Set by the agent before
+/// loading, to the size that the kernel allows.
 #[unsafe(no_mangle)]
-static HUGE_POPTRIES: u32 = 1;
+static TABLE_WORD_MASK: u32 = TABLE_MEMORY_WORDS as u32 - 1;
 
-/// Whether this kernel supports huge poptries. If it does not, the verifier skips the code that
-/// reads them.
-#[inline(always)]
-fn has_huge_poptries() -> bool {
-    // SAFETY: the global is initialised and never written while programs run. The read is volatile
-    // because the value is set after compilation.
-    unsafe { core::ptr::read_volatile(&raw const HUGE_POPTRIES) != 0 }
+/// The tables of one policy.
+#[derive(Clone, Copy)]
+pub(crate) struct PolicyBlock {
+    words: *const u32,
+    mask: u32,
+    /// Index of its first word.
+    start: u32,
 }
 
-/// The policy's verdict about the packet's destination. A missing trie or entry means that the
+impl PolicyBlock {
+    /// The block that starts at this index.
+    #[inline(always)]
+    pub(crate) fn at(start: u32) -> Option<Self> {
+        // SAFETY: the global is initialised and never written while programs run. The read is
+        // volatile because the value is set after compilation.
+        let mask = unsafe { core::ptr::read_volatile(&raw const TABLE_WORD_MASK) };
+        (start != 0).then_some(Self { words: POLICY_TABLES.get_ptr(0)?.cast(), mask, start })
+    }
+
+    /// The word at this offset.
+    #[inline(always)]
+    fn word(&self, offset: u32) -> u32 {
+        self.word_at(self.start.wrapping_add(offset))
+    }
+
+    #[inline(always)]
+    fn word_at(&self, index: u32) -> u32 {
+        // SAFETY: the index is within the map's value, however wrong it is. The agent never changes
+        // a block that a program may read.
+        unsafe { self.words.add((index & self.mask) as usize).read() }
+    }
+
+    /// The leaf of an IPv4 address (in host byte order), or a reference that is not a leaf.
+    #[inline(always)]
+    pub(crate) fn find_v4(&self, address: u32) -> u32 {
+        let root = self.word(BLOCK_ROOT_V4);
+        policy_table::find_leaf(
+            |at| self.word_at(at),
+            self.start,
+            root,
+            u64::from(address) << 32,
+            0,
+        )
+    }
+
+    /// The leaf of an IPv6 address, passed as two halves in host byte order.
+    #[inline(always)]
+    pub(crate) fn find_v6(&self, high: u64, low: u64) -> u32 {
+        let root = self.word(BLOCK_ROOT_V6);
+        policy_table::find_leaf(|at| self.word_at(at), self.start, root, high, low)
+    }
+
+    #[inline(always)]
+    fn policy_id(&self) -> u16 {
+        #[expect(clippy::cast_possible_truncation, reason = "the agent stores 16 bits")]
+        let policy_id = self.word(BLOCK_POLICY_ID) as u16;
+        policy_id
+    }
+}
+
+/// The policy's verdict about the packet's destination. A missing block or leaf means that the
 /// policy is not installed yet.
 #[inline(always)]
 pub(crate) fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Reason> {
+    let start = policy_block_start(slot);
     let [a, b, c, d] = header.destination.map(u32::from_be);
-    let word = if header.is_v6 {
-        policy_lookup_v6(slot, u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d))
+    let leaf = if header.is_v6 {
+        let (high, low) = (u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d));
+        policy_lookup_v6(start, high, low)
     } else {
-        policy_lookup_v4(slot, d)
+        policy_lookup_v4(start, d)
     };
-    match decode_leaf(word) {
+    let policy_id = PolicyBlock::at(start).map_or(0, |block| block.policy_id());
+    match policy_table::decode_leaf(leaf, policy_id) {
         Verdict { reason_code: 0, .. } => Err(Reason::NoPolicy),
         verdict => Ok(verdict),
     }
 }
 
-/// The verdict about an IPv4 address (in host byte order) as a leaf word. 0 means none.
+/// The block of the policy in force in a slot. 0 means none. Read once per lookup: the agent may
+/// replace it at any time.
+#[inline(always)]
+fn policy_block_start(slot: u32) -> u32 {
+    let Some(sandbox) = SANDBOXES.get_ptr(slot) else { return 0 };
+    // SAFETY: the pointer is valid while the program runs.
+    unsafe { core::ptr::read_volatile(&raw const (*sandbox).policy_block) }
+}
+
+/// The leaf of an IPv4 address (in host byte order) in the block at `start`. 0 means none.
 ///
 /// `extern` and scalar arguments make this a global function, which the verifier checks once and
 /// independently of its callers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn policy_lookup_v4(slot: u32, address: u32) -> u64 {
-    find_leaf_v4(slot, address).unwrap_or(0)
+pub(crate) extern "C" fn policy_lookup_v4(start: u32, address: u32) -> u32 {
+    let Some(block) = PolicyBlock::at(start) else { return 0 };
+    match block.find_v4(address) {
+        LPM_TRIE_REFERENCE => find_in_trie_v4(block.policy_id(), address),
+        leaf => leaf,
+    }
 }
 
-/// The verdict about an IPv6 address, passed as two halves in host byte order.
+/// The leaf of an IPv6 address, passed as two halves in host byte order.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn policy_lookup_v6(slot: u32, high: u64, low: u64) -> u64 {
-    let Some(word) = find_leaf_v6(slot, high, low) else { return 0 };
-    if high >> 32 == TEREDO_PREFIX { deny_teredo_client(slot, low, word) } else { word }
+pub(crate) extern "C" fn policy_lookup_v6(start: u32, high: u64, low: u64) -> u32 {
+    let Some(block) = PolicyBlock::at(start) else { return 0 };
+    let leaf = match block.find_v6(high, low) {
+        LPM_TRIE_REFERENCE => find_in_trie_v6(block.policy_id(), high, low),
+        leaf => leaf,
+    };
+    if high >> 32 == TEREDO_PREFIX { deny_teredo_client(start, low, leaf) } else { leaf }
 }
 
 #[inline(always)]
-fn find_leaf_v4(slot: u32, address: u32) -> Option<u64> {
-    let key = Key::new(32, address.to_be_bytes());
-    let [verdict] = *POLICIES_V4.get(slot)?.get(&key)?;
-    if verdict.flags & VERDICT_IN_LARGE_POPTRIE != 0 {
-        return poptrie::lookup_v4(LARGE_V4.get(slot)?.get(0)?, address);
-    }
-    if verdict.flags & VERDICT_IN_HUGE_POPTRIE != 0 && has_huge_poptries() {
-        return poptrie::lookup_v4(HUGE_V4.get(slot)?.get(0)?, address);
-    }
-    Some(encode_leaf(verdict))
+fn find_in_trie_v4(policy_id: u16, address: u32) -> u32 {
+    let prefix =
+        TriePrefixV4 { policy_id: u32::from(policy_id).to_be(), address: address.to_be_bytes() };
+    POLICY_TRIE_V4.get(&Key::new(TriePrefixV4::BITS, prefix)).copied().unwrap_or(0)
 }
 
 #[inline(always)]
-fn find_leaf_v6(slot: u32, high: u64, low: u64) -> Option<u64> {
+fn find_in_trie_v6(policy_id: u16, high: u64, low: u64) -> u32 {
     let halves = [high.to_be(), low.to_be()];
     // SAFETY: the sizes are equal, and bytes have no invalid values.
-    let key = Key::new(128, unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) });
-    let [verdict] = *POLICIES_V6.get(slot)?.get(&key)?;
-    if verdict.flags & VERDICT_IN_LARGE_POPTRIE != 0 {
-        return poptrie::lookup_v6(LARGE_V6.get(slot)?.get(0)?, high, low);
-    }
-    if verdict.flags & VERDICT_IN_HUGE_POPTRIE != 0 && has_huge_poptries() {
-        return poptrie::lookup_v6(HUGE_V6.get(slot)?.get(0)?, high, low);
-    }
-    Some(encode_leaf(verdict))
+    let address = unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(halves) };
+    let prefix = TriePrefixV6 { policy_id: u32::from(policy_id).to_be(), address };
+    POLICY_TRIE_V6.get(&Key::new(TriePrefixV6::BITS, prefix)).copied().unwrap_or(0)
 }
 
 /// Line 5 for the IPv4 address of a Teredo client. It is inverted in the last 32 bits, so no prefix
 /// of the trie can match it. The floor's verdict about the IPv6 address itself takes precedence.
 #[inline(always)]
-fn deny_teredo_client(slot: u32, low: u64, word: u64) -> u64 {
-    let reason = decode_leaf(word).reason_code;
+fn deny_teredo_client(start: u32, low: u64, leaf: u32) -> u32 {
+    let reason = policy_table::leaf_reason_code(leaf);
     if reason == Reason::PlatformAllow as u8 || reason == Reason::PlatformDeny as u8 {
-        return word;
+        return leaf;
     }
     #[expect(clippy::cast_possible_truncation, reason = "the client is the low half")]
-    let client = policy_lookup_v4(slot, !(low as u32));
-    let denied = decode_leaf(client).reason_code == Reason::PlatformDeny as u8;
-    if denied { client } else { word }
+    let client = policy_lookup_v4(start, !(low as u32));
+    let denied = policy_table::leaf_reason_code(client) == Reason::PlatformDeny as u8;
+    if denied { client } else { leaf }
 }

@@ -60,9 +60,8 @@ pub(crate) enum CommandReply {
 pub(crate) type CommandResult = Result<CommandReply, AgentError>;
 
 impl AgentCommand {
-    /// Returns whether this command and others can wait for one grace period of the kernel
-    /// together.
-    pub(crate) const fn shares_grace_period(&self) -> bool {
+    /// Returns whether this command and others can be executed together.
+    pub(crate) const fn can_share_batch(&self) -> bool {
         matches!(self, Self::Apply { .. } | Self::UpdateNetwork(..))
     }
 }

@@ -251,7 +251,7 @@ impl Agent {
         &self.timings
     }
 
-    /// Executes a command in a batch with others that can share its grace period.
+    /// Executes a command in a batch with others.
     async fn submit(&self, command: AgentCommand) -> CommandResult {
         let start = Instant::now();
         let mut reply = self.queue.push(command);

@@ -1,5 +1,5 @@
-//! Commands that wait for the reconciler. Policy changes are executed in batches, since each batch
-//! waits for a grace period of the kernel.
+//! Commands that wait for the reconciler. Policy changes are executed in batches, so that they share
+//! what a batch does once.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ impl CommandQueue {
         receiver
     }
 
-    /// Executes the first command together with others that can share its grace period.
+    /// Executes the first command together with others that can share its batch.
     pub(crate) fn run_batch(&self, reconciler: &mut Reconciler) {
         let (commands, replies): (Vec<_>, Vec<_>) = self.take_batch().into_iter().unzip();
         for (reply, result) in replies.into_iter().zip(reconciler.execute_batch(commands)) {
@@ -43,12 +43,12 @@ impl CommandQueue {
         let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         queued.retain(|(_, reply)| !reply.is_closed());
         let mut batch: Vec<QueuedCommand> = queued.pop_front().into_iter().collect();
-        if !batch.iter().all(|(command, _)| command.shares_grace_period()) {
+        if !batch.iter().all(|(command, _)| command.can_share_batch()) {
             return batch;
         }
         let mut remaining = VecDeque::with_capacity(queued.len());
         for (command, reply) in queued.drain(..) {
-            if command.shares_grace_period() && batch.len() < MAX_BATCH {
+            if command.can_share_batch() && batch.len() < MAX_BATCH {
                 batch.push((command, reply));
             } else {
                 remaining.push_back((command, reply));

@@ -79,6 +79,8 @@ pub struct DataplaneConfig {
     pub mode: dataplane::HookMode,
     /// How programs are attached.
     pub attach: dataplane::AttachMethod,
+    /// Where compiled policies are.
+    pub tables: dataplane::TableKind,
     /// What happens to denied packets.
     pub deny_action: dataplane::DenyAction,
     /// Who may open connections to sandboxes.
@@ -204,11 +206,12 @@ impl AgentConfig {
     /// The settings of the dataplane.
     #[must_use]
     pub fn dataplane_settings(&self) -> dataplane::DataplaneSettings {
-        let DataplaneConfig { mode, attach, deny_action, inbound, .. } = self.dataplane;
+        let DataplaneConfig { mode, attach, tables, deny_action, inbound, .. } = self.dataplane;
         dataplane::DataplaneSettings {
             bpffs: self.bpffs.clone(),
             mode,
             attach_method: attach,
+            tables,
             deny_action,
             inbound_source: inbound,
         }

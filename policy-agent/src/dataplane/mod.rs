@@ -1,8 +1,7 @@
 //! The agent's interface to the kernel: loads and pins programs and maps, attaches interfaces,
 //! publishes compiled policies, and reads counters and events. The only user of aya.
 //!
-//! Calls block, some for a kernel grace period (10 to 20 ms), so they must not run on async
-//! threads.
+//! Calls block, some for a kernel grace period (10 to 20 ms), so they must not run on async threads.
 
 mod attach;
 pub(crate) mod features;
@@ -10,13 +9,14 @@ mod maps;
 mod net;
 mod redirect;
 mod settings;
+mod tables;
 
 use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -24,14 +24,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::MapData;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
+use policy_common::{bpf_names, counters::ReasonCounters, rate_limit::RateLimiterState};
 
 pub use self::{
     attach::gate_loader::SlotGates,
-    maps::{
-        event_ring::EventRingReader,
-        policy_maps::{PolicyId, PublishedPolicy},
-    },
+    maps::event_ring::EventRingReader,
     net::{
         default_route::carries_default_route, host_addresses::host_addresses,
         link_device::device_towards, netns::run_in_netns,
@@ -39,20 +36,22 @@ pub use self::{
     redirect::redirect_listeners::RedirectListeners,
     settings::{
         AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, HookMode, HostInterface,
-        InboundSource, Slot,
+        InboundSource, Slot, TableKind,
     },
+    tables::policy_tables::{PolicyId, PublishedPolicy},
 };
 use self::{
     attach::{GateAttacher, clsact, shared_programs},
     maps::{
         endpoint_maps::{self, EndpointMaps},
         event_ring::ProgramLog,
+        mapped_endpoints::MappedEndpoints,
         pin_directory::{self, PinDirectory, PinLock},
         pinned_maps::{self, PinnedMaps},
-        policy_maps::PolicyMaps,
     },
     net::link_device,
     redirect::redirect_listeners::{self, RedirectRegistry},
+    tables::policy_tables::PolicyTables,
 };
 use crate::policy::compile::CompiledPolicy;
 
@@ -68,7 +67,7 @@ pub struct Dataplane {
     report_flows: AtomicBool,
     program_log: Mutex<Option<ProgramLog>>,
     endpoint_maps: EndpointMaps,
-    policy_maps: PolicyMaps,
+    policy_tables: PolicyTables,
     redirect_registry: RedirectRegistry,
     gate_attacher: GateAttacher,
     /// The interfaces of attached sandboxes. clsact needs them for detaching.
@@ -87,11 +86,12 @@ impl Dataplane {
         // Opening a gate creates the program arrays.
         let first = Slot::new(1).context("there is a first slot")?;
         drop(attacher.gate_loader().load_gates(first)?);
-        let sandboxes = EndpointMaps::open(&pins)?;
+        let mapped = Arc::new(MappedEndpoints::open(&pins.map_path(bpf_names::SANDBOXES))?);
+        let sandboxes = EndpointMaps::open(&pins, Arc::clone(&mapped))?;
         sandboxes.update_flags(settings.endpoint_flags())?;
         let log = Mutex::new(Some(shared_programs::open_program_log(&mut object)?));
         shared_programs::install_programs(&mut object, &pins)?;
-        let policies = PolicyMaps::open(&pins)?;
+        let policy_tables = PolicyTables::open(&pins, mapped, settings.tables)?;
         let doors = RedirectRegistry::open(&pins)?;
         Ok(Self {
             _pin_lock: owner,
@@ -104,7 +104,7 @@ impl Dataplane {
             attached_interfaces: Mutex::default(),
             pin_directory: pins,
             endpoint_maps: sandboxes,
-            policy_maps: policies,
+            policy_tables,
             redirect_registry: doors,
             gate_attacher: attacher,
         })
@@ -113,7 +113,7 @@ impl Dataplane {
     /// Prepares a slot for a sandbox: writes its identity, resets the counters and removes any
     /// policy, so that everything but neighbour discovery is denied.
     pub fn prepare_slot(&self, slot: Slot, identity: &EndpointAddresses) -> Result<()> {
-        self.policy_maps.withdraw_policy(slot)?;
+        self.policy_tables.withdraw_policy(slot);
         let report = self.report_flows.load(Ordering::Relaxed);
         self.endpoint_maps.write_endpoint(
             slot,
@@ -149,12 +149,12 @@ impl Dataplane {
     /// Publishes a compiled policy in some slots. The kernel enforces it when this returns. On an
     /// error the old policies stay in force.
     pub fn publish(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId> {
-        self.policy_maps.publish_policy(slots, compiled)
+        self.policy_tables.publish_policy(slots, compiled)
     }
 
     /// The policy in force in a slot. `None` if there is none or it is unknown.
     pub fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
-        self.policy_maps.published_policy(slot)
+        Ok(self.policy_tables.published_policy(slot))
     }
 
     /// Restores pins of maps that have been removed.
@@ -208,7 +208,8 @@ impl Dataplane {
     pub fn release_slot(&self, slot: Slot) -> Result<()> {
         self.redirect_registry.close_listeners(slot)?;
         self.endpoint_maps.clear_endpoint(slot)?;
-        self.policy_maps.withdraw_policy(slot)
+        self.policy_tables.withdraw_policy(slot);
+        Ok(())
     }
 
     /// The packet and byte counters, summed over all CPUs.

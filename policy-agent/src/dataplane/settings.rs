@@ -22,6 +22,8 @@ pub struct DataplaneSettings {
     pub mode: HookMode,
     /// How programs are attached to TC.
     pub attach_method: AttachMethod,
+    /// Where compiled policies are.
+    pub tables: TableKind,
     /// What happens to a denied packet.
     pub deny_action: DenyAction,
     /// Which sources may open connections to a sandbox.
@@ -64,6 +66,17 @@ pub enum AttachMethod {
     Tcx,
     /// A clsact qdisc with filters.
     Clsact,
+}
+
+/// `tables`: where compiled policies are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableKind {
+    /// In tables of their own, and in the LPM tries if they do not fit there.
+    #[default]
+    Flat,
+    /// In the kernel's LPM tries.
+    Lpm,
 }
 
 /// `deny_action`: what happens to a denied packet.

@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use super::DoctorFinding;
 use crate::dataplane::features::{
-    ARRAY_OF_MAPS_BATCH, HUGE_MAP_VALUES, JIT, KernelFeature, LPM_TRIE_BATCH,
-    OLDEST_SUPPORTED_KERNEL, SKB_TYPES, TCX, kernel_version, skb_layout,
+    JIT, KernelFeature, LARGE_MAP_VALUES, LPM_TRIE_BATCH, OLDEST_SUPPORTED_KERNEL, SKB_TYPES, TCX,
+    kernel_version, skb_layout,
 };
 
 /// What the agent can do without, and no other check looks at.
-static REPORTED_WITH_VERSION: [&KernelFeature; 3] = [&TCX, &ARRAY_OF_MAPS_BATCH, &LPM_TRIE_BATCH];
+static REPORTED_WITH_VERSION: [&KernelFeature; 2] = [&TCX, &LPM_TRIE_BATCH];
 
 pub(crate) fn kernel_checks() -> Vec<DoctorFinding> {
     vec![
@@ -74,11 +74,11 @@ fn check_lockdown() -> DoctorFinding {
 
 fn check_map_size() -> DoctorFinding {
     const WHAT: &str = "large policies";
-    if HUGE_MAP_VALUES.is_supported() {
-        return DoctorFinding::ok(WHAT, "poptries of up to 32 MiB");
+    if LARGE_MAP_VALUES.is_supported() {
+        return DoctorFinding::ok(WHAT, "tables of up to 32 MiB");
     }
-    let found = format!("no {}: {}", HUGE_MAP_VALUES.name, HUGE_MAP_VALUES.fallback);
-    DoctorFinding::degraded(WHAT, found, HUGE_MAP_VALUES.fix())
+    let found = format!("no {}: {}", LARGE_MAP_VALUES.name, LARGE_MAP_VALUES.fallback);
+    DoctorFinding::degraded(WHAT, found, LARGE_MAP_VALUES.fix())
 }
 
 fn check_jit() -> DoctorFinding {

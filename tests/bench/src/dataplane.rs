@@ -6,7 +6,7 @@ use anyhow::Result;
 use aya::programs::SchedClassifier;
 use policy_agent::dataplane::{
     AttachMethod, Dataplane, DataplaneSettings, DenyAction, EndpointAddresses, HookMode,
-    InboundSource, Slot,
+    InboundSource, Slot, TableKind,
 };
 use policy_testbed::{network::BpffsDirectory, packets::MacAddr};
 
@@ -16,6 +16,7 @@ pub(crate) fn open_dataplane(bpffs: &BpffsDirectory, deny_action: DenyAction) ->
         bpffs: bpffs.path().to_owned(),
         mode: HookMode::Tc,
         attach_method: AttachMethod::Auto,
+        tables: TableKind::Flat,
         deny_action,
         inbound_source: InboundSource::Any,
     })

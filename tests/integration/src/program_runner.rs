@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use policy_agent::{
     dataplane::{
         AttachMethod, Dataplane, DataplaneSettings, DenyAction, EndpointAddresses, EventRingReader,
-        HookMode, InboundSource, PolicyId, Slot,
+        HookMode, InboundSource, PolicyId, Slot, TableKind,
     },
     policy::CompiledPolicy,
 };
@@ -88,6 +88,15 @@ impl ProgramRunner {
     /// Loads the programs with their own pins. Moves the calling thread to a new network namespace
     /// for good.
     pub fn open(deny_action: DenyAction, inbound: InboundSource) -> Result<Self> {
+        Self::open_with_tables(deny_action, inbound, TableKind::Flat)
+    }
+
+    /// Like [`Self::open`], with policies in tables of this kind.
+    pub fn open_with_tables(
+        deny_action: DenyAction,
+        inbound: InboundSource,
+        tables: TableKind,
+    ) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "running programs in the kernel needs root: use `sudo -E cargo xtask test`"
@@ -95,7 +104,7 @@ impl ProgramRunner {
         // In a new namespace the programs find no routes, whatever the machine has.
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
         let bpffs = BpffsDirectory::create()?;
-        let dataplane = open_dataplane(&bpffs, deny_action, inbound)?;
+        let dataplane = open_dataplane(&bpffs, deny_action, inbound, tables)?;
         let slot = Slot::new(SANDBOX_SLOT).context("there is such a slot")?;
         let gates = LoadedGates::open(&dataplane, slot, bpffs.path())?;
         let events = dataplane.open_event_reader()?;
@@ -162,11 +171,13 @@ pub fn open_dataplane(
     bpffs: &BpffsDirectory,
     deny_action: DenyAction,
     inbound: InboundSource,
+    tables: TableKind,
 ) -> Result<Dataplane> {
     Dataplane::open(DataplaneSettings {
         bpffs: bpffs.path().to_owned(),
         mode: HookMode::Tc,
         attach_method: AttachMethod::Auto,
+        tables,
         deny_action,
         inbound_source: inbound,
     })

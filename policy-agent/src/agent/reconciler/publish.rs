@@ -1,11 +1,6 @@
-//! Publishes many policies: equal ones once, and the others in parallel, since each waits for a
-//! grace period of the kernel.
+//! Publishes many policies, equal ones once.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Result, anyhow};
 
@@ -14,9 +9,6 @@ use crate::{
     agent::{dataplane_control::DataplaneControl, sandbox::attribution::EventAttribution},
     dataplane::{PolicyId, Slot},
 };
-
-/// Maximum number of grace periods to wait for at the same time.
-const MAX_CONCURRENT_GRACE_PERIODS: usize = 32;
 
 type PolicyDigest = [u8; 16];
 type PublishResult = Result<PolicyId>;
@@ -45,11 +37,10 @@ impl Publisher {
         for change in changes {
             groups.entry(change.sandbox.active_policy.digest).or_default().push(change);
         }
-        let groups: Vec<Vec<StagedChange>> = groups.into_values().collect();
         self.attribution.update_while_publishing(|update| {
-            let published = run_parallel(&groups, |group| self.publish_group(group));
             let mut results = Vec::new();
-            for (group, group_result) in groups.into_iter().zip(published) {
+            for group in groups.into_values() {
+                let group_result = self.publish_group(&group);
                 let problem = group_result.as_ref().err().map(|error| format!("{error:#}"));
                 for change in group {
                     let result = match (&group_result, &problem) {
@@ -89,27 +80,4 @@ impl Publisher {
             _ => self.dataplane.publish(&slots, &first.compiled),
         }
     }
-}
-
-/// Applies `work` to all items, several at a time. Returns the results in the order of the items.
-fn run_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    if let [only] = items {
-        return vec![work(only)];
-    }
-    let next = Mutex::new(items.iter().enumerate());
-    let next_item = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let mut indexed_results = thread::scope(|scope| {
-        let worker =
-            || std::iter::from_fn(&next_item).map(|(index, item)| (index, work(item))).collect();
-        let workers =
-            (0..items.len().min(MAX_CONCURRENT_GRACE_PERIODS)).map(|_| scope.spawn(worker));
-        let workers: Vec<thread::ScopedJoinHandle<'_, Vec<(usize, R)>>> = workers.collect();
-        workers.into_iter().flat_map(join_worker).collect::<Vec<_>>()
-    });
-    indexed_results.sort_by_key(|(index, _)| *index);
-    indexed_results.into_iter().map(|(_, group_result)| group_result).collect()
-}
-
-fn join_worker<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

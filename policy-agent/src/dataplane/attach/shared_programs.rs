@@ -11,13 +11,14 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::bpf_names::{
-    self, EARLY_DROP, FROM_SANDBOX, HUGE_POPTRIES, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TC_PROGRAMS,
-    TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
+    self, EARLY_DROP, FROM_SANDBOX, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TABLE_WORD_MASK,
+    TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
 use crate::dataplane::{
-    features::{HUGE_MAP_VALUES, skb_layout},
+    features::skb_layout,
     maps::{event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
+    tables::table_memory,
 };
 
 /// Maximum number of attempts to load a program.
@@ -33,9 +34,9 @@ pub(crate) fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
     }
     let layout = skb_layout::kernel_skb_layout()?;
     loader.override_global(SKB_LAYOUT, &layout, true);
-    pinned_maps::pin_placeholders(pins)?;
-    let has_huge_poptries = u32::from(HUGE_MAP_VALUES.is_supported());
-    loader.override_global(HUGE_POPTRIES, &has_huge_poptries, true);
+    table_memory::pin_table_memory(pins)?;
+    let word_mask = u32::try_from(table_memory::table_memory_words() - 1)?;
+    loader.override_global(TABLE_WORD_MASK, &word_mask, true);
     loader.load(POLICY_OBJECT).context("cannot load policy.o")
 }
 

@@ -45,15 +45,6 @@ pub(crate) static TCX: KernelFeature = KernelFeature {
     supported: OnceLock::new(),
 };
 
-/// Policies of many sandboxes can be replaced with one call.
-pub(crate) static ARRAY_OF_MAPS_BATCH: KernelFeature = KernelFeature {
-    name: "batched updates of arrays of maps",
-    since: FeatureOrigin::Version(5, 18),
-    probe: probes::probe_array_of_maps_batch,
-    fallback: "one call per sandbox of a change",
-    supported: OnceLock::new(),
-};
-
 /// LPM tries can be filled with one call.
 pub(crate) static LPM_TRIE_BATCH: KernelFeature = KernelFeature {
     name: "batched updates of LPM tries",
@@ -72,13 +63,13 @@ pub(crate) static MAP_MEMORY_IN_CGROUP: KernelFeature = KernelFeature {
     supported: OnceLock::new(),
 };
 
-/// Huge poptries, which are single values of arrays, can be created.
-pub(crate) static HUGE_MAP_VALUES: KernelFeature = KernelFeature {
+/// The memory for tables, which is a single value of an array, can have its full size.
+pub(crate) static LARGE_MAP_VALUES: KernelFeature = KernelFeature {
     name: "map values above 4 MiB",
     since: FeatureOrigin::Between((5, 10), (6, 1)),
-    probe: probes::probe_huge_map_values,
-    fallback: "policies too large for a poptrie of 4 MiB (some 100 000 scattered prefixes) stay in an \
-               LPM trie, which is slower",
+    probe: probes::probe_large_map_values,
+    fallback: "the memory for tables has 4 MiB in place of 32; policies that do not fit are in an LPM \
+               trie, which is slower",
     supported: OnceLock::new(),
 };
 
@@ -103,15 +94,8 @@ pub(crate) static JIT: KernelFeature = KernelFeature {
 
 /// Every feature, in the order of the table in `docs/kernel-support.md`.
 #[cfg(test)]
-pub(crate) static ALL_FEATURES: [&KernelFeature; 7] = [
-    &TCX,
-    &ARRAY_OF_MAPS_BATCH,
-    &LPM_TRIE_BATCH,
-    &MAP_MEMORY_IN_CGROUP,
-    &HUGE_MAP_VALUES,
-    &SKB_TYPES,
-    &JIT,
-];
+pub(crate) static ALL_FEATURES: [&KernelFeature; 6] =
+    [&TCX, &LPM_TRIE_BATCH, &MAP_MEMORY_IN_CGROUP, &LARGE_MAP_VALUES, &SKB_TYPES, &JIT];
 
 impl KernelFeature {
     /// Whether the running kernel has the feature. Its version decides if it cannot be probed. The
@@ -171,12 +155,12 @@ mod tests {
     #[test]
     fn older_kernels_lack_more() {
         let missing = |version| {
-            [&TCX, &ARRAY_OF_MAPS_BATCH, &LPM_TRIE_BATCH]
+            [&TCX, &LPM_TRIE_BATCH]
                 .into_iter()
                 .filter(|feature| !feature.since.is_in(version))
                 .count()
         };
-        assert_eq!((missing((6, 6)), missing((6, 5)), missing((5, 10))), (0, 1, 3));
+        assert_eq!((missing((6, 6)), missing((6, 5)), missing((5, 10))), (0, 1, 2));
     }
 
     /// A wrong probe would otherwise go unnoticed, because the agent falls back.

@@ -13,7 +13,7 @@ use aya_obj::generated::{
     BPF_F_NO_PREALLOC,
     bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_LPM_TRIE},
 };
-use policy_common::poptrie::LARGE_POPTRIE_WORDS;
+use policy_common::policy_table::SMALL_TABLE_MEMORY_WORDS;
 
 use crate::dataplane::maps::bpf_syscall;
 
@@ -37,12 +37,6 @@ pub(super) fn probe_tcx() -> Option<bool> {
     (error.raw_os_error() == Some(libc::EINVAL)).then_some(false)
 }
 
-pub(super) fn probe_array_of_maps_batch() -> Option<bool> {
-    let inner = create_map(BPF_MAP_TYPE_ARRAY as u32, 4, 4, 0).ok()?;
-    let outer = bpf_syscall::create_array_of_maps(1, inner.fd().as_fd()).ok()?;
-    bpf_syscall::accepts_batches(outer.as_fd())
-}
-
 pub(super) fn probe_lpm_trie_batch() -> Option<bool> {
     let kind = BPF_MAP_TYPE_LPM_TRIE as u32;
     // LPM tries require the flag.
@@ -51,8 +45,8 @@ pub(super) fn probe_lpm_trie_batch() -> Option<bool> {
 }
 
 /// Creates an array with the smallest value that is too large for some kernels.
-pub(super) fn probe_huge_map_values() -> Option<bool> {
-    let value_size = u32::try_from((LARGE_POPTRIE_WORDS + 1) * size_of::<u64>()).ok()?;
+pub(super) fn probe_large_map_values() -> Option<bool> {
+    let value_size = u32::try_from((SMALL_TABLE_MEMORY_WORDS + 1) * size_of::<u32>()).ok()?;
     match create_map(BPF_MAP_TYPE_ARRAY as u32, 4, value_size, 0) {
         Ok(_) => Some(true),
         Err(MapError::CreateError { io_error, .. }) => is_too_large(&io_error).then_some(false),

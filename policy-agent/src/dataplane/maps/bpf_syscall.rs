@@ -1,5 +1,4 @@
-//! Calls of bpf(2) that aya lacks: batches, creating an array of maps and deleting its elements,
-//! detaching a link that others hold, and pinning an object without giving it up on failure.
+//! Calls of bpf(2) that aya lacks: batches, creating and updating an array of maps, detaching a link that others hold, and pinning an object without giving it up on failure.
 //!
 //! Source: `union bpf_attr` in the kernel's `include/uapi/linux/bpf.h`.
 
@@ -16,9 +15,7 @@ use std::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
-const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
@@ -138,50 +135,6 @@ pub(crate) fn accepts_batches(map: BorrowedFd<'_>) -> Option<bool> {
         Ok(()) => Some(true),
         Err(error) if error.raw_os_error() == Some(ENOTSUPP) => Some(false),
         Err(_) => None,
-    }
-}
-
-/// Updates the element `key` of an array whose value size equals that of `value`.
-pub(crate) fn update_array_element<T: Copy>(
-    map: BorrowedFd<'_>,
-    key: u32,
-    value: &[T],
-) -> io::Result<()> {
-    let mut element = ElementAttr {
-        map_fd: raw_fd(map),
-        key: (&raw const key) as u64,
-        value: value.as_ptr() as u64,
-        ..ElementAttr::default()
-    };
-    call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
-}
-
-/// Clears an element of an array of maps, unless it is empty: the kernel waits for a grace period
-/// after each deletion.
-pub(crate) fn clear_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
-    if !has_inner_map(map, key)? {
-        return Ok(());
-    }
-    let mut element =
-        ElementAttr { map_fd: raw_fd(map), key: (&raw const key) as u64, ..ElementAttr::default() };
-    match call_for_status(BPF_MAP_DELETE_ELEM, &mut element) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
-}
-
-/// Whether an element of an array of maps contains a map.
-fn has_inner_map(map: BorrowedFd<'_>, key: u32) -> io::Result<bool> {
-    let mut id = 0_u32;
-    let mut element = ElementAttr {
-        map_fd: raw_fd(map),
-        key: (&raw const key) as u64,
-        value: (&raw mut id) as u64,
-        ..ElementAttr::default()
-    };
-    match call_for_status(BPF_MAP_LOOKUP_ELEM, &mut element) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        result => result.map(|()| true),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The maps with sandbox identities, counters and rate limiters.
 
 use std::{
-    net::IpAddr,
-    sync::{Mutex, MutexGuard},
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -22,11 +22,15 @@ use policy_common::{
 
 use crate::dataplane::{
     EndpointAddresses, Slot,
-    maps::{pin_directory::PinDirectory, pinned_maps::open_pinned_map},
+    maps::{
+        mapped_endpoints::MappedEndpoints, pin_directory::PinDirectory,
+        pinned_maps::open_pinned_map,
+    },
 };
 
-/// The maps with one entry per slot, except policies.
+/// The maps with one entry per slot.
 pub(crate) struct EndpointMaps {
+    mapped: Arc<MappedEndpoints>,
     endpoints: Mutex<Array<MapData, SandboxEndpoint>>,
     rate_limiters: Mutex<Array<MapData, RateLimiterState>>,
     counters: Mutex<PerCpuArray<MapData, ReasonCounters>>,
@@ -34,8 +38,9 @@ pub(crate) struct EndpointMaps {
 
 impl EndpointMaps {
     /// Opens the pinned maps.
-    pub(crate) fn open(pins: &PinDirectory) -> Result<Self> {
+    pub(crate) fn open(pins: &PinDirectory, mapped: Arc<MappedEndpoints>) -> Result<Self> {
         Ok(Self {
+            mapped,
             endpoints: Mutex::new(
                 open_pinned_map(&pins.map_path(bpf_names::SANDBOXES))?.try_into()?,
             ),
@@ -46,7 +51,7 @@ impl EndpointMaps {
         })
     }
 
-    /// Writes an identity to a slot and resets its counters.
+    /// Writes an identity to a slot without a policy, and resets its counters.
     pub(crate) fn write_endpoint(
         &self,
         slot: Slot,
@@ -69,13 +74,12 @@ impl EndpointMaps {
     /// Sets the flags of every active slot. `ENDPOINT_MAC_KNOWN` is part of the identity and is
     /// preserved.
     pub(crate) fn update_flags(&self, flags: u32) -> Result<()> {
-        let mut identities = lock_map(&self.endpoints)?;
+        let _no_other_change = lock_map(&self.endpoints)?;
         for slot in Slot::all() {
-            let mut sandbox = identities.get(&slot.get(), 0)?;
-            let wanted = flags | sandbox.flags & ENDPOINT_MAC_KNOWN;
-            if sandbox.flags & ENDPOINT_ACTIVE != 0 && sandbox.flags != wanted {
-                sandbox.flags = wanted;
-                identities.set(slot.get(), sandbox, 0)?;
+            let stored = self.mapped.flags(slot);
+            let before = stored.load(Ordering::Relaxed);
+            if before & ENDPOINT_ACTIVE != 0 {
+                stored.store(flags | before & ENDPOINT_MAC_KNOWN, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -118,15 +122,24 @@ fn endpoint_entry(slot: Slot, identity: &EndpointAddresses, flags: u32) -> Resul
     let (mut v4, mut v6) = (0, 0);
     for address in &identity.addresses {
         match address {
-            IpAddr::V4(address) => {
-                push_address(&mut sandbox.ipv4_addresses, &mut v4, address.octets())?
-            }
+            IpAddr::V4(address) => push_address(
+                &mut sandbox.ipv4_addresses,
+                &mut v4,
+                u32::from_ne_bytes(address.octets()),
+            )?,
             IpAddr::V6(address) => {
-                push_address(&mut sandbox.ipv6_addresses, &mut v6, address.octets())?
+                push_address(&mut sandbox.ipv6_addresses, &mut v6, ipv6_words(*address))?
             }
         }
     }
     Ok(sandbox)
+}
+
+/// The words of an address as they are on the wire.
+fn ipv6_words(address: Ipv6Addr) -> [u32; 4] {
+    let octets = address.octets();
+    let word = |at: usize| [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
+    [0, 4, 8, 12].map(|at| u32::from_ne_bytes(word(at)))
 }
 
 fn push_address<T>(

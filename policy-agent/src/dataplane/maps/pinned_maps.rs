@@ -4,29 +4,14 @@ use std::{fs, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Map, MapData};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
-use policy_common::{
-    bpf_names::{self, HUGE_V4, HUGE_V6},
-    endpoint::MAX_SANDBOXES,
-};
+use policy_common::bpf_names;
 
-use crate::dataplane::{
-    features::HUGE_MAP_VALUES,
-    maps::{
-        bpf_syscall,
-        pin_directory::{self, PinDirectory},
-        policy_maps::PUBLISHED_MAP_NAME,
-    },
-};
+use crate::dataplane::maps::pin_directory::{self, PinDirectory};
 
 /// Handles of all pinned maps, so that removed pins can be restored.
 pub(crate) struct PinnedMaps {
     handles: Vec<(&'static str, MapData)>,
     pins: PinDirectory,
-}
-
-fn pinned_map_names() -> impl Iterator<Item = &'static str> {
-    bpf_names::PINNED_MAPS.into_iter().chain([PUBLISHED_MAP_NAME])
 }
 
 /// Opens a pinned map, whatever its type.
@@ -44,7 +29,7 @@ pub(crate) fn open_pinned_data(pin: &Path) -> Result<MapData> {
 /// which the kernel would clear if nothing held them.
 pub(crate) fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>> {
     let (there, missing): (Vec<_>, Vec<_>) =
-        pinned_map_names().partition(|name| pins.map_path(name).exists());
+        bpf_names::PINNED_MAPS.into_iter().partition(|name| pins.map_path(name).exists());
     if there.is_empty() || missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -62,32 +47,12 @@ fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
     [bpf_names::TC_PROGRAMS, bpf_names::XDP_PROGRAMS].into_iter().filter_map(open).collect()
 }
 
-/// Pins empty arrays in place of the huge poptries if the kernel does not support them. The
-/// programs never read them.
-pub(crate) fn pin_placeholders(pins: &PinDirectory) -> Result<()> {
-    if HUGE_MAP_VALUES.is_supported() {
-        return Ok(());
-    }
-    for name in [HUGE_V4, HUGE_V6] {
-        let pin = pins.map_path(name);
-        if !pin.exists() {
-            let kind = BPF_MAP_TYPE_ARRAY as u32;
-            let shape = aya_obj::Map::new_from_params(kind, 4, 8, 1, 0);
-            let inner = MapData::create(shape, "policy_table", None)?;
-            let map = bpf_syscall::create_array_of_maps(MAX_SANDBOXES, inner.fd().as_fd())
-                .with_context(|| format!("cannot create a map in place of {name}"))?;
-            MapData::from_fd(map)?.pin(&pin)?;
-        }
-    }
-    Ok(())
-}
-
 impl PinnedMaps {
     /// Opens all pinned maps.
     pub(crate) fn open_all(pins: &PinDirectory) -> Result<Self> {
         let hold = |name| Ok((name, open_pinned_data(&pins.map_path(name))?));
         Ok(Self {
-            handles: pinned_map_names().map(hold).collect::<Result<_>>()?,
+            handles: bpf_names::PINNED_MAPS.into_iter().map(hold).collect::<Result<_>>()?,
             pins: pins.clone(),
         })
     }

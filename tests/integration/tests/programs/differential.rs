@@ -3,23 +3,31 @@
 //!
 //! The seed is printed; `POLICY_TEST_SEED` sets it. A run has at least ten thousand pairs.
 
-use policy_agent::dataplane::InboundSource;
+use policy_agent::dataplane::{InboundSource, TableKind};
 
 use super::differential_run::DifferentialRun;
 
-/// The number of policies per test. There are two tests.
+/// The number of policies per test. There are three tests.
 const POLICIES_PER_TEST: usize = 32;
 const PACKETS_PER_POLICY: usize = 400;
 
 #[test]
 fn kernel_and_oracle_agree_when_anybody_may_connect() {
-    DifferentialRun::new(InboundSource::Any, seed_from_environment())
+    DifferentialRun::new(InboundSource::Any, TableKind::Flat, seed_from_environment())
         .run(POLICIES_PER_TEST, PACKETS_PER_POLICY);
 }
 
 #[test]
 fn kernel_and_oracle_agree_when_only_the_host_may_connect() {
-    DifferentialRun::new(InboundSource::Host, seed_from_environment().wrapping_add(1))
+    let seed = seed_from_environment().wrapping_add(1);
+    DifferentialRun::new(InboundSource::Host, TableKind::Flat, seed)
+        .run(POLICIES_PER_TEST, PACKETS_PER_POLICY);
+}
+
+#[test]
+fn kernel_and_oracle_agree_when_policies_are_in_lpm_tries() {
+    let seed = seed_from_environment().wrapping_add(2);
+    DifferentialRun::new(InboundSource::Any, TableKind::Lpm, seed)
         .run(POLICIES_PER_TEST, PACKETS_PER_POLICY);
 }
 

@@ -6,7 +6,9 @@ use std::{
 };
 
 use policy_agent::{
-    dataplane::{Dataplane, DenyAction, HostInterface, InboundSource, RedirectListeners, Slot},
+    dataplane::{
+        Dataplane, DenyAction, HostInterface, InboundSource, RedirectListeners, Slot, TableKind,
+    },
     policy::{self, Floor, NetworkConfig, Policy, PolicyDefaults},
 };
 use policy_common::reason::Reason;
@@ -50,9 +52,13 @@ impl RedirectTestbed {
     #[track_caller]
     pub(crate) fn around_sandbox(sandbox: Sandbox, host: &NetworkNamespace, network: &str) -> Self {
         let bpffs = BpffsDirectory::create().or_fail("finding a BPF file system");
-        let dataplane =
-            program_runner::open_dataplane(&bpffs, DenyAction::Reject, InboundSource::Any)
-                .or_fail("opening the dataplane");
+        let dataplane = program_runner::open_dataplane(
+            &bpffs,
+            DenyAction::Reject,
+            InboundSource::Any,
+            TableKind::Flat,
+        )
+        .or_fail("opening the dataplane");
         let slot = Slot::new(5).or_fail("a slot");
         let interface = HostInterface { name: sandbox.interface.clone(), netns: Some(host.path()) };
         let stage = Self { dataplane, slot, interface, sandbox, bpffs };
@@ -69,7 +75,12 @@ impl RedirectTestbed {
     pub(crate) fn reopened(self) -> Self {
         let Self { dataplane, slot, interface, sandbox, bpffs } = self;
         drop(dataplane);
-        let next = program_runner::open_dataplane(&bpffs, DenyAction::Reject, InboundSource::Any);
+        let next = program_runner::open_dataplane(
+            &bpffs,
+            DenyAction::Reject,
+            InboundSource::Any,
+            TableKind::Flat,
+        );
         Self { dataplane: next.or_fail("opening it again"), slot, interface, sandbox, bpffs }
     }
 

@@ -92,7 +92,7 @@ fn maps_are_pinned_again() {
 #[test]
 fn maps_removed_while_no_agent_ran_are_replaced_with_their_gates() {
     let (stage, sandbox) = Testbed::with_sandbox();
-    for name in ["SANDBOXES", "POLICIES_V4", "TC_PROGRAMS", "PUBLISHED", ""] {
+    for name in ["SANDBOXES", "POLICY_TABLES", "POLICY_TRIE_V4", "TC_PROGRAMS", ""] {
         let tally = sandbox.start_counted_flood();
         stage.kill_agent();
         match name {
