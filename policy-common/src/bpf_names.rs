@@ -57,6 +57,9 @@ pub const PINNED_MAPS: [&str; 14] = [
 /// Program in `policy.o`: judges packets sent by the sandbox (TC ingress of the host-side
 /// interface).
 pub const FROM_SANDBOX: &str = "from_sandbox";
+/// Program in `policy.o`: allows simple packets sent by the sandbox, and calls `from_sandbox` for
+/// others.
+pub const FAST_PATH: &str = "fast_path";
 /// Program in `policy.o`: judges packets sent to the sandbox (TC egress of the host-side
 /// interface).
 pub const TO_SANDBOX: &str = "to_sandbox";
@@ -89,6 +92,8 @@ pub mod tail_call_index {
     pub const REJECT: u32 = 2;
     /// `proxy_redirect` in `TC_PROGRAMS`.
     pub const PROXY_REDIRECT: u32 = 3;
+    /// `fast_path` in `TC_PROGRAMS`.
+    pub const FAST_PATH: u32 = 4;
     /// `early_drop` in `XDP_PROGRAMS`.
     pub const EARLY_DROP: u32 = 0;
 }

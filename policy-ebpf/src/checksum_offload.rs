@@ -42,32 +42,56 @@ pub(crate) fn deny_misplaced_checksum(
 
 /// Whether the checksum is complete, or will be written at the protocol's checksum field or after
 /// it.
-#[inline(never)]
+#[inline(always)]
 fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
-    // SAFETY: the global is initialised and never written while programs run. The read is volatile
-    // because the value is set after compilation.
-    let layout = unsafe { core::ptr::read_volatile(&raw const SKB_LAYOUT) };
-    match read_skb_field::<u8>(ctx, layout.ip_summed) {
-        Some(bits) if (bits >> layout.ip_summed_shift) & CHECKSUM_PARTIAL != CHECKSUM_PARTIAL => {
-            return true;
-        }
-        Some(_) => {}
-        None => return false,
-    }
     let checksum = match (headers.ip_header.fragment_part, headers.ip_header.protocol) {
         (FragmentPart::WholeDatagram, IPPROTO_TCP) => 16,
         (FragmentPart::WholeDatagram, IPPROTO_UDP) => 6,
         (FragmentPart::WholeDatagram, IPPROTO_SCTP) => 8,
-        _ => return false,
+        _ => return is_checksum_at_or_after(ctx, u32::MAX),
     };
+    #[expect(clippy::cast_possible_truncation, reason = "headers lie in the first 2 KiB")]
+    let transport = headers.ip_header.transport_offset as u32;
+    is_checksum_at_or_after(ctx, transport + checksum)
+}
+
+/// Whether the checksum is complete, or will be written at this offset in the frame or after it.
+#[inline(never)]
+pub(crate) fn is_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
+    let shift = layout_field(&raw const SKB_LAYOUT.ip_summed_shift);
+    match read_skb_field::<u8>(ctx, layout_field(&raw const SKB_LAYOUT.ip_summed)) {
+        Some(bits) if (bits >> shift) & CHECKSUM_PARTIAL != CHECKSUM_PARTIAL => return true,
+        Some(_) => {}
+        None => return false,
+    }
+    is_partial_checksum_at_or_after(ctx, frame_offset)
+}
+
+/// The same for a checksum that is known to be written later.
+#[inline(always)]
+fn is_partial_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
+    let [csum_start, csum_offset, head, data] = [
+        &raw const SKB_LAYOUT.csum_start,
+        &raw const SKB_LAYOUT.csum_offset,
+        &raw const SKB_LAYOUT.head,
+        &raw const SKB_LAYOUT.data,
+    ]
+    .map(layout_field);
     // All offsets are relative to `head`. The frame starts at `data`.
-    let Some(start) = read_skb_field::<u16>(ctx, layout.csum_start) else { return false };
-    let Some(offset) = read_skb_field::<u16>(ctx, layout.csum_offset) else { return false };
-    let Some(head) = read_skb_field::<u64>(ctx, layout.head) else { return false };
-    let Some(data) = read_skb_field::<u64>(ctx, layout.data) else { return false };
+    let Some(start) = read_skb_field::<u16>(ctx, csum_start) else { return false };
+    let Some(offset) = read_skb_field::<u16>(ctx, csum_offset) else { return false };
+    let Some(head) = read_skb_field::<u64>(ctx, head) else { return false };
+    let Some(data) = read_skb_field::<u64>(ctx, data) else { return false };
     let frame = data.wrapping_sub(head);
-    u64::from(start) + u64::from(offset)
-        >= frame + headers.ip_header.transport_offset as u64 + checksum
+    u64::from(start) + u64::from(offset) >= frame + u64::from(frame_offset)
+}
+
+/// A field of `SKB_LAYOUT`.
+#[inline(always)]
+fn layout_field(field: *const u32) -> u32 {
+    // SAFETY: the global is initialised and never written while programs run. The read is volatile
+    // because the value is set after compilation.
+    unsafe { core::ptr::read_volatile(field) }
 }
 
 /// Reads a field of the kernel's `struct sk_buff`. The context pointer refers to it, although the

@@ -6,8 +6,9 @@
 //! programs here.
 //!
 //! ```text
-//! gate ─► from_sandbox: judge (lines 1 to 9) → count → pass, or report and drop ─► reject
-//!           └► proxy_redirect: assign a socket → count → pass, or report and drop ─► reject
+//! gate ─► fast_path: simple and allowed by its address → count → pass
+//!           └► from_sandbox: judge (lines 1 to 9) → count → pass, or report and drop ─► reject
+//!                └► proxy_redirect: assign a socket → count → pass, or report and drop ─► reject
 //! gate ─► to_sandbox:   judge (store inbound connections) → count → pass, or report and drop
 //! gate ─► early_drop:   judge → report and drop, or leave the packet to from_sandbox
 //! ```
@@ -23,6 +24,7 @@ mod disposition;
 mod endpoint;
 mod event_report;
 mod extension_headers;
+mod fast_path;
 mod fragment;
 mod from_sandbox;
 mod inbound_connections;
@@ -54,6 +56,17 @@ use crate::{
     packet_context::PacketContext,
     parsed_headers::ParsedHeaders,
 };
+
+/// Allows a simple packet that the sandbox sends. `from_sandbox` judges the others.
+#[classifier]
+pub(crate) fn fast_path(ctx: TcContext) -> i32 {
+    if fast_path::allow_simple_packet(&ctx).is_some() {
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: on success the call does not return, and nothing here needs dropping.
+    unsafe { TC_PROGRAMS.tail_call(&ctx, tail_call_index::FROM_SANDBOX) };
+    TC_ACT_SHOT
+}
 
 /// Judges a packet that the sandbox sends.
 #[classifier]

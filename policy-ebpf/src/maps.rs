@@ -50,7 +50,7 @@ pub(crate) static PROXY_LISTENERS: SockMap<{ 2 * SLOT_COUNT }> = SockMap::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<VerdictEvent, EVENT_RING_BYTES> = RingBuf::new();
 #[btf_map]
-pub(crate) static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
+pub(crate) static TC_PROGRAMS: ProgramArray<5> = ProgramArray::new();
 #[btf_map]
 pub(crate) static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]

@@ -90,7 +90,7 @@ impl PacketContext {
 /// (`virtio_net_hdr_to_skb`). The estimate then includes the headers in the payload, which may
 /// count one packet too many.
 #[inline(always)]
-fn packet_count(ctx: &TcContext) -> u32 {
+pub(crate) fn packet_count(ctx: &TcContext) -> u32 {
     let skb = skb_pointer(ctx);
     // SAFETY: as in `PacketContext::from_tc`.
     let (segments, size) = unsafe { ((*skb).gso_segs, (*skb).gso_size) };

@@ -11,7 +11,9 @@ const TCP_HEADER_MIN_LEN: usize = 20;
 const UDP_HEADER_LEN: usize = 8;
 const ICMP_HEADER_LEN: usize = 8;
 
-const TCP_SYN: u8 = 0x02;
+pub(crate) const TCP_FIN: u8 = 0x01;
+pub(crate) const TCP_SYN: u8 = 0x02;
+pub(crate) const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// The fields of a transport header that are judged. Ports are in host byte order.

@@ -17,7 +17,7 @@ use aya_ebpf::{
 use policy_common::bpf_names::tail_call_index;
 
 #[btf_map]
-static TC_PROGRAMS: ProgramArray<4> = ProgramArray::new();
+static TC_PROGRAMS: ProgramArray<5> = ProgramArray::new();
 #[btf_map]
 static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
@@ -30,7 +30,7 @@ static SLOT: u32 = 0;
 /// Handles packets sent by the sandbox.
 #[classifier]
 pub(crate) fn gate_from(ctx: TcContext) -> i32 {
-    call_shared_program(&ctx, tail_call_index::FROM_SANDBOX)
+    call_shared_program(&ctx, tail_call_index::FAST_PATH)
 }
 
 /// Handles packets sent to the sandbox.

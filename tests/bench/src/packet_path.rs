@@ -28,7 +28,7 @@ use crate::dataplane::{open_dataplane, open_gate, prepare_slot};
 use policy_testbed::{
     network::BpffsDirectory,
     packets::{
-        EthernetFrame, IpDatagram, IpPayload,
+        EthernetFrame, IpDatagram, IpPayload, TcpFlags,
         test_hosts::{SANDBOX, SERVER},
     },
 };
@@ -195,7 +195,7 @@ fn nanoseconds(program: &SchedClassifier, frame: &EthernetFrame, repeat: u32) ->
 
 fn frame_to(destination: IpAddr) -> EthernetFrame {
     let source = if destination.is_ipv4() { IpAddr::from(SANDBOX.v4) } else { SANDBOX.v6.into() };
-    IpDatagram::new(source, destination, IpPayload::syn(40_000, 443)).to_frame()
+    IpDatagram::new(source, destination, IpPayload::tcp(40_000, 443, TcpFlags::ACK)).to_frame()
 }
 
 fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {

@@ -121,6 +121,11 @@ impl ProgramRunner {
         self.dataplane.publish(&[self.slot], compiled)
     }
 
+    /// Sets whether packets that pass are reported. If they are, none takes the fast path.
+    pub fn set_flow_reporting(&self, report: bool) -> Result<()> {
+        self.dataplane.set_flow_reporting(report)
+    }
+
     /// The directory of the pins.
     pub fn pins(&self) -> &Path {
         self.bpffs.path()

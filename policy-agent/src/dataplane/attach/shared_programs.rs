@@ -11,7 +11,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::bpf_names::{
-    self, EARLY_DROP, FROM_SANDBOX, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TABLE_WORD_MASK,
+    self, EARLY_DROP, FAST_PATH, FROM_SANDBOX, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TABLE_WORD_MASK,
     TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
@@ -51,7 +51,8 @@ pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result
     let tc_programs = [
         (tail_call_index::REJECT, REJECT), // first: the next two programs call it
         (tail_call_index::PROXY_REDIRECT, PROXY_REDIRECT), // before from_sandbox, which calls it
-        (tail_call_index::FROM_SANDBOX, FROM_SANDBOX),
+        (tail_call_index::FROM_SANDBOX, FROM_SANDBOX), // before fast_path, which calls it
+        (tail_call_index::FAST_PATH, FAST_PATH),
         (tail_call_index::TO_SANDBOX, TO_SANDBOX),
     ];
     for (index, name) in tc_programs {

@@ -110,7 +110,10 @@ impl DifferentialRun {
             self.active_policy.as_ref().map(|(random, _)| random.nets.clone()).unwrap_or_default();
         let mut rng = self.rng.fork();
         let mut packets = PacketGenerator::near(&nets, &mut rng);
-        for _ in 0..count {
+        for number in 0..count {
+            // Every second packet is judged by the full program.
+            let report = number % 2 == 1;
+            self.programs.set_flow_reporting(report).unwrap_or_else(|e| panic!("{e:#}"));
             match packets.next_packet() {
                 RandomPacket::FromSandbox(frame) => self.compare_from_sandbox(&frame),
                 RandomPacket::ToSandbox(frame, origin) if is_runnable(frame.bytes()) => {
