@@ -72,13 +72,16 @@ impl fmt::Debug for ApiConfig {
 }
 
 /// `[dataplane]`: enforcement in the kernel.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataplaneConfig {
     /// The hooks that judge packets.
     pub mode: dataplane::HookMode,
     /// How programs are attached.
     pub attach: dataplane::AttachMethod,
+    /// Whether the kernel's grace periods may be expedited while interfaces are attached and
+    /// detached.
+    pub expedite_rcu: bool,
     /// Where compiled policies are.
     pub tables: dataplane::TableKind,
     /// What happens to denied packets.
@@ -101,6 +104,22 @@ pub struct ProxyConfig {
     pub resolvers: Vec<SocketAddr>,
     /// The maximum number of concurrent connections of one sandbox through the proxy.
     pub max_connections_per_sandbox: u32,
+}
+
+impl Default for DataplaneConfig {
+    fn default() -> Self {
+        Self {
+            mode: dataplane::HookMode::default(),
+            attach: dataplane::AttachMethod::default(),
+            expedite_rcu: true,
+            tables: dataplane::TableKind::default(),
+            deny_action: dataplane::DenyAction::default(),
+            inbound: dataplane::InboundSource::default(),
+            platform_allow: Vec::new(),
+            platform_deny: None,
+            platform_deny_add: Vec::new(),
+        }
+    }
 }
 
 impl Default for ProxyConfig {
@@ -206,11 +225,13 @@ impl AgentConfig {
     /// The settings of the dataplane.
     #[must_use]
     pub fn dataplane_settings(&self) -> dataplane::DataplaneSettings {
-        let DataplaneConfig { mode, attach, tables, deny_action, inbound, .. } = self.dataplane;
+        let DataplaneConfig { mode, attach, expedite_rcu, tables, deny_action, inbound, .. } =
+            self.dataplane;
         dataplane::DataplaneSettings {
             bpffs: self.bpffs.clone(),
             mode,
             attach_method: attach,
+            expedite_rcu,
             tables,
             deny_action,
             inbound_source: inbound,

@@ -27,7 +27,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use policy_common::{bpf_names, counters::ReasonCounters, rate_limit::RateLimiterState};
 
 pub use self::{
-    attach::gate_loader::SlotGates,
+    attach::gate_loader::UnpinnedGates,
     maps::event_ring::EventRingReader,
     net::{
         default_route::carries_default_route, host_addresses::host_addresses,
@@ -41,7 +41,7 @@ pub use self::{
     tables::policy_tables::{PolicyId, PublishedPolicy},
 };
 use self::{
-    attach::{GateAttacher, clsact, shared_programs},
+    attach::{GateAttacher, clsact, expedited_rcu, shared_programs},
     maps::{
         endpoint_maps::{self, EndpointMaps},
         event_ring::ProgramLog,
@@ -81,7 +81,7 @@ impl Dataplane {
         let pins = PinDirectory::create(&settings.bpffs)?;
         let owner = pin_directory::lock_pins(&settings.bpffs)?;
         let replaced = pinned_maps::discard_incomplete_set(&pins)?;
-        let attacher = GateAttacher::new(pins.clone(), settings.attach_method, settings.mode)?;
+        let attacher = GateAttacher::new(pins.clone(), &settings)?;
         let mut object = shared_programs::load_object(&pins)?;
         // Opening a gate creates the program arrays.
         let first = Slot::new(1).context("there is a first slot")?;
@@ -155,6 +155,11 @@ impl Dataplane {
     /// The policy in force in a slot. `None` if there is none or it is unknown.
     pub fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
         Ok(self.policy_tables.published_policy(slot))
+    }
+
+    /// The bytes of all tables in force.
+    pub fn table_bytes(&self) -> usize {
+        self.policy_tables.bytes_in_force()
     }
 
     /// Restores pins of maps that have been removed.
@@ -254,7 +259,7 @@ impl Dataplane {
     }
 
     /// The gates of a slot, for running them on a packet without an interface.
-    pub fn load_slot_gates(&self, slot: Slot) -> Result<SlotGates> {
+    pub fn load_slot_gates(&self, slot: Slot) -> Result<UnpinnedGates> {
         self.gate_attacher.gate_loader().load_gates(slot)
     }
 
@@ -263,6 +268,7 @@ impl Dataplane {
     /// Returns the names of removed links.
     pub fn cleanup(bpffs: &Path, interfaces: &[HostInterface]) -> Result<Vec<String>> {
         let mut ids = Vec::new();
+        expedited_rcu::restore_setting(bpffs);
         interfaces.iter().for_each(clsact::detach_from_interface);
         for pins in PinDirectory::all_versions(bpffs)? {
             let pinned = pins.pin_names()?;

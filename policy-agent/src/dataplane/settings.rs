@@ -22,6 +22,9 @@ pub struct DataplaneSettings {
     pub mode: HookMode,
     /// How programs are attached to TC.
     pub attach_method: AttachMethod,
+    /// Whether the kernel's grace periods may be expedited while interfaces are attached and
+    /// detached.
+    pub expedite_rcu: bool,
     /// Where compiled policies are.
     pub tables: TableKind,
     /// What happens to a denied packet.

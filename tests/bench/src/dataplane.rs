@@ -16,6 +16,7 @@ pub(crate) fn open_dataplane(bpffs: &BpffsDirectory, deny_action: DenyAction) ->
         bpffs: bpffs.path().to_owned(),
         mode: HookMode::Tc,
         attach_method: AttachMethod::Auto,
+        expedite_rcu: true,
         tables: TableKind::Flat,
         deny_action,
         inbound_source: InboundSource::Any,

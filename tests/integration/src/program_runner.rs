@@ -182,6 +182,7 @@ pub fn open_dataplane(
         bpffs: bpffs.path().to_owned(),
         mode: HookMode::Tc,
         attach_method: AttachMethod::Auto,
+        expedite_rcu: true,
         tables,
         deny_action,
         inbound_source: inbound,

@@ -36,7 +36,7 @@ pub(crate) struct GateLoader {
 }
 
 /// The gates of one slot, not yet loaded into the kernel.
-pub struct SlotGates {
+pub struct UnpinnedGates {
     object: Ebpf,
 }
 
@@ -53,15 +53,15 @@ impl GateLoader {
     }
 
     /// Opens the gates of a slot.
-    pub(crate) fn load_gates(&self, slot: Slot) -> Result<SlotGates> {
+    pub(crate) fn load_gates(&self, slot: Slot) -> Result<UnpinnedGates> {
         let number = &SLOT_NUMBERS[slot.get() as usize];
         let mut loader = self.loader.lock().map_err(|_| anyhow!("the loader is poisoned"))?;
         let object = loader.override_global(GATE_SLOT_GLOBAL, number, true).load(GATE_OBJECT);
-        Ok(SlotGates { object: object.context("cannot load the gate")? })
+        Ok(UnpinnedGates { object: object.context("cannot load the gate")? })
     }
 }
 
-impl SlotGates {
+impl UnpinnedGates {
     /// Loads the gate at TC ingress, for packets sent by the sandbox.
     pub fn load_from_sandbox(&mut self) -> Result<&mut SchedClassifier> {
         self.load_classifier(GATE_FROM)

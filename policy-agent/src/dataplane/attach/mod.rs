@@ -4,8 +4,10 @@
 //! The gates of an attached interface are replaced in place, so that no packet passes unjudged.
 
 pub(crate) mod clsact;
+pub(crate) mod expedited_rcu;
 pub(crate) mod gate_loader;
 pub(crate) mod shared_programs;
+mod slot_gates;
 
 use std::{
     os::fd::{AsFd as _, AsRawFd as _},
@@ -27,10 +29,10 @@ use nix::{
 };
 use policy_common::bpf_names::TC_PROGRAMS;
 
+use self::{expedited_rcu::ExpeditedRcu, gate_loader::GateLoader, slot_gates::SlotGates};
 use crate::{
     dataplane::{
-        AttachMethod, HookMode, HostInterface, Slot,
-        attach::gate_loader::GateLoader,
+        AttachMethod, DataplaneSettings, HookMode, HostInterface, Slot,
         features::TCX,
         maps::{
             bpf_syscall,
@@ -48,7 +50,8 @@ const XDP_PIN: &str = "xdp";
 
 /// Attaches gates.
 pub(crate) struct GateAttacher {
-    gate_loader: GateLoader,
+    slot_gates: SlotGates,
+    expedited_rcu: ExpeditedRcu,
     pin_directory: PinDirectory,
     use_tcx: bool,
     use_xdp: bool,
@@ -56,8 +59,8 @@ pub(crate) struct GateAttacher {
 
 impl GateAttacher {
     /// Creates an attacher with the configured method, if the kernel supports it.
-    pub(crate) fn new(pins: PinDirectory, method: AttachMethod, mode: HookMode) -> Result<Self> {
-        let use_tcx = match method {
+    pub(crate) fn new(pins: PinDirectory, settings: &DataplaneSettings) -> Result<Self> {
+        let use_tcx = match settings.attach_method {
             AttachMethod::Auto => TCX.is_supported(),
             AttachMethod::Tcx if TCX.is_supported() => true,
             AttachMethod::Tcx => {
@@ -66,15 +69,16 @@ impl GateAttacher {
             AttachMethod::Clsact => false,
         };
         Ok(Self {
-            gate_loader: GateLoader::new(&pins),
+            slot_gates: SlotGates::new(pins.clone()),
+            expedited_rcu: ExpeditedRcu::new(&settings.bpffs, settings.expedite_rcu),
             pin_directory: pins,
             use_tcx,
-            use_xdp: mode == HookMode::Xdp,
+            use_xdp: settings.mode == HookMode::Xdp,
         })
     }
 
     pub(crate) fn gate_loader(&self) -> &GateLoader {
-        &self.gate_loader
+        self.slot_gates.gate_loader()
     }
 
     /// Attaches the gates of `slot` to the interface, or replaces those that are attached for the
@@ -87,17 +91,17 @@ impl GateAttacher {
     ) -> Result<()> {
         self.pin_directory.create_link_directory(id)?;
         self.pin_directory.clear_recorded_slot(id)?;
-        let mut gate = self.gate_loader.load_gates(slot)?;
+        let gates = &self.slot_gates;
+        let _expedited = self.expedited_rcu.enter();
         netns::run_in_netns(interface.netns.as_deref(), || {
             check_interface(&interface.name)?;
             let name = &interface.name;
             if self.use_xdp {
-                self.attach_xdp(id, name, gate.load_xdp()?)?;
+                self.attach_xdp(id, name, &mut gates.xdp(slot)?)?;
             }
-            let from = gate.load_from_sandbox()?;
-            self.attach_tc(id, name, TcAttachType::Ingress, from)?;
-            let to = gate.load_to_sandbox()?;
-            self.attach_tc(id, name, TcAttachType::Egress, to)?;
+            let (mut from, mut to) = (gates.ingress(slot)?, gates.egress(slot)?);
+            self.attach_tc(id, name, TcAttachType::Ingress, &mut from)?;
+            self.attach_tc(id, name, TcAttachType::Egress, &mut to)?;
             if self.use_tcx {
                 clsact::remove_own_filters(name);
             }
@@ -131,7 +135,7 @@ impl GateAttacher {
                     &interface.name,
                     hook,
                 );
-                gate.is_some_and(|gate| uses_program_array(&gate, tables))
+                gate.is_some_and(|gate| slot_gates::uses_map(&gate, tables))
             };
             Ok(attached(FROM_PIN, TcAttachType::Ingress) && attached(TO_PIN, TcAttachType::Egress))
         })
@@ -144,6 +148,7 @@ impl GateAttacher {
         {
             clsact::detach_from_interface(interface);
         }
+        let _expedited = self.expedited_rcu.enter();
         self.pin_directory.remove_links(id)
     }
 
@@ -246,10 +251,4 @@ fn hardware_type(interface: &str) -> Result<u16> {
     }
     // SAFETY: the call succeeded, so it has initialised this member.
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
-}
-
-/// Whether a gate calls through this program array. If the array's pin was removed while no agent
-/// ran, the gate still enforces, but its programs can no longer be replaced.
-fn uses_program_array(gate: &ProgramInfo, table: u32) -> bool {
-    gate.map_ids().is_ok_and(|maps| maps.is_some_and(|maps| maps.contains(&table)))
 }

@@ -5,6 +5,7 @@
 //! <bpffs>/v1/links/<id>/from        links of a sandbox: from, to, xdp. With clsact: programs
 //! <bpffs>/v1/links/slot-<hex>/from  links of an interface of `[[interfaces]]`, for any sandbox
 //! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that the gates set
+//! <bpffs>/v1/gates/7/from           gates of a slot: from, to, xdp
 //! ```
 
 use std::{
@@ -20,10 +21,12 @@ use nix::{
 };
 use policy_common::ABI_VERSION;
 
-use crate::dataplane::{Slot, maps::bpf_syscall};
+use crate::dataplane::{Slot, maps::bpf_syscall, tables::grace_period::GracePeriod};
 
 /// Maximum number of attempts to pin an object if its directory is removed concurrently.
 const PIN_ATTEMPTS: usize = 5;
+/// Maximum number of slots whose gates are freed at once.
+const MAX_SLOTS_FREED_AT_ONCE: usize = 64;
 /// Prefix of the directory that records a slot.
 const SLOT_DIRECTORY_PREFIX: &str = "slot";
 
@@ -90,6 +93,10 @@ impl PinDirectory {
         self.root.join("maps")
     }
 
+    fn gates_directory(&self) -> PathBuf {
+        self.root.join("gates")
+    }
+
     fn links_directory(&self) -> PathBuf {
         self.root.join("links")
     }
@@ -97,6 +104,14 @@ impl PinDirectory {
     /// The pin of a link of a sandbox.
     pub(crate) fn link_path(&self, id: &str, name: &str) -> PathBuf {
         self.links_directory().join(id).join(name)
+    }
+
+    /// The pin of a gate of a slot. Creates its directory.
+    pub(crate) fn gate_path(&self, slot: Slot, name: &str) -> Result<PathBuf> {
+        let directory = self.gates_directory().join(slot.get().to_string());
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        Ok(directory.join(name))
     }
 
     /// The names of all sandboxes and interfaces that have links.
@@ -174,7 +189,31 @@ impl PinDirectory {
         for id in self.pin_names()? {
             self.remove_links(&id)?;
         }
+        self.remove_gates()?;
         ignore_not_found(fs::remove_dir_all(&self.root), &self.root)
+    }
+}
+
+impl PinDirectory {
+    /// Removes all gates, some at a time: Linux up to at least 6.18 can deadlock when a thousand
+    /// programs are freed at once.
+    fn remove_gates(&self) -> Result<()> {
+        let directory = self.gates_directory();
+        let slots = directory_entries(&directory)?;
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let grace_period = GracePeriod::new()?;
+        for slots in slots.chunks(MAX_SLOTS_FREED_AT_ONCE) {
+            for slot in slots {
+                let gates = directory.join(slot);
+                ignore_not_found(fs::remove_dir_all(&gates), &gates)?;
+            }
+            // The first frees them, and the second lets the kernel finish that.
+            grace_period.wait()?;
+            grace_period.wait()?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tables that the kernel programs look destinations up in.
 
 mod block_allocator;
-mod grace_period;
+pub(crate) mod grace_period;
 mod lpm_tries;
 pub(crate) mod policy_tables;
 mod reclaimer;

@@ -140,6 +140,12 @@ impl PolicyTables {
         Some(PublishedPolicy { digest: block.digest, policy_id: block.policy_id })
     }
 
+    /// The bytes of all tables in force.
+    pub(crate) fn bytes_in_force(&self) -> usize {
+        let words = |block: &PublishedBlock| block.length as usize;
+        lock_state(&self.state).blocks.values().map(words).sum::<usize>() * size_of::<u32>()
+    }
+
     /// Removes the policy from a slot. All packets of the slot are then denied.
     pub(crate) fn withdraw_policy(&self, slot: Slot) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

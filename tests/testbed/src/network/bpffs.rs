@@ -42,6 +42,7 @@ impl BpffsDirectory {
 
 impl Drop for BpffsDirectory {
     fn drop(&mut self) {
+        restore_rcu_setting(&self.directory);
         remove_pins(&self.directory);
         if self.directory.exists()
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
@@ -80,4 +81,13 @@ fn mount_temporary() -> Result<TempDir> {
     mount(kind, directory.path(), kind, MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting a BPF file system on {}", directory.path().display()))?;
     Ok(directory)
+}
+
+/// Restores the setting that a killed agent may have left: it marks its pins while it changes it.
+fn restore_rcu_setting(directory: &Path) {
+    if directory.join("rcu_expedited").exists()
+        && let Err(error) = std::fs::write("/sys/kernel/rcu_expedited", "0")
+    {
+        eprintln!("the kernel's grace periods stay expedited: {error}");
+    }
 }

@@ -9,7 +9,8 @@ use crate::policy::{ALL_TRAFFIC, Floor, NetworkConfig, Policy, PolicyDefaults, c
 fn lookup_rule(block: &[u32], root: u32, address: u128) -> u32 {
     const BEFORE: u32 = 48;
     let read = |index: u32| block[(index - BEFORE) as usize];
-    let (high, low) = ((address >> 64) as u64, address as u64);
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits");
+    let (high, low) = (half(address >> 64), half(address));
     let leaf = find_leaf(read, BEFORE, block[root as usize], high, low);
     policy_table::decode_leaf(leaf, 0).rule_index
 }
