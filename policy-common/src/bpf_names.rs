@@ -79,6 +79,8 @@ pub const GATE_XDP: &str = "gate_xdp";
 pub const SKB_LAYOUT: &str = "SKB_LAYOUT";
 /// The global in `policy.o` that holds the number of words in `POLICY_TABLES` minus one. A `u32`.
 pub const TABLE_WORD_MASK: &str = "TABLE_WORD_MASK";
+/// The global in `policy.o` that holds the bit of the [guard](crate::guard)'s mark. A `u32`.
+pub const GUARD_MARK: &str = "GUARD_MARK";
 /// The global in `gate.o` that holds the slot. A `u32`.
 pub const GATE_SLOT_GLOBAL: &str = "SLOT";
 

@@ -78,6 +78,7 @@ define_reasons! {
     InboundRefused = 28, "inbound_refused", 0, "New connections towards the sandbox are let in from the host only.";
     ProxyUnavailable = 29, "proxy_unavailable", 7, "The egress proxy has to decide or to carry this connection, and it is not there.";
     ForeignError = 30, "foreign_error", 1, "An ICMP error about a packet that was not sent to the sandbox, or an ICMP redirect.";
+    Guard = 31, "guard", 1, "Came past the programs at the interface, and was dropped by the guard behind them.";
 
     NameNotAllowed = 32, "name_not_allowed", 7, "No domain of the sandbox's allowOut matches the name that it asks for.";
     InvalidName = 33, "invalid_name", 7, "What it asks for is not a valid host name.";

@@ -27,6 +27,7 @@ mod extension_headers;
 mod fast_path;
 mod fragment;
 mod from_sandbox;
+mod guard_mark;
 mod inbound_connections;
 mod ip_header;
 mod maps;
@@ -61,6 +62,7 @@ use crate::{
 #[classifier]
 pub(crate) fn fast_path(ctx: TcContext) -> i32 {
     if fast_path::allow_simple_packet(&ctx).is_some() {
+        guard_mark::set_guard_mark(&ctx);
         return TC_ACT_UNSPEC;
     }
     // SAFETY: on success the call does not return, and nothing here needs dropping.
@@ -76,7 +78,8 @@ pub(crate) fn from_sandbox(ctx: TcContext) -> i32 {
         .and_then(|disposition| {
             checksum_offload::deny_misplaced_checksum(&ctx, &headers, disposition)
         })
-        .and_then(|disposition| proxy_redirect::allow_or_redirect(&ctx, disposition));
+        .and_then(|disposition| proxy_redirect::allow_or_redirect(&ctx, disposition))
+        .inspect(|_| guard_mark::set_guard_mark(&ctx));
     finish_packet(&ctx, &hook, &headers, judgement)
 }
 
