@@ -123,8 +123,8 @@ const SYSTEM_TOOLS: [SystemTool; 19] = [
     SystemTool {
         program: "nft",
         package: "nftables",
-        purpose: "is a peer in the benchmark",
-        callers: &[Bench],
+        purpose: "makes the agent's guard on older kernels, and is a peer in the benchmark",
+        callers: &[Tests, Bench],
     },
     SystemTool {
         program: NGINX_STREAM_MODULE,

@@ -52,9 +52,34 @@ impl Attachments {
         Err(ValidationError::about_entry("interface", &interface.name, problem).into())
     }
 
-    /// Detaches the gates with this name.
+    /// Detaches the gates with this name, and leaves their interface unguarded.
     pub(crate) fn detach(&self, pin_name: &str) -> Result<()> {
-        self.dataplane.detach(pin_name)
+        self.dataplane.detach(pin_name)?;
+        self.dataplane.release_guard(pin_name)
+    }
+
+    /// Detaches the gates of an interface that is missing. It stays guarded, so that nothing passes
+    /// when it comes back.
+    pub(crate) fn detach_missing(
+        &self,
+        pin_name: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<()> {
+        self.dataplane.detach(pin_name)?;
+        self.dataplane.guard_interface(pin_name, slot, interface)
+    }
+
+    /// Stops guarding the interface with this pin name.
+    pub(crate) fn release_guard(&self, pin_name: &str) -> Result<()> {
+        self.dataplane.release_guard(pin_name)
+    }
+
+    /// Guards an interface that is missing.
+    pub(crate) fn guard_missing(&self, pin_name: &str, slot: Slot, interface: &HostInterface) {
+        if let Err(error) = self.dataplane.guard_interface(pin_name, slot, interface) {
+            tracing::error!(interface = interface.name, "cannot guard it: {error:#}");
+        }
     }
 
     /// Returns whether the gates with this name point to this slot and are attached to the
@@ -113,7 +138,8 @@ impl Attachments {
         sandbox: &mut Sandbox,
         redirects: &ProxyRedirects,
     ) -> Result<()> {
-        match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
+        let interface = interface_for(&sandbox.base_spec);
+        match self.dataplane.interface_state(&interface) {
             InterfaceState::Present(_) => {
                 self.attach_sandbox(sandbox, redirects)?;
                 sandbox.status = EnforcementStatus::Enforcing;
@@ -123,7 +149,7 @@ impl Attachments {
             InterfaceState::Unknown(problem) => bail!("cannot look for its interface: {problem}"),
             InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => {}
         }
-        self.dataplane.detach(&sandbox.pin_name)?;
+        self.detach_missing(&sandbox.pin_name, sandbox.slot, &interface)?;
         (sandbox.attach_point, sandbox.status) = (None, EnforcementStatus::InterfaceMissing);
         Ok(())
     }
@@ -140,13 +166,15 @@ impl Attachments {
     /// Attaches a sandbox if its interface exists, and updates its status.
     pub(crate) fn reattach_if_present(&self, sandbox: &mut Sandbox, redirects: &ProxyRedirects) {
         let (before, attach_point) = (sandbox.status.clone(), sandbox.attach_point);
-        sandbox.status = match self.dataplane.interface_state(&interface_for(&sandbox.base_spec)) {
+        let interface = interface_for(&sandbox.base_spec);
+        sandbox.status = match self.dataplane.interface_state(&interface) {
             InterfaceState::Present(_) => match self.attach_sandbox(sandbox, redirects) {
                 Ok(()) => EnforcementStatus::Enforcing,
                 Err(error) => EnforcementStatus::Failed(format!("{error:#}")),
             },
             InterfaceState::Unknown(_) => return,
             InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => {
+                self.guard_missing(&sandbox.pin_name, sandbox.slot, &interface);
                 EnforcementStatus::InterfaceMissing
             }
         };

@@ -28,6 +28,8 @@ pub trait DataplaneControl: Send + Sync {
     fn prepare_slot(&self, slot: Slot, identity: &EndpointAddresses) -> Result<()>;
     fn attach(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()>;
     fn is_attached(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<bool>;
+    fn guard_interface(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()>;
+    fn release_guard(&self, pin_name: &str) -> Result<()>;
     fn publish(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId>;
     fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>>;
     fn restore_pins(&self) -> Result<()>;
@@ -66,6 +68,14 @@ impl DataplaneControl for Dataplane {
 
     fn is_attached(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<bool> {
         self.is_attached(pin_name, slot, interface)
+    }
+
+    fn guard_interface(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
+        self.guard_interface(pin_name, slot, interface)
+    }
+
+    fn release_guard(&self, pin_name: &str) -> Result<()> {
+        self.release_guard(pin_name)
     }
 
     fn publish(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId> {

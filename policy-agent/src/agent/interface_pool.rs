@@ -182,33 +182,34 @@ impl InterfacePool {
         endpoints: &EndpointValidator,
         attachments: &Attachments,
     ) -> Result<Option<AttachPoint>> {
-        if !self.is_present(&pooled.interface)? {
-            return Ok(None);
+        let state = self.dataplane.interface_state(&pooled.interface);
+        if !pooled.force && matches!(state, InterfaceState::Present(_)) {
+            let rejected = endpoints.reject_uplink(&pooled.interface);
+            // It may have been guarded while it was missing.
+            rejected.or_else(|error| attachments.release_guard(pin_name).and(Err(error.into())))?;
         }
-        if !pooled.force {
-            endpoints.reject_uplink(&pooled.interface)?;
-        }
-        self.block(pin_name, &pooled.interface, attachments).map(Some)
-    }
-
-    /// Returns whether an interface exists.
-    fn is_present(&self, interface: &HostInterface) -> Result<bool> {
-        match self.dataplane.interface_state(interface) {
-            InterfaceState::Present(_) => Ok(true),
-            InterfaceState::Unknown(problem) => bail!("cannot look for the interface: {problem}"),
-            InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => Ok(false),
-        }
+        self.block(pin_name, &pooled.interface, attachments)
     }
 
     /// Points the gates of an interface to the empty slot, regardless of where they pointed before.
+    /// Returns `None` if the interface does not exist.
     fn block(
         &self,
         pin_name: &str,
         interface: &HostInterface,
         attachments: &Attachments,
-    ) -> Result<AttachPoint> {
+    ) -> Result<Option<AttachPoint>> {
         let empty_slot = self.empty_slot.context("there is no empty slot")?;
-        attachments.attach(pin_name, empty_slot, interface)
+        match self.dataplane.interface_state(interface) {
+            InterfaceState::Present(_) => {
+                attachments.attach(pin_name, empty_slot, interface).map(Some)
+            }
+            InterfaceState::Unknown(problem) => bail!("cannot look for the interface: {problem}"),
+            InterfaceState::NoInterface | InterfaceState::NoNamespace(_) => {
+                attachments.guard_missing(pin_name, empty_slot, interface);
+                Ok(None)
+            }
+        }
     }
 
     /// Detaches a sandbox from its interface. An interface of the pool is blocked. Any other is
@@ -219,10 +220,12 @@ impl InterfacePool {
         attachments: &Attachments,
     ) -> Result<()> {
         let interface = interface_for(&sandbox.base_spec);
-        if self.owns_pin(&sandbox.pin_name) && self.is_present(&interface)? {
-            return self.block(&sandbox.pin_name, &interface, attachments).map(drop);
+        let slot = self.empty_slot.filter(|_| self.owns_pin(&sandbox.pin_name));
+        let Some(slot) = slot else { return attachments.detach(&sandbox.pin_name) };
+        match self.block(&sandbox.pin_name, &interface, attachments)? {
+            Some(_) => Ok(()),
+            None => attachments.detach_missing(&sandbox.pin_name, slot, &interface),
         }
-        attachments.detach(&sandbox.pin_name)
     }
 }
 

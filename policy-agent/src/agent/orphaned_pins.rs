@@ -53,6 +53,7 @@ impl OrphanedPins {
             return Ok(false);
         }
         self.dataplane.detach(pin_name)?;
+        self.dataplane.release_guard(pin_name)?;
         Ok(self.pin_names.remove(pin_name))
     }
 

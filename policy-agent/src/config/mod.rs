@@ -88,6 +88,10 @@ pub struct DataplaneConfig {
     pub deny_action: dataplane::DenyAction,
     /// Who may open connections to sandboxes.
     pub inbound: dataplane::InboundSource,
+    /// What drops packets that came past the programs.
+    pub guard: dataplane::GuardMethod,
+    /// The bit of the mark that tells the guard what may pass.
+    pub guard_mark: dataplane::GuardMark,
     /// Destinations that every sandbox may reach.
     pub platform_allow: Vec<String>,
     /// Destinations that no sandbox may reach. Default: a built-in list.
@@ -225,7 +229,17 @@ impl AgentConfig {
     /// The settings of the dataplane.
     #[must_use]
     pub fn dataplane_settings(&self) -> dataplane::DataplaneSettings {
-        let DataplaneConfig { mode, attach, expedite_rcu, tables, deny_action, inbound, .. } =
+        let DataplaneConfig {
+            mode,
+            attach,
+            expedite_rcu,
+            tables,
+            deny_action,
+            inbound,
+            guard,
+            guard_mark,
+            ..
+        } =
             self.dataplane;
         dataplane::DataplaneSettings {
             bpffs: self.bpffs.clone(),
@@ -235,6 +249,7 @@ impl AgentConfig {
             tables,
             deny_action,
             inbound_source: inbound,
+            guard: dataplane::GuardSettings { method: guard, mark: guard_mark },
         }
     }
 
@@ -324,6 +339,8 @@ mod tests {
             attach = "clsact"
             deny_action = "drop"
             inbound = "host"
+            guard = "nftables"
+            guard_mark = 0x20000000
             platform_allow = ["10.0.0.53"]
             platform_deny = ["10.0.0.0/8"]
             platform_deny_add = ["203.0.113.0/24"]
@@ -395,6 +412,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named() {
         assert!(problem("[dataplane]\nmode = \"ebpf\"").contains("ebpf"));
+        assert!(problem("[dataplane]\nguard_mark = 0x3").contains("0x3 is not one bit"));
         assert!(problem("[dataplane]\nplatform_allow = [\"10.0.0.0/40\"]").contains("10.0.0.0/40"));
         assert!(
             problem("[dataplane]\nplatform_deny_add = [\"1.1.1.1\", \"x\"]")

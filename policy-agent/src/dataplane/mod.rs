@@ -5,6 +5,7 @@
 
 mod attach;
 pub(crate) mod features;
+pub(crate) mod guard;
 mod maps;
 mod net;
 mod redirect;
@@ -24,7 +25,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::MapData;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use policy_common::{bpf_names, counters::ReasonCounters, rate_limit::RateLimiterState};
+use policy_common::{
+    bpf_names,
+    counters::{PacketCounter, ReasonCounters},
+    rate_limit::RateLimiterState,
+    reason::Reason,
+};
 
 pub use self::{
     attach::gate_loader::UnpinnedGates,
@@ -35,13 +41,14 @@ pub use self::{
     },
     redirect::redirect_listeners::RedirectListeners,
     settings::{
-        AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, HookMode, HostInterface,
-        InboundSource, Slot, TableKind,
+        AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, GuardMark, GuardMethod,
+        GuardSettings, HookMode, HostInterface, InboundSource, Slot, TableKind,
     },
     tables::policy_tables::{PolicyId, PublishedPolicy},
 };
 use self::{
     attach::{GateAttacher, clsact, expedited_rcu, shared_programs},
+    guard::InterfaceGuard,
     maps::{
         endpoint_maps::{self, EndpointMaps},
         event_ring::ProgramLog,
@@ -70,6 +77,7 @@ pub struct Dataplane {
     policy_tables: PolicyTables,
     redirect_registry: RedirectRegistry,
     gate_attacher: GateAttacher,
+    interface_guard: InterfaceGuard,
     /// The interfaces of attached sandboxes. clsact needs them for detaching.
     attached_interfaces: Mutex<HashMap<String, HostInterface>>,
 }
@@ -82,7 +90,7 @@ impl Dataplane {
         let owner = pin_directory::lock_pins(&settings.bpffs)?;
         let replaced = pinned_maps::discard_incomplete_set(&pins)?;
         let attacher = GateAttacher::new(pins.clone(), &settings)?;
-        let mut object = shared_programs::load_object(&pins)?;
+        let mut object = shared_programs::load_object(&pins, settings.guard.mark)?;
         // Opening a gate creates the program arrays.
         let first = Slot::new(1).context("there is a first slot")?;
         drop(attacher.gate_loader().load_gates(first)?);
@@ -93,6 +101,7 @@ impl Dataplane {
         shared_programs::install_programs(&mut object, &pins)?;
         let policy_tables = PolicyTables::open(&pins, mapped, settings.tables)?;
         let doors = RedirectRegistry::open(&pins)?;
+        let guard = InterfaceGuard::open(&pins, &settings.bpffs, settings.guard)?;
         Ok(Self {
             _pin_lock: owner,
             _replaced_program_arrays: replaced,
@@ -107,6 +116,7 @@ impl Dataplane {
             policy_tables,
             redirect_registry: doors,
             gate_attacher: attacher,
+            interface_guard: guard,
         })
     }
 
@@ -133,14 +143,28 @@ impl Dataplane {
     pub fn attach(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
         self.pinned_maps.restore_missing_pins()?;
         self.gate_attacher.attach_gates(id, slot, interface)?;
+        // Afterwards: the gates of another version may not mark what passes.
+        self.interface_guard.guard_interface(id, slot, interface)?;
         self.lock_interfaces()?.insert(id.to_owned(), interface.clone());
         self.retire_other_versions(id)
+    }
+
+    /// Guards an interface that does not exist now, so that nothing passes when it comes back before
+    /// its gates are attached.
+    pub fn guard_interface(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
+        self.interface_guard.guard_interface(id, slot, interface)
+    }
+
+    /// Stops guarding the interface with this pin name. Succeeds if it is not guarded.
+    pub fn release_guard(&self, id: &str) -> Result<()> {
+        self.interface_guard.release_interface(id)
     }
 
     /// Whether the gates pinned under this name are attached to this interface with this slot.
     pub fn is_attached(&self, id: &str, slot: Slot, interface: &HostInterface) -> Result<bool> {
         let attached = self.gate_attacher.is_attached(id, slot, interface)?;
         if attached {
+            self.interface_guard.guard_interface(id, slot, interface)?;
             self.lock_interfaces()?.insert(id.to_owned(), interface.clone());
         }
         Ok(attached)
@@ -162,12 +186,14 @@ impl Dataplane {
         self.policy_tables.bytes_in_force()
     }
 
-    /// Restores pins of maps that have been removed.
+    /// Restores pins of maps and of the guard that have been removed.
     pub fn restore_pins(&self) -> Result<()> {
-        self.pinned_maps.restore_missing_pins()
+        self.pinned_maps.restore_missing_pins()?;
+        self.interface_guard.restore_missing_pins()
     }
 
-    /// Detaches the gates pinned under this name. Succeeds if there are none.
+    /// Detaches the gates pinned under this name. Succeeds if there are none. Their interface stays
+    /// guarded.
     pub fn detach(&self, id: &str) -> Result<()> {
         let interface = {
             let mut interfaces = self.lock_interfaces()?;
@@ -219,7 +245,10 @@ impl Dataplane {
 
     /// The packet and byte counters, summed over all CPUs.
     pub fn counters(&self, slot: Slot) -> Result<ReasonCounters> {
-        self.endpoint_maps.read_counters(slot)
+        let mut counters = self.endpoint_maps.read_counters(slot)?;
+        let (packets, bytes) = self.interface_guard.dropped(slot)?;
+        counters.by_reason[Reason::Guard as usize] = PacketCounter { packets, bytes };
+        Ok(counters)
     }
 
     /// The state of the token buckets, and the numbers of events that were not written.
@@ -276,6 +305,7 @@ impl Dataplane {
                 clsact::detach_from_interface(&interface);
             });
             ids.extend(pinned);
+            guard::remove_guard(&pins, bpffs)?;
             pins.remove_all()?;
         }
         redirect_listeners::remove_all_redirects(interfaces)?;

@@ -31,6 +31,8 @@ pub struct DataplaneSettings {
     pub deny_action: DenyAction,
     /// Which sources may open connections to a sandbox.
     pub inbound_source: InboundSource,
+    /// What drops packets that came past the programs.
+    pub guard: GuardSettings,
 }
 
 impl DataplaneSettings {
@@ -102,6 +104,63 @@ pub enum InboundSource {
     Any,
     /// Only the host itself.
     Host,
+}
+
+/// The settings of the guard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// What guards.
+    pub method: GuardMethod,
+    /// The mark of packets that may pass.
+    pub mark: GuardMark,
+}
+
+/// `guard`: what drops packets that came past the programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardMethod {
+    /// A BPF program of netfilter if the kernel supports it, and nftables elsewhere.
+    #[default]
+    Auto,
+    /// Tables of nftables everywhere.
+    Nftables,
+    /// Nothing.
+    Off,
+}
+
+/// `guard_mark`: one bit of a packet's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct GuardMark(u32);
+
+impl GuardMark {
+    /// The mark as a number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for GuardMark {
+    /// A bit that kube-proxy, Cilium, Tailscale, Docker, Podman and the AWS CNI do not use.
+    fn default() -> Self {
+        Self(0x1000_0000)
+    }
+}
+
+impl TryFrom<u32> for GuardMark {
+    type Error = String;
+
+    fn try_from(mark: u32) -> Result<Self, String> {
+        let problem = || format!("{mark:#x} is not one bit; write one like 0x10000000");
+        mark.is_power_of_two().then_some(Self(mark)).ok_or_else(problem)
+    }
+}
+
+impl From<GuardMark> for u32 {
+    fn from(mark: GuardMark) -> Self {
+        mark.0
+    }
 }
 
 /// The index of a sandbox in the kernel's arrays.

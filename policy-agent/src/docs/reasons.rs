@@ -56,6 +56,8 @@ enum Source {
     RedirectAndProxy,
     /// The egress proxy.
     Proxy,
+    /// The guard behind TC.
+    Guard,
 }
 
 impl Source {
@@ -68,6 +70,7 @@ impl Source {
             Self::Redirect => "redirect",
             Self::RedirectAndProxy => "redirect, egress proxy",
             Self::Proxy => "egress proxy",
+            Self::Guard => "guard",
         }
     }
 
@@ -89,7 +92,7 @@ impl Source {
 }
 
 /// Source and advice by the reason's label. The advice may be empty.
-const ADVICE: [(&str, Source, &str); 36] = [
+const ADVICE: [(&str, Source, &str); 37] = [
     ("neighbor", Source::Kernel, ""),
     (
         "reply",
@@ -195,6 +198,13 @@ const ADVICE: [(&str, Source, &str); 36] = [
          have become a port of a bridge.",
     ),
     ("foreign_error", Source::Kernel, "Nothing: no ordinary program sends such messages."),
+    (
+        "guard",
+        Source::Guard,
+        "While an interface is created again, a few packets are normal. Many mean that the sandbox makes the kernel \
+         skip TC: take `CAP_NET_ADMIN` from it. If an allowed sandbox loses all its traffic, another program changes \
+         packets' marks before TC ends: choose another `guard_mark`.",
+    ),
     (
         "name_not_allowed",
         Source::Proxy,

@@ -8,12 +8,16 @@ use nix::{
 };
 
 use super::{DoctorFinding, read_sysctl};
-use crate::config::AgentConfig;
+use crate::{
+    config::AgentConfig,
+    dataplane::{GuardMethod, features::NETFILTER_LINKS, guard},
+};
 
 pub(crate) fn host_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
     vec![
         check_bpffs(&config.bpffs),
         check_state_dir(&config.state_dir),
+        check_guard(config.dataplane.guard),
         check_syn_cookies(),
         check_time_wait(),
         check_agent(socket),
@@ -51,6 +55,37 @@ fn check_state_dir(directory: &Path) -> DoctorFinding {
         format!("{} cannot be written", nearest.display()),
         "run it as root, or give state_dir (--state-dir) another place",
     )
+}
+
+/// What drops packets that came past the programs, and where.
+fn check_guard(method: GuardMethod) -> DoctorFinding {
+    const WHAT: &str = "guard";
+    const INSTALL: &str = "install nftables";
+    let elsewhere = "in other network namespaces and for ports of bridges";
+    match (method, NETFILTER_LINKS.is_supported(), guard::is_nftables_usable()) {
+        (GuardMethod::Off, ..) => DoctorFinding::degraded(
+            WHAT,
+            "off: nothing drops what comes past the programs",
+            "dataplane.guard = \"auto\"",
+        ),
+        (GuardMethod::Auto, true, true) => {
+            DoctorFinding::ok(WHAT, format!("BPF netfilter; nftables {elsewhere}"))
+        }
+        (GuardMethod::Auto, true, false) => {
+            DoctorFinding::degraded(WHAT, format!("BPF netfilter; none {elsewhere}"), INSTALL)
+        }
+        (GuardMethod::Nftables, _, true) => DoctorFinding::ok(WHAT, "nftables"),
+        (GuardMethod::Auto, false, true) => DoctorFinding::degraded(
+            WHAT,
+            "nftables: open for up to 2 s after others flush its tables",
+            NETFILTER_LINKS.fix(),
+        ),
+        (_, _, false) => DoctorFinding::degraded(
+            WHAT,
+            "none: nothing drops what comes past the programs",
+            INSTALL,
+        ),
+    }
 }
 
 /// The directory, or its nearest existing ancestor.

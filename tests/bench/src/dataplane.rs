@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::Path};
 use anyhow::Result;
 use aya::programs::SchedClassifier;
 use policy_agent::dataplane::{
-    AttachMethod, Dataplane, DataplaneSettings, DenyAction, EndpointAddresses, HookMode,
-    InboundSource, Slot, TableKind,
+    AttachMethod, Dataplane, DataplaneSettings, DenyAction, EndpointAddresses, GuardMethod,
+    GuardSettings, HookMode, InboundSource, Slot, TableKind,
 };
 use policy_testbed::{network::BpffsDirectory, packets::MacAddr};
 
@@ -20,6 +20,7 @@ pub(crate) fn open_dataplane(bpffs: &BpffsDirectory, deny_action: DenyAction) ->
         tables: TableKind::Flat,
         deny_action,
         inbound_source: InboundSource::Any,
+        guard: GuardSettings { method: GuardMethod::Off, ..GuardSettings::default() },
     })
 }
 

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use policy_agent::{
     dataplane::{
         AttachMethod, Dataplane, DataplaneSettings, DenyAction, EndpointAddresses, EventRingReader,
-        HookMode, InboundSource, PolicyId, Slot, TableKind,
+        GuardMethod, GuardSettings, HookMode, InboundSource, PolicyId, Slot, TableKind,
     },
     policy::CompiledPolicy,
 };
@@ -186,6 +186,8 @@ pub fn open_dataplane(
         tables,
         deny_action,
         inbound_source: inbound,
+        // Programs run without an interface.
+        guard: GuardSettings { method: GuardMethod::Off, ..GuardSettings::default() },
     })
 }
 

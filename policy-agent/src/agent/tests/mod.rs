@@ -43,6 +43,7 @@ struct FakeState {
     /// The interfaces that carry the default route.
     uplinks: HashSet<String>,
     attached: HashMap<String, (Slot, HostInterface)>,
+    guarded: HashMap<String, HostInterface>,
     published: HashMap<Slot, PublishedPolicy>,
     prepared: HashSet<Slot>,
     policy_count: u16,
@@ -118,6 +119,7 @@ impl DataplaneControl for FakeDataplane {
         let ready = is_blocked || state.prepared.contains(&slot);
         assert!(ready, "attached to a slot that is not prepared");
         state.attached.insert(pin_name.to_owned(), (slot, interface.clone()));
+        state.guarded.insert(pin_name.to_owned(), interface.clone());
         Ok(())
     }
 
@@ -125,6 +127,16 @@ impl DataplaneControl for FakeDataplane {
         let state = self.state();
         let is_present = state.interfaces.contains(&interface.name) && !state.lookups_fail;
         Ok(is_present && state.attached.get(pin_name) == Some(&(slot, interface.clone())))
+    }
+
+    fn guard_interface(&self, pin_name: &str, _: Slot, interface: &HostInterface) -> Result<()> {
+        self.state().guarded.insert(pin_name.to_owned(), interface.clone());
+        Ok(())
+    }
+
+    fn release_guard(&self, pin_name: &str) -> Result<()> {
+        self.state().guarded.remove(pin_name);
+        Ok(())
     }
 
     fn publish(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId> {

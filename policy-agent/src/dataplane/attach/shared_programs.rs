@@ -11,11 +11,13 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::bpf_names::{
-    self, EARLY_DROP, FAST_PATH, FROM_SANDBOX, PROXY_REDIRECT, REJECT, SKB_LAYOUT, TABLE_WORD_MASK,
+    self, EARLY_DROP, FAST_PATH, FROM_SANDBOX, GUARD_MARK, PROXY_REDIRECT, REJECT, SKB_LAYOUT,
+    TABLE_WORD_MASK,
     TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
 use crate::dataplane::{
+    GuardMark,
     features::skb_layout,
     maps::{event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
     tables::table_memory,
@@ -26,14 +28,17 @@ const LOAD_ATTEMPTS: u32 = 5;
 
 static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
-/// Loads the programs with the pinned maps and creates missing ones.
-pub(crate) fn load_object(pins: &PinDirectory) -> Result<Ebpf> {
+/// Loads the programs with the pinned maps and creates missing ones. The programs set `mark` on what
+/// they let pass.
+pub(crate) fn load_object(pins: &PinDirectory, mark: GuardMark) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for name in bpf_names::PINNED_MAPS {
         loader.map_pin_path(name, pins.map_path(name));
     }
     let layout = skb_layout::kernel_skb_layout()?;
     loader.override_global(SKB_LAYOUT, &layout, true);
+    let mark = mark.get();
+    loader.override_global(GUARD_MARK, &mark, true);
     table_memory::pin_table_memory(pins)?;
     let word_mask = u32::try_from(table_memory::table_memory_words() - 1)?;
     loader.override_global(TABLE_WORD_MASK, &word_mask, true);

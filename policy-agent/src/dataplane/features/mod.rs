@@ -3,6 +3,7 @@
 //! Attaching, maps and `doctor` use these values. The table in `docs/kernel-support.md` is
 //! generated from them.
 
+pub(crate) mod kernel_types;
 pub(crate) mod kernel_version;
 mod probes;
 pub(crate) mod skb_layout;
@@ -73,6 +74,16 @@ pub(crate) static LARGE_MAP_VALUES: KernelFeature = KernelFeature {
     supported: OnceLock::new(),
 };
 
+/// The guard can be a BPF program of netfilter.
+pub(crate) static NETFILTER_LINKS: KernelFeature = KernelFeature {
+    name: "BPF programs of netfilter (6.4)",
+    since: FeatureOrigin::BuildOption("CONFIG_NETFILTER_BPF_LINK"),
+    probe: probes::probe_netfilter_links,
+    fallback: "the guard is a table of nftables, as in other network namespaces than the agent's; \
+               without `nft` there is none",
+    supported: OnceLock::new(),
+};
+
 /// The kernel describes `struct sk_buff`, whose fields the programs read.
 pub(crate) static SKB_TYPES: KernelFeature = KernelFeature {
     name: "description of `sk_buff` (BTF)",
@@ -94,8 +105,15 @@ pub(crate) static JIT: KernelFeature = KernelFeature {
 
 /// Every feature, in the order of the table in `docs/kernel-support.md`.
 #[cfg(test)]
-pub(crate) static ALL_FEATURES: [&KernelFeature; 6] =
-    [&TCX, &LPM_TRIE_BATCH, &MAP_MEMORY_IN_CGROUP, &LARGE_MAP_VALUES, &SKB_TYPES, &JIT];
+pub(crate) static ALL_FEATURES: [&KernelFeature; 7] = [
+    &TCX,
+    &LPM_TRIE_BATCH,
+    &MAP_MEMORY_IN_CGROUP,
+    &LARGE_MAP_VALUES,
+    &NETFILTER_LINKS,
+    &SKB_TYPES,
+    &JIT,
+];
 
 impl KernelFeature {
     /// Whether the running kernel has the feature. Its version decides if it cannot be probed. The

@@ -15,7 +15,7 @@ use aya_obj::generated::{
 };
 use policy_common::policy_table::SMALL_TABLE_MEMORY_WORDS;
 
-use crate::dataplane::maps::bpf_syscall;
+use crate::dataplane::{guard, maps::bpf_syscall};
 
 /// Key size of a trie with one byte of data: prefix length and data.
 const SMALLEST_TRIE_KEY: u32 = 5;
@@ -51,6 +51,15 @@ pub(super) fn probe_large_map_values() -> Option<bool> {
         Ok(_) => Some(true),
         Err(MapError::CreateError { io_error, .. }) => is_too_large(&io_error).then_some(false),
         Err(_) => None,
+    }
+}
+
+/// Loads the smallest program.
+pub(super) fn probe_netfilter_links() -> Option<bool> {
+    match guard::load_empty_program() {
+        Ok(_) => Some(true),
+        // The kernel does not know this type of program.
+        Err(error) => (error.raw_os_error() == Some(libc::EINVAL)).then_some(false),
     }
 }
 

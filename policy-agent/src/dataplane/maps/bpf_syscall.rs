@@ -149,7 +149,7 @@ pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> i
 }
 
 /// For calls that return a file descriptor.
-fn call_for_fd<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
+pub(crate) fn call_for_fd<A>(command: libc::c_long, attribute: &mut A) -> io::Result<OwnedFd> {
     let opened = i32::try_from(bpf_syscall(command, attribute)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just opened it for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
@@ -169,6 +169,6 @@ fn bpf_syscall<A>(command: libc::c_long, attribute: &mut A) -> io::Result<libc::
     if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
 }
 
-fn raw_fd(map: BorrowedFd<'_>) -> u32 {
+pub(crate) fn raw_fd(map: BorrowedFd<'_>) -> u32 {
     map.as_raw_fd().unsigned_abs() // file descriptors are never negative
 }

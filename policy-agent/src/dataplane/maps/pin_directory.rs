@@ -6,6 +6,7 @@
 //! <bpffs>/v1/links/slot-<hex>/from  links of an interface of `[[interfaces]]`, for any sandbox
 //! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that the gates set
 //! <bpffs>/v1/gates/7/from           gates of a slot: from, to, xdp
+//! <bpffs>/v1/guard/                 the guard: its records, map and links
 //! ```
 
 use std::{
@@ -101,6 +102,16 @@ impl PinDirectory {
         self.root.join("links")
     }
 
+    /// The directory of the guard.
+    pub(crate) fn guard_directory(&self) -> PathBuf {
+        self.root.join("guard")
+    }
+
+    /// Removes the directory of the guard. Its links are detached when this returns.
+    pub(crate) fn remove_guard(&self) -> Result<()> {
+        remove_tree(&self.guard_directory())
+    }
+
     /// The pin of a link of a sandbox.
     pub(crate) fn link_path(&self, id: &str, name: &str) -> PathBuf {
         self.links_directory().join(id).join(name)
@@ -161,14 +172,7 @@ impl PinDirectory {
     /// at which Linux up to at least 6.18 can deadlock. For the same reason the last descriptor is
     /// closed here.
     pub(crate) fn remove_link(&self, id: &str, name: &str) -> Result<()> {
-        let pin = self.link_path(id, name);
-        let last = bpf_syscall::open_pinned(&pin).ok();
-        if let Some(link) = &last {
-            let _ = bpf_syscall::detach_link(link); // fails for a pinned program, which is not a link
-        }
-        let removed = ignore_not_found(fs::remove_file(&pin), &pin);
-        drop(last);
-        removed
+        remove_pin(&self.link_path(id, name))
     }
 
     /// Removes a sandbox's links. They are detached when this returns.
@@ -190,6 +194,7 @@ impl PinDirectory {
             self.remove_links(&id)?;
         }
         self.remove_gates()?;
+        self.remove_guard()?;
         ignore_not_found(fs::remove_dir_all(&self.root), &self.root)
     }
 }
@@ -217,6 +222,26 @@ impl PinDirectory {
     }
 }
 
+/// Removes a pin. If it is a link, detaches it first.
+pub(crate) fn remove_pin(pin: &Path) -> Result<()> {
+    let last = bpf_syscall::open_pinned(pin).ok();
+    if let Some(link) = &last {
+        let _ = bpf_syscall::detach_link(link); // fails for what is not a link
+    }
+    let removed = ignore_not_found(fs::remove_file(pin), pin);
+    drop(last);
+    removed
+}
+
+/// Removes a directory with all pins below it.
+pub(crate) fn remove_tree(directory: &Path) -> Result<()> {
+    for name in directory_entries(directory)? {
+        let path = directory.join(name);
+        if path.is_dir() { remove_tree(&path)? } else { remove_pin(&path)? }
+    }
+    ignore_not_found(fs::remove_dir(directory), directory)
+}
+
 /// Pins a map, a link or a program. Creates the directory again if it is removed concurrently.
 pub(crate) fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
     let mut pinned = bpf_syscall::pin_object(object, pin);
@@ -233,7 +258,7 @@ pub(crate) fn pin_with_retry(object: BorrowedFd<'_>, pin: &Path) -> Result<()> {
 }
 
 /// The names in a directory. Empty if it does not exist.
-fn directory_entries(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn directory_entries(directory: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

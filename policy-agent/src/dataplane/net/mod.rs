@@ -5,4 +5,5 @@ pub(crate) mod host_addresses;
 pub(crate) mod link_device;
 pub(crate) mod netlink;
 pub(crate) mod netns;
+pub(crate) mod nftables_generation;
 pub(crate) mod route_lookup;

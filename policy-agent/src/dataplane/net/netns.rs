@@ -55,6 +55,11 @@ impl NetnsHandle {
         })
     }
 
+    /// Device and inode of its file.
+    pub(crate) fn device_and_inode(&self) -> (u64, u64) {
+        self.device_and_inode
+    }
+
     /// Whether both handles refer to the same namespace.
     pub(crate) fn is_same_netns(&self, other: &Self) -> bool {
         self.device_and_inode == other.device_and_inode

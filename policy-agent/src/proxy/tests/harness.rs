@@ -62,6 +62,14 @@ impl DataplaneControl for NoKernel {
         bail!("no kernel")
     }
 
+    fn guard_interface(&self, _: &str, _: Slot, _: &HostInterface) -> Result<()> {
+        bail!("no kernel")
+    }
+
+    fn release_guard(&self, _: &str) -> Result<()> {
+        bail!("no kernel")
+    }
+
     fn publish(&self, _: &[Slot], _: &CompiledPolicy) -> Result<PolicyId> {
         bail!("no kernel")
     }

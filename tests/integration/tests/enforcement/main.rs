@@ -11,6 +11,7 @@ mod explain;
 mod floor;
 mod fragments;
 mod frame_fixtures;
+mod guard;
 mod inbound_connections;
 mod must_work;
 mod network_baseline;

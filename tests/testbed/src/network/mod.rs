@@ -21,6 +21,7 @@ pub mod sandbox;
 mod stale_cleanup;
 pub mod tap_device;
 pub mod tap_relay;
+pub mod tc_bypass;
 mod unique_names;
 
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -1,0 +1,307 @@
+//! The guard, which fails closed. Programs at TC judge what a sandbox sends, but a packet can come
+//! past them: an interface may be created again while no agent runs, and a container that administers
+//! its own network can make the kernel skip TC on the host's side of its veth (`ifb`, which sets
+//! `tc_skip_classify`). So `from_sandbox` marks what it lets pass, and a hook behind TC drops what
+//! comes from a guarded interface, known by its name, without the mark.
+//!
+//! The hook comes before reassembly and connection tracking, so it sees every packet as TC left it.
+//! It is a pinned BPF program of netfilter in the agent's own network namespace, and a table of
+//! nftables in other namespaces, on older kernels, and for ports of bridges.
+
+mod guard_program;
+mod guard_records;
+mod netfilter_guard;
+mod netfilter_syscall;
+mod nft_table;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    sync::{Mutex, MutexGuard},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+pub(crate) use self::{guard_program::load_empty_program, nft_table::is_nftables_usable};
+use self::{
+    guard_records::GuardRecords,
+    netfilter_guard::NetfilterGuard,
+    nft_table::{NftFamily, NftTable},
+};
+use crate::dataplane::{
+    GuardMethod, GuardSettings, HostInterface, Slot,
+    features::NETFILTER_LINKS,
+    maps::pin_directory::PinDirectory,
+    net::{link_device, netns::NetnsHandle, nftables_generation::nftables_generation},
+};
+
+/// Priority of the hook. Reassembly has -400, raw tables -300 and connection tracking -200.
+const GUARD_PRIORITY: i32 = -500;
+
+/// Device and inode of a network namespace.
+type NetnsId = (u64, u64);
+
+/// The guard of all interfaces. The kernel goes on guarding when this is dropped.
+pub(crate) struct InterfaceGuard {
+    method: GuardMethod,
+    records: GuardRecords,
+    nft_table: NftTable,
+    state: Mutex<GuardState>,
+}
+
+struct GuardState {
+    own_netns: NetnsId,
+    /// `None`: tables of nftables guard the agent's namespace, too.
+    netfilter: Option<NetfilterGuard>,
+    /// By the name of the pins.
+    guarded: HashMap<String, GuardedPlace>,
+    tables: HashMap<NetnsId, NamespaceTables>,
+    /// The pin names of interfaces that cannot be guarded.
+    failed: BTreeSet<String>,
+}
+
+/// An interface that is guarded.
+#[derive(Clone)]
+struct GuardedPlace {
+    interface: HostInterface,
+    /// `None` if its namespace is gone.
+    netns: Option<NetnsId>,
+    /// `None` until the agent names it.
+    slot: Option<Slot>,
+}
+
+/// What the tables of a namespace hold.
+#[derive(Default)]
+struct NamespaceTables {
+    families: BTreeSet<NftFamily>,
+    interfaces: BTreeSet<String>,
+    generation: Option<u32>,
+}
+
+impl InterfaceGuard {
+    /// Adopts what an earlier agent guarded. The programs that set the mark must be installed.
+    pub(crate) fn open(pins: &PinDirectory, bpffs: &Path, settings: GuardSettings) -> Result<Self> {
+        let GuardSettings { method, mark } = settings;
+        let nft_table = NftTable::new(bpffs, mark.get());
+        let own = NetnsHandle::open(None)?;
+        if method == GuardMethod::Off {
+            remove_guard(pins, bpffs)?;
+        }
+        let records = GuardRecords::new(pins);
+        let netfilter = match method == GuardMethod::Auto && NETFILTER_LINKS.is_supported() {
+            true => NetfilterGuard::open(pins, &own, mark.get())
+                .inspect_err(|error| tracing::error!("nftables guards instead: {error:#}"))
+                .ok(),
+            false => None,
+        };
+        let mut state = GuardState::new(own.device_and_inode(), netfilter, records.load()?);
+        state.adopt_own_namespace(&nft_table, &own)?;
+        if state.netfilter.is_none() {
+            netfilter_guard::remove_namespaces(pins, |_| true)?;
+        }
+        Ok(Self { method, records, nft_table, state: Mutex::new(state) })
+    }
+
+    /// Guards an interface, whether or not it exists, in place of another with the same pin name.
+    /// Restores what has been removed. Without means to guard it, `auto` only reports that.
+    pub(crate) fn guard_interface(
+        &self,
+        id: &str,
+        slot: Slot,
+        interface: &HostInterface,
+    ) -> Result<()> {
+        // A namespace that is gone has taken its tables along.
+        let (false, Ok(netns)) =
+            (self.method == GuardMethod::Off, NetnsHandle::open(interface.netns.as_deref()))
+        else {
+            return Ok(());
+        };
+        let mut state = self.lock_state()?;
+        match (self.install(&mut state, id, slot, interface, &netns), self.method) {
+            (Ok(()), _) => state.failed.remove(id),
+            (Err(error), GuardMethod::Auto) => {
+                let is_new = state.failed.insert(id.to_owned());
+                if is_new {
+                    tracing::warn!(interface = interface.name, "there is no guard: {error:#}");
+                }
+                is_new
+            }
+            (Err(error), _) => return Err(error.context("dataplane.guard")),
+        };
+        Ok(())
+    }
+
+    fn install(
+        &self,
+        state: &mut GuardState,
+        id: &str,
+        slot: Slot,
+        interface: &HostInterface,
+        netns: &NetnsHandle,
+    ) -> Result<()> {
+        let netns_id = netns.device_and_inode();
+        let place =
+            GuardedPlace { interface: interface.clone(), netns: Some(netns_id), slot: Some(slot) };
+        let previous = state.guarded.insert(id.to_owned(), place);
+        let moved = previous.filter(|previous| previous.interface != *interface);
+        if moved.is_some() || !state.failed.contains(id) {
+            self.records.write(id, interface)?;
+        }
+        let own = netns_id == state.own_netns;
+        match state.netfilter.as_mut().filter(|_| own) {
+            Some(netfilter) => netfilter.insert(&interface.name, Some(slot))?,
+            None => state.use_table(netns_id, NftFamily::Inet),
+        }
+        if link_device::is_bridge_port(interface).unwrap_or(false) {
+            state.use_table(netns_id, NftFamily::Bridge);
+        }
+        state.write_tables(&self.nft_table, netns)?;
+        moved.map_or(Ok(()), |moved| state.forget(&self.nft_table, &moved))
+    }
+
+    /// Stops guarding the interface with this pin name. Succeeds if there is none.
+    pub(crate) fn release_interface(&self, id: &str) -> Result<()> {
+        let mut state = self.lock_state()?;
+        self.records.remove(id)?;
+        state.failed.remove(id);
+        let place = state.guarded.remove(id);
+        place.map_or(Ok(()), |place| state.forget(&self.nft_table, &place))
+    }
+
+    /// Packets and bytes that the guard dropped for a slot. Tables of nftables do not tell.
+    pub(crate) fn dropped(&self, slot: Slot) -> Result<(u64, u64)> {
+        let state = self.lock_state()?;
+        let own = |place: &&GuardedPlace| {
+            place.slot == Some(slot) && place.netns == Some(state.own_netns)
+        };
+        match (&state.netfilter, state.guarded.values().find(own)) {
+            (Some(netfilter), Some(place)) => netfilter.dropped(&place.interface.name),
+            _ => Ok((0, 0)),
+        }
+    }
+
+    /// Restores pins that have been removed.
+    pub(crate) fn restore_missing_pins(&self) -> Result<()> {
+        let state = self.lock_state()?;
+        state.netfilter.as_ref().map_or(Ok(()), NetfilterGuard::restore_missing_pins)
+    }
+
+    fn lock_state(&self) -> Result<MutexGuard<'_, GuardState>> {
+        self.state.lock().map_err(|_| anyhow!("the guard is poisoned by a panic"))
+    }
+}
+
+impl GuardState {
+    fn new(
+        own_netns: NetnsId,
+        netfilter: Option<NetfilterGuard>,
+        records: Vec<(String, HostInterface)>,
+    ) -> Self {
+        let place = |(id, interface): (String, HostInterface)| {
+            let netns = NetnsHandle::open(interface.netns.as_deref()).ok();
+            let netns = netns.map(|netns| netns.device_and_inode());
+            (id, GuardedPlace { interface, netns, slot: None })
+        };
+        Self {
+            own_netns,
+            netfilter,
+            guarded: records.into_iter().map(place).collect(),
+            tables: HashMap::new(),
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// Guards what the records name in the agent's namespace, then removes the table that did, if
+    /// the program of netfilter does now.
+    fn adopt_own_namespace(&mut self, nft_table: &NftTable, own: &NetnsHandle) -> Result<()> {
+        let own_id = own.device_and_inode();
+        let names = self.interfaces_in(own_id);
+        if nft_table.exists(own, NftFamily::Bridge) {
+            self.use_table(own_id, NftFamily::Bridge);
+        }
+        if let Some(netfilter) = &mut self.netfilter {
+            names.iter().try_for_each(|name| netfilter.insert(name, None))?;
+            netfilter.retain(|name| names.contains(name))?;
+            if nft_table.exists(own, NftFamily::Inet) {
+                nft_table.write(own, NftFamily::Inet, &BTreeSet::new())?;
+            }
+        } else if !names.is_empty() {
+            self.use_table(own_id, NftFamily::Inet);
+        }
+        // Errors appear again when the interfaces are guarded.
+        let _ = self.write_tables(nft_table, own);
+        Ok(())
+    }
+
+    fn interfaces_in(&self, netns: NetnsId) -> BTreeSet<String> {
+        let places = self.guarded.values().filter(|place| place.netns == Some(netns));
+        places.map(|place| place.interface.name.clone()).collect()
+    }
+
+    fn use_table(&mut self, netns: NetnsId, family: NftFamily) {
+        let tables = self.tables.entry(netns).or_default();
+        if tables.families.insert(family) {
+            tables.generation = None;
+        }
+    }
+
+    /// Writes the tables of a namespace, unless they are as written before. All of them hold all
+    /// guarded interfaces there: a table ignores what does not concern it.
+    fn write_tables(&mut self, nft_table: &NftTable, netns: &NetnsHandle) -> Result<()> {
+        let id = netns.device_and_inode();
+        let interfaces = self.interfaces_in(id);
+        let Some(tables) = self.tables.get_mut(&id) else { return Ok(()) };
+        let current = || netns.run_inside(nftables_generation).context("cannot ask nftables");
+        if tables.interfaces == interfaces
+            && tables.generation.is_some_and(|written| current().is_ok_and(|now| now == written))
+        {
+            return Ok(());
+        }
+        tables.generation = None;
+        for family in &tables.families {
+            let names = interfaces.iter().map(String::as_str).collect();
+            nft_table.write(netns, *family, &names)?;
+        }
+        if interfaces.is_empty() {
+            self.tables.remove(&id);
+            return Ok(());
+        }
+        (tables.interfaces, tables.generation) = (interfaces, Some(current()?));
+        Ok(())
+    }
+
+    /// Stops guarding an interface, unless another sandbox has it.
+    fn forget(&mut self, nft_table: &NftTable, place: &GuardedPlace) -> Result<()> {
+        let same = |other: &GuardedPlace| {
+            other.interface.name == place.interface.name && other.netns == place.netns
+        };
+        let Ok(netns) = NetnsHandle::open(place.interface.netns.as_deref()) else { return Ok(()) };
+        let id = netns.device_and_inode();
+        if place.netns != Some(id) || self.guarded.values().any(same) {
+            return Ok(());
+        }
+        match self.netfilter.as_mut().filter(|_| id == self.own_netns) {
+            Some(netfilter) => netfilter.remove(&place.interface.name)?,
+            None => self.use_table(id, NftFamily::Inet),
+        }
+        self.write_tables(nft_table, &netns)
+    }
+}
+
+/// Removes the guard that these pins record, whatever guards now.
+pub(crate) fn remove_guard(pins: &PinDirectory, bpffs: &Path) -> Result<()> {
+    if !pins.guard_directory().exists() {
+        return Ok(());
+    }
+    let records = GuardRecords::new(pins).load()?;
+    let mut paths: BTreeSet<_> = records.iter().map(|(_, place)| place.netns.as_deref()).collect();
+    paths.insert(None);
+    let nft_table = NftTable::new(bpffs, 0);
+    for netns in paths.into_iter().filter_map(|path| NetnsHandle::open(path).ok()) {
+        for family in NftFamily::ALL.into_iter().filter(|family| nft_table.exists(&netns, *family))
+        {
+            nft_table.write(&netns, family, &BTreeSet::new())?;
+        }
+    }
+    pins.remove_guard()
+}
