@@ -189,7 +189,7 @@ impl Dataplane {
     /// Restores pins of maps and of the guard that have been removed.
     pub fn restore_pins(&self) -> Result<()> {
         self.pinned_maps.restore_missing_pins()?;
-        self.interface_guard.restore_missing_pins()
+        self.interface_guard.restore()
     }
 
     /// Detaches the gates pinned under this name. Succeeds if there are none. Their interface stays

@@ -61,7 +61,7 @@ struct GuardState {
 }
 
 /// An interface that is guarded.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct GuardedPlace {
     interface: HostInterface,
     /// `None` if its namespace is gone.
@@ -142,20 +142,21 @@ impl InterfaceGuard {
         let netns_id = netns.device_and_inode();
         let place =
             GuardedPlace { interface: interface.clone(), netns: Some(netns_id), slot: Some(slot) };
-        let previous = state.guarded.insert(id.to_owned(), place);
-        let moved = previous.filter(|previous| previous.interface != *interface);
-        if moved.is_some() || !state.failed.contains(id) {
+        let previous = state.guarded.get(id).cloned();
+        if previous.as_ref() != Some(&place) {
             self.records.write(id, interface)?;
+            state.guarded.insert(id.to_owned(), place);
+            if link_device::is_bridge_port(interface).unwrap_or(false) {
+                state.use_table(netns_id, NftFamily::Bridge);
+            }
         }
         let own = netns_id == state.own_netns;
         match state.netfilter.as_mut().filter(|_| own) {
             Some(netfilter) => netfilter.insert(&interface.name, Some(slot))?,
             None => state.use_table(netns_id, NftFamily::Inet),
         }
-        if link_device::is_bridge_port(interface).unwrap_or(false) {
-            state.use_table(netns_id, NftFamily::Bridge);
-        }
         state.write_tables(&self.nft_table, netns)?;
+        let moved = previous.filter(|previous| previous.interface != *interface);
         moved.map_or(Ok(()), |moved| state.forget(&self.nft_table, &moved))
     }
 
@@ -180,10 +181,22 @@ impl InterfaceGuard {
         }
     }
 
-    /// Restores pins that have been removed.
-    pub(crate) fn restore_missing_pins(&self) -> Result<()> {
-        let state = self.lock_state()?;
-        state.netfilter.as_ref().map_or(Ok(()), NetfilterGuard::restore_missing_pins)
+    /// Restores pins that have been removed, and guards interfaces of the agent's namespace that
+    /// have become ports of bridges.
+    pub(crate) fn restore(&self) -> Result<()> {
+        let mut state = self.lock_state()?;
+        if let Some(netfilter) = &state.netfilter {
+            netfilter.restore_missing_pins()?;
+        }
+        let own = state.own_netns;
+        let guarded = state.interfaces_in(own);
+        if !state.uses_table(own, NftFamily::Bridge)
+            && link_device::bridge_ports()?.iter().any(|port| guarded.contains(port))
+        {
+            state.use_table(own, NftFamily::Bridge);
+            state.write_tables(&self.nft_table, &NetnsHandle::open(None)?)?;
+        }
+        Ok(())
     }
 
     fn lock_state(&self) -> Result<MutexGuard<'_, GuardState>> {
@@ -236,6 +249,10 @@ impl GuardState {
     fn interfaces_in(&self, netns: NetnsId) -> BTreeSet<String> {
         let places = self.guarded.values().filter(|place| place.netns == Some(netns));
         places.map(|place| place.interface.name.clone()).collect()
+    }
+
+    fn uses_table(&self, netns: NetnsId, family: NftFamily) -> bool {
+        self.tables.get(&netns).is_some_and(|tables| tables.families.contains(&family))
     }
 
     fn use_table(&mut self, netns: NetnsId, family: NftFamily) {

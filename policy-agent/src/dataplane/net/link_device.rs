@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use rtnetlink::{
     Handle, LinkGetRequest,
     packet_route::{
+        AddressFamily,
         link::{InfoPortKind, LinkAttribute, LinkInfo},
         route::{RouteAttribute, RouteType},
     },
@@ -53,6 +54,26 @@ pub(crate) fn is_bridge_port(interface: &HostInterface) -> Result<bool> {
                     .await;
             Ok(found?.controller.is_some())
         })
+    })
+}
+
+/// The ports of all bridges in the calling thread's network namespace.
+///
+/// # Errors
+/// The kernel does not reply.
+pub(crate) fn bridge_ports() -> Result<Vec<String>> {
+    netlink::with_handle(async |netlink| {
+        let mut request = netlink.link().get();
+        request.message_mut().header.interface_family = AddressFamily::Bridge;
+        let mut links = std::pin::pin!(request.execute());
+        let mut names = Vec::new();
+        while let Some(link) = links.try_next().await? {
+            names.extend(link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            }));
+        }
+        Ok(names)
     })
 }
 

@@ -5,10 +5,15 @@ use std::{fs, process::Command, sync::Arc};
 
 use policy_common::ABI_VERSION;
 use policy_testbed::{
-    network::{NetworkNamespace, command, remove_pins},
+    network::{
+        NetworkNamespace, command, namespaced_sandbox::NamespacedSandbox, remove_pins,
+        sandbox::SANDBOX_INTERFACE,
+    },
     testbed::{OrFail as _, TestSandbox, Testbed},
     wait::eventually,
 };
+
+use serde_json::json;
 
 use super::{
     GUARD_NFTABLES, GUARD_OFF, assert_reaches_everything, assert_reaches_nothing, deny_all,
@@ -107,6 +112,22 @@ fn each_setting_takes_over_from_the_others() {
     restart_with(&stage, "guard = \"nftables\"", "guard = \"off\"");
     has_guard(GUARD_OFF);
     assert_eq!(nftables_in(host), "");
+}
+
+/// A pin of the guard would keep the namespace alive.
+#[test]
+fn a_namespace_that_is_deleted_goes_with_its_guard() {
+    let stage = Testbed::with_config("");
+    let slot = NamespacedSandbox::build("deleted").or_fail("building a slot");
+    let spec = slot.sandbox_spec(&json!({ "network": { "denyOut": ["0.0.0.0/0"] } }));
+    let answer = stage.request("PUT", "/agent/v1/sandboxes/deleted", &spec);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_ne!(nftables_in(&slot.namespace), "");
+    stage.kill_agent();
+    let NamespacedSandbox { sandbox, namespace, .. } = slot;
+    drop(namespace);
+    let is_gone = || sandbox.namespace.ifindex(SANDBOX_INTERFACE).is_err().then_some(());
+    eventually("its end of the veth goes with it", is_gone).or_fail("deleting the namespace");
 }
 
 #[test]

@@ -86,6 +86,19 @@ fn the_guard_covers_interfaces_in_other_namespaces() {
     assert_reaches_everything(&slot.sandbox.namespace);
 }
 
+#[test]
+fn the_guard_follows_an_interface_that_becomes_a_port() {
+    let stage = Testbed::with_config("");
+    let sandbox = stage.add_sandbox();
+    deny_all(&sandbox);
+    let host = &stage.network.host;
+    assert!(!nftables_in(host).contains("table bridge"));
+    host.ip_batch(&format!("link add br0 type bridge\nlink set {} master br0", sandbox.interface))
+        .or_fail("making a bridge");
+    let guarded = || nftables_in(host).contains("table bridge guard_").then_some(());
+    eventually("the bridge's ports are guarded", guarded).or_fail("waiting");
+}
+
 /// Whether the neighbour on the bridge answers a sandbox that bypasses TC.
 fn reaches_neighbor_on_bridge(config: &str) -> bool {
     let stage = Testbed::without_agent(config);

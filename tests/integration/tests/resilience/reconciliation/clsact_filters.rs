@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use policy_testbed::{
     network::command,
-    probe::ProbeResult,
-    test_servers,
     testbed::{ALLOWED_ADDRESSES, CLSACT_CONFIG, OrFail as _, TestSandbox, Testbed},
-    wait::eventually,
 };
 use serde_json::Value;
 
-use super::{UNENFORCED_WARNING, wait_for_log, wait_for_log_times, wait_until_enforced};
+use super::{
+    UNENFORCED_WARNING, wait_for_log, wait_for_log_times, wait_until_enforced, wait_until_guarded,
+};
 
 /// The output of `tc <words> dev <the sandbox's interface> <more>`.
 #[track_caller]
@@ -52,11 +51,7 @@ fn a_filter_in_front_of_ours_is_moved_behind_it() {
     let first = ["ingress", "pref", "1", "protocol", "all"];
     let everything = ["bpf", "bytecode", "1,6 0 0 1,", "flowid", "1:1"];
     run_tc(&sandbox, &["filter", "add"], &[first, everything].concat());
-    let open = || {
-        (sandbox.probe_tcp("8.8.8.9", test_servers::ECHO_PORT) == ProbeResult::Answered)
-            .then_some(())
-    };
-    eventually("it takes the packets away from ours", open).or_fail("adding it");
+    wait_until_guarded(&sandbox);
     wait_until_enforced(&sandbox, "another filter of clsact in front of ours", begin);
     wait_for_log(&stage, UNENFORCED_WARNING);
     // The agent's filter has another handle now.

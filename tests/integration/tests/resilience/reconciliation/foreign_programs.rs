@@ -2,15 +2,11 @@
 
 use std::time::Instant;
 
-use policy_testbed::{
-    probe::ProbeResult,
-    test_servers,
-    testbed::{ALLOWED_ADDRESSES, OrFail as _, Testbed},
-    wait::eventually,
-};
+use policy_testbed::testbed::{ALLOWED_ADDRESSES, Testbed};
 
 use super::{
     UNENFORCED_WARNING, pass_all_program::PassAllProgram, wait_for_log, wait_until_enforced,
+    wait_until_guarded,
 };
 
 #[test]
@@ -29,11 +25,7 @@ fn a_program_in_front_of_ours_is_moved_behind_it() {
     let (stage, sandbox) = Testbed::with_sandbox();
     let begin = Instant::now();
     let _other = PassAllProgram::attach_first(&sandbox);
-    let open = || {
-        (sandbox.probe_tcp("8.8.8.9", test_servers::ECHO_PORT) == ProbeResult::Answered)
-            .then_some(())
-    };
-    eventually("it takes the packets away from ours", open).or_fail("attaching it");
+    wait_until_guarded(&sandbox);
     wait_until_enforced(&sandbox, "another program attached in front of ours", begin);
     wait_for_log(&stage, UNENFORCED_WARNING);
 }

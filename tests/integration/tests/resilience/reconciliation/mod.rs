@@ -11,9 +11,9 @@ mod removed_pins;
 use std::{sync::Arc, time::Instant};
 
 use policy_testbed::{
-    probe::ProbeResult,
+    probe::{self, ProbeKind, ProbeResult},
     test_servers,
-    testbed::{OrFail as _, TestSandbox, Testbed},
+    testbed::{OrFail as _, TestSandbox, Testbed, parse_ip},
     wait::eventually,
 };
 
@@ -40,6 +40,18 @@ fn wait_until_enforced(sandbox: &TestSandbox, fault: &str, begin: Instant) {
     wait_for_status(sandbox, "enforcing");
     sandbox.assert_reaches("8.8.8.8");
     sandbox.assert_refused("8.8.8.9");
+}
+
+/// Waits until the guard drops what the sandbox sends past its programs, also to destinations that
+/// it may reach.
+#[track_caller]
+fn wait_until_guarded(sandbox: &TestSandbox) {
+    let how = ProbeKind::Tcp(test_servers::ECHO_PORT);
+    let silent = || {
+        let seen = probe::probe_expecting_silence(&sandbox.namespace, how, parse_ip("8.8.8.8"));
+        (seen == ProbeResult::NoReply).then_some(())
+    };
+    eventually("its packets come past its programs", silent).or_fail("taking them away");
 }
 
 /// Waits until the agent's log contains a text.
