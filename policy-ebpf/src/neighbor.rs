@@ -22,6 +22,11 @@ const ICMPV6_OFFSET_WITH_ALERT: usize = ICMPV6_OFFSET + 8;
 /// Minimum length of an Ethernet frame, which shorter frames are padded to.
 const MIN_ETHERNET_FRAME_LEN: u32 = 60;
 
+/// `lo`, in every network namespace.
+const LOOPBACK_IFINDEX: u32 = 1;
+/// Answer of `bpf_fib_lookup`: the forwarding switch of the interface is off.
+const FIB_FORWARDING_DISABLED: i64 = 5;
+
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
@@ -183,25 +188,40 @@ fn stays_on_link(
             || own.shares_subnet_with(to) && !would_be_forwarded(hook, header))
 }
 
-/// Whether the host would forward a packet to this destination instead of receiving it.
-#[inline(never)] // the parameters are large, and callers have little stack space left
+/// Whether the host might forward a packet to this destination instead of receiving it.
+///
+/// If the interface's own forwarding switch is off, the lookup ends there, although the stack goes
+/// by `all.forwarding` and, since Linux 6.17, by `force_forwarding`. The lookup is then repeated
+/// from the loopback interface, whose switch follows `all.forwarding`. If that does not answer
+/// either, the packet counts as forwarded.
+#[inline(always)]
 fn would_be_forwarded(hook: &PacketContext, header: &IpHeader) -> bool {
+    let mut answer = look_up_route(hook, header, hook.ifindex);
+    if answer == FIB_FORWARDING_DISABLED {
+        answer = look_up_route(hook, header, LOOPBACK_IFINDEX);
+    }
+    // 1 to 4: blackhole, unreachable or prohibit routes; local or no route.
+    !matches!(answer, 1..=4)
+}
+
+/// The host's answer about the route of a packet that arrives at an interface.
+#[inline(never)] // the parameters are large, and callers have little stack space left
+fn look_up_route(hook: &PacketContext, header: &IpHeader, ifindex: u32) -> i64 {
     const AF_INET6: u8 = 10;
     // SAFETY: integers and byte arrays, for which zero is valid.
     let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     question.family = AF_INET6;
-    question.ifindex = hook.ifindex;
+    question.ifindex = ifindex;
     question.__bindgen_anon_3.ipv6_src = header.source;
     question.__bindgen_anon_4.ipv6_dst = header.destination;
     let size = const { length_as_u32(size_of::<bpf_fib_lookup>()).cast_signed() };
     // SAFETY: the context is valid while the program runs. The helper reads and writes `question`.
-    let answer = unsafe { bpf_fib_lookup_helper(hook.raw_context, &raw mut question, size, 0) };
-    // 1 to 5: blackhole, unreachable or prohibit routes; local or no route; forwarding disabled.
-    !matches!(answer, 1..=5)
+    unsafe { bpf_fib_lookup_helper(hook.raw_context, &raw mut question, size, 0) }
 }
 
-/// A solicitation may have any target, unless it has no source address yet. An advertisement must
-/// be about the sandbox's own address.
+/// A solicitation may have any target, unless it has no source address yet. Sent to a single
+/// address, it must be about that address: it verifies a known neighbour (RFC 4861, 7.3.3). An
+/// advertisement must be about the sandbox's own address.
 #[inline(always)]
 fn is_genuine_neighbor_message(
     hook: &PacketContext,
@@ -213,10 +233,15 @@ fn is_genuine_neighbor_message(
     let Some(target) = hook.packet_view.read_at::<[u8; 16]>(header.transport_offset + 8) else {
         return false;
     };
-    let about_own = own.contains(address_from_bytes(*target));
+    let target = address_from_bytes(*target);
+    let about_own = own.contains(target);
     let may_be_foreign = !advertises && !is_unspecified(header.source);
+    let to_target = is_link_multicast(header.destination)
+        || advertises
+        || same_address(target, header.destination);
     header.transport_offset + 24 <= header.datagram_end
         && (about_own || may_be_foreign)
+        && to_target
         && has_genuine_option(hook, header, 24, mac)
 }
 

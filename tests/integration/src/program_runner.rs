@@ -1,7 +1,7 @@
 //! Runs the real programs in the real kernel on one frame at a time with `BPF_PROG_TEST_RUN`: the
 //! whole path from a sandbox's gate to the verdict, without an interface.
 
-use std::{net::IpAddr, path::Path};
+use std::{fs, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
@@ -103,6 +103,8 @@ impl ProgramRunner {
         );
         // In a new namespace the programs find no routes, whatever the machine has.
         unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+        // On a host that does not forward, the programs cannot tell local destinations.
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").context("forwarding IPv6")?;
         let bpffs = BpffsDirectory::create()?;
         let dataplane = open_dataplane(&bpffs, deny_action, inbound, tables)?;
         let slot = Slot::new(SANDBOX_SLOT).context("there is such a slot")?;

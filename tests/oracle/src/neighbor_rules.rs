@@ -93,8 +93,11 @@ impl DiscoveryMessage<'_> {
             // address of the sandbox.
             135 => {
                 let target = self.target();
-                let may_ask =
-                    target.is_some_and(|target| self.is_own_address(target) || !from_nowhere);
+                // To a single address, it is about that address.
+                let may_ask = target.is_some_and(|target| {
+                    (self.is_own_address(target) || !from_nowhere)
+                        && (to_link || datagram.destination == target)
+                });
                 on_link && may_ask && self.option_names_own_mac(24)
             }
             // Neighbour advertisement.

@@ -9,6 +9,7 @@ mod denial_events;
 mod deny_action;
 mod explain;
 mod floor;
+mod forwarding_switches;
 mod fragments;
 mod frame_fixtures;
 mod guard;

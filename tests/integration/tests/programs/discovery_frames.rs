@@ -215,6 +215,24 @@ fn discovery_about_others_is_dropped() {
 }
 
 #[test]
+fn a_solicitation_of_one_address_is_about_that_address() {
+    let ask = |to: Ipv6Addr, target: Ipv6Addr| {
+        neighbor_solicitation(SANDBOX.v6, target, &[SourceLinkAddress(SANDBOX.mac)])
+            .to_frame()
+            .with_bytes_at(ETHERNET_HEADER_LEN + 24, &to.octets())
+    };
+    let near_link_local = "fe80::1".parse().expect("an address");
+    DatapathCase::with_network(DENY_ALL).assert_steps(&[
+        sends("are you still there", ask(GATEWAY.v6, GATEWAY.v6), Neighbor),
+        sends("over link-local addresses", ask(near_link_local, near_link_local), Neighbor),
+        sends("about another, asked of the gateway", ask(GATEWAY.v6, NEIGHBOR.v6), NeighborSpoof),
+        sends("about the gateway, asked of another", ask(NEIGHBOR.v6, GATEWAY.v6), NeighborSpoof),
+        sends("about itself, asked of another", ask(NEIGHBOR.v6, SANDBOX.v6), NeighborSpoof),
+        sends("of a link-local address", ask(near_link_local, GATEWAY.v6), NeighborSpoof),
+    ]);
+}
+
+#[test]
 fn discovery_carries_nothing_off_the_link() {
     let own = SANDBOX.v6;
     let ask = || neighbor_solicitation(own, GATEWAY.v6, &[SourceLinkAddress(SANDBOX.mac)]);
