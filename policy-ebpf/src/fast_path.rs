@@ -105,7 +105,9 @@ fn find_leaf_v4(
     }
     let leaf = PolicyBlock::at(sandbox.policy_block)?.find_v4(u32::from_be(destination));
     frame.check_redirect(protocol, leaf)?;
-    let _ = ctx;
+    if checksum_offload::has_neutral_bytes(source, destination) {
+        frame.check_checksum(ctx, protocol)?;
+    }
     Some(leaf)
 }
 

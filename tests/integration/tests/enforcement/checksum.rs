@@ -76,3 +76,41 @@ fn a_checksum_over_what_was_judged_stops_the_frame() {
         );
     }
 }
+
+/// Two adjacent bytes of an IPv4 address that are zero: the header checksum does not notice if they
+/// become 0xffff.
+#[test]
+fn a_checksum_over_zeros_of_an_ipv4_address_stops_the_frame() {
+    const TRANSPORT_OFFSET_V4: u16 = IP_OFFSET + 20;
+    const ODD: &str = "1.0.0.1";
+    const EVEN: &str = "8.8.0.0";
+    let sandbox = TESTBED.add_sandbox();
+    sandbox.allow_only(&[ODD, EVEN, MARKER_ADDRESS]);
+    let token = sandbox.frame_token();
+    let udp_to = |address| {
+        let payload = IpPayload::udp(SOURCE_PORT, test_servers::CLOSED_PORT, &token);
+        sandbox.frame_builder().frame_payload(parse_ip(address), payload)
+    };
+    let (odd, even) = (udp_to(ODD), udp_to(EVEN));
+    let bent = [
+        (&odd, IP_OFFSET + 16, IP_OFFSET + 17, "two zeros at an odd offset"),
+        (&even, IP_OFFSET + 16, IP_OFFSET + 18, "two zeros at an even offset"),
+    ];
+    for (frame, start, place, what) in bent {
+        assert_eq!(count_crossing(&sandbox, frame, start, place), 0, "over {what}");
+    }
+    for frame in [&odd, &even] {
+        let place = TRANSPORT_OFFSET_V4 + 6;
+        assert_eq!(count_crossing(&sandbox, frame, TRANSPORT_OFFSET_V4, place), 1, "at its place");
+    }
+    // A tunnel leaves the checksum of the inner packet to the device.
+    let tunnel = IpPayload::raw(47, &[&[0; 32][..], &token].concat());
+    let tunnel = sandbox.frame_builder().frame_payload(parse_ip(ODD), tunnel);
+    let inner = TRANSPORT_OFFSET_V4 + 4;
+    assert_eq!(count_crossing(&sandbox, &tunnel, inner, inner + 16), 1, "inside a tunnel");
+    sandbox.delete();
+    for (frame, start, place, what) in bent {
+        let crossing = count_crossing(&sandbox, frame, start, place);
+        assert_eq!(crossing, 1, "over {what}, without a policy");
+    }
+}
