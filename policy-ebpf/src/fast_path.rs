@@ -19,7 +19,7 @@ use crate::{
         AddressWords, ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_TCP, IPPROTO_UDP,
     },
     maps::SANDBOXES,
-    packet_context::skb_pointer,
+    packet_context::{self, skb_pointer},
     packet_counting,
     policy_lookup::{PolicyBlock, TEREDO_PREFIX},
     transport::{TCP_FIN, TCP_RST, TCP_SYN},
@@ -62,6 +62,10 @@ pub(crate) fn allow_simple_packet(ctx: &TcContext) -> Option<()> {
     if sandbox.flags & ENDPOINT_MAC_KNOWN != 0 && !ethernet.is_from(&sandbox.mac) {
         return None;
     }
+    let (packets, are_too_small) = packet_context::count_segments(ctx);
+    if are_too_small {
+        return None;
+    }
     let leaf = match ethernet.ethertype() {
         ETHERTYPE_IPV4 => find_leaf_v4(ctx, sandbox, ethernet)?,
         ETHERTYPE_IPV6 => {
@@ -75,7 +79,7 @@ pub(crate) fn allow_simple_packet(ctx: &TcContext) -> Option<()> {
     if !reason::code_passes(leaf_reason_code(leaf)) {
         return None;
     }
-    packet_counting::count_simple_packet(ctx, slot, leaf_reason_code(leaf));
+    packet_counting::count_frame(slot, leaf_reason_code(leaf), packets, ctx.len());
     Some(())
 }
 

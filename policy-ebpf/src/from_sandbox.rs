@@ -47,6 +47,9 @@ pub(crate) fn judge_from_sandbox(
 ) -> PacketResult<PacketDisposition> {
     let sandbox = endpoint::active_endpoint(hook)?;
     headers.ethertype = ip_header::read_ethertype(hook)?;
+    if hook.has_tiny_segments {
+        return Err(Reason::Malformed.into());
+    }
     let mac = anti_spoofing::check_source_mac(hook, sandbox)?;
     match headers.ethertype {
         ETHERTYPE_IPV4 => ip_header::parse_ipv4(hook, &mut headers.ip_header)?,

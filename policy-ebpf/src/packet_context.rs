@@ -21,6 +21,10 @@ const SIMPLE_HEADERS_LEN_V4: usize = 14 + 20 + 20;
 const SIMPLE_HEADERS_LEN_V6: usize = 14 + 40 + 20;
 /// Number of bytes to make linear if the headers are not simple.
 const MAX_PULL_LEN: u32 = 512;
+/// Minimum payload of the segments of a super-packet, in bytes. Linux never sends TCP segments of
+/// less than 48, and those only to a peer that insists (`tcp_min_snd_mss`); QUIC sends 1 200.
+/// Splitting 64 KiB into segments of one byte takes the kernel 45 ms.
+const MIN_SEGMENT_LEN: u32 = 64;
 
 /// One packet at one hook.
 pub(crate) struct PacketContext {
@@ -32,6 +36,8 @@ pub(crate) struct PacketContext {
     pub frame_length: u32,
     /// Number of packets it represents. More than one for a GSO super-packet.
     pub packet_count: u32,
+    /// Whether it is a super-packet with segments so small that splitting it would be an attack.
+    pub has_tiny_segments: bool,
     /// Whether the kernel has removed a VLAN tag from the frame.
     pub has_vlan_tag: bool,
     /// Index of the interface in its network namespace.
@@ -51,11 +57,13 @@ impl PacketContext {
             unsafe { ((*skb).cb[0], (*skb).vlan_present != 0, (*skb).ifindex) };
         let packet = current_packet_view(ctx);
         let context = ctx.as_ptr();
+        let (packet_count, has_tiny_segments) = count_segments(ctx);
         Self {
             slot,
             packet_view: packet,
             frame_length: ctx.len(),
-            packet_count: packet_count(ctx),
+            packet_count,
+            has_tiny_segments,
             has_vlan_tag: vlan,
             ifindex: interface,
             raw_context: context,
@@ -78,6 +86,7 @@ impl PacketContext {
             packet_view: packet,
             frame_length: length,
             packet_count: 1,
+            has_tiny_segments: false,
             has_vlan_tag: false,
             ifindex: interface,
             raw_context: context,
@@ -85,19 +94,22 @@ impl PacketContext {
     }
 }
 
-/// The number of packets that a frame represents. A guest's super-packet arrives without that
-/// number, because the kernel counts segments of virtio frames only when it splits them
-/// (`virtio_net_hdr_to_skb`). The estimate then includes the headers in the payload, which may
-/// count one packet too many.
+/// The number of packets that a frame represents, and whether they are too small. A frame with
+/// segments that are too small is dropped, and counts as one packet.
+///
+/// A guest's super-packet arrives without that number, because the kernel counts segments of virtio
+/// frames only when it splits them (`virtio_net_hdr_to_skb`). The estimate then includes the headers
+/// in the payload, which may count one packet too many.
 #[inline(always)]
-pub(crate) fn packet_count(ctx: &TcContext) -> u32 {
+pub(crate) fn count_segments(ctx: &TcContext) -> (u32, bool) {
     let skb = skb_pointer(ctx);
     // SAFETY: as in `PacketContext::from_tc`.
     let (segments, size) = unsafe { ((*skb).gso_segs, (*skb).gso_size) };
     match (segments, size) {
-        (0, 0) => 1,
-        (0, size) => ctx.len().div_ceil(size),
-        (segments, _) => segments,
+        (_, 1..MIN_SEGMENT_LEN) => (1, true),
+        (0, 0) => (1, false),
+        (0, size) => (ctx.len().div_ceil(size), false),
+        (segments, _) => (segments, false),
     }
 }
 

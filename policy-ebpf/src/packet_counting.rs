@@ -1,28 +1,19 @@
 //! Counts packets. This never affects a verdict: if a counter is missing, the packet is not
 //! counted.
 
-use aya_ebpf::programs::TcContext;
 use policy_common::{reason::KERNEL_REASON_CODES, verdict::Verdict};
 
-use crate::{
-    maps::COUNTERS,
-    packet_context::{self, PacketContext},
-};
+use crate::{maps::COUNTERS, packet_context::PacketContext};
 
 /// Counts the packet under its reason.
 #[inline(always)]
 pub(crate) fn count_packet(hook: &PacketContext, verdict: Verdict) {
-    count(hook.slot, verdict.reason_code, hook.packet_count, hook.frame_length);
+    count_frame(hook.slot, verdict.reason_code, hook.packet_count, hook.frame_length);
 }
 
-/// Counts a packet on the fast path, which has no [`PacketContext`].
+/// Counts a frame that represents this many packets and bytes.
 #[inline(always)]
-pub(crate) fn count_simple_packet(ctx: &TcContext, slot: u32, reason_code: u8) {
-    count(slot, reason_code, packet_context::packet_count(ctx), ctx.len());
-}
-
-#[inline(always)]
-fn count(slot: u32, reason_code: u8, packets: u32, bytes: u32) {
+pub(crate) fn count_frame(slot: u32, reason_code: u8, packets: u32, bytes: u32) {
     let Some(counters) = COUNTERS.get_ptr_mut(slot) else { return };
     let reason = usize::from(reason_code);
     if reason >= KERNEL_REASON_CODES {
