@@ -1,4 +1,5 @@
-//! Reports events: every denial that the sandbox's token bucket admits and, on request, new flows.
+//! Reports events: every denial that the sandbox's token bucket admits, except of background traffic,
+//! and on request new flows.
 //!
 //! Records are submitted without waking the reader, which polls: wakeups are expensive, writes are
 //! not.
@@ -10,6 +11,7 @@ use policy_common::{
 };
 
 use crate::{
+    background_traffic,
     endpoint::endpoint_instance_id,
     ip_header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, address_to_bytes},
     maps::{EVENTS, FLOWS, LIMITS, SANDBOXES},
@@ -58,6 +60,9 @@ fn is_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) 
 /// suppressed or lost.
 #[inline(never)]
 pub(crate) fn write_event(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) {
+    if background_traffic::is_background(hook, headers, verdict.reason_code) {
+        return;
+    }
     let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return };
     // SAFETY: the pointer is valid while the program runs. A race admits a token more or less, or
     // miscounts a lost event.

@@ -18,6 +18,7 @@
 #![no_main]
 
 mod anti_spoofing;
+mod background_traffic;
 mod checksum_offload;
 mod constant_length;
 mod disposition;
@@ -87,8 +88,10 @@ pub(crate) fn from_sandbox(ctx: TcContext) -> i32 {
 /// other packets do not pay for it.
 #[classifier]
 pub(crate) fn proxy_redirect(ctx: TcContext) -> i32 {
-    let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
+    let (mut hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
     let judgement = proxy_redirect::redirect_packet(&ctx, &hook, &mut headers);
+    // Helpers that change the packet have invalidated the view.
+    hook.packet_view = packet_context::current_packet_view(&ctx);
     finish_packet(&ctx, &hook, &headers, judgement)
 }
 

@@ -31,13 +31,13 @@ const FIB_FORWARDING_DISABLED: i64 = 5;
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
 const MLD_QUERY: u8 = 130;
-const MLD_REPORT: u8 = 131;
-const MLD_DONE: u8 = 132;
-const ND_ROUTER_SOLICITATION: u8 = 133;
-const ND_NEIGHBOR_SOLICITATION: u8 = 135;
+pub(crate) const MLD_REPORT: u8 = 131;
+pub(crate) const MLD_DONE: u8 = 132;
+pub(crate) const ND_ROUTER_SOLICITATION: u8 = 133;
+pub(crate) const ND_NEIGHBOR_SOLICITATION: u8 = 135;
 const ND_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const ND_REDIRECT: u8 = 137;
-const MLD_REPORT_V2: u8 = 143;
+pub(crate) const MLD_REPORT_V2: u8 = 143;
 
 const ND_OPTION_SOURCE_MAC: u8 = 1;
 const ND_OPTION_TARGET_MAC: u8 = 2;
@@ -279,7 +279,7 @@ fn link_local_of_mac(mac: [u8; 6]) -> AddressWords {
 }
 
 #[inline(always)]
-fn is_unspecified(address: AddressWords) -> bool {
+pub(crate) fn is_unspecified(address: AddressWords) -> bool {
     same_address(address, [0; 4])
 }
 
@@ -290,6 +290,6 @@ fn is_link_local(address: AddressWords) -> bool {
 
 /// Whether the address is in ff02::/16.
 #[inline(always)]
-fn is_link_multicast(address: AddressWords) -> bool {
+pub(crate) fn is_link_multicast(address: AddressWords) -> bool {
     u32::from_be(address[0]) >> 16 == 0xff02
 }

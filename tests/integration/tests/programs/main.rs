@@ -5,6 +5,7 @@
 //! - [`differential`]: random policies and random packets, compared with the oracle.
 //! - [`program_log`]: what the programs log.
 
+mod background_denials;
 mod datapath_case;
 mod deny_replies;
 mod destination_rules;
