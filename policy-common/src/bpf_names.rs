@@ -12,9 +12,14 @@ pub const POLICY_TRIE_V4: &str = "POLICY_TRIE_V4";
 /// [`TriePrefixV6`](crate::policy_table::TriePrefixV6) → leaf. LPM trie of policies that are not in
 /// `POLICY_TABLES`.
 pub const POLICY_TRIE_V6: &str = "POLICY_TRIE_V6";
-/// [`InboundConnectionKey`](crate::flow::InboundConnectionKey) → time of the first packet, in
-/// nanoseconds since boot. LRU hash.
-pub const INBOUND: &str = "INBOUND";
+/// Slot and page → [`FlowPage`](crate::flow::FlowPage) of TCP connections that were opened to the
+/// sandbox. Hash.
+pub const INBOUND_TCP: &str = "INBOUND_TCP";
+/// The same for UDP and ICMP echoes that the host sent to the sandbox. Hash.
+pub const INBOUND_DATAGRAM: &str = "INBOUND_DGRAM";
+/// Slot and page → [`FlowPage`](crate::flow::FlowPage) of TCP connections that the sandbox opened
+/// or closed lately. Hash.
+pub const OUTBOUND_TCP: &str = "OUTBOUND_TCP";
 /// [`FragmentedDatagramKey`](crate::flow::FragmentedDatagramKey) → time, policy and reason with
 /// which the first fragment passed. LRU hash.
 pub const FRAGMENTS: &str = "FRAGMENTS";
@@ -37,12 +42,14 @@ pub const XDP_PROGRAMS: &str = "XDP_PROGRAMS";
 pub const XDP_SLOT: &str = "XDP_SLOT";
 
 /// All maps that are pinned.
-pub const PINNED_MAPS: [&str; 14] = [
+pub const PINNED_MAPS: [&str; 16] = [
     SANDBOXES,
     POLICY_TABLES,
     POLICY_TRIE_V4,
     POLICY_TRIE_V6,
-    INBOUND,
+    INBOUND_TCP,
+    INBOUND_DATAGRAM,
+    OUTBOUND_TCP,
     FRAGMENTS,
     FLOWS,
     COUNTERS,

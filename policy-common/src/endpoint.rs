@@ -46,8 +46,10 @@ pub struct SandboxEndpoint {
     pub ipv4_addresses: [u32; MAX_ADDRESSES_PER_FAMILY],
     /// Its IPv6 addresses in network byte order. Unused elements are zero.
     pub ipv6_addresses: [[u32; 4]; MAX_ADDRESSES_PER_FAMILY],
+    /// The key of its [fingerprints](crate::flow_fingerprint), random for each use of the slot.
+    pub flow_key: [u64; 2],
     /// Zero. Every entry has two cache lines of its own.
-    pub reserved: [u8; 24],
+    pub reserved: [u8; 8],
 }
 
 impl_pod!(SandboxEndpoint, 128);

@@ -12,6 +12,7 @@ pub mod counters;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
+pub mod flow_fingerprint;
 pub mod guard;
 pub mod policy_table;
 pub mod rate_limit;

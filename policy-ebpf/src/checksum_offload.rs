@@ -13,12 +13,14 @@ use policy_common::{reason::Reason, skb::SkbLayout};
 
 use crate::{
     disposition::{PacketDisposition, PacketResult},
-    ip_header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader},
+    ip_header::{
+        FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
+        IpHeader,
+    },
     packet_context::skb_pointer,
     parsed_headers::ParsedHeaders,
 };
 
-const IPPROTO_SCTP: u8 = 132;
 /// The protocol in the empty header of ARP.
 const NO_PROTOCOL: u8 = 0;
 /// The value of `ip_summed` for offloaded checksums.

@@ -52,7 +52,7 @@ pub(crate) fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, poli
 
 /// The time in units of 2²⁰ ns. 40 bits of it last for 36 years.
 #[inline(always)]
-fn current_ticks() -> u64 {
+pub(crate) fn current_ticks() -> u64 {
     // SAFETY: the helper reads a clock.
     unsafe { bpf_ktime_get_ns() >> 20 }
 }

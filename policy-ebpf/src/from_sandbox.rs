@@ -123,7 +123,10 @@ fn judge_datagram(
     }
     let verdict = policy_lookup::lookup_verdict(hook.slot, header)?;
     match disposition_by_destination(verdict, header, transport) {
-        Ok(PacketDisposition::Allow(pass)) => Ok(PacketDisposition::Allow(pass)),
+        Ok(PacketDisposition::Allow(pass)) => {
+            inbound_connections::follow_allowed_segment(hook, header, transport);
+            Ok(PacketDisposition::Allow(pass))
+        }
         _ if inbound_connections::is_reply(hook, header, transport) => {
             Ok(PacketDisposition::Allow(AllowPacket(Verdict {
                 reason_code: Reason::Reply as u8,

@@ -1,20 +1,21 @@
 //! Line 3: connections that were opened to the sandbox, and packets that belong to them.
 //!
-//! `to_sandbox` adds an entry when it admits the first packet to the sandbox. A TCP segment that
-//! opens a connection is never a reply, so an exposed port does not allow outbound connections.
+//! `to_sandbox` adds a flow when it admits the first packet to the sandbox. A TCP segment that opens
+//! a connection is never a reply, so an exposed port does not allow outbound connections.
 
-use policy_common::flow::InboundConnectionKey;
+use policy_common::flow_fingerprint::flow_fingerprint;
 
 use crate::{
-    endpoint::endpoint_instance_id,
+    datagram_exchanges::reply_inbound_datagram,
     endpoint::same_address,
     ip_header::{
-        AddressWords, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IpHeader,
-        address_from_bytes, address_to_bytes, ipv4_mapped,
+        AddressWords, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP,
+        IpHeader, address_from_bytes, ipv4_mapped,
     },
-    maps::INBOUND,
+    maps::SANDBOXES,
     packet_context::PacketContext,
-    transport::TransportHeader,
+    tcp_connections::{self, reply_inbound_tcp},
+    transport::{TCP_FIN, TCP_RST, TCP_SYN, TransportHeader},
 };
 
 pub(crate) const ICMP_ECHO_REQUEST: u8 = 8;
@@ -41,33 +42,77 @@ pub(crate) fn is_reply(
     transport: &TransportHeader,
 ) -> bool {
     let Some(ports) = reply_ports(hook, header, transport) else { return false };
-    let owner = endpoint_instance_id(hook);
-    let key = connection_key(owner, header.destination, header.source, ports);
-    owner != 0 && INBOUND.get_ptr(key).is_some()
+    let flow = connection_fingerprint(hook, header.destination, header.source, &ports);
+    if ports.protocol != IPPROTO_TCP {
+        return reply_inbound_datagram(hook.slot, flow) != 0;
+    }
+    // An ICMP error does not change the connection, as the second segment of a handshake does not.
+    let flags = if header.protocol == IPPROTO_TCP { transport.tcp_flags } else { TCP_SYN };
+    reply_inbound_tcp(hook.slot, flow, flags.into()) != 0
 }
 
-/// Builds the key of a connection.
+/// Follows a connection that the policy allows, if the segment opens or closes it.
 #[inline(always)]
-pub(crate) fn connection_key(
-    owner: u32,
-    remote: AddressWords,
-    local: AddressWords,
-    ports: ConnectionPorts,
-) -> InboundConnectionKey {
-    InboundConnectionKey {
-        instance_id: owner,
-        remote_port: ports.remote_port,
-        local_port: ports.local_port,
-        protocol: ports.protocol,
-        padding: [0; 3],
-        remote_address: address_to_bytes(remote),
-        local_address: address_to_bytes(local),
+pub(crate) fn follow_allowed_segment(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) {
+    if header.protocol == IPPROTO_TCP && transport.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) != 0 {
+        note_allowed_segment(hook, header, transport);
     }
 }
 
-/// The ports of the inbound connection that a packet from the sandbox may belong to.
+#[inline(never)]
+fn note_allowed_segment(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) {
+    let ports = ConnectionPorts {
+        protocol: IPPROTO_TCP,
+        remote_port: transport.destination_port,
+        local_port: transport.source_port,
+    };
+    let flow = connection_fingerprint(hook, header.destination, header.source, &ports);
+    tcp_connections::note_allowed_segment(hook.slot, flow, transport.tcp_flags);
+}
+
+/// The fingerprint of a connection of this sandbox.
 #[inline(always)]
-fn reply_ports(
+pub(crate) fn connection_fingerprint(
+    hook: &PacketContext,
+    remote: AddressWords,
+    local: AddressWords,
+    ports: &ConnectionPorts,
+) -> u64 {
+    let [a, b, c, d] = remote.map(u64::from);
+    let [e, f, g, h] = local.map(u64::from);
+    let ports = u64::from(ports.remote_port)
+        | u64::from(ports.local_port) << 16
+        | u64::from(ports.protocol) << 32;
+    let slot = u64::from(hook.slot) << SLOT_SHIFT;
+    hash_connection(ports | slot, a | b << 32, c | d << 32, e | f << 32, g | h << 32)
+}
+
+/// Position of the slot in the first argument of [`hash_connection`], above ports and protocol.
+const SLOT_SHIFT: u32 = 40;
+
+/// A global function, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hash_connection(
+    ports: u64,
+    remote: u64,
+    remote2: u64,
+    local: u64,
+    local2: u64,
+) -> u64 {
+    let slot = (ports >> SLOT_SHIFT) as u32;
+    let key = SANDBOXES.get(slot).map_or([0; 2], |sandbox| sandbox.flow_key);
+    flow_fingerprint(key, &[ports, remote, remote2, local, local2])
+}
+
+/// The ports of the connection that a packet from the sandbox may belong to. An ICMP error belongs
+/// to the connection that it quotes.
+#[inline(always)]
+pub(crate) fn reply_ports(
     hook: &PacketContext,
     header: &IpHeader,
     transport: &TransportHeader,

@@ -28,6 +28,7 @@ pub(crate) const IPPROTO_TCP: u8 = 6;
 pub(crate) const IPPROTO_UDP: u8 = 17;
 pub(crate) const IPPROTO_ICMP: u8 = 1;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
+pub(crate) const IPPROTO_SCTP: u8 = 132;
 
 /// The more-fragments flag and the fragment offset in the IPv4 header.
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;

@@ -1,8 +1,8 @@
 //! The maps. `policy-common` documents their keys and values.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
     macros::btf_map,
 };
 use policy_common::{
@@ -10,8 +10,8 @@ use policy_common::{
     endpoint::{MAX_SANDBOXES, SandboxEndpoint},
     event::{EVENT_RING_BYTES, VerdictEvent},
     flow::{
-        FragmentedDatagramKey, InboundConnectionKey, MAX_FRAGMENTED_DATAGRAMS,
-        MAX_INBOUND_CONNECTIONS, MAX_REPORTED_FLOWS, ReportedFlowKey,
+        DATAGRAM_FLOW_PAGES, FlowPage, FragmentedDatagramKey, MAX_FRAGMENTED_DATAGRAMS,
+        MAX_REPORTED_FLOWS, ReportedFlowKey, TCP_FLOW_PAGES,
     },
     policy_table::{MAX_TRIE_PREFIXES, TABLE_MEMORY_WORDS, TriePrefixV4, TriePrefixV6},
     rate_limit::RateLimiterState,
@@ -25,6 +25,10 @@ pub(crate) type TableMemory = [u32; TABLE_MEMORY_WORDS];
 /// Lets the agent map the array.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
+/// A flow table with room for all pages of all slots.
+pub(crate) type FlowTable<const PAGES: usize> =
+    HashMap<u32, FlowPage, PAGES, { BPF_F_NO_PREALLOC as usize }>;
+
 #[btf_map]
 pub(crate) static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT, MMAPABLE> = Array::new();
 #[btf_map]
@@ -34,8 +38,14 @@ pub(crate) static POLICY_TRIE_V4: LpmTrie<TriePrefixV4, u32, MAX_TRIE_PREFIXES> 
 #[btf_map]
 pub(crate) static POLICY_TRIE_V6: LpmTrie<TriePrefixV6, u32, MAX_TRIE_PREFIXES> = LpmTrie::new();
 #[btf_map]
-pub(crate) static INBOUND: LruHashMap<InboundConnectionKey, u64, MAX_INBOUND_CONNECTIONS> =
-    LruHashMap::new();
+pub(crate) static INBOUND_TCP: FlowTable<{ SLOT_COUNT * TCP_FLOW_PAGES as usize }> =
+    FlowTable::new();
+#[btf_map]
+pub(crate) static INBOUND_DGRAM: FlowTable<{ SLOT_COUNT * DATAGRAM_FLOW_PAGES as usize }> =
+    FlowTable::new();
+#[btf_map]
+pub(crate) static OUTBOUND_TCP: FlowTable<{ SLOT_COUNT * TCP_FLOW_PAGES as usize }> =
+    FlowTable::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentedDatagramKey, u64, MAX_FRAGMENTED_DATAGRAMS> =
     LruHashMap::new();

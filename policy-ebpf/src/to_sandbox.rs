@@ -1,25 +1,37 @@
 //! Judges packets to the sandbox. A packet that opens a connection is stored, or refused if only
 //! the host itself may open connections.
 //!
-//! TCP is admitted by its SYN. UDP and ICMP echo are only admitted if the host itself sent them: a
-//! server's late reply must not turn an outbound flow into an inbound one.
+//! TCP is admitted by its SYN, unless the sandbox itself opens the same connection. UDP and ICMP
+//! echo are only admitted if the host itself sent them: a server's late reply must not turn an
+//! outbound flow into an inbound one.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use policy_common::{endpoint::ENDPOINT_INBOUND_FROM_HOST, reason::Reason};
+use policy_common::{
+    endpoint::ENDPOINT_INBOUND_FROM_HOST,
+    reason::{self, Reason},
+};
 
 use crate::{
+    datagram_exchanges::open_inbound_datagram,
     disposition::PacketResult,
     endpoint,
-    inbound_connections::{self, ConnectionPorts, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REQUEST},
+    inbound_connections::{
+        ConnectionPorts, ICMP_ECHO_REQUEST, ICMPV6_ECHO_REQUEST, connection_fingerprint,
+    },
     ip_header::{
         self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6,
-        IPPROTO_TCP, IPPROTO_UDP, IpHeader,
+        IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP, IpHeader,
     },
-    maps::INBOUND,
     packet_context::PacketContext,
     parsed_headers::ParsedHeaders,
-    transport::{self, TransportHeader},
+    policy_lookup,
+    tcp_connections::{close_inbound_tcp, is_outbound_tcp, open_inbound_tcp},
+    transport::{self, TCP_FIN, TCP_RST, TransportHeader},
 };
+
+/// Offset of the first chunk in an SCTP packet, and the chunk that opens an association, which is
+/// always the first (RFC 9260, 3.3.2).
+const SCTP_FIRST_CHUNK: usize = 12;
+const SCTP_INIT: u8 = 1;
 
 /// Judges a packet to the sandbox. `from_host`: the host itself sent it.
 #[inline(always)]
@@ -67,38 +79,87 @@ fn track_connection_start(
         IPPROTO_UDP => false,
         IPPROTO_ICMP => !header.is_v6 && transport.icmp_type == ICMP_ECHO_REQUEST,
         IPPROTO_ICMPV6 => header.is_v6 && transport.icmp_type == ICMPV6_ECHO_REQUEST,
-        _ => true,
+        _ => closed && !may_be_answer(hook, header),
     };
-    let counts = match header.protocol {
-        IPPROTO_TCP => starts && !closed,
-        IPPROTO_UDP => from_host,
-        IPPROTO_ICMP | IPPROTO_ICMPV6 => starts && from_host,
-        _ => false,
-    };
-    if counts {
-        track_inbound_connection(hook, header, transport);
+    match header.protocol {
+        IPPROTO_TCP if starts && !closed => admit_tcp(hook, header, transport, from_host),
+        IPPROTO_TCP if transport.tcp_flags & (TCP_FIN | TCP_RST) != 0 => {
+            end_tcp(hook, header, transport);
+        }
+        IPPROTO_UDP if from_host => admit_datagram(hook, header, transport),
+        IPPROTO_ICMP | IPPROTO_ICMPV6 if starts && from_host => {
+            admit_datagram(hook, header, transport);
+        }
+        _ => {}
     }
     Ok(starts)
 }
 
-/// Adds the entry that allows the sandbox to reply.
+/// Whether a packet of a protocol without connection tracking may answer one of the sandbox: the
+/// policy lets the sandbox send to its source, and it does not open an SCTP association.
 #[inline(never)]
-fn track_inbound_connection(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) {
+fn may_be_answer(hook: &PacketContext, header: &IpHeader) -> bool {
+    if header.protocol == IPPROTO_SCTP {
+        let chunk = header.transport_offset + SCTP_FIRST_CHUNK;
+        match hook.packet_view.read_at::<[u8; 4]>(chunk) {
+            Some(first) if first[0] != SCTP_INIT && chunk + 4 <= header.datagram_end => {}
+            _ => return false,
+        }
+    }
+    reason::code_passes(reason_towards_source(hook, header))
+}
+
+/// Stores a TCP connection, so that the sandbox may reply. The host's own SYN is no simultaneous
+/// open through masquerading.
+#[inline(never)]
+fn admit_tcp(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+    from_host: bool,
+) {
+    let flow = inbound_fingerprint(hook, header, transport);
+    if from_host || is_outbound_tcp(hook.slot, flow) == 0 {
+        open_inbound_tcp(hook.slot, flow);
+    }
+}
+
+#[inline(never)]
+fn end_tcp(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) {
+    let flow = inbound_fingerprint(hook, header, transport);
+    close_inbound_tcp(hook.slot, flow, transport.tcp_flags.into());
+}
+
+/// Stores an exchange that the host began, so that the sandbox may reply. Where `platform_allow`
+/// lets it reply anyway, there is nothing to store: the answers of a resolver on the host would
+/// otherwise fill the table, and stay after the resolver is denied.
+#[inline(never)]
+fn admit_datagram(hook: &PacketContext, header: &IpHeader, transport: &TransportHeader) {
+    if reason_towards_source(hook, header) != Reason::PlatformAllow as u8 {
+        open_inbound_datagram(hook.slot, inbound_fingerprint(hook, header, transport));
+    }
+}
+
+/// The reason code of the policy's verdict about packets from the sandbox to the source.
+#[inline(never)]
+fn reason_towards_source(hook: &PacketContext, header: &IpHeader) -> u8 {
+    let reply = IpHeader { destination: header.source, ..*header };
+    match policy_lookup::lookup_verdict(hook.slot, &reply) {
+        Ok(verdict) => verdict.reason_code,
+        Err(reason) => reason as u8,
+    }
+}
+
+#[inline(always)]
+fn inbound_fingerprint(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) -> u64 {
     let ports = ConnectionPorts {
         protocol: header.protocol,
         remote_port: transport.source_port,
         local_port: transport.destination_port,
     };
-    let key = inbound_connections::connection_key(
-        endpoint::endpoint_instance_id(hook),
-        header.source,
-        header.destination,
-        ports,
-    );
-    if INBOUND.get_ptr(key).is_none() {
-        // SAFETY: the helper reads a clock.
-        let now = unsafe { bpf_ktime_get_ns() };
-        // Without an entry, replies are judged like outbound packets.
-        let _ = INBOUND.insert(key, now, 0);
-    }
+    connection_fingerprint(hook, header.source, header.destination, &ports)
 }

@@ -14,13 +14,15 @@ const ICMP_HEADER_LEN: usize = 8;
 pub(crate) const TCP_FIN: u8 = 0x01;
 pub(crate) const TCP_SYN: u8 = 0x02;
 pub(crate) const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
+pub(crate) const TCP_ACK: u8 = 0x10;
 
 /// The fields of a transport header that are judged. Ports are in host byte order.
 #[derive(Clone, Copy)]
 pub(crate) struct TransportHeader {
     pub source_port: u16,
     pub destination_port: u16,
+    /// TCP: the flags.
+    pub tcp_flags: u8,
     /// TCP: a SYN without ACK, which opens a connection.
     pub opens_connection: bool,
     /// ICMP: the type.
@@ -33,6 +35,7 @@ pub(crate) struct TransportHeader {
 pub(crate) const EMPTY_TRANSPORT_HEADER: TransportHeader = TransportHeader {
     source_port: 0,
     destination_port: 0,
+    tcp_flags: 0,
     opens_connection: false,
     icmp_type: 0,
     icmp_code: 0,
@@ -80,6 +83,7 @@ fn parse_tcp(packet: &PacketView, header: &IpHeader) -> Result<TransportHeader, 
     Ok(TransportHeader {
         source_port: u16::from_be_bytes([bytes[0], bytes[1]]),
         destination_port: u16::from_be_bytes([bytes[2], bytes[3]]),
+        tcp_flags: bytes[13],
         opens_connection: bytes[13] & (TCP_SYN | TCP_ACK) == TCP_SYN,
         ..EMPTY_TRANSPORT_HEADER
     })

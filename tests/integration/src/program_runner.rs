@@ -1,11 +1,12 @@
 //! Runs the real programs in the real kernel on one frame at a time with `BPF_PROG_TEST_RUN`: the
 //! whole path from a sandbox's gate to the verdict, without an interface.
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     TestRun, TestRunOptions, TestRunResult,
+    maps::{HashMap, Map, MapData},
     programs::{SchedClassifier, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
@@ -17,7 +18,13 @@ use policy_agent::{
     },
     policy::CompiledPolicy,
 };
-use policy_common::{event::VerdictEvent, reason::Reason};
+use policy_common::{
+    ABI_VERSION,
+    bpf_names::{INBOUND_DATAGRAM, INBOUND_TCP, OUTBOUND_TCP},
+    event::VerdictEvent,
+    flow::{FLOW_TICK_SHIFT, FLOW_TIME_MASK, FlowPage},
+    reason::Reason,
+};
 
 use policy_oracle::InboundOrigin;
 use policy_testbed::{
@@ -37,8 +44,10 @@ const XDP_PASS: u32 = 2;
 /// frame arrived.
 const INGRESS_IFINDEX: usize = 36;
 
-/// The slot of the only sandbox.
+/// The slot of the sandbox.
 const SANDBOX_SLOT: u32 = 5;
+/// The slot of a second sandbox.
+const SECOND_SLOT: u32 = 6;
 
 /// The result for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +137,54 @@ impl ProgramRunner {
         self.dataplane.set_flow_reporting(report)
     }
 
+    /// Prepares another sandbox in a slot of its own and opens its gates.
+    pub fn open_second_sandbox(&self, addresses: &[IpAddr]) -> Result<LoadedGates> {
+        let slot = Slot::new(SECOND_SLOT).context("there is such a slot")?;
+        prepare_slot(&self.dataplane, slot, None, addresses)?;
+        LoadedGates::open(&self.dataplane, slot, self.bpffs.path())
+    }
+
+    /// The gates of the sandbox.
+    pub fn gates(&self) -> &LoadedGates {
+        &self.gates
+    }
+
+    /// The number of flows, of all sandboxes, that a flow table holds.
+    pub fn count_flows(&self, table: &str) -> Result<usize> {
+        let pages = self.open_flow_table(table)?;
+        let mut count = 0;
+        for page in pages.iter() {
+            let flows = page?.1.sets.into_iter().flat_map(|set| set.flows);
+            count += flows.filter(|flow| flow.state != 0).count();
+        }
+        Ok(count)
+    }
+
+    /// Lets time pass for all flows of all tables.
+    pub fn age_flows(&self, time: Duration) -> Result<()> {
+        let ticks = u64::try_from(time.as_nanos())? >> FLOW_TICK_SHIFT;
+        for table in [INBOUND_TCP, INBOUND_DATAGRAM, OUTBOUND_TCP] {
+            let mut pages = self.open_flow_table(table)?;
+            let all: Vec<_> = pages.iter().collect::<Result<_, _>>()?;
+            for (key, mut page) in all {
+                for set in &mut page.sets {
+                    set.incomplete_until = set.incomplete_until.saturating_sub(ticks);
+                    for flow in &mut set.flows {
+                        let end = (flow.state & FLOW_TIME_MASK).saturating_sub(ticks);
+                        flow.state = flow.state & !FLOW_TIME_MASK | end;
+                    }
+                }
+                pages.insert(key, page, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_flow_table(&self, name: &str) -> Result<HashMap<MapData, u32, FlowPage>> {
+        let pin = self.bpffs.path().join(format!("v{ABI_VERSION}/maps/{name}"));
+        Ok(Map::from_map_data(MapData::from_pin(pin)?)?.try_into()?)
+    }
+
     /// The directory of the pins.
     pub fn pins(&self) -> &Path {
         self.bpffs.path()
@@ -135,14 +192,12 @@ impl ProgramRunner {
 
     /// Runs the gate on a frame from the sandbox, which must be [runnable](is_runnable).
     pub fn from_sandbox(&mut self, frame: &[u8]) -> Result<RunOutcome> {
-        self.run_observed(|gates| tc_action(run_program(&gates.from_sandbox, frame, &[])?))
+        self.run_observed(|gates| gates.pass_from_sandbox(frame))
     }
 
     /// Runs the gate on a frame to the sandbox, which must be [runnable](is_runnable).
     pub fn to_sandbox(&mut self, frame: &[u8], origin: InboundOrigin) -> Result<RunOutcome> {
-        let mut context = [0; 192];
-        context[INGRESS_IFINDEX] = u8::from(origin == InboundOrigin::Forwarded);
-        self.run_observed(|gates| tc_action(run_program(&gates.to_sandbox, frame, &context)?))
+        self.run_observed(|gates| gates.pass_to_sandbox(frame, origin))
     }
 
     /// Runs the XDP program, which precedes TC, on a frame from the sandbox. The frame needs an
@@ -227,6 +282,20 @@ impl LoadedGates {
             to_sandbox: SchedClassifier::from_pin(to)?,
             xdp: Xdp::from_pin(xdp, XdpAttachType::Interface)?,
         })
+    }
+}
+
+impl LoadedGates {
+    /// Runs the gate on a frame from the sandbox.
+    pub fn pass_from_sandbox(&self, frame: &[u8]) -> Result<FrameAction> {
+        tc_action(run_program(&self.from_sandbox, frame, &[])?)
+    }
+
+    /// Runs the gate on a frame to the sandbox.
+    pub fn pass_to_sandbox(&self, frame: &[u8], origin: InboundOrigin) -> Result<FrameAction> {
+        let mut context = [0; 192];
+        context[INGRESS_IFINDEX] = u8::from(origin == InboundOrigin::Forwarded);
+        tc_action(run_program(&self.to_sandbox, frame, &context)?)
     }
 }
 

@@ -39,6 +39,19 @@ pub(crate) fn connection_started_by(
     })
 }
 
+/// Returns the TCP connection of a segment from the sandbox.
+pub(crate) fn tcp_connection_of(
+    datagram: &IpHeader<'_>,
+    transport: &TransportHeader,
+) -> Option<InboundConnection> {
+    let TransportHeader::Tcp { source, destination, .. } = *transport else { return None };
+    Some(InboundConnection {
+        protocol: datagram.protocol,
+        remote: (datagram.destination, destination),
+        local: (datagram.source, source),
+    })
+}
+
 /// Returns the inbound connection to which a packet from the sandbox would be a reply. A SYN
 /// without ACK is never a reply: an exposed port must not let the sandbox open connections.
 pub(crate) fn connection_answered_by(

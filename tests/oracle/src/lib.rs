@@ -75,6 +75,9 @@ pub struct PacketOracle {
     /// Incremented with each policy, to identify the policy that judged the first fragment.
     policy_generation: usize,
     admitted: HashSet<InboundConnection>,
+    /// TCP connections that the sandbox itself opened or closed. The kernel forgets them after a
+    /// while.
+    own_connections: HashSet<InboundConnection>,
     first_fragments: HashMap<FragmentKey, (usize, Reason)>,
 }
 
@@ -87,6 +90,7 @@ impl PacketOracle {
             active_policy: None,
             policy_generation: 0,
             admitted: HashSet::new(),
+            own_connections: HashSet::new(),
             first_fragments: HashMap::new(),
         }
     }
@@ -95,6 +99,11 @@ impl PacketOracle {
     pub fn publish(&mut self, policy: Policy, floor: Floor) {
         self.active_policy = Some((policy, floor));
         self.policy_generation += 1;
+    }
+
+    /// Ends all inbound connections, as their time limits would.
+    pub fn end_inbound_connections(&mut self) {
+        self.admitted.clear();
     }
 
     /// Returns the verdict on a frame from the sandbox.
@@ -130,6 +139,9 @@ impl PacketOracle {
         }
         let transport = TransportHeader::parse(&datagram)?;
         let judgement = self.judge_lines_3_to_9(&datagram, &transport)?;
+        if judgement.reason.passes() {
+            self.follow_own_connection(&datagram, &transport);
+        }
         if datagram.part == FragmentPart::First && judgement.reason.passes() {
             self.first_fragments
                 .insert(datagram.fragment_key(), (self.policy_generation, judgement.reason));
@@ -169,6 +181,27 @@ impl PacketOracle {
         Ok(OracleVerdict { reason: explanation.reason, rule: explanation.rule })
     }
 
+    /// Remembers TCP connections that the sandbox opens, and those of its own that it closes.
+    fn follow_own_connection(&mut self, datagram: &IpHeader<'_>, transport: &TransportHeader) {
+        let Some(connection) = inbound_connection::tcp_connection_of(datagram, transport) else {
+            return;
+        };
+        if transport.opens_connection() {
+            self.admitted.remove(&connection);
+            self.own_connections.insert(connection);
+        } else if transport.is_tcp_fin() && !self.admitted.contains(&connection) {
+            self.own_connections.insert(connection);
+        }
+    }
+
+    /// The reason of the verdict about what the sandbox sends to an address with a protocol that
+    /// has no ports, or with ports that do not matter.
+    fn reason_towards(&self, address: IpAddr, protocol: u8) -> Reason {
+        let Some((policy, floor)) = self.active_policy.as_ref() else { return Reason::NoPolicy };
+        let destination = FlowDestination { address, protocol, port: None, host: None };
+        policy::evaluate_packet(policy, floor, &destination).reason
+    }
+
     /// A later fragment passes if its first fragment passed under the current policy, and if it
     /// does not overlap the transport header that was judged.
     fn judge_later_fragment(
@@ -195,10 +228,10 @@ impl PacketOracle {
                 // The origin of a fragment is unknown.
                 let origin = if start.is_whole { origin } else { InboundOrigin::Forwarded };
                 let closed = self.host_only && origin == InboundOrigin::Forwarded;
-                if start.opens_connection && closed {
+                if closed && self.may_open_connection(&start) {
                     return Reason::InboundRefused;
                 }
-                self.admitted.extend(start.connection.filter(|_| start.counts_as_admitted(origin)));
+                self.admitted.extend(start.connection.filter(|_| self.admits(&start, origin)));
             }
             Ok(None) => {}
             // A frame that cannot be parsed could start a connection.
@@ -209,31 +242,44 @@ impl PacketOracle {
         }
         Reason::Delivered
     }
+
+    /// Returns whether a packet may open a connection. One of a protocol that is not tracked may
+    /// also be an answer, if the policy allows what it would answer.
+    fn may_open_connection(&self, start: &InboundStart) -> bool {
+        let allowed = |protocol| self.reason_towards(start.source, protocol).passes();
+        start.opens_connection
+            || start.untracked_protocol.is_some_and(|protocol| !allowed(protocol))
+    }
+
+    /// Returns whether the connection counts as admitted. TCP: from any origin, but not if the
+    /// sandbox opened it, unless the host did as well. Other protocols: from the host only, and
+    /// not if the sandbox may always send there.
+    fn admits(&self, start: &InboundStart, origin: InboundOrigin) -> bool {
+        let from_host = origin == InboundOrigin::Host;
+        match start.connection {
+            Some(connection) if connection.protocol == transport_header::PROTOCOL_TCP => {
+                let own = self.own_connections.contains(&connection);
+                start.opens_connection && (from_host || !own)
+            }
+            Some(connection) => {
+                let towards = self.reason_towards(start.source, connection.protocol);
+                from_host && towards != Reason::PlatformAllow
+            }
+            None => false,
+        }
+    }
 }
 
 /// What a frame to the sandbox can start.
 struct InboundStart {
+    source: IpAddr,
     connection: Option<InboundConnection>,
-    /// Whether it certainly starts something: a TCP SYN, an echo request, or a protocol without
-    /// connection tracking.
+    /// Whether it certainly starts something: a TCP SYN, an echo request, or an SCTP INIT.
     opens_connection: bool,
+    /// The protocol, if its connections are not tracked.
+    untracked_protocol: Option<u8>,
     /// Whether it is not a fragment.
     is_whole: bool,
-}
-
-impl InboundStart {
-    /// Returns whether the connection counts as admitted: TCP from any origin, other protocols from
-    /// the host only.
-    fn counts_as_admitted(&self, origin: InboundOrigin) -> bool {
-        if self
-            .connection
-            .is_some_and(|connection| connection.protocol == transport_header::PROTOCOL_TCP)
-        {
-            self.opens_connection
-        } else {
-            origin == InboundOrigin::Host
-        }
-    }
 }
 
 fn inbound_start(frame: &[u8]) -> Result<Option<InboundStart>, Reason> {
@@ -247,17 +293,20 @@ fn inbound_start(frame: &[u8]) -> Result<Option<InboundStart>, Reason> {
         return Ok(None);
     }
     let transport = TransportHeader::parse(&datagram)?;
-    let followed = [
+    let tracked = [
         transport_header::PROTOCOL_TCP,
         transport_header::PROTOCOL_UDP,
         transport_header::PROTOCOL_ICMP,
         transport_header::PROTOCOL_ICMPV6,
     ];
+    let protocol = datagram.protocol;
     Ok(Some(InboundStart {
+        source: datagram.source,
         connection: inbound_connection::connection_started_by(&datagram, &transport),
         opens_connection: transport.opens_connection()
             || transport.is_echo_request()
-            || !followed.contains(&datagram.protocol),
+            || transport_header::opens_sctp_association(&datagram),
+        untracked_protocol: (!tracked.contains(&protocol)).then_some(protocol),
         is_whole: datagram.part == FragmentPart::Whole,
     }))
 }

@@ -18,6 +18,14 @@ pub(crate) fn min_header_length(protocol: u8) -> usize {
     }
 }
 
+/// Returns whether this is SCTP whose first chunk is INIT, or is missing.
+pub(crate) fn opens_sctp_association(datagram: &IpHeader<'_>) -> bool {
+    const PROTOCOL_SCTP: u8 = 132;
+    const INIT: u8 = 1;
+    let first_chunk = datagram.payload.get(12..16);
+    datagram.protocol == PROTOCOL_SCTP && first_chunk.is_none_or(|chunk| chunk[0] == INIT)
+}
+
 /// A parsed transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TransportHeader {
@@ -77,6 +85,11 @@ impl TransportHeader {
     /// Returns whether this is a TCP SYN without ACK.
     pub(crate) fn opens_connection(&self) -> bool {
         matches!(self, Self::Tcp { flags, .. } if flags & 0x12 == 0x02)
+    }
+
+    /// Returns whether this is a TCP FIN.
+    pub(crate) fn is_tcp_fin(&self) -> bool {
+        matches!(self, Self::Tcp { flags, .. } if flags & 0x01 != 0)
     }
 
     pub(crate) fn is_echo_request(&self) -> bool {

@@ -112,7 +112,9 @@ pub(crate) fn with_flow_reporting(flags: u32, report: bool) -> u32 {
 fn endpoint_entry(slot: Slot, identity: &EndpointAddresses, flags: u32) -> Result<SandboxEndpoint> {
     let mut sandbox = SandboxEndpoint {
         flags,
-        instance_id: random_instance_id(slot)?,
+        // The slot in the low bits, random bits above.
+        instance_id: slot.get() | u32::from_ne_bytes(random_bytes()?) << 12,
+        flow_key: [u64::from_ne_bytes(random_bytes()?), u64::from_ne_bytes(random_bytes()?)],
         ..SandboxEndpoint::default()
     };
     if let Some(mac) = identity.mac {
@@ -155,12 +157,11 @@ fn push_address<T>(
     Ok(())
 }
 
-/// Creates an instance ID: the slot in the low bits, random bits above.
-fn random_instance_id(slot: Slot) -> Result<u32> {
-    let mut random = [0; 4];
+fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut random = [0; N];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)
         .context("cannot read /dev/urandom")?;
-    Ok(slot.get() | u32::from_ne_bytes(random) << 12)
+    Ok(random)
 }
 
 fn possible_cpus() -> Result<usize> {

@@ -139,7 +139,8 @@ impl<'a> PacketGenerator<'a> {
         let (from_port, to_port) = (self.random_port(), self.random_port());
         self.inbound.push((from, from_port, to_port));
         let to = if from.is_ipv4() { IpAddr::from(SANDBOX.v4) } else { SANDBOX.v6.into() };
-        let payload = match self.rng.u8(..8) {
+        let payload = match self.rng.u8(..9) {
+            8 => IpPayload::raw([132, 47, 50][self.rng.usize(..3)], &[self.rng.u8(..3); 24]),
             0..4 => IpPayload::syn(from_port, to_port),
             4 => IpPayload::tcp(from_port, to_port, self.random_flags()),
             5 | 6 => IpPayload::udp(from_port, to_port, b"data"),

@@ -1,6 +1,6 @@
 //! A sandbox with a policy, in the kernel and in the oracle.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use policy_agent::{
     dataplane::{DenyAction, InboundSource},
@@ -135,6 +135,17 @@ impl DatapathCase {
         let compiled = policy::compile_policy(&policy, &self.settings.floor);
         self.programs.publish(&compiled).expect("the policy is published");
         self.oracle.publish(policy, self.settings.floor.clone());
+    }
+
+    /// Lets time pass without ending connections.
+    pub(crate) fn wait(&self, seconds: u64) {
+        self.programs.age_flows(Duration::from_secs(seconds)).expect("flows age");
+    }
+
+    /// Lets so much time pass that all inbound connections are over.
+    pub(crate) fn wait_until_over(&mut self, seconds: u64) {
+        self.wait(seconds);
+        self.oracle.end_inbound_connections();
     }
 
     /// Runs every step in order and reports all that differ.
