@@ -122,7 +122,7 @@ fn judge_datagram(
         return Err(Reason::ForeignError.into());
     }
     let verdict = policy_lookup::lookup_verdict(hook.slot, header)?;
-    match disposition_by_destination(verdict, header, transport) {
+    match disposition_by_destination(hook, verdict, header, transport) {
         Ok(PacketDisposition::Allow(pass)) => {
             inbound_connections::follow_allowed_segment(hook, header, transport);
             Ok(PacketDisposition::Allow(pass))
@@ -144,9 +144,12 @@ fn judge_datagram(
 }
 
 /// Judges a packet by lines 4 to 9, given the policy's verdict about the destination. The tunnel
-/// carries TCP that these lines allow.
+/// carries TCP that these lines allow. ICMP errors about a connection of the proxy have its server's
+/// address as their destination; whether there is such a connection is for the proxy's program to
+/// find out.
 #[inline(always)]
 fn disposition_by_destination(
+    hook: &PacketContext,
     verdict: Verdict,
     header: &IpHeader,
     transport: &TransportHeader,
@@ -165,6 +168,9 @@ fn disposition_by_destination(
         if verdict.flags & VERDICT_REDIRECT_TCP != 0 && passes {
             return Ok(PacketDisposition::Redirect(RedirectPacket(verdict)));
         }
+    } else if verdict.flags != 0 && inbound_connections::quotes_tcp_segment(hook, header, transport)
+    {
+        return Ok(PacketDisposition::Redirect(RedirectPacket(verdict)));
     }
     if passes {
         Ok(PacketDisposition::Allow(AllowPacket(verdict)))

@@ -9,7 +9,7 @@ use crate::{
     datagram_exchanges::reply_inbound_datagram,
     endpoint::same_address,
     ip_header::{
-        AddressWords, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP,
+        AddressWords, FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP,
         IpHeader, address_from_bytes, ipv4_mapped,
     },
     maps::SANDBOXES,
@@ -72,6 +72,20 @@ fn note_allowed_segment(hook: &PacketContext, header: &IpHeader, transport: &Tra
     };
     let flow = connection_fingerprint(hook, header.destination, header.source, &ports);
     tcp_connections::note_allowed_segment(hook.slot, flow, transport.tcp_flags);
+}
+
+/// Whether a packet is an ICMP error about a TCP segment, which may belong to a connection of the
+/// egress proxy. `is_foreign_error` has checked the quoted addresses.
+#[inline(never)]
+pub(crate) fn quotes_tcp_segment(
+    hook: &PacketContext,
+    header: &IpHeader,
+    transport: &TransportHeader,
+) -> bool {
+    header.protocol != IPPROTO_TCP
+        && header.fragment_part == FragmentPart::WholeDatagram
+        && !header.is_atomic_fragment
+        && reply_ports(hook, header, transport).is_some_and(|quoted| quoted.protocol == IPPROTO_TCP)
 }
 
 /// The fingerprint of a connection of this sandbox.

@@ -6,6 +6,9 @@
 //! interface's own MAC could cross a bridge, so it is denied. The host's stack does not forward a
 //! packet with an assigned socket, so without the routing rule the packet is dropped.
 //!
+//! ICMP errors about a connection of the proxy are delivered in the same way, so that a router in the
+//! sandbox can tell the proxy the MTU of a path. Other errors are judged as `from_sandbox` did.
+//!
 //! This program selects the socket, because the destination may be an address that a service of the
 //! host listens on.
 
@@ -17,13 +20,14 @@ use aya_ebpf::{
 };
 use policy_common::{
     bpf_names::tail_call_index,
-    reason::Reason,
+    reason::{self, Reason},
     redirect::{PROXY_SOCKET_MARK, REDIRECT_MARK, listener_key},
-    verdict::Verdict,
+    verdict::{NO_RULE, Verdict},
 };
 
 use crate::{
     disposition::{AllowPacket, DenyPacket, PacketDisposition, PacketResult, RedirectPacket},
+    inbound_connections::reply_ports,
     ip_header::{
         self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_TCP, IpHeader, is_ipv4_mapped,
     },
@@ -33,7 +37,7 @@ use crate::{
     socket_lookup::{
         ConnectionTuple, SocketReference, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT,
     },
-    transport,
+    transport::{self, EMPTY_TRANSPORT_HEADER, TransportHeader},
 };
 
 /// `PACKET_HOST` of linux/if_packet.h: addressed to the interface's own MAC.
@@ -97,10 +101,57 @@ pub(crate) fn redirect_packet(
     headers: &mut ParsedHeaders,
 ) -> PacketResult {
     let verdict = take_stored_verdict(ctx);
-    match parse_headers(hook, headers).is_ok_and(|()| assign_socket(ctx, hook, headers).is_some()) {
+    let parsed = parse_headers(hook, headers).is_ok();
+    if parsed && headers.ip_header.protocol != IPPROTO_TCP {
+        return deliver_error(ctx, hook, headers, verdict);
+    }
+    match parsed && assign_socket(ctx, hook, headers).is_some() {
         true => Ok(AllowPacket(verdict)),
         false => Err(DenyPacket::proxy_unavailable(verdict)),
     }
+}
+
+/// Delivers an ICMP error to the host if it quotes a segment of the proxy. Otherwise the verdict
+/// about its destination holds.
+#[inline(always)]
+fn deliver_error(
+    ctx: &TcContext,
+    hook: &PacketContext,
+    headers: &ParsedHeaders,
+    verdict: Verdict,
+) -> PacketResult {
+    let passes = reason::code_passes(verdict.reason_code);
+    if quotes_proxy_segment(ctx, hook, headers).is_some() {
+        // SAFETY: TC programs may write the mark.
+        unsafe { (*skb_pointer(ctx)).mark = REDIRECT_MARK };
+        let by_name = Verdict { reason_code: Reason::ByName as u8, rule_index: NO_RULE, ..verdict };
+        return Ok(AllowPacket(if passes { verdict } else { by_name }));
+    }
+    if passes { Ok(AllowPacket(verdict)) } else { Err(DenyPacket(verdict)) }
+}
+
+/// Whether an ICMP error quotes a segment of a connection between the proxy and the sandbox.
+#[inline(always)]
+fn quotes_proxy_segment(
+    ctx: &TcContext,
+    hook: &PacketContext,
+    headers: &ParsedHeaders,
+) -> Option<()> {
+    // SAFETY: the context is valid while the program runs.
+    let to_host = unsafe { (*skb_pointer(ctx)).pkt_type } == PACKET_HOST;
+    let quoted = reply_ports(hook, &headers.ip_header, &headers.transport_header)?;
+    if !to_host || quoted.protocol != IPPROTO_TCP {
+        return None;
+    }
+    // The connection as the sandbox's segments name it.
+    let ports = TransportHeader {
+        source_port: quoted.local_port,
+        destination_port: quoted.remote_port,
+        ..EMPTY_TRANSPORT_HEADER
+    };
+    let found = ConnectionTuple::from_headers(&headers.ip_header, &ports).lookup_socket(ctx)?;
+    let full = found.full_socket()?;
+    (full.mark() == PROXY_SOCKET_MARK && full.tcp_state() != TCP_LISTEN).then_some(())
 }
 
 /// Parses the headers again, because they do not fit into `cb`.

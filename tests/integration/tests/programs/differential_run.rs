@@ -135,6 +135,8 @@ impl DifferentialRun {
                 law.reason,
                 Reason::Fragment | Reason::NeighborSpoof | Reason::ProxyUnavailable
             );
+            // So is an ICMP error that may be about a connection of the proxy.
+            let left_to_tc = left_to_tc || seen.reason.is_none() && is_icmp(frame.bytes());
             if law.reason.passes() || left_to_tc {
                 assert_eq!(
                     seen.action,
@@ -208,6 +210,15 @@ impl DifferentialRun {
             self.seed,
             network.unwrap_or_default(),
         )
+    }
+}
+
+/// Whether a frame holds ICMP, or IPv6 with extension headers that may precede it.
+fn is_icmp(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => frame.get(23) == Some(&1),
+        Some([0x86, 0xdd]) => frame.get(20).is_some_and(|next| ![6, 17].contains(next)),
+        _ => false,
     }
 }
 

@@ -13,17 +13,19 @@ use policy_testbed::{
         sandbox::SANDBOX_INTERFACE,
     },
     packet_socket::{FrameBuilder, PacketSocket, PacketView, SOURCE_PORT},
-    packets::{ExtensionHeader, IpPayload},
+    packets::{ETHERNET_HEADER_LEN, ExtensionHeader, IpDatagram, IpPayload, TcpFlags},
     probe::{self, ProbeKind, ProbeResult},
     test_servers::TestServers,
     testbed::{OrFail as _, parse_ip},
     wait::eventually,
 };
 
+use socket2::SockRef;
+
 use super::redirect_testbed::{
     DOMAIN_NETWORK, EGRESS_PROXY_NETWORK, RedirectTestbed, UNNAMED_ADDRESSES, accept_redirected,
     assert_carries, assert_no_pending_connection, bind_host_service, connect_from, is_ipv6,
-    listener_of_family, socket_address,
+    listener_of_family, socket_address, wait_until,
 };
 
 #[test]
@@ -192,4 +194,73 @@ fn a_redirected_connection_is_one_event() {
         seen.push((event.reason_code, event.destination_port, event.rule_index))
     });
     assert_eq!(seen, [(Reason::ByName as u8, 443, NO_RULE)]);
+}
+
+/// A router in the sandbox, behind which the MTU is smaller, tells the server about it. The server is
+/// the proxy.
+#[test]
+fn a_router_in_the_sandbox_tells_the_proxy_the_mtu_of_a_path() {
+    const MTU: u16 = 1300;
+    const SEGMENT: &[u8] = b"a segment to quote";
+    for network in [DOMAIN_NETWORK, EGRESS_PROXY_NETWORK] {
+        let world = TestNetwork::build().or_fail("building a world");
+        let stage = RedirectTestbed::in_network(&world, network);
+        let door = stage.open_proxy_listeners();
+        for address in UNNAMED_ADDRESSES {
+            let wire = PacketSocket::open(&stage.sandbox.namespace, SANDBOX_INTERFACE)
+                .or_fail("a packet socket");
+            let to = socket_address(address, 443);
+            let (mut inside, mut outside) = stage.connect_via_listeners(&door, to);
+            outside.write_all(SEGMENT).or_fail("writing");
+            inside.read_exact(&mut [0; SEGMENT.len()]).or_fail("reading");
+            let quoted = || {
+                let frame = wire.try_receive().ok().flatten()?;
+                let view = PacketView::parse(&frame).filter(|view| view.source == to.ip())?;
+                view.payload.ends_with(SEGMENT).then(|| frame[ETHERNET_HEADER_LEN..].to_vec())
+            };
+            let mut quoted = eventually("the segment passes by", quoted).or_fail("listening");
+            // An acknowledged segment is too old; the next one is in flight.
+            let number = if to.is_ipv6() { 40 + 4 } else { 20 + 4 };
+            let sent = u32::from_be_bytes(*quoted[number..].first_chunk().or_fail("a number"));
+            let next = sent.wrapping_add(SEGMENT.len() as u32);
+            quoted[number..number + 4].copy_from_slice(&next.to_be_bytes());
+            let mss = || SockRef::from(&outside).tcp_mss().or_fail("its segment size");
+            assert!(mss() > u32::from(MTU));
+
+            let [high, low] = MTU.to_be_bytes();
+            let error = if to.is_ipv6() {
+                IpPayload::icmpv6(2, 0, [0, 0, high, low], &quoted)
+            } else {
+                IpPayload::icmp(3, 4, [0, 0, high, low], &quoted)
+            };
+            let sender = FrameBuilder::for_sandbox(stage.sandbox.addressing);
+            wire.send(&sender.frame_payload(to.ip(), error)).or_fail("sending an error");
+            eventually("the proxy sends smaller segments", || {
+                (mss() < u32::from(MTU)).then_some(())
+            })
+            .or_fail("waiting");
+            assert_carries(&mut outside, &mut inside);
+        }
+        assert_eq!(stage.packet_count(Reason::DenyOut), 0);
+    }
+}
+
+#[test]
+fn an_error_about_another_connection_is_judged_by_its_destination() {
+    let world = TestNetwork::build().or_fail("building a world");
+    let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
+    let _door = stage.open_proxy_listeners();
+    let wire =
+        PacketSocket::open(&stage.sandbox.namespace, SANDBOX_INTERFACE).or_fail("a packet socket");
+    let sender = FrameBuilder::for_sandbox(stage.sandbox.addressing);
+    for address in UNNAMED_ADDRESSES {
+        let server = parse_ip(address);
+        let own = stage.sandbox.addresses()[usize::from(server.is_ipv6())];
+        let quoted = IpDatagram::new(server, own, IpPayload::tcp(443, 4000, TcpFlags::ACK));
+        let error = IpPayload::icmp_unreachable(server, &quoted.to_packet());
+        let before = stage.packet_count(Reason::DenyOut);
+        wire.send(&sender.frame_payload(server, error)).or_fail("sending an error");
+        wait_until("it is denied", || stage.packet_count(Reason::DenyOut) > before);
+    }
+    assert_eq!(stage.packet_count(Reason::ByName), 0);
 }
