@@ -15,7 +15,6 @@ use crate::{
     disposition::{PacketDisposition, PacketResult},
     ip_header::{
         FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
-        IpHeader,
     },
     packet_context::skb_pointer,
     parsed_headers::ParsedHeaders,

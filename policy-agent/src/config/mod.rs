@@ -119,6 +119,8 @@ impl Default for DataplaneConfig {
             tables: dataplane::TableKind::default(),
             deny_action: dataplane::DenyAction::default(),
             inbound: dataplane::InboundSource::default(),
+            guard: dataplane::GuardMethod::default(),
+            guard_mark: dataplane::GuardMark::default(),
             platform_allow: Vec::new(),
             platform_deny: None,
             platform_deny_add: Vec::new(),
@@ -239,8 +241,7 @@ impl AgentConfig {
             guard,
             guard_mark,
             ..
-        } =
-            self.dataplane;
+        } = self.dataplane;
         dataplane::DataplaneSettings {
             bpffs: self.bpffs.clone(),
             mode,

@@ -12,8 +12,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use policy_common::bpf_names::{
     self, EARLY_DROP, FAST_PATH, FROM_SANDBOX, GUARD_MARK, PROXY_REDIRECT, REJECT, SKB_LAYOUT,
-    TABLE_WORD_MASK,
-    TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
+    TABLE_WORD_MASK, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
 use crate::dataplane::{
