@@ -28,6 +28,7 @@ mod event_report;
 mod extension_headers;
 mod fast_path;
 mod flow_table;
+mod forwarding;
 mod fragment;
 mod from_sandbox;
 mod guard_mark;

@@ -4,12 +4,11 @@
 //! Discovery must stay on the link and contain nothing but its own fields. A solicitation that the
 //! host would forward could exfiltrate data, in its destination or after its fields.
 
-use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_fib_lookup as bpf_fib_lookup_helper};
 use policy_common::{endpoint::SandboxEndpoint, reason::Reason};
 
 use crate::{
-    constant_length::length_as_u32,
     endpoint::{owns_ipv4, owns_ipv6, same_address, same_mac},
+    forwarding::would_be_forwarded,
     ip_header::{AddressWords, ETHERNET_HEADER_LEN, FragmentPart, IpHeader, address_from_bytes},
     packet_context::PacketContext,
     packet_view::PacketView,
@@ -21,11 +20,6 @@ const ICMPV6_OFFSET: usize = ETHERNET_HEADER_LEN + 40;
 const ICMPV6_OFFSET_WITH_ALERT: usize = ICMPV6_OFFSET + 8;
 /// Minimum length of an Ethernet frame, which shorter frames are padded to.
 const MIN_ETHERNET_FRAME_LEN: u32 = 60;
-
-/// `lo`, in every network namespace.
-const LOOPBACK_IFINDEX: u32 = 1;
-/// Answer of `bpf_fib_lookup`: the forwarding switch of the interface is off.
-const FIB_FORWARDING_DISABLED: i64 = 5;
 
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -186,37 +180,6 @@ fn stays_on_link(
         && (is_link_multicast(to)
             || is_link_local(to)
             || own.shares_subnet_with(to) && !would_be_forwarded(hook, header))
-}
-
-/// Whether the host might forward a packet to this destination instead of receiving it.
-///
-/// If the interface's own forwarding switch is off, the lookup ends there, although the stack goes
-/// by `all.forwarding` and, since Linux 6.17, by `force_forwarding`. The lookup is then repeated
-/// from the loopback interface, whose switch follows `all.forwarding`. If that does not answer
-/// either, the packet counts as forwarded.
-#[inline(always)]
-fn would_be_forwarded(hook: &PacketContext, header: &IpHeader) -> bool {
-    let mut answer = look_up_route(hook, header, hook.ifindex);
-    if answer == FIB_FORWARDING_DISABLED {
-        answer = look_up_route(hook, header, LOOPBACK_IFINDEX);
-    }
-    // 1 to 4: blackhole, unreachable or prohibit routes; local or no route.
-    !matches!(answer, 1..=4)
-}
-
-/// The host's answer about the route of a packet that arrives at an interface.
-#[inline(never)] // the parameters are large, and callers have little stack space left
-fn look_up_route(hook: &PacketContext, header: &IpHeader, ifindex: u32) -> i64 {
-    const AF_INET6: u8 = 10;
-    // SAFETY: integers and byte arrays, for which zero is valid.
-    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    question.family = AF_INET6;
-    question.ifindex = ifindex;
-    question.__bindgen_anon_3.ipv6_src = header.source;
-    question.__bindgen_anon_4.ipv6_dst = header.destination;
-    let size = const { length_as_u32(size_of::<bpf_fib_lookup>()).cast_signed() };
-    // SAFETY: the context is valid while the program runs. The helper reads and writes `question`.
-    unsafe { bpf_fib_lookup_helper(hook.raw_context, &raw mut question, size, 0) }
 }
 
 /// A solicitation may have any target, unless it has no source address yet. Sent to a single

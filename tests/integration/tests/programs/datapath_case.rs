@@ -71,6 +71,12 @@ pub(crate) fn datagram_from_sandbox(address: impl Into<IpAddr>, payload: IpPaylo
     IpDatagram::new(sandbox_address_like(address), address, payload)
 }
 
+/// A datagram to the sandbox's address of the same family.
+pub(crate) fn datagram_to_sandbox(from: impl Into<IpAddr>, payload: IpPayload) -> IpDatagram {
+    let from = from.into();
+    IpDatagram::new(from, sandbox_address_like(from), payload)
+}
+
 /// The sandbox's address of the same family.
 pub(crate) fn sandbox_address_like(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { SANDBOX.v4.into() } else { SANDBOX.v6.into() }

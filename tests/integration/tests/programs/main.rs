@@ -6,6 +6,7 @@
 //! - [`program_log`]: what the programs log.
 
 mod background_denials;
+mod connection_lifetimes;
 mod datapath_case;
 mod deny_replies;
 mod destination_rules;
