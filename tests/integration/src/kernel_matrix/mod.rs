@@ -32,7 +32,7 @@ const SETUP_SCRIPT: &str = "export PATH=/usr/bin:/bin HOME=/tmp TMPDIR=/tmp RUST
 /// Tests that require features that a kernel lacks, with the prefixes of those kernels' releases.
 const UNSUPPORTED_TESTS: [(&[&str], &[&str]); 2] = [
     // `BPF_PROG_TEST_RUN` cannot set the interface on which a frame arrived.
-    (&["5.10."], &["inbound_state::", "kernel_and_oracle_agree"]),
+    (&["5.10."], &["inbound_state::", "connection_lifetimes::", "kernel_and_oracle_agree"]),
     // tcx links do not exist, and an interface that is up cannot be renamed.
     (&["5.10.", "6.1."], &["foreign_programs::", "link_pins_of_a_sandbox", "an_interface_renamed"]),
 ];
