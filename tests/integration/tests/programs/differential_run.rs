@@ -84,7 +84,8 @@ impl DifferentialRun {
     fn expected_reasons(&self) -> impl Iterator<Item = Reason> {
         let host_only = self.inbound == InboundSource::Host;
         Reason::kernel_counted().filter(move |reason| match reason {
-            Reason::NoPolicy => false,
+            // The guard is a program of its own.
+            Reason::NoPolicy | Reason::Guard => false,
             // There is no proxy, so nothing is redirected. The proxy also has reasons of its own.
             Reason::ByName | Reason::AllowName => false,
             Reason::InboundRefused => host_only,
