@@ -1,6 +1,6 @@
 //! Line 1 of the precedence for the frame: IEEE 802.3, 802.1Q, 802.1ad.
 
-use policy_common::reason::Reason;
+use crate::OracleReason;
 
 use crate::MacAddr;
 
@@ -18,11 +18,11 @@ pub(crate) struct EthernetHeader<'a> {
 }
 
 impl<'a> EthernetHeader<'a> {
-    pub(crate) fn parse(frame: &'a [u8]) -> Result<Self, Reason> {
-        let (header, payload) = frame.split_at_checked(14).ok_or(Reason::Malformed)?;
+    pub(crate) fn parse(frame: &'a [u8]) -> Result<Self, OracleReason> {
+        let (header, payload) = frame.split_at_checked(14).ok_or(OracleReason::Malformed)?;
         let ethertype = u16::from_be_bytes([header[12], header[13]]);
         if VLAN_ETHERTYPES.contains(&ethertype) {
-            return Err(Reason::Vlan);
+            return Err(OracleReason::Vlan);
         }
         let source = [header[6], header[7], header[8], header[9], header[10], header[11]];
         Ok(Self { source, ethertype, payload })

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use policy_common::reason::Reason;
+use crate::OracleReason;
 
 /// The longest chain of extension headers. RFC 8200 defines six.
 const MAX_EXTENSION_HEADERS: usize = 6;
@@ -44,18 +44,18 @@ pub(crate) struct IpHeader<'a> {
 }
 
 impl<'a> IpHeader<'a> {
-    pub(crate) fn parse_v4(bytes: &'a [u8]) -> Result<Self, Reason> {
-        let header = bytes.get(..20).ok_or(Reason::Malformed)?;
+    pub(crate) fn parse_v4(bytes: &'a [u8]) -> Result<Self, OracleReason> {
+        let header = bytes.get(..20).ok_or(OracleReason::Malformed)?;
         let (version, words) = (header[0] >> 4, header[0] & 0x0f);
         if version != 4 || words < 5 {
-            return Err(Reason::Malformed);
+            return Err(OracleReason::Malformed);
         }
         if words > 5 {
-            return Err(Reason::IpOptions); // a source route would change the destination
+            return Err(OracleReason::IpOptions); // a source route would change the destination
         }
         let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
         // The frame may have padding after the datagram.
-        let payload = bytes.get(20..total).ok_or(Reason::Malformed)?;
+        let payload = bytes.get(20..total).ok_or(OracleReason::Malformed)?;
         let fragment = u16::from_be_bytes([header[6], header[7]]);
         Ok(Self {
             source: v4_address([header[12], header[13], header[14], header[15]]),
@@ -70,12 +70,12 @@ impl<'a> IpHeader<'a> {
         })
     }
 
-    pub(crate) fn parse_v6(bytes: &'a [u8]) -> Result<Self, Reason> {
-        let (header, behind) = bytes.split_at_checked(40).ok_or(Reason::Malformed)?;
+    pub(crate) fn parse_v6(bytes: &'a [u8]) -> Result<Self, OracleReason> {
+        let (header, behind) = bytes.split_at_checked(40).ok_or(OracleReason::Malformed)?;
         let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        let payload = behind.get(..length).ok_or(Reason::Malformed)?;
+        let payload = behind.get(..length).ok_or(OracleReason::Malformed)?;
         if header[0] >> 4 != 6 {
-            return Err(Reason::Malformed);
+            return Err(OracleReason::Malformed);
         }
         let mut datagram = Self {
             source: v6_address(&header[8..24]),
@@ -93,15 +93,15 @@ impl<'a> IpHeader<'a> {
     }
 
     /// Parses the extension headers. Stops at the data of a later fragment, which cannot be parsed.
-    fn walk_extensions(&mut self) -> Result<(), Reason> {
+    fn walk_extensions(&mut self) -> Result<(), OracleReason> {
         let (mut walked, mut fragmented) = (0, false);
         while let 0 | 43 | 44 | 51 | 60 = self.protocol {
-            let header = self.payload.get(..8).ok_or(Reason::ExtensionHeaders)?;
+            let header = self.payload.get(..8).ok_or(OracleReason::ExtensionHeaders)?;
             if walked == MAX_EXTENSION_HEADERS {
-                return Err(Reason::ExtensionHeaders);
+                return Err(OracleReason::ExtensionHeaders);
             }
             let length = match self.protocol {
-                43 => return Err(Reason::IpOptions), // a routing header changes the destination
+                43 => return Err(OracleReason::IpOptions), // a routing header changes the destination
                 44 => 8,
                 // The length is in 4-octet words minus 2; in IPv6 a multiple of 8 octets (RFC 4302,
                 // 2.2).
@@ -110,7 +110,7 @@ impl<'a> IpHeader<'a> {
             };
             if self.protocol == 44 {
                 if fragmented {
-                    return Err(Reason::ExtensionHeaders);
+                    return Err(OracleReason::ExtensionHeaders);
                 }
                 fragmented = true;
                 self.read_fragment_header(header);
@@ -118,10 +118,10 @@ impl<'a> IpHeader<'a> {
             self.protocol = header[0];
             if self.part == FragmentPart::First && matches!(self.protocol, 0 | 43 | 51 | 60) {
                 // A longer chain in a later fragment would overwrite the transport header.
-                return Err(Reason::Fragment);
+                return Err(OracleReason::Fragment);
             }
             let behind = self.payload.get(length..).filter(|_| length % 8 == 0);
-            self.payload = behind.ok_or(Reason::ExtensionHeaders)?;
+            self.payload = behind.ok_or(OracleReason::ExtensionHeaders)?;
             self.extension_bytes += length;
             walked += 1;
             if matches!(self.part, FragmentPart::Later(_)) {

@@ -1,18 +1,24 @@
 //! The verdict that the policy gives a frame: a plain, slow and obvious reading of
-//! `docs/policy.md`, written from its text and not from the kernel programs. This crate evaluates
-//! lines 1 to 3 of the precedence on the raw bytes. The agent's own evaluation covers lines 4 to 9.
-//! Tests compare the kernel's verdicts with it. There is no egress proxy: traffic for the proxy is
-//! denied.
+//! `docs/policy.md`, written from its text. It shares no code with the agent or with the kernel
+//! programs, so that no mistake is in both. Tests compare the kernel's verdicts with it. There is no
+//! egress proxy: traffic for the proxy is denied.
 //!
 //! ```text
 //! frame ─► ethernet ─► datagram (chain of headers) ─► discovery (line 2)
-//!                        └► fragments ─► transport ─► connection (line 3) ─► lines 4 to 9
+//!                        └► fragments ─► transport ─► connection (line 3) ─► destination (4 to 9)
 //! ```
 
+mod destination_rules;
+mod embedded_address;
 mod ethernet_header;
+mod floor;
 mod inbound_connection;
 mod ip_header;
 mod neighbor_rules;
+mod policy_reader;
+mod prefix;
+mod reason;
+mod rule_list;
 mod transport_header;
 
 use std::{
@@ -20,15 +26,18 @@ use std::{
     net::IpAddr,
 };
 
-use policy_agent::policy::{self, Floor, FlowDestination, Policy, RuleRef};
-use policy_common::reason::Reason;
+use serde_json::Value;
 
 use self::{
+    destination_rules::{DestinationVerdict, PacketDestination},
     ethernet_header::EthernetHeader,
+    floor::OracleFloor,
     inbound_connection::InboundConnection,
     ip_header::{FragmentKey, FragmentPart, IpHeader},
+    policy_reader::OraclePolicy,
     transport_header::TransportHeader,
 };
+pub use self::{floor::FloorLists, reason::OracleReason};
 
 /// An Ethernet address.
 pub type MacAddr = [u8; 6];
@@ -46,13 +55,13 @@ pub enum InboundOrigin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OracleVerdict {
     /// The reason, which determines the verdict.
-    pub reason: Reason,
-    /// The rule that decided, if one did.
-    pub rule: Option<RuleRef>,
+    pub reason: OracleReason,
+    /// The rule that decided, if one did, as events show it: `network.denyOut[0]: 0.0.0.0/0`.
+    pub rule: Option<String>,
 }
 
-impl From<Reason> for OracleVerdict {
-    fn from(reason: Reason) -> Self {
+impl From<OracleReason> for OracleVerdict {
+    fn from(reason: OracleReason) -> Self {
         Self { reason, rule: None }
     }
 }
@@ -71,14 +80,14 @@ pub struct PacketOracle {
     identity: OracleIdentity,
     /// Whether the setting is `inbound = "host"`.
     host_only: bool,
-    active_policy: Option<(Policy, Floor)>,
+    active_policy: Option<OraclePolicy>,
     /// Incremented with each policy, to identify the policy that judged the first fragment.
     policy_generation: usize,
     admitted: HashSet<InboundConnection>,
     /// TCP connections that the sandbox itself opened or closed. The kernel forgets them after a
     /// while.
     own_connections: HashSet<InboundConnection>,
-    first_fragments: HashMap<FragmentKey, (usize, Reason)>,
+    first_fragments: HashMap<FragmentKey, (usize, OracleReason)>,
 }
 
 impl PacketOracle {
@@ -95,9 +104,19 @@ impl PacketOracle {
         }
     }
 
-    /// Puts a policy into force.
-    pub fn publish(&mut self, policy: Policy, floor: Floor) {
-        self.active_policy = Some((policy, floor));
+    /// Puts a policy into force: `network` and `allowInternetAccess` of the sandbox's
+    /// configuration, and the operator's lists.
+    ///
+    /// # Panics
+    /// The oracle cannot read the configuration.
+    pub fn publish(
+        &mut self,
+        network: &Value,
+        allow_internet_access: Option<bool>,
+        floor: &FloorLists,
+    ) {
+        let floor = OracleFloor::read(floor);
+        self.active_policy = Some(OraclePolicy::read(network, allow_internet_access, floor));
         self.policy_generation += 1;
     }
 
@@ -112,11 +131,11 @@ impl PacketOracle {
     }
 
     /// Applies the precedence: the first line that matches decides. `Err` is a drop without a rule.
-    fn judge(&mut self, frame: &[u8]) -> Result<OracleVerdict, Reason> {
+    fn judge(&mut self, frame: &[u8]) -> Result<OracleVerdict, OracleReason> {
         // Line 1: malformed, spoofed, or of a kind that no rule covers.
         let ethernet = EthernetHeader::parse(frame)?;
         if self.identity.mac.is_some_and(|mac| mac != ethernet.source) {
-            return Err(Reason::SpoofedMac);
+            return Err(OracleReason::SpoofedMac);
         }
         let datagram = match ethernet.ethertype {
             ethernet_header::ETHERTYPE_ARP => {
@@ -124,7 +143,7 @@ impl PacketOracle {
             }
             ethernet_header::ETHERTYPE_IPV4 => IpHeader::parse_v4(ethernet.payload)?,
             ethernet_header::ETHERTYPE_IPV6 => IpHeader::parse_v6(ethernet.payload)?,
-            _ => return Err(Reason::UnknownEthertype),
+            _ => return Err(OracleReason::UnknownEthertype),
         };
         // Line 2: neighbour discovery.
         if neighbor_rules::is_discovery(&datagram) {
@@ -132,7 +151,7 @@ impl PacketOracle {
         }
         // Line 1 again, for packets that are judged by their addresses.
         if !self.identity.addresses.contains(&datagram.source) {
-            return Err(Reason::SpoofedIp);
+            return Err(OracleReason::SpoofedIp);
         }
         if let FragmentPart::Later(offset) = datagram.part {
             return self.judge_later_fragment(&datagram, offset);
@@ -154,31 +173,28 @@ impl PacketOracle {
         &self,
         datagram: &IpHeader<'_>,
         transport: &TransportHeader,
-    ) -> Result<OracleVerdict, Reason> {
+    ) -> Result<OracleVerdict, OracleReason> {
         if inbound_connection::is_foreign_error(datagram, transport) {
-            return Err(Reason::ForeignError);
+            return Err(OracleReason::ForeignError);
         }
-        let (policy, floor) = self.active_policy.as_ref().ok_or(Reason::NoPolicy)?;
+        let policy = self.active_policy.as_ref().ok_or(OracleReason::NoPolicy)?;
         let belongs_to = inbound_connection::connection_answered_by(datagram, transport);
         if belongs_to.is_some_and(|connection| self.admitted.contains(&connection)) {
-            return Ok(Reason::Reply.into());
+            return Ok(OracleReason::Reply.into());
         }
-        let explanation = policy::evaluate_packet(
-            policy,
-            floor,
-            &FlowDestination {
-                address: datagram.destination,
-                protocol: datagram.protocol,
-                port: transport.destination_port(),
-                host: None,
-            },
-        );
-        if explanation.reason == Reason::ByName || explanation.tunnel {
-            // The proxy's socket receives whole segments only.
-            let whole = datagram.part == FragmentPart::Whole && !datagram.is_atomic;
-            return Err(if whole { Reason::ProxyUnavailable } else { Reason::Fragment });
+        let destination = PacketDestination {
+            address: datagram.destination,
+            protocol: datagram.protocol,
+            port: transport.destination_port(),
+        };
+        match destination_rules::judge_destination(policy, &destination) {
+            DestinationVerdict::Final(verdict) => Ok(verdict),
+            DestinationVerdict::ToProxy => {
+                // The proxy's socket receives whole segments only.
+                let whole = datagram.part == FragmentPart::Whole && !datagram.is_atomic;
+                Err(if whole { OracleReason::ProxyUnavailable } else { OracleReason::Fragment })
+            }
         }
-        Ok(OracleVerdict { reason: explanation.reason, rule: explanation.rule })
     }
 
     /// Remembers TCP connections that the sandbox opens, and those of its own that it closes.
@@ -196,10 +212,13 @@ impl PacketOracle {
 
     /// The reason of the verdict about what the sandbox sends to an address with a protocol that
     /// has no ports, or with ports that do not matter.
-    fn reason_towards(&self, address: IpAddr, protocol: u8) -> Reason {
-        let Some((policy, floor)) = self.active_policy.as_ref() else { return Reason::NoPolicy };
-        let destination = FlowDestination { address, protocol, port: None, host: None };
-        policy::evaluate_packet(policy, floor, &destination).reason
+    fn reason_towards(&self, address: IpAddr, protocol: u8) -> OracleReason {
+        let Some(policy) = self.active_policy.as_ref() else { return OracleReason::NoPolicy };
+        let destination = PacketDestination { address, protocol, port: None };
+        match destination_rules::judge_destination(policy, &destination) {
+            DestinationVerdict::Final(verdict) => verdict.reason,
+            DestinationVerdict::ToProxy => OracleReason::ProxyUnavailable,
+        }
     }
 
     /// A later fragment passes if its first fragment passed under the current policy, and if it
@@ -208,39 +227,39 @@ impl PacketOracle {
         &self,
         datagram: &IpHeader<'_>,
         offset: usize,
-    ) -> Result<OracleVerdict, Reason> {
+    ) -> Result<OracleVerdict, OracleReason> {
         if self.active_policy.is_none() {
-            return Err(Reason::NoPolicy);
+            return Err(OracleReason::NoPolicy);
         }
         let overlaps = offset < transport_header::min_header_length(datagram.protocol);
         match self.first_fragments.get(&datagram.fragment_key()) {
             Some((policy, reason)) if *policy == self.policy_generation && !overlaps => {
                 Ok((*reason).into())
             }
-            _ => Err(Reason::Fragment),
+            _ => Err(OracleReason::Fragment),
         }
     }
 
     /// Returns the verdict on a frame to the sandbox.
-    pub fn to_sandbox(&mut self, frame: &[u8], origin: InboundOrigin) -> Reason {
+    pub fn to_sandbox(&mut self, frame: &[u8], origin: InboundOrigin) -> OracleReason {
         match inbound_start(frame) {
             Ok(Some(start)) => {
                 // The origin of a fragment is unknown.
                 let origin = if start.is_whole { origin } else { InboundOrigin::Forwarded };
                 let closed = self.host_only && origin == InboundOrigin::Forwarded;
                 if closed && self.may_open_connection(&start) {
-                    return Reason::InboundRefused;
+                    return OracleReason::InboundRefused;
                 }
                 self.admitted.extend(start.connection.filter(|_| self.admits(&start, origin)));
             }
             Ok(None) => {}
             // A frame that cannot be parsed could start a connection.
             Err(_) if self.host_only && origin == InboundOrigin::Forwarded => {
-                return Reason::InboundRefused;
+                return OracleReason::InboundRefused;
             }
             Err(_) => {}
         }
-        Reason::Delivered
+        OracleReason::Delivered
     }
 
     /// Returns whether a packet may open a connection. One of a protocol that is not tracked may
@@ -263,7 +282,7 @@ impl PacketOracle {
             }
             Some(connection) => {
                 let towards = self.reason_towards(start.source, connection.protocol);
-                from_host && towards != Reason::PlatformAllow
+                from_host && towards != OracleReason::PlatformAllow
             }
             None => false,
         }
@@ -282,7 +301,7 @@ struct InboundStart {
     is_whole: bool,
 }
 
-fn inbound_start(frame: &[u8]) -> Result<Option<InboundStart>, Reason> {
+fn inbound_start(frame: &[u8]) -> Result<Option<InboundStart>, OracleReason> {
     let ethernet = EthernetHeader::parse(frame)?;
     let datagram = match ethernet.ethertype {
         ethernet_header::ETHERTYPE_IPV4 => IpHeader::parse_v4(ethernet.payload)?,

@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use policy_common::reason::Reason;
+use crate::OracleReason;
 
 use super::{
     OracleIdentity,
@@ -20,8 +20,8 @@ use super::{
 use crate::MacAddr;
 
 /// Judges an ARP packet.
-pub(crate) fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>) -> Reason {
-    let Some(packet) = ethernet.payload.get(..28) else { return Reason::Malformed };
+pub(crate) fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>) -> OracleReason {
+    let Some(packet) = ethernet.payload.get(..28) else { return OracleReason::Malformed };
     let ethernet_to_ipv4 = packet[..6] == [0, 1, 8, 0, 6, 4];
     let address =
         |at: usize| Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3]);
@@ -32,9 +32,9 @@ pub(crate) fn judge_arp(identity: &OracleIdentity, ethernet: &EthernetHeader<'_>
     // A request or a reply, in a frame without more than Ethernet's minimum padding.
     let plain = matches!(packet[6..8], [0, 1 | 2]) && 14 + ethernet.payload.len() <= 60;
     if ethernet_to_ipv4 && plain && own_mac && identity.addresses.contains(&claimed.into()) {
-        Reason::Neighbor
+        OracleReason::Neighbor
     } else {
-        Reason::NeighborSpoof
+        OracleReason::NeighborSpoof
     }
 }
 
@@ -53,12 +53,12 @@ pub(crate) fn judge_discovery(
     identity: &OracleIdentity,
     ethernet: &EthernetHeader<'_>,
     datagram: &IpHeader<'_>,
-) -> Reason {
+) -> OracleReason {
     let message = DiscoveryMessage { identity, mac: ethernet.source, datagram };
     let needed = datagram.part == FragmentPart::Whole
         && message.is_from_own_address()
         && message.is_permitted();
-    if needed { Reason::Neighbor } else { Reason::NeighborSpoof }
+    if needed { OracleReason::Neighbor } else { OracleReason::NeighborSpoof }
 }
 
 struct DiscoveryMessage<'a> {

@@ -1,6 +1,6 @@
 //! Line 1 of the precedence for transports: a packet must contain its whole transport header.
 
-use policy_common::reason::Reason;
+use crate::OracleReason;
 
 use super::ip_header::{FragmentPart, IpHeader};
 
@@ -49,12 +49,12 @@ pub(crate) enum TransportHeader {
 
 impl TransportHeader {
     /// Parses the header of a whole datagram or of a first fragment.
-    pub(crate) fn parse(datagram: &IpHeader<'_>) -> Result<Self, Reason> {
+    pub(crate) fn parse(datagram: &IpHeader<'_>) -> Result<Self, OracleReason> {
         let bytes = datagram.payload;
         // A partial header means a truncated packet, or a header that continues in the next
         // fragment.
         let first = datagram.part == FragmentPart::First;
-        let broken = if first { Reason::Fragment } else { Reason::Malformed };
+        let broken = if first { OracleReason::Fragment } else { OracleReason::Malformed };
         let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let v6 = datagram.is_v6();
         match datagram.protocol {

@@ -2,10 +2,12 @@
 
 use fastrand::Rng;
 use ipnet::IpNet;
-use policy_agent::policy::{self, Floor, NetworkConfig, Policy, PolicyDefaults};
+use policy_agent::policy::{Floor, Policy};
+use policy_oracle::FloorLists;
 use serde_json::{Value, json};
 
 use super::random_addresses;
+use crate::oracle_input;
 
 /// A configuration, its policy, and its prefixes.
 pub struct RandomPolicy {
@@ -13,46 +15,52 @@ pub struct RandomPolicy {
     pub network: Value,
     /// The value of `allowInternetAccess`.
     pub internet: Option<bool>,
-    /// The policy that results.
+    /// The agent's reading of it.
     pub policy: Policy,
     /// The floor below the policy.
+    pub floor_lists: FloorLists,
+    /// The agent's reading of the floor.
     pub floor: Floor,
     /// The prefixes of the configuration and the floor.
     pub nets: Vec<IpNet>,
 }
 
 /// A random floor.
-pub fn random_floor_or_default(rng: &mut Rng) -> Floor {
-    let floor = if rng.bool() { Floor::default() } else { random_floor(rng) };
-    if rng.bool() { floor } else { floor.with_host_addresses(&random_nets(rng, 4)) }
+pub fn random_floor_or_default(rng: &mut Rng) -> FloorLists {
+    let mut lists = if rng.bool() { FloorLists::default() } else { random_floor(rng) };
+    if rng.bool() {
+        lists.host_addresses = net_strings(&random_nets(rng, 4));
+    }
+    lists
 }
 
-fn random_floor(rng: &mut Rng) -> Floor {
+fn random_floor(rng: &mut Rng) -> FloorLists {
     let list = |rng: &mut Rng, most| net_strings(&random_nets(rng, most));
-    let (allow, deny, added) = (list(rng, 3), list(rng, 12), list(rng, 3));
-    Floor::new(&allow, Some(&deny))
-        .and_then(|floor| floor.with_deny_add(&added))
-        .unwrap_or_else(|invalid| panic!("{allow:?} {deny:?} {added:?}: {invalid}"))
+    FloorLists {
+        platform_allow: list(rng, 3),
+        platform_deny: Some(list(rng, 12)),
+        platform_deny_add: list(rng, 3),
+        host_addresses: Vec::new(),
+    }
 }
 
 /// A random configuration with up to `most` entries per list.
-pub fn random_policy(rng: &mut Rng, floor: &Floor, most: usize) -> RandomPolicy {
+pub fn random_policy(rng: &mut Rng, floor_lists: &FloorLists, most: usize) -> RandomPolicy {
+    let floor = oracle_input::agent_floor(floor_lists);
     loop {
         let (allow, deny) = (random_nets(rng, most), random_nets(rng, most));
         let network = random_network(rng, &allow, &deny);
-        let parsed: NetworkConfig =
-            policy::parse_json(network.to_string().as_bytes()).expect("JSON");
-        let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
         let internet = (rng.u8(..8) == 0).then_some(false);
         // Some are invalid: a tunnel to an address in the floor.
-        if let Ok(policy) = Policy::new(&parsed, internet, &defaults, floor) {
+        if let Ok(policy) = oracle_input::agent_policy(&network, internet, &floor) {
             let lists =
                 [&*floor.allow, &*floor.deny, &*floor.deny_add, &*floor.host_addresses].concat();
             let mut nets = [allow, deny, lists].concat();
             // There are few nameservers among the prefixes, so name them more than once.
             let servers = policy.nameservers().iter().map(|address| IpNet::from(*address));
             nets.extend(servers.cycle().take(policy.nameservers().len() * 4));
-            return RandomPolicy { network, internet, policy, floor: floor.clone(), nets };
+            let floor_lists = floor_lists.clone();
+            return RandomPolicy { network, internet, policy, floor_lists, floor, nets };
         }
     }
 }

@@ -7,10 +7,9 @@ use nix::{
     sched::{CpuSet, sched_getcpu, sched_setaffinity},
     unistd::Pid,
 };
-use policy_agent::policy::{self, Floor, Policy, PolicyDefaults};
-use policy_common::reason::Reason;
+use policy_agent::policy;
 use policy_integration::random::{RandomPolicy, random_policies};
-use policy_oracle::{OracleIdentity, PacketOracle};
+use policy_oracle::{FloorLists, OracleIdentity, OracleReason, PacketOracle};
 use policy_testbed::{
     network::{
         host_router::{INTERNET_UPLINK_V4, INTERNET_UPLINK_V6, UPLINK_INTERFACE},
@@ -39,12 +38,12 @@ pub(crate) struct HostileSandbox {
     sandbox_socket: PacketSocket,
     uplink_socket: PacketSocket,
     oracle: PacketOracle,
-    floor: Floor,
+    floor_lists: FloorLists,
     active_config: Value,
     policy_digest: Option<[u8; 16]>,
     sent: usize,
     crossed: usize,
-    reason_counts: BTreeMap<Reason, usize>,
+    reason_counts: BTreeMap<OracleReason, usize>,
 }
 
 impl HostileSandbox {
@@ -58,14 +57,15 @@ impl HostileSandbox {
         pin_to_current_cpu(); // only now: the agent would inherit it
         let addresses = vec![SANDBOX.v4.into(), SANDBOX_SECOND_V4.into(), SANDBOX.v6.into()];
         let identity = OracleIdentity { mac: Some(SANDBOX.mac), addresses };
-        let floor = Floor::new(&[MARKER_ADDRESS.to_owned()], None);
+        let floor_lists =
+            FloorLists { platform_allow: vec![MARKER_ADDRESS.to_owned()], ..FloorLists::default() };
         Self {
             seed,
             sandbox_socket: sandbox.open_packet_socket(),
             uplink_socket: sandbox.open_uplink_socket(),
             sandbox,
             oracle: PacketOracle::new(identity, false),
-            floor: floor.unwrap_or_else(|invalid| panic!("{invalid}")),
+            floor_lists,
             active_config: Value::Null,
             policy_digest: None,
             sent: 0,
@@ -83,8 +83,8 @@ impl HostileSandbox {
     /// began.
     pub(crate) fn apply_random_policy(&mut self, rng: &mut Rng) -> RandomPolicy {
         loop {
-            let random = random_policies::random_policy(rng, &self.floor, LIST_ENTRIES);
-            let digest = policy::compile_policy(&random.policy, &self.floor).digest();
+            let random = random_policies::random_policy(rng, &self.floor_lists, LIST_ENTRIES);
+            let digest = policy::compile_policy(&random.policy, &random.floor).digest();
             if self.policy_digest.replace(digest) == Some(digest) {
                 continue;
             }
@@ -92,25 +92,23 @@ impl HostileSandbox {
             if let Some(internet) = random.internet {
                 config["allowInternetAccess"] = json!(internet);
             }
-            self.apply_policy(&config, random.policy.clone());
+            self.apply_policy(&config, &random.network, random.internet);
             return random;
         }
     }
 
     /// Puts a policy into force that denies only what the floor denies.
     pub(crate) fn apply_allow_all(&mut self) {
-        let defaults = PolicyDefaults::default();
-        let policy = Policy::new(&Default::default(), None, &defaults, &self.floor);
-        self.apply_policy(&json!({}), policy.unwrap_or_else(|invalid| panic!("{invalid}")));
+        self.apply_policy(&json!({}), &json!({}), None);
     }
 
-    fn apply_policy(&mut self, config: &Value, policy: Policy) {
+    fn apply_policy(&mut self, config: &Value, network: &Value, internet: Option<bool>) {
         let mut config = config.clone();
         config["mac"] = json!(format_mac(SANDBOX.mac));
         config["addresses"] = json!([SANDBOX.v4, SANDBOX_SECOND_V4, SANDBOX.v6]);
         self.sandbox.apply_config(&config);
         self.active_config = config;
-        self.oracle.publish(policy, self.floor.clone());
+        self.oracle.publish(network, internet, &self.floor_lists);
     }
 
     /// Sends frames and compares those that cross with the oracle's verdicts.

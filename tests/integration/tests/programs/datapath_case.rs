@@ -4,11 +4,14 @@ use std::{net::IpAddr, time::Duration};
 
 use policy_agent::{
     dataplane::{DenyAction, InboundSource},
-    policy::{self, Floor, NetworkConfig, Policy, PolicyDefaults},
+    policy,
 };
 use policy_common::reason::Reason;
-use policy_integration::program_runner::{FrameAction, ProgramRunner, RunOutcome};
-use policy_oracle::{InboundOrigin, OracleIdentity, PacketOracle};
+use policy_integration::{
+    oracle_input,
+    program_runner::{FrameAction, ProgramRunner, RunOutcome},
+};
+use policy_oracle::{FloorLists, InboundOrigin, OracleIdentity, PacketOracle};
 use policy_testbed::packets::{
     EthernetFrame, IpDatagram, IpPayload,
     test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
@@ -88,7 +91,7 @@ pub(crate) struct DatapathSettings {
     pub(crate) deny_action: DenyAction,
     pub(crate) inbound: InboundSource,
     pub(crate) mac_known: bool,
-    pub(crate) floor: Floor,
+    pub(crate) floor: FloorLists,
 }
 
 impl Default for DatapathSettings {
@@ -97,7 +100,7 @@ impl Default for DatapathSettings {
             deny_action: DenyAction::Drop,
             inbound: InboundSource::Any,
             mac_known: true,
-            floor: Floor::default(),
+            floor: FloorLists::default(),
         }
     }
 }
@@ -137,10 +140,15 @@ impl DatapathCase {
 
     /// Puts a network configuration into force.
     pub(crate) fn publish(&mut self, network: &str) {
-        let policy = parse_policy(network, &self.settings.floor);
-        let compiled = policy::compile_policy(&policy, &self.settings.floor);
-        self.programs.publish(&compiled).expect("the policy is published");
-        self.oracle.publish(policy, self.settings.floor.clone());
+        let network =
+            serde_json::from_str(network).unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
+        let floor = oracle_input::agent_floor(&self.settings.floor);
+        let policy = oracle_input::agent_policy(&network, None, &floor)
+            .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
+        self.programs
+            .publish(&policy::compile_policy(&policy, &floor))
+            .expect("the policy is published");
+        self.oracle.publish(&network, None, &self.settings.floor);
     }
 
     /// Lets time pass without ending connections.
@@ -173,6 +181,7 @@ impl DatapathCase {
                 (self.programs.to_sandbox(bytes, *origin), self.oracle.to_sandbox(bytes, *origin))
             }
         };
+        let law = oracle_input::kernel_reason(law);
         let seen = outcome.map_err(|error| format!("{what}: {error:#} [{frame:?}]"))?;
         let passed = seen.action == FrameAction::Pass;
         if seen.reason != Some(*expect) || passed != expect.passes() {
@@ -213,17 +222,12 @@ impl DatapathCase {
     }
 }
 
-/// Parses a network configuration.
-pub(crate) fn parse_policy(network: &str, floor: &Floor) -> Policy {
-    let network: NetworkConfig = policy::parse_json(network.as_bytes())
-        .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
-    let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
-    Policy::new(&network, None, &defaults, floor)
-        .unwrap_or_else(|invalid| panic!("{network:?}: {invalid}"))
-}
-
-/// Parses a floor from its lists.
-pub(crate) fn parse_floor(allow: &[&str], deny: &[&str]) -> Floor {
-    let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    Floor::new(&owned(allow), Some(&owned(deny))).unwrap_or_else(|invalid| panic!("{invalid}"))
+/// The lists of an operator who replaces the built-in list.
+pub(crate) fn floor_lists(allow: &[&str], deny: &[&str]) -> FloorLists {
+    let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    FloorLists {
+        platform_allow: owned(allow),
+        platform_deny: Some(owned(deny)),
+        ..FloorLists::default()
+    }
 }

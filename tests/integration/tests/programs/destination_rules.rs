@@ -2,19 +2,19 @@
 
 use std::net::IpAddr;
 
-use policy_agent::policy::Floor;
 use policy_common::reason::Reason::{
     self, AllowOut, DenyOut, DnsServer, NoRule, PlatformAllow, PlatformDeny, ProxyUnavailable,
 };
+use policy_oracle::FloorLists;
 use policy_testbed::packets::{ExtensionHeader, IpPayload, TcpFlags, test_hosts::SERVER};
 
 use super::datapath_case::{
-    DatapathCase, DatapathSettings, datagram_from_sandbox, parse_floor, sends, syn_from_sandbox,
+    DatapathCase, DatapathSettings, datagram_from_sandbox, floor_lists, sends, syn_from_sandbox,
     udp_from_sandbox,
 };
 
 /// Asserts the verdicts on datagrams to addresses.
-fn assert_destinations(network: &str, floor: Floor, expected: &[(&str, Reason)]) {
+fn assert_destinations(network: &str, floor: FloorLists, expected: &[(&str, Reason)]) {
     let setting = DatapathSettings { floor, ..DatapathSettings::default() };
     let steps: Vec<_> = expected
         .iter()
@@ -30,7 +30,7 @@ fn assert_destinations(network: &str, floor: Floor, expected: &[(&str, Reason)])
 fn the_floor_holds_even_if_the_sandbox_allows_everything() {
     assert_destinations(
         r#"{"allowOut": ["0.0.0.0/0", "169.254.169.254", "10.0.0.0/8"]}"#,
-        Floor::default(),
+        FloorLists::default(),
         &[
             ("169.254.169.254", PlatformDeny),
             ("169.254.0.1", PlatformDeny),
@@ -66,7 +66,7 @@ fn the_floor_holds_even_if_the_sandbox_allows_everything() {
 fn broadcast_and_multicast_stay_denied() {
     assert_destinations(
         r#"{"allowOut": ["0.0.0.0/0"]}"#,
-        Floor::default(),
+        FloorLists::default(),
         &[
             ("255.255.255.255", PlatformDeny),
             ("10.11.0.255", PlatformDeny),
@@ -86,7 +86,7 @@ fn broadcast_and_multicast_stay_denied() {
 fn an_embedded_ipv4_address_is_judged_by_the_floor() {
     assert_destinations(
         r#"{"allowOut": ["0.0.0.0/0", "64:ff9b::/96", "2002::/16"]}"#,
-        Floor::default(),
+        FloorLists::default(),
         &[
             // 169.254.169.254, metadata: mapped, compatible, NAT64, 6to4, Teredo server and client.
             ("::ffff:169.254.169.254", PlatformDeny),
@@ -120,7 +120,7 @@ fn an_embedded_address_counts_for_the_floor_only() {
     let network = r#"{"denyOut": ["8.8.8.8"]}"#;
     assert_destinations(
         network,
-        Floor::default(),
+        FloorLists::default(),
         &[("8.8.8.8", DenyOut), ("64:ff9b::8.8.8.8", NoRule), ("2002:808:808::1", NoRule)],
     );
 }
@@ -130,7 +130,7 @@ fn rules_for_ipv4_apply_to_ipv6_as_documented() {
     let only_one = r#"{"allowOut": ["203.0.113.10"], "denyOut": ["0.0.0.0/0"]}"#;
     assert_destinations(
         only_one,
-        Floor::default(),
+        FloorLists::default(),
         &[
             ("203.0.113.10", AllowOut),
             ("203.0.113.11", DenyOut),
@@ -141,19 +141,19 @@ fn rules_for_ipv4_apply_to_ipv6_as_documented() {
     let all_but_one = r#"{"denyOut": ["203.0.113.10"]}"#;
     assert_destinations(
         all_but_one,
-        Floor::default(),
+        FloorLists::default(),
         &[("203.0.113.10", DenyOut), ("2001:db8:1::1", NoRule)],
     );
     let no_ipv6 = r#"{"denyOut": ["::/0"]}"#;
     assert_destinations(
         no_ipv6,
-        Floor::default(),
+        FloorLists::default(),
         &[("203.0.113.10", NoRule), ("2001:db8:1::1", DenyOut)],
     );
     let all = r#"{"denyOut": ["::/0"], "allowOut": ["0.0.0.0/0"]}"#;
     assert_destinations(
         all,
-        Floor::default(),
+        FloorLists::default(),
         &[("203.0.113.10", AllowOut), ("2001:db8:1::1", AllowOut)],
     );
 }
@@ -166,7 +166,7 @@ fn prefixes_at_the_ends_of_the_address_space() {
     ]}"#;
     assert_destinations(
         network,
-        parse_floor(&[], &[]),
+        floor_lists(&[], &[]),
         &[
             ("255.255.255.255", DenyOut),
             ("255.255.255.0", DenyOut),
@@ -199,7 +199,7 @@ fn from_everything_to_a_single_address() {
     }"#;
     assert_destinations(
         network,
-        Floor::default(),
+        FloorLists::default(),
         &[
             ("203.0.113.9", DenyOut),
             ("203.0.113.10", AllowOut),
@@ -223,7 +223,7 @@ fn allow_beats_deny_whatever_the_lengths_and_the_order() {
     }"#;
     assert_destinations(
         network,
-        Floor::default(),
+        FloorLists::default(),
         &[
             ("203.0.113.200", AllowOut),
             ("203.0.113.1", AllowOut),
@@ -235,7 +235,7 @@ fn allow_beats_deny_whatever_the_lengths_and_the_order() {
 
 #[test]
 fn the_operators_allow_beats_everything() {
-    let floor = parse_floor(
+    let floor = floor_lists(
         &["10.0.0.53", "169.254.0.0/16", "2001:db8:53::/48"],
         &["169.254.169.254", "10.0.0.0/8", "::/0"],
     );
@@ -300,7 +300,7 @@ fn domain_rules_send_the_web_to_the_proxy_and_nothing_else() {
 fn an_egress_proxy_takes_tcp_and_nothing_else() {
     let network =
         r#"{"egressProxy": {"address": "198.51.100.80:1080"}, "denyOut": ["203.0.113.9"]}"#;
-    let floor = parse_floor(&["10.0.0.53"], &["10.0.0.0/8"]);
+    let floor = floor_lists(&["10.0.0.53"], &["10.0.0.0/8"]);
     DatapathCase::with_settings(network, DatapathSettings { floor, ..DatapathSettings::default() })
         .assert_steps(&[
             sends("TCP", syn_from_sandbox(SERVER.v4, 22), ProxyUnavailable),

@@ -7,17 +7,18 @@ use std::{collections::BTreeMap, time::Instant};
 use fastrand::Rng;
 use policy_agent::{
     dataplane::{DenyAction, InboundSource, PolicyId, TableKind},
-    policy::{self, RuleRef},
+    policy,
 };
 use policy_common::{event::VerdictEvent, reason::Reason};
 use policy_integration::{
+    oracle_input,
     program_runner::{FrameAction, ProgramRunner, RunOutcome, is_runnable},
     random::{
         PacketGenerator, RandomPacket,
         random_policies::{self, RandomPolicy},
     },
 };
-use policy_oracle::{OracleIdentity, OracleVerdict, PacketOracle};
+use policy_oracle::{OracleIdentity, OracleReason, OracleVerdict, PacketOracle};
 use policy_testbed::packets::{
     EthernetFrame,
     test_hosts::{SANDBOX, SANDBOX_SECOND_V4},
@@ -102,7 +103,7 @@ impl DifferentialRun {
     fn publish(&mut self, random: RandomPolicy) {
         let compiled = policy::compile_policy(&random.policy, &random.floor);
         let id = self.programs.publish(&compiled).unwrap_or_else(|e| panic!("{e:#}"));
-        self.oracle.publish(random.policy.clone(), random.floor.clone());
+        self.oracle.publish(&random.network, random.internet, &random.floor_lists);
         self.active_policy = Some((random, id));
     }
 
@@ -134,7 +135,9 @@ impl DifferentialRun {
                 self.programs.early_drop_in_xdp(frame.bytes()).unwrap_or_else(|e| panic!("{e:#}"));
             let left_to_tc = matches!(
                 law.reason,
-                Reason::Fragment | Reason::NeighborSpoof | Reason::ProxyUnavailable
+                OracleReason::Fragment
+                    | OracleReason::NeighborSpoof
+                    | OracleReason::ProxyUnavailable
             );
             // So is an ICMP error that may be about a connection of the proxy.
             let left_to_tc = left_to_tc || seen.reason.is_none() && is_icmp(frame.bytes());
@@ -159,20 +162,21 @@ impl DifferentialRun {
     /// Compares verdicts, reasons of drops, and rules.
     fn compare(&mut self, frame: &EthernetFrame, seen: RunOutcome, law: &OracleVerdict) {
         self.pairs_compared += 1;
-        *self.reasons_seen.entry(law.reason).or_default() += 1;
+        let reason = oracle_input::kernel_reason(law.reason);
+        *self.reasons_seen.entry(reason).or_default() += 1;
         let passed = seen.action == FrameAction::Pass;
         // The kernel checks line 3 last, so it may report another one of two reasons to pass. It
         // also parses the extension headers before it compares the datagram's length, so of two
         // reasons to drop it may report one from a header beyond the end.
-        let same_reason = match (law.reason, seen.reason) {
+        let same_reason = match (reason, seen.reason) {
             (Reason::Reply, Some(reason)) => reason.passes(),
             (Reason::ExtensionHeaders, Some(Reason::IpOptions | Reason::Fragment)) => true,
-            (law, seen) => seen == Some(law),
+            (reason, seen) => seen == Some(reason),
         };
-        let same = passed == law.reason.passes() && same_reason;
+        let same = passed == reason.passes() && same_reason;
         assert!(same, "{}", self.disagreement(frame, &seen, law));
         // A reply may pass by a rule of its destination first.
-        if let Some(event) = seen.event.filter(|_| law.reason != Reason::Reply) {
+        if let Some(event) = seen.event.filter(|_| law.reason != OracleReason::Reply) {
             self.rules_compared += 1;
             assert_eq!(
                 self.event_rule(&event),
@@ -184,12 +188,13 @@ impl DifferentialRun {
     }
 
     /// The rule in an event. It must belong to the policy in force.
-    fn event_rule(&self, event: &VerdictEvent) -> Option<RuleRef> {
+    fn event_rule(&self, event: &VerdictEvent) -> Option<String> {
         let (random, id) = self.active_policy.as_ref()?;
         let reason = Reason::from_code(event.reason_code)?;
         let by_policy = reason.line() >= 4;
         assert!(!by_policy || event.policy_id == id.0, "the event is of another policy: {event:?}");
-        policy::resolve_rule(&random.policy, &random.floor, reason, event.rule_index)
+        let rule = policy::resolve_rule(&random.policy, &random.floor, reason, event.rule_index)?;
+        Some(rule.to_string())
     }
 
     fn disagreement(
@@ -202,7 +207,7 @@ impl DifferentialRun {
             let text = random.network.to_string();
             let shown =
                 text.get(..4_000).map_or(text.clone(), |start| format!("{start}… (use the seed)"));
-            format!("{shown}\n  floor:  {:?}", random.floor)
+            format!("{shown}\n  floor:  {:?}", random.floor_lists)
         });
         format!(
             "\nkernel and oracle disagree at pair {}, POLICY_TEST_SEED={}\n  \
