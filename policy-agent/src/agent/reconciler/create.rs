@@ -12,7 +12,8 @@ use crate::{
         hex::{HexDisplay, random_hex},
         sandbox::{
             Sandbox,
-            lifetime::{IdempotencyRecord, LeaseDeadline, SandboxLifetime, SandboxMetadata},
+            lease::{IdempotencyRecord, LeaseDeadline, SandboxMetadata},
+            lifetime::SandboxLifetime,
         },
     },
     policy::{NetworkConfig, SandboxId, SandboxSpec, SecretString},

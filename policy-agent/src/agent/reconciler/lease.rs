@@ -8,7 +8,7 @@ use std::{
 use super::Reconciler;
 use crate::agent::{
     error::AgentError,
-    sandbox::{Sandbox, lifetime::LeaseDeadline},
+    sandbox::{Sandbox, lease::LeaseDeadline},
 };
 
 impl Reconciler {

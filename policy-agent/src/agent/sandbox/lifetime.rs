@@ -1,61 +1,21 @@
 //! What a sandbox keeps from its creation to its end, across changes of its policy: the traffic
 //! token, its lease, the counters of the egress proxy, and a cancellation token for its end.
-//!
-//! While the agent runs, a lease follows the monotonic clock, so that a jump of the wall clock
-//! neither ends nor extends it. The state file stores its end by the wall clock for the next agent.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    agent::{hex::random_hex, sandbox::proxy_counters::SandboxProxyCounters},
-    policy::{SecretString, ValidationError},
+use super::{
+    lease::{ActiveLease, IdempotencyRecord, LeaseDeadline, PersistedLease, SandboxMetadata},
+    proxy_counters::SandboxProxyCounters,
 };
+use crate::{agent::hex::random_hex, policy::SecretString};
 
 /// Number of random bytes in a token.
 const TOKEN_BYTES: usize = 20;
-
-/// Data from the creator of a sandbox. The agent does not interpret it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SandboxMetadata {
-    /// The template that the sandbox is made from.
-    pub template_id: String,
-    /// The creator's own metadata.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// Identifies repeated requests for the same creation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdempotencyRecord {
-    /// Digest of the idempotency key.
-    #[serde(rename = "key")]
-    pub key_digest: String,
-    /// Digest of the request.
-    #[serde(rename = "wish")]
-    pub request_digest: String,
-}
-
-/// A lease as stored in the state file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PersistedLease {
-    /// The end by the wall clock.
-    #[serde(rename = "ends")]
-    pub ends_at: Timestamp,
-    /// Data from the creator.
-    #[serde(rename = "origin")]
-    pub metadata: SandboxMetadata,
-    /// The idempotency key and request that the sandbox was created with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency: Option<IdempotencyRecord>,
-}
 
 /// A lifetime as stored in the state file. Fields that an older agent did not write start anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,13 +31,6 @@ pub struct PersistedLifetime {
     pub lease: Option<PersistedLease>,
 }
 
-/// The end of a lease by both clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaseDeadline {
-    wall: Timestamp,
-    monotonic: Instant,
-}
-
 /// The lifetime of one sandbox.
 #[derive(Debug)]
 pub struct SandboxLifetime {
@@ -86,13 +39,6 @@ pub struct SandboxLifetime {
     started_at: Timestamp,
     lease: Option<ActiveLease>,
     proxy_counters: Arc<SandboxProxyCounters>,
-}
-
-#[derive(Debug)]
-struct ActiveLease {
-    metadata: SandboxMetadata,
-    idempotency: Option<IdempotencyRecord>,
-    deadline: Mutex<LeaseDeadline>,
 }
 
 impl SandboxLifetime {
@@ -113,7 +59,7 @@ impl SandboxLifetime {
         idempotency: Option<IdempotencyRecord>,
         deadline: LeaseDeadline,
     ) -> Result<Self> {
-        let leased = ActiveLease { metadata, idempotency, deadline: Mutex::new(deadline) };
+        let leased = ActiveLease::new(metadata, idempotency, deadline);
         Ok(Self { lease: Some(leased), ..Self::without_lease()? })
     }
 
@@ -139,15 +85,9 @@ impl SandboxLifetime {
             Some(token) => Self::with_token(token),
             None => Self::without_lease()?,
         };
-        let lease =
-            persisted.lease.map(|PersistedLease { ends_at, metadata, idempotency }| ActiveLease {
-                metadata,
-                idempotency,
-                deadline: Mutex::new(LeaseDeadline::at_wall_clock(ends_at)),
-            });
         Ok(Self {
             started_at: persisted.started_at.unwrap_or(lifetime.started_at),
-            lease,
+            lease: persisted.lease.map(ActiveLease::restore),
             ..lifetime
         })
     }
@@ -155,15 +95,10 @@ impl SandboxLifetime {
     /// Returns this lifetime for the state file.
     #[must_use]
     pub fn to_persisted(&self) -> PersistedLifetime {
-        let lease = self.lease.as_ref().map(|leased| PersistedLease {
-            ends_at: leased.deadline().wall,
-            metadata: leased.metadata.clone(),
-            idempotency: leased.idempotency.clone(),
-        });
         PersistedLifetime {
             traffic_token: Some(self.traffic_token.clone()),
             started_at: Some(self.started_at),
-            lease,
+            lease: self.lease.as_ref().map(ActiveLease::to_persisted),
         }
     }
 
@@ -188,13 +123,13 @@ impl SandboxLifetime {
     /// The end of the lease by the wall clock. `None` without a lease, as for sandboxes of `apply`.
     #[must_use]
     pub fn ends_at(&self) -> Option<Timestamp> {
-        Some(self.lease.as_ref()?.deadline().wall)
+        Some(self.lease.as_ref()?.deadline().ends_at())
     }
 
     /// The end of the lease by the monotonic clock.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        Some(self.lease.as_ref()?.deadline().monotonic)
+        Some(self.lease.as_ref()?.deadline().instant())
     }
 
     /// Data from the creator. `None` for sandboxes of `apply`.
@@ -212,7 +147,7 @@ impl SandboxLifetime {
     /// Replaces the end of the lease. Does nothing without a lease.
     pub fn renew(&self, deadline: LeaseDeadline) {
         if let Some(lease) = &self.lease {
-            *lease.lock() = deadline;
+            lease.renew(deadline);
         }
     }
 
@@ -228,54 +163,6 @@ impl SandboxLifetime {
     }
 }
 
-impl ActiveLease {
-    fn deadline(&self) -> LeaseDeadline {
-        *self.lock()
-    }
-
-    /// A poisoned lock is usable: the deadline is replaced as a whole.
-    fn lock(&self) -> MutexGuard<'_, LeaseDeadline> {
-        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LeaseDeadline {
-    /// Creates a deadline `timeout` from now.
-    ///
-    /// # Errors
-    /// The deadline is beyond the range of a clock.
-    pub fn after(timeout: Duration) -> Result<Self, ValidationError> {
-        let signed = SignedDuration::try_from(timeout).ok();
-        let wall = signed.and_then(|timeout| Timestamp::now().checked_add(timeout).ok());
-        let monotonic = Instant::now().checked_add(timeout);
-        match (wall, monotonic) {
-            (Some(wall), Some(monotonic)) => Ok(Self { wall, monotonic }),
-            _ => {
-                let seconds = timeout.as_secs().to_string();
-                Err(ValidationError::about_entry(
-                    "timeout",
-                    seconds,
-                    "so many seconds are too long",
-                ))
-            }
-        }
-    }
-
-    /// Creates the deadline at which the wall clock, as it is set now, shows `wall`.
-    #[must_use]
-    pub fn at_wall_clock(wall: Timestamp) -> Self {
-        let now = Instant::now();
-        let left = Duration::try_from(wall.duration_since(Timestamp::now())).unwrap_or_default();
-        Self { wall, monotonic: now.checked_add(left).unwrap_or(now) }
-    }
-
-    /// The deadline by the wall clock.
-    #[must_use]
-    pub const fn ends_at(&self) -> Timestamp {
-        self.wall
-    }
-}
-
 /// Serialises the token in clear text: the state file needs it.
 fn serialize_secret<S: Serializer>(
     token: &Option<SecretString>,
@@ -286,6 +173,8 @@ fn serialize_secret<S: Serializer>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn leased_lifetime(timeout: Duration) -> SandboxLifetime {
@@ -351,11 +240,5 @@ mod tests {
         lifetime.renew(deadline);
         assert_eq!(lifetime.ends_at(), Some(deadline.ends_at()));
         assert!(lifetime.deadline().expect("a lease") > Instant::now());
-    }
-
-    #[test]
-    fn a_deadline_that_never_comes_is_rejected() {
-        let error = LeaseDeadline::after(Duration::MAX).expect_err("for ever");
-        assert_eq!(error.field, "timeout");
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod active_policy;
 pub(crate) mod attribution;
+pub(crate) mod lease;
 pub(crate) mod lifetime;
 pub(crate) mod proxy_counters;
 pub(crate) mod registry;

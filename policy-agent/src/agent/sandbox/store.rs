@@ -220,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::sandbox::lifetime::{PersistedLease, SandboxMetadata},
+        agent::sandbox::lease::{PersistedLease, SandboxMetadata},
         policy::SecretString,
     };
 

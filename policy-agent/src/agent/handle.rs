@@ -1,0 +1,241 @@
+//! The handle to the agent that the API and the daemon hold. It queues changes, and answers queries
+//! without waiting for a change.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::{JoinError, spawn_blocking},
+};
+
+use super::{
+    AgentError, ApplyResults, ApplyTimings, CreateRequest, DataplaneControl, EventAttribution,
+    PlatformPolicy, PooledInterface, ProxyControl, Reconciler, Sandbox, SandboxRegistry,
+    SandboxReport, SandboxStore,
+    command::{AgentCommand, CommandResult},
+    queue::CommandQueue,
+    single_result,
+};
+use crate::policy::{Floor, NetworkConfig, SandboxSpec};
+
+/// A handle to the agent, for its API. Cheap to clone.
+#[derive(Clone)]
+pub struct Agent {
+    reconciler: Arc<Mutex<Reconciler>>,
+    queue: Arc<CommandQueue>,
+    dataplane: Arc<dyn DataplaneControl>,
+    proxy: Arc<dyn ProxyControl>,
+    platform_policy: Arc<PlatformPolicy>,
+    pub(super) registry: Arc<SandboxRegistry>,
+    pub(super) pooled_interfaces: Arc<[PooledInterface]>,
+    /// Notified when a lease may end sooner or later than before.
+    pub(super) lease_changed: Arc<Notify>,
+    timings: ApplyTimings,
+}
+
+impl Agent {
+    /// Adopts the sandboxes in the store and in the kernel. Blocks.
+    ///
+    /// # Errors
+    /// The store or the kernel cannot be read.
+    pub fn start(
+        dataplane: Arc<dyn DataplaneControl>,
+        proxy: Arc<dyn ProxyControl>,
+        store: SandboxStore,
+        platform_policy: Arc<PlatformPolicy>,
+        attribution: Arc<EventAttribution>,
+        pooled_interfaces: Vec<PooledInterface>,
+    ) -> Result<Self> {
+        let pooled_interfaces: Arc<[PooledInterface]> = pooled_interfaces.into();
+        let registry = Arc::default();
+        let mut reconciler = Reconciler::new(
+            &dataplane,
+            Arc::clone(&proxy),
+            store,
+            Arc::clone(&platform_policy),
+            Arc::clone(&registry),
+            attribution,
+            Arc::clone(&pooled_interfaces),
+        );
+        reconciler.adopt()?;
+        let changes = Arc::new(Mutex::new(reconciler));
+        let (queue, lease_changed, timings) =
+            (Arc::default(), Arc::default(), ApplyTimings::default());
+        Ok(Self {
+            reconciler: changes,
+            queue,
+            dataplane,
+            proxy,
+            platform_policy,
+            registry,
+            pooled_interfaces,
+            lease_changed,
+            timings,
+        })
+    }
+
+    /// Creates or replaces sandboxes. All of them are validated before any is changed. `force`
+    /// allows interfaces that the host itself needs.
+    ///
+    /// # Errors
+    /// One of the sandboxes is invalid. Nothing was changed.
+    pub async fn apply(
+        &self,
+        specs: Vec<SandboxSpec>,
+        force: bool,
+    ) -> Result<ApplyResults, AgentError> {
+        self.submit(AgentCommand::Apply { specs, force }).await?.into_results()
+    }
+
+    /// Replaces the egress fields of a sandbox.
+    ///
+    /// # Errors
+    /// The configuration is invalid, there is no such sandbox, or the kernel or the disk reports an
+    /// error.
+    pub async fn update_network(
+        &self,
+        id: String,
+        network: NetworkConfig,
+    ) -> Result<(), AgentError> {
+        let command = AgentCommand::UpdateNetwork(id, Box::new(network));
+        single_result(self.submit(command).await?.into_results()?)
+    }
+
+    /// Detaches and deletes a sandbox.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel or the disk reports an error.
+    pub async fn delete(&self, id: String) -> Result<(), AgentError> {
+        self.submit(AgentCommand::Delete(id)).await.map(|_| ())
+    }
+
+    /// Creates a sandbox on a free interface of `[[interfaces]]`. The kernel enforces its policy
+    /// when this returns.
+    ///
+    /// # Errors
+    /// The request is invalid; no interface is free ([`AgentError::NoFreeInterface`]); the
+    /// idempotency key belongs to another request ([`AgentError::IdempotencyKeyReused`]); or the
+    /// kernel or the disk reports an error.
+    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
+        let reply = self.submit(AgentCommand::Create(Box::new(request))).await?;
+        let created = reply.into_sandbox()?;
+        self.lease_changed.notify_one();
+        Ok(created)
+    }
+
+    /// Sets the lease of a sandbox to end `timeout` from now. A sandbox that `apply` created has no
+    /// lease and does not get one.
+    ///
+    /// # Errors
+    /// There is no such sandbox, the timeout is too long, or the disk reports an error.
+    pub async fn renew(&self, id: &str, timeout: Duration) -> Result<Arc<Sandbox>, AgentError> {
+        let reply = self.submit(AgentCommand::RenewLease(id.to_owned(), timeout)).await?;
+        let renewed = reply.into_sandbox()?;
+        self.lease_changed.notify_one();
+        Ok(renewed)
+    }
+
+    /// Returns one sandbox with its counters.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel cannot be queried.
+    pub async fn get(&self, id: &str) -> Result<SandboxReport, AgentError> {
+        let sandbox = self.registry.require(id)?;
+        let (dataplane, proxy) = (Arc::clone(&self.dataplane), Arc::clone(&self.proxy));
+        let report =
+            spawn_blocking(move || SandboxReport::collect(&sandbox, &*dataplane, &*proxy)).await;
+        report.map_err(internal_error)?.map_err(AgentError::Internal)
+    }
+
+    /// Returns all sandboxes with their counters.
+    ///
+    /// # Errors
+    /// The kernel cannot be queried.
+    pub async fn list(&self) -> Result<Vec<SandboxReport>, AgentError> {
+        let (registry, dataplane, proxy) =
+            (Arc::clone(&self.registry), Arc::clone(&self.dataplane), Arc::clone(&self.proxy));
+        let reports = spawn_blocking(move || {
+            let all = registry.all();
+            let report =
+                |sandbox: &Arc<Sandbox>| SandboxReport::collect(sandbox, &*dataplane, &*proxy);
+            all.iter().map(report).collect::<Result<Vec<_>>>()
+        });
+        reports.await.map_err(internal_error)?.map_err(AgentError::Internal)
+    }
+
+    /// Returns the floor of a network namespace, including the host's own addresses there.
+    ///
+    /// # Errors
+    /// The agent is stopping.
+    pub async fn floor_in_namespace(&self, netns: Option<PathBuf>) -> Result<Floor, AgentError> {
+        let dataplane = Arc::clone(&self.dataplane);
+        let host_addresses =
+            spawn_blocking(move || dataplane.host_addresses(netns.as_deref())).await;
+        // If the namespace does not exist, the host has no addresses there.
+        Ok(self
+            .platform_policy
+            .floor
+            .with_host_addresses(&host_addresses.map_err(internal_error)?.unwrap_or_default()))
+    }
+
+    /// The registry of sandboxes, for readers.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<SandboxRegistry> {
+        &self.registry
+    }
+
+    /// The operator's policy for all sandboxes.
+    #[must_use]
+    pub fn platform_policy(&self) -> &Arc<PlatformPolicy> {
+        &self.platform_policy
+    }
+
+    /// The dataplane.
+    #[must_use]
+    pub fn dataplane(&self) -> &Arc<dyn DataplaneControl> {
+        &self.dataplane
+    }
+
+    /// How long changes took until the kernel enforced them.
+    #[must_use]
+    pub fn timings(&self) -> &ApplyTimings {
+        &self.timings
+    }
+
+    /// Executes a command in a batch with others.
+    pub(super) async fn submit(&self, command: AgentCommand) -> CommandResult {
+        let start = Instant::now();
+        let mut reply = self.queue.push(command);
+        // A caller whose command was executed in another batch returns without taking the lock. If
+        // it waited for the lock, no batch would ever hold more than one command. A caller whose
+        // batch held only other commands takes the lock again.
+        let received = loop {
+            tokio::select! {
+                biased;
+                received = &mut reply => break received,
+                executed = self.run_batch() => executed?,
+            }
+        };
+        let reply = received.map_err(|_| AgentError::Internal(anyhow!("not answered")))??;
+        if reply.is_enforced() {
+            self.timings.observe(start.elapsed());
+        }
+        Ok(reply)
+    }
+
+    /// Executes one batch, which is completed even if its callers are gone.
+    async fn run_batch(&self) -> Result<(), AgentError> {
+        let queue = Arc::clone(&self.queue);
+        let mut reconciler = Arc::clone(&self.reconciler).lock_owned().await;
+        spawn_blocking(move || queue.run_batch(&mut reconciler)).await.map_err(internal_error)
+    }
+}
+
+fn internal_error(error: JoinError) -> AgentError {
+    AgentError::Internal(anyhow!(error))
+}
