@@ -8,11 +8,8 @@ use hyper::{
 };
 
 use super::{
-    backend::BackendRequestBody,
-    flow_control::PacedBody,
-    forwarded_headers,
-    refusal::GatewayRefusal,
-    request_framer::{MAX_HEAD_SIZE, parse_content_length},
+    backend::BackendRequestBody, flow_control::PacedBody, forwarded_headers,
+    refusal::GatewayRefusal, request_framer::MAX_HEAD_SIZE, request_length::parse_content_length,
     trusted_proxies::RequestClient,
 };
 use crate::net::hop_by_hop;

@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderMap, HeaderValue},
 };
 
-use super::{backend::BackendError, request_framer::parse_content_length};
+use super::{backend::BackendError, request_length::parse_content_length};
 use crate::net::hop_by_hop;
 
 /// Removes hop-by-hop fields and all framing fields except one valid `Content-Length`.

@@ -34,6 +34,7 @@ mod proxy_protocol;
 mod refusal;
 mod request;
 mod request_framer;
+mod request_length;
 mod request_line;
 mod response_body;
 mod server_certificate;
