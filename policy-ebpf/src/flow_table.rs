@@ -9,7 +9,7 @@ use policy_common::flow::{
     FLOW_SETS_PER_PAGE, FLOW_TIME_MASK, FLOW_USED, FLOWS_PER_SET, Flow, FlowPage, FlowSet,
 };
 
-use crate::maps::FlowTable;
+use crate::{constant_length::length_as_u32, maps::FlowTable};
 
 /// The content of a new page. Too large for the stack.
 static EMPTY_PAGE: FlowPage = FlowPage {
@@ -86,7 +86,7 @@ pub(crate) fn find_flow(set: *mut FlowSet, fingerprint: u64) -> Option<*mut Flow
 pub(crate) fn least_useful_place(set: *mut FlowSet, now: u64) -> u32 {
     let (mut place, mut lowest) = (0, u64::MAX);
     let mut at = 0;
-    while at < FLOWS_PER_SET as u32 {
+    while at < const { length_as_u32(FLOWS_PER_SET) } {
         // SAFETY: the kernel frees no page.
         let state = unsafe { (*flow_of_set(set, at as usize)).state };
         let rank = if is_live(state, now) { state & (FLOW_USED | FLOW_TIME_MASK) } else { 0 };

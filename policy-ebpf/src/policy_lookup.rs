@@ -14,6 +14,7 @@ use policy_common::{
 };
 
 use crate::{
+    constant_length::length_as_u32,
     ip_header::IpHeader,
     maps::{POLICY_TABLES, POLICY_TRIE_V4, POLICY_TRIE_V6, SANDBOXES},
 };
@@ -24,7 +25,7 @@ pub(crate) const TEREDO_PREFIX: u64 = 0x2001_0000;
 /// The number of words in `POLICY_TABLES`, a power of two, minus one. Set by the agent before
 /// loading, to the size that the kernel allows.
 #[unsafe(no_mangle)]
-static TABLE_WORD_MASK: u32 = TABLE_MEMORY_WORDS as u32 - 1;
+static TABLE_WORD_MASK: u32 = length_as_u32(TABLE_MEMORY_WORDS) - 1;
 
 /// The tables of one policy.
 #[derive(Clone, Copy)]

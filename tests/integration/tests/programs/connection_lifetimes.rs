@@ -14,7 +14,7 @@ use policy_testbed::packets::{
 
 use super::datapath_case::{
     DENY_ALL, DatapathCase, DatapathSettings, datagram_from_sandbox, datagram_to_sandbox,
-    parse_floor, receives, sends,
+    floor_lists, receives, sends,
 };
 
 const CLIENT_PORT: u16 = 51_000;
@@ -185,14 +185,14 @@ fn one_sandbox_does_not_displace_connections_of_another() {
     ]);
     let other = stage.programs.open_second_sandbox(&[SANDBOX.v4.into()]).expect("another sandbox");
     for pair in 0..150_000_u32 {
-        let [_, low, high, _] = pair.to_be_bytes().map(u16::from);
-        let port = 1 + pair as u16 % 60_000;
-        let payload = IpPayload::udp(53 + high, port, b"");
-        let flood = datagram_to_sandbox([10, 12, 0, low as u8], payload).to_frame();
+        let [_, low, high, _] = pair.to_be_bytes();
+        let port = 1 + u16::try_from(pair % 60_000).expect("a port");
+        let payload = IpPayload::udp(53 + u16::from(high), port, b"");
+        let flood = datagram_to_sandbox([10, 12, 0, low], payload).to_frame();
         other.pass_to_sandbox(flood.bytes(), Host).expect("the gate runs");
         if pair % 16 == 0 {
             let payload = IpPayload::syn(port, 80);
-            let flood = datagram_to_sandbox([10, 12, high as u8, low as u8], payload).to_frame();
+            let flood = datagram_to_sandbox([10, 12, high, low], payload).to_frame();
             other.pass_to_sandbox(flood.bytes(), Forwarded).expect("the gate runs");
         }
     }
@@ -206,7 +206,7 @@ fn one_sandbox_does_not_displace_connections_of_another() {
 #[test]
 fn a_resolver_in_platform_allow_leaves_no_trace() {
     let gateway = GATEWAY.v4.to_string();
-    let floor = parse_floor(&[&gateway], &["10.0.0.0/8"]);
+    let floor = floor_lists(&[&gateway], &["10.0.0.0/8"]);
     let setting = DatapathSettings { floor, ..DatapathSettings::default() };
     let mut stage = DatapathCase::with_settings(DENY_ALL, setting);
     let answer = datagram_to_sandbox(GATEWAY.v4, IpPayload::udp(53, 4000, b""));

@@ -222,7 +222,7 @@ fn a_router_in_the_sandbox_tells_the_proxy_the_mtu_of_a_path() {
             // An acknowledged segment is too old; the next one is in flight.
             let number = if to.is_ipv6() { 40 + 4 } else { 20 + 4 };
             let sent = u32::from_be_bytes(*quoted[number..].first_chunk().or_fail("a number"));
-            let next = sent.wrapping_add(SEGMENT.len() as u32);
+            let next = sent.wrapping_add(u32::try_from(SEGMENT.len()).expect("short"));
             quoted[number..number + 4].copy_from_slice(&next.to_be_bytes());
             let mss = || SockRef::from(&outside).tcp_mss().or_fail("its segment size");
             assert!(mss() > u32::from(MTU));
