@@ -21,7 +21,7 @@ use crate::{
     maps::SANDBOXES,
     packet_context::{self, skb_pointer},
     packet_counting,
-    policy_lookup::{PolicyBlock, TEREDO_PREFIX},
+    policy_lookup::{self, PolicyBlock, TEREDO_PREFIX},
     transport::{TCP_FIN, TCP_RST, TCP_SYN},
 };
 
@@ -107,7 +107,7 @@ fn find_leaf_v4(
     if !owns_ipv4(sandbox, source) {
         return None;
     }
-    let leaf = PolicyBlock::at(sandbox.policy_block)?.find_v4(u32::from_be(destination));
+    let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?.find_v4(u32::from_be(destination));
     frame.check_redirect(protocol, leaf)?;
     if checksum_offload::has_neutral_bytes(source, destination) {
         frame.check_checksum(ctx, protocol)?;
@@ -139,7 +139,7 @@ fn find_leaf_v6(
     if u64::from(a) == TEREDO_PREFIX {
         return None;
     }
-    let leaf = PolicyBlock::at(sandbox.policy_block)?.find_v6(high, low);
+    let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?.find_v6(high, low);
     frame.check_redirect(protocol, leaf)?;
     frame.check_checksum(ctx, protocol)?;
     Some(leaf)

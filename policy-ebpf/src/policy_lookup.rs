@@ -5,6 +5,7 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use policy_common::{
+    endpoint::SandboxEndpoint,
     policy_table::{
         self, BLOCK_POLICY_ID, BLOCK_ROOT_V4, BLOCK_ROOT_V6, LPM_TRIE_REFERENCE,
         TABLE_MEMORY_WORDS, TriePrefixV4, TriePrefixV6,
@@ -91,7 +92,7 @@ impl PolicyBlock {
 /// policy is not installed yet.
 #[inline(always)]
 pub(crate) fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Reason> {
-    let start = policy_block_start(slot);
+    let start = SANDBOXES.get(slot).map_or(0, policy_block_start);
     let [a, b, c, d] = header.destination.map(u32::from_be);
     let leaf = if header.is_v6 {
         let (high, low) = (u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d));
@@ -106,13 +107,12 @@ pub(crate) fn lookup_verdict(slot: u32, header: &IpHeader) -> Result<Verdict, Re
     }
 }
 
-/// The block of the policy in force in a slot. 0 means none. Read once per lookup: the agent may
+/// The start of the block of a sandbox's policy. 0 means none. Read once per lookup: the agent may
 /// replace it at any time.
 #[inline(always)]
-fn policy_block_start(slot: u32) -> u32 {
-    let Some(sandbox) = SANDBOXES.get_ptr(slot) else { return 0 };
-    // SAFETY: the pointer is valid while the program runs.
-    unsafe { core::ptr::read_volatile(&raw const (*sandbox).policy_block) }
+pub(crate) fn policy_block_start(sandbox: &SandboxEndpoint) -> u32 {
+    // SAFETY: the field is valid. The read is volatile, so that it happens once.
+    unsafe { core::ptr::read_volatile(&raw const sandbox.policy_block) }
 }
 
 /// The leaf of an IPv4 address (in host byte order) in the block at `start`. 0 means none.
