@@ -185,6 +185,11 @@ impl ProgramRunner {
         Ok(Map::from_map_data(MapData::from_pin(pin)?)?.try_into()?)
     }
 
+    /// The kernel's enforcement.
+    pub fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
     /// The directory of the pins.
     pub fn pins(&self) -> &Path {
         self.bpffs.path()

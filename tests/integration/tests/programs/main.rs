@@ -18,4 +18,5 @@ mod frame_truncation;
 mod inbound_state;
 mod malformed_frames;
 mod program_log;
+mod table_memory;
 mod verifier_budget;
