@@ -107,7 +107,8 @@ fn find_leaf_v4(
     if !owns_ipv4(sandbox, source) {
         return None;
     }
-    let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?.find_v4(u32::from_be(destination));
+    let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?
+        .find_v4(u32::from_be(destination));
     frame.check_redirect(protocol, leaf)?;
     if checksum_offload::has_neutral_bytes(source, destination) {
         frame.check_checksum(ctx, protocol)?;

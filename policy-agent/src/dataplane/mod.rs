@@ -44,7 +44,10 @@ pub use self::{
         AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, GuardMark, GuardMethod,
         GuardSettings, HookMode, HostInterface, InboundSource, Slot, TableKind,
     },
-    tables::policy_tables::{PolicyId, PublishedPolicy},
+    tables::{
+        policy_tables::{PolicyId, PublishedPolicy},
+        table_memory::PolicyDigest,
+    },
 };
 use self::{
     attach::{GateAttacher, clsact, expedited_rcu, shared_programs},

@@ -7,10 +7,9 @@ use anyhow::{Result, anyhow};
 use super::stage::StagedChange;
 use crate::{
     agent::{dataplane_control::DataplaneControl, sandbox::attribution::EventAttribution},
-    dataplane::{PolicyId, Slot},
+    dataplane::{PolicyDigest, PolicyId, Slot},
 };
 
-type PolicyDigest = [u8; 16];
 type PublishResult = Result<PolicyId>;
 
 /// Publishes policies and records their IDs for the attribution of events.

@@ -19,7 +19,7 @@ use crate::dataplane::{
 };
 
 /// The digest of a compiled policy.
-pub(crate) type PolicyDigest = [u8; 16];
+pub type PolicyDigest = [u8; 16];
 
 /// The memory for tables.
 pub(crate) struct TableMemory {

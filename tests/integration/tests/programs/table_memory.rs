@@ -65,8 +65,8 @@ fn assert_large_policy_decides(programs: &mut ProgramRunner) {
 
 #[test]
 fn what_does_not_fit_is_in_the_lpm_tries_until_there_is_room() {
-    let mut programs =
-        ProgramRunner::open(DenyAction::Drop, InboundSource::Any).unwrap_or_else(|e| panic!("{e:#}"));
+    let mut programs = ProgramRunner::open(DenyAction::Drop, InboundSource::Any)
+        .unwrap_or_else(|e| panic!("{e:#}"));
     programs.reset_sandbox(None, &[SANDBOX.v6.into()]).expect("a slot");
     programs.publish(&large_policy(0, PREFIXES)).expect("the first fits");
     assert_large_policy_decides(&mut programs);
