@@ -18,10 +18,11 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     maps::MapInfo,
     programs::{
-        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
-        tc::TcAttachOptions,
+        tc::{SchedClassifierLinkId, TcAttachOptions},
     },
+    sys::SyscallError,
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -29,7 +30,11 @@ use nix::{
 };
 use policy_common::bpf_names::TC_PROGRAMS;
 
-use self::{expedited_rcu::ExpeditedRcu, gate_loader::GateLoader, slot_gates::SlotGates};
+use self::{
+    expedited_rcu::ExpeditedRcu,
+    gate_loader::GateLoader,
+    slot_gates::{GateCopy, SlotGates},
+};
 use crate::{
     dataplane::{
         AttachMethod, DataplaneSettings, HookMode, HostInterface, Slot,
@@ -99,9 +104,8 @@ impl GateAttacher {
             if self.use_xdp {
                 self.attach_xdp(id, name, &mut gates.xdp(slot)?)?;
             }
-            let (mut from, mut to) = (gates.ingress(slot)?, gates.egress(slot)?);
-            self.attach_tc(id, name, TcAttachType::Ingress, &mut from)?;
-            self.attach_tc(id, name, TcAttachType::Egress, &mut to)?;
+            self.attach_tc(id, name, TcAttachType::Ingress, slot)?;
+            self.attach_tc(id, name, TcAttachType::Egress, slot)?;
             if self.use_tcx {
                 clsact::remove_own_filters(name);
             }
@@ -152,17 +156,12 @@ impl GateAttacher {
         self.pin_directory.remove_links(id)
     }
 
-    fn attach_tc(
-        &self,
-        id: &str,
-        interface: &str,
-        hook: TcAttachType,
-        gate: &mut SchedClassifier,
-    ) -> Result<()> {
+    fn attach_tc(&self, id: &str, interface: &str, hook: TcAttachType, slot: Slot) -> Result<()> {
+        let mut gate = self.slot_gates.tc_gate(slot, hook, GateCopy::Usual)?;
         let name = if hook == TcAttachType::Ingress { FROM_PIN } else { TO_PIN };
         let pin = self.pin_directory.link_path(id, name);
         if !self.use_tcx {
-            clsact::attach_first(interface, hook, gate)?;
+            clsact::attach_first(interface, hook, &mut gate)?;
             self.pin_directory.remove_link(id, name)?;
             return pin_directory::pin_with_retry(gate.fd()?.as_fd(), &pin);
         }
@@ -172,10 +171,14 @@ impl GateAttacher {
             drop(gate.take_link(replaced)?);
             return Ok(());
         }
-        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let link = gate
-            .attach_with_options(interface, hook, order)
-            .with_context(|| format!("interface: cannot attach to {interface}"))?;
+        let link = match attach_tcx_first(&mut gate, interface, hook) {
+            Err(error) if is_attached_already(&error) => {
+                gate = self.slot_gates.tc_gate(slot, hook, GateCopy::Spare)?;
+                attach_tcx_first(&mut gate, interface, hook)
+            }
+            attached => attached,
+        };
+        let link = link.with_context(|| format!("interface: cannot attach to {interface}"))?;
         // The old pin is removed after the new gate is attached. Its gate may run after another
         // program, or belong to an interface that no longer exists or now serves another sandbox.
         self.pin_directory.remove_link(id, name)?;
@@ -218,6 +221,24 @@ impl GateAttacher {
         let link = bpf_syscall::open_link_by_id(link.info()?.id())?;
         pin_directory::pin_with_retry(link.as_fd(), &self.pin_directory.link_path(id, name))
     }
+}
+
+fn attach_tcx_first(
+    gate: &mut SchedClassifier,
+    interface: &str,
+    hook: TcAttachType,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+    gate.attach_with_options(interface, hook, order)
+}
+
+/// Whether this program is attached to the hook, but not in front.
+fn is_attached_already(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::SyscallError(SyscallError { io_error, .. })
+            if io_error.raw_os_error() == Some(libc::EEXIST)
+    )
 }
 
 /// Checks that the interface exists and carries Ethernet frames.

@@ -1,7 +1,7 @@
 //! The gates of a slot: made once, pinned, and used for every sandbox that gets the slot.
 //!
 //! ```text
-//! <bpffs>/v4/gates/7/from   also to, xdp
+//! <bpffs>/v4/gates/7/from   also from-spare, to, to-spare, xdp
 //! ```
 //!
 //! Gates are not freed while the agent runs, because the kernel can deadlock when many programs are
@@ -12,13 +12,23 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use aya::{
     maps::MapInfo,
-    programs::{ProgramInfo, SchedClassifier, Xdp},
+    programs::{ProgramInfo, SchedClassifier, TcAttachType, Xdp},
 };
 use aya_obj::programs::XdpAttachType;
 use policy_common::bpf_names::{TC_PROGRAMS, XDP_PROGRAMS};
 
 use super::{FROM_PIN, TO_PIN, XDP_PIN, gate_loader::GateLoader};
 use crate::dataplane::{Slot, maps::pin_directory::PinDirectory};
+
+/// Which of two equal programs. The kernel attaches a program only once to a hook, and a gate behind
+/// another program stays attached until there is one in front.
+#[derive(Clone, Copy)]
+pub(crate) enum GateCopy {
+    /// The one that is usually attached.
+    Usual,
+    /// The one that takes its place.
+    Spare,
+}
 
 /// Opens the pinned gates, and makes those that are missing.
 pub(crate) struct SlotGates {
@@ -35,20 +45,26 @@ impl SlotGates {
         &self.gate_loader
     }
 
-    /// The gate at TC ingress, for packets sent by the sandbox.
-    pub(crate) fn ingress(&self, slot: Slot) -> Result<SchedClassifier> {
-        let pin = self.gate_pin(slot, FROM_PIN, TC_PROGRAMS)?;
+    /// The gate at a TC hook.
+    pub(crate) fn tc_gate(
+        &self,
+        slot: Slot,
+        hook: TcAttachType,
+        copy: GateCopy,
+    ) -> Result<SchedClassifier> {
+        let name = match (hook, copy) {
+            (TcAttachType::Ingress, GateCopy::Usual) => FROM_PIN,
+            (TcAttachType::Ingress, GateCopy::Spare) => "from-spare",
+            (_, GateCopy::Usual) => TO_PIN,
+            (_, GateCopy::Spare) => "to-spare",
+        };
+        let pin = self.gate_pin(slot, name, TC_PROGRAMS)?;
         if !pin.exists() {
-            self.gate_loader.load_gates(slot)?.load_from_sandbox()?.pin(&pin)?;
-        }
-        SchedClassifier::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))
-    }
-
-    /// The gate at TC egress, for packets sent to the sandbox.
-    pub(crate) fn egress(&self, slot: Slot) -> Result<SchedClassifier> {
-        let pin = self.gate_pin(slot, TO_PIN, TC_PROGRAMS)?;
-        if !pin.exists() {
-            self.gate_loader.load_gates(slot)?.load_to_sandbox()?.pin(&pin)?;
+            let mut gates = self.gate_loader.load_gates(slot)?;
+            match hook {
+                TcAttachType::Ingress => gates.load_from_sandbox()?.pin(&pin)?,
+                _ => gates.load_to_sandbox()?.pin(&pin)?,
+            }
         }
         SchedClassifier::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))
     }

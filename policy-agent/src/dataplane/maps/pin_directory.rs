@@ -5,7 +5,7 @@
 //! <bpffs>/v1/links/<id>/from        links of a sandbox: from, to, xdp. With clsact: programs
 //! <bpffs>/v1/links/slot-<hex>/from  links of an interface of `[[interfaces]]`, for any sandbox
 //! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that the gates set
-//! <bpffs>/v1/gates/7/from           gates of a slot: from, to, xdp
+//! <bpffs>/v1/gates/7/from           gates of a slot: from, to, xdp, and spares
 //! <bpffs>/v1/guard/                 the guard: its records, map and links
 //! ```
 

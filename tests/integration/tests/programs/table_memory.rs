@@ -1,6 +1,6 @@
 //! Policies that do not fit into the memory for tables are in the LPM tries, and judge alike.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use policy_agent::{
     dataplane::{DenyAction, InboundSource, Slot},
@@ -47,8 +47,7 @@ fn allowed_address(index: u32) -> Ipv6Addr {
 
 #[track_caller]
 fn assert_reason(programs: &mut ProgramRunner, to: Ipv6Addr, expected: Reason) {
-    let datagram =
-        IpDatagram::new(IpAddr::from(SANDBOX.v6), to.into(), IpPayload::udp(4000, 53, b"question"));
+    let datagram = IpDatagram::new(SANDBOX.v6, to, IpPayload::udp(4000, 53, b"question"));
     let outcome = programs.from_sandbox(datagram.to_frame().bytes()).expect("the gate runs");
     assert_eq!(outcome.reason, Some(expected), "to {to}");
 }
