@@ -144,11 +144,11 @@ fn inbound_connections_are_answered_past_the_proxy() {
     let world = TestNetwork::build().or_fail("building a world");
     let stage = RedirectTestbed::in_network(&world, DOMAIN_NETWORK);
     let door = stage.open_proxy_listeners();
-    for address in ["203.0.113.10", "2001:db8:1::1"] {
+    for (address, port) in [("203.0.113.10", 8080), ("2001:db8:1::1", 8081)] {
         let own = stage.sandbox.addresses()[usize::from(is_ipv6(address))];
-        let service = bind_host_service(&stage.sandbox.namespace, 8080);
+        let service = bind_host_service(&stage.sandbox.namespace, port);
         // From port 443, so that the replies look like requests to a web server.
-        let mut client = connect_from(&world.internet, socket_address(address, 443), own, 8080);
+        let mut client = connect_from(&world.internet, socket_address(address, 443), own, port);
         let mut served = accept_redirected(&service);
         assert_carries(&mut client, &mut served);
         assert_carries(&mut served, &mut client);

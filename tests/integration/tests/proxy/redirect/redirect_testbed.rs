@@ -131,13 +131,18 @@ impl RedirectTestbed {
         counters.by_reason[reason as usize].packets
     }
 
-    /// Asserts that a connection is refused immediately because there is no proxy.
+    /// Asserts that connections are refused immediately, soon because there is no proxy: a process
+    /// that another test starts holds dropped listeners until it executes its program.
     #[track_caller]
     pub(crate) fn assert_proxy_unavailable(&self, to: SocketAddr) {
         let before = self.packet_count(Reason::ProxyUnavailable);
-        let seen = probe::probe(&self.sandbox.namespace, probe::ProbeKind::Tcp(to.port()), to.ip());
-        assert_eq!(seen, probe::ProbeResult::Refused, "{to}");
-        assert!(self.packet_count(Reason::ProxyUnavailable) > before, "{to} is not counted");
+        let how = probe::ProbeKind::Tcp(to.port());
+        let refused = || {
+            let seen = probe::probe(&self.sandbox.namespace, how, to.ip());
+            assert_eq!(seen, probe::ProbeResult::Refused, "{to}");
+            (self.packet_count(Reason::ProxyUnavailable) > before).then_some(())
+        };
+        eventually(&format!("{to} is counted"), refused).or_fail("connecting");
     }
 }
 
