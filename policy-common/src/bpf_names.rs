@@ -76,7 +76,7 @@ pub const REJECT: &str = "reject";
 pub const PROXY_REDIRECT: &str = "proxy_redirect";
 /// Program in `policy.o`: drops packets in XDP that `from_sandbox` would drop.
 pub const EARLY_DROP: &str = "early_drop";
-/// Program in `gate.o` at TC ingress: sets the slot and calls `from_sandbox`.
+/// Program in `gate.o` at TC ingress: sets the slot and calls `fast_path`.
 pub const GATE_FROM: &str = "gate_from";
 /// Program in `gate.o` at TC egress: sets the slot and calls `to_sandbox`.
 pub const GATE_TO: &str = "gate_to";

@@ -1,6 +1,6 @@
 //! The guard: a hook behind TC that drops what a sandbox's interface hands to the IP stack without
-//! the mark that [`from_sandbox`](crate::bpf_names::FROM_SANDBOX) sets on every packet that it lets
-//! pass. Packets for the egress proxy carry [`REDIRECT_MARK`](crate::redirect::REDIRECT_MARK)
+//! the mark that [`fast_path`](crate::bpf_names::FAST_PATH) and
+//! [`from_sandbox`](crate::bpf_names::FROM_SANDBOX) set on every packet that they let pass. Packets for the egress proxy carry [`REDIRECT_MARK`](crate::redirect::REDIRECT_MARK)
 //! instead.
 
 use crate::impl_pod;

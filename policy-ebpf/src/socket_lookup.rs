@@ -33,11 +33,11 @@ pub(crate) struct SocketReference(NonNull<bpf_sock>);
 impl SocketReference {
     /// The listener with this key. The kernel removes closed listeners from the map.
     #[inline(always)]
-    pub(crate) fn proxy_listener(door: u32) -> Option<Self> {
+    pub(crate) fn proxy_listener(key: u32) -> Option<Self> {
         let map = (&raw const PROXY_LISTENERS).cast_mut().cast();
         // SAFETY: the map's keys have this type. The kernel returns a socket on which it holds a
         // reference for the program.
-        NonNull::new(unsafe { bpf_map_lookup_elem(map, (&raw const door).cast()) }.cast()).map(Self)
+        NonNull::new(unsafe { bpf_map_lookup_elem(map, (&raw const key).cast()) }.cast()).map(Self)
     }
 
     /// Its `TCP_*` state.

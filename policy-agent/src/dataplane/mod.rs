@@ -103,7 +103,7 @@ impl Dataplane {
         let log = Mutex::new(Some(shared_programs::open_program_log(&mut object)?));
         shared_programs::install_programs(&mut object, &pins)?;
         let policy_tables = PolicyTables::open(&pins, mapped, settings.tables)?;
-        let doors = RedirectRegistry::open(&pins)?;
+        let redirect_registry = RedirectRegistry::open(&pins)?;
         let guard = InterfaceGuard::open(&pins, &settings.bpffs, settings.guard)?;
         Ok(Self {
             _pin_lock: owner,
@@ -117,7 +117,7 @@ impl Dataplane {
             pin_directory: pins,
             endpoint_maps: sandboxes,
             policy_tables,
-            redirect_registry: doors,
+            redirect_registry,
             gate_attacher: attacher,
             interface_guard: guard,
         })

@@ -1,5 +1,5 @@
-//! The gate of one sandbox interface. It sets the slot and calls the programs shared by all
-//! sandboxes. The agent loads it once per interface, with the slot filled in.
+//! The gate of one slot. It sets the slot and calls the programs shared by all sandboxes. The agent
+//! loads it once per slot, with the slot filled in, and attaches it to interfaces.
 //!
 //! Interface indexes are only unique within a network namespace, so they cannot identify a sandbox.
 //! The shared programs are called through a program array, so a single update replaces them for all

@@ -1,5 +1,5 @@
-//! Loads gates: the small programs, one set per sandbox interface, that set the interface's slot
-//! and call the programs shared by all sandboxes.
+//! Loads gates: the small programs, one set per slot, that set the slot and call the programs shared
+//! by all sandboxes.
 
 use std::sync::Mutex;
 

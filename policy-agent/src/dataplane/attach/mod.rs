@@ -131,7 +131,7 @@ impl GateAttacher {
         if self.use_xdp != self.pin_directory.link_path(id, XDP_PIN).exists() {
             return Ok(false);
         }
-        let tables = MapInfo::from_pin(self.pin_directory.map_path(TC_PROGRAMS))?.id();
+        let program_array = MapInfo::from_pin(self.pin_directory.map_path(TC_PROGRAMS))?.id();
         netns::run_in_netns(interface.netns.as_deref(), || {
             let attached = |pin, hook| {
                 let gate = self.leading_program(
@@ -139,7 +139,7 @@ impl GateAttacher {
                     &interface.name,
                     hook,
                 );
-                gate.is_some_and(|gate| slot_gates::uses_map(&gate, tables))
+                gate.is_some_and(|gate| slot_gates::uses_map(&gate, program_array))
             };
             Ok(attached(FROM_PIN, TcAttachType::Ingress) && attached(TO_PIN, TcAttachType::Egress))
         })

@@ -95,10 +95,10 @@ fn open_program_array(pin: &Path) -> Result<ProgramArray<MapData>> {
 }
 
 fn set_program(
-    table: &mut ProgramArray<MapData>,
+    programs: &mut ProgramArray<MapData>,
     index: u32,
     name: &str,
     program: &ProgramFd,
 ) -> Result<()> {
-    table.set(index, program, 0).with_context(|| format!("cannot install {name}"))
+    programs.set(index, program, 0).with_context(|| format!("cannot install {name}"))
 }

@@ -1,7 +1,7 @@
 //! The gates of a slot: made once, pinned, and used for every sandbox that gets the slot.
 //!
 //! ```text
-//! <bpffs>/v4/gates/7/from   also from-spare, to, to-spare, xdp
+//! <bpffs>/v<ABI>/gates/7/from   also from-spare, to, to-spare, xdp
 //! ```
 //!
 //! Gates are not freed while the agent runs, because the kernel can deadlock when many programs are

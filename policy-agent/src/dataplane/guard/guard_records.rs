@@ -2,7 +2,7 @@
 //! a record is an empty directory:
 //!
 //! ```text
-//! <bpffs>/v4/guard/records/<id>/slot-<hex>    the interface's name and namespace
+//! <bpffs>/v<ABI>/guard/records/<id>/slot-<hex>    the interface's name and namespace
 //! ```
 
 use std::{fs, path::PathBuf};

@@ -1,8 +1,8 @@
 //! The guard, which fails closed. Programs at TC judge what a sandbox sends, but a packet can come
 //! past them: an interface may be created again while no agent runs, and a container that administers
 //! its own network can make the kernel skip TC on the host's side of its veth (`ifb`, which sets
-//! `tc_skip_classify`). So `from_sandbox` marks what it lets pass, and a hook behind TC drops what
-//! comes from a guarded interface, known by its name, without the mark.
+//! `tc_skip_classify`). So the programs mark what they let pass, and a hook behind TC drops what comes
+//! from a guarded interface, known by its name, without the mark.
 //!
 //! The hook comes before reassembly and connection tracking, so it sees every packet as TC left it.
 //! It is a pinned BPF program of netfilter in the agent's own network namespace, and a table of

@@ -2,8 +2,8 @@
 //! with the names of guarded interfaces, all pinned.
 //!
 //! ```text
-//! <bpffs>/v4/guard/netns-<inode>/interfaces            the map
-//! <bpffs>/v4/guard/netns-<inode>/ipv4-10000000-1       a link, with mark and program version
+//! <bpffs>/v<ABI>/guard/netns-<inode>/interfaces            the map
+//! <bpffs>/v<ABI>/guard/netns-<inode>/ipv4-10000000-1       a link, with mark and program version
 //! ```
 //!
 //! A link keeps its namespace alive. So the namespaces of sandboxes, which come and go, have a table

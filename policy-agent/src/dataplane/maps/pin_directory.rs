@@ -1,12 +1,12 @@
 //! The layout of the pin directory.
 //!
 //! ```text
-//! <bpffs>/v1/maps/SANDBOXES …       by name; v1 is the ABI version
-//! <bpffs>/v1/links/<id>/from        links of a sandbox: from, to, xdp. With clsact: programs
-//! <bpffs>/v1/links/slot-<hex>/from  links of an interface of `[[interfaces]]`, for any sandbox
-//! <bpffs>/v1/links/<id>/slot7       an empty directory: the slot that the gates set
-//! <bpffs>/v1/gates/7/from           gates of a slot: from, to, xdp, and spares
-//! <bpffs>/v1/guard/                 the guard: its records, map and links
+//! <bpffs>/v<ABI>/maps/SANDBOXES …       by name
+//! <bpffs>/v<ABI>/links/<id>/from        links of a sandbox: from, to, xdp. With clsact: programs
+//! <bpffs>/v<ABI>/links/slot-<hex>/from  links of an interface of `[[interfaces]]`, for any sandbox
+//! <bpffs>/v<ABI>/links/<id>/slot7       an empty directory: the slot that the gates set
+//! <bpffs>/v<ABI>/gates/7/from           gates of a slot: from, to, xdp, and spares
+//! <bpffs>/v<ABI>/guard/                 the guard: its records, map and links
 //! ```
 
 use std::{
