@@ -18,6 +18,7 @@ use crate::{
     },
     packet_context::skb_pointer,
     parsed_headers::ParsedHeaders,
+    transport::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
 };
 
 /// The protocol in the empty header of ARP.
@@ -70,8 +71,8 @@ const fn has_adjacent_zeros(bytes: u64) -> bool {
 #[inline(always)]
 fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
     let checksum = match (headers.ip_header.fragment_part, headers.ip_header.protocol) {
-        (FragmentPart::WholeDatagram, IPPROTO_TCP) => 16,
-        (FragmentPart::WholeDatagram, IPPROTO_UDP) => 6,
+        (FragmentPart::WholeDatagram, IPPROTO_TCP) => TCP_CHECKSUM_OFFSET,
+        (FragmentPart::WholeDatagram, IPPROTO_UDP) => UDP_CHECKSUM_OFFSET,
         (FragmentPart::WholeDatagram, IPPROTO_SCTP) => 8,
         (FragmentPart::WholeDatagram, protocol)
             if !matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6 | NO_PROTOCOL) =>

@@ -5,6 +5,7 @@
 //! judges all other packets, and would judge simple ones alike. The tests compare the two.
 
 use aya_ebpf::programs::TcContext;
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use policy_common::{
     endpoint::{ENDPOINT_ACTIVE, ENDPOINT_MAC_KNOWN, ENDPOINT_REPORT_FLOWS, SandboxEndpoint},
     policy_table::{leaf_flags, leaf_reason_code},
@@ -16,25 +17,27 @@ use crate::{
     constant_length::length_as_u32,
     endpoint::{owns_ipv4, owns_ipv6},
     ip_header::{
-        AddressWords, ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_TCP, IPPROTO_UDP,
+        AddressWords, ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPPROTO_TCP,
+        IPPROTO_UDP, IPV4_FRAGMENT_OFFSET_MASK, IPV4_MORE_FRAGMENTS,
     },
     maps::SANDBOXES,
     packet_context::{self, skb_pointer},
     packet_counting,
     policy_lookup::{self, PolicyBlock, TEREDO_PREFIX},
-    transport::{TCP_FIN, TCP_RST, TCP_SYN},
+    transport::{
+        TCP_CHECKSUM_OFFSET, TCP_FIN, TCP_HEADER_MIN_LEN, TCP_RST, TCP_SYN, UDP_CHECKSUM_OFFSET,
+        UDP_HEADER_LEN,
+    },
 };
 
-const IPV4_HEADER_LEN: usize = 20;
-const IPV6_HEADER_LEN: usize = 40;
-/// Length of the transport header that every simple packet has room for.
-const TRANSPORT_LEN: usize = 20;
+const IPV4_HEADER_LEN: usize = Ipv4Hdr::LEN;
+const IPV6_HEADER_LEN: usize = Ipv6Hdr::LEN;
+/// Every simple packet has room for this transport header, the longer of the two.
+const TRANSPORT_LEN: usize = TCP_HEADER_MIN_LEN;
 /// The fields of a TCP or UDP header, by offset.
 const TCP_DATA_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
-const TCP_CHECKSUM: u32 = 16;
 const UDP_LENGTH: usize = 4;
-const UDP_CHECKSUM: u32 = 6;
 
 /// A frame of which at least the headers of a simple packet are linear.
 #[derive(Clone, Copy)]
@@ -95,8 +98,7 @@ fn find_leaf_v4(
     const PROTOCOL: usize = 9;
     const SOURCE: usize = 12;
     const DESTINATION: usize = 16;
-    /// More fragments, or an offset.
-    const FRAGMENTED: u16 = 0x3fff;
+    const FRAGMENTED: u16 = IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET_MASK;
     if frame.ip_byte(0) != 0x45 || frame.ip_u16(FRAGMENT) & FRAGMENTED != 0 {
         return None;
     }
@@ -164,7 +166,7 @@ impl<const IP_HEADER_LEN: usize> SimpleFrame<IP_HEADER_LEN> {
             }
             IPPROTO_UDP => {
                 let datagram = usize::from(self.u16(Self::TRANSPORT + UDP_LENGTH));
-                (datagram >= 8 && datagram <= length).then_some(())
+                (datagram >= UDP_HEADER_LEN && datagram <= length).then_some(())
             }
             _ => None,
         }
@@ -179,7 +181,7 @@ impl<const IP_HEADER_LEN: usize> SimpleFrame<IP_HEADER_LEN> {
     /// Checks that no checksum will be written over the headers.
     #[inline(always)]
     fn check_checksum(&self, ctx: &TcContext, protocol: u8) -> Option<()> {
-        let field = if protocol == IPPROTO_TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
+        let field = if protocol == IPPROTO_TCP { TCP_CHECKSUM_OFFSET } else { UDP_CHECKSUM_OFFSET };
         let transport = const { length_as_u32(ETHERNET_HEADER_LEN + IP_HEADER_LEN) };
         checksum_offload::is_checksum_at_or_after(ctx, transport + field).then_some(())
     }

@@ -31,8 +31,8 @@ pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 pub(crate) const IPPROTO_SCTP: u8 = 132;
 
 /// The more-fragments flag and the fragment offset in the IPv4 header.
-const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
-const IPV4_FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
+pub(crate) const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const IPV4_FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 
 /// The part of a datagram that a packet carries. The fragment offset is a separate field: a field
 /// of only some variants would be uninitialised in the others, and old verifiers do not let a

@@ -37,14 +37,13 @@ use crate::{
     socket_lookup::{
         ConnectionTuple, SocketReference, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV, TCP_TIME_WAIT,
     },
-    transport::{self, EMPTY_TRANSPORT_HEADER, TransportHeader},
+    transport::{self, EMPTY_TRANSPORT_HEADER, TCP_CHECKSUM_OFFSET, TransportHeader},
 };
 
 /// `PACKET_HOST` of linux/if_packet.h: addressed to the interface's own MAC.
 const PACKET_HOST: u32 = 0;
-/// Offsets of the word with the TCP flags, and of the TCP checksum.
+/// Offset of the word with the TCP flags.
 const TCP_FLAGS_OFFSET: usize = 12;
-const TCP_CHECKSUM_OFFSET: usize = 16;
 const TCP_ACK: u16 = 0x10;
 
 /// Returns a packet that may pass. A packet for the proxy is passed on to the redirect program; if
@@ -249,7 +248,7 @@ fn turn_syn_into_challenge(ctx: &TcContext, header: &IpHeader) -> Option<()> {
     let after = (u16::from_be_bytes(before) | TCP_ACK).to_be_bytes();
     let [from, to] = [before, after].map(|word| u64::from(u16::from_ne_bytes(word)));
     #[expect(clippy::cast_possible_truncation, reason = "headers lie in the first 2 KiB")]
-    let checksum = (header.transport_offset + TCP_CHECKSUM_OFFSET) as u32;
+    let checksum = header.transport_offset as u32 + TCP_CHECKSUM_OFFSET;
     // SAFETY: the context is valid while the program runs. The helper checks the offset.
     if unsafe { bpf_l4_csum_replace(skb_pointer(ctx), checksum, from, to, 2) } != 0 {
         return None;

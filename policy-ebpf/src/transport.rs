@@ -7,8 +7,11 @@ use crate::{
     packet_view::PacketView,
 };
 
-const TCP_HEADER_MIN_LEN: usize = 20;
-const UDP_HEADER_LEN: usize = 8;
+pub(crate) const TCP_HEADER_MIN_LEN: usize = 20;
+pub(crate) const UDP_HEADER_LEN: usize = 8;
+/// Offsets of the checksums.
+pub(crate) const TCP_CHECKSUM_OFFSET: u32 = 16;
+pub(crate) const UDP_CHECKSUM_OFFSET: u32 = 6;
 const ICMP_HEADER_LEN: usize = 8;
 
 pub(crate) const TCP_FIN: u8 = 0x01;
