@@ -1,7 +1,7 @@
 //! Loads the programs that all sandboxes share and installs them in the program arrays that the
 //! gates call through. Installing a program replaces the previous one for all sandboxes at once.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -18,12 +18,9 @@ use policy_common::bpf_names::{
 use crate::dataplane::{
     GuardMark,
     features::skb_layout,
-    maps::{event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
+    maps::{bpf_syscall, event_ring::ProgramLog, pin_directory::PinDirectory, pinned_maps},
     tables::table_memory,
 };
-
-/// Maximum number of attempts to load a program.
-const LOAD_ATTEMPTS: u32 = 5;
 
 static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
@@ -61,29 +58,22 @@ pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result
     ];
     for (index, name) in tc_programs {
         let program: &mut SchedClassifier = program_by_name(object, name)?.try_into()?;
-        retry_interrupted(|| program.load())
+        bpf_syscall::retry_interrupted(|| program.load(), verifier_error)
             .with_context(|| format!("the kernel refuses {name}"))?;
         set_program(&mut tc, index, name, program.fd()?)?;
     }
     let program: &mut Xdp = program_by_name(object, EARLY_DROP)?.try_into()?;
-    retry_interrupted(|| program.load())
+    bpf_syscall::retry_interrupted(|| program.load(), verifier_error)
         .with_context(|| format!("the kernel refuses {EARLY_DROP}"))?;
     let mut xdp = open_program_array(&pins.map_path(XDP_PROGRAMS))?;
     set_program(&mut xdp, tail_call_index::EARLY_DROP, EARLY_DROP, program.fd()?)
 }
 
-/// Loads a program, again if interrupted: any pending signal makes the verifier fail with EAGAIN.
-fn retry_interrupted(
-    mut load: impl FnMut() -> Result<(), ProgramError>,
-) -> Result<(), ProgramError> {
-    for _ in 1..LOAD_ATTEMPTS {
-        match load() {
-            Err(ProgramError::LoadError { io_error, .. })
-                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
-            done => return done,
-        }
+fn verifier_error(error: &ProgramError) -> Option<&io::Error> {
+    match error {
+        ProgramError::LoadError { io_error, .. } => Some(io_error),
+        _ => None,
     }
-    load()
 }
 
 fn program_by_name<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {

@@ -19,8 +19,6 @@ const NF_INET_PRE_ROUTING: u32 = 0;
 const PROGRAM_LICENSE: &[u8] = b"Dual MIT/GPL\0";
 const PROGRAM_NAME: [u8; 16] = *b"policy_guard\0\0\0\0";
 const VERIFIER_LOG_BYTES: usize = 64 * 1024;
-/// Maximum number of attempts to load a program: any pending signal makes the verifier fail.
-const LOAD_ATTEMPTS: u32 = 5;
 
 /// The first fields of the anonymous struct of `union bpf_attr` for `BPF_PROG_LOAD`.
 #[repr(C)]
@@ -54,13 +52,7 @@ struct NetfilterLinkAttr {
 
 /// Loads a program.
 pub(super) fn load_program(instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
-    for _ in 1..LOAD_ATTEMPTS {
-        match try_load(instructions, &mut []) {
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
-            done => return done,
-        }
-    }
-    try_load(instructions, &mut [])
+    bpf_syscall::retry_interrupted(|| try_load(instructions, &mut []), |error| Some(error))
 }
 
 /// The verifier's log about a program that it refuses.

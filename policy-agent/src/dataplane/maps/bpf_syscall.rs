@@ -22,6 +22,8 @@ const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
+/// Maximum number of attempts to load a program.
+const LOAD_ATTEMPTS: u32 = 5;
 /// The kernel's ENOTSUPP, which libc does not define.
 const ENOTSUPP: i32 = 524;
 
@@ -146,6 +148,23 @@ pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> i
         ..ElementAttr::default()
     };
     call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+/// Loads a program, again if interrupted: any pending signal makes the verifier fail with EAGAIN.
+/// `verifier_error` returns the verifier's error, if it is one.
+pub(crate) fn retry_interrupted<T, E>(
+    mut load: impl FnMut() -> Result<T, E>,
+    verifier_error: impl Fn(&E) -> Option<&io::Error>,
+) -> Result<T, E> {
+    let is_interrupted =
+        |error: &E| verifier_error(error).and_then(io::Error::raw_os_error) == Some(libc::EAGAIN);
+    for _ in 1..LOAD_ATTEMPTS {
+        match load() {
+            Err(error) if is_interrupted(&error) => {}
+            done => return done,
+        }
+    }
+    load()
 }
 
 /// For calls that return a file descriptor.
