@@ -1,6 +1,5 @@
 //! The pinned maps, which the agent writes and reads.
 
-pub(crate) mod batch_update;
 pub(crate) mod bpf_syscall;
 pub(crate) mod endpoint_maps;
 pub(crate) mod event_ring;

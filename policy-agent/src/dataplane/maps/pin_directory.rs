@@ -197,9 +197,7 @@ impl PinDirectory {
         self.remove_guard()?;
         ignore_not_found(fs::remove_dir_all(&self.root), &self.root)
     }
-}
 
-impl PinDirectory {
     /// Removes all gates, some at a time: Linux up to at least 6.18 can deadlock when a thousand
     /// programs are freed at once.
     fn remove_gates(&self) -> Result<()> {

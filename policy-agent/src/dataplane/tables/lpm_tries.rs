@@ -20,7 +20,7 @@ use crate::{
     dataplane::{
         features::LPM_TRIE_BATCH,
         maps::{
-            batch_update::update_elements,
+            bpf_syscall::{update_batch, update_element},
             pin_directory::PinDirectory,
             pinned_maps::{open_pinned_data, open_pinned_map},
         },
@@ -95,8 +95,13 @@ impl<P: Pod> FamilyTrie<P> {
     }
 
     fn insert_all(&self, keys: &[Key<P>], leaves: &[u32]) -> Result<()> {
-        update_elements(&LPM_TRIE_BATCH, self.data.fd().as_fd(), keys, leaves)
-            .context("cannot add the policy's prefixes to the LPM tries")
+        let inserted = if LPM_TRIE_BATCH.is_supported() {
+            update_batch(self.data.fd().as_fd(), keys, leaves)
+        } else {
+            let mut entries = keys.iter().zip(leaves);
+            entries.try_for_each(|(key, leaf)| update_element(self.data.fd().as_fd(), key, leaf))
+        };
+        inserted.context("cannot add the policy's prefixes to the LPM tries")
     }
 
     fn remove_all(&mut self, keys: &[Key<P>]) {
