@@ -20,13 +20,13 @@ pub const INBOUND_DATAGRAM: &str = "INBOUND_DGRAM";
 /// Slot and page → [`FlowPage`](crate::flow::FlowPage) of TCP connections that the sandbox opened
 /// or closed lately. Hash.
 pub const OUTBOUND_TCP: &str = "OUTBOUND_TCP";
-/// [`FragmentedDatagramKey`](crate::flow::FragmentedDatagramKey) → time, policy and reason with
-/// which the first fragment passed. LRU hash.
+/// The same for fragmented datagrams from the sandbox whose first fragment passed. Hash.
 pub const FRAGMENTS: &str = "FRAGMENTS";
-/// [`ReportedFlowKey`](crate::flow::ReportedFlowKey) of each datagram flow already reported. LRU
-/// hash.
+/// The same for datagram flows from the sandbox that were reported. Hash.
 pub const FLOWS: &str = "FLOWS";
-/// Slot → [`ReasonCounters`](crate::counters::ReasonCounters). Per-CPU array.
+/// [Group](crate::counters::COUNTER_GROUP_SLOTS) → per-CPU array of
+/// [`ReasonCounters`](crate::counters::ReasonCounters). Array of maps: a group's map is created for
+/// its first sandbox, so memory grows with the number of sandboxes.
 pub const COUNTERS: &str = "COUNTERS";
 /// Slot → [`RateLimiterState`](crate::rate_limit::RateLimiterState). Array.
 pub const LIMITS: &str = "LIMITS";
@@ -70,6 +70,8 @@ pub const FAST_PATH: &str = "fast_path";
 /// Program in `policy.o`: judges packets sent to the sandbox (TC egress of the host-side
 /// interface).
 pub const TO_SANDBOX: &str = "to_sandbox";
+/// Program in `policy.o`: delivers simple packets to the sandbox, and calls `to_sandbox` for others.
+pub const FAST_DELIVERY: &str = "fast_delivery";
 /// Program in `policy.o`: replies to a packet that `from_sandbox` denied.
 pub const REJECT: &str = "reject";
 /// Program in `policy.o`: redirects a packet that `from_sandbox` judged to the egress proxy.
@@ -78,7 +80,7 @@ pub const PROXY_REDIRECT: &str = "proxy_redirect";
 pub const EARLY_DROP: &str = "early_drop";
 /// Program in `gate.o` at TC ingress: sets the slot and calls `fast_path`.
 pub const GATE_FROM: &str = "gate_from";
-/// Program in `gate.o` at TC egress: sets the slot and calls `to_sandbox`.
+/// Program in `gate.o` at TC egress: sets the slot and calls `fast_delivery`.
 pub const GATE_TO: &str = "gate_to";
 /// Program in `gate.o` at XDP: sets the slot and calls `early_drop`.
 pub const GATE_XDP: &str = "gate_xdp";
@@ -103,6 +105,8 @@ pub mod tail_call_index {
     pub const PROXY_REDIRECT: u32 = 3;
     /// `fast_path` in `TC_PROGRAMS`.
     pub const FAST_PATH: u32 = 4;
+    /// `fast_delivery` in `TC_PROGRAMS`.
+    pub const FAST_DELIVERY: u32 = 5;
     /// `early_drop` in `XDP_PROGRAMS`.
     pub const EARLY_DROP: u32 = 0;
 }

@@ -1,6 +1,11 @@
 //! Packet and byte counters per sandbox and reason.
 
-use crate::{impl_pod, reason::KERNEL_REASON_CODES};
+use crate::{endpoint::MAX_SANDBOXES, impl_pod, reason::KERNEL_REASON_CODES};
+
+/// Number of slots whose counters are in one inner map.
+pub const COUNTER_GROUP_SLOTS: u32 = 64;
+/// Number of inner maps.
+pub const COUNTER_GROUPS: u32 = MAX_SANDBOXES / COUNTER_GROUP_SLOTS;
 
 /// Packets and bytes with one reason. A GSO super-packet counts as the packets it represents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +17,7 @@ pub struct PacketCounter {
     pub bytes: u64,
 }
 
-/// Value of [`COUNTERS`](crate::bpf_names::COUNTERS), per slot and CPU.
+/// Value of the inner maps of [`COUNTERS`](crate::bpf_names::COUNTERS), per slot and CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ReasonCounters {

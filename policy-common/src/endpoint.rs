@@ -30,14 +30,9 @@ pub const ENDPOINT_REPORT_FLOWS: u32 = 1 << 4;
 pub struct SandboxEndpoint {
     /// [`ENDPOINT_ACTIVE`] and the others.
     pub flags: u32,
-    /// Identifies this use of the slot in the per-flow maps, so that the next sandbox in the slot
-    /// does not inherit their entries.
-    pub instance_id: u32,
     /// Index of the policy's block in [`POLICY_TABLES`](crate::bpf_names::POLICY_TABLES). 0: no
     /// policy, so every packet is denied.
     pub policy_block: u32,
-    /// Zero.
-    pub padding: u32,
     /// The sandbox's MAC address, if [`ENDPOINT_MAC_KNOWN`]. Aligned to 8 bytes.
     pub mac: [u8; 6],
     /// Zero.
@@ -49,7 +44,7 @@ pub struct SandboxEndpoint {
     /// The key of its [fingerprints](crate::flow_fingerprint), random for each use of the slot.
     pub flow_key: [u64; 2],
     /// Zero. Every entry has two cache lines of its own.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 16],
 }
 
 impl_pod!(SandboxEndpoint, 128);

@@ -3,7 +3,10 @@
 use crate::impl_pod;
 
 /// Size of the ring buffer in bytes.
-pub const EVENT_RING_BYTES: usize = 4 * 1024 * 1024;
+pub const EVENT_RING_BYTES: usize = 8 * 1024 * 1024;
+/// While more than this is unread, the rest is shared out to the sandboxes by
+/// [`RESERVED_EVENT_RATE_LIMIT`](crate::rate_limit::RESERVED_EVENT_RATE_LIMIT).
+pub const EVENT_RING_SHARED_BYTES: usize = EVENT_RING_BYTES / 2;
 
 /// A record of [`EVENTS`](crate::bpf_names::EVENTS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,7 @@
-//! State that the kernel programs keep between packets: inbound connections, first fragments and
-//! reported flows.
+//! State that the kernel programs keep between packets: connections, first fragments and reported
+//! flows.
 
 use crate::impl_pod;
-
-/// Maximum number of fragmented datagrams in transit in all sandboxes.
-pub const MAX_FRAGMENTED_DATAGRAMS: usize = 8_192;
-/// Maximum number of datagram flows stored as reported in all sandboxes.
-pub const MAX_REPORTED_FLOWS: usize = 16_384;
 
 /// Number of pages that a sandbox may have in [`INBOUND_TCP`](crate::bpf_names::INBOUND_TCP) and in
 /// [`OUTBOUND_TCP`](crate::bpf_names::OUTBOUND_TCP). A power of two.
@@ -14,6 +9,11 @@ pub const TCP_FLOW_PAGES: u32 = 64;
 /// Number of pages that a sandbox may have in
 /// [`INBOUND_DATAGRAM`](crate::bpf_names::INBOUND_DATAGRAM). A power of two.
 pub const DATAGRAM_FLOW_PAGES: u32 = 16;
+/// Number of pages that a sandbox may have in [`FRAGMENTS`](crate::bpf_names::FRAGMENTS). A power of
+/// two.
+pub const FRAGMENT_PAGES: u32 = 8;
+/// Number of pages that a sandbox may have in [`FLOWS`](crate::bpf_names::FLOWS). A power of two.
+pub const REPORTED_FLOW_PAGES: u32 = 16;
 /// Number of sets in a page.
 pub const FLOW_SETS_PER_PAGE: usize = 7;
 /// Number of flows in a set. A power of two.
@@ -62,47 +62,11 @@ pub const FLOW_TIME_MASK: u64 = (1 << 48) - 1;
 pub const FLOW_USED: u64 = 1 << 63;
 /// The connection has ended. Nothing extends its time.
 pub const FLOW_ENDED: u64 = 1 << 50;
+/// Position of the reason code in the state of a first fragment.
+pub const FRAGMENT_REASON_SHIFT: u32 = 48;
 /// The sandbox has sent a FIN.
 pub const FLOW_FIN_SENT: u64 = 1 << 49;
 /// The peer has sent a FIN.
 pub const FLOW_FIN_RECEIVED: u64 = 1 << 48;
 
-/// Key of [`FRAGMENTS`](crate::bpf_names::FRAGMENTS): one fragmented datagram from a sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct FragmentedDatagramKey {
-    /// The sandbox:
-    /// [`SandboxEndpoint::instance_id`](crate::endpoint::SandboxEndpoint::instance_id).
-    pub instance_id: u32,
-    /// The identification field as on the wire: 16 bits in IPv4, 32 in IPv6.
-    pub identification: u32,
-    /// Source address.
-    pub source_address: [u8; 16],
-    /// Destination address.
-    pub destination_address: [u8; 16],
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub padding: [u8; 3],
-}
-
-/// Key of [`FLOWS`](crate::bpf_names::FLOWS): a datagram flow from a sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct ReportedFlowKey {
-    /// The sandbox:
-    /// [`SandboxEndpoint::instance_id`](crate::endpoint::SandboxEndpoint::instance_id).
-    pub instance_id: u32,
-    /// Destination port. 0 if there is none.
-    pub destination_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub padding: u8,
-    /// Destination address.
-    pub destination_address: [u8; 16],
-}
-
 impl_pod!(FlowPage, 952);
-impl_pod!(FragmentedDatagramKey, 44);
-impl_pod!(ReportedFlowKey, 24);

@@ -23,7 +23,7 @@ pub mod verdict;
 
 /// The version of all layouts in this crate. Only a program with the same version adopts pinned
 /// maps. Increment it with every change of a key, a value or its meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Implements `aya::Pod` for a map type that has no implicit padding, and asserts its size.
 macro_rules! impl_pod {

@@ -41,6 +41,12 @@ pub const REJECT_RATE_LIMIT: RateLimit = RateLimit::per_second(1_000, 200);
 /// Limit of events, per sandbox.
 pub const EVENT_RATE_LIMIT: RateLimit = RateLimit::per_second(200, 400);
 
+/// Limit of events per sandbox while the ring is fuller than
+/// [`EVENT_RING_SHARED_BYTES`](crate::event::EVENT_RING_SHARED_BYTES). What all sandboxes may write
+/// in a tenth of a second, the longest interval between two reads, fits into the rest of the ring. So
+/// sandboxes that write as much as they may cannot hide the events of another.
+pub const RESERVED_EVENT_RATE_LIMIT: RateLimit = RateLimit::per_second(20, 10);
+
 /// Value of [`LIMITS`](crate::bpf_names::LIMITS), by slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -49,17 +55,40 @@ pub struct RateLimiterState {
     pub reject_bucket: u64,
     /// Bucket of [`EVENT_RATE_LIMIT`].
     pub event_bucket: u64,
+    /// Bucket of [`RESERVED_EVENT_RATE_LIMIT`].
+    pub reserved_event_bucket: u64,
     /// Number of events suppressed because the bucket was empty.
     pub events_suppressed: u64,
-    /// Number of events lost because the ring buffer was full.
+    /// Number of events lost because the ring buffer had no room for them.
     pub events_lost: u64,
+    /// Zero. Every entry has a cache line of its own.
+    pub reserved: [u64; 3],
 }
 
-impl_pod!(RateLimiterState, 32);
+impl_pod!(RateLimiterState, 64);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        endpoint::MAX_SANDBOXES,
+        event::{EVENT_RING_BYTES, EVENT_RING_SHARED_BYTES, VerdictEvent},
+    };
+
+    #[test]
+    fn every_sandbox_has_its_share_of_the_ring() {
+        const RECORD_BYTES: usize = size_of::<VerdictEvent>() + 8; // with the kernel's header
+        let mut taken = 0;
+        let (mut bucket, start) = (0, 1_000_000_000_000);
+        for now in (start..=start + 100_000_000).step_by(1_000_000) {
+            while let Some(next) = RESERVED_EVENT_RATE_LIMIT.take_token(bucket, now) {
+                (bucket, taken) = (next, taken + 1);
+            }
+        }
+        let all = taken * MAX_SANDBOXES as usize * RECORD_BYTES;
+        let room = EVENT_RING_BYTES - EVENT_RING_SHARED_BYTES;
+        assert!(all <= room, "{taken} events of each sandbox take {all} of {room} bytes");
+    }
 
     #[test]
     fn a_burst_passes_then_one_per_interval() {

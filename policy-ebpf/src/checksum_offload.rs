@@ -8,15 +8,15 @@
 //! Other IPv4 packets that pass by lines 4, 6 or 9 need no check. Neither do packets for the egress
 //! proxy, which do not leave the host.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, programs::TcContext};
-use policy_common::{reason::Reason, skb::SkbLayout};
+use aya_ebpf::programs::TcContext;
+use policy_common::reason::Reason;
 
 use crate::{
     disposition::{PacketDisposition, PacketResult},
     ip_header::{
         FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_TCP, IPPROTO_UDP,
     },
-    packet_context::skb_pointer,
+    kernel_skb::KernelSkb,
     parsed_headers::ParsedHeaders,
     transport::{TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
 };
@@ -25,11 +25,6 @@ use crate::{
 const NO_PROTOCOL: u8 = 0;
 /// The value of `ip_summed` for offloaded checksums.
 const CHECKSUM_PARTIAL: u8 = 3;
-
-/// Set by the agent before loading.
-#[unsafe(no_mangle)]
-static SKB_LAYOUT: SkbLayout =
-    SkbLayout { ip_summed: 0, ip_summed_shift: 0, csum_start: 0, csum_offset: 0, head: 0, data: 0 };
 
 /// Denies a packet if a checksum may later be written over fields that the verdict depends on.
 #[inline(always)]
@@ -89,47 +84,22 @@ fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
 /// Whether the checksum is complete, or will be written at this offset in the frame or after it.
 #[inline(never)]
 pub(crate) fn is_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
-    let shift = layout_field(&raw const SKB_LAYOUT.ip_summed_shift);
-    match read_skb_field::<u8>(ctx, layout_field(&raw const SKB_LAYOUT.ip_summed)) {
-        Some(bits) if (bits >> shift) & CHECKSUM_PARTIAL != CHECKSUM_PARTIAL => return true,
-        Some(_) => {}
-        None => return false,
+    let skb = KernelSkb::new(ctx);
+    match skb.read_ip_summed() {
+        Some(CHECKSUM_PARTIAL) => is_partial_checksum_at_or_after(&skb, frame_offset),
+        Some(_) => true,
+        None => false,
     }
-    is_partial_checksum_at_or_after(ctx, frame_offset)
 }
 
 /// The same for a checksum that is known to be written later.
 #[inline(always)]
-fn is_partial_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
-    let [csum_start, csum_offset, head, data] = [
-        &raw const SKB_LAYOUT.csum_start,
-        &raw const SKB_LAYOUT.csum_offset,
-        &raw const SKB_LAYOUT.head,
-        &raw const SKB_LAYOUT.data,
-    ]
-    .map(layout_field);
+fn is_partial_checksum_at_or_after(skb: &KernelSkb, frame_offset: u32) -> bool {
     // All offsets are relative to `head`. The frame starts at `data`.
-    let Some(start) = read_skb_field::<u16>(ctx, csum_start) else { return false };
-    let Some(offset) = read_skb_field::<u16>(ctx, csum_offset) else { return false };
-    let Some(head) = read_skb_field::<u64>(ctx, head) else { return false };
-    let Some(data) = read_skb_field::<u64>(ctx, data) else { return false };
+    let Some(start) = skb.read_csum_start() else { return false };
+    let Some(offset) = skb.read_csum_offset() else { return false };
+    let Some(head) = skb.read_head() else { return false };
+    let Some(data) = skb.read_data() else { return false };
     let frame = data.wrapping_sub(head);
     u64::from(start) + u64::from(offset) >= frame + u64::from(frame_offset)
-}
-
-/// A field of `SKB_LAYOUT`.
-#[inline(always)]
-fn layout_field(field: *const u32) -> u32 {
-    // SAFETY: the global is initialised and never written while programs run. The read is volatile
-    // because the value is set after compilation.
-    unsafe { core::ptr::read_volatile(field) }
-}
-
-/// Reads a field of the kernel's `struct sk_buff`. The context pointer refers to it, although the
-/// verifier only allows access to `__sk_buff`.
-#[inline(always)]
-fn read_skb_field<T>(ctx: &TcContext, at: u32) -> Option<T> {
-    let field = skb_pointer(ctx).wrapping_byte_add(at as usize).cast::<T>();
-    // SAFETY: the helper accepts any address and fails if it cannot be read.
-    unsafe { bpf_probe_read_kernel(field.cast_const()) }.ok()
 }

@@ -4,14 +4,12 @@ use policy_common::flow::{DATAGRAM_FLOW_PAGES, FLOW_USED};
 
 use crate::{
     flow_table::{
-        find_flow, find_or_add_set, find_set, flow_at, least_useful_place, live_state,
-        replace_flow, set_state,
+        TICKS_PER_SECOND, current_ticks, find_flow, find_or_add_set, find_set, flow_at,
+        least_useful_place, live_state, replace_flow, set_state,
     },
-    fragment::current_ticks,
     maps::INBOUND_DGRAM,
 };
 
-const TICKS_PER_SECOND: u64 = 1_000_000_000 >> 20;
 /// Time without a datagram in either direction after which an exchange is over (RFC 4787, REQ-5).
 const IDLE_TICKS: u64 = 300 * TICKS_PER_SECOND;
 /// Least extension of that time. Smaller ones are not worth a write.

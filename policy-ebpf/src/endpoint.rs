@@ -16,12 +16,6 @@ pub(crate) fn active_endpoint(hook: &PacketContext) -> Result<&'static SandboxEn
     }
 }
 
-/// Identifies the sandbox in the per-flow maps.
-#[inline(always)]
-pub(crate) fn endpoint_instance_id(hook: &PacketContext) -> u32 {
-    SANDBOXES.get(hook.slot).map_or(0, |sandbox| sandbox.instance_id)
-}
-
 /// Whether an IPv4 address (in network byte order) belongs to the sandbox.
 #[inline(always)]
 pub(crate) fn owns_ipv4(sandbox: &SandboxEndpoint, address: u32) -> bool {

@@ -4,19 +4,18 @@
 //! Records are submitted without waking the reader, which polls: wakeups are expensive, writes are
 //! not.
 
-use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use policy_common::{
-    endpoint::ENDPOINT_REPORT_FLOWS, event::VerdictEvent, flow::ReportedFlowKey, rate_limit,
-    reason::Reason, verdict::Verdict,
+    endpoint::ENDPOINT_REPORT_FLOWS, event::VerdictEvent, reason::Reason, verdict::Verdict,
 };
 
 use crate::{
-    background_traffic,
-    endpoint::endpoint_instance_id,
+    background_traffic, event_limits,
     ip_header::{FragmentPart, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, address_to_bytes},
-    maps::{EVENTS, FLOWS, LIMITS, SANDBOXES},
+    maps::{EVENTS, SANDBOXES},
     packet_context::PacketContext,
     parsed_headers::ParsedHeaders,
+    reported_flows,
 };
 
 /// Reports a packet that passed, if it is the first of its flow and flow reporting is enabled.
@@ -29,7 +28,7 @@ pub(crate) fn report_new_flow(hook: &PacketContext, headers: &ParsedHeaders, ver
     }
 }
 
-/// Whether the packet starts a flow. TCP: the opening segment. Other protocols: the first packet to
+/// Whether the packet starts a flow. TCP: the opening segment. Other protocols: a packet to
 /// a destination that is not in `FLOWS`. Replies to inbound connections do not count.
 #[inline(never)]
 fn is_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) -> bool {
@@ -41,41 +40,22 @@ fn is_new_flow(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) 
     if headers.ip_header.protocol == IPPROTO_TCP {
         return headers.transport_header.opens_connection;
     }
-    let key = ReportedFlowKey {
-        instance_id: endpoint_instance_id(hook),
-        destination_port: headers.transport_header.destination_port,
-        protocol: headers.ip_header.protocol,
-        padding: 0,
-        destination_address: address_to_bytes(headers.ip_header.destination),
-    };
-    let known = FLOWS.get_ptr(key).is_some();
-    if !known {
-        // If the insertion fails, the flow is reported again.
-        let _ = FLOWS.insert(key, 0, 0);
-    }
-    !known
+    reported_flows::starts_datagram_flow(hook, headers)
 }
 
-/// Writes a record if the bucket has a token and the ring has room. Otherwise counts it as
-/// suppressed or lost.
+/// Writes a record if the sandbox's bucket has a token and the ring has room for this sandbox.
+/// Otherwise counts it as suppressed or lost.
 #[inline(never)]
 pub(crate) fn write_event(hook: &PacketContext, headers: &ParsedHeaders, verdict: Verdict) {
     if background_traffic::is_background(hook, headers, verdict.reason_code) {
         return;
     }
-    let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return };
-    // SAFETY: the pointer is valid while the program runs. A race admits a token more or less, or
-    // miscounts a lost event.
-    let limits = unsafe { &mut *limits };
-    // SAFETY: the helper reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let Some(next) = rate_limit::EVENT_RATE_LIMIT.take_token(limits.event_bucket, now) else {
-        limits.events_suppressed += 1;
+    let now = event_limits::take_event_token(hook.slot);
+    if now == 0 {
         return;
-    };
-    limits.event_bucket = next;
+    }
     let Some(mut record) = EVENTS.reserve(0) else {
-        limits.events_lost += 1;
+        event_limits::count_lost_event(hook.slot);
         return;
     };
     let (source_port, destination_port) = event_ports(headers);

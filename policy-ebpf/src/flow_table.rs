@@ -4,12 +4,15 @@
 //! whole fingerprint is there and its time is not over. So a race may lose a flow or a change of its
 //! state, but cannot make up a flow.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
 use policy_common::flow::{
-    FLOW_SETS_PER_PAGE, FLOW_TIME_MASK, FLOW_USED, FLOWS_PER_SET, Flow, FlowPage, FlowSet,
+    FLOW_SETS_PER_PAGE, FLOW_TICK_SHIFT, FLOW_TIME_MASK, FLOW_USED, FLOWS_PER_SET, Flow, FlowPage,
+    FlowSet,
 };
 
 use crate::{constant_length::length_as_u32, maps::FlowTable};
+
+pub(crate) const TICKS_PER_SECOND: u64 = 1_000_000_000 >> FLOW_TICK_SHIFT;
 
 /// The content of a new page. Too large for the stack.
 static EMPTY_PAGE: FlowPage = FlowPage {
@@ -142,4 +145,11 @@ pub(crate) fn replace_flow(flow: *mut Flow, fingerprint: u64, state: u64) {
     // SAFETY: as above.
     unsafe { core::ptr::write_volatile(&raw mut (*flow).fingerprint, fingerprint) };
     set_state(flow, state);
+}
+
+/// The time of the monotonic clock in ticks.
+#[inline(always)]
+pub(crate) fn current_ticks() -> u64 {
+    // SAFETY: the helper reads a clock.
+    unsafe { bpf_ktime_get_ns() >> FLOW_TICK_SHIFT }
 }

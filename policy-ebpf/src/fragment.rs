@@ -4,12 +4,19 @@
 //! Later fragments carry no ports and are matched by source, destination, protocol and
 //! identification.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use policy_common::{flow::FragmentedDatagramKey, reason::Reason, verdict::Verdict};
+use policy_common::{
+    flow::{FRAGMENT_PAGES, FRAGMENT_REASON_SHIFT},
+    reason::Reason,
+    verdict::Verdict,
+};
 
 use crate::{
-    endpoint::endpoint_instance_id,
-    ip_header::{IpHeader, address_to_bytes},
+    flow_table::{
+        TICKS_PER_SECOND, current_ticks, find_flow, find_or_add_set, find_set, flow_at,
+        least_useful_place, live_state, replace_flow, set_state,
+    },
+    inbound_connections::hash_flow,
+    ip_header::IpHeader,
     maps::FRAGMENTS,
     packet_context::PacketContext,
     transport,
@@ -17,7 +24,7 @@ use crate::{
 
 /// Maximum time between the fragments of a datagram, in ticks. Linux uses the same limit for
 /// reassembly.
-const REASSEMBLY_TIMEOUT_TICKS: u64 = 30_000_000_000 >> 20;
+const REASSEMBLY_TIMEOUT_TICKS: u64 = 30 * TICKS_PER_SECOND;
 
 /// Stores that a first fragment passes, and why. Returns `false` if it cannot be stored.
 #[inline(never)]
@@ -26,9 +33,8 @@ pub(crate) fn remember_first_fragment(
     header: &IpHeader,
     passed: Verdict,
 ) -> bool {
-    let stamp =
-        current_ticks() << 24 | u64::from(passed.policy_id) << 8 | u64::from(passed.reason_code);
-    FRAGMENTS.insert(datagram_key(hook, header), stamp, 0).is_ok()
+    let datagram = datagram_fingerprint(hook, header, passed.policy_id);
+    store_datagram(hook.slot, datagram, passed.reason_code.into()) != 0
 }
 
 /// Returns the reason code for a later fragment. The first fragment must have passed under the
@@ -38,33 +44,46 @@ pub(crate) fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, poli
     if transport::overlaps_transport_header(header) {
         return Reason::Fragment as u8;
     }
-    // SAFETY: the entry is read once. Another CPU may replace it, but never partially.
-    let stamp = unsafe { FRAGMENTS.get(datagram_key(hook, header)) }.copied();
-    let Some(stamp) = stamp else { return Reason::Fragment as u8 };
-    let same_policy = stamp >> 8 & 0xffff == u64::from(policy);
-    if !same_policy || current_ticks().wrapping_sub(stamp >> 24) > REASSEMBLY_TIMEOUT_TICKS {
-        return Reason::Fragment as u8;
+    find_datagram(hook.slot, datagram_fingerprint(hook, header, policy)) as u8
+}
+
+/// Identifies a fragmented datagram that is judged by this policy.
+#[inline(always)]
+fn datagram_fingerprint(hook: &PacketContext, header: &IpHeader, policy: u16) -> u64 {
+    let words = u64::from(header.identification) | u64::from(header.protocol) << 32;
+    hash_flow(hook, words, header.destination, header.source) ^ u64::from(policy)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn store_datagram(slot: u32, datagram: u64, reason_code: u32) -> u32 {
+    let Some(set) = find_or_add_set(&FRAGMENTS, FRAGMENT_PAGES, slot, datagram) else { return 0 };
+    let expiry = current_ticks() + REASSEMBLY_TIMEOUT_TICKS;
+    let state = expiry | u64::from(reason_code) << FRAGMENT_REASON_SHIFT;
+    match find_flow(set, datagram) {
+        Some(flow) => set_state(flow, state),
+        None => replace_flow(flow_at(set, datagram_place(slot, datagram)), datagram, state),
     }
-    #[expect(clippy::cast_possible_truncation, reason = "the low byte is the reason")]
-    let reason = stamp as u8;
-    reason
+    1
 }
 
-/// The time in units of 2²⁰ ns. 40 bits of it last for 36 years.
-#[inline(always)]
-pub(crate) fn current_ticks() -> u64 {
-    // SAFETY: the helper reads a clock.
-    unsafe { bpf_ktime_get_ns() >> 20 }
+/// The index of the place for a new datagram.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn datagram_place(slot: u32, datagram: u64) -> u32 {
+    find_set(&FRAGMENTS, FRAGMENT_PAGES, slot, datagram)
+        .map_or(0, |set| least_useful_place(set, current_ticks()))
 }
 
-#[inline(always)]
-fn datagram_key(hook: &PacketContext, header: &IpHeader) -> FragmentedDatagramKey {
-    FragmentedDatagramKey {
-        instance_id: endpoint_instance_id(hook),
-        identification: header.identification,
-        source_address: address_to_bytes(header.source),
-        destination_address: address_to_bytes(header.destination),
-        protocol: header.protocol,
-        padding: [0; 3],
+/// The reason code with which the datagram's first fragment passed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_datagram(slot: u32, datagram: u64) -> u32 {
+    let Some(set) = find_set(&FRAGMENTS, FRAGMENT_PAGES, slot, datagram) else {
+        return Reason::Fragment as u32;
+    };
+    match find_flow(set, datagram).map_or(0, |flow| live_state(flow, current_ticks())) {
+        0 => Reason::Fragment as u32,
+        state => (state >> FRAGMENT_REASON_SHIFT) as u32 & 0xff,
     }
 }

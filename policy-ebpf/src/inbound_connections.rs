@@ -96,28 +96,34 @@ pub(crate) fn connection_fingerprint(
     local: AddressWords,
     ports: &ConnectionPorts,
 ) -> u64 {
-    let [a, b, c, d] = remote.map(u64::from);
-    let [e, f, g, h] = local.map(u64::from);
     let ports = u64::from(ports.remote_port)
         | u64::from(ports.local_port) << 16
         | u64::from(ports.protocol) << 32;
-    let slot = u64::from(hook.slot) << SLOT_SHIFT;
-    hash_connection(ports | slot, a | b << 32, c | d << 32, e | f << 32, g | h << 32)
+    hash_flow(hook, ports, remote, local)
 }
 
-/// Position of the slot in the first argument of [`hash_connection`], above ports and protocol.
+/// The fingerprint of a flow of this sandbox. `ports`: 40 bits that identify it, besides the
+/// addresses.
+#[inline(always)]
+pub(crate) fn hash_flow(
+    hook: &PacketContext,
+    ports: u64,
+    remote: AddressWords,
+    local: AddressWords,
+) -> u64 {
+    let [a, b, c, d] = remote.map(u64::from);
+    let [e, f, g, h] = local.map(u64::from);
+    let slot = u64::from(hook.slot) << SLOT_SHIFT;
+    hash_words(ports | slot, a | b << 32, c | d << 32, e | f << 32, g | h << 32)
+}
+
+/// Position of the slot in the first argument of [`hash_words`], above ports and protocol.
 const SLOT_SHIFT: u32 = 40;
 
 /// A global function, so that the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hash_connection(
-    ports: u64,
-    remote: u64,
-    remote2: u64,
-    local: u64,
-    local2: u64,
-) -> u64 {
+extern "C" fn hash_words(ports: u64, remote: u64, remote2: u64, local: u64, local2: u64) -> u64 {
     let slot = (ports >> SLOT_SHIFT) as u32;
     let key = SANDBOXES.get(slot).map_or([0; 2], |sandbox| sandbox.flow_key);
     flow_fingerprint(key, &[ports, remote, remote2, local, local2])

@@ -24,8 +24,10 @@ mod constant_length;
 mod datagram_exchanges;
 mod disposition;
 mod endpoint;
+mod event_limits;
 mod event_report;
 mod extension_headers;
+mod fast_delivery;
 mod fast_path;
 mod flow_table;
 mod forwarding;
@@ -34,6 +36,7 @@ mod from_sandbox;
 mod guard_mark;
 mod inbound_connections;
 mod ip_header;
+mod kernel_skb;
 mod maps;
 mod neighbor;
 mod packet_context;
@@ -43,6 +46,8 @@ mod parsed_headers;
 mod policy_lookup;
 mod proxy_redirect;
 mod reject;
+mod reported_flows;
+mod simple_frame;
 mod socket_lookup;
 mod tcp_connections;
 mod to_sandbox;
@@ -137,6 +142,17 @@ fn log_missing_reject_program(ctx: &TcContext) {
 #[classifier]
 pub(crate) fn reject(ctx: TcContext) -> i32 {
     reject::send_reject(&ctx)
+}
+
+/// Delivers a simple packet that the sandbox receives. `to_sandbox` judges the others.
+#[classifier]
+pub(crate) fn fast_delivery(ctx: TcContext) -> i32 {
+    if fast_delivery::deliver_simple_packet(&ctx).is_some() {
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: on success the call does not return, and nothing here needs dropping.
+    unsafe { TC_PROGRAMS.tail_call(&ctx, tail_call_index::TO_SANDBOX) };
+    TC_ACT_SHOT
 }
 
 /// Judges a packet that the sandbox receives.

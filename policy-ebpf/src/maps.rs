@@ -2,17 +2,14 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf, SockMap},
     macros::btf_map,
 };
 use policy_common::{
-    counters::ReasonCounters,
+    counters::{COUNTER_GROUP_SLOTS, COUNTER_GROUPS, ReasonCounters},
     endpoint::{MAX_SANDBOXES, SandboxEndpoint},
     event::{EVENT_RING_BYTES, VerdictEvent},
-    flow::{
-        DATAGRAM_FLOW_PAGES, FlowPage, FragmentedDatagramKey, MAX_FRAGMENTED_DATAGRAMS,
-        MAX_REPORTED_FLOWS, ReportedFlowKey, TCP_FLOW_PAGES,
-    },
+    flow::{DATAGRAM_FLOW_PAGES, FRAGMENT_PAGES, FlowPage, REPORTED_FLOW_PAGES, TCP_FLOW_PAGES},
     policy_table::{MAX_TRIE_PREFIXES, TABLE_MEMORY_WORDS, TriePrefixV4, TriePrefixV6},
     rate_limit::RateLimiterState,
 };
@@ -28,6 +25,10 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// A flow table with room for all pages of all slots.
 pub(crate) type FlowTable<const PAGES: usize> =
     HashMap<u32, FlowPage, PAGES, { BPF_F_NO_PREALLOC as usize }>;
+
+/// The counters of a group of slots. The value is an array, because Linux 6.1 searches structures
+/// for timers. It would then refuse the agent's maps, which it did not search.
+pub(crate) type CounterGroup = PerCpuArray<[ReasonCounters; 1], { COUNTER_GROUP_SLOTS as usize }>;
 
 #[btf_map]
 pub(crate) static SANDBOXES: Array<SandboxEndpoint, SLOT_COUNT, MMAPABLE> = Array::new();
@@ -47,12 +48,13 @@ pub(crate) static INBOUND_DGRAM: FlowTable<{ SLOT_COUNT * DATAGRAM_FLOW_PAGES as
 pub(crate) static OUTBOUND_TCP: FlowTable<{ SLOT_COUNT * TCP_FLOW_PAGES as usize }> =
     FlowTable::new();
 #[btf_map]
-pub(crate) static FRAGMENTS: LruHashMap<FragmentedDatagramKey, u64, MAX_FRAGMENTED_DATAGRAMS> =
-    LruHashMap::new();
+pub(crate) static FRAGMENTS: FlowTable<{ SLOT_COUNT * FRAGMENT_PAGES as usize }> = FlowTable::new();
 #[btf_map]
-pub(crate) static FLOWS: LruHashMap<ReportedFlowKey, u64, MAX_REPORTED_FLOWS> = LruHashMap::new();
+pub(crate) static FLOWS: FlowTable<{ SLOT_COUNT * REPORTED_FLOW_PAGES as usize }> =
+    FlowTable::new();
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<ReasonCounters, SLOT_COUNT> = PerCpuArray::new();
+pub(crate) static COUNTERS: ArrayOfMaps<CounterGroup, { COUNTER_GROUPS as usize }> =
+    ArrayOfMaps::new();
 #[btf_map]
 pub(crate) static LIMITS: Array<RateLimiterState, SLOT_COUNT> = Array::new();
 #[btf_map]
@@ -60,7 +62,7 @@ pub(crate) static PROXY_LISTENERS: SockMap<{ 2 * SLOT_COUNT }> = SockMap::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<VerdictEvent, EVENT_RING_BYTES> = RingBuf::new();
 #[btf_map]
-pub(crate) static TC_PROGRAMS: ProgramArray<5> = ProgramArray::new();
+pub(crate) static TC_PROGRAMS: ProgramArray<6> = ProgramArray::new();
 #[btf_map]
 pub(crate) static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]

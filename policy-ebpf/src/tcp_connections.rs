@@ -11,15 +11,13 @@ use policy_common::flow::{
 
 use crate::{
     flow_table::{
-        find_flow, find_or_add_set, find_set, flow_at, is_live, least_useful_place, live_state,
-        replace_flow, set_state,
+        TICKS_PER_SECOND, current_ticks, find_flow, find_or_add_set, find_set, flow_at, is_live,
+        least_useful_place, live_state, replace_flow, set_state,
     },
-    fragment::current_ticks,
     maps::{INBOUND_TCP, OUTBOUND_TCP},
     transport::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
 };
 
-const TICKS_PER_SECOND: u64 = 1_000_000_000 >> 20;
 /// Time without a segment from the sandbox after which an inbound connection is over. Linux's
 /// connection tracking waits as long.
 const IDLE_TICKS: u64 = 5 * 86_400 * TICKS_PER_SECOND;

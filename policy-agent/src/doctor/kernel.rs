@@ -4,12 +4,12 @@ use std::{fs, path::Path};
 
 use super::DoctorFinding;
 use crate::dataplane::features::{
-    JIT, KernelFeature, LARGE_MAP_VALUES, LPM_TRIE_BATCH, OLDEST_SUPPORTED_KERNEL, SKB_TYPES, TCX,
-    kernel_version, skb_layout,
+    CONTEXT_CAST, JIT, KernelFeature, LARGE_MAP_VALUES, LPM_TRIE_BATCH, OLDEST_SUPPORTED_KERNEL,
+    SKB_TYPES, TCX, kernel_version, skb_layout,
 };
 
 /// What the agent can do without, and no other check looks at.
-static REPORTED_WITH_VERSION: [&KernelFeature; 2] = [&TCX, &LPM_TRIE_BATCH];
+static REPORTED_WITH_VERSION: [&KernelFeature; 3] = [&TCX, &LPM_TRIE_BATCH, &CONTEXT_CAST];
 
 pub(crate) fn kernel_checks() -> Vec<DoctorFinding> {
     vec![
@@ -50,7 +50,7 @@ fn check_optional_features(what: &'static str, release: &str) -> DoctorFinding {
 
 fn check_btf() -> DoctorFinding {
     const WHAT: &str = "kernel types (BTF)";
-    match skb_layout::kernel_skb_layout() {
+    match skb_layout::kernel_skb_access() {
         Ok(_) => DoctorFinding::ok(WHAT, "there"),
         Err(error) => DoctorFinding::missing(WHAT, format!("{error:#}"), SKB_TYPES.fix()),
     }

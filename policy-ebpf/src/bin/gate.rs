@@ -17,7 +17,7 @@ use aya_ebpf::{
 use policy_common::bpf_names::tail_call_index;
 
 #[btf_map]
-static TC_PROGRAMS: ProgramArray<5> = ProgramArray::new();
+static TC_PROGRAMS: ProgramArray<6> = ProgramArray::new();
 #[btf_map]
 static XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
@@ -36,7 +36,7 @@ pub(crate) fn gate_from(ctx: TcContext) -> i32 {
 /// Handles packets sent to the sandbox.
 #[classifier]
 pub(crate) fn gate_to(ctx: TcContext) -> i32 {
-    call_shared_program(&ctx, tail_call_index::TO_SANDBOX)
+    call_shared_program(&ctx, tail_call_index::FAST_DELIVERY)
 }
 
 /// Handles packets sent by the sandbox before the kernel allocates an `sk_buff`. If anything is

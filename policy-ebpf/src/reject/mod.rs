@@ -9,20 +9,15 @@ mod icmp_prohibited;
 mod reply_frame;
 mod tcp_reset;
 
-use aya_ebpf::{
-    bindings::TC_ACT_SHOT,
-    helpers::{bpf_ktime_get_ns, bpf_redirect},
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_SHOT, helpers::bpf_redirect, programs::TcContext};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
-use policy_common::{
-    endpoint::ENDPOINT_REJECT_DENIED, rate_limit, reason::Reason, verdict::Verdict,
-};
+use policy_common::{endpoint::ENDPOINT_REJECT_DENIED, reason::Reason, verdict::Verdict};
 
 use crate::{
+    event_limits,
     extension_headers::is_extension_header,
     ip_header::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FragmentPart, IPPROTO_TCP},
-    maps::{LIMITS, SANDBOXES},
+    maps::SANDBOXES,
     packet_context::{PacketContext, skb_pointer},
     packet_view::PacketView,
     parsed_headers::ParsedHeaders,
@@ -45,18 +40,7 @@ pub(crate) fn take_reject_token(
     if !wanted || !answered || headers.ip_header.fragment_part == FragmentPart::LaterFragment {
         return false;
     }
-    let Some(limits) = LIMITS.get_ptr_mut(hook.slot) else { return false };
-    // SAFETY: the helper reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the pointer is valid while the program runs. A race admits a token more or less.
-    let Some(next) =
-        rate_limit::REJECT_RATE_LIMIT.take_token(unsafe { (*limits).reject_bucket }, now)
-    else {
-        return false;
-    };
-    // SAFETY: as above.
-    unsafe { (*limits).reject_bucket = next };
-    true
+    event_limits::take_reply_token(hook.slot) != 0
 }
 
 /// Replies to a denied packet. Returns the hook's return code.

@@ -23,6 +23,7 @@ use policy_common::{
     bpf_names::{INBOUND_DATAGRAM, INBOUND_TCP, OUTBOUND_TCP},
     event::VerdictEvent,
     flow::{FLOW_TICK_SHIFT, FLOW_TIME_MASK, FlowPage},
+    rate_limit::RateLimiterState,
     reason::Reason,
 };
 
@@ -132,6 +133,16 @@ impl ProgramRunner {
         self.dataplane.publish(&[self.slot], compiled)
     }
 
+    /// Puts a policy into force in the second sandbox.
+    pub fn publish_in_second(&self, compiled: &CompiledPolicy) -> Result<PolicyId> {
+        self.dataplane.publish(&[second_slot()?], compiled)
+    }
+
+    /// The rate limits of the second sandbox.
+    pub fn second_rate_limits(&self) -> Result<RateLimiterState> {
+        self.dataplane.rate_limits(second_slot()?)
+    }
+
     /// Sets whether packets that pass are reported. If they are, none takes the fast path.
     pub fn set_flow_reporting(&self, report: bool) -> Result<()> {
         self.dataplane.set_flow_reporting(report)
@@ -139,9 +150,13 @@ impl ProgramRunner {
 
     /// Prepares another sandbox in a slot of its own and opens its gates.
     pub fn open_second_sandbox(&self, addresses: &[IpAddr]) -> Result<LoadedGates> {
-        let slot = Slot::new(SECOND_SLOT).context("there is such a slot")?;
-        prepare_slot(&self.dataplane, slot, None, addresses)?;
-        LoadedGates::open(&self.dataplane, slot, self.bpffs.path())
+        self.reset_second_sandbox(addresses)?;
+        LoadedGates::open(&self.dataplane, second_slot()?, self.bpffs.path())
+    }
+
+    /// Assigns a new sandbox to the slot of the second one.
+    pub fn reset_second_sandbox(&self, addresses: &[IpAddr]) -> Result<()> {
+        prepare_slot(&self.dataplane, second_slot()?, None, addresses)
     }
 
     /// The gates of the sandbox.
@@ -233,6 +248,10 @@ impl ProgramRunner {
     }
 }
 
+fn second_slot() -> Result<Slot> {
+    Slot::new(SECOND_SLOT).context("there is such a slot")
+}
+
 /// Loads the programs with pins in this directory.
 pub fn open_dataplane(
     bpffs: &BpffsDirectory,
@@ -294,6 +313,15 @@ impl LoadedGates {
     /// Runs the gate on a frame from the sandbox.
     pub fn pass_from_sandbox(&self, frame: &[u8]) -> Result<FrameAction> {
         tc_action(run_program(&self.from_sandbox, frame, &[])?)
+    }
+
+    /// Runs the gate many times on a frame from the sandbox.
+    pub fn repeat_from_sandbox(&self, frame: &[u8], times: u32) -> Result<()> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = times;
+        self.from_sandbox.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        Ok(())
     }
 
     /// Runs the gate on a frame to the sandbox.

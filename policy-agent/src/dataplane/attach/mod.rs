@@ -4,6 +4,7 @@
 //! The gates of an attached interface are replaced in place, so that no packet passes unjudged.
 
 pub(crate) mod clsact;
+mod context_cast;
 pub(crate) mod expedited_rcu;
 pub(crate) mod gate_loader;
 pub(crate) mod shared_programs;

@@ -1,7 +1,7 @@
 //! Loads the programs that all sandboxes share and installs them in the program arrays that the
 //! gates call through. Installing a program replaces the previous one for all sandboxes at once.
 
-use std::{io, path::Path};
+use std::{borrow::Cow, io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -11,10 +11,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use policy_common::bpf_names::{
-    self, EARLY_DROP, FAST_PATH, FROM_SANDBOX, GUARD_MARK, PROXY_REDIRECT, REJECT, SKB_LAYOUT,
-    TABLE_WORD_MASK, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
+    self, EARLY_DROP, FAST_DELIVERY, FAST_PATH, FROM_SANDBOX, GUARD_MARK, PROXY_REDIRECT, REJECT,
+    SKB_LAYOUT, TABLE_WORD_MASK, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
 };
 
+use super::context_cast::link_context_cast;
 use crate::dataplane::{
     GuardMark,
     features::skb_layout,
@@ -31,14 +32,17 @@ pub(crate) fn load_object(pins: &PinDirectory, mark: GuardMark) -> Result<Ebpf> 
     for name in bpf_names::PINNED_MAPS {
         loader.map_pin_path(name, pins.map_path(name));
     }
-    let layout = skb_layout::kernel_skb_layout()?;
-    loader.override_global(SKB_LAYOUT, &layout, true);
+    let skb = skb_layout::kernel_skb_access()?;
+    loader.override_global(SKB_LAYOUT, &skb.layout, true);
     let mark = mark.get();
     loader.override_global(GUARD_MARK, &mark, true);
     table_memory::pin_table_memory(pins)?;
     let word_mask = u32::try_from(table_memory::table_memory_words() - 1)?;
     loader.override_global(TABLE_WORD_MASK, &word_mask, true);
-    loader.load(POLICY_OBJECT).context("cannot load policy.o")
+    let object = skb.context_cast.map_or(Cow::Borrowed(POLICY_OBJECT), |function| {
+        Cow::Owned(link_context_cast(POLICY_OBJECT, function))
+    });
+    loader.load(&object).context("cannot load policy.o")
 }
 
 /// Opens the log of the programs, which only report events that should never happen.
@@ -54,7 +58,8 @@ pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result
         (tail_call_index::PROXY_REDIRECT, PROXY_REDIRECT), // before from_sandbox, which calls it
         (tail_call_index::FROM_SANDBOX, FROM_SANDBOX), // before fast_path, which calls it
         (tail_call_index::FAST_PATH, FAST_PATH),
-        (tail_call_index::TO_SANDBOX, TO_SANDBOX),
+        (tail_call_index::TO_SANDBOX, TO_SANDBOX), // before fast_delivery, which calls it
+        (tail_call_index::FAST_DELIVERY, FAST_DELIVERY),
     ];
     for (index, name) in tc_programs {
         let program: &mut SchedClassifier = program_by_name(object, name)?.try_into()?;

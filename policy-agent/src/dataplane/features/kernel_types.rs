@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
-use btfparse::{Offset, Readable, TypeInformation};
+use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
 
 /// The BTF of the running kernel.
 pub(crate) const VMLINUX_BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -33,6 +33,12 @@ impl KernelTypes {
             Offset::ByteOffset(bytes) => (bytes * 8, 0),
             Offset::BitOffsetAndSize(bits, size) => (bits, size),
         })
+    }
+
+    /// The ID of a function.
+    pub(super) fn function_id(&self, name: &str) -> Option<u32> {
+        let id = self.types.id_of(name)?;
+        matches!(self.types.from_id(id)?, TypeVariant::Func(_)).then_some(id)
     }
 
     /// The offset of a field in bytes.

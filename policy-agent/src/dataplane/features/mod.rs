@@ -88,9 +88,18 @@ pub(crate) static NETFILTER_LINKS: KernelFeature = KernelFeature {
 pub(crate) static SKB_TYPES: KernelFeature = KernelFeature {
     name: "description of `sk_buff` (BTF)",
     since: FeatureOrigin::BuildOption("CONFIG_DEBUG_INFO_BTF"),
-    // Callers need the layout or its error, and use `skb_layout::kernel_skb_layout`.
+    // Callers need the layout or its error, and use `skb_layout::kernel_skb_access`.
     probe: probes::no_probe,
     fallback: "the agent does not start",
+    supported: OnceLock::new(),
+};
+
+/// Programs can load fields of `struct sk_buff`.
+pub(crate) static CONTEXT_CAST: KernelFeature = KernelFeature {
+    name: "`bpf_cast_to_kern_ctx`",
+    since: FeatureOrigin::Version(6, 2),
+    probe: probes::probe_context_cast,
+    fallback: "programs read where a checksum will be written with calls, which take longer",
     supported: OnceLock::new(),
 };
 
@@ -105,13 +114,14 @@ pub(crate) static JIT: KernelFeature = KernelFeature {
 
 /// Every feature, in the order of the table in `docs/kernel-support.md`.
 #[cfg(test)]
-pub(crate) static ALL_FEATURES: [&KernelFeature; 7] = [
+pub(crate) static ALL_FEATURES: [&KernelFeature; 8] = [
     &TCX,
     &LPM_TRIE_BATCH,
     &MAP_MEMORY_IN_CGROUP,
     &LARGE_MAP_VALUES,
     &NETFILTER_LINKS,
     &SKB_TYPES,
+    &CONTEXT_CAST,
     &JIT,
 ];
 

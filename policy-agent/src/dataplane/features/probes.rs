@@ -15,6 +15,7 @@ use aya_obj::generated::{
 };
 use policy_common::policy_table::SMALL_TABLE_MEMORY_WORDS;
 
+use super::{kernel_types::KernelTypes, skb_layout::CONTEXT_CAST_FUNCTION};
 use crate::dataplane::{guard, maps::bpf_syscall};
 
 /// Key size of a trie with one byte of data: prefix length and data.
@@ -61,6 +62,12 @@ pub(super) fn probe_netfilter_links() -> Option<bool> {
         // The kernel does not know this type of program.
         Err(error) => (error.raw_os_error() == Some(libc::EINVAL)).then_some(false),
     }
+}
+
+/// Looks for the function in the kernel's BTF.
+pub(super) fn probe_context_cast() -> Option<bool> {
+    let types = KernelTypes::of_running_kernel().ok()?;
+    Some(types.function_id(CONTEXT_CAST_FUNCTION).is_some())
 }
 
 /// The file is only present in the initial network namespace, and only readable by root.

@@ -6,10 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::{
-    maps::{Array, MapData, PerCpuArray, PerCpuValues},
-    util::nr_cpus,
-};
+use aya::maps::{Array, MapData};
 use policy_common::{
     bpf_names,
     counters::ReasonCounters,
@@ -23,8 +20,8 @@ use policy_common::{
 use crate::dataplane::{
     EndpointAddresses, Slot,
     maps::{
-        mapped_endpoints::MappedEndpoints, pin_directory::PinDirectory,
-        pinned_maps::open_pinned_map,
+        counter_groups::CounterGroups, mapped_endpoints::MappedEndpoints,
+        pin_directory::PinDirectory, pinned_maps::open_pinned_map,
     },
 };
 
@@ -33,7 +30,7 @@ pub(crate) struct EndpointMaps {
     mapped: Arc<MappedEndpoints>,
     endpoints: Mutex<Array<MapData, SandboxEndpoint>>,
     rate_limiters: Mutex<Array<MapData, RateLimiterState>>,
-    counters: Mutex<PerCpuArray<MapData, ReasonCounters>>,
+    counters: CounterGroups,
 }
 
 impl EndpointMaps {
@@ -47,7 +44,7 @@ impl EndpointMaps {
             rate_limiters: Mutex::new(
                 open_pinned_map(&pins.map_path(bpf_names::LIMITS))?.try_into()?,
             ),
-            counters: Mutex::new(open_pinned_map(&pins.map_path(bpf_names::COUNTERS))?.try_into()?),
+            counters: CounterGroups::open(pins)?,
         })
     }
 
@@ -58,10 +55,9 @@ impl EndpointMaps {
         identity: &EndpointAddresses,
         flags: u32,
     ) -> Result<()> {
-        let zero = PerCpuValues::try_from(vec![ReasonCounters::default(); possible_cpus()?])?;
-        lock_map(&self.counters)?.set(slot.get(), zero, 0)?;
+        self.counters.reset(slot)?;
         lock_map(&self.rate_limiters)?.set(slot.get(), RateLimiterState::default(), 0)?;
-        let sandbox = endpoint_entry(slot, identity, flags)?;
+        let sandbox = endpoint_entry(identity, flags)?;
         lock_map(&self.endpoints)?.set(slot.get(), sandbox, 0)?;
         Ok(())
     }
@@ -87,15 +83,7 @@ impl EndpointMaps {
 
     /// The counters, summed over all CPUs.
     pub(crate) fn read_counters(&self, slot: Slot) -> Result<ReasonCounters> {
-        let per_cpu = lock_map(&self.counters)?.get(&slot.get(), 0)?;
-        let mut sum = ReasonCounters::default();
-        for counters in per_cpu.iter() {
-            for (total, counter) in sum.by_reason.iter_mut().zip(&counters.by_reason) {
-                total.packets += counter.packets;
-                total.bytes += counter.bytes;
-            }
-        }
-        Ok(sum)
+        self.counters.read(slot)
     }
 
     /// The token buckets, and the numbers of events that were not written.
@@ -109,11 +97,9 @@ pub(crate) fn with_flow_reporting(flags: u32, report: bool) -> u32 {
     if report { flags | ENDPOINT_REPORT_FLOWS } else { flags }
 }
 
-fn endpoint_entry(slot: Slot, identity: &EndpointAddresses, flags: u32) -> Result<SandboxEndpoint> {
+fn endpoint_entry(identity: &EndpointAddresses, flags: u32) -> Result<SandboxEndpoint> {
     let mut sandbox = SandboxEndpoint {
         flags,
-        // The slot in the low bits, random bits above.
-        instance_id: slot.get() | u32::from_ne_bytes(random_bytes()?) << 12,
         flow_key: [u64::from_ne_bytes(random_bytes()?), u64::from_ne_bytes(random_bytes()?)],
         ..SandboxEndpoint::default()
     };
@@ -162,10 +148,6 @@ fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)
         .context("cannot read /dev/urandom")?;
     Ok(random)
-}
-
-fn possible_cpus() -> Result<usize> {
-    nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
 }
 
 fn lock_map<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {

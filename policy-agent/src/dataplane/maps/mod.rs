@@ -1,6 +1,7 @@
 //! The pinned maps, which the agent writes and reads.
 
 pub(crate) mod bpf_syscall;
+pub(crate) mod counter_groups;
 pub(crate) mod endpoint_maps;
 pub(crate) mod event_ring;
 pub(crate) mod mapped_endpoints;

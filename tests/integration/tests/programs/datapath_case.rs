@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use policy_agent::{
     dataplane::{DenyAction, InboundSource},
-    policy,
+    policy::{self, CompiledPolicy},
 };
 use policy_common::reason::Reason;
 use policy_integration::{
@@ -140,15 +140,23 @@ impl DatapathCase {
 
     /// Puts a network configuration into force.
     pub(crate) fn publish(&mut self, network: &str) {
-        let network =
-            serde_json::from_str(network).unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
+        let compiled = self.compile(network);
+        self.programs.publish(&compiled).expect("the policy is published");
+        self.oracle.publish(&parse(network), None, &self.settings.floor);
+    }
+
+    /// The same for the second sandbox too.
+    pub(crate) fn publish_in_both(&mut self, network: &str) {
+        self.publish(network);
+        let compiled = self.compile(network);
+        self.programs.publish_in_second(&compiled).expect("the policy is published");
+    }
+
+    fn compile(&self, network: &str) -> CompiledPolicy {
         let floor = oracle_input::agent_floor(&self.settings.floor);
-        let policy = oracle_input::agent_policy(&network, None, &floor)
+        let policy = oracle_input::agent_policy(&parse(network), None, &floor)
             .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
-        self.programs
-            .publish(&policy::compile_policy(&policy, &floor))
-            .expect("the policy is published");
-        self.oracle.publish(&network, None, &self.settings.floor);
+        policy::compile_policy(&policy, &floor)
     }
 
     /// Lets time pass without ending connections.
@@ -220,6 +228,10 @@ impl DatapathCase {
         }
         Ok(())
     }
+}
+
+fn parse(network: &str) -> serde_json::Value {
+    serde_json::from_str(network).unwrap_or_else(|invalid| panic!("{network}: {invalid}"))
 }
 
 /// The lists of an operator who replaces the built-in list.

@@ -18,5 +18,6 @@ mod frame_truncation;
 mod inbound_state;
 mod malformed_frames;
 mod program_log;
+mod shared_bounds;
 mod table_memory;
 mod verifier_budget;

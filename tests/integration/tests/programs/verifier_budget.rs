@@ -4,13 +4,14 @@
 use aya::{programs::loaded_programs, util::KernelVersion};
 use policy_agent::dataplane::{DenyAction, InboundSource};
 use policy_common::bpf_names::{
-    EARLY_DROP, FAST_PATH, FROM_SANDBOX, PROXY_REDIRECT, REJECT, TO_SANDBOX,
+    EARLY_DROP, FAST_DELIVERY, FAST_PATH, FROM_SANDBOX, PROXY_REDIRECT, REJECT, TO_SANDBOX,
 };
 use policy_integration::program_runner::ProgramRunner;
 
 /// The maximum number of processed instructions per program.
-const INSTRUCTION_LIMITS: [(&str, u32); 6] = [
+const INSTRUCTION_LIMITS: [(&str, u32); 7] = [
     (FAST_PATH, 50_000),
+    (FAST_DELIVERY, 5_000),
     (FROM_SANDBOX, 200_000),
     (TO_SANDBOX, 50_000),
     (REJECT, 5_000),
