@@ -1,11 +1,16 @@
 //! Watchers: handle link events, scan everything periodically and expire leases.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    Agent, command::AgentCommand, link_events, pooled_interface::PooledInterface, sandbox::Sandbox,
+    Agent, command::AgentCommand, link_backlog::ChangedLinks, link_events::LinkEvents,
+    pooled_interface::PooledInterface, sandbox::Sandbox,
 };
 
 /// The interval between scans.
@@ -37,23 +42,38 @@ impl Agent {
     }
 
     async fn handle_link_events(&self) {
-        let mut link_events = match link_events::watch_links() {
+        let link_events = match LinkEvents::subscribe() {
             Ok(link_events) => link_events,
             Err(error) => return tracing::warn!("new interfaces are noticed late: {error:#}"),
         };
-        while let Some(names) = link_events.recv().await {
-            let mut named = self.registry.all();
-            named.retain(|sandbox| {
-                sandbox.base_spec.netns.is_none() && names.contains(&sandbox.base_spec.interface)
-            });
-            self.reconcile_sandboxes(&named).await;
-            let mut pooled_interfaces = self.pooled_interfaces.to_vec();
-            pooled_interfaces.retain(|PooledInterface { interface, .. }| {
-                interface.netns.is_none() && names.contains(&interface.name)
-            });
-            self.block_idle_interfaces(&pooled_interfaces).await;
+        while let Some(changed) = link_events.next().await {
+            let begin = Instant::now();
+            match changed {
+                ChangedLinks::Named(names) => self.reconcile_links(&names).await,
+                ChangedLinks::All => {
+                    tracing::warn!("the kernel reports changes of links too fast: looking at all");
+                    self.reconcile_sandboxes(&self.registry.all()).await;
+                    self.block_idle_interfaces(&self.pooled_interfaces).await;
+                }
+            }
+            LinkEvents::yield_after(begin).await;
         }
         tracing::warn!("new interfaces are noticed late from now on");
+    }
+
+    /// Reconciles the sandboxes and idle interfaces that have these names in the agent's own
+    /// namespace.
+    async fn reconcile_links(&self, names: &BTreeSet<String>) {
+        let mut named = self.registry.all();
+        named.retain(|sandbox| {
+            sandbox.base_spec.netns.is_none() && names.contains(&sandbox.base_spec.interface)
+        });
+        self.reconcile_sandboxes(&named).await;
+        let mut pooled_interfaces = self.pooled_interfaces.to_vec();
+        pooled_interfaces.retain(|PooledInterface { interface, .. }| {
+            interface.netns.is_none() && names.contains(&interface.name)
+        });
+        self.block_idle_interfaces(&pooled_interfaces).await;
     }
 
     /// Reads the host's addresses in the namespaces of all sandboxes.

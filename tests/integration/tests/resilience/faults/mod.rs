@@ -6,6 +6,7 @@
 mod concurrent_updates;
 mod descriptor_exhaustion;
 mod disk_faults;
+mod link_flapping;
 mod memory_exhaustion;
 mod resolver_faults;
 mod slow_clients;
