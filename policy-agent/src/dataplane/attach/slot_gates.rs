@@ -52,21 +52,28 @@ impl SlotGates {
         hook: TcAttachType,
         copy: GateCopy,
     ) -> Result<SchedClassifier> {
-        let name = match (hook, copy) {
-            (TcAttachType::Ingress, GateCopy::Usual) => FROM_PIN,
-            (TcAttachType::Ingress, GateCopy::Spare) => "from-spare",
-            (_, GateCopy::Usual) => TO_PIN,
-            (_, GateCopy::Spare) => "to-spare",
-        };
-        let pin = self.gate_pin(slot, name, TC_PROGRAMS)?;
+        let pin = self.gate_pin(slot, tc_pin_name(hook, copy), TC_PROGRAMS)?;
         if !pin.exists() {
-            let mut gates = self.gate_loader.load_gates(slot)?;
+            self.make_tc_gates(slot, copy)?;
+        }
+        SchedClassifier::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))
+    }
+
+    /// Makes the gates of both hooks that are missing. They share an object, because parsing it and
+    /// loading its types takes longer than loading the gates.
+    fn make_tc_gates(&self, slot: Slot, copy: GateCopy) -> Result<()> {
+        let mut gates = self.gate_loader.load_gates(slot)?;
+        for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let pin = self.gate_pin(slot, tc_pin_name(hook, copy), TC_PROGRAMS)?;
+            if pin.exists() {
+                continue;
+            }
             match hook {
                 TcAttachType::Ingress => gates.load_from_sandbox()?.pin(&pin)?,
                 _ => gates.load_to_sandbox()?.pin(&pin)?,
             }
         }
-        SchedClassifier::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))
+        Ok(())
     }
 
     /// The gate at XDP.
@@ -90,6 +97,15 @@ impl SlotGates {
             }
         }
         Ok(pin)
+    }
+}
+
+const fn tc_pin_name(hook: TcAttachType, copy: GateCopy) -> &'static str {
+    match (hook, copy) {
+        (TcAttachType::Ingress, GateCopy::Usual) => FROM_PIN,
+        (TcAttachType::Ingress, GateCopy::Spare) => "from-spare",
+        (_, GateCopy::Usual) => TO_PIN,
+        (_, GateCopy::Spare) => "to-spare",
     }
 }
 
