@@ -1,31 +1,32 @@
-//! The sandboxes on disk, which outlive the agent: one JSON file each, replaced as a whole.
+//! The sandboxes on disk, which outlive the agent: one JSON file each, replaced as a whole. A journal
+//! beside the files makes changes durable.
 //!
 //! A file contains the password of `egressProxy` and the traffic token, so only the agent's user
-//! may read it.
-
-use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
-
-use anyhow::{Context as _, Result, anyhow, bail};
-use serde::{Deserialize, Serialize};
-use serde_json::error::Category;
+//! may read it. So does the journal.
 
 #[cfg(test)]
 mod fuzz;
+mod journal;
+mod state_file;
 
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use self::journal::StateJournal;
 use super::lifetime::PersistedLifetime;
 use crate::{
     dataplane::Slot,
     policy::{SandboxId, SandboxSpec},
 };
 
-/// Version of the file format. Files with another version, such as those of a newer agent, are
-/// rejected.
-const FILE_VERSION: u32 = 1;
 const BROKEN_EXTENSION: &str = "broken";
 
 /// A sandbox as stored on disk.
@@ -48,28 +49,11 @@ pub struct LoadedSandboxes {
     pub broken: Vec<(PathBuf, anyhow::Error)>,
 }
 
-#[derive(Deserialize)]
-struct StateFile {
-    version: u32,
-    slot: Slot,
-    sandbox: SandboxSpec,
-    #[serde(flatten)]
-    lifetime: PersistedLifetime,
-}
-
-#[derive(Serialize)]
-struct StateFileRef<'a> {
-    version: u32,
-    slot: Slot,
-    sandbox: serde_json::Value,
-    #[serde(flatten)]
-    lifetime: &'a PersistedLifetime,
-}
-
 /// The directory of the state files.
 #[derive(Debug)]
 pub struct SandboxStore {
     directory: PathBuf,
+    journal: Mutex<StateJournal>,
 }
 
 impl SandboxStore {
@@ -82,47 +66,113 @@ impl SandboxStore {
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
             format!("cannot make {}: give state_dir another place", directory.display())
         })?;
-        Ok(Self { directory })
+        let journal = Mutex::new(StateJournal::new(directory.clone()));
+        Ok(Self { directory, journal })
     }
 
-    /// Reads all sandboxes. Renames broken files and continues with the others.
+    /// Reads all sandboxes. Renames broken files and continues with the others. After a crash of
+    /// the host, takes what the journal has.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// The directory or the journal cannot be read.
     pub fn load(&self) -> Result<LoadedSandboxes> {
+        let unwritten = self.restore_lost_files()?;
         let mut loaded = LoadedSandboxes::default();
         for path in self.list_files()? {
-            match read_record(&path) {
-                Ok(entry) => loaded.records.push(entry),
-                Err(error) => {
-                    let broken_path = path.with_extension(BROKEN_EXTENSION);
-                    let moved = fs::rename(&path, &broken_path);
-                    let error = match moved {
-                        Ok(()) => error,
-                        Err(problem) => error.context(format!("cannot set it aside: {problem}")),
-                    };
-                    loaded.broken.push((broken_path, error));
-                }
+            if !unwritten.contains_key(&path) {
+                let text = fs::read(&path).map_err(Into::into);
+                loaded.add(&path, text.and_then(|text| state_file::parse_record(&path, &text)));
+            }
+        }
+        for (path, text) in &unwritten {
+            if let Some(text) = text {
+                loaded.add(path, state_file::parse_record(path, text));
             }
         }
         Ok(loaded)
     }
 
-    /// Writes a sandbox. Once this returns, a crash of the host leaves this record or a later one.
+    /// Writes the state files again that a crash of the host may have damaged. Returns the contents
+    /// of those that cannot be written now.
+    fn restore_lost_files(&self) -> Result<BTreeMap<PathBuf, Option<Vec<u8>>>> {
+        let mut journal = self.lock_journal();
+        let lost = journal.read_lost_changes().context("cannot read the journal of the state")?;
+        let mut unwritten = BTreeMap::new();
+        if lost.is_empty() {
+            return Ok(unwritten);
+        }
+        tracing::info!(sandboxes = lost.len(), "restored from the journal after a restart");
+        for (id, text) in lost {
+            let path = self.directory.join(format!("{id}.json"));
+            let restored = match &text {
+                Some(text) => state_file::write_new(&path, text)
+                    .and_then(|()| state_file::replace_with_new(&path)),
+                None => state_file::remove_if_exists(&path).map(|_| ()),
+            };
+            if let Err(error) = restored {
+                tracing::error!("cannot restore {}: {error}", path.display());
+                unwritten.insert(path, text);
+            }
+        }
+        if unwritten.is_empty()
+            && let Err(error) = journal.retire_all()
+        {
+            tracing::error!("cannot retire the journal of the state files: {error}");
+        }
+        Ok(unwritten)
+    }
+
+    /// Writes a sandbox, as [`Self::save_all`] does.
     ///
     /// # Errors
     /// The disk reports an error. The previous record stays.
     pub fn save(&self, record: &SandboxRecord) -> Result<()> {
-        let id = &record.spec.sandbox_id;
-        let path = self.file_path(id);
-        let text = serde_json::to_vec(&StateFileRef {
-            version: FILE_VERSION,
-            slot: record.slot,
-            sandbox: record.spec.to_json_with_secrets()?,
-            lifetime: &record.lifetime,
-        })?;
-        self.write_atomically(&path, &text)
-            .with_context(|| format!("cannot write {}: is the disk full?", path.display()))
+        self.save_all(std::slice::from_ref(record))
+    }
+
+    /// Writes sandboxes, and waits for the disk once. Once this returns, a crash of the host leaves
+    /// these records or later ones.
+    ///
+    /// # Errors
+    /// The disk reports an error. The previous records stay.
+    pub fn save_all(&self, records: &[SandboxRecord]) -> Result<()> {
+        let mut files = BTreeMap::new();
+        for record in records {
+            let path = self.file_path(&record.spec.sandbox_id);
+            files.insert(path, (record, state_file::serialize_record(record)?));
+        }
+        let written = self.replace_files(&files);
+        written.map_err(|(path, error)| {
+            files.keys().for_each(|path| state_file::discard_new(path));
+            let problem = format!("cannot write {}: is the disk full?", path.display());
+            anyhow::Error::new(error).context(problem)
+        })
+    }
+
+    /// Writes the new files before the journal, so that a full disk is noticed before anything
+    /// changes, and puts them in place after it, so that a crash leaves whole files or the journal.
+    fn replace_files(
+        &self,
+        files: &BTreeMap<PathBuf, (&SandboxRecord, Vec<u8>)>,
+    ) -> Result<(), (PathBuf, io::Error)> {
+        for (path, (_, text)) in files {
+            state_file::write_new(path, text).map_err(|error| (path.clone(), error))?;
+        }
+        let entries: Vec<_> = files
+            .values()
+            .map(|(record, text)| (record.spec.sandbox_id.as_str(), Some(text.as_slice())))
+            .collect();
+        let mut journal = self.lock_journal();
+        let in_directory = |error| (self.directory.clone(), error);
+        let journaled = journal.append(&entries);
+        if journaled.is_err() {
+            journal::sync_file_system(&self.directory).map_err(in_directory)?;
+        }
+        for path in files.keys() {
+            state_file::replace_with_new(path).map_err(|error| (path.clone(), error))?;
+        }
+        // Without the journal, its earlier changes must not come back either.
+        journaled.or_else(|_| journal.retire_all()).map_err(in_directory)
     }
 
     /// Removes the file of a sandbox, if there is one.
@@ -130,13 +180,35 @@ impl SandboxStore {
     /// # Errors
     /// The disk reports an error.
     pub fn remove(&self, id: &SandboxId) -> Result<()> {
-        let path = self.file_path(id);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        self.remove_all_of(&[id]).pop().unwrap_or(Ok(()))
+    }
+
+    /// Removes the files of sandboxes, if there are any, and waits for the disk once. Returns the
+    /// result of each.
+    pub fn remove_all_of(&self, ids: &[&SandboxId]) -> Vec<Result<()>> {
+        let unlink = |id: &&SandboxId| state_file::remove_if_exists(&self.file_path(id));
+        let unlinked: Vec<_> = ids.iter().map(unlink).collect();
+        let entries: Vec<_> = ids
+            .iter()
+            .zip(&unlinked)
+            .filter(|(_, unlinked)| matches!(unlinked, Ok(true)))
+            .map(|(id, _)| (id.as_str(), None))
+            .collect();
+        let mut journal = self.lock_journal();
+        let journaled = match entries.is_empty() {
+            true => Ok(()),
+            false => journal.append(&entries).or_else(|_| journal.retire_all()),
+        };
+        let problem = journaled.err().map(|error| error.to_string());
+        let results = ids.iter().zip(unlinked).map(|(id, unlinked)| {
+            let context = || format!("cannot remove {}", self.file_path(id).display());
+            let was_there = unlinked.with_context(context)?;
+            match problem.as_ref().filter(|_| was_there) {
+                Some(problem) => Err(anyhow!(problem.clone()).context(context())),
+                None => Ok(()),
             }
-            _ => self.sync_directory(),
-        }
+        });
+        results.collect()
     }
 
     /// Removes everything that the agent stores, including broken files.
@@ -167,51 +239,31 @@ impl SandboxStore {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn write_atomically(&self, path: &Path, text: &[u8]) -> Result<()> {
-        let new = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        self.sync_directory()
+    /// A poisoned lock is usable: an incomplete change starts another journal.
+    fn lock_journal(&self) -> MutexGuard<'_, StateJournal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// A rename is durable only when its directory is.
-    fn sync_directory(&self) -> Result<()> {
-        Ok(File::open(&self.directory)?.sync_all()?)
+impl LoadedSandboxes {
+    /// Adds a record, or sets its file aside.
+    fn add(&mut self, path: &Path, parsed: Result<SandboxRecord>) {
+        match parsed {
+            Ok(record) => self.records.push(record),
+            Err(error) => {
+                let broken_path = path.with_extension(BROKEN_EXTENSION);
+                let error = match fs::rename(path, &broken_path) {
+                    Ok(()) => error,
+                    Err(problem) => error.context(format!("cannot set it aside: {problem}")),
+                };
+                self.broken.push((broken_path, error));
+            }
+        }
     }
 }
 
 fn sandboxes_directory(state_dir: &Path) -> PathBuf {
     state_dir.join("sandboxes")
-}
-
-fn read_record(path: &Path) -> Result<SandboxRecord> {
-    let text = fs::read(path)?;
-    let StateFile { version, slot, sandbox, lifetime } =
-        serde_json::from_slice(&text).map_err(redacted_error)?;
-    if version != FILE_VERSION {
-        bail!("it has version {version}, and this agent reads version {FILE_VERSION}");
-    }
-    let file_name_id = path.file_stem().and_then(|name| name.to_str());
-    if file_name_id != Some(sandbox.sandbox_id.as_str()) {
-        bail!("it holds sandbox {}, which its name contradicts", sandbox.sandbox_id);
-    }
-    Ok(SandboxRecord { slot, spec: sandbox, lifetime })
-}
-
-/// Describes what is wrong with a file without quoting it: the file contains secrets, and the error
-/// is logged.
-fn redacted_error(error: serde_json::Error) -> anyhow::Error {
-    match error.classify() {
-        Category::Data => {
-            let (line, column) = (error.line(), error.column());
-            anyhow!("it is not what an agent writes, at line {line}, column {column}")
-        }
-        _ => error.into(),
-    }
 }
 
 #[cfg(test)]
@@ -279,5 +331,53 @@ mod tests {
         assert_eq!(loaded.broken.len(), 3);
         assert!(files.join("half.broken").exists());
         assert!(store.load().expect("loaded").broken.is_empty());
+    }
+
+    /// Makes the journal look as if the host had crashed since.
+    fn crash_host(state: &Path) {
+        let journal = state.join("sandboxes/journal-1");
+        let text = fs::read_to_string(&journal).expect("a journal");
+        let (_, entries) = text.split_once('\n').expect("a header");
+        let header = "policy-agent journal 1 00000000-0000-0000-0000-000000000000";
+        fs::write(journal, format!("{header}\n{entries}")).expect("written");
+    }
+
+    #[test]
+    fn what_the_disk_lost_in_a_crash_of_the_host_is_restored() {
+        let state = tempfile::tempdir().expect("a directory");
+        let store = SandboxStore::open(state.path()).expect("a store");
+        let (a, b, c) = (sample_record("a"), sample_record("b"), sample_record("c"));
+        store.save_all(&[a.clone(), b.clone(), c.clone()]).expect("saved");
+        store.remove(&c.spec.sandbox_id).expect("removed");
+        let file = |name: &str| state.path().join("sandboxes").join(name);
+        fs::copy(file("a.json"), file("c.json")).expect("the disk forgets the removal");
+        fs::write(file("a.json"), "").expect("the disk has no contents");
+        fs::remove_file(file("b.json")).expect("the disk forgets the file");
+        crash_host(state.path());
+        let store = SandboxStore::open(state.path()).expect("a store");
+        assert_eq!(store.load().expect("loaded").records, [a.clone(), b.clone()]);
+        assert!(!file("journal-1").exists());
+        assert_eq!(store.load().expect("loaded").records, [a, b]);
+    }
+
+    #[test]
+    fn without_a_crash_of_the_host_the_files_count() {
+        let state = tempfile::tempdir().expect("a directory");
+        let store = SandboxStore::open(state.path()).expect("a store");
+        let (a, b) = (sample_record("a"), sample_record("b"));
+        store.save_all(&[a.clone(), b]).expect("saved");
+        fs::remove_file(state.path().join("sandboxes/b.json")).expect("removed by hand");
+        let store = SandboxStore::open(state.path()).expect("a store");
+        assert_eq!(store.load().expect("loaded").records, [a]);
+    }
+
+    #[test]
+    fn only_the_agents_user_may_read_the_journal() {
+        let state = tempfile::tempdir().expect("a directory");
+        let store = SandboxStore::open(state.path()).expect("a store");
+        store.save(&sample_record("a")).expect("saved");
+        let journal = state.path().join("sandboxes/journal-1");
+        let mode = fs::metadata(journal).expect("the journal").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }
