@@ -117,20 +117,6 @@ impl Attachments {
         Ok(())
     }
 
-    /// Ensures that a sandbox is attached to the interface that has its name now, which may be a
-    /// different one than before.
-    pub(crate) fn ensure_attached(
-        &self,
-        sandbox: &mut Sandbox,
-        redirects: &ProxyRedirects,
-    ) -> Result<()> {
-        if self.is_sandbox_attached(sandbox) {
-            sandbox.status = EnforcementStatus::Enforcing;
-            return Ok(());
-        }
-        self.switch_slot(sandbox, redirects)
-    }
-
     /// Points the gates of a sandbox to its slot, atomically for every packet. Detaches a sandbox
     /// whose interface is missing.
     pub(crate) fn switch_slot(

@@ -59,10 +59,23 @@ pub(crate) enum CommandReply {
 /// The reply to a command, or the error that prevented it.
 pub(crate) type CommandResult = Result<CommandReply, AgentError>;
 
+/// Commands that can be executed together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchKind {
+    /// Changes of policies.
+    Change,
+    /// Deletions.
+    Delete,
+}
+
 impl AgentCommand {
-    /// Returns whether this command and others can be executed together.
-    pub(crate) const fn can_share_batch(&self) -> bool {
-        matches!(self, Self::Apply { .. } | Self::UpdateNetwork(..))
+    /// Returns which other commands this one can be executed with. `None` if it runs alone.
+    pub(crate) const fn batch_kind(&self) -> Option<BatchKind> {
+        match self {
+            Self::Apply { .. } | Self::UpdateNetwork(..) => Some(BatchKind::Change),
+            Self::Delete(_) => Some(BatchKind::Delete),
+            _ => None,
+        }
     }
 }
 

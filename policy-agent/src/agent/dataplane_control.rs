@@ -9,8 +9,8 @@ use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 use super::interface_state::{self, InterfaceState};
 use crate::{
     dataplane::{
-        self, Dataplane, EndpointAddresses, HostInterface, PolicyId, PublishedPolicy,
-        RedirectListeners, Slot,
+        self, Dataplane, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId,
+        PublishedPolicy, RedirectListeners, Slot,
     },
     policy::CompiledPolicy,
 };
@@ -26,6 +26,7 @@ pub trait DataplaneControl: Send + Sync {
     /// Returns whether a default route of its network namespace leads through the interface.
     fn carries_default_route(&self, interface: &HostInterface) -> Result<bool>;
     fn prepare_slot(&self, slot: Slot, identity: &EndpointAddresses) -> Result<()>;
+    fn expedite_attaching(&self) -> Option<ExpeditedSection<'_>>;
     fn attach(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()>;
     fn is_attached(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<bool>;
     fn guard_interface(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()>;
@@ -60,6 +61,10 @@ impl DataplaneControl for Dataplane {
 
     fn prepare_slot(&self, slot: Slot, identity: &EndpointAddresses) -> Result<()> {
         self.prepare_slot(slot, identity)
+    }
+
+    fn expedite_attaching(&self) -> Option<ExpeditedSection<'_>> {
+        Some(self.expedite_attaching())
     }
 
     fn attach(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Commands that wait for the reconciler. Policy changes are executed in batches, so that they share
-//! what a batch does once.
+//! Commands that wait for the reconciler. Policy changes are executed in batches, and so are
+//! deletions, so that they share what a batch does once.
 
 use std::{
     collections::VecDeque,
@@ -43,12 +43,13 @@ impl CommandQueue {
         let mut queued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         queued.retain(|(_, reply)| !reply.is_closed());
         let mut batch: Vec<QueuedCommand> = queued.pop_front().into_iter().collect();
-        if !batch.iter().all(|(command, _)| command.can_share_batch()) {
+        let kind = batch.first().and_then(|(command, _)| command.batch_kind());
+        if kind.is_none() {
             return batch;
         }
         let mut remaining = VecDeque::with_capacity(queued.len());
         for (command, reply) in queued.drain(..) {
-            if command.can_share_batch() && batch.len() < MAX_BATCH {
+            if command.batch_kind() == kind && batch.len() < MAX_BATCH {
                 batch.push((command, reply));
             } else {
                 remaining.push_back((command, reply));

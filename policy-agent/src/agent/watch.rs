@@ -16,7 +16,7 @@ use super::{
 /// The interval between scans.
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 /// Maximum number of sandboxes or interfaces per command, so that other commands do not wait long.
-const SCAN_BATCH: usize = 64;
+const SCAN_BATCH: usize = 8;
 
 impl Agent {
     /// Runs the watchers without end. Interfaces in the agent's own namespace are handled as soon

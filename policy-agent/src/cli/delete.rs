@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use clap::Args;
+use futures_util::{StreamExt as _, stream};
 use hyper::{Method, body::Bytes};
 
 use super::{cli_failure::CliFailure, client::ApiClient, output, runtime::block_on};
+
+/// The agent deletes sandboxes together whose requests it has at the same time.
+const CONCURRENT_REQUESTS: usize = 64;
 
 /// Detach and delete sandboxes
 ///
@@ -21,10 +25,15 @@ pub(super) struct DeleteCommand {
 impl DeleteCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
-        let mut result = Ok(());
-        for id in &self.ids {
+        let delete = async |id: &String| {
             let path = format!("/agent/v1/sandboxes/{}", escape_path_segment(id));
-            match block_on(client.request(Method::DELETE, &path, Bytes::new()))? {
+            client.request(Method::DELETE, &path, Bytes::new()).await
+        };
+        let replies = stream::iter(&self.ids).map(delete).buffered(CONCURRENT_REQUESTS);
+        let replies: Vec<_> = block_on(replies.collect())?;
+        let mut result = Ok(());
+        for (id, reply) in self.ids.iter().zip(replies) {
+            match reply {
                 Ok(_) => output::print_line(format_args!("{id} deleted"))?,
                 Err(error) => {
                     let failure = CliFailure::from(error);

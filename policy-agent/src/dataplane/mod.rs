@@ -32,8 +32,22 @@ use policy_common::{
     reason::Reason,
 };
 
+use self::{
+    attach::{GateAttacher, clsact, expedited_rcu, shared_programs},
+    guard::InterfaceGuard,
+    maps::{
+        endpoint_maps::{self, EndpointMaps},
+        event_ring::ProgramLog,
+        mapped_endpoints::MappedEndpoints,
+        pin_directory::{self, PinDirectory, PinLock},
+        pinned_maps::{self, PinnedMaps},
+    },
+    net::link_device,
+    redirect::redirect_listeners::{self, RedirectRegistry},
+    tables::policy_tables::PolicyTables,
+};
 pub use self::{
-    attach::gate_loader::UnpinnedGates,
+    attach::{expedited_rcu::ExpeditedSection, gate_loader::UnpinnedGates},
     maps::event_ring::EventRingReader,
     net::{
         default_route::carries_default_route, host_addresses::host_addresses,
@@ -48,20 +62,6 @@ pub use self::{
         policy_tables::{PolicyId, PublishedPolicy},
         table_memory::PolicyDigest,
     },
-};
-use self::{
-    attach::{GateAttacher, clsact, expedited_rcu, shared_programs},
-    guard::InterfaceGuard,
-    maps::{
-        endpoint_maps::{self, EndpointMaps},
-        event_ring::ProgramLog,
-        mapped_endpoints::MappedEndpoints,
-        pin_directory::{self, PinDirectory, PinLock},
-        pinned_maps::{self, PinnedMaps},
-    },
-    net::link_device,
-    redirect::redirect_listeners::{self, RedirectRegistry},
-    tables::policy_tables::PolicyTables,
 };
 use crate::policy::compile::CompiledPolicy;
 
@@ -133,6 +133,12 @@ impl Dataplane {
             identity,
             endpoint_maps::with_flow_reporting(self.endpoint_flags, report),
         )
+    }
+
+    /// Expedites the kernel's grace periods until the section is dropped, while many interfaces are
+    /// attached or detached.
+    pub fn expedite_attaching(&self) -> ExpeditedSection<'_> {
+        self.gate_attacher.expedite()
     }
 
     /// Attaches an interface to a slot, or moves an attached one to this slot. Every packet is

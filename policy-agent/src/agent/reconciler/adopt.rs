@@ -26,6 +26,8 @@ impl Reconciler {
         // The gates of a pool interface without a sandbox are not orphans: the interface is idle.
         let pool = &self.interface_pool;
         let pinned_names = self.attachments.orphans.load(|pin_name| pool.owns_pin(pin_name))?;
+        let dataplane = Arc::clone(&self.dataplane);
+        let _expedited = dataplane.expedite_attaching();
         let mut changes = Vec::with_capacity(loaded.records.len());
         for record in loaded.records {
             let id = record.spec.sandbox_id.clone();
@@ -112,7 +114,7 @@ impl Reconciler {
             if let Err(error) = &published_id {
                 tracing::error!(sandbox = %sandbox.id(), "cannot publish its policy: {error:#}");
             }
-            self.reconcile_attachment(&mut sandbox, published_id.err());
+            self.reconcile_adopted(&mut sandbox, published_id.err());
             self.registry.insert(sandbox);
         }
     }

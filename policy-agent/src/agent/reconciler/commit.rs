@@ -1,4 +1,4 @@
-//! Committing: publishes staged changes and activates their slots.
+//! Committing: stages changes, publishes them and activates their slots.
 
 use std::sync::Arc;
 
@@ -21,8 +21,15 @@ impl Reconciler {
         single_result(results)
     }
 
-    /// Publishes staged changes, and activates each or rolls it back.
-    pub(crate) fn commit(&mut self, staged: Vec<StagedChange>, results: &mut ApplyResults) {
+    /// Stages and publishes changes, and activates each or rolls it back.
+    pub(crate) fn commit(&mut self, changes: Vec<StagedChange>, results: &mut ApplyResults) {
+        if changes.is_empty() {
+            return;
+        }
+        let dataplane = Arc::clone(&self.dataplane);
+        let attaches = changes.iter().any(StagedChange::has_new_slot);
+        let _expedited = attaches.then(|| dataplane.expedite_attaching());
+        let staged = self.stage_all(changes, results);
         for (change, published) in self.publisher.publish_all(staged) {
             let id = change.id().clone();
             let result = match published {
@@ -43,7 +50,9 @@ impl Reconciler {
             Some(_) if change.has_new_slot() => {
                 self.attachments.switch_slot(&mut sandbox, redirects)
             }
-            Some(_) => self.attachments.ensure_attached(&mut sandbox, redirects),
+            // Scans and link events notice if it is attached no longer.
+            Some(_) if sandbox.is_known_attached() => Ok(()),
+            Some(_) => self.attachments.switch_slot(&mut sandbox, redirects),
         };
         if let Err(cause) = attached {
             return Err(self.roll_back(change, "cannot attach it to its interface", cause));

@@ -80,7 +80,7 @@ impl Reconciler {
         let spec = spec.ok_or(AgentError::NoFreeInterface)?;
         let lifetime = SandboxLifetime::with_lease(metadata, idempotency_record, deadline)
             .map_err(AgentError::Internal)?;
-        self.stage_and_commit(spec, lifetime)?;
+        self.allocate_and_commit(spec, lifetime)?;
         self.registry.get(&id).ok_or_else(|| {
             AgentError::Internal(anyhow!("a created sandbox is not in the registry"))
         })
@@ -105,7 +105,7 @@ impl Reconciler {
     }
 
     /// Executes the same steps as `apply`, with a lease.
-    fn stage_and_commit(
+    fn allocate_and_commit(
         &mut self,
         spec: SandboxSpec,
         lifetime: SandboxLifetime,
@@ -114,7 +114,7 @@ impl Reconciler {
         let validated = self.validate_specs(vec![spec], true)?.pop();
         let validated =
             validated.ok_or_else(|| AgentError::Internal(anyhow!("nothing to create")))?;
-        let change = self.stage(validated, Some(lifetime))?;
+        let change = self.allocate(validated, Some(lifetime))?;
         self.commit_one(change)
     }
 }

@@ -1,5 +1,5 @@
-//! Executes commands. Policy changes that are independent of each other are staged together and
-//! published at once.
+//! Executes commands. Policy changes that are independent of each other are written to disk,
+//! attached and published together.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use crate::{
     policy::SandboxId,
 };
 
-/// Changes that are staged and not committed yet.
+/// Changes that have slots and are not committed yet.
 #[derive(Default)]
-struct StagedBatch {
-    staged: Vec<StagedChange>,
+struct ChangeBatch {
+    changes: Vec<StagedChange>,
     /// The index of the command that each change belongs to.
     command_indices: BTreeMap<SandboxId, usize>,
 }
@@ -21,8 +21,12 @@ impl Reconciler {
     /// Executes commands. The results are the same as if they were executed one by one in this
     /// order.
     pub(crate) fn execute_batch(&mut self, commands: Vec<AgentCommand>) -> Vec<CommandResult> {
+        if let Some(ids) = deleted_ids(&commands) {
+            let deleted = self.delete_all(&ids).into_iter();
+            return deleted.map(|result| result.map(|()| CommandReply::Done)).collect();
+        }
         let mut replies = Vec::with_capacity(commands.len());
-        let mut batch = StagedBatch::default();
+        let mut batch = ChangeBatch::default();
         for (index, command) in commands.into_iter().enumerate() {
             if !self.can_join_batch(&command, &batch) {
                 self.commit_batch(&mut batch, &mut replies);
@@ -35,7 +39,7 @@ impl Reconciler {
 
     /// Returns whether a command is independent of those in the batch. It must change other
     /// sandboxes, and must not move any to another interface, which the batch may have taken.
-    fn can_join_batch(&self, command: &AgentCommand, batch: &StagedBatch) -> bool {
+    fn can_join_batch(&self, command: &AgentCommand, batch: &ChangeBatch) -> bool {
         match command {
             AgentCommand::UpdateNetwork(id, _) => !batch.command_indices.contains_key(id.as_str()),
             AgentCommand::Apply { specs, .. } => specs.iter().all(|spec| {
@@ -46,21 +50,21 @@ impl Reconciler {
         }
     }
 
-    /// Stages a policy change, or executes any other command.
+    /// Adds a policy change to the batch, or executes any other command.
     fn execute(
         &mut self,
         command: AgentCommand,
         index: usize,
-        batch: &mut StagedBatch,
+        batch: &mut ChangeBatch,
     ) -> CommandResult {
         match command {
             AgentCommand::Apply { specs, force } => {
                 let validated = self.validate_specs(specs, force)?;
-                return Ok(CommandReply::Applied(self.stage_all(validated, index, batch)));
+                return Ok(CommandReply::Applied(self.add_to_batch(validated, index, batch)));
             }
             AgentCommand::UpdateNetwork(id, update) => {
                 let validated = vec![self.validate_update(&id, &update)?];
-                return Ok(CommandReply::Applied(self.stage_all(validated, index, batch)));
+                return Ok(CommandReply::Applied(self.add_to_batch(validated, index, batch)));
             }
             AgentCommand::Create(request) => {
                 return self.create(*request).map(CommandReply::Created);
@@ -84,21 +88,21 @@ impl Reconciler {
         Ok(CommandReply::Done)
     }
 
-    /// Stages sandboxes and adds them to the batch. Returns the errors of those that could not be
-    /// staged.
-    fn stage_all(
+    /// Gives sandboxes their slots and adds them to the batch. Returns the errors of those that get
+    /// none.
+    fn add_to_batch(
         &mut self,
         validated: Vec<ValidatedSandbox>,
         index: usize,
-        batch: &mut StagedBatch,
+        batch: &mut ChangeBatch,
     ) -> ApplyResults {
         let mut rejected = ApplyResults::new();
         for candidate in validated {
             let id = candidate.base_spec.sandbox_id.clone();
-            match self.stage(candidate, None) {
+            match self.allocate(candidate, None) {
                 Ok(change) => {
                     batch.command_indices.insert(id, index);
-                    batch.staged.push(change);
+                    batch.changes.push(change);
                 }
                 Err(error) => rejected.push((id, Err(error))),
             }
@@ -106,10 +110,10 @@ impl Reconciler {
         rejected
     }
 
-    fn commit_batch(&mut self, batch: &mut StagedBatch, replies: &mut [CommandResult]) {
-        let StagedBatch { staged, command_indices } = std::mem::take(batch);
+    fn commit_batch(&mut self, batch: &mut ChangeBatch, replies: &mut [CommandResult]) {
+        let ChangeBatch { changes, command_indices } = std::mem::take(batch);
         let mut results = ApplyResults::new();
-        self.commit(staged, &mut results);
+        self.commit(changes, &mut results);
         for (id, result) in results {
             let index = command_indices.get(&id);
             if let Some(Ok(CommandReply::Applied(reply))) =
@@ -119,4 +123,13 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// Returns the sandboxes to delete, if these commands are deletions only.
+fn deleted_ids(commands: &[AgentCommand]) -> Option<Vec<String>> {
+    let id = |command: &AgentCommand| match command {
+        AgentCommand::Delete(id) => Some(id.clone()),
+        _ => None,
+    };
+    commands.iter().map(id).collect()
 }

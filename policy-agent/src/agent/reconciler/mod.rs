@@ -4,6 +4,7 @@
 mod adopt;
 mod commit;
 pub(crate) mod create;
+mod delete;
 mod execute;
 mod lease;
 mod publish;
@@ -40,6 +41,7 @@ pub type ApplyResults = Vec<(SandboxId, Result<(), AgentError>)>;
 
 /// Validates, stages, publishes and commits changes, or rolls them back. Its methods block.
 pub struct Reconciler {
+    dataplane: Arc<dyn DataplaneControl>,
     platform_policy: Arc<PlatformPolicy>,
     pub(crate) registry: Arc<SandboxRegistry>,
     store: SandboxStore,
@@ -74,50 +76,12 @@ impl Reconciler {
             attachments: Attachments::new(dataplane()),
             redirects: ProxyRedirects::new(dataplane(), proxy),
             interface_pool: InterfacePool::new(dataplane(), pooled_interfaces),
+            dataplane: dataplane(),
             policy_interner: PolicyInterner::default(),
             platform_policy,
             registry,
             store,
         }
-    }
-
-    /// Detaches and deletes a sandbox.
-    ///
-    /// # Errors
-    /// There is no such sandbox, or the kernel or the disk reports an error. The sandbox is then
-    /// kept.
-    pub(crate) fn delete(&mut self, id: &str) -> Result<(), AgentError> {
-        let Some(sandbox) = self.registry.find(id) else { return self.delete_orphan(id) };
-        let reject = |failure, cause| AgentError::Failed {
-            sandbox: sandbox.id().clone(),
-            failure,
-            consequence: "it is kept; delete it again",
-            cause,
-        };
-        // The state file is removed first: if that fails, nothing is detached. If the agent dies in
-        // between, the gates stay attached and keep blocking.
-        let removed = self.store.remove(sandbox.id());
-        removed.map_err(|cause| reject("cannot forget it", cause))?;
-        if let Err(cause) = self.interface_pool.detach_sandbox(&sandbox, &self.attachments) {
-            if let Err(error) = self.store.save(&sandbox.to_record()) {
-                tracing::error!(sandbox = id, "cannot write it back to disk: {error:#}");
-            }
-            return Err(reject("cannot detach it", cause));
-        }
-        self.registry.remove(sandbox.id());
-        sandbox.lifetime.end();
-        self.release_slot(sandbox.slot);
-        self.policy_interner.prune();
-        tracing::info!(sandbox = id, "deleted");
-        Ok(())
-    }
-
-    fn delete_orphan(&mut self, id: &str) -> Result<(), AgentError> {
-        if !self.attachments.orphans.detach(id).map_err(AgentError::Internal)? {
-            return Err(AgentError::UnknownSandbox(id.to_owned()));
-        }
-        tracing::info!(sandbox = id, "detached what an earlier agent left");
-        Ok(())
     }
 }
 

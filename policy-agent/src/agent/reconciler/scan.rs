@@ -43,11 +43,26 @@ impl Reconciler {
         sandbox: &mut Sandbox,
         publish_error: Option<anyhow::Error>,
     ) {
-        if self.attachments.is_sandbox_attached(sandbox) {
-            sandbox.status = EnforcementStatus::Enforcing;
-        } else {
+        match self.attachments.is_sandbox_attached(sandbox) {
+            true => sandbox.status = EnforcementStatus::Enforcing,
+            false => self.attachments.reattach_if_present(sandbox, &self.redirects),
+        }
+        self.reconcile_redirects(sandbox, publish_error);
+    }
+
+    /// Like [`Self::reconcile_attachment`], for a sandbox that was looked at when it was adopted.
+    pub(crate) fn reconcile_adopted(
+        &self,
+        sandbox: &mut Sandbox,
+        publish_error: Option<anyhow::Error>,
+    ) {
+        if !sandbox.is_known_attached() {
             self.attachments.reattach_if_present(sandbox, &self.redirects);
         }
+        self.reconcile_redirects(sandbox, publish_error);
+    }
+
+    fn reconcile_redirects(&self, sandbox: &mut Sandbox, publish_error: Option<anyhow::Error>) {
         if let (Some(error), EnforcementStatus::Enforcing) = (publish_error, &sandbox.status) {
             sandbox.status =
                 EnforcementStatus::Failed(format!("cannot publish its policy: {error:#}"));

@@ -1,10 +1,10 @@
 //! Staging: the steps of a change that can be undone completely. The other steps are in the other
-//! modules.
+//! modules. All changes of a batch make a step before any makes the next.
 //!
 //! ```text
 //! validate   check the request
-//! stage      allocate and prepare a slot (it denies everything) · write to disk ·
-//!            attach a new sandbox · open its proxy listeners
+//! allocate   a slot, which denies everything
+//! stage      write to disk, once for all · attach new sandboxes · open their proxy listeners
 //! publish    put the policy in force in the slot
 //! commit     point the gates of an attached sandbox to its new slot ·
 //!            pass its policy to the proxy · update the registry · release the old slot
@@ -16,7 +16,9 @@
 
 use std::sync::Arc;
 
-use super::{Reconciler, validate::ValidatedSandbox};
+use anyhow::{Result, anyhow};
+
+use super::{ApplyResults, Reconciler, validate::ValidatedSandbox};
 use crate::{
     agent::{
         error::AgentError,
@@ -57,9 +59,8 @@ impl StagedChange {
 }
 
 impl Reconciler {
-    /// Makes all preparations that can be undone completely. `lifetime` is that of a new sandbox
-    /// with a lease.
-    pub(crate) fn stage(
+    /// Gives a sandbox its slot. `lifetime` is that of a new sandbox with a lease.
+    pub(crate) fn allocate(
         &mut self,
         validated: ValidatedSandbox,
         lifetime: Option<SandboxLifetime>,
@@ -88,38 +89,61 @@ impl Reconciler {
                 lifetime,
             ),
         };
-        let change = StagedChange { sandbox, compiled, previous };
-        let change = match self.persist_and_attach(&change) {
-            Ok(attach_point) => StagedChange {
-                sandbox: Sandbox {
-                    attach_point: attach_point.or(change.sandbox.attach_point),
-                    ..change.sandbox
-                },
-                ..change
-            },
-            Err((failure, cause)) => return Err(self.roll_back(change, failure, cause)),
-        };
+        Ok(StagedChange { sandbox, compiled, previous })
+    }
+
+    /// Makes all preparations that can be undone completely, and undoes those that fail. Writes to
+    /// disk first, so that the next agent knows all attached sandboxes.
+    pub(crate) fn stage_all(
+        &mut self,
+        changes: Vec<StagedChange>,
+        results: &mut ApplyResults,
+    ) -> Vec<StagedChange> {
+        let records: Vec<_> = changes.iter().map(|change| change.sandbox.to_record()).collect();
+        let saved = self.store.save_all(&records);
+        let problem = saved.err().map(|error| format!("{error:#}"));
+        let mut staged = Vec::with_capacity(changes.len());
+        for change in changes {
+            let id = change.id().clone();
+            let result = match &problem {
+                Some(problem) => {
+                    let cause = anyhow!(problem.clone());
+                    Err(self.roll_back(change, "cannot write it to disk", cause))
+                }
+                None => self.attach_and_redirect(change),
+            };
+            match result {
+                Ok(change) => staged.push(change),
+                Err(error) => results.push((id, Err(error))),
+            }
+        }
+        staged
+    }
+
+    /// Attaches a new sandbox, and opens its proxy listeners.
+    fn attach_and_redirect(&mut self, change: StagedChange) -> Result<StagedChange, AgentError> {
+        let mut change = change;
+        match self.attach_if_new(&change) {
+            Ok(None) => {}
+            Ok(attached) => change.sandbox.attach_point = attached,
+            Err(cause) => {
+                return Err(self.roll_back(change, "cannot attach to its interface", cause));
+            }
+        }
         match self.redirects.open_if_present(&change.sandbox) {
             Ok(()) => Ok(change),
             Err(cause) => Err(self.roll_back(change, REDIRECT_FAILED, cause)),
         }
     }
 
-    /// Writes to disk first, so that the next agent knows all attached sandboxes.
-    fn persist_and_attach(
-        &self,
-        change: &StagedChange,
-    ) -> Result<Option<AttachPoint>, (&'static str, anyhow::Error)> {
-        let record = change.sandbox.to_record();
-        self.store.save(&record).map_err(|error| ("cannot write it to disk", error))?;
-        // Gates that are in force stay as they are until the policy is published. In a slot that
-        // denies everything, the sandbox would lose its connections in between.
+    /// Gates that are in force stay as they are until the policy is published. In a slot that denies
+    /// everything, the sandbox would lose its connections in between.
+    fn attach_if_new(&self, change: &StagedChange) -> Result<Option<AttachPoint>> {
         if change.previous.is_some() || self.attachments.orphans.has_gates_of(&change.sandbox) {
             return Ok(None);
         }
         let Sandbox { pin_name, slot, base_spec, .. } = &change.sandbox;
-        let attach_point = self.attachments.attach(pin_name, *slot, &interface_for(base_spec));
-        attach_point.map(Some).map_err(|error| ("cannot attach to its interface", error))
+        self.attachments.attach(pin_name, *slot, &interface_for(base_spec)).map(Some)
     }
 }
 

@@ -94,6 +94,12 @@ impl Sandbox {
         SandboxRecord { slot: self.slot, spec: self.spec(), lifetime: self.lifetime.to_persisted() }
     }
 
+    /// Returns whether its gates were attached when they were last looked at.
+    #[must_use]
+    pub(super) fn is_known_attached(&self) -> bool {
+        self.attach_point.is_some() && self.status == EnforcementStatus::Enforcing
+    }
+
     /// Returns whether the specification has the same interface and addresses, so that the sandbox
     /// can keep its slot.
     #[must_use]

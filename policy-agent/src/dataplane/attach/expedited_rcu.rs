@@ -24,7 +24,7 @@ pub(crate) struct ExpeditedRcu {
 }
 
 /// While it exists, grace periods are expedited, if possible.
-pub(crate) struct ExpeditedSection<'a> {
+pub struct ExpeditedSection<'a> {
     expedited: &'a ExpeditedRcu,
 }
 

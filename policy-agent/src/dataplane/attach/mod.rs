@@ -32,7 +32,7 @@ use nix::{
 use policy_common::bpf_names::TC_PROGRAMS;
 
 use self::{
-    expedited_rcu::ExpeditedRcu,
+    expedited_rcu::{ExpeditedRcu, ExpeditedSection},
     gate_loader::GateLoader,
     slot_gates::{GateCopy, SlotGates},
 };
@@ -87,6 +87,11 @@ impl GateAttacher {
         self.slot_gates.gate_loader()
     }
 
+    /// Expedites grace periods until the section is dropped.
+    pub(crate) fn expedite(&self) -> ExpeditedSection<'_> {
+        self.expedited_rcu.enter()
+    }
+
     /// Attaches the gates of `slot` to the interface, or replaces those that are attached for the
     /// same sandbox.
     pub(crate) fn attach_gates(
@@ -98,7 +103,7 @@ impl GateAttacher {
         self.pin_directory.create_link_directory(id)?;
         self.pin_directory.clear_recorded_slot(id)?;
         let gates = &self.slot_gates;
-        let _expedited = self.expedited_rcu.enter();
+        let _expedited = self.expedite();
         netns::run_in_netns(interface.netns.as_deref(), || {
             check_interface(&interface.name)?;
             let name = &interface.name;
@@ -153,7 +158,7 @@ impl GateAttacher {
         {
             clsact::detach_from_interface(interface);
         }
-        let _expedited = self.expedited_rcu.enter();
+        let _expedited = self.expedite();
         self.pin_directory.remove_links(id)
     }
 

@@ -22,7 +22,9 @@ use crate::{
         ActivePolicy, DataplaneControl, InterfaceState, PlatformPolicy, ProxyControl as _,
         SandboxProxyCounters,
     },
-    dataplane::{self, EndpointAddresses, HostInterface, PolicyId, PublishedPolicy, Slot},
+    dataplane::{
+        self, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, PublishedPolicy, Slot,
+    },
     events::{EventBuffer, EventFilter, PolicyEvent},
     policy::{CompiledPolicy, DomainSet, Floor, PolicyDefaults, SandboxId, parse_json},
     proxy::{ProxySettings, ProxyTimeouts, TransparentProxy},
@@ -52,6 +54,10 @@ impl DataplaneControl for NoKernel {
 
     fn prepare_slot(&self, _: Slot, _: &EndpointAddresses) -> Result<()> {
         bail!("no kernel")
+    }
+
+    fn expedite_attaching(&self) -> Option<ExpeditedSection<'_>> {
+        None
     }
 
     fn attach(&self, _: &str, _: Slot, _: &HostInterface) -> Result<()> {
