@@ -27,6 +27,7 @@ mod structure;
 mod system_packages;
 mod test;
 mod toolchain;
+mod upgrade_test;
 
 use std::process::ExitCode;
 
@@ -83,6 +84,12 @@ enum XtaskCommand {
     ///
     /// By default, runs nearly all tests on all kernels, which takes an hour or two per kernel.
     Kernels(kernel_tests::KernelsArgs),
+    /// Build an older agent from the history and this one, then let this one take over from it while
+    /// traffic flows (as root).
+    UpgradeTest {
+        /// The commit of the older agent. Default: the last one with the ABI before this one.
+        revision: Option<String>,
+    },
     /// Build, then run the benchmarks (as root).
     Bench {
         /// Passed to the benchmark.
@@ -111,6 +118,7 @@ fn run(verb: XtaskCommand, way: Option<ToolchainSource>) -> Result<()> {
         XtaskCommand::Demo { keep } => demo::run(way, keep),
         XtaskCommand::Fuzz { cases, frames } => fuzz::run(way, fuzz::FuzzAmount { cases, frames }),
         XtaskCommand::Kernels(choice) => kernel_tests::run(way, &choice),
+        XtaskCommand::UpgradeTest { revision } => upgrade_test::run(way, revision.as_deref()),
         XtaskCommand::Bench { args } => bench::run(way, &args),
     }
 }

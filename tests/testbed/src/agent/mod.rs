@@ -40,6 +40,8 @@ pub struct AgentProcess {
     bpffs: BpffsDirectory,
     directory: TempDir,
     launch_prefix: Vec<String>,
+    /// Another agent than the one under test.
+    other_binary: Option<PathBuf>,
 }
 
 impl AgentProcess {
@@ -47,7 +49,8 @@ impl AgentProcess {
     pub fn configure(config: &str) -> Result<Self> {
         let directory = unique_directory("agent")?;
         let (bpffs, launcher) = (BpffsDirectory::create()?, Vec::new());
-        let agent = Self { process: None, bpffs, directory, launch_prefix: launcher };
+        let agent =
+            Self { process: None, bpffs, directory, launch_prefix: launcher, other_binary: None };
         let state = agent.directory.path().join("state");
         let bpffs = agent.bpffs.path();
         let text = format!("state_dir = {state:?}\nbpffs = {bpffs:?}\n{config}\n");
@@ -58,7 +61,8 @@ impl AgentProcess {
     /// Starts the agent in the namespace `host` and waits until it responds.
     pub fn start(&mut self, host: &NetworkNamespace) -> Result<()> {
         let log = File::options().append(true).create(true).open(self.log_path())?;
-        let binary = agent_binary()?.to_string_lossy().into_owned();
+        let binary = self.other_binary.clone().map_or_else(agent_binary, Ok)?;
+        let binary = binary.to_string_lossy().into_owned();
         let words = self.launch_prefix.iter().chain([&binary]);
         let mut words = words.map(String::as_str);
         let mut command = host.command(words.next().unwrap_or_default())?;
@@ -86,6 +90,11 @@ impl AgentProcess {
     /// agent.
     pub fn set_launch_prefix(&mut self, launcher: Vec<String>) {
         self.launch_prefix = launcher;
+    }
+
+    /// Sets which agent runs from the next start on. `None` is the one under test.
+    pub fn set_binary(&mut self, binary: Option<PathBuf>) {
+        self.other_binary = binary;
     }
 
     /// Returns whether the agent responds to `GET /health`.

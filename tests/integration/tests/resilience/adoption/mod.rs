@@ -5,5 +5,6 @@
 
 mod agent_restarts;
 mod many_sandboxes;
+mod older_agent;
 mod other_abi;
 mod second_agent;
