@@ -50,6 +50,44 @@ pub fn reset_connection(socket: &TcpStream) {
     let _ = unsafe { libc::connect(socket.as_raw_fd(), &raw const unspecified, length) };
 }
 
+/// Where a connection stands in closing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseProgress {
+    /// The peer has not acknowledged everything yet.
+    Unacknowledged,
+    /// The peer has acknowledged everything and has not closed its side.
+    PeerOpen,
+    /// The kernel keeps nothing more than a `TIME_WAIT` entry: it has ended, or it was reset.
+    Ended,
+}
+
+/// States of a connection as the kernel numbers them (include/net/tcp_states.h).
+const TCP_FIN_WAIT2: u8 = 5;
+const TCP_CLOSE: u8 = 7;
+
+/// Where a connection stands that this side has shut down.
+pub fn close_progress(socket: &TcpStream) -> CloseProgress {
+    // The first byte of `struct tcp_info` is the state.
+    let (mut state, mut length) = (TCP_CLOSE, size_of::<u8>() as libc::socklen_t);
+    // SAFETY: the kernel writes at most `length` bytes, for which `state` has room, and the socket
+    // is open. If it writes nothing, the connection counts as ended.
+    let _ = unsafe {
+        let value = (&raw mut state).cast();
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            value,
+            &raw mut length,
+        )
+    };
+    match state {
+        TCP_CLOSE => CloseProgress::Ended,
+        TCP_FIN_WAIT2 => CloseProgress::PeerOpen,
+        _ => CloseProgress::Unacknowledged,
+    }
+}
+
 /// Waits until the connection is reset, by its peer or by [`reset_connection`].
 pub async fn wait_for_reset(socket: &TcpStream) {
     // `ready` only fails when the runtime shuts down.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    closing::ClosingConnection,
     context::ProxyContext,
     decision::{ConnectionDecision, ConnectionEnd, MatchKey, decide_connection},
     decision_limiter::DecisionPermit,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{agent::ActivePolicy, policy::RequestedName};
 
-/// A connection that its [`SandboxProxy`] tracks. Dropping it ends the tracking.
+/// A connection that its [`SandboxProxy`] tracks, until it is dropped and its socket has closed.
 pub(super) struct AdmittedConnection {
     pub(super) sandbox_proxy: Arc<SandboxProxy>,
     pub(super) id: u64,
@@ -132,6 +133,7 @@ impl AdmittedConnection {
 
 impl Drop for AdmittedConnection {
     fn drop(&mut self) {
-        self.sandbox_proxy.remove_connection(self.id);
+        let sandbox_proxy = Arc::clone(&self.sandbox_proxy);
+        ClosingConnection::new(sandbox_proxy, self.id, Arc::clone(&self.client)).finish();
     }
 }

@@ -13,6 +13,7 @@
 mod address_lookup;
 mod admitted;
 mod client_hello;
+mod closing;
 mod context;
 mod decision;
 mod decision_limiter;

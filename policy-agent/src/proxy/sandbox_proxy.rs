@@ -29,7 +29,7 @@ use super::{
     decision_limiter::{DecisionLimiter, DecisionPermit},
     proxy_metrics::ConnectionProtocol,
     serve_connection,
-    socket::{SharedSocket, reset_connection},
+    socket::{CloseProgress, SharedSocket, close_progress, reset_connection},
     tls_alert::TlsAlert,
 };
 use crate::{
@@ -266,6 +266,10 @@ impl SandboxProxy {
                 let timeouts = self.context.timeouts;
                 tokio::spawn(async move {
                     TlsAlert::without_client_hello(reason).send(&client, timeouts).await;
+                    // Nothing counts this connection any more.
+                    if close_progress(&client) != CloseProgress::Ended {
+                        reset_connection(&client);
+                    }
                     drop(permit);
                 });
             }

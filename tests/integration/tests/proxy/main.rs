@@ -2,6 +2,7 @@
 //! the proxy ([`redirect`]).
 
 mod client_hellos;
+mod closing_connections;
 mod egress_proxy;
 mod http_requests;
 mod interface_placements;
