@@ -44,7 +44,10 @@ pub(crate) fn judge_later_fragment(hook: &PacketContext, header: &IpHeader, poli
     if transport::overlaps_transport_header(header) {
         return Reason::Fragment as u8;
     }
-    find_datagram(hook.slot, datagram_fingerprint(hook, header, policy)) as u8
+    let reason_code = find_datagram(hook.slot, datagram_fingerprint(hook, header, policy));
+    #[expect(clippy::cast_possible_truncation, reason = "a reason's code has 8 bits")]
+    let reason_code = reason_code as u8;
+    reason_code
 }
 
 /// Identifies a fragmented datagram that is judged by this policy.

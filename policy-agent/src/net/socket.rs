@@ -68,7 +68,7 @@ const TCP_CLOSE: u8 = 7;
 /// Where a connection stands that this side has shut down.
 pub fn close_progress(socket: &TcpStream) -> CloseProgress {
     // The first byte of `struct tcp_info` is the state.
-    let (mut state, mut length) = (TCP_CLOSE, size_of::<u8>() as libc::socklen_t);
+    let (mut state, mut length): (u8, libc::socklen_t) = (TCP_CLOSE, 1);
     // SAFETY: the kernel writes at most `length` bytes, for which `state` has room, and the socket
     // is open. If it writes nothing, the connection counts as ended.
     let _ = unsafe {
