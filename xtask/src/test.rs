@@ -1,11 +1,18 @@
 //! `cargo xtask test`: set up, build, then run all tests of the workspace, then a few of them on
 //! other kernels.
 
+use std::env;
+
 use anyhow::{Result, bail};
 
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, kernel_tests, process, qemu_install, sdk_install};
+
+/// The number of tests that run at once.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+/// Tests mostly wait: for processes, for the verifier, and for grace periods.
+const THREADS: &str = "4";
 
 pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("test")?;
@@ -17,6 +24,9 @@ pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
         Ok(())
     })?;
     let mut test = host::cargo("test");
+    if env::var_os(TEST_THREADS).is_none() {
+        test.env(TEST_THREADS, THREADS);
+    }
     // No `--workspace`, so that `-- -p policy-common` can select a package. All packages with tests
     // of their own are default members.
     test.args(args);
