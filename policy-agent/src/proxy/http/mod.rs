@@ -58,9 +58,7 @@ pub(super) async fn serve_http(admitted: AdmittedConnection) {
     if matches!(outcome, HttpServeOutcome::NotHttp) || session.is_last_refused() {
         // Boxed because an idle connection would reserve space for it otherwise.
         let drained = Box::pin(drain_to_eof(&admitted.client));
-        if !matches!(timeout(admitted.context().timeouts.linger, drained).await, Ok(Ok(()))) {
-            reset_connection(&admitted.client);
-        }
+        let _ = timeout(admitted.context().timeouts.linger, drained).await;
     }
 }
 
