@@ -69,21 +69,6 @@ pub(crate) struct IpHeader {
     pub datagram_end: usize,
 }
 
-/// The initial value, for frames without an IP header.
-pub(crate) const EMPTY_IP_HEADER: IpHeader = IpHeader {
-    is_v6: false,
-    source: [0; 4],
-    destination: [0; 4],
-    protocol: 0,
-    hop_limit: 0,
-    fragment_part: FragmentPart::WholeDatagram,
-    fragment_offset: 0,
-    is_atomic_fragment: false,
-    identification: 0,
-    transport_offset: 0,
-    datagram_end: 0,
-};
-
 /// Reads the EtherType. Frames with VLAN tags are rejected.
 #[inline(always)]
 pub(crate) fn read_ethertype(hook: &PacketContext) -> Result<[u8; 2], Reason> {

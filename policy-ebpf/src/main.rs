@@ -53,6 +53,8 @@ mod tcp_connections;
 mod to_sandbox;
 mod transport;
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
@@ -83,25 +85,29 @@ pub(crate) fn fast_path(ctx: TcContext) -> i32 {
 /// Judges a packet that the sandbox sends.
 #[classifier]
 pub(crate) fn from_sandbox(ctx: TcContext) -> i32 {
-    let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
-    let judgement = from_sandbox::judge_from_sandbox(&hook, &mut headers)
+    let hook = PacketContext::from_tc(&ctx);
+    let mut memory = MaybeUninit::uninit();
+    let headers = ParsedHeaders::empty(&mut memory);
+    let judgement = from_sandbox::judge_from_sandbox(&hook, headers)
         .and_then(|disposition| {
-            checksum_offload::deny_misplaced_checksum(&ctx, &headers, disposition)
+            checksum_offload::deny_misplaced_checksum(&ctx, headers, disposition)
         })
         .and_then(|disposition| proxy_redirect::allow_or_redirect(&ctx, disposition))
         .inspect(|_| guard_mark::set_guard_mark(&ctx));
-    finish_packet(&ctx, &hook, &headers, judgement)
+    finish_packet(&ctx, &hook, headers, judgement)
 }
 
 /// Redirects a packet that `from_sandbox` judged to the egress proxy. A separate program, so that
 /// other packets do not pay for it.
 #[classifier]
 pub(crate) fn proxy_redirect(ctx: TcContext) -> i32 {
-    let (mut hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
-    let judgement = proxy_redirect::redirect_packet(&ctx, &hook, &mut headers);
+    let mut hook = PacketContext::from_tc(&ctx);
+    let mut memory = MaybeUninit::uninit();
+    let headers = ParsedHeaders::empty(&mut memory);
+    let judgement = proxy_redirect::redirect_packet(&ctx, &hook, headers);
     // Helpers that change the packet have invalidated the view.
     hook.packet_view = packet_context::current_packet_view(&ctx);
-    finish_packet(&ctx, &hook, &headers, judgement)
+    finish_packet(&ctx, &hook, headers, judgement)
 }
 
 /// The single exit for packets that the sandbox sends.
@@ -158,15 +164,17 @@ pub(crate) fn fast_delivery(ctx: TcContext) -> i32 {
 /// Judges a packet that the sandbox receives.
 #[classifier]
 pub(crate) fn to_sandbox(ctx: TcContext) -> i32 {
-    let (hook, mut headers) = (PacketContext::from_tc(&ctx), ParsedHeaders::EMPTY);
-    match to_sandbox::judge_to_sandbox(&hook, &mut headers, packet_context::is_from_host(&ctx)) {
+    let hook = PacketContext::from_tc(&ctx);
+    let mut memory = MaybeUninit::uninit();
+    let headers = ParsedHeaders::empty(&mut memory);
+    match to_sandbox::judge_to_sandbox(&hook, headers, packet_context::is_from_host(&ctx)) {
         Ok(pass) => {
             packet_counting::count_packet(&hook, pass.0);
             TC_ACT_UNSPEC
         }
         Err(DenyPacket(verdict)) => {
             packet_counting::count_packet(&hook, verdict);
-            event_report::write_event(&hook, &headers, verdict);
+            event_report::write_event(&hook, headers, verdict);
             TC_ACT_SHOT
         }
     }
@@ -175,11 +183,13 @@ pub(crate) fn to_sandbox(ctx: TcContext) -> i32 {
 /// Drops packets that `from_sandbox` would drop silently, before the kernel allocates an `sk_buff`.
 #[xdp]
 pub(crate) fn early_drop(ctx: XdpContext) -> u32 {
-    let (hook, mut headers) = (PacketContext::from_xdp(&ctx), ParsedHeaders::EMPTY);
-    match from_sandbox::judge_early_drop(&hook, &mut headers) {
+    let hook = PacketContext::from_xdp(&ctx);
+    let mut memory = MaybeUninit::uninit();
+    let headers = ParsedHeaders::empty(&mut memory);
+    match from_sandbox::judge_early_drop(&hook, headers) {
         Some(DenyPacket(verdict)) => {
             packet_counting::count_packet(&hook, verdict);
-            event_report::write_event(&hook, &headers, verdict);
+            event_report::write_event(&hook, headers, verdict);
             xdp_action::XDP_DROP
         }
         None => xdp_action::XDP_PASS,
