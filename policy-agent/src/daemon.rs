@@ -172,6 +172,7 @@ fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySetti
         https,
         max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
         envd_port: gateway.envd_port,
+        http2_ports: gateway.http2_ports.clone(),
         trusted_proxies: gateway.trusted_proxies()?,
         proxy_protocol: gateway.proxy_protocol,
         domain,

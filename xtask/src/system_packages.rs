@@ -29,7 +29,10 @@ struct SystemTool {
 /// A full path, since a module is not a program on the path.
 const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-const SYSTEM_TOOLS: [SystemTool; 19] = [
+/// A module of Debian's Python.
+const GRPC_MODULE: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
+
+const SYSTEM_TOOLS: [SystemTool; 20] = [
     SystemTool {
         program: "ip",
         package: "iproute2",
@@ -112,6 +115,12 @@ const SYSTEM_TOOLS: [SystemTool; 19] = [
         program: "java",
         package: "openjdk-17-jdk-headless",
         purpose: "runs Java's HttpClient in a sandbox",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: GRPC_MODULE,
+        package: "python3-grpcio",
+        purpose: "calls gRPC services by public URLs, and is one",
         callers: &[Tests],
     },
     SystemTool {

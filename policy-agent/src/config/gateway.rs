@@ -38,6 +38,9 @@ pub struct GatewayConfig {
     /// The port in a sandbox on which envd, E2B's daemon, listens; 0 if there is none. Requests to
     /// it need no traffic token and keep their Host header, since envd checks access itself.
     pub envd_port: u16,
+    /// The ports on which services of all sandboxes speak HTTP/2 and nothing else. On other ports
+    /// the gateway finds out.
+    pub http2_ports: Vec<u16>,
     /// Addresses and networks of the proxies whose `X-Forwarded-*` headers are trusted.
     pub trusted_proxies: Vec<String>,
     /// Whether connections from trusted proxies begin with a PROXY protocol header.
@@ -54,6 +57,7 @@ impl Default for GatewayConfig {
             tls_key: None,
             max_connections_per_sandbox: 1024,
             envd_port: 49983,
+            http2_ports: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }
@@ -82,6 +86,9 @@ impl GatewayConfig {
         }
         if self.max_connections_per_sandbox == 0 {
             bail!("gateway.max_connections_per_sandbox: 0 would refuse everyone; write 1 or more");
+        }
+        if self.http2_ports.contains(&0) {
+            bail!("gateway.http2_ports: 0 is no port; write the ports of the services");
         }
         self.trusted_proxies()?;
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
@@ -171,6 +178,7 @@ mod tests {
         assert!(problem(r#"https = "0.0.0.0:443""#).starts_with("gateway.https: needs"));
         assert!(problem(r#"tls_cert = "/c""#).starts_with("gateway.tls_cert: needs"));
         assert!(problem(r#"tls_key = "/k""#).starts_with("gateway.tls_key: needs"));
+        assert!(problem("http2_ports = [50051, 0]").starts_with("gateway.http2_ports: 0 is"));
         let none = problem("max_connections_per_sandbox = 0");
         assert!(none.starts_with("gateway.max_connections_per_sandbox: "));
     }

@@ -1,4 +1,5 @@
 //! The services of one sandbox: the gateway's connections to them, and their limit.
+//! [`super::backend_http2`] has the part that concerns HTTP/2.
 
 use std::{
     io,
@@ -10,7 +11,7 @@ use std::{
 
 use http_body_util::{Either, Empty};
 use hyper::{
-    Request, Response,
+    Method, Request, Response,
     body::{Bytes, Incoming},
 };
 use hyper_util::rt::TokioIo;
@@ -24,16 +25,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
-    dialer::{BackendAddress, BackendDialer, CONNECT_TIMEOUT},
+    dialer::{BackendAddress, BackendDialer, BackendTls, CONNECT_TIMEOUT},
     flow_control::{
         LARGE_READS_PER_SANDBOX, MeteredStream, PacedBody, TLS_UNSENT_LIMIT, WriteBacklog,
     },
-    response_body::PooledConnection,
+    response_body::{PooledConnection, ResponseConnection},
+    service_protocol::{Http2Use, ServiceProtocols},
+    websocket,
 };
 use crate::{
     agent::{Sandbox, SandboxLifetime, interface_for},
     net::{
-        socket::{SharedTcpStream, reset_connection},
+        socket::{SharedSocket, SharedTcpStream, reset_connection},
         upstream::{UpstreamConnection, UpstreamIo, lenient_http1_client},
     },
 };
@@ -69,6 +72,12 @@ pub(super) enum BackendError {
     /// The client's request body is incomplete or malformed.
     #[error("the body of the request is malformed, or ended too early")]
     InvalidRequestBody,
+    /// The service does not speak HTTP/2, which `http2_ports` promises.
+    #[error("the service does not speak HTTP/2, though gateway.http2_ports says so")]
+    NotHttp2,
+    /// The host of the request, or `maskRequestHost`, cannot be expressed in HTTP/2.
+    #[error("the service speaks HTTP/2, which cannot carry this Host")]
+    InvalidHost,
 }
 
 impl From<hyper::Error> for BackendError {
@@ -82,7 +91,9 @@ pub(super) struct BackendTarget<'a> {
     /// The port inside the sandbox.
     pub port: u16,
     /// Set for `httpsPorts`.
-    pub tls_config: Option<&'a Arc<ClientConfig>>,
+    pub tls: Option<&'a BackendTls>,
+    /// Whether the request may use HTTP/2.
+    pub http2_use: Http2Use,
     /// Whether to retry refused connections for a moment.
     pub retry_refused: bool,
 }
@@ -98,7 +109,22 @@ pub(super) struct SandboxBackend {
     retired: CancellationToken,
     connection_permits: Arc<Semaphore>,
     large_read_permits: Arc<Semaphore>,
-    pool: Arc<ConnectionPool>,
+    /// What the services speak.
+    pub(super) protocols: ServiceProtocols,
+    /// The pool of the connections.
+    pub(super) pool: Arc<ConnectionPool>,
+}
+
+/// An established connection to a service that has carried no HTTP yet.
+pub(super) struct DialedService {
+    /// The stream to read from and write to.
+    pub io: UpstreamIo,
+    /// Its TCP socket.
+    pub socket: SharedSocket,
+    /// The permit of the socket.
+    pub socket_permit: OwnedSemaphorePermit,
+    /// Whether TLS has agreed on HTTP/2.
+    pub is_http2: bool,
 }
 
 impl SandboxBackend {
@@ -112,6 +138,7 @@ impl SandboxBackend {
             retired: sandbox.lifetime.cancellation().child_token(),
             connection_permits: Arc::new(Semaphore::new(limit)),
             large_read_permits: Arc::new(Semaphore::new(LARGE_READS_PER_SANDBOX)),
+            protocols: ServiceProtocols::default(),
             pool: Arc::clone(pool),
         }
     }
@@ -148,10 +175,32 @@ impl SandboxBackend {
     pub(super) async fn send_request(
         &self,
         target: &BackendTarget<'_>,
+        request: Request<BackendRequestBody>,
+    ) -> Result<(Response<Incoming>, ResponseConnection), BackendError> {
+        let key = PoolKey { backend_id: self.id, port: target.port, is_tls: target.tls.is_some() };
+        let is_connect = request.method() == Method::CONNECT;
+        if let Some(mut stream) = self.open_http2_stream(target, key).await?
+            && (!is_connect || stream.settings.extended_connect)
+        {
+            let response = Self::send_over_http2(&mut stream, request, key.is_tls).await?;
+            return Ok((response, ResponseConnection::Http2(stream)));
+        }
+        let sent = self.send_over_http1(target, key, request).await;
+        if matches!(sent, Err(BackendError::InvalidResponse)) {
+            self.protocols.record_http1_failure(key);
+        }
+        sent.map(|(response, pooled)| (response, ResponseConnection::Http1(pooled)))
+    }
+
+    async fn send_over_http1(
+        &self,
+        target: &BackendTarget<'_>,
+        key: PoolKey,
         mut request: Request<BackendRequestBody>,
     ) -> Result<(Response<Incoming>, PooledConnection), BackendError> {
-        let key =
-            PoolKey { backend_id: self.id, port: target.port, is_tls: target.tls_config.is_some() };
+        if request.method() == Method::CONNECT {
+            websocket::into_upgrade(&mut request)?;
+        }
         while let Some(mut connection) = self.pool.take(key) {
             set_backlog(&mut request, &connection);
             match connection.sender.try_send_request(request).await {
@@ -164,7 +213,8 @@ impl SandboxBackend {
             }
         }
         // Boxed because the request would reserve space for it as long as it lasts otherwise.
-        let mut connection = Box::pin(self.connect(target)).await?;
+        let mut connection =
+            Box::pin(async { self.start_http1(self.dial(target, false).await?).await }).await?;
         set_backlog(&mut request, &connection);
         let response = connection.sender.send_request(request).await?;
         Ok((response, self.pooled(key, connection)))
@@ -174,19 +224,41 @@ impl SandboxBackend {
         PooledConnection { pool: Arc::clone(&self.pool), key, connection }
     }
 
-    async fn connect(&self, target: &BackendTarget<'_>) -> Result<BackendConnection, BackendError> {
+    /// Connects to the service, and offers HTTP/2 in the TLS handshake.
+    ///
+    /// # Errors
+    /// The service cannot be reached, or does not speak TLS.
+    pub(super) async fn dial(
+        &self,
+        target: &BackendTarget<'_>,
+        offer_http2: bool,
+    ) -> Result<DialedService, BackendError> {
         let socket_permit =
             self.pool.acquire_socket_permit().await.ok_or(BackendError::TooManyConnections)?;
         let stream =
             self.dialer.connect(target.port, target.retry_refused).await.map_err(connect_error)?;
         let plain = UpstreamConnection::plain(stream);
         let socket = Arc::clone(&plain.socket);
-        let io = match target.tls_config {
-            None => plain.io,
+        let (io, is_http2) = match target.tls {
+            None => (plain.io, false),
             Some(tls) => {
-                connect_tls(SharedTcpStream(plain.socket), tls).await.map_err(BackendError::Tls)?
+                let config = if offer_http2 { &tls.http2 } else { &tls.http1 };
+                let connecting = connect_tls(SharedTcpStream(plain.socket), config);
+                connecting.await.map_err(BackendError::Tls)?
             }
         };
+        Ok(DialedService { io, socket, socket_permit, is_http2 })
+    }
+
+    /// Starts HTTP/1 on a connection.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub(super) async fn start_http1(
+        &self,
+        dialed: DialedService,
+    ) -> Result<BackendConnection, BackendError> {
+        let DialedService { io, socket, socket_permit, .. } = dialed;
         let backlog = WriteBacklog::default();
         let metered = MeteredStream::new(io, backlog.clone(), Arc::clone(&self.large_read_permits));
         let handshake =
@@ -223,12 +295,17 @@ fn backend_address(sandbox: &Sandbox) -> BackendAddress {
     BackendAddress { interface: interface_for(spec), addresses: spec.addresses.clone() }
 }
 
-async fn connect_tls(stream: SharedTcpStream, tls: &Arc<ClientConfig>) -> io::Result<UpstreamIo> {
+/// Returns the stream, and whether the service chose HTTP/2.
+async fn connect_tls(
+    stream: SharedTcpStream,
+    tls: &Arc<ClientConfig>,
+) -> io::Result<(UpstreamIo, bool)> {
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
     let mut stream = timeout(CONNECT_TIMEOUT, connecting).await??;
     stream.get_mut().1.set_buffer_limit(Some(TLS_UNSENT_LIMIT));
-    Ok(UpstreamIo::Tls(Box::new(stream)))
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((UpstreamIo::Tls(Box::new(stream)), is_http2))
 }
 
 fn connect_error(error: io::Error) -> BackendError {

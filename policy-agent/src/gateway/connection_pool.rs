@@ -17,7 +17,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use super::{backend::BackendRequestBody, flow_control::WriteBacklog};
+use super::{backend::BackendRequestBody, flow_control::WriteBacklog, http2_pool::Http2Pool};
 
 /// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ const MAX_IDLE_PER_BACKEND: usize = 64;
 const SOCKET_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The destination of a pooled connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolKey {
     /// The backend's ID.
     pub backend_id: u64,
@@ -69,6 +69,7 @@ pub(super) struct ConnectionPool {
     max_idle: usize,
     max_idle_per_backend: usize,
     socket_permits: Arc<Semaphore>,
+    http2: Http2Pool,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +92,13 @@ impl ConnectionPool {
         let max_idle = (sockets / 2).max(1);
         let max_idle_per_backend = MAX_IDLE_PER_BACKEND.min(max_idle.div_ceil(4));
         let socket_permits = Arc::new(Semaphore::new(sockets.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { idle: Mutex::default(), max_idle, max_idle_per_backend, socket_permits }
+        let http2 = Http2Pool::default();
+        Self { idle: Mutex::default(), max_idle, max_idle_per_backend, socket_permits, http2 }
+    }
+
+    /// The connections that speak HTTP/2.
+    pub(super) const fn http2(&self) -> &Http2Pool {
+        &self.http2
     }
 
     /// Takes a permit for one more connection, closing an idle one if necessary. `None` if all are
@@ -100,7 +107,7 @@ impl ConnectionPool {
         if let Ok(permit) = Arc::clone(&self.socket_permits).try_acquire_owned() {
             return Some(permit);
         }
-        if !self.lock_idle().drop_oldest() {
+        if !self.lock_idle().drop_oldest() && !self.http2.drop_idle(Duration::ZERO) {
             return None;
         }
         let permit =
@@ -139,6 +146,7 @@ impl ConnectionPool {
 
     /// Closes the idle connections of a retired backend.
     pub(super) fn remove_backend(&self, backend: u64) {
+        self.http2.remove_backend(backend);
         let mut idle = self.lock_idle();
         let removed =
             idle.by_backend.remove(&backend).map_or(0, |idle_of_backend| idle_of_backend.len());
@@ -151,6 +159,7 @@ impl ConnectionPool {
         loop {
             ticks.tick().await;
             self.lock_idle().drop_older_than(IDLE_TIMEOUT);
+            self.http2.drop_idle(IDLE_TIMEOUT);
         }
     }
 

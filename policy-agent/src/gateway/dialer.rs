@@ -189,19 +189,30 @@ fn socket_on_device(device: &str, destination: SocketAddr) -> io::Result<Socket>
     Ok(socket)
 }
 
-/// The TLS configuration for services on `httpsPorts`. Certificates are not verified: only the
+/// The TLS configurations for services on `httpsPorts`.
+#[derive(Clone, Debug)]
+pub(super) struct BackendTls {
+    /// Offers HTTP/1.1.
+    pub http1: Arc<ClientConfig>,
+    /// Offers HTTP/2 as well, and prefers it.
+    pub http2: Arc<ClientConfig>,
+}
+
+/// The TLS configurations for services on `httpsPorts`. Certificates are not verified: only the
 /// sandbox itself can receive connections to its address.
 ///
 /// # Errors
 /// The cryptography cannot be set up.
-pub(super) fn unverified_tls_config() -> Result<Arc<ClientConfig>> {
+pub(super) fn unverified_tls_config() -> Result<BackendTls> {
     let provider = Arc::new(ring::default_provider());
     let any = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions()?.dangerous();
     let mut tls = builder.with_custom_certificate_verifier(any).with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
+    let http1 = Arc::new(tls.clone());
+    tls.alpn_protocols.insert(0, b"h2".to_vec());
+    Ok(BackendTls { http1, http2: Arc::new(tls) })
 }
 
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 //! ```text
 //! client_listener (TLS, HTTP/1 or 2) ─► http_server ─► request ─► backend ─► dialer ─► service
 //!   └ proxy_protocol                     │              │          ├ connection_pool
-//!                                        │              │          └ upgrade
+//!                                        │              │          ├ http2_pool, service_protocol
+//!                                        │              │          └ upgrade, websocket
 //!       framing_guard ◄─ request_framer ─┘              └ trusted_proxies, target, envd, traffic_token,
 //!                                                         cors, token_redirect, backend_request,
 //!                                                         forwarded_headers, backend_response
@@ -14,6 +15,7 @@
 //! registry.
 
 mod backend;
+mod backend_http2;
 mod backend_registry;
 mod backend_request;
 mod backend_response;
@@ -29,6 +31,8 @@ mod framing_guard;
 mod fuzz;
 mod gateway_metrics;
 mod head_fault;
+mod http2_pool;
+mod http2_request;
 mod http_server;
 mod proxy_protocol;
 mod refusal;
@@ -38,22 +42,24 @@ mod request_length;
 mod request_line;
 mod response_body;
 mod server_certificate;
+mod service_protocol;
+mod settings_probe;
 mod target;
 mod token_redirect;
 mod traffic_token;
 mod trusted_proxies;
 mod upgrade;
+mod websocket;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use rustls::ClientConfig;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    backend_registry::BackendRegistry, server_certificate::ServerCertificate,
+    backend_registry::BackendRegistry, dialer::BackendTls, server_certificate::ServerCertificate,
     trusted_proxies::TrustedProxies,
 };
 pub use self::{gateway_metrics::GatewayMetrics, server_certificate::CertificateFiles};
@@ -72,6 +78,8 @@ pub struct GatewaySettings {
     pub max_connections_per_sandbox: usize,
     /// The port of the E2B SDKs' daemon in a sandbox. 0 means none.
     pub envd_port: u16,
+    /// Ports whose services speak HTTP/2 only.
+    pub http2_ports: Vec<u16>,
     /// Proxies whose information about a client is trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from trusted proxies start with a PROXY protocol header.
@@ -85,9 +93,10 @@ pub struct Gateway {
     backends: BackendRegistry,
     metrics: GatewayMetrics,
     envd_port: u16,
+    http2_ports: Vec<u16>,
     trusted_proxies: TrustedProxies,
     proxy_protocol: bool,
-    backend_tls: Arc<ClientConfig>,
+    backend_tls: BackendTls,
     connection_permits: Arc<Semaphore>,
 }
 
@@ -111,6 +120,7 @@ impl Gateway {
             ),
             metrics,
             envd_port: settings.envd_port,
+            http2_ports: settings.http2_ports.clone(),
             trusted_proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
             proxy_protocol: settings.proxy_protocol,
             backend_tls: dialer::unverified_tls_config()?,

@@ -53,6 +53,12 @@ impl GatewayRefusal {
         Self::for_target(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
     }
 
+    /// The method is CONNECT, but not for a WebSocket.
+    pub(super) fn connect_not_supported() -> Self {
+        let message = "CONNECT is served only for WebSockets over HTTP/2 (RFC 8441)";
+        Self { code: StatusCode::NOT_IMPLEMENTED, ..Self::bad_request(message) }
+    }
+
     /// The sandbox does not exist.
     pub(super) fn unknown_sandbox(target: &SandboxTarget) -> Self {
         let message = "there is no such sandbox: it was never there, or it has ended";

@@ -23,12 +23,13 @@ use super::{
     backend_response, cors, envd,
     gateway_metrics::AccessLogEntry,
     refusal::{GatewayRefusal, RefusalFormat},
-    response_body::{BackendResponseBody, GatewayResponseBody},
+    response_body::{BackendResponseBody, GatewayResponseBody, ResponseConnection},
+    service_protocol::Http2Use,
     target::{self, SandboxTarget},
     token_redirect,
     traffic_token::PresentedTokens,
     trusted_proxies::{ConnectionPeer, RequestClient},
-    upgrade,
+    upgrade, websocket,
 };
 use crate::agent::{EnforcementStatus, Sandbox};
 
@@ -42,7 +43,8 @@ pub(super) async fn handle_request(
     let client = gateway.trusted_proxies.client_of(peer, request.headers());
     let tokens = PresentedTokens::strip_from(&mut request);
     let mut log_entry = AccessLogEntry::for_request(&request, client.address, &gateway.metrics);
-    let target = backend_request::check_head(&request).and_then(|()| {
+    let checked = backend_request::check_head(&request);
+    let target = checked.and_then(|()| websocket::check_connect(&request)).and_then(|()| {
         let target = target::parse_target(&request, &gateway.domain, client.host.as_deref());
         target.map_err(GatewayRefusal::bad_request)
     });
@@ -158,29 +160,34 @@ impl RequestContext {
             requested_host: &self.target.host,
             backend_host: mask.as_deref().unwrap_or(&self.target.host),
         };
-        let offers_upgrade = rewrite.apply(&mut request);
+        let http2_use = Http2Use::for_request(&request, port, &gateway.http2_ports);
+        let is_connect = websocket::is_extended_connect(&request);
+        let offers_upgrade = rewrite.apply(&mut request) || is_connect;
         let client = offers_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let tls_config = is_tls.then_some(&gateway.backend_tls);
-        let backend_target = BackendTarget { port, tls_config, retry_refused };
+        let tls = is_tls.then_some(&gateway.backend_tls);
+        let backend_target = BackendTarget { port, tls, http2_use, retry_refused };
         let request = request.map(backend_request::backend_body);
-        let (mut response, pooled) = backend.send_request(&backend_target, request).await?;
+        let (mut response, connection) = backend.send_request(&backend_target, request).await?;
         *response.version_mut() = Version::HTTP_11;
-        match (response.status(), client) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
+        let is_switched = match connection {
+            ResponseConnection::Http1(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+            ResponseConnection::Http2(_) => is_connect && response.status() == StatusCode::OK,
+        };
+        if is_connect {
+            websocket::to_connect_response(&mut response, is_switched)?;
+        }
+        match client {
+            Some(client) if is_switched => {
                 let service = hyper::upgrade::on(&mut response);
-                tokio::spawn(upgrade::relay_upgraded(
-                    client,
-                    service,
-                    backend.retired().clone(),
-                    permit,
-                ));
+                let (retired, held) = (backend.retired().clone(), (permit, connection));
+                tokio::spawn(upgrade::relay_upgraded(client, service, retired, held));
                 Ok(response.map(|_| Either::Right(Full::default())))
             }
-            (StatusCode::SWITCHING_PROTOCOLS, None) => Err(BackendError::InvalidResponse),
+            _ if response.status().is_informational() => Err(BackendError::InvalidResponse),
             _ => {
                 backend_response::sanitize_response(&mut response)?;
                 Ok(response
-                    .map(|body| Either::Left(BackendResponseBody::new(body, pooled, permit))))
+                    .map(|body| Either::Left(BackendResponseBody::new(body, connection, permit))))
             }
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
     flow_control::{PacedBody, WriteBacklog},
+    http2_pool::Http2Stream,
 };
 
 /// The body of a response to a client.
@@ -29,12 +30,21 @@ pub(super) struct PooledConnection {
     pub connection: BackendConnection,
 }
 
+/// What carries a response.
+#[derive(Debug)]
+pub(super) enum ResponseConnection {
+    /// A connection of its own.
+    Http1(PooledConnection),
+    /// A stream of a shared connection.
+    Http2(#[expect(dead_code, reason = "it counts until it is dropped")] Http2Stream),
+}
+
 /// A service's body. It holds one of the sandbox's connection permits until it is dropped.
 #[derive(Debug)]
 pub(super) struct BackendResponseBody {
     body: PacedBody<Incoming>,
     has_ended: bool,
-    pooled: Option<PooledConnection>,
+    connection: Option<ResponseConnection>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -42,10 +52,11 @@ impl BackendResponseBody {
     /// Wraps a body together with its connection and permit.
     pub(super) fn new(
         body: Incoming,
-        pooled: PooledConnection,
+        connection: ResponseConnection,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { body: PacedBody::new(body), has_ended: false, pooled: Some(pooled), _permit: permit }
+        let (body, connection) = (PacedBody::new(body), Some(connection));
+        Self { body, has_ended: false, connection, _permit: permit }
     }
 
     /// Sets the backlog of the client connection, as soon as that is known.
@@ -82,7 +93,7 @@ impl Body for BackendResponseBody {
 
 impl Drop for BackendResponseBody {
     fn drop(&mut self) {
-        if let Some(pooled) = self.pooled.take()
+        if let Some(ResponseConnection::Http1(pooled)) = self.connection.take()
             && (self.has_ended || self.body.is_end_stream())
         {
             pooled.pool.put(pooled.key, pooled.connection);

@@ -46,7 +46,7 @@ fn state_files_with(stage: &Testbed, kind: &str) -> Vec<PathBuf> {
 
 /// The certificate that the agent has signed itself.
 #[track_caller]
-fn self_signed_certificate(stage: &Testbed) -> PathBuf {
+pub(crate) fn self_signed_certificate(stage: &Testbed) -> PathBuf {
     state_files_with(stage, "BEGIN CERTIFICATE")
         .into_iter()
         .next()

@@ -35,11 +35,11 @@ fn the_version_is_the_clients_choice_and_the_service_sees_http_1_1() {
     assert_eq!(recorder.request_heads().len(), 7);
 }
 
-type Http2RequestSender = http2::SendRequest<Empty<Bytes>>;
+pub(crate) type Http2RequestSender = http2::SendRequest<Empty<Bytes>>;
 
 /// A connection with prior knowledge. The caller must keep the runtime.
 #[track_caller]
-fn connect_http2_client(sandbox: &TestSandbox) -> (Runtime, Http2RequestSender) {
+pub(crate) fn connect_http2_client(sandbox: &TestSandbox) -> (Runtime, Http2RequestSender) {
     let runtime = Runtime::new().or_fail("a runtime");
     let stream = probe::connect(&sandbox.testbed.network.internet, public_url::http_address());
     let stream = stream.or_fail("connecting");
@@ -55,7 +55,7 @@ fn connect_http2_client(sandbox: &TestSandbox) -> (Runtime, Http2RequestSender) 
     (runtime, sender)
 }
 
-fn http2_request(sandbox: &TestSandbox, path: &str) -> Request<Empty<Bytes>> {
+pub(crate) fn http2_request(sandbox: &TestSandbox, path: &str) -> Request<Empty<Bytes>> {
     let uri = format!("http://{}{path}", sandbox.public_host(SERVICE_PORT));
     Request::get(uri).body(Empty::new()).or_fail("a request")
 }

@@ -39,6 +39,7 @@ fn trailers_of_an_answer_reach_clients_of_http2() {
         let arguments = ["--http2-prior-knowledge", "--include", "-H", "TE: trailers"];
         let curl = sandbox.curl_public_url("http", "/").with_arguments(&arguments);
         let client = scope.spawn(move || curl.run());
+        service.decline_http2();
         let mut served = service.accept();
         served.read_head();
         served.send(RESPONSE_WITH_TRAILERS);

@@ -51,6 +51,14 @@ impl ManualService {
         ServiceConnection { stream, unread: Vec::new() }
     }
 
+    /// Accepts the connection on which the gateway asks for HTTP/2, and declines.
+    #[track_caller]
+    pub fn decline_http2(&self) {
+        let mut asked = self.accept();
+        asked.read_until("PRI * HTTP/2.0\r\n\r\n");
+        asked.send(super::DECLINE_HTTP2);
+    }
+
     /// Returns whether no connection is waiting to be accepted.
     pub fn has_no_pending_connection(&self) -> bool {
         self.0.accept().is_err()

@@ -4,9 +4,11 @@
 //! - [`public_client`]: curl and hand-written HTTP/1, from the internet.
 //! - [`raw_http2`]: hand-written HTTP/2, including requests that no library would send.
 //! - [`recording_service`]: a service that records every byte that it receives.
+//! - [`http2_service`]: a service that speaks nothing but HTTP/2.
 //! - [`manual_service`]: services that the test itself implements, and the pages of
 //!   [`named_internet`](crate::named_internet).
 
+pub mod http2_service;
 pub mod manual_service;
 pub mod public_client;
 pub mod raw_http2;
@@ -33,6 +35,10 @@ pub const GATEWAY_DOMAIN: &str = "sandbox.test";
 /// A gateway on both ports of the host, at all its addresses.
 pub const GATEWAY_CONFIG: &str = "[gateway]\ndomain = \"sandbox.test\"\n\
                           http = \"[::]:80\"\nhttps = \"[::]:443\"\n";
+
+/// The response of an HTTP/1 service to the preface of HTTP/2.
+pub(crate) const DECLINE_HTTP2: &str =
+    "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// The default port of services in a sandbox.
 pub const SERVICE_PORT: u16 = 3000;

@@ -21,6 +21,9 @@ use crate::network::NetworkNamespace;
 /// The idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How the client preface of HTTP/2 begins, and no request of HTTP/1 (RFC 9113, 3.4).
+const HTTP2_PREFACE_START: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// The service. It accepts no connections after drop.
 pub struct RecordingService {
     traffic: Arc<Mutex<RecordedTraffic>>,
@@ -116,6 +119,10 @@ fn serve(mut stream: TcpStream, seen: &Mutex<RecordedTraffic>) -> io::Result<()>
     stream.set_nodelay(true)?;
     let (mut unread, mut bytes) = (Vec::new(), [0; 65_536]);
     loop {
+        // It speaks HTTP/1 only, and a question for HTTP/2 is no request.
+        if unread.starts_with(HTTP2_PREFACE_START) {
+            return stream.write_all(super::DECLINE_HTTP2.as_bytes());
+        }
         while let Some((head, length)) = first_request(&unread) {
             unread.drain(..length);
             let answer = echo_response(&head);
@@ -127,7 +134,9 @@ fn serve(mut stream: TcpStream, seen: &Mutex<RecordedTraffic>) -> io::Result<()>
             return Ok(());
         }
         unread.extend_from_slice(&bytes[..length]);
-        lock_traffic(seen).bytes.extend_from_slice(&bytes[..length]);
+        if !unread.starts_with(HTTP2_PREFACE_START) {
+            lock_traffic(seen).bytes.extend_from_slice(&bytes[..length]);
+        }
     }
 }
 
