@@ -3,10 +3,15 @@
 mod signals;
 mod state_dir_lock;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use tokio::{net::TcpListener, runtime::Handle, sync::watch, task::spawn_blocking};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
+};
 
 pub(crate) use self::state_dir_lock::StateDirLock;
 use crate::{
@@ -67,20 +72,34 @@ async fn run_agent(
         start_services(services_config, platform_policy, metrics, stopping)
     };
     let api = spawn_blocking(open_services).await??;
-    if let Some(settings) = gateway_settings(&config)? {
-        let (registry, counts) = (Arc::clone(api.agent.registry()), api.gateway.clone());
-        let open_services = async move { Gateway::start(&settings, registry, counts).await };
-        traffic.spawn(open_services).await??;
-    }
+    let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
     tracing::info!(socket = %path.display(), sandboxes = api.agent.registry().len(), "ready");
     // Without systemd this does nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let stopping = api.stopping.clone();
     tokio::try_join!(socket.serve(router(api.clone()), stopping), listeners.serve(&config, api))?;
+    if let Some(draining) = draining {
+        draining.await?;
+    }
     signals.abort();
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
+}
+
+/// Starts the gateway, if it is configured. The task ends when the agent stops and the gateway's
+/// requests have ended.
+async fn start_gateway(
+    config: &AgentConfig,
+    api: &ApiState,
+    traffic: &Handle,
+) -> Result<Option<JoinHandle<()>>> {
+    let Some(settings) = gateway_settings(config)? else { return Ok(None) };
+    let (registry, counts) = (Arc::clone(api.agent.registry()), api.gateway.clone());
+    let limit = settings.drain_timeout;
+    let starting = async move { Gateway::start(&settings, registry, counts).await };
+    let gateway = traffic.spawn(starting).await??;
+    Ok(Some(traffic.spawn(gateway.drain_when_stopping(api.stopping.clone(), limit))))
 }
 
 /// The optional TCP listeners.
@@ -173,6 +192,7 @@ fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySetti
         max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
         envd_port: gateway.envd_port,
         http2_ports: gateway.http2_ports.clone(),
+        drain_timeout: Duration::from_secs(gateway.drain_timeout.into()),
         trusted_proxies: gateway.trusted_proxies()?,
         proxy_protocol: gateway.proxy_protocol,
         domain,

@@ -41,6 +41,8 @@ pub struct GatewayConfig {
     /// The ports on which services of all sandboxes speak HTTP/2 and nothing else. On other ports
     /// the gateway finds out.
     pub http2_ports: Vec<u16>,
+    /// How long requests in progress may take when the agent stops, in seconds.
+    pub drain_timeout: u32,
     /// Addresses and networks of the proxies whose `X-Forwarded-*` headers are trusted.
     pub trusted_proxies: Vec<String>,
     /// Whether connections from trusted proxies begin with a PROXY protocol header.
@@ -58,6 +60,7 @@ impl Default for GatewayConfig {
             max_connections_per_sandbox: 1024,
             envd_port: 49983,
             http2_ports: Vec::new(),
+            drain_timeout: 10,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
         }

@@ -47,17 +47,21 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The client preface of HTTP/2 (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a listener without end.
+/// Serves a listener until the agent stops.
 pub(super) async fn serve_listener(
     gateway: Arc<Gateway>,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
 ) {
     loop {
-        let Ok(permit) = Arc::clone(&gateway.connection_permits).acquire_owned().await else {
+        let accepting = async {
+            let permit = Arc::clone(&gateway.connection_permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let Some((permit, accepted)) = gateway.drain.run_until_draining(accepting).await else {
             return;
         };
-        let (stream, client) = match listener.accept().await {
+        let (stream, client) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !is_client_error(&error) {
@@ -67,11 +71,11 @@ pub(super) async fn serve_listener(
                 continue;
             }
         };
-        let (gateway, tls) = (Arc::clone(&gateway), tls.clone());
-        tokio::spawn(async move {
+        let (serving, tls) = (Arc::clone(&gateway), tls.clone());
+        gateway.drain.spawn(async move {
             let _permit = permit;
             // Errors here are caused by the client and end its connection.
-            let _ = serve_client(gateway, stream, client, tls).await;
+            let _ = serve_client(serving, stream, client, tls).await;
         });
     }
 }
@@ -112,7 +116,12 @@ async fn serve_client(
     let record_failure =
         |error: &io::Error| gateway.metrics.record_failed_handshake(peer.address, error);
     // A client that connects and sends nothing, such as a health check, is not a failure.
-    if with_handshake_timeout(stream.peek(&mut [0])).await.inspect_err(record_failure)? == 0 {
+    let mut first_byte = [0];
+    let first_byte = with_handshake_timeout(stream.peek(&mut first_byte));
+    let Some(first_byte) = gateway.drain.run_until_draining(first_byte).await else {
+        return Ok(());
+    };
+    if first_byte.inspect_err(record_failure)? == 0 {
         return Ok(());
     }
     let mut stream =
@@ -148,7 +157,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut prefix = BytesMut::new();
-    let read = with_handshake_timeout(read_preface(&mut stream, &mut prefix)).await;
+    let reading = with_handshake_timeout(read_preface(&mut stream, &mut prefix));
+    let Some(read) = gateway.drain.run_until_draining(reading).await else { return Ok(()) };
     let status = match &read {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
         // A client that connects and sends nothing has made no request.

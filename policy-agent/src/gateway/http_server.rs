@@ -89,8 +89,10 @@ pub(super) async fn serve_http1<S>(
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
-        () = guard_handle.requests_ended() => connection.as_mut().graceful_shutdown(),
+        () = guard_handle.requests_ended() => {}
+        () = gateway.drain.draining() => {}
     }
+    connection.as_mut().graceful_shutdown();
     let _ = connection.await;
 }
 
@@ -125,5 +127,11 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(MAX_STREAM_SEND_BUFFER);
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = gateway.drain.draining() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }

@@ -11,8 +11,8 @@
 //!                                                         forwarded_headers, backend_response
 //! ```
 //!
-//! It looks up the sandbox in the agent's registry on every request and never modifies the
-//! registry.
+//! `drain` ends the connections when the agent stops. The gateway looks up the sandbox in the
+//! agent's registry on every request and never modifies the registry.
 
 mod backend;
 mod backend_http2;
@@ -23,6 +23,7 @@ mod client_listener;
 mod connection_pool;
 mod cors;
 mod dialer;
+mod drain;
 mod envd;
 mod flow_control;
 mod forwarded_headers;
@@ -51,16 +52,19 @@ mod trusted_proxies;
 mod upgrade;
 mod websocket;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    backend_registry::BackendRegistry, dialer::BackendTls, server_certificate::ServerCertificate,
-    trusted_proxies::TrustedProxies,
+    backend_registry::BackendRegistry, dialer::BackendTls, drain::ConnectionDrain,
+    server_certificate::ServerCertificate, trusted_proxies::TrustedProxies,
 };
 pub use self::{gateway_metrics::GatewayMetrics, server_certificate::CertificateFiles};
 use crate::{agent::SandboxRegistry, limits::DescriptorBudget};
@@ -80,6 +84,8 @@ pub struct GatewaySettings {
     pub envd_port: u16,
     /// Ports whose services speak HTTP/2 only.
     pub http2_ports: Vec<u16>,
+    /// How long requests in progress may take when the agent stops.
+    pub drain_timeout: Duration,
     /// Proxies whose information about a client is trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections from trusted proxies start with a PROXY protocol header.
@@ -98,6 +104,7 @@ pub struct Gateway {
     proxy_protocol: bool,
     backend_tls: BackendTls,
     connection_permits: Arc<Semaphore>,
+    drain: ConnectionDrain,
 }
 
 impl Gateway {
@@ -109,7 +116,7 @@ impl Gateway {
         settings: &GatewaySettings,
         sandboxes: Arc<SandboxRegistry>,
         metrics: GatewayMetrics,
-    ) -> Result<()> {
+    ) -> Result<Arc<Self>> {
         let descriptors = DescriptorBudget::for_process(true)?;
         let gateway = Arc::new(Self {
             domain: settings.domain.clone(),
@@ -125,6 +132,7 @@ impl Gateway {
             proxy_protocol: settings.proxy_protocol,
             backend_tls: dialer::unverified_tls_config()?,
             connection_permits: client_listener::connection_permits(descriptors.gateway_clients),
+            drain: ConnectionDrain::default(),
         });
         if let Some(address) = settings.http {
             let listener = bind_listener("http", address).await?;
@@ -142,8 +150,18 @@ impl Gateway {
             ));
         }
         tokio::spawn(Arc::clone(gateway.backends.pool()).run_eviction());
-        tokio::spawn(gateway.retire_stale_backends());
-        Ok(())
+        tokio::spawn(Arc::clone(&gateway).retire_stale_backends());
+        Ok(gateway)
+    }
+
+    /// Waits until the agent stops. From then on the gateway accepts no connections, and closes
+    /// those without a request. Requests in progress may take up to `limit`.
+    pub async fn drain_when_stopping(
+        self: Arc<Self>,
+        stopping: watch::Receiver<bool>,
+        limit: Duration,
+    ) {
+        self.drain.run(stopping, limit).await;
     }
 
     /// Retires backends that a change of their sandbox has invalidated. Runs without end.

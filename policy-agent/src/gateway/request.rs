@@ -179,8 +179,16 @@ impl RequestContext {
         match client {
             Some(client) if is_switched => {
                 let service = hyper::upgrade::on(&mut response);
-                let (retired, held) = (backend.retired().clone(), (permit, connection));
-                tokio::spawn(upgrade::relay_upgraded(client, service, retired, held));
+                let retired = backend.retired().clone().cancelled_owned();
+                let draining = gateway.drain.draining_owned();
+                let cancelled = async move {
+                    tokio::select! {
+                        () = retired => {}
+                        () = draining => {}
+                    }
+                };
+                let held = (permit, connection);
+                tokio::spawn(upgrade::relay_upgraded(client, service, cancelled, held));
                 Ok(response.map(|_| Either::Right(Full::default())))
             }
             _ if response.status().is_informational() => Err(BackendError::InvalidResponse),

@@ -8,6 +8,7 @@ mod certificates;
 mod connection_lifecycle;
 mod connection_limits;
 mod cross_origin;
+mod draining;
 mod grpc;
 mod host_routing;
 mod http2_clients;

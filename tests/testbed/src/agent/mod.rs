@@ -112,6 +112,13 @@ impl AgentProcess {
         self.signal_and_wait(Signal::SIGTERM)
     }
 
+    /// Asks the agent to stop, and does not wait.
+    pub fn begin_stop(&self) -> Result<()> {
+        let child = self.process.as_ref().context("the agent does not run")?;
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)
+            .context("signalling the agent")
+    }
+
     fn signal_and_wait(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut child = self.process.take().context("the agent does not run")?;
         kill(Pid::from_raw(child.id().cast_signed()), signal).context("signalling the agent")?;
