@@ -25,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
+    continue_gate::ContinueGate,
     dialer::{BackendAddress, BackendDialer, BackendTls, CONNECT_TIMEOUT},
     flow_control::{
         LARGE_READS_PER_SANDBOX, MeteredStream, PacedBody, TLS_UNSENT_LIMIT, WriteBacklog,
     },
+    request_body::ClientRequestBody,
     response_body::{PooledConnection, ResponseConnection},
     service_protocol::{Http2Use, ServiceProtocols},
     websocket,
@@ -42,7 +44,7 @@ use crate::{
 };
 
 /// The body of a request to a service: the client's, or an empty one.
-pub(super) type BackendRequestBody = Either<PacedBody<Incoming>, Empty<Bytes>>;
+pub(super) type BackendRequestBody = Either<PacedBody<ClientRequestBody>, Empty<Bytes>>;
 
 /// Maximum number of header fields in a response. Some services set many cookies.
 const MAX_RESPONSE_HEADERS: usize = 1024;
@@ -201,10 +203,11 @@ impl SandboxBackend {
         if request.method() == Method::CONNECT {
             websocket::into_upgrade(&mut request)?;
         }
+        let gate = ContinueGate::hold_body(&mut request);
         while let Some(mut connection) = self.pool.take(key) {
             set_backlog(&mut request, &connection);
             match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, self.pooled(key, connection))),
+                Ok(response) => return Ok((response, self.pooled(key, connection, gate))),
                 // The connection was closed while idle. The request is still complete.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
@@ -217,11 +220,16 @@ impl SandboxBackend {
             Box::pin(async { self.start_http1(self.dial(target, false).await?).await }).await?;
         set_backlog(&mut request, &connection);
         let response = connection.sender.send_request(request).await?;
-        Ok((response, self.pooled(key, connection)))
+        Ok((response, self.pooled(key, connection, gate)))
     }
 
-    fn pooled(&self, key: PoolKey, connection: BackendConnection) -> PooledConnection {
-        PooledConnection { pool: Arc::clone(&self.pool), key, connection }
+    fn pooled(
+        &self,
+        key: PoolKey,
+        connection: BackendConnection,
+        gate: Option<ContinueGate>,
+    ) -> PooledConnection {
+        PooledConnection { pool: Arc::clone(&self.pool), key, connection, gate }
     }
 
     /// Connects to the service, and offers HTTP/2 in the TLS handshake.

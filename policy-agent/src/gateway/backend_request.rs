@@ -9,8 +9,8 @@ use hyper::{
 
 use super::{
     backend::BackendRequestBody, flow_control::PacedBody, forwarded_headers,
-    refusal::GatewayRefusal, request_framer::MAX_HEAD_SIZE, request_length::parse_content_length,
-    trusted_proxies::RequestClient,
+    refusal::GatewayRefusal, request_body::ClientRequestBody, request_framer::MAX_HEAD_SIZE,
+    request_length::parse_content_length, trusted_proxies::RequestClient,
 };
 use crate::net::hop_by_hop;
 
@@ -28,14 +28,16 @@ impl RequestRewrite<'_> {
     /// Rewrites a request. Returns whether it offers a protocol upgrade.
     pub(super) fn apply(&self, request: &mut Request<Incoming>) -> bool {
         let is_http1 = request.version() < Version::HTTP_2;
+        let expects_continue = expects_continue(request);
         if !is_http1 || !request.body().is_end_stream() {
             // HTTP/2 has no such upgrade, and requests with a body never offer one in practice.
             request.headers_mut().remove(header::UPGRADE);
         }
         let offers_upgrade = hop_by_hop::rewrite_for_upstream(request);
         let headers = request.headers_mut();
-        // The HTTP library has sent the 100 response, or sends it when the body is polled.
-        headers.remove(header::EXPECT);
+        if !expects_continue {
+            headers.remove(header::EXPECT);
+        }
         join_cookies(headers);
         let RequestClient { address, scheme, host } = self.client;
         forwarded_headers::set_forwarded_headers(
@@ -51,12 +53,21 @@ impl RequestRewrite<'_> {
     }
 }
 
+/// Whether the client waits with the body until the service asks for it. Over HTTP/2 the HTTP
+/// library could not pass that on.
+fn expects_continue(request: &Request<Incoming>) -> bool {
+    let expectation = request.headers().get(header::EXPECT);
+    request.version() == Version::HTTP_11
+        && !request.body().is_end_stream()
+        && expectation.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// The body to forward, or an empty one.
 pub(super) fn backend_body(body: Incoming) -> BackendRequestBody {
     if body.is_end_stream() {
         Either::Right(Empty::new())
     } else {
-        Either::Left(PacedBody::new(body))
+        Either::Left(PacedBody::new(ClientRequestBody::new(body)))
     }
 }
 

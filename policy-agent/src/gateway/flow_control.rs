@@ -98,6 +98,11 @@ impl<B> PacedBody<B> {
         Self { body, backlog: None }
     }
 
+    /// The body that is paced.
+    pub(super) const fn get_mut(&mut self) -> &mut B {
+        &mut self.body
+    }
+
     /// Sets the backlog of the connection that the body is written to.
     pub(super) fn set_backlog(&mut self, backlog: &WriteBacklog) {
         self.backlog = Some(backlog.clone());

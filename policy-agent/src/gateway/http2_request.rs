@@ -32,7 +32,7 @@ pub(super) fn into_http2<B>(
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    for name in [header::CONNECTION, header::UPGRADE, header::TRANSFER_ENCODING] {
+    for name in [header::CONNECTION, header::EXPECT, header::UPGRADE, header::TRANSFER_ENCODING] {
         headers.remove(name);
     }
     Ok(request)

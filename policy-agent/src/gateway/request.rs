@@ -13,7 +13,7 @@ use http_body_util::{Either, Full};
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     body::{Bytes, Incoming},
-    header,
+    header::{self, HeaderValue},
 };
 
 use super::{
@@ -194,6 +194,10 @@ impl RequestContext {
             _ if response.status().is_informational() => Err(BackendError::InvalidResponse),
             _ => {
                 backend_response::sanitize_response(&mut response)?;
+                if matches!(&connection, ResponseConnection::Http1(it) if it.is_body_unwanted()) {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
                 Ok(response
                     .map(|body| Either::Left(BackendResponseBody::new(body, connection, permit))))
             }

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
+    continue_gate::ContinueGate,
     flow_control::{PacedBody, WriteBacklog},
     http2_pool::Http2Stream,
 };
@@ -28,6 +29,16 @@ pub(super) struct PooledConnection {
     pub key: PoolKey,
     /// The connection.
     pub connection: BackendConnection,
+    /// Set if the service had to ask for the body of the request.
+    pub gate: Option<ContinueGate>,
+}
+
+impl PooledConnection {
+    /// Whether the service answered without asking for the body of the request. Then neither side
+    /// can use its connection for another request.
+    pub(super) fn is_body_unwanted(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| !gate.is_open())
+    }
 }
 
 /// What carries a response.
@@ -95,6 +106,7 @@ impl Drop for BackendResponseBody {
     fn drop(&mut self) {
         if let Some(ResponseConnection::Http1(pooled)) = self.connection.take()
             && (self.has_ended || self.body.is_end_stream())
+            && !pooled.is_body_unwanted()
         {
             pooled.pool.put(pooled.key, pooled.connection);
         }

@@ -149,6 +149,30 @@ fn a_client_may_expect_continue() {
 }
 
 #[test]
+fn a_service_decides_whether_it_wants_the_body() {
+    let (sandbox, service) = manual_sandbox(json!({}));
+    let fields = "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let mut talk = sandbox.send_public_request("POST /", fields);
+    let mut served = service.accept();
+    let head = served.read_head().to_lowercase();
+    assert!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
+    served.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(talk.read_response().status, 100);
+    talk.send("hello");
+    served.read_until("hello");
+    served.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(talk.read_response().status, 200);
+    // Both connections carry another request, whose body the service does not want.
+    talk.send(sandbox.public_request_text("POST /", fields));
+    served.read_head();
+    served.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    let reply = talk.read_response();
+    assert_eq!((reply.status, &*reply.body, reply.announces_close), (403, "no", true));
+    talk.read_to_close();
+    assert_eq!(served.read_to_close(), "");
+}
+
+#[test]
 fn an_answer_may_come_before_the_body() {
     let (sandbox, service) = manual_sandbox(json!({}));
     let mut talk = sandbox.send_public_request("POST /", "Content-Length: 1000\r\n\r\npart");
