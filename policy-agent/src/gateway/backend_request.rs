@@ -8,9 +8,10 @@ use hyper::{
 };
 
 use super::{
-    backend::BackendRequestBody, flow_control::PacedBody, forwarded_headers,
-    refusal::GatewayRefusal, request_body::ClientRequestBody, request_framer::MAX_HEAD_SIZE,
-    request_length::parse_content_length, trusted_proxies::RequestClient,
+    access_log::AccessLogEntry, backend::BackendRequestBody, flow_control::PacedBody,
+    forwarded_headers, refusal::GatewayRefusal, request_body::ClientRequestBody,
+    request_framer::MAX_HEAD_SIZE, request_length::parse_content_length,
+    trusted_proxies::RequestClient,
 };
 use crate::net::hop_by_hop;
 
@@ -63,11 +64,11 @@ fn expects_continue(request: &Request<Incoming>) -> bool {
 }
 
 /// The body to forward, or an empty one.
-pub(super) fn backend_body(body: Incoming) -> BackendRequestBody {
+pub(super) fn backend_body(body: Incoming, log_entry: &mut AccessLogEntry) -> BackendRequestBody {
     if body.is_end_stream() {
         Either::Right(Empty::new())
     } else {
-        Either::Left(PacedBody::new(ClientRequestBody::new(body)))
+        Either::Left(PacedBody::new(ClientRequestBody::new(body, log_entry.received())))
     }
 }
 

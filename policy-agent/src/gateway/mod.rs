@@ -2,18 +2,20 @@
 //! publicly or to clients that present the sandbox's traffic token.
 //!
 //! ```text
-//! client_listener (TLS, HTTP/1 or 2) ─► http_server ─► request ─► backend ─► dialer ─► service
-//!   └ proxy_protocol                     │              │          ├ connection_pool
-//!                                        │              │          ├ http2_pool, service_protocol
-//!                                        │              │          └ upgrade, websocket
-//!       framing_guard ◄─ request_framer ─┘              └ trusted_proxies, target, envd, traffic_token,
-//!                                                         cors, token_redirect, backend_request,
-//!                                                         forwarded_headers, backend_response
+//! client_listener (TLS, HTTP/1 or 2) ─► http_server ─► request ─► forwarding ─► backend ─► dialer ─► service
+//!   └ proxy_protocol                     │              │           │            ├ connection_pool
+//!                                        │              │           │            └ http2_pool, service_protocol
+//!                                        │              │           └ backend_request, forwarded_headers,
+//!       framing_guard ◄─ request_framer ─┘              │             backend_response, upgrade, websocket
+//!                                                       └ trusted_proxies, target, envd, access_log,
+//!                                                         access_check: traffic_token, cors, token_redirect
 //! ```
 //!
 //! `drain` ends the connections when the agent stops. The gateway looks up the sandbox in the
 //! agent's registry on every request and never modifies the registry.
 
+mod access_check;
+mod access_log;
 mod backend;
 mod backend_http2;
 mod backend_registry;
@@ -28,6 +30,7 @@ mod drain;
 mod envd;
 mod flow_control;
 mod forwarded_headers;
+mod forwarding;
 mod framing_guard;
 #[cfg(test)]
 mod fuzz;

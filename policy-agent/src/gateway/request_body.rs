@@ -8,19 +8,20 @@ use std::{
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
-use super::continue_gate::HeldBody;
+use super::{access_log::ByteCount, continue_gate::HeldBody};
 
 /// The body, which may be held back for a while.
 #[derive(Debug)]
 pub(super) struct ClientRequestBody {
     body: Incoming,
     held: Option<HeldBody>,
+    received: ByteCount,
 }
 
 impl ClientRequestBody {
-    /// Wraps a body.
-    pub(super) const fn new(body: Incoming) -> Self {
-        Self { body, held: None }
+    /// Wraps a body, and counts its bytes.
+    pub(super) const fn new(body: Incoming, received: ByteCount) -> Self {
+        Self { body, held: None, received }
     }
 
     /// Holds the body back until the service asks for it.
@@ -43,7 +44,11 @@ impl Body for ClientRequestBody {
             }
             self.held = None;
         }
-        Pin::new(&mut self.body).poll_frame(cx).map_err(Into::into)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.received.add(data.len());
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

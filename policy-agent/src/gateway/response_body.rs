@@ -11,6 +11,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
+    access_log::{AccessLogEntry, RequestOutcome},
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
     continue_gate::ContinueGate,
     flow_control::{PacedBody, WriteBacklog},
@@ -56,6 +57,7 @@ pub(super) struct BackendResponseBody {
     body: PacedBody<Incoming>,
     has_ended: bool,
     connection: Option<ResponseConnection>,
+    log_entry: AccessLogEntry,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -67,7 +69,18 @@ impl BackendResponseBody {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let (body, connection) = (PacedBody::new(body), Some(connection));
-        Self { body, has_ended: false, connection, _permit: permit }
+        Self {
+            body,
+            has_ended: false,
+            connection,
+            log_entry: AccessLogEntry::default(),
+            _permit: permit,
+        }
+    }
+
+    /// Logs the request when the body has ended.
+    pub(super) fn set_log_entry(&mut self, log_entry: AccessLogEntry) {
+        self.log_entry = log_entry;
     }
 
     /// Sets the backlog of the client connection, as soon as that is known.
@@ -90,6 +103,14 @@ impl Body for BackendResponseBody {
             Some(Ok(frame)) => frame.is_trailers(),
             Some(Err(_)) => false,
         };
+        match &frame {
+            Some(Ok(frame)) => {
+                let sent = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.log_entry.add_sent(sent);
+            }
+            Some(Err(_)) => self.log_entry.set_outcome(RequestOutcome::ServiceBrokeOff),
+            None => {}
+        }
         Poll::Ready(frame)
     }
 
@@ -104,8 +125,12 @@ impl Body for BackendResponseBody {
 
 impl Drop for BackendResponseBody {
     fn drop(&mut self) {
+        let has_ended = self.has_ended || self.body.is_end_stream();
+        if has_ended {
+            self.log_entry.set_outcome(RequestOutcome::Complete);
+        }
         if let Some(ResponseConnection::Http1(pooled)) = self.connection.take()
-            && (self.has_ended || self.body.is_end_stream())
+            && has_ended
             && !pooled.is_body_unwanted()
         {
             pooled.pool.put(pooled.key, pooled.connection);

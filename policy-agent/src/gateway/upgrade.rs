@@ -4,23 +4,44 @@
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional_with_sizes, sync::OwnedSemaphorePermit};
+use tokio_util::io::InspectReader;
 
-use super::response_body::ResponseConnection;
+use super::{
+    access_log::{AccessLogEntry, ByteCount, RequestOutcome},
+    response_body::ResponseConnection,
+};
 
 /// Buffer size per direction in bytes. Such connections are numerous and mostly idle.
 const COPY_BUFFER_SIZE: usize = 8 * 1024;
+
+/// What exists as long as a relay runs.
+pub(super) struct RelayGuard {
+    /// Counts as a request of the sandbox.
+    #[expect(dead_code, reason = "it counts until it is dropped")]
+    pub permit: OwnedSemaphorePermit,
+    /// The connection to the service.
+    #[expect(dead_code, reason = "it is kept until the relay ends")]
+    pub connection: ResponseConnection,
+    /// The request's log entry.
+    pub log_entry: AccessLogEntry,
+}
 
 /// Relays bytes in both directions until both sides have ended or the relay is cancelled.
 pub(super) async fn relay_upgraded(
     client: OnUpgrade,
     service: OnUpgrade,
     cancelled: impl Future<Output = ()>,
-    held: (OwnedSemaphorePermit, ResponseConnection),
+    mut held: RelayGuard,
 ) {
-    let _held = held;
+    let (received, sent) = (held.log_entry.received(), ByteCount::default());
     let relayed = async {
         let (client, service) = tokio::try_join!(client, service)?;
-        let (mut client, mut service) = (TokioIo::new(client), TokioIo::new(service));
+        let mut client = InspectReader::new(TokioIo::new(client), |bytes: &[u8]| {
+            received.add(bytes.len());
+        });
+        let mut service = InspectReader::new(TokioIo::new(service), |bytes: &[u8]| {
+            sent.add(bytes.len());
+        });
         // Errors need no handling: the other side sees the connection end.
         let _ = copy_bidirectional_with_sizes(
             &mut client,
@@ -35,4 +56,6 @@ pub(super) async fn relay_upgraded(
         _ = relayed => {}
         () = cancelled => {}
     }
+    held.log_entry.add_sent(sent.get());
+    held.log_entry.set_outcome(RequestOutcome::Complete);
 }

@@ -9,7 +9,7 @@ use policy_testbed::{
 };
 use serde_json::{Value, json};
 
-use crate::{private_network, recording_sandbox};
+use crate::{manual_sandbox, private_network, recording_sandbox};
 
 /// Waits for lines of the agent's log that contain a word, and returns them.
 #[track_caller]
@@ -42,6 +42,89 @@ fn every_request_is_a_line() {
     sandbox.testbed.curl_from_internet(&closed).run();
     let lines = log_lines(&sandbox, "/logged-closed");
     assert!(lines.len() == 1 && lines[0].contains("502"), "{lines:?}");
+}
+
+/// Waits for the only line with a path, and checks that it has these parts.
+#[track_caller]
+fn assert_line(sandbox: &TestSandbox, path: &str, parts: &[&str]) {
+    let lines = log_lines(sandbox, path);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in parts {
+        assert!(lines[0].contains(part), "{part} is not in {}", lines[0]);
+    }
+}
+
+#[test]
+fn a_line_tells_bytes_and_the_end_of_an_answer() {
+    let (sandbox, service) = manual_sandbox(json!({}));
+    let post = |path: &str| {
+        sandbox.send_public_request(&format!("POST {path}"), "Content-Length: 5\r\n\r\nhello")
+    };
+    let mut talk = post("/logged-whole");
+    let mut served = service.accept();
+    served.read_until("hello");
+    served.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi!");
+    assert_eq!(talk.read_response().body, "hi!");
+    let whole = ["status=200", "received=5 sent=3 head_ms=", " ms=", "outcome=\"complete\""];
+    assert_line(&sandbox, "/logged-whole", &whole);
+
+    let part = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart";
+    let mut talk = post("/logged-half");
+    served.read_until("hello");
+    served.send(part);
+    talk.read_until("part");
+    drop(served);
+    talk.read_to_close();
+    let half = ["status=200", "received=5 sent=4", "outcome=\"service-broke-off\""];
+    assert_line(&sandbox, "/logged-half", &half);
+
+    let mut talk = post("/logged-unread");
+    let mut served = service.accept();
+    served.read_until("hello");
+    served.send(part);
+    talk.read_until("part");
+    drop(talk);
+    let unread = ["status=200", "received=5 sent=4", "outcome=\"client-left\""];
+    assert_line(&sandbox, "/logged-unread", &unread);
+}
+
+#[test]
+fn a_line_tells_why_there_is_no_answer() {
+    let (sandbox, service) = manual_sandbox(json!({}));
+    let talk = sandbox.send_public_request("GET /logged-impatient", "\r\n");
+    let mut served = service.accept();
+    served.read_head();
+    drop(talk);
+    assert_line(&sandbox, "/logged-impatient", &["status=499", "outcome=\"client-left\""]);
+    let mut talk = sandbox.send_public_request("GET /logged-nonsense", "\r\n");
+    let mut served = service.accept();
+    served.read_head();
+    served.send("nonsense\r\n\r\n");
+    talk.read_response().assert_from_gateway(502);
+    assert_line(&sandbox, "/logged-nonsense", &["status=502", "outcome=\"invalid-answer\""]);
+    drop(service);
+    talk.send(sandbox.public_request_text("GET /logged-nobody", "\r\n")).read_response();
+    assert_line(&sandbox, "/logged-nobody", &["status=502", "outcome=\"port-closed\""]);
+    sandbox.apply_network(private_network());
+    talk.send(sandbox.public_request_text("GET /logged-refused", "\r\n")).read_response();
+    assert_line(&sandbox, "/logged-refused", &["status=403", "outcome=\"not-forwarded\""]);
+}
+
+#[test]
+fn an_upgraded_connection_is_logged_when_it_ends() {
+    let (sandbox, service) = manual_sandbox(json!({}));
+    let upgrade = "Connection: Upgrade\r\nUpgrade: raw\r\n\r\n";
+    let mut talk = sandbox.send_public_request("GET /logged-upgrade", upgrade);
+    let mut served = service.accept();
+    served.read_head();
+    served.send("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\nhello");
+    assert_eq!(talk.read_response().status, 101);
+    talk.read_until("hello");
+    talk.send("hi");
+    served.read_until("hi");
+    drop((talk, served));
+    let parts = ["status=101", "received=2 sent=5", "outcome=\"complete\""];
+    assert_line(&sandbox, "/logged-upgrade", &parts);
 }
 
 #[test]

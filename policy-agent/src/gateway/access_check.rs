@@ -1,0 +1,64 @@
+//! Decides whether a client may reach a sandbox.
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    header,
+};
+
+use super::{
+    Gateway, cors, refusal::GatewayRefusal, request::RequestContext, target, token_redirect,
+};
+use crate::agent::Sandbox;
+
+impl RequestContext {
+    /// Checks the access to the sandbox. Returns `None` if the request may be forwarded, or the
+    /// gateway's own response.
+    ///
+    /// # Errors
+    /// The client may not reach the sandbox.
+    pub(super) fn check_access(
+        &self,
+        gateway: &Gateway,
+        sandbox: &Sandbox,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
+        let is_envd = self.target.port == gateway.envd_port;
+        if is_envd || sandbox.active_policy.policy.allow_public_traffic() {
+            return Ok(None);
+        }
+        self.authorize(gateway, sandbox, request)
+    }
+
+    /// Authorizes a request to a private sandbox. Returns `None` if it may be forwarded, or the
+    /// gateway's own response.
+    fn authorize(
+        &self,
+        gateway: &Gateway,
+        sandbox: &Sandbox,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
+        let token = sandbox.lifetime.traffic_token();
+        let by_cookie =
+            || self.tokens.contains(token) && !self.is_from_other_sandbox(gateway, request);
+        if !self.tokens.contains_outside_cookies(token) && !by_cookie() {
+            let refusal = GatewayRefusal::token_required(&self.target);
+            return cors::is_preflight(request)
+                .then(|| Some(cors::preflight_response(request)))
+                .ok_or(refusal);
+        }
+        let needs_redirect =
+            self.tokens.query_contains(token) && token_redirect::is_page_navigation(request);
+        let redirect = || token_redirect::token_redirect(request.uri(), token, self.client.scheme);
+        Ok(needs_redirect.then(redirect).flatten())
+    }
+
+    /// Whether the request comes from a page of another sandbox. Browsers consider all sandboxes
+    /// one site, so such requests carry the user's cookie for this one.
+    fn is_from_other_sandbox(&self, gateway: &Gateway, request: &Request<Incoming>) -> bool {
+        let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let sandbox = origin.and_then(|origin| target::sandbox_of_origin(origin, &gateway.domain));
+        sandbox.is_some_and(|sandbox| sandbox != self.target.sandbox)
+    }
+}
