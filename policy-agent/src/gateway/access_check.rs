@@ -24,8 +24,12 @@ impl RequestContext {
         sandbox: &Sandbox,
         request: &Request<Incoming>,
     ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
+        let policy = &sandbox.active_policy.policy;
+        if !policy.admits_client(self.client.address) {
+            return Err(GatewayRefusal::client_not_admitted(&self.target, self.client.address));
+        }
         let is_envd = self.target.port == gateway.envd_port;
-        if is_envd || sandbox.active_policy.policy.allow_public_traffic() {
+        if is_envd || policy.allow_public_traffic() {
             return Ok(None);
         }
         self.authorize(gateway, sandbox, request)

@@ -15,6 +15,7 @@ use hyper::{
     body::{Bytes, Incoming},
 };
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -106,8 +107,9 @@ pub(super) struct SandboxBackend {
     id: u64,
     lifetime: Arc<SandboxLifetime>,
     is_public: bool,
+    admitted_clients: Option<Vec<IpNet>>,
     dialer: BackendDialer,
-    /// Cancelled when the sandbox ends, changes its addresses, or becomes private.
+    /// Cancelled when the sandbox ends, or changes its addresses or who may reach it.
     retired: CancellationToken,
     connection_permits: Arc<Semaphore>,
     large_read_permits: Arc<Semaphore>,
@@ -136,6 +138,7 @@ impl SandboxBackend {
             id: NEXT_BACKEND_ID.fetch_add(1, Ordering::Relaxed),
             lifetime: Arc::clone(&sandbox.lifetime),
             is_public: sandbox.active_policy.policy.allow_public_traffic(),
+            admitted_clients: admitted_clients(sandbox).map(<[_]>::to_vec),
             dialer: BackendDialer::new(backend_address(sandbox)),
             retired: sandbox.lifetime.cancellation().child_token(),
             connection_permits: Arc::new(Semaphore::new(limit)),
@@ -145,11 +148,12 @@ impl SandboxBackend {
         }
     }
 
-    /// Whether lifetime, addresses and visibility still match the sandbox.
+    /// Whether lifetime, addresses and access still match the sandbox.
     pub(super) fn is_current_for(&self, sandbox: &Sandbox) -> bool {
         Arc::ptr_eq(&self.lifetime, &sandbox.lifetime)
             && self.dialer.is_for(&sandbox.base_spec)
             && self.is_public == sandbox.active_policy.policy.allow_public_traffic()
+            && self.admitted_clients.as_deref() == admitted_clients(sandbox)
     }
 
     /// Ends all connections.
@@ -296,6 +300,10 @@ impl Drop for SandboxBackend {
     fn drop(&mut self) {
         self.retire();
     }
+}
+
+fn admitted_clients(sandbox: &Sandbox) -> Option<&[IpNet]> {
+    sandbox.active_policy.policy.allow_public_from()
 }
 
 fn backend_address(sandbox: &Sandbox) -> BackendAddress {

@@ -1,5 +1,7 @@
 //! Responses to requests that do not reach a service: JSON for programs, a page for people.
 
+use std::net::IpAddr;
+
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
@@ -70,6 +72,12 @@ impl GatewayRefusal {
         let message = "this sandbox is private: send its traffic access token in the header \
                        e2b-traffic-access-token, or as a query parameter or cookie of that name";
         Self::for_target(target, StatusCode::FORBIDDEN, message)
+    }
+
+    /// The client's network is not in the sandbox's list.
+    pub(super) fn client_not_admitted(target: &SandboxTarget, client: IpAddr) -> Self {
+        let message = format!("this sandbox admits no clients at {client} (allowPublicFrom)");
+        Self::for_target(target, StatusCode::FORBIDDEN, &message)
     }
 
     /// The sandbox has reached its maximum number of connections.

@@ -16,11 +16,11 @@ const PASSWORD: &str = "hunter2Secret";
 const VALID_SPEC_JSON: &str = r#"{"sandboxID":"web1","interface":"tap0","netns":"/run/netns/a",
 "addresses":["10.11.0.2","fd00::2"],"mac":"02:fc:00:00:00:05","allowInternetAccess":false,
 "network":{"allowOut":["1.1.1.1","10.1.0.0/16","*.a.example","b.example"],"denyOut":["0.0.0.0/0"],
-"dnsServers":["9.9.9.9"],"allowPublicTraffic":true,"maskRequestHost":"${PORT}-x:80",
+"dnsServers":["9.9.9.9"],"allowPublicTraffic":true,"allowPublicFrom":["192.0.2.0/24"],"maskRequestHost":"${PORT}-x:80",
 "httpsPorts":[443,8443],"egressProxy":{"address":"p.example:1080","username":"u",
 "password":"hunter2Secret","tls":{"enabled":true,"serverName":"p"}},"rules":[]}}"#;
 
-const FIELD_NAMES: [&str; 30] = [
+const FIELD_NAMES: [&str; 31] = [
     "sandboxID",
     "sandbox_id",
     "interface",
@@ -44,6 +44,7 @@ const FIELD_NAMES: [&str; 30] = [
     "ca",
     "caCert",
     "allowPublicTraffic",
+    "allowPublicFrom",
     "maskRequestHost",
     "httpsPorts",
     "rules",

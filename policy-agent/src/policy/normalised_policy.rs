@@ -36,6 +36,9 @@ pub struct NormalisedNetwork {
     pub egress_proxy: Option<NormalisedEgressProxy>,
     /// Whether the public URL works without the traffic token.
     pub allow_public_traffic: bool,
+    /// CIDRs with their host bits cleared. Absent if all clients are admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_public_from: Option<Vec<String>>,
     /// The Host header that the service in the sandbox receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mask_request_host: Option<String>,
@@ -73,6 +76,9 @@ impl Policy {
                     tls: normalised_tls(tunnel),
                 }),
                 allow_public_traffic: self.allow_public_traffic(),
+                allow_public_from: self
+                    .allow_public_from()
+                    .map(|networks| networks.iter().map(ToString::to_string).collect()),
                 mask_request_host: self.mask_request_host().map(|mask| mask.as_str().to_owned()),
                 https_ports: self.https_ports().clone(),
             },

@@ -36,6 +36,7 @@ pub struct Policy {
     nameservers: SandboxNameservers,
     egress_proxy: Option<Socks5Proxy>,
     allow_public_traffic: bool,
+    allow_public_from: Option<Vec<IpNet>>,
     mask_request_host: Option<HostMask>,
     https_ports: BTreeSet<u16>,
 }
@@ -75,6 +76,7 @@ impl Policy {
             nameservers: SandboxNameservers::new(servers, has_names, defaults)?,
             egress_proxy: proxy.map(|proxy| Socks5Proxy::new(proxy, floor)).transpose()?,
             allow_public_traffic: network.allow_public_traffic.unwrap_or(true),
+            allow_public_from: parse_client_networks(network.allow_public_from.as_deref())?,
             mask_request_host: network
                 .mask_request_host
                 .as_deref()
@@ -145,6 +147,20 @@ impl Policy {
         self.allow_public_traffic
     }
 
+    /// The networks whose clients may use the public URL. `None`: all.
+    #[must_use]
+    pub fn allow_public_from(&self) -> Option<&[IpNet]> {
+        self.allow_public_from.as_deref()
+    }
+
+    /// Whether a client at this address may use the public URL.
+    #[must_use]
+    pub fn admits_client(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let covers = |network: &IpNet| cidr::covering_length(network, client).is_some();
+        self.allow_public_from.as_ref().is_none_or(|networks| networks.iter().any(covers))
+    }
+
     /// The Host header that the service in the sandbox receives, if it is not the client's.
     #[must_use]
     pub const fn mask_request_host(&self) -> Option<&HostMask> {
@@ -190,6 +206,23 @@ fn parse_allow_out_entry(entry: &str) -> Result<AllowOutEntry, String> {
 
 fn parse_deny_out_entry(entry: &str) -> Result<IpNet, String> {
     cidr::parse_sandbox_cidr(entry, NO_DENIED_DOMAINS)
+}
+
+/// Explains why `allowPublicFrom` contains no names.
+const NO_CLIENT_NAMES: &str = "clients are told by their addresses; write an address or a CIDR";
+
+/// An empty list would admit nobody, which is hardly meant.
+fn parse_client_networks(
+    entries: Option<&[String]>,
+) -> Result<Option<Vec<IpNet>>, ValidationError> {
+    let Some(entries) = entries else { return Ok(None) };
+    if entries.is_empty() {
+        let problem = "names no network, so nobody could use the public URL; leave it out to \
+                       admit everybody";
+        return Err(ValidationError::about_field("network.allowPublicFrom", problem));
+    }
+    let parse = |entry: &str| cidr::parse_sandbox_cidr(entry, NO_CLIENT_NAMES);
+    entry_list::parse_entries("network.allowPublicFrom", entries, parse).map(Some)
 }
 
 /// Whether there are domains. They are only meaningful if everything else is denied.

@@ -94,6 +94,9 @@ pub struct NetworkConfig {
     /// Whether the public URL works without the traffic token. Default: `true`.
     #[serde(alias = "allow_public_traffic", skip_serializing_if = "Option::is_none")]
     pub allow_public_traffic: Option<bool>,
+    /// The networks whose clients may use the public URL. Absent: all. The agent's own field.
+    #[serde(alias = "allow_public_from", skip_serializing_if = "Option::is_none")]
+    pub allow_public_from: Option<Vec<String>>,
     /// The Host header that the service in the sandbox receives.
     #[serde(alias = "mask_request_host", skip_serializing_if = "Option::is_none")]
     pub mask_request_host: Option<String>,
@@ -123,6 +126,7 @@ impl NetworkConfig {
     pub fn replace_egress(&self, update: &Self) -> Result<Self, ValidationError> {
         let ingress = [
             ("allowPublicTraffic", update.allow_public_traffic.is_some()),
+            ("allowPublicFrom", update.allow_public_from.is_some()),
             ("maskRequestHost", update.mask_request_host.is_some()),
             ("httpsPorts", update.https_ports.is_some()),
         ];
@@ -132,6 +136,7 @@ impl NetworkConfig {
         }
         Ok(Self {
             allow_public_traffic: self.allow_public_traffic,
+            allow_public_from: self.allow_public_from.clone(),
             mask_request_host: self.mask_request_host.clone(),
             https_ports: self.https_ports.clone(),
             ..update.clone()

@@ -50,6 +50,8 @@ pub(super) struct E2bNetwork {
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_public_traffic: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    allow_public_from: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     https_ports: Option<Vec<u16>>,
@@ -82,6 +84,7 @@ impl From<&NetworkConfig> for E2bNetwork {
             dns_servers: network.dns_servers.clone(),
             egress_proxy: network.egress_proxy.as_ref().map(E2bEgressProxy::from),
             allow_public_traffic: network.allow_public_traffic,
+            allow_public_from: network.allow_public_from.clone(),
             mask_request_host: network.mask_request_host.clone(),
             https_ports: network.https_ports.clone(),
         }

@@ -5,7 +5,8 @@
 use serde_json::{Map, Value, json};
 
 /// The fields that `PUT /sandboxes/{id}/network` rejects.
-const INGRESS_FIELDS: [&str; 3] = ["allowPublicTraffic", "maskRequestHost", "httpsPorts"];
+const INGRESS_FIELDS: [&str; 4] =
+    ["allowPublicTraffic", "allowPublicFrom", "maskRequestHost", "httpsPorts"];
 
 /// Adds the bounds to the document.
 pub(super) fn add_bounds(document: &mut Value) {
@@ -58,6 +59,13 @@ fn bounds() -> Vec<(&'static str, Value)> {
             "/components/schemas/NetworkConfig/properties/dnsServers/items",
             json!({
                 "pattern": r"^\s*[0-9A-Fa-f:.]{2,45}\s*$",
+            }),
+        ),
+        ("/components/schemas/NetworkConfig/properties/allowPublicFrom", json!({ "minItems": 1 })),
+        (
+            "/components/schemas/NetworkConfig/properties/allowPublicFrom/items",
+            json!({
+                "pattern": r"^\s*[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?\s*$",
             }),
         ),
         ("/components/schemas/NetworkConfig/properties/maskRequestHost", not_empty.clone()),

@@ -54,6 +54,11 @@ fn what_is_refused() {
             "network.dnsServers: allowed only when allowOut holds",
         ),
         (r#"{"egressProxy":{"address":"10.0.0.1:1"}}"#, "network.egressProxy.address: \"10.0"),
+        (r#"{"allowPublicFrom":[]}"#, "network.allowPublicFrom: names no network"),
+        (
+            r#"{"allowPublicFrom":["192.0.2.1","a.example"]}"#,
+            "network.allowPublicFrom[1]: \"a.example\": clients are told by",
+        ),
         (r#"{"maskRequestHost":"a b"}"#, "network.maskRequestHost: \"a b\": "),
     ] {
         let error = parse_policy(network).expect_err(network).to_string();
@@ -157,6 +162,7 @@ fn the_normal_form_reads_as_the_same_policy() {
         r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"],"dnsServers":["::1"]}"#,
         r#"{"egressProxy":{"address":"[2001:4860::1]:1080","username":"me","tls":true},
             "httpsPorts":[9,443,9],"maskRequestHost":"h:${PORT}","allowPublicTraffic":false}"#,
+        r#"{"allowPublicFrom":["192.0.2.1/24","::ffff:198.51.100.1","2001:db8::/32"]}"#,
         r#"{"egressProxy":{"address":"p.example:1080",
             "tls":{"serverName":"[2001:4860::1]","ca":"-----BEGIN CERTIFICATE-----"}},
             "httpsPorts":[9,443,9],"maskRequestHost":"h:${PORT}","allowPublicTraffic":false}"#,
@@ -191,4 +197,25 @@ fn the_normal_form_is_canonical_and_holds_no_secret() {
             + r#""egressProxy":{"address":"p.example:1080","username":"me","tls":false},"#
             + r#""allowPublicTraffic":true,"httpsPorts":[80,443]}}"#
     );
+}
+
+#[test]
+fn clients_are_admitted_by_their_networks() {
+    let admits = |list: &str, client: &str| {
+        let policy = parse_policy(&format!(r#"{{"allowPublicFrom":{list}}}"#)).expect(list);
+        policy.admits_client(client.parse().expect("an address"))
+    };
+    assert!(admits("null", "203.0.113.9") && admits("null", "2001:db8::1"));
+    let list = r#"["192.0.2.0/24","2001:db8:1::/48"]"#;
+    for (client, expected) in [
+        ("192.0.2.255", true),
+        ("::ffff:192.0.2.1", true),
+        ("192.0.3.1", false),
+        ("2001:db8:1::7", true),
+        ("2001:db8:2::7", false),
+    ] {
+        assert_eq!(admits(list, client), expected, "{client}");
+    }
+    assert!(admits(r#"["0.0.0.0/0"]"#, "2001:db8::1"));
+    assert!(!admits(r#"["::/0"]"#, "192.0.2.1"));
 }

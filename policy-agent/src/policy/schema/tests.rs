@@ -42,17 +42,18 @@ fn an_update_replaces_what_is_egress() {
     let before = network(
         r#"{"allowOut":["1.1.1.1"],"dnsServers":[],"egressProxy":{"address":"a:1"},
         "allowInternetAccess":false,"allowPublicTraffic":false,"maskRequestHost":"h",
-        "httpsPorts":[443]}"#,
+        "allowPublicFrom":["192.0.2.0/24"],"httpsPorts":[443]}"#,
     );
     let update = network(r#"{"denyOut":["9.9.9.9"]}"#);
     let after = network(
         r#"{"denyOut":["9.9.9.9"],"allowPublicTraffic":false,"maskRequestHost":"h",
-        "httpsPorts":[443]}"#,
+        "allowPublicFrom":["192.0.2.0/24"],"httpsPorts":[443]}"#,
     );
     assert_eq!(before.replace_egress(&update), Ok(after));
 
     for (field, text) in [
         ("allowPublicTraffic", r#"{"allowPublicTraffic":true}"#),
+        ("allowPublicFrom", r#"{"allowPublicFrom":["192.0.2.1"]}"#),
         ("maskRequestHost", r#"{"maskRequestHost":"h"}"#),
         ("httpsPorts", r#"{"httpsPorts":[]}"#),
     ] {

@@ -46,6 +46,7 @@ fn an_update_leaves_ingress_fields_alone() {
         "allowPublicTraffic": false,
         "maskRequestHost": "localhost:${PORT}",
         "httpsPorts": [8443],
+        "allowPublicFrom": ["192.0.2.0/24"],
     }));
     assert_eq!(update_network(&sandbox, &json!({ "denyOut": ["1.1.1.1"] })).status, 204);
     let network = &sandbox.status()["network"];
@@ -53,6 +54,7 @@ fn an_update_leaves_ingress_fields_alone() {
     assert_eq!(network["allowPublicTraffic"], false);
     assert_eq!(network["maskRequestHost"], "localhost:${PORT}");
     assert_eq!(network["httpsPorts"], json!([8443]));
+    assert_eq!(network["allowPublicFrom"], json!(["192.0.2.0/24"]));
 }
 
 #[test]

@@ -200,7 +200,9 @@ fn a_list_that_is_too_long() {
 #[test]
 fn an_invalid_ingress_field() {
     let sandbox = sandbox_with_lasting_policy();
-    let cases: [InvalidNetwork; 7] = [
+    let cases: [InvalidNetwork; 9] = [
+        (json!({ "allowPublicFrom": [] }), "allowPublicFrom", ""),
+        (json!({ "allowPublicFrom": ["a.example"] }), "allowPublicFrom[0]", "a.example"),
         (json!({ "allowPublicTraffic": "yes" }), "allowPublicTraffic", "yes"),
         (json!({ "maskRequestHost": "" }), "maskRequestHost", ""),
         (json!({ "maskRequestHost": "a b" }), "maskRequestHost", "a b"),

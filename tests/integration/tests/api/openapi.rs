@@ -168,6 +168,7 @@ fn real_answers_are_as_documented() {
     let network = json!({
         "allowOut": ["example.com", "1.1.1.1"], "denyOut": ["0.0.0.0/0"], "dnsServers": [],
         "allowPublicTraffic": false, "maskRequestHost": "localhost:${PORT}", "httpsPorts": [8443],
+        "allowPublicFrom": ["192.0.2.0/24"],
         "egressProxy": { "address": "203.0.113.5:1080", "username": "u", "password": "p",
             "tls": { "enabled": true, "serverName": "n.example" } },
     });
@@ -228,7 +229,12 @@ fn requests_are_as_documented() {
     let proxy = json!({ "address": "p.example:1080", "username": "u", "password": "p" });
     let good = json!({ "allowOut": ["1.1.1.1"], "httpsPorts": [443], "egressProxy": proxy });
     assert!(network.is_valid(&good) && network.is_valid(&json!({})));
-    for bad in [json!({ "denyout": [] }), json!({ "denyOut": "1.1.1.1" }), json!([])] {
+    for bad in [
+        json!({ "denyout": [] }),
+        json!({ "denyOut": "1.1.1.1" }),
+        json!([]),
+        json!({ "allowPublicFrom": [] }),
+    ] {
         assert!(!network.is_valid(&bad), "{bad}");
     }
     let new = schema("NewSandbox");

@@ -5,6 +5,7 @@ mod access_log;
 mod body_streaming;
 mod browser;
 mod certificates;
+mod client_networks;
 mod connection_lifecycle;
 mod connection_limits;
 mod cross_origin;

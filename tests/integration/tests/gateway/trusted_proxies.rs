@@ -14,7 +14,7 @@ use serde_json::json;
 
 /// The internet's IPv4 address, the source of the tests' connections, is a trusted proxy. Its IPv6
 /// address is not.
-static FORWARDED_TESTBED: SharedTestbed = SharedTestbed::with_names(
+pub(crate) static FORWARDED_TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"[::]:80\"\n\
      trusted_proxies = [\"192.0.2.2\", \"198.51.100.0/24\"]\n",
 );
@@ -25,10 +25,10 @@ static PROXY_PROTOCOL_TESTBED: SharedTestbed = SharedTestbed::with_names(
      trusted_proxies = [\"192.0.2.2\"]\nproxy_protocol = true\n",
 );
 
-const CLIENT_ADDRESS: &str = "203.0.113.9";
+pub(crate) const CLIENT_ADDRESS: &str = "203.0.113.9";
 
 #[track_caller]
-fn recording_sandbox_on(stage: &SharedTestbed) -> (TestSandbox, RecordingService) {
+pub(crate) fn recording_sandbox_on(stage: &SharedTestbed) -> (TestSandbox, RecordingService) {
     assert_eq!(INTERNET_UPLINK_V4.to_string(), "192.0.2.2", "as the stages' configurations say");
     let sandbox = stage.add_sandbox();
     sandbox.apply_network(json!({}));
