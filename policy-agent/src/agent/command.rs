@@ -8,7 +8,7 @@ use super::{
     error::AgentError,
     pooled_interface::PooledInterface,
     reconciler::{ApplyResults, create::CreateRequest},
-    sandbox::Sandbox,
+    sandbox::{Sandbox, issued_tokens::IssuedToken},
 };
 use crate::policy::{NetworkConfig, SandboxId, SandboxSpec};
 
@@ -29,6 +29,8 @@ pub(crate) enum AgentCommand {
     Delete(String),
     /// Set the lease of a sandbox to end after this time from now.
     RenewLease(String, Duration),
+    /// Issue a traffic token for a sandbox that is valid for this time.
+    IssueToken(String, Duration),
     /// Delete the sandboxes whose leases have expired.
     DeleteExpired,
     /// Republish and reattach sandboxes where necessary.
@@ -50,6 +52,8 @@ pub(crate) enum CommandReply {
     Created(Arc<Sandbox>),
     /// The sandbox whose lease was renewed.
     Renewed(Arc<Sandbox>),
+    /// The token that was issued.
+    TokenIssued(IssuedToken),
     /// How many sandboxes with expired leases could not be deleted.
     StillExpired(usize),
     /// Success without further data.
@@ -85,7 +89,7 @@ impl CommandReply {
         match self {
             Self::Applied(results) => results.iter().all(|(_, result)| result.is_ok()),
             Self::Created(_) => true,
-            Self::Renewed(_) | Self::StillExpired(_) | Self::Done => false,
+            Self::Renewed(_) | Self::TokenIssued(_) | Self::StillExpired(_) | Self::Done => false,
         }
     }
 
@@ -101,6 +105,14 @@ impl CommandReply {
     pub(crate) fn into_sandbox(self) -> Result<Arc<Sandbox>, AgentError> {
         match self {
             Self::Created(sandbox) | Self::Renewed(sandbox) => Ok(sandbox),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    /// Returns the token that was issued.
+    pub(crate) fn into_token(self) -> Result<IssuedToken, AgentError> {
+        match self {
+            Self::TokenIssued(token) => Ok(token),
             other => Err(other.mismatch()),
         }
     }

@@ -19,6 +19,7 @@ use super::{
     SandboxReport, SandboxStore,
     command::{AgentCommand, CommandResult},
     queue::CommandQueue,
+    sandbox::issued_tokens::IssuedToken,
     single_result,
 };
 use crate::policy::{Floor, NetworkConfig, SandboxSpec};
@@ -138,6 +139,18 @@ impl Agent {
         let renewed = reply.into_sandbox()?;
         self.lease_changed.notify_one();
         Ok(renewed)
+    }
+
+    /// Issues another token for the public URLs of a sandbox, which is valid for this time.
+    ///
+    /// # Errors
+    /// There is no such sandbox, it has too many tokens, or the disk reports an error.
+    pub async fn issue_token(
+        &self,
+        id: String,
+        lifetime: Duration,
+    ) -> Result<IssuedToken, AgentError> {
+        self.submit(AgentCommand::IssueToken(id, lifetime)).await?.into_token()
     }
 
     /// Returns one sandbox with its counters.

@@ -79,7 +79,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(sandboxes::list, sandboxes::put_all))
         .routes(routes!(sandboxes::get, sandboxes::put, sandboxes::delete))
         .routes(routes!(public_url::url))
-        .routes(routes!(public_url::token))
+        .routes(routes!(public_url::token, public_url::issue_token))
         .routes(routes!(explain::explain))
         .routes(routes!(event_stream::stream))
 }

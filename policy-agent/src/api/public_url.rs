@@ -4,11 +4,13 @@
 use axum::{
     Json,
     extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ApiState, Problem};
+use super::{ApiState, Problem, e2b::LeaseSeconds, json_body::JsonBody};
 use crate::{agent::Sandbox, policy::ValidationError};
 
 /// Query parameters of a public URL.
@@ -37,6 +39,26 @@ pub struct PublicUrl {
 pub struct TrafficToken {
     /// The value of the request header `e2b-traffic-access-token`.
     pub traffic_access_token: String,
+}
+
+/// How long a new traffic token is valid.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub(super) struct NewTokenBody {
+    /// Seconds from now.
+    expires_in: LeaseSeconds,
+}
+
+/// A traffic token that expires.
+// No `Debug`: the token is a secret.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExpiringTrafficToken {
+    /// The value of the request header `e2b-traffic-access-token`.
+    traffic_access_token: String,
+    /// When it expires.
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
 }
 
 /// Show the public URL of a port
@@ -83,6 +105,34 @@ pub(super) async fn token(
     Ok(Json(TrafficToken {
         traffic_access_token: sandbox.lifetime.traffic_token().reveal().to_owned(),
     }))
+}
+
+/// Issue another traffic token, which expires
+///
+/// It is valid beside the sandbox's own token and others that were issued, of which a sandbox can
+/// have 64. It is shown only here.
+#[utoipa::path(
+    post, path = "/agent/v1/sandboxes/{id}/token", tag = "Agent", operation_id = "issue_token",
+    request_body(content = NewTokenBody),
+    responses(
+        (status = 201, description = "The token, a secret", body = ExpiringTrafficToken),
+        (status = 400, response = Problem),
+        (status = 404, response = Problem),
+        (status = 413, response = Problem),
+    )
+)]
+pub(super) async fn issue_token(
+    State(api): State<ApiState>,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<ExpiringTrafficToken>), Problem> {
+    let NewTokenBody { expires_in } = body.parse()?;
+    let issued = api.agent.issue_token(id, expires_in.duration()).await?;
+    let token = ExpiringTrafficToken {
+        traffic_access_token: issued.token.reveal().to_owned(),
+        expires_at: issued.deadline.ends_at(),
+    };
+    Ok((StatusCode::CREATED, Json(token)))
 }
 
 fn is_public(sandbox: &Sandbox) -> bool {

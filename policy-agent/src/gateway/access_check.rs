@@ -43,18 +43,24 @@ impl RequestContext {
         sandbox: &Sandbox,
         request: &Request<Incoming>,
     ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
-        let token = sandbox.lifetime.traffic_token();
-        let by_cookie =
-            || self.tokens.contains(token) && !self.is_from_other_sandbox(gateway, request);
-        if !self.tokens.contains_outside_cookies(token) && !by_cookie() {
+        let mut accepted = None;
+        // All are compared, so that the time tells nothing about them.
+        for token in sandbox.lifetime.valid_tokens() {
+            let by_cookie =
+                || self.tokens.contains(&token) && !self.is_from_other_sandbox(gateway, request);
+            if self.tokens.contains_outside_cookies(&token) || by_cookie() {
+                accepted = Some(token);
+            }
+        }
+        let Some(token) = accepted else {
             let refusal = GatewayRefusal::token_required(&self.target);
             return cors::is_preflight(request)
                 .then(|| Some(cors::preflight_response(request)))
                 .ok_or(refusal);
-        }
+        };
         let needs_redirect =
-            self.tokens.query_contains(token) && token_redirect::is_page_navigation(request);
-        let redirect = || token_redirect::token_redirect(request.uri(), token, self.client.scheme);
+            self.tokens.query_contains(&token) && token_redirect::is_page_navigation(request);
+        let redirect = || token_redirect::token_redirect(request.uri(), &token, self.client.scheme);
         Ok(needs_redirect.then(redirect).flatten())
     }
 

@@ -73,6 +73,9 @@ impl Reconciler {
             AgentCommand::RenewLease(id, timeout) => {
                 return self.renew_lease(&id, timeout).map(CommandReply::Renewed);
             }
+            AgentCommand::IssueToken(id, lifetime) => {
+                return self.issue_token(&id, lifetime).map(CommandReply::TokenIssued);
+            }
             AgentCommand::DeleteExpired => {
                 return Ok(CommandReply::StillExpired(self.delete_expired()));
             }

@@ -11,6 +11,7 @@ mod publish;
 mod rollback;
 mod scan;
 pub(crate) mod stage;
+mod tokens;
 pub(crate) mod validate;
 
 use std::sync::Arc;

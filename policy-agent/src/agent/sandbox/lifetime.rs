@@ -1,7 +1,7 @@
 //! What a sandbox keeps from its creation to its end, across changes of its policy: the traffic
 //! token, its lease, the counters of the egress proxy, and a cancellation token for its end.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    issued_tokens::{IssuedToken, IssuedTokens, PersistedToken},
     lease::{ActiveLease, IdempotencyRecord, LeaseDeadline, PersistedLease, SandboxMetadata},
     proxy_counters::SandboxProxyCounters,
 };
@@ -23,6 +24,9 @@ pub struct PersistedLifetime {
     /// The traffic token.
     #[serde(rename = "token", default, serialize_with = "serialize_secret")]
     pub traffic_token: Option<SecretString>,
+    /// The tokens that expire.
+    #[serde(rename = "tokens", default, skip_serializing_if = "Vec::is_empty")]
+    pub issued_tokens: Vec<PersistedToken>,
     /// When the sandbox was created.
     #[serde(rename = "started", default)]
     pub started_at: Option<Timestamp>,
@@ -35,6 +39,7 @@ pub struct PersistedLifetime {
 #[derive(Debug)]
 pub struct SandboxLifetime {
     traffic_token: SecretString,
+    issued_tokens: IssuedTokens,
     cancellation: CancellationToken,
     started_at: Timestamp,
     lease: Option<ActiveLease>,
@@ -47,7 +52,7 @@ impl SandboxLifetime {
     /// # Errors
     /// The kernel provides no random bytes.
     pub fn without_lease() -> Result<Self> {
-        Ok(Self::with_token(SecretString::new(random_hex::<TOKEN_BYTES>()?)))
+        Ok(Self::with_token(random_token()?))
     }
 
     /// Creates a lifetime with an unguessable token and a lease.
@@ -69,6 +74,7 @@ impl SandboxLifetime {
         let (cancellation, started_at) = (CancellationToken::new(), Timestamp::now());
         Self {
             traffic_token: token,
+            issued_tokens: IssuedTokens::default(),
             cancellation,
             started_at,
             lease: None,
@@ -86,6 +92,7 @@ impl SandboxLifetime {
             None => Self::without_lease()?,
         };
         Ok(Self {
+            issued_tokens: IssuedTokens::restore(persisted.issued_tokens),
             started_at: persisted.started_at.unwrap_or(lifetime.started_at),
             lease: persisted.lease.map(ActiveLease::restore),
             ..lifetime
@@ -97,15 +104,29 @@ impl SandboxLifetime {
     pub fn to_persisted(&self) -> PersistedLifetime {
         PersistedLifetime {
             traffic_token: Some(self.traffic_token.clone()),
+            issued_tokens: self.issued_tokens.valid().iter().map(PersistedToken::from).collect(),
             started_at: Some(self.started_at),
             lease: self.lease.as_ref().map(ActiveLease::to_persisted),
         }
     }
 
-    /// The token that clients must present at the public URLs if `allowPublicTraffic` is false.
+    /// The sandbox's own token, which clients may present at the public URLs if
+    /// `allowPublicTraffic` is false. It is valid as long as the sandbox exists.
     #[must_use]
     pub fn traffic_token(&self) -> &SecretString {
         &self.traffic_token
+    }
+
+    /// All tokens that are valid now, including the sandbox's own.
+    pub fn valid_tokens(&self) -> impl Iterator<Item = Cow<'_, SecretString>> {
+        let issued = self.issued_tokens.valid().into_iter();
+        std::iter::once(Cow::Borrowed(&self.traffic_token))
+            .chain(issued.map(|issued| Cow::Owned(issued.token)))
+    }
+
+    /// Adds a token that expires.
+    pub(crate) fn add_token(&self, token: IssuedToken) {
+        self.issued_tokens.add(token);
     }
 
     /// The counters of the egress proxy. They start at zero with each agent.
@@ -161,6 +182,14 @@ impl SandboxLifetime {
     pub fn end(&self) {
         self.cancellation.cancel();
     }
+}
+
+/// An unguessable token.
+///
+/// # Errors
+/// The kernel provides no random bytes.
+pub(crate) fn random_token() -> Result<SecretString> {
+    Ok(SecretString::new(random_hex::<TOKEN_BYTES>()?))
 }
 
 /// Serialises the token in clear text: the state file needs it.

@@ -2,6 +2,7 @@
 
 pub(crate) mod active_policy;
 pub(crate) mod attribution;
+pub(crate) mod issued_tokens;
 pub(crate) mod lease;
 pub(crate) mod lifetime;
 pub(crate) mod proxy_counters;

@@ -289,7 +289,12 @@ mod tests {
             metadata: SandboxMetadata::default(),
             idempotency: None,
         });
-        let lifetime = PersistedLifetime { traffic_token: token, started_at: None, lease };
+        let lifetime = PersistedLifetime {
+            traffic_token: token,
+            issued_tokens: Vec::new(),
+            started_at: None,
+            lease,
+        };
         SandboxRecord { slot: Slot::new(7).expect("a slot"), spec, lifetime }
     }
 

@@ -22,6 +22,7 @@ mod timeouts;
 mod unknown_fields;
 mod update_network;
 
+pub(super) use self::timeouts::LeaseSeconds;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::ApiState;

@@ -26,11 +26,11 @@ pub(super) const DEFAULT_LEASE: LeaseSeconds = LeaseSeconds(300);
 /// A lease in whole seconds from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(minimum = 1, maximum = 2_592_000, example = 300)]
-pub(super) struct LeaseSeconds(u32);
+pub(in crate::api) struct LeaseSeconds(u32);
 
 impl LeaseSeconds {
     /// The lease as a duration.
-    pub(super) fn duration(self) -> Duration {
+    pub(in crate::api) fn duration(self) -> Duration {
         Duration::from_secs(self.0.into())
     }
 }

@@ -191,6 +191,9 @@ fn real_answers_are_as_documented() {
     ] {
         assert_eq!(document.request_and_check("get", path, id, &Value::Null).status, 200, "{path}");
     }
+    let issued = json!({ "expiresIn": 60 });
+    let issued = document.request_and_check("post", "/agent/v1/sandboxes/{id}/token", id, &issued);
+    assert_eq!(issued.status, 201, "{}", issued.body);
     let wrong = json!({ "denyOut": ["nonsense/"] });
     assert_eq!(
         document.request_and_check("put", "/sandboxes/{id}/network", id, &wrong).status,

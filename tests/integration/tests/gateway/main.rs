@@ -15,6 +15,7 @@ mod host_routing;
 mod http2_clients;
 mod http2_downgrade;
 mod http2_services;
+mod issued_tokens;
 mod odd_requests;
 mod odd_responses;
 mod request_forwarding;
