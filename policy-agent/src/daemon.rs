@@ -1,5 +1,6 @@
 //! The running agent: assembles its parts, serves until it is stopped, and stops them.
 
+mod reload;
 mod signals;
 mod state_dir_lock;
 
@@ -13,11 +14,18 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-pub(crate) use self::state_dir_lock::StateDirLock;
+use self::reload::{ConfigReloader, ListenerKeys};
+pub(crate) use self::{
+    reload::{ConfigLoader, LoadedConfig},
+    state_dir_lock::StateDirLock,
+};
 use crate::{
-    agent::{Agent, DataplaneControl, EventAttribution, PlatformPolicy, SandboxStore},
+    agent::{
+        Agent, CurrentPlatformPolicy, DataplaneControl, EventAttribution, PlatformPolicy,
+        SandboxStore,
+    },
     api::{
-        ApiKeys, ApiState, metrics_router, router, router_with_keys,
+        ApiState, metrics_router, router, router_with_keys,
         server::{ApiSocket, serve_tcp},
     },
     config::AgentConfig,
@@ -35,15 +43,15 @@ use crate::{
 /// # Errors
 /// Another agent uses the state directory, or the agent cannot start or serve.
 pub(crate) fn run(
-    config: AgentConfig,
-    platform_policy: PlatformPolicy,
+    loaded: LoadedConfig,
+    load: ConfigLoader,
     socket: &Path,
     log: &LogSink,
 ) -> Result<()> {
-    let _lock = StateDirLock::acquire(&config.state_dir)?;
+    let _lock = StateDirLock::acquire(&loaded.config.state_dir)?;
     let runtimes = AgentRuntimes::start()?;
     let traffic = runtimes.traffic.handle().clone();
-    let agent = run_agent(config, platform_policy, socket, log.clone(), traffic);
+    let agent = run_agent(loaded, load, socket, log.clone(), traffic);
     let result = runtimes.control.block_on(agent);
     runtimes.stop();
     log.flush();
@@ -53,17 +61,19 @@ pub(crate) fn run(
 /// Runs the control plane on the current runtime. The traffic of sandboxes and of the gateway's
 /// clients is served on the runtime `traffic`.
 async fn run_agent(
-    config: AgentConfig,
-    platform_policy: PlatformPolicy,
+    loaded: LoadedConfig,
+    load: ConfigLoader,
     path: &Path,
     log: LogSink,
     traffic: Handle,
 ) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let signals = signals::watch_signals(stop)?;
+    let (signals, hangups) = (signals::watch_signals(stop)?, signals::watch_hangups()?);
     // Clients that connect from now on are served after adoption.
     let socket = ApiSocket::bind(path)?;
+    let LoadedConfig { config, platform_policy, api_keys } = loaded;
     let listeners = TcpListeners::bind(&config).await?;
+    let keys = ListenerKeys::new(&config, &api_keys);
     let config = Arc::new(config);
     let (metrics, traffic_handle) = (MetricsExporter::new(log), traffic.clone());
     let services_config = Arc::clone(&config);
@@ -74,11 +84,21 @@ async fn run_agent(
     let api = spawn_blocking(open_services).await??;
     let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
+    let serving = listeners.serve(&keys, &api);
+    let reloader = ConfigReloader {
+        load,
+        agent: api.agent.clone(),
+        keys,
+        metrics: Arc::clone(&api.metrics),
+        config: AgentConfig::clone(&config),
+        api_keys,
+    };
+    tokio::spawn(reloader.run(hangups));
     tracing::info!(socket = %path.display(), sandboxes = api.agent.registry().len(), "ready");
     // Without systemd this does nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let stopping = api.stopping.clone();
-    tokio::try_join!(socket.serve(router(api.clone()), stopping), listeners.serve(&config, api))?;
+    tokio::try_join!(socket.serve(router(api.clone()), stopping), serving)?;
     if let Some(draining) = draining {
         draining.await?;
     }
@@ -116,20 +136,22 @@ impl TcpListeners {
     }
 
     /// Serves until the agent stops.
-    async fn serve(self, config: &AgentConfig, api: ApiState) -> Result<()> {
-        let (stopping, api) = (api.stopping.clone(), &api);
-        let serve_api = async {
-            let Some(listener) = self.api else { return Ok(()) };
-            let router = router_with_keys(api.clone(), ApiKeys::new(&config.api.api_keys));
-            serve_tcp(listener, router, stopping.clone()).await
-        };
-        let serve_metrics = async {
-            let Some(listener) = self.metrics else { return Ok(()) };
-            let router = metrics_router(api.clone(), config.metrics.token.as_deref());
-            serve_tcp(listener, router, stopping.clone()).await
-        };
-        tokio::try_join!(serve_api, serve_metrics)?;
-        Ok(())
+    fn serve(
+        self,
+        keys: &ListenerKeys,
+        api: &ApiState,
+    ) -> impl Future<Output = Result<()>> + use<> {
+        let stopping = api.stopping.clone();
+        let api_router = router_with_keys(api.clone(), keys.api.clone());
+        let metrics_router = metrics_router(api.clone(), keys.metrics.clone());
+        async move {
+            let serve = async |listener: Option<TcpListener>, router| match listener {
+                Some(listener) => serve_tcp(listener, router, stopping.clone()).await,
+                None => Ok(()),
+            };
+            tokio::try_join!(serve(self.api, api_router), serve(self.metrics, metrics_router))?;
+            Ok(())
+        }
     }
 }
 
@@ -152,11 +174,11 @@ fn start_services(
     let ring = dataplane.open_event_reader()?;
     let dataplane_control: Arc<dyn DataplaneControl> = Arc::new(dataplane);
     let (platform_policy, attribution) =
-        (Arc::new(platform_policy), Arc::<EventAttribution>::default());
+        (CurrentPlatformPolicy::from(platform_policy), Arc::<EventAttribution>::default());
     let event_buffer = Arc::new(EventBuffer::new(Arc::clone(&dataplane_control)));
     let proxy = Arc::new(TransparentProxy::new(
         config.proxy_settings(),
-        Arc::clone(&platform_policy),
+        platform_policy.clone(),
         Arc::clone(&event_buffer),
     )?);
     let store = SandboxStore::open(&config.state_dir)?;

@@ -5,6 +5,7 @@ mod exposition;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use anyhow::Result;
@@ -69,6 +70,15 @@ pub struct MetricsExporter {
     /// Allows one scrape at a time: concurrent ones would keep the kernel and the blocking threads
     /// busy.
     render_permits: Arc<Semaphore>,
+    last_reload: Mutex<LastReload>,
+}
+
+/// The last reload of the configuration. The start counts as one.
+#[derive(Debug)]
+struct LastReload {
+    successful: bool,
+    /// When the configuration in force was loaded.
+    loaded_at: SystemTime,
 }
 
 /// Events lost in the kernel. A slot's own count restarts when the slot is reused; this one does
@@ -83,7 +93,21 @@ impl MetricsExporter {
     /// Creates an exporter without state from earlier scrapes.
     #[must_use]
     pub fn new(log: LogSink) -> Self {
-        Self { log, losses: Mutex::default(), render_permits: Arc::new(Semaphore::new(1)) }
+        Self {
+            log,
+            losses: Mutex::default(),
+            render_permits: Arc::new(Semaphore::new(1)),
+            last_reload: Mutex::new(LastReload { successful: true, loaded_at: SystemTime::now() }),
+        }
+    }
+
+    /// Records a reload of the configuration.
+    pub fn record_reload(&self, successful: bool) {
+        let mut last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        last.successful = successful;
+        if successful {
+            last.loaded_at = SystemTime::now();
+        }
     }
 
     /// Waits until no other scrape is running.
@@ -145,9 +169,8 @@ impl MetricsExporter {
             "Always 1; its label says which agent runs",
             build_info,
         );
-        let gauge = Gauge::<i64>::default();
-        gauge.set(i64::try_from(sandboxes)?);
-        registry.register("policy_sandboxes", "Sandboxes", gauge);
+        registry.register("policy_sandboxes", "Sandboxes", gauge_with_value(sandboxes)?);
+        self.register_reload(registry)?;
         let help = "Time until a change was enforced";
         registry.register("policy_apply_seconds", help, agent.timings().histogram().clone());
         registry.register(
@@ -157,6 +180,24 @@ impl MetricsExporter {
         );
         let help = "Lines of the log that were dropped, since stderr was not read in time";
         registry.register("policy_log_lines_dropped", help, counter_with_value(self.log.dropped()));
+        Ok(())
+    }
+
+    fn register_reload(&self, registry: &mut Registry) -> Result<()> {
+        let (successful, loaded_at) = {
+            let last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+            (last.successful, last.loaded_at.duration_since(SystemTime::UNIX_EPOCH)?)
+        };
+        registry.register(
+            "policy_config_last_reload_successful",
+            "1 if the last reload of the configuration succeeded, and 0 if it did not",
+            gauge_with_value(u64::from(successful))?,
+        );
+        registry.register(
+            "policy_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded",
+            gauge_with_value(loaded_at.as_secs())?,
+        );
         Ok(())
     }
 
@@ -207,6 +248,12 @@ impl SandboxFamilies {
         let help = "Connections that the egress proxy decided about";
         registry.register("policy_proxy_connections", help, self.proxy_connections);
     }
+}
+
+fn gauge_with_value(value: impl TryInto<i64, Error = std::num::TryFromIntError>) -> Result<Gauge> {
+    let gauge = Gauge::default();
+    gauge.set(value.try_into()?);
+    Ok(gauge)
 }
 
 fn counter_with_value(value: u64) -> Counter {

@@ -8,7 +8,7 @@ use super::{
     error::AgentError,
     pooled_interface::PooledInterface,
     reconciler::{ApplyResults, create::CreateRequest},
-    sandbox::{Sandbox, issued_tokens::IssuedToken},
+    sandbox::{Sandbox, active_policy::PlatformPolicy, issued_tokens::IssuedToken},
 };
 use crate::policy::{NetworkConfig, SandboxId, SandboxSpec};
 
@@ -41,6 +41,8 @@ pub(crate) enum AgentCommand {
     RefreshHostAddresses(Vec<Option<PathBuf>>),
     /// Drop unused state and restore missing pins.
     PruneAndRepin,
+    /// Put another platform policy in force for all sandboxes.
+    ReplacePlatformPolicy(Box<PlatformPolicy>),
 }
 
 /// The reply to an executed command.
@@ -56,6 +58,8 @@ pub(crate) enum CommandReply {
     TokenIssued(IssuedToken),
     /// How many sandboxes with expired leases could not be deleted.
     StillExpired(usize),
+    /// How many sandboxes have another policy because of a new platform policy.
+    PoliciesReplaced(usize),
     /// Success without further data.
     Done,
 }
@@ -89,7 +93,11 @@ impl CommandReply {
         match self {
             Self::Applied(results) => results.iter().all(|(_, result)| result.is_ok()),
             Self::Created(_) => true,
-            Self::Renewed(_) | Self::TokenIssued(_) | Self::StillExpired(_) | Self::Done => false,
+            Self::Renewed(_)
+            | Self::TokenIssued(_)
+            | Self::StillExpired(_)
+            | Self::PoliciesReplaced(_)
+            | Self::Done => false,
         }
     }
 

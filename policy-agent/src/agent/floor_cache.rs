@@ -65,6 +65,16 @@ impl FloorCache {
         Ok(floor)
     }
 
+    /// Replaces the operator's lists. The host's addresses stay as they were read.
+    pub(crate) fn replace_lists(&mut self, lists: &Floor) {
+        self.base = Arc::new(lists.clone());
+        for (namespace_id, CachedFloor { addresses, .. }) in std::mem::take(&mut self.by_namespace)
+        {
+            let floor = self.reuse_equal(self.base.with_host_addresses(&addresses));
+            self.by_namespace.insert(namespace_id, CachedFloor { addresses, floor });
+        }
+    }
+
     /// Returns the cached floor of a namespace without querying the kernel. `None` if it is not
     /// cached or the namespace does not exist.
     pub(crate) fn get(&self, netns: Option<&Path>) -> Option<Arc<Floor>> {

@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use super::{
-    AgentError, ApplyResults, ApplyTimings, CreateRequest, DataplaneControl, EventAttribution,
-    PlatformPolicy, PooledInterface, ProxyControl, Reconciler, Sandbox, SandboxRegistry,
-    SandboxReport, SandboxStore,
-    command::{AgentCommand, CommandResult},
+    AgentError, ApplyResults, ApplyTimings, CreateRequest, CurrentPlatformPolicy, DataplaneControl,
+    EventAttribution, PlatformPolicy, PooledInterface, ProxyControl, Reconciler, Sandbox,
+    SandboxRegistry, SandboxReport, SandboxStore,
+    command::{AgentCommand, CommandReply, CommandResult},
     queue::CommandQueue,
     sandbox::issued_tokens::IssuedToken,
     single_result,
@@ -31,7 +31,7 @@ pub struct Agent {
     queue: Arc<CommandQueue>,
     dataplane: Arc<dyn DataplaneControl>,
     proxy: Arc<dyn ProxyControl>,
-    platform_policy: Arc<PlatformPolicy>,
+    platform_policy: CurrentPlatformPolicy,
     pub(super) registry: Arc<SandboxRegistry>,
     pub(super) pooled_interfaces: Arc<[PooledInterface]>,
     /// Notified when a lease may end sooner or later than before.
@@ -48,7 +48,7 @@ impl Agent {
         dataplane: Arc<dyn DataplaneControl>,
         proxy: Arc<dyn ProxyControl>,
         store: SandboxStore,
-        platform_policy: Arc<PlatformPolicy>,
+        platform_policy: CurrentPlatformPolicy,
         attribution: Arc<EventAttribution>,
         pooled_interfaces: Vec<PooledInterface>,
     ) -> Result<Self> {
@@ -58,7 +58,7 @@ impl Agent {
             &dataplane,
             Arc::clone(&proxy),
             store,
-            Arc::clone(&platform_policy),
+            platform_policy.clone(),
             Arc::clone(&registry),
             attribution,
             Arc::clone(&pooled_interfaces),
@@ -153,6 +153,23 @@ impl Agent {
         self.submit(AgentCommand::IssueToken(id, lifetime)).await?.into_token()
     }
 
+    /// Puts another policy of the operator in force for all sandboxes, or for none. Returns the
+    /// number of sandboxes whose policies changed.
+    ///
+    /// # Errors
+    /// The policy of a sandbox would be invalid, or the kernel reports an error. Nothing was
+    /// changed.
+    pub async fn replace_platform_policy(
+        &self,
+        platform_policy: PlatformPolicy,
+    ) -> Result<usize, AgentError> {
+        let command = AgentCommand::ReplacePlatformPolicy(Box::new(platform_policy));
+        match self.submit(command).await? {
+            CommandReply::PoliciesReplaced(changed) => Ok(changed),
+            _ => Err(AgentError::Internal(anyhow!("the reply does not fit the command"))),
+        }
+    }
+
     /// Returns one sandbox with its counters.
     ///
     /// # Errors
@@ -192,6 +209,7 @@ impl Agent {
         // If the namespace does not exist, the host has no addresses there.
         Ok(self
             .platform_policy
+            .get()
             .floor
             .with_host_addresses(&host_addresses.map_err(internal_error)?.unwrap_or_default()))
     }
@@ -202,10 +220,10 @@ impl Agent {
         &self.registry
     }
 
-    /// The operator's policy for all sandboxes.
+    /// The operator's policy in force for all sandboxes.
     #[must_use]
-    pub fn platform_policy(&self) -> &Arc<PlatformPolicy> {
-        &self.platform_policy
+    pub fn platform_policy(&self) -> Arc<PlatformPolicy> {
+        self.platform_policy.get()
     }
 
     /// The dataplane.

@@ -6,6 +6,7 @@
 
 mod attachments;
 mod command;
+mod current_platform_policy;
 mod dataplane_control;
 mod endpoint_validator;
 mod error;
@@ -33,6 +34,7 @@ mod tests;
 
 pub(crate) use self::hex::{HexDisplay, random_hex};
 pub use self::{
+    current_platform_policy::CurrentPlatformPolicy,
     dataplane_control::DataplaneControl,
     error::AgentError,
     handle::Agent,

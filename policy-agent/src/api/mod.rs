@@ -1,5 +1,6 @@
 //! The HTTP API: on a Unix socket, protected by file permissions, and over TCP with a key.
 
+mod access_roles;
 mod api_keys;
 mod client_limiter;
 mod deadline_body;
@@ -25,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::api_keys::KeyGuard;
 pub use self::{
-    api_keys::ApiKeys,
+    api_keys::{ApiKeys, CurrentApiKeys},
     explain::{ExplainQuery, ExplainRequest},
     explain_response::ExplainResponse,
     problem::Problem,
@@ -85,21 +86,19 @@ fn routes() -> OpenApiRouter<ApiState> {
 }
 
 /// All routes behind API keys, except `/health`, which needs none.
-pub fn router_with_keys(api: ApiState, keys: ApiKeys) -> Router {
+pub fn router_with_keys(api: ApiState, keys: CurrentApiKeys) -> Router {
     let advice = "send one of the agent's api_keys as X-API-Key, or as Authorization: Bearer";
     let key_guard = KeyGuard { keys, public_path: Some("/health"), advice };
     router(api).layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
 }
 
-/// The `/metrics` route alone, behind a bearer token if there is one.
-pub fn metrics_router(api: ApiState, token: Option<&str>) -> Router {
+/// The `/metrics` route alone, behind these keys.
+pub fn metrics_router(api: ApiState, keys: CurrentApiKeys) -> Router {
     let router = Router::new()
         .route("/metrics", get(status::metrics))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(api);
-    let Some(token) = token else { return router };
-    let keys = ApiKeys::new(&[token.to_owned()]);
     let advice = "send the token of [metrics] as Authorization: Bearer";
     let key_guard = KeyGuard { keys, public_path: None, advice };
     router.layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))

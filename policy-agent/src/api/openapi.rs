@@ -113,7 +113,8 @@ fn allow_sibling_fields(schema: &mut RefOr<Schema>, all: &BTreeMap<String, RefOr
     }
 }
 
-/// Adds the security schemes and the responses for a missing key and an internal error.
+/// Adds the security schemes and the responses for a missing key, a key whose role does not suffice,
+/// and an internal error.
 fn complete_operation(path: &str, operation: &mut Operation) {
     let mut add = |status: &str| {
         let problem = Ref::from_response_name("Problem");
@@ -122,6 +123,7 @@ fn complete_operation(path: &str, operation: &mut Operation) {
     add("500");
     if path != "/health" {
         add("401");
+        add("403");
         operation.security = Some(
             [KEY_SCHEME, BEARER_SCHEME].map(|name| SecurityRequirement::new(name, [""; 0])).into(),
         );

@@ -50,6 +50,11 @@ impl Problem {
         Self { status: StatusCode::UNAUTHORIZED, message: message.into() }
     }
 
+    /// 403: the key does not permit it.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, message: message.into() }
+    }
+
     /// 500: the agent failed. Logs the error.
     pub fn internal(error: impl Into<anyhow::Error>) -> Self {
         Self::logged(&AgentError::Internal(error.into()))

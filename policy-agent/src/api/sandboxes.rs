@@ -225,9 +225,13 @@ impl<'a> PolicyWarnings<'a> {
     /// The warnings about a sandbox, or `None` if the sandbox is gone.
     fn warnings_for(&mut self, id: &SandboxId) -> Option<Vec<String>> {
         let active_policy = Arc::clone(&self.api.agent.registry().get(id)?.active_policy);
-        let floor = &self.api.agent.platform_policy().floor;
+        let platform_policy = self.api.agent.platform_policy();
         let warnings = self.cache.entry(Arc::as_ptr(&active_policy)).or_insert_with(|| {
-            let warnings = policy_warnings(&active_policy.network, &active_policy.policy, floor);
+            let warnings = policy_warnings(
+                &active_policy.network,
+                &active_policy.policy,
+                &platform_policy.floor,
+            );
             warnings.iter().map(ToString::to_string).collect()
         });
         Some(warnings.clone())

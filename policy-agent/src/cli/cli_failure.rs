@@ -26,6 +26,14 @@ pub(super) enum CliFailure {
 }
 
 impl CliFailure {
+    /// The error. Commands that report failures themselves have none.
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::BadInput(error) | Self::Failed(error) => error,
+            Self::Denied | Self::AlreadyReported | Self::OutputClosed => Error::msg("it failed"),
+        }
+    }
+
     /// Prints the error and its causes to stderr, one line each, and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         let (code, error) = match self {

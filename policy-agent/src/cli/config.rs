@@ -65,6 +65,7 @@ impl ConfigCommand {
 impl ConfigCheckCommand {
     fn run(self) -> Result<(), CliFailure> {
         let config = self.locations.load_with_dataplane(Some(self.dataplane))?;
+        config.load_api_keys().map_err(CliFailure::BadInput)?;
         let uncovered = config.uncovered_denies()?;
         if !uncovered.is_empty() {
             let uncovered = uncovered.join(", ");

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The locations of the agent's configuration and state.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct LocationArgs {
     /// The agent's configuration in TOML; every key is optional
     #[arg(long, value_name = "FILE")]
@@ -29,7 +29,7 @@ pub(super) struct LocationArgs {
 }
 
 /// The settings of `[dataplane]` as flags.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct DataplaneArgs {
     /// Hook mode: tc, or xdp to drop packets early in XDP as well
     #[arg(long, value_name = "MODE", value_parser = parse_word::<HookMode>)]

@@ -1,6 +1,6 @@
 //! `run`: runs the agent.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use clap::Args;
 
@@ -9,7 +9,10 @@ use super::{
     cli_failure::CliFailure,
     config_args::{DataplaneArgs as Flags, LocationArgs},
 };
-use crate::{daemon, logging::LogSink};
+use crate::{
+    daemon::{self, LoadedConfig},
+    logging::LogSink,
+};
 
 /// Run the agent
 ///
@@ -21,6 +24,9 @@ use crate::{daemon, logging::LogSink};
   policy-agent run --config /etc/policy-agent.toml
   policy-agent --socket /tmp/a.sock run --state-dir /tmp/a --bpffs /sys/fs/bpf/a
 
+SIGHUP reloads the configuration: all of it, or nothing if it is invalid. The log says what changed
+and what needs a restart.
+
 RUST_LOG sets what is logged to stderr, for example RUST_LOG=debug.")]
 pub(super) struct RunCommand {
     #[command(flatten)]
@@ -31,10 +37,18 @@ pub(super) struct RunCommand {
 
 impl RunCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
-        let config = self.locations.load_with_dataplane(Some(self.dataplane))?;
-        let platform_policy = platform_policy(&config)?;
+        let loaded = self.load()?;
         let log = LogSink::init_stderr()?;
-        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-        Ok(daemon::run(config, platform_policy, socket, &log)?)
+        loaded.config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        let load = Arc::new(move || self.load().map_err(CliFailure::into_error));
+        Ok(daemon::run(loaded, load, socket, &log)?)
+    }
+
+    /// Reads the configuration, and applies the flags.
+    fn load(&self) -> Result<LoadedConfig, CliFailure> {
+        let config = self.locations.clone().load_with_dataplane(Some(self.dataplane.clone()))?;
+        let platform_policy = platform_policy(&config)?;
+        let api_keys = config.load_api_keys().map_err(CliFailure::BadInput)?;
+        Ok(LoadedConfig { config, platform_policy, api_keys })
     }
 }

@@ -1,6 +1,8 @@
 //! The agent's own configuration: a TOML file in which every key is optional, and the flags of
 //! `run` that override it.
 
+mod api_keys;
+mod changes;
 #[cfg(test)]
 mod documented;
 #[cfg(test)]
@@ -20,7 +22,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-pub use self::{gateway::GatewayConfig, interfaces::InterfaceConfig, metrics::MetricsConfig};
+pub use self::{
+    api_keys::{ApiKeyConfig, ApiRole},
+    changes::ConfigChange,
+    gateway::GatewayConfig,
+    interfaces::InterfaceConfig,
+    metrics::MetricsConfig,
+};
 use crate::{
     agent::PooledInterface,
     dataplane,
@@ -60,8 +68,12 @@ pub struct AgentConfig {
 pub struct ApiConfig {
     /// The address of the listener. Default: none.
     pub listen: Option<SocketAddr>,
-    /// The accepted values of `X-API-Key` and `Authorization: Bearer`.
+    /// Keys with the role `admin` and without names.
     pub api_keys: Vec<String>,
+    /// A TOML file with `[[keys]]` like `[[api.keys]]`.
+    pub keys_file: Option<PathBuf>,
+    /// The entries of `[[api.keys]]`: keys with names and roles.
+    pub keys: Vec<ApiKeyConfig>,
 }
 
 /// Hides the keys.
@@ -164,7 +176,7 @@ impl AgentConfig {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let config = parse::parse_toml(text)?;
+        let config: Self = parse::parse_toml(text)?;
         config.check()?;
         Ok(config)
     }
@@ -174,14 +186,13 @@ impl AgentConfig {
     /// # Errors
     /// A key is invalid; the error names it.
     pub fn check(&self) -> Result<()> {
-        if self.api.listen.is_some() && self.api.api_keys.is_empty() {
+        if self.api.listen.is_some() && !self.api.has_keys() {
             bail!(
-                "api.listen: needs api.api_keys, else everyone who reaches it could set policies"
+                "api.listen: needs api.api_keys, [[api.keys]] or api.keys_file, else everyone who \
+                 reaches it could set policies"
             );
         }
-        if let Some(index) = self.api.api_keys.iter().position(String::is_empty) {
-            bail!("api.api_keys[{index}]: is empty");
-        }
+        self.api.check_keys()?;
         self.metrics.check(self.api.listen)?;
         for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {
             if !path.is_absolute() {
@@ -332,6 +343,11 @@ mod tests {
             [api]
             listen = "127.0.0.1:3000"
             api_keys = ["k"]
+            keys_file = "/etc/policy-agent/keys.toml"
+            [[api.keys]]
+            name = "ci"
+            role = "sandboxes"
+            key = "k2"
             [metrics]
             listen = "127.0.0.1:9464"
             token = "t"

@@ -1,22 +1,23 @@
-//! Parses the TOML configuration. Errors name the key and hold no secrets: those of the TOML parser
+//! Parses the TOML files of the configuration. Errors name the key and hold no secrets: those of the TOML parser
 //! quote the whole line, which may contain the API keys.
 
 use anyhow::{Error, Result, anyhow};
+use serde::de::DeserializeOwned;
 use toml::{Deserializer, de};
 
-use super::AgentConfig;
 use crate::policy::closest_name;
 
 /// The longest unknown key, in bytes, for which a known one is suggested.
 const MAX_COMPARED_LEN: usize = 80;
 
 /// The keys that hold secrets.
-const SECRET_KEYS: [&str; 2] = ["api.api_keys", "metrics.token"];
+const SECRET_KEYS: [&str; 4] = ["api.api_keys", "api.keys", "keys", "metrics.token"];
 /// The tables that contain these keys.
 const SECRET_TABLES: [&str; 2] = ["api", "metrics"];
 
-/// Deserializes the configuration. [`AgentConfig::check`] validates what the types cannot express.
-pub(super) fn parse_toml(text: &str) -> Result<AgentConfig> {
+/// Deserializes the configuration, or the file with keys. What the types cannot express is not
+/// validated.
+pub(super) fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T> {
     let deserializer = Deserializer::parse(text)
         .map_err(|error| anyhow!("it is not TOML: {}", redacted_error(text, "", &error)))?;
     serde_path_to_error::deserialize(deserializer).map_err(|error| {

@@ -70,11 +70,16 @@ impl AgentConfig {
     }
 }
 
+/// Whether the value of a key is a secret.
+pub(super) fn is_secret_key(key: &str) -> bool {
+    key == "key" || SECRET_WORDS.iter().any(|word| key.contains(word))
+}
+
 /// Replaces all secrets in a table.
 fn redact_table(table: &mut Table) {
     for (key, value) in table {
         match value {
-            value if SECRET_WORDS.iter().any(|word| key.contains(word)) => redact_value(value),
+            value if is_secret_key(key) => redact_value(value),
             Value::Table(inner) => redact_table(inner),
             Value::Array(items) => {
                 items.iter_mut().filter_map(Value::as_table_mut).for_each(redact_table)
@@ -122,6 +127,10 @@ mod tests {
         [api]
         listen = "127.0.0.1:3000"
         api_keys = ["aSecretKey", "another"]
+        [[api.keys]]
+        name = "ci"
+        role = "sandboxes"
+        key = "anotherToo"
         [dataplane]
         mode = "xdp"
         inbound = "any"

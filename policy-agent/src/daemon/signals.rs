@@ -7,18 +7,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Sets `stop` on SIGTERM and SIGINT, and prevents SIGHUP from ending the agent.
+/// Sets `stop` on SIGTERM and SIGINT.
 ///
 /// # Errors
 /// The kernel refuses to deliver signals.
 pub(crate) fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>> {
     let listen = |kind| signal(kind).context("cannot listen for signals");
-    let hang_up = listen(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) =
         (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(tokio::spawn(async move {
         tokio::select! {
-            () = log_hangups(hang_up) => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
@@ -28,10 +26,11 @@ pub(crate) fn watch_signals(stop: watch::Sender<bool>) -> Result<JoinHandle<()>>
     }))
 }
 
-/// Logs for each SIGHUP that nothing is reloaded.
-async fn log_hangups(mut hang_up: Signal) {
-    while hang_up.recv().await.is_some() {
-        tracing::info!("SIGHUP: nothing is reloaded; the configuration is read at start only");
-    }
-    std::future::pending().await
+/// SIGHUP, which no longer ends the agent from here on. Those that arrive before they are awaited
+/// count as one.
+///
+/// # Errors
+/// The kernel refuses to deliver signals.
+pub(crate) fn watch_hangups() -> Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot listen for signals")
 }

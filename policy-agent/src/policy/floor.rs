@@ -110,6 +110,12 @@ impl Floor {
         ])
     }
 
+    /// The operator's lists alone, without the host's own addresses.
+    #[must_use]
+    pub fn operator_lists(&self) -> Self {
+        Self { host_addresses: Arc::default(), ..self.clone() }
+    }
+
     /// Whether lines 4 and 5 allow this address to be reached at all. The egress proxy checks every
     /// address that a name resolves to before it connects.
     #[must_use]

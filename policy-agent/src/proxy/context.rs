@@ -10,12 +10,12 @@ use super::{
     host_network::ProxyNetwork, pipe_pool::PipePool, proxy_metrics::ProxyMetrics,
     socks5::TlsConfigCache,
 };
-use crate::{agent::PlatformPolicy, events::EventBuffer};
+use crate::{agent::CurrentPlatformPolicy, events::EventBuffer};
 
 /// Shared by the proxies of all sandboxes.
 pub(super) struct ProxyContext {
     /// The operator's policy for all sandboxes.
-    pub platform_policy: Arc<PlatformPolicy>,
+    pub platform_policy: CurrentPlatformPolicy,
     /// Receives the events.
     pub event_buffer: Arc<EventBuffer>,
     /// The metrics of all sandboxes together.

@@ -84,7 +84,8 @@ fn floor_denial(
     active_policy: &ActivePolicy,
     address: SocketAddr,
 ) -> Option<ConnectionDecision> {
-    let floor = &context.platform_policy.floor;
+    let platform_policy = context.platform_policy.get();
+    let floor = &platform_policy.floor;
     if floor.admits(address.ip()) {
         return None;
     }
@@ -153,7 +154,7 @@ async fn check_dialable(context: &ProxyContext, address: IpAddr, port: u16) -> O
     match context.network.locality(address).await {
         AddressLocality::Remote => None,
         AddressLocality::Local
-            if context.platform_policy.floor.is_platform_allowed(address)
+            if context.platform_policy.get().floor.is_platform_allowed(address)
                 || context.is_gateway_address(address, port) =>
         {
             None

@@ -30,6 +30,11 @@ pub(super) trait ProxyNetwork: Send + Sync {
     /// The original destination of an accepted connection.
     fn original_destination(&self, client: &TcpStream) -> io::Result<SocketAddr>;
 
+    /// The address that a connection was made to. An error if it has ended.
+    fn dialed_address(&self, upstream: &TcpStream) -> io::Result<IpAddr> {
+        upstream.peer_addr().map(|address| address.ip().to_canonical())
+    }
+
     /// The addresses of a name. Empty if it has none or does not resolve.
     fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>>;
 

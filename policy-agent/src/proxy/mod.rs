@@ -54,7 +54,7 @@ use self::{
 };
 use crate::net::{socket, upstream};
 use crate::{
-    agent::{ActivePolicy, PlatformPolicy, ProxyControl, SandboxProxyCounters},
+    agent::{ActivePolicy, CurrentPlatformPolicy, ProxyControl, SandboxProxyCounters},
     dataplane::{self, Slot},
     events::EventBuffer,
     limits::DescriptorBudget,
@@ -89,7 +89,7 @@ impl TransparentProxy {
     /// Its resolver or its route socket cannot be set up.
     pub fn new(
         settings: ProxySettings,
-        platform_policy: Arc<PlatformPolicy>,
+        platform_policy: CurrentPlatformPolicy,
         event_buffer: Arc<EventBuffer>,
     ) -> Result<Self> {
         let network = Box::new(HostNetwork::new(&settings.resolvers)?);
@@ -106,7 +106,7 @@ impl TransparentProxy {
         network: Box<dyn ProxyNetwork>,
         timeouts: ProxyTimeouts,
         settings: ProxySettings,
-        platform_policy: Arc<PlatformPolicy>,
+        platform_policy: CurrentPlatformPolicy,
         event_buffer: Arc<EventBuffer>,
     ) -> Result<Self> {
         let context = ProxyContext {

@@ -36,7 +36,7 @@ use crate::{
     agent::{ActivePolicy, SandboxProxyCounters},
     events::PolicyEvent,
     policy::{
-        SandboxId,
+        SandboxId, Socks5Proxy,
         evaluate::{HTTP_PORT, HTTPS_PORT},
     },
 };
@@ -159,7 +159,8 @@ impl SandboxProxy {
             let mut state = self.lock();
             let replaced = std::mem::replace(&mut state.active_policy, Arc::clone(active_policy));
             let decided = |(id, connection): (&u64, &TrackedConnection)| {
-                Some((*id, connection.match_key.clone()?, connection.addresses))
+                let upstream = Weak::clone(&connection.upstream);
+                Some((*id, connection.match_key.clone()?, connection.addresses, upstream))
             };
             (replaced, state.connections.iter().filter_map(decided).collect::<Vec<_>>())
         };
@@ -170,9 +171,13 @@ impl SandboxProxy {
         // check.
         let egress_proxy_changed =
             replaced.policy.egress_proxy() != active_policy.policy.egress_proxy();
-        for (id, match_key, addresses) in decided {
+        let lists_changed = replaced.floor.operator_lists() != active_policy.floor.operator_lists();
+        for (id, match_key, addresses, upstream) in decided {
             let explanation = decide_connection(active_policy, addresses.1, &match_key);
-            if explanation.allowed && !egress_proxy_changed {
+            let upstream = upstream.upgrade().filter(|_| lists_changed);
+            let upstream_denied =
+                upstream.is_some_and(|upstream| self.is_upstream_denied(active_policy, &upstream));
+            if explanation.allowed && !egress_proxy_changed && !upstream_denied {
                 continue;
             }
             if self.reset_if_matched_by(id, &match_key) && !explanation.allowed {
@@ -294,11 +299,26 @@ impl SandboxProxy {
         Some(recorded.is_some())
     }
 
-    /// Records the upstream of a connection. Returns false if the connection is closed.
+    /// Records the upstream of a connection. Returns false if the connection is closed, or if a new
+    /// floor denies the upstream's address.
     pub(super) fn attach_upstream(&self, id: u64, upstream: &SharedSocket) -> bool {
         let mut state = self.lock();
+        if self.is_upstream_denied(&state.active_policy, upstream) {
+            return false;
+        }
         let connection = state.connections.get_mut(&id);
         connection.map(|connection| connection.upstream = Arc::downgrade(upstream)).is_some()
+    }
+
+    /// Whether the operator's lists deny the address that an upstream was dialed at.
+    fn is_upstream_denied(&self, active_policy: &ActivePolicy, upstream: &TcpStream) -> bool {
+        // A connection that has ended reaches nothing.
+        let Ok(address) = self.context.network.dialed_address(upstream) else { return false };
+        let floor = active_policy.floor.operator_lists();
+        match active_policy.policy.egress_proxy() {
+            Some(_) => !Socks5Proxy::may_be_dialed(&floor, address),
+            None => !floor.admits(address),
+        }
     }
 
     /// Removes a connection that has ended.

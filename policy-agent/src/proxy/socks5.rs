@@ -48,9 +48,10 @@ async fn establish(
     egress_proxy: &Socks5Proxy,
     target: &DialTarget,
 ) -> Result<UpstreamConnection> {
-    let floor = &context.platform_policy.floor;
+    let platform_policy = context.platform_policy.get();
     let denial = |address| {
-        (!Socks5Proxy::may_be_dialed(floor, address)).then(|| Reason::PlatformDeny.into())
+        (!Socks5Proxy::may_be_dialed(&platform_policy.floor, address))
+            .then(|| Reason::PlatformDeny.into())
     };
     let proxy_target = DialTarget { host: egress_proxy.host.clone(), port: egress_proxy.port };
     let addresses =

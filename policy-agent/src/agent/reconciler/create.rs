@@ -66,7 +66,9 @@ impl Reconciler {
     /// # Errors
     /// The same as there. A rejected request leaves nothing behind.
     pub(crate) fn create(&mut self, request: CreateRequest) -> Result<Arc<Sandbox>, AgentError> {
-        self.platform_policy.policy_for_network(&request.network, request.allow_internet_access)?;
+        self.platform_policy
+            .get()
+            .policy_for_network(&request.network, request.allow_internet_access)?;
         let deadline = LeaseDeadline::after(request.timeout)?;
         let idempotency_record = request.idempotency_record().map_err(AgentError::Internal)?;
         if let Some(created) = self.find_by_idempotency_key(idempotency_record.as_ref())? {

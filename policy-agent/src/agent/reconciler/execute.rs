@@ -87,6 +87,10 @@ impl Reconciler {
                 self.refresh_host_addresses(&namespaces);
             }
             AgentCommand::PruneAndRepin => self.prune_and_repin(),
+            AgentCommand::ReplacePlatformPolicy(platform_policy) => {
+                let changed = self.replace_platform_policy(*platform_policy);
+                return changed.map(CommandReply::PoliciesReplaced);
+            }
         }
         Ok(CommandReply::Done)
     }

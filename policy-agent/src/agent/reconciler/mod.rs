@@ -8,6 +8,7 @@ mod delete;
 mod execute;
 mod lease;
 mod publish;
+mod reload;
 mod rollback;
 mod scan;
 pub(crate) mod stage;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use self::publish::Publisher;
 use super::{
     attachments::Attachments,
+    current_platform_policy::CurrentPlatformPolicy,
     dataplane_control::DataplaneControl,
     endpoint_validator::EndpointValidator,
     error::AgentError,
@@ -28,11 +30,8 @@ use super::{
     proxy_control::ProxyControl,
     proxy_redirects::ProxyRedirects,
     sandbox::{
-        active_policy::{PlatformPolicy, PolicyInterner},
-        attribution::EventAttribution,
-        registry::SandboxRegistry,
-        slot_allocator::SlotAllocator,
-        store::SandboxStore,
+        active_policy::PolicyInterner, attribution::EventAttribution, registry::SandboxRegistry,
+        slot_allocator::SlotAllocator, store::SandboxStore,
     },
 };
 use crate::policy::SandboxId;
@@ -43,7 +42,7 @@ pub type ApplyResults = Vec<(SandboxId, Result<(), AgentError>)>;
 /// Validates, stages, publishes and commits changes, or rolls them back. Its methods block.
 pub struct Reconciler {
     dataplane: Arc<dyn DataplaneControl>,
-    platform_policy: Arc<PlatformPolicy>,
+    platform_policy: CurrentPlatformPolicy,
     pub(crate) registry: Arc<SandboxRegistry>,
     store: SandboxStore,
     policy_interner: PolicyInterner,
@@ -63,14 +62,14 @@ impl Reconciler {
         dataplane: &Arc<dyn DataplaneControl>,
         proxy: Arc<dyn ProxyControl>,
         store: SandboxStore,
-        platform_policy: Arc<PlatformPolicy>,
+        platform_policy: CurrentPlatformPolicy,
         registry: Arc<SandboxRegistry>,
         attribution: Arc<EventAttribution>,
         pooled_interfaces: Arc<[PooledInterface]>,
     ) -> Self {
         let dataplane = || Arc::clone(dataplane);
         Self {
-            floors: FloorCache::new(dataplane(), &platform_policy.floor),
+            floors: FloorCache::new(dataplane(), &platform_policy.get().floor),
             endpoints: EndpointValidator::new(dataplane(), Arc::clone(&registry)),
             slots: SlotAllocator::new(dataplane(), Arc::clone(&attribution)),
             publisher: Publisher::new(dataplane(), attribution),

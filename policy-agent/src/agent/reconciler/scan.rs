@@ -62,7 +62,13 @@ impl Reconciler {
         self.reconcile_redirects(sandbox, publish_error);
     }
 
-    fn reconcile_redirects(&self, sandbox: &mut Sandbox, publish_error: Option<anyhow::Error>) {
+    /// Passes the policy of a sandbox on to the egress proxy. Its status then says whether that
+    /// worked.
+    pub(crate) fn reconcile_redirects(
+        &self,
+        sandbox: &mut Sandbox,
+        publish_error: Option<anyhow::Error>,
+    ) {
         if let (Some(error), EnforcementStatus::Enforcing) = (publish_error, &sandbox.status) {
             sandbox.status =
                 EnforcementStatus::Failed(format!("cannot publish its policy: {error:#}"));

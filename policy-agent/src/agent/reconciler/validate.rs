@@ -34,13 +34,13 @@ impl Reconciler {
         let before = known.as_ref().map(|sandbox| &sandbox.active_policy.network);
         let network = before.unwrap_or(&NetworkConfig::default()).replace_egress(update)?;
         let Some(sandbox) = known else {
-            self.platform_policy.policy_for_network(&network, None)?;
+            self.platform_policy.get().policy_for_network(&network, None)?;
             return Err(AgentError::UnknownSandbox(id.to_owned()));
         };
         let base_spec = SandboxSpec::clone(&sandbox.base_spec);
         // An update that omits `allowInternetAccess` clears the earlier one.
         let spec = SandboxSpec { network, allow_internet_access: None, ..base_spec };
-        let policy = self.platform_policy.policy_for_spec(&spec)?;
+        let policy = self.platform_policy.get().policy_for_spec(&spec)?;
         self.redirects.validate(&spec, &policy)?;
         Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
     }
@@ -77,7 +77,7 @@ impl Reconciler {
             self.endpoints
                 .validate(&spec, &mut ownership, &mut host_addresses, force)
                 .map_err(reject)?;
-            let policy = self.platform_policy.policy_for_spec(&spec).map_err(reject)?;
+            let policy = self.platform_policy.get().policy_for_spec(&spec).map_err(reject)?;
             self.redirects.validate(&spec, &policy).map_err(reject)?;
             let floor = self.floor_for(&spec, &mut queried_floors)?;
             accepted.push((spec, policy, floor));

@@ -163,7 +163,7 @@ fn started_agent(machine: &TestMachine) -> Agent {
         PlatformPolicy { floor: Floor::default(), defaults: PolicyDefaults::default() };
     let (dataplane, proxy) = (Arc::clone(&machine.dataplane), Arc::clone(&machine.dataplane));
     let (platform_policy, attribution, pooled_interfaces) =
-        (Arc::new(platform_policy), Arc::default(), machine.pooled_interfaces.to_vec());
+        (platform_policy.into(), Arc::default(), machine.pooled_interfaces.to_vec());
     Agent::start(dataplane, proxy, store, platform_policy, attribution, pooled_interfaces)
         .expect("started")
 }

@@ -5,6 +5,7 @@ mod host_addresses;
 mod interface_pool;
 mod lease_expiry;
 mod ownership;
+mod platform_policy;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -274,7 +275,7 @@ impl TestMachine {
             &dataplane,
             proxy,
             store,
-            Arc::new(platform_policy),
+            platform_policy.into(),
             registry,
             attribution,
             pooled_interfaces,

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     api::ApiKeys,
+    config::{ApiKeyConfig, ApiRole},
     fuzz::{cases_or, hostile_bytes, mutated_bytes},
     policy::{ValidationError, parse_json},
 };
@@ -87,7 +88,13 @@ proptest! {
         keys in prop::collection::vec("[a-c]{0,3}", 0..4),
         given in prop::collection::vec(b'a'..=b'd', 0..4),
     ) {
+        let named = |key: &String| ApiKeyConfig {
+            name: String::new(),
+            role: ApiRole::Admin,
+            key: key.clone(),
+        };
+        let named: Vec<_> = keys.iter().map(named).collect();
         let is_known = keys.iter().any(|key| key.as_bytes() == given);
-        prop_assert_eq!(ApiKeys::new(&keys).contains(&given), is_known);
+        prop_assert_eq!(ApiKeys::new(&named).accepts(&given), is_known);
     }
 }

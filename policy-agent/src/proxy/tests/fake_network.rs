@@ -42,6 +42,13 @@ impl ProxyNetwork for FakeNetwork {
         Ok(self.0.destination.lock().unwrap().expect("a destination"))
     }
 
+    fn dialed_address(&self, upstream: &TcpStream) -> io::Result<IpAddr> {
+        let server = upstream.peer_addr()?;
+        let servers = self.0.servers.lock().unwrap();
+        let dialed = servers.iter().find(|(_, known)| **known == server);
+        dialed.map(|(address, _)| address.ip()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>> {
         let addresses = self.0.names.lock().unwrap().get(name.as_str()).cloned();
         Box::pin(async move { addresses.unwrap_or_default() })

@@ -185,8 +185,7 @@ impl ProxyHarness {
     ) -> Self {
         let state = Arc::<FakeNetworkState>::default();
         *state.destination.lock().unwrap() = Some(destination.parse().expect(destination));
-        let platform_policy =
-            Arc::new(PlatformPolicy { floor, defaults: PolicyDefaults::default() });
+        let platform_policy = PlatformPolicy { floor, defaults: PolicyDefaults::default() };
         let event_buffer = Arc::new(EventBuffer::new(Arc::new(NoKernel)));
         let network = Box::new(FakeNetwork(Arc::clone(&state)));
         let settings = ProxySettings {
@@ -199,7 +198,7 @@ impl ProxyHarness {
             network,
             timeouts,
             settings,
-            platform_policy,
+            platform_policy.into(),
             Arc::clone(&event_buffer),
         )
         .expect("a proxy");

@@ -139,3 +139,35 @@ async fn a_closed_sandbox_has_no_connections() {
     );
     assert_eq!(harness.proxy.metrics().active_connections.get(), 0);
 }
+
+#[tokio::test]
+async fn a_connection_to_an_address_that_a_new_floor_denies_is_reset() {
+    let harness =
+        ProxyHarness::new(&policy_allowing(&["a.example", "b.example"]), "192.0.2.66:443").await;
+    let server = harness.listen("b.example", "198.51.100.1", 443).await;
+    let (mut denied, _server_side) = connected_through(&harness, "a.example").await;
+    let mut kept = harness.connect().await;
+    kept.write_all(&client_hello("b.example")).await.unwrap();
+    let mut kept_server = accept_next(&server).await;
+    expect_bytes(&mut kept_server, &client_hello("b.example")[..5]).await;
+    let floor = Floor::default().with_deny_add(&["203.0.113.0/24".to_owned()]).unwrap();
+    let network = r#"{"allowOut":["a.example","b.example"],"denyOut":["0.0.0.0/0"]}"#;
+    harness.proxy.update_policy(harness.slot, &policy_from_json(network, &floor));
+    assert!(is_reset(&mut denied).await);
+    assert_eq!(harness.active(), 1);
+    kept_server.write_all(b"on").await.unwrap();
+    expect_bytes(&mut kept, b"on").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dialed_while_the_floor_changes_is_checked_again() {
+    let harness = ProxyHarness::new(&policy_allowing(&["a.example"]), "192.0.2.66:443").await;
+    let floor = Floor::default().with_deny_add(&["203.0.113.0/24".to_owned()]).unwrap();
+    let network = r#"{"allowOut":["a.example"],"denyOut":["0.0.0.0/0"]}"#;
+    // The floor that dialing checks is still the old one.
+    harness.proxy.update_policy(harness.slot, &policy_from_json(network, &floor));
+    let _server = harness.listen("a.example", "203.0.113.1", 443).await;
+    let mut client = harness.connect().await;
+    client.write_all(&client_hello("a.example")).await.unwrap();
+    assert!(is_reset(&mut client).await);
+}

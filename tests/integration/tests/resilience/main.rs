@@ -5,6 +5,7 @@
 
 mod adoption;
 mod agent_lifecycle;
+mod config_reload;
 mod faults;
 mod interface_changes;
 mod interface_pool;

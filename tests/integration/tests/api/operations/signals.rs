@@ -10,7 +10,7 @@ use policy_testbed::{
 };
 
 #[test]
-fn a_sighup_changes_nothing_and_is_logged() {
+fn a_sighup_without_a_change_changes_nothing_and_is_logged() {
     let (stage, sandbox) = Testbed::with_sandbox();
     let pid = stage.agent().pid().or_fail("the agent's process");
     for times in 1..=2 {
