@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::BufMut;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -112,13 +113,33 @@ pub async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Reads what is available into the free part of a buffer. Unlike [`TcpStream::try_read_buf`], it
+/// takes a short read as a sign that nothing is left, so the next read waits instead of failing.
+pub fn try_read_buf(socket: &TcpStream, buffer: &mut impl BufMut) -> io::Result<usize> {
+    // SAFETY: recv(2) never leaves initialised bytes uninitialised.
+    let free = unsafe { buffer.chunk_mut().as_uninit_slice_mut() };
+    let mut short_read = None;
+    let read = socket.try_io(Interest::READABLE, || {
+        let count = SockRef::from(socket).recv(free)?;
+        if count == 0 || count == free.len() {
+            return Ok(count);
+        }
+        short_read = Some(count);
+        Err(io::ErrorKind::WouldBlock.into()) // tells tokio to wait for the next event
+    });
+    let count = short_read.map_or(read, Ok)?;
+    // SAFETY: recv(2) has initialised that many bytes.
+    unsafe { buffer.advance_mut(count) };
+    Ok(count)
+}
+
 /// Reads and discards what a peer still sends, until the peer closes its side. Closing a socket
 /// with unread bytes resets the connection, and the peer might never read the last response.
 pub async fn drain_to_eof(socket: &TcpStream) -> io::Result<()> {
     let mut discarded = [0; 1024];
     loop {
         socket.readable().await?;
-        match socket.try_read(&mut discarded) {
+        match try_read_buf(socket, &mut &mut discarded[..]) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -139,7 +160,7 @@ impl AsyncRead for SharedTcpStream {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buffer) {
+            match try_read_buf(&self.0, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read.map(|_| ())),
             }

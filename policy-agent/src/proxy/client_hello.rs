@@ -7,7 +7,7 @@ use policy_common::reason::Reason;
 use rustls::{Error, InvalidMessage, PeerMisbehaved, server::Acceptor};
 use tokio::net::TcpStream;
 
-use super::sni;
+use super::{sni, socket::try_read_buf};
 use crate::policy::RequestedName;
 
 /// Bytes to read at a time.
@@ -34,7 +34,7 @@ pub(super) async fn read_client_hello(
 ) -> Result<SniName, ClientHelloError> {
     loop {
         client.readable().await.map_err(|_| ClientHelloError::Closed)?;
-        let read = client.try_read_buf(reader.read_buffer());
+        let read = try_read_buf(client, reader.read_buffer());
         match read {
             Ok(0) => return Err(ClientHelloError::Closed),
             Ok(_) => {}
