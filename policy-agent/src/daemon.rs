@@ -35,6 +35,7 @@ use crate::{
     logging::LogSink,
     metrics::MetricsExporter,
     proxy::TransparentProxy,
+    record::{FlowRecord, RecordFile, RecordWriter},
     runtimes::AgentRuntimes,
 };
 
@@ -97,12 +98,14 @@ async fn run_agent(
     tracing::info!(socket = %path.display(), sandboxes = api.agent.registry().len(), "ready");
     // Without systemd this does nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let stopping = api.stopping.clone();
+    let (stopping, record_writer) = (api.stopping.clone(), Arc::clone(&api.record_writer));
     tokio::try_join!(socket.serve(router(api.clone()), stopping), serving)?;
     if let Some(draining) = draining {
         draining.await?;
     }
     signals.abort();
+    let writer = Arc::clone(&record_writer);
+    let _ = spawn_blocking(move || writer.write_all()).await; // it logs its errors
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
 }
@@ -175,7 +178,9 @@ fn start_services(
     let dataplane_control: Arc<dyn DataplaneControl> = Arc::new(dataplane);
     let (platform_policy, attribution) =
         (CurrentPlatformPolicy::from(platform_policy), Arc::<EventAttribution>::default());
-    let event_buffer = Arc::new(EventBuffer::new(Arc::clone(&dataplane_control)));
+    let (record, record_file) = open_record(&config.state_dir)?;
+    let event_buffer =
+        Arc::new(EventBuffer::new(Arc::clone(&dataplane_control), Arc::clone(&record)));
     let proxy = Arc::new(TransparentProxy::new(
         config.proxy_settings(),
         platform_policy.clone(),
@@ -194,9 +199,23 @@ fn start_services(
     // Events from before the start belong to adopted sandboxes, so the reader starts after
     // adoption.
     spawn_reader(ring, Arc::clone(&event_buffer), attribution)?;
+    let writer = RecordWriter::new(record, Arc::clone(agent.registry()), record_file);
+    let record_writer = Arc::new(writer);
+    record_writer.spawn()?;
     let gateway = gateway::GatewayMetrics::default();
-    let metrics = Arc::new(metrics);
-    Ok(ApiState { agent, events: event_buffer, proxy, gateway, metrics, config, stopping })
+    let (metrics, events) = (Arc::new(metrics), event_buffer);
+    Ok(ApiState { agent, events, record_writer, proxy, gateway, metrics, config, stopping })
+}
+
+/// Opens the record of flows, with what earlier agents recorded.
+fn open_record(state_dir: &Path) -> Result<(Arc<FlowRecord>, RecordFile)> {
+    let (record, file) = (Arc::<FlowRecord>::default(), RecordFile::open(state_dir)?);
+    match file.load_into(&record) {
+        Ok(0) => {}
+        Ok(skipped) => tracing::warn!(lines = skipped, "the record of flows has damaged lines"),
+        Err(error) => tracing::warn!("the record of flows is lost: {error:#}"),
+    }
+    Ok((record, file))
 }
 
 /// Returns the settings of the gateway. `None` if it is not configured.

@@ -9,14 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
+use policy_common::reason::Reason;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{ApiState, Problem, query_flag::QueryFlag};
+use super::{ApiState, Problem, query_flag::QueryFlag, time_query::parse_since};
 use crate::{
     agent::AgentError,
     events::{EventFilter, EventSubscription, PolicyEvent, SubscriptionItem},
+    policy::{ValidationError, parse_reason_label},
 };
 
 /// Query parameters of the event stream.
@@ -29,9 +31,31 @@ pub(super) struct EventsParams {
     /// Include new allowed flows.
     #[param(value_type = String, required = false, pattern = "^(true|false|1|0)?$")]
     all: QueryFlag,
-    /// Stream new events until the client disconnects.
+    /// Only events with this reason, by its label.
+    reason: Option<String>,
+    /// Only events from this time on: RFC 3339, or how long ago, like `1h30m` or `2d`.
+    since: Option<String>,
+    /// Only so many of the most recent events.
+    #[param(minimum = 0)]
+    last: Option<usize>,
+    /// Stream new events until the client disconnects. With `since` or `last`, the buffered events
+    /// come first.
     #[param(value_type = String, required = false, pattern = "^(true|false|1|0)?$")]
     follow: QueryFlag,
+}
+
+impl EventsParams {
+    fn into_filter(self) -> Result<EventFilter, ValidationError> {
+        let reason = self.reason.as_deref().map(parse_reason_label).transpose()?;
+        Ok(EventFilter {
+            sandbox: self.sandbox,
+            // Whoever asks for a reason that passes wants the flows that have it.
+            include_flows: self.all == QueryFlag::On || reason.is_some_and(Reason::passes),
+            reason: reason.map(Reason::label),
+            since: self.since.as_deref().map(parse_since).transpose()?,
+            last: self.last,
+        })
+    }
 }
 
 /// Stream denials and other events
@@ -55,10 +79,10 @@ pub(super) async fn stream(
     params: Result<Query<EventsParams>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(params) = params.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let filter =
-        EventFilter { sandbox: params.sandbox, include_flows: params.all == QueryFlag::On };
+    let follow = params.follow;
+    let filter = params.into_filter()?;
     check_sandbox_known(&api, &filter)?;
-    let body = match params.follow {
+    let body = match follow {
         QueryFlag::Off => Body::from(recent_lines(&api, &filter)),
         QueryFlag::On => {
             let event_buffer = Arc::clone(&api.events);
@@ -75,7 +99,12 @@ pub(super) async fn stream(
 /// ID. A deleted sandbox may still have buffered events.
 fn check_sandbox_known(api: &ApiState, filter: &EventFilter) -> Result<(), AgentError> {
     let Some(id) = &filter.sandbox else { return Ok(()) };
-    let any_of_sandbox = EventFilter { include_flows: true, ..filter.clone() };
+    let any_of_sandbox = EventFilter {
+        sandbox: filter.sandbox.clone(),
+        include_flows: true,
+        last: Some(1),
+        ..EventFilter::default()
+    };
     if api.agent.registry().find(id).is_some() || !api.events.recent(&any_of_sandbox).is_empty() {
         return Ok(());
     }

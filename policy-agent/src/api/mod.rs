@@ -8,6 +8,8 @@ mod e2b;
 mod event_stream;
 mod explain;
 mod explain_response;
+mod flow_stream;
+mod flows;
 mod json_body;
 mod openapi;
 mod problem;
@@ -16,6 +18,7 @@ mod query_flag;
 mod sandboxes;
 pub mod server;
 mod status;
+mod time_query;
 
 use std::sync::Arc;
 
@@ -34,7 +37,7 @@ pub use self::{
 };
 use crate::{
     agent::Agent, config::AgentConfig, events::EventBuffer, gateway, metrics::MetricsExporter,
-    proxy::TransparentProxy,
+    proxy::TransparentProxy, record::RecordWriter,
 };
 
 /// The largest request body in bytes. Two lists of 100 000 domains of maximum length fit.
@@ -47,6 +50,8 @@ pub struct ApiState {
     pub agent: Agent,
     /// The buffered and live events.
     pub events: Arc<EventBuffer>,
+    /// Writes the record of flows to disk.
+    pub record_writer: Arc<RecordWriter>,
     /// The egress proxy, for its metrics.
     pub proxy: Arc<TransparentProxy>,
     /// The gateway's metrics.
@@ -83,6 +88,10 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(public_url::token, public_url::issue_token))
         .routes(routes!(explain::explain))
         .routes(routes!(event_stream::stream))
+        .routes(routes!(flows::denials))
+        .routes(routes!(flows::flows))
+        .routes(routes!(flows::all_denials))
+        .routes(routes!(flows::all_flows))
 }
 
 /// All routes behind API keys, except `/health`, which needs none.

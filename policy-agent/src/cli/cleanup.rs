@@ -10,12 +10,13 @@ use crate::{
     agent::SandboxStore,
     daemon::StateDirLock,
     dataplane::{Dataplane, HostInterface},
+    record::RecordFile,
 };
 
 /// Detach everything, and remove pins and state
 ///
-/// Removes all policies, which leaves the sandboxes' interfaces open. Also removes pins, state and
-/// the gateway's self-signed certificate. Stop the agent first. Run this in the same network
+/// Removes all policies, which leaves the sandboxes' interfaces open. Also removes pins, state, the
+/// record of flows and the gateway's self-signed certificate. Stop the agent first. Run this in the same network
 /// namespace and with the agent's --config: sandboxes of other state directories stay attached.
 #[derive(Args)]
 pub(super) struct CleanupCommand {
@@ -36,6 +37,7 @@ impl CleanupCommand {
             .collect();
         let detached = Dataplane::cleanup(&config.bpffs, &interfaces)?;
         SandboxStore::remove_all(&config.state_dir)?;
+        RecordFile::remove_all(&config.state_dir)?;
         let certificate = remove_certificate(&config.state_dir)?;
         remove_if_empty(&config.bpffs);
         remove_stale_socket(socket);

@@ -19,19 +19,30 @@ use super::{
 
 /// Show denials and, with --all, new flows
 ///
-/// Shows the most recent denials or, with --follow, new ones. The kernel reports new allowed flows
+/// Shows the most recent denials one by one, as many as the agent buffers, or, with --follow, new
+/// ones. `denials` shows them by destination, with what would allow them. The kernel reports new allowed flows
 /// only while a client runs `--follow --all`; `--all` without --follow shows those that were
 /// reported. A sandbox may cause a few hundred events per second; `get` shows how many were not
 /// reported.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  policy-agent events --sandbox web
+  policy-agent events --sandbox web --since 10m
+  policy-agent events --reason name_not_allowed --last 20
   policy-agent events --follow --all -o json | jq .destination")]
 pub(super) struct EventsCommand {
     /// Show events of this sandbox only
     #[arg(long, value_name = "ID")]
     sandbox: Option<String>,
-    /// Print new events as they happen
+    /// Show events with this reason only; those that pass are shown as well
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// Show events from this time on: how long ago, like 1h30m or 2d, or RFC 3339
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Show only this many of the most recent events
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Print new events as they happen; with --since or --last, after the earlier ones
     #[arg(long)]
     follow: bool,
     /// Include new allowed flows
@@ -44,7 +55,8 @@ pub(super) struct EventsCommand {
 impl EventsCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let client = ApiClient::new(socket);
-        block_on(print_stream(&client, &self.request_path(), self.output.format))??;
+        let (path, format) = (self.request_path(), self.output.format);
+        block_on(print_json_lines(&client, &path, format, format_event))??;
         if self.all && !self.follow {
             let note = "flows that pass are kept only while somebody follows: see --follow --all";
             output::print_note("note", note);
@@ -55,18 +67,27 @@ impl EventsCommand {
     fn request_path(&self) -> String {
         let Self { follow, all, .. } = self;
         let mut path = format!("/agent/v1/events?follow={follow}&all={all}");
-        if let Some(id) = &self.sandbox {
-            path.push_str("&sandbox=");
-            path.push_str(&escape_path_segment(id));
+        let last = self.last.map(|last| last.to_string());
+        for (name, value) in [
+            ("sandbox", &self.sandbox),
+            ("reason", &self.reason),
+            ("since", &self.since),
+            ("last", &last),
+        ] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", escape_path_segment(value)));
+            }
         }
         path
     }
 }
 
-async fn print_stream(
+/// Prints the JSON lines at a path as they arrive: as they are, or formatted.
+pub(super) async fn print_json_lines(
     client: &ApiClient,
     path: &str,
     format: OutputFormat,
+    format_line: fn(&Value) -> String,
 ) -> Result<(), CliFailure> {
     let mut chunks = client.stream(path).await?;
     let mut pending = Vec::new();
@@ -74,19 +95,23 @@ async fn print_stream(
         pending.extend_from_slice(&chunk);
         let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
         let rest = pending.split_off(end + 1);
-        print_lines(&pending, format)?;
+        print_lines(&pending, format, format_line)?;
         pending = rest;
     }
     Ok(())
 }
 
-fn print_lines(lines: &[u8], format: OutputFormat) -> Result<(), CliFailure> {
+fn print_lines(
+    lines: &[u8],
+    format: OutputFormat,
+    format_line: fn(&Value) -> String,
+) -> Result<(), CliFailure> {
     let mut stdout = io::stdout().lock();
     match format {
         OutputFormat::Json => stdout.write_all(lines)?,
         OutputFormat::Table => {
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                writeln!(stdout, "{}", format_event(&serde_json::from_slice(line)?))?;
+                writeln!(stdout, "{}", format_line(&serde_json::from_slice(line)?))?;
             }
         }
     }
@@ -123,9 +148,14 @@ fn format_event(event: &Value) -> String {
 /// Formats an address, with its port if there is one.
 fn format_address(event: &Value, field: &str) -> String {
     let Some(address) = event[field].as_str() else { return "-".to_owned() };
-    match &event[format!("{field}Port").as_str()] {
-        Value::Number(port) if address.contains(':') => format!("[{address}]:{port}"),
-        Value::Number(port) => format!("{address}:{port}"),
-        _ => address.to_owned(),
+    format_host_port(address, &event[format!("{field}Port").as_str()])
+}
+
+/// Formats an address or a name, with its port if there is one.
+pub(super) fn format_host_port(host: &str, port: &Value) -> String {
+    match port {
+        Value::Number(port) if host.contains(':') => format!("[{host}]:{port}"),
+        Value::Number(port) => format!("{host}:{port}"),
+        _ => host.to_owned(),
     }
 }

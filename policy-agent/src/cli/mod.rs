@@ -8,9 +8,12 @@ mod client;
 mod config;
 mod config_args;
 mod delete;
+mod denials;
 mod doctor;
 mod events;
 mod explain;
+mod flow_output;
+mod flows;
 mod get;
 mod output;
 mod run;
@@ -49,6 +52,7 @@ Examples:
   policy-agent check -f web.json            validate a file without an agent
   policy-agent apply -f web.json            enforce the policies in a file
   policy-agent explain web 1.1.1.1 --port 443
+  policy-agent denials web --since 1h       show what was denied, and what would allow it
   policy-agent events --sandbox web --follow
   policy-agent url web 3000                 print the public URL of port 3000
 
@@ -68,6 +72,8 @@ enum CliCommand {
     Config(config::ConfigCommand),
     Explain(explain::ExplainCommand),
     Events(events::EventsCommand),
+    Denials(denials::DenialsCommand),
+    Flows(flows::FlowsCommand),
     Url(url::UrlCommand),
     Doctor(doctor::DoctorCommand),
     Cleanup(cleanup::CleanupCommand),
@@ -86,6 +92,8 @@ pub fn main() -> ExitCode {
         CliCommand::Config(command) => command.run(),
         CliCommand::Explain(command) => command.run(&socket),
         CliCommand::Events(command) => command.run(&socket),
+        CliCommand::Denials(command) => command.run(&socket),
+        CliCommand::Flows(command) => command.run(&socket),
         CliCommand::Url(command) => command.run(&socket),
         CliCommand::Doctor(command) => command.run(&socket),
         CliCommand::Cleanup(command) => command.run(&socket),

@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::Result;
+use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use super::PolicyEvent;
-use crate::agent::DataplaneControl;
+use crate::{agent::DataplaneControl, record::FlowRecord};
 
 /// Events that the buffer keeps.
 const BUFFER_CAPACITY: usize = 10_000;
@@ -26,6 +27,12 @@ pub struct EventFilter {
     pub sandbox: Option<String>,
     /// Include allowed flows.
     pub include_flows: bool,
+    /// Only events with this reason, by its label.
+    pub reason: Option<&'static str>,
+    /// Only events from this time on.
+    pub since: Option<Timestamp>,
+    /// Of the buffered events, only this many of the most recent ones.
+    pub last: Option<usize>,
 }
 
 impl EventFilter {
@@ -34,12 +41,20 @@ impl EventFilter {
     pub fn matches(&self, event: &PolicyEvent) -> bool {
         (self.include_flows || event.is_denial())
             && self.sandbox.as_deref().is_none_or(|id| id == event.sandbox_id.as_str())
+            && self.reason.is_none_or(|label| label == event.reason)
+            && self.since.is_none_or(|since| since <= event.time)
+    }
+
+    /// Whether a subscriber first gets the buffered events.
+    fn wants_backlog(&self) -> bool {
+        self.since.is_some() || self.last.is_some()
     }
 }
 
 /// The event buffer.
 pub struct EventBuffer {
     dataplane: Arc<dyn DataplaneControl>,
+    record: Arc<FlowRecord>,
     buffered: Mutex<VecDeque<Arc<PolicyEvent>>>,
     sender: broadcast::Sender<Arc<PolicyEvent>>,
     subscribers: AtomicUsize,
@@ -52,11 +67,12 @@ pub struct EventBuffer {
 }
 
 impl EventBuffer {
-    /// Creates an empty buffer.
+    /// Creates an empty buffer. Events also go to the record.
     #[must_use]
-    pub fn new(dataplane: Arc<dyn DataplaneControl>) -> Self {
+    pub fn new(dataplane: Arc<dyn DataplaneControl>, record: Arc<FlowRecord>) -> Self {
         Self {
             dataplane,
+            record,
             buffered: Mutex::default(),
             sender: broadcast::channel(SUBSCRIBER_CAPACITY).0,
             subscribers: AtomicUsize::new(0),
@@ -66,43 +82,61 @@ impl EventBuffer {
         }
     }
 
-    /// Buffers an event and sends it to the subscribers.
+    /// Records and buffers an event, and sends it to the subscribers.
     pub fn push(&self, event: PolicyEvent) {
+        self.record.observe(&event);
         let event = Arc::new(event);
         let mut buffered = lock_unpoisoned(&self.buffered);
         if buffered.len() == BUFFER_CAPACITY {
             buffered.pop_front();
         }
         buffered.push_back(Arc::clone(&event));
-        drop(buffered);
+        // Sent under the lock, so that a new subscriber gets each event once: from the buffer or live.
         let _ = self.sender.send(event); // fails only without subscribers
+    }
+
+    /// The record of flows and denials.
+    #[must_use]
+    pub fn record(&self) -> &Arc<FlowRecord> {
+        &self.record
     }
 
     /// The buffered events that match `filter`, oldest first.
     #[must_use]
     pub fn recent(&self, filter: &EventFilter) -> Vec<Arc<PolicyEvent>> {
-        lock_unpoisoned(&self.buffered)
-            .iter()
-            .filter(|event| filter.matches(event))
-            .cloned()
-            .collect()
+        matching_events(&lock_unpoisoned(&self.buffered), filter)
     }
 
-    /// Subscribes to new events. Blocks: the first subscriber to allowed flows makes the kernel
-    /// report them.
+    /// Subscribes to new events. If the filter has a time or a number, the buffered events come
+    /// first. Blocks: the first subscriber to allowed flows makes the kernel report them.
     ///
     /// # Errors
     /// The kernel cannot be configured.
     pub fn subscribe(self: &Arc<Self>, filter: EventFilter) -> Result<EventSubscription> {
-        if filter.include_flows {
-            self.add_flow_subscriber()?;
-        }
+        let flow_reports = match filter.include_flows {
+            true => Some(self.request_flow_reports()?),
+            false => None,
+        };
         self.subscribers.fetch_add(1, Ordering::Relaxed);
-        Ok(EventSubscription {
-            event_buffer: Arc::clone(self),
-            events: self.sender.subscribe(),
-            filter,
-        })
+        let buffered = lock_unpoisoned(&self.buffered);
+        let events = self.sender.subscribe();
+        let backlog = match filter.wants_backlog() {
+            true => matching_events(&buffered, &filter),
+            false => Vec::new(),
+        };
+        drop(buffered);
+        let event_buffer = Arc::clone(self);
+        let backlog = backlog.into();
+        Ok(EventSubscription { event_buffer, backlog, events, filter, _flow_reports: flow_reports })
+    }
+
+    /// Makes the kernel report flows that pass, until the guard is dropped. Blocks.
+    ///
+    /// # Errors
+    /// The kernel cannot be configured.
+    pub fn request_flow_reports(self: &Arc<Self>) -> Result<FlowReportsGuard> {
+        self.add_flow_subscriber()?;
+        Ok(FlowReportsGuard { event_buffer: Arc::clone(self) })
     }
 
     /// Returns whether there are subscribers, who expect events without delay.
@@ -154,8 +188,16 @@ impl EventBuffer {
 /// A subscription to new events. Dropping it ends the subscription.
 pub struct EventSubscription {
     event_buffer: Arc<EventBuffer>,
+    /// Buffered events that come before the new ones.
+    backlog: VecDeque<Arc<PolicyEvent>>,
     events: broadcast::Receiver<Arc<PolicyEvent>>,
     filter: EventFilter,
+    _flow_reports: Option<FlowReportsGuard>,
+}
+
+/// While it exists, the kernel reports flows that pass.
+pub struct FlowReportsGuard {
+    event_buffer: Arc<EventBuffer>,
 }
 
 /// What a subscriber receives.
@@ -170,6 +212,9 @@ pub enum SubscriptionItem {
 impl EventSubscription {
     /// Waits for the next event. `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<SubscriptionItem> {
+        if let Some(event) = self.backlog.pop_front() {
+            return Some(SubscriptionItem::Event(event));
+        }
         loop {
             match self.events.recv().await {
                 Ok(event) if self.filter.matches(&event) => {
@@ -189,12 +234,27 @@ impl EventSubscription {
 impl Drop for EventSubscription {
     fn drop(&mut self) {
         self.event_buffer.subscribers.fetch_sub(1, Ordering::Relaxed);
-        if self.filter.include_flows {
-            let event_buffer = Arc::clone(&self.event_buffer);
-            // This blocks for some milliseconds, which a thread of the async runtime must not do.
-            std::thread::spawn(move || event_buffer.remove_flow_subscriber());
-        }
     }
+}
+
+impl Drop for FlowReportsGuard {
+    fn drop(&mut self) {
+        let event_buffer = Arc::clone(&self.event_buffer);
+        // This blocks for some milliseconds, which a thread of the async runtime must not do.
+        std::thread::spawn(move || event_buffer.remove_flow_subscriber());
+    }
+}
+
+/// The events that a filter selects, oldest first.
+fn matching_events(
+    events: &VecDeque<Arc<PolicyEvent>>,
+    filter: &EventFilter,
+) -> Vec<Arc<PolicyEvent>> {
+    let newest_first = events.iter().rev().filter(|event| filter.matches(event));
+    let mut selected: Vec<_> =
+        newest_first.take(filter.last.unwrap_or(usize::MAX)).cloned().collect();
+    selected.reverse();
+    selected
 }
 
 /// Ignores poisoning: the locked values are never left in an inconsistent state.

@@ -6,7 +6,9 @@ mod policy_event;
 mod ring_reader;
 
 pub use self::{
-    event_buffer::{EventBuffer, EventFilter, EventSubscription, SubscriptionItem},
+    event_buffer::{
+        EventBuffer, EventFilter, EventSubscription, FlowReportsGuard, SubscriptionItem,
+    },
     policy_event::PolicyEvent,
     ring_reader::spawn_reader,
 };

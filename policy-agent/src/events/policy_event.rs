@@ -1,6 +1,9 @@
 //! A policy event in the form that users see.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use jiff::Timestamp;
 use policy_common::{event::VerdictEvent, reason::Reason};
@@ -40,7 +43,8 @@ pub struct PolicyEvent {
     pub rule: Option<RuleRef>,
     /// `tcp`, `udp`, `icmp`, `icmpv6`, or the protocol number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub protocol: Option<Cow<'static, str>>,
     /// The source address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -149,14 +153,14 @@ fn verdict_label(reason: Reason) -> &'static str {
     if reason.passes() { "allowed" } else { "denied" }
 }
 
-fn protocol_label(number: u8) -> String {
+fn protocol_label(number: u8) -> Cow<'static, str> {
     match number {
-        1 => "icmp".to_owned(),
-        IPPROTO_TCP => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        132 => "sctp".to_owned(),
-        other => other.to_string(),
+        1 => "icmp".into(),
+        IPPROTO_TCP => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        132 => "sctp".into(),
+        other => other.to_string().into(),
     }
 }
 

@@ -10,6 +10,7 @@
 //! agent may use this one. It imports only `policy-common`.
 
 mod address_ranges;
+mod allow_hint;
 mod authority;
 mod cidr;
 pub mod compile;
@@ -33,6 +34,7 @@ mod nameservers;
 mod normalised_policy;
 mod policy_warnings;
 mod proxy_tls;
+mod reason_label;
 mod requested_name;
 pub mod rule_reference;
 pub mod sandbox_conflicts;
@@ -50,6 +52,7 @@ mod compile_differential;
 #[cfg(test)]
 mod fuzz;
 
+pub use allow_hint::AllowHint;
 pub use authority::DomainOrIp;
 pub use cidr::ALL_TRAFFIC;
 pub use compile::{CompiledPolicy, compile_policy};
@@ -69,6 +72,7 @@ pub use nameservers::PolicyDefaults;
 pub use normalised_policy::{NormalisedEgressProxy, NormalisedNetwork, NormalisedPolicy};
 pub use policy_warnings::{PolicyWarning, policy_warnings};
 pub use proxy_tls::ProxyTls;
+pub use reason_label::parse_reason_label;
 pub use requested_name::RequestedName;
 pub use rule_reference::{RuleRef, resolve_rule};
 pub use sandbox_conflicts::LOOPBACK_INTERFACE;

@@ -3,18 +3,26 @@
 use std::fmt;
 
 use policy_common::{reason::Reason, verdict::NO_RULE};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 use super::{Floor, Policy};
 
+/// The list of the host's own addresses, which is not in the configuration.
+const HOST_ADDRESS: &str = "host_address";
+
+/// The name of a list. An alias, since serde would borrow a reference from what it reads.
+type ListName = &'static str;
+
 /// A rule and the list that contains it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct RuleRef {
     /// The list or setting, as written in the configuration.
-    pub list: &'static str,
+    #[serde(deserialize_with = "known_list")]
+    #[schema(value_type = String)]
+    pub list: ListName,
     /// Index in the list, from 0. Absent for a setting.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
     /// The entry in its normal form, or the setting's value.
     pub entry: String,
@@ -60,7 +68,7 @@ pub fn resolve_rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) 
 /// list.
 fn platform_deny_rule(floor: &Floor, place: usize) -> Option<RuleRef> {
     if let Some(own) = floor.host_rule(place) {
-        return Some(RuleRef { list: "host_address", index: None, entry: own.to_string() });
+        return Some(RuleRef { list: HOST_ADDRESS, index: None, entry: own.to_string() });
     }
     let (list, place, entry) = match floor.deny.get(place) {
         Some(entry) => ("platform_deny", place, entry),
@@ -82,6 +90,25 @@ fn setting_rule(policy: &Policy, reason: Reason) -> Option<RuleRef> {
         _ => return None,
     };
     Some(RuleRef { list, index: None, entry })
+}
+
+/// The lists and settings that decide.
+const LISTS: [&str; 9] = [
+    "platform_allow",
+    "platform_deny",
+    "platform_deny_add",
+    HOST_ADDRESS,
+    "network.allowOut",
+    "network.dnsServers",
+    "network.denyOut",
+    "allowInternetAccess",
+    "default_nameserver",
+];
+
+fn known_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = LISTS.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| de::Error::custom(format_args!("{name:?} is no list of rules")))
 }
 
 /// Converts an index to its type in the ABI. Lists are far shorter than `u32::MAX`.

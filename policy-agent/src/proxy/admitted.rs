@@ -91,7 +91,7 @@ impl AdmittedConnection {
         }
     }
 
-    /// Counts the connection as allowed and reports it.
+    /// Counts the connection as allowed and records it.
     pub(super) fn record_allowed(
         &self,
         protocol: ConnectionProtocol,
@@ -100,9 +100,16 @@ impl AdmittedConnection {
     ) {
         self.release_decision_permit();
         self.sandbox_proxy.proxy_counters.record_connection(protocol, decision.reason);
-        if self.context().event_buffer.wants_flows() {
-            self.report_event(name, decision);
-        }
+        self.report_event(name, decision);
+    }
+
+    /// Records that another request of the connection is allowed, by another name.
+    pub(super) fn record_next_name(
+        &self,
+        name: Option<&RequestedName>,
+        decision: ConnectionDecision,
+    ) {
+        self.report_event(name, decision);
     }
 
     /// Counts the connection as refused and reports it.

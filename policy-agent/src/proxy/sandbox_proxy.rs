@@ -328,24 +328,32 @@ impl SandboxProxy {
         }
     }
 
-    /// Reports the decision on a connection, unless the rate limit for events is exceeded.
+    /// Records the decision on a connection, and reports it as an event if somebody wants it and the
+    /// rate limit for events is not exceeded.
     pub(super) fn report_event(
         &self,
         addresses: ConnectionAddresses,
         name: Option<String>,
         decision: ConnectionDecision,
     ) {
-        let now = u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let take = |bucket| EVENT_RATE_LIMIT.take_token(bucket, now);
-        if self.event_bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            self.context.event_buffer.add_lost(1);
-            return;
-        }
+        let event_buffer = &self.context.event_buffer;
         let ConnectionDecision { reason, rule } = decision;
         let sandbox = self.sandbox.clone();
         let event =
             PolicyEvent::from_connection(sandbox, addresses.0, addresses.1, name, reason, rule);
-        self.context.event_buffer.push(event);
+        let is_wanted = event.is_denial() || event_buffer.wants_flows();
+        let now = u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let take = |bucket| EVENT_RATE_LIMIT.take_token(bucket, now);
+        let is_limited =
+            || self.event_bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err();
+        if !is_wanted {
+            event_buffer.record().observe(&event);
+        } else if is_limited() {
+            event_buffer.record().observe(&event);
+            event_buffer.add_lost(1);
+        } else {
+            event_buffer.push(event);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, SandboxProxyState> {

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     MAX_RESPONSE_HEADERS,
-    refusal_response::{ProxyResponseBody, refusal_response},
+    refusal_response::{ProxyResponseBody, Refusal, RefusalForm, refusal_response},
     request_host, upgrade_relay,
 };
 use crate::{
@@ -114,13 +114,14 @@ impl HttpSession {
         request: Request<Incoming>,
     ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {
         self.has_received_request.store(true, Ordering::Relaxed);
+        let form = RefusalForm::for_request(request.headers());
         let name = match request_host::requested_host(&request) {
             Ok(name) => name.map(|name| Arc::new(RequestedName::parse(name))),
-            Err(reason) => return self.refuse_request(None, reason.into()),
+            Err(reason) => return self.refuse_request(None, reason.into(), form),
         };
         match self.forward_request(request, &name).await {
             Ok(response) => Ok(response.map(Either::Left)),
-            Err(end) => self.refuse_request(name.as_deref(), end),
+            Err(end) => self.refuse_request(name.as_deref(), end, form),
         }
     }
 
@@ -128,10 +129,17 @@ impl HttpSession {
         &self,
         name: Option<&RequestedName>,
         end: ConnectionEnd,
+        form: RefusalForm,
     ) -> Result<Response<ProxyResponseBody>, ConnectionClosed> {
         let ConnectionEnd::Refused(decision) = end else { return Err(ConnectionClosed) };
         self.is_last_refused.store(true, Ordering::Relaxed);
-        let answer = refusal_response(decision.reason, name.map(RequestedName::as_str));
+        let refusal = Refusal {
+            sandbox: &self.admitted.sandbox_proxy.sandbox,
+            decision: &decision,
+            address: self.admitted.original_destination().ip(),
+            name: name.map(RequestedName::as_str),
+        };
+        let answer = refusal_response(&refusal, form);
         self.admitted.record_refused(ConnectionProtocol::Http, name, decision);
         Ok(answer)
     }
@@ -205,7 +213,9 @@ impl HttpSession {
         let UpstreamConnection { socket, io } =
             Box::pin(dial(admitted.context(), &allowed.active_policy, &target)).await?;
         admitted.attach_upstream(&socket)?;
-        if !self.is_allow_recorded.swap(true, Ordering::Relaxed) {
+        if self.is_allow_recorded.swap(true, Ordering::Relaxed) {
+            admitted.record_next_name(name.as_deref(), allowed.decision);
+        } else {
             admitted.record_allowed(ConnectionProtocol::Http, name.as_deref(), allowed.decision);
         }
         let mut client = lenient_http1_client(MAX_RESPONSE_HEADERS);

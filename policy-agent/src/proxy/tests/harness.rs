@@ -186,7 +186,7 @@ impl ProxyHarness {
         let state = Arc::<FakeNetworkState>::default();
         *state.destination.lock().unwrap() = Some(destination.parse().expect(destination));
         let platform_policy = PlatformPolicy { floor, defaults: PolicyDefaults::default() };
-        let event_buffer = Arc::new(EventBuffer::new(Arc::new(NoKernel)));
+        let event_buffer = Arc::new(EventBuffer::new(Arc::new(NoKernel), Arc::default()));
         let network = Box::new(FakeNetwork(Arc::clone(&state)));
         let settings = ProxySettings {
             resolvers: Vec::new(),
@@ -249,13 +249,13 @@ impl ProxyHarness {
 
     /// Reasons and names of all events.
     pub(super) fn events(&self) -> Vec<(&'static str, Option<String>)> {
-        let all = self.event_buffer.recent(&EventFilter { sandbox: None, include_flows: true });
+        let all = self.event_buffer.recent(&all_events());
         all.iter().map(|event| (event.reason, event.name.clone())).collect()
     }
 
     /// Waits for the first event.
     pub(super) async fn first_event(&self) -> Arc<PolicyEvent> {
-        let filter = EventFilter { sandbox: None, include_flows: true };
+        let filter = all_events();
         wait_until("an event", || !self.event_buffer.recent(&filter).is_empty()).await;
         Arc::clone(&self.event_buffer.recent(&filter)[0])
     }
@@ -267,6 +267,11 @@ impl ProxyHarness {
         };
         self.proxy_counters.connection_counts().map(line).collect()
     }
+}
+
+/// Selects denials and flows.
+fn all_events() -> EventFilter {
+    EventFilter { include_flows: true, ..EventFilter::default() }
 }
 
 /// Waits until a condition holds.

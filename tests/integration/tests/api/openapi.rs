@@ -15,7 +15,7 @@ static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 const HTTP_METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The operations that the API must have.
-const DOCUMENTED_OPERATIONS: [(&str, &str); 22] = [
+const DOCUMENTED_OPERATIONS: [(&str, &str); 26] = [
     ("get", "/health"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
@@ -38,6 +38,10 @@ const DOCUMENTED_OPERATIONS: [(&str, &str); 22] = [
     ("get", "/agent/v1/sandboxes/{id}/token"),
     ("post", "/agent/v1/explain"),
     ("get", "/agent/v1/events"),
+    ("get", "/agent/v1/denials"),
+    ("get", "/agent/v1/flows"),
+    ("get", "/agent/v1/sandboxes/{id}/denials"),
+    ("get", "/agent/v1/sandboxes/{id}/flows"),
 ];
 
 /// The document, and a testbed whose responses must conform to it.

@@ -10,4 +10,5 @@ mod faults;
 mod interface_changes;
 mod interface_pool;
 mod reconciliation;
+mod record_restarts;
 mod state_directory;

@@ -6,6 +6,7 @@ mod agent_memory;
 mod api_connections;
 mod denied_names;
 mod documented_metrics;
+mod flow_record;
 mod metrics;
 mod schemathesis;
 mod signals;
