@@ -59,7 +59,7 @@ enum BenchSubject {
     Bulk,
     /// The time until a policy is enforced.
     Apply,
-    /// The time to attach interfaces.
+    /// The times to attach, change, adopt and detach many sandboxes.
     Attach,
     /// The memory of policies.
     Memory,
@@ -94,6 +94,10 @@ fn main() -> Result<()> {
         if options.only.is_empty() || options.only.contains(subject) {
             for table in subject.run(&effort)? {
                 println!("{table}");
+            }
+            let spread = rounds::take_spread() * 100.0;
+            if spread > 0.0 {
+                println!("Spread: half of the rounds lie within ±{spread:.0} % of their median.\n");
             }
         }
     }

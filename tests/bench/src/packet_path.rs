@@ -35,9 +35,17 @@ use policy_testbed::{
 
 const DESTINATIONS: usize = 65_536;
 
-/// Targets in ns, by policy size: hot for the first two sizes, random for the last.
-const HOT_TARGETS_NS: [f64; 2] = [60.0, 110.0];
-const RANDOM_TARGET_NS: f64 = 150.0;
+/// Targets in ns for allowed packets: hot, then random by policy size.
+struct PathTargets {
+    hot: f64,
+    random: [Option<f64>; 3],
+}
+const IPV4_TARGETS_NS: PathTargets =
+    PathTargets { hot: 20.0, random: [None, Some(25.0), Some(60.0)] };
+const IPV6_TARGETS_NS: PathTargets =
+    PathTargets { hot: 25.0, random: [None, Some(30.0), Some(80.0)] };
+/// The target in ns for denied packets.
+const DENIED_TARGET_NS: f64 = 60.0;
 
 /// Measures the packet path.
 pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
@@ -95,8 +103,9 @@ impl BenchPrograms {
         sides: &[SizedPolicy],
         like: IpAddr,
     ) -> Result<ResultTable> {
-        let family = if like.is_ipv4() { "IPv4" } else { "IPv6" };
-        let columns = ["added, ns", "hot", "random", "target"];
+        let (family, targets) =
+            if like.is_ipv4() { ("IPv4", IPV4_TARGETS_NS) } else { ("IPv6", IPV6_TARGETS_NS) };
+        let columns = ["added, ns (of an empty program)", "hot", "random", "target"];
         let mut table = ResultTable::new(&format!("Packet path, {family}"), &columns);
         let mut bases = (Vec::new(), Vec::new());
         for allowed in [true, false] {
@@ -106,13 +115,14 @@ impl BenchPrograms {
                 let [empty, hot, scattered, random] = self.measure(effort, side, to[0])?;
                 bases.0.push(empty);
                 bases.1.push(scattered);
-                table.add_row(result_row(
-                    index,
-                    side.size,
-                    allowed,
-                    hot - empty,
-                    random - scattered,
-                ));
+                let (hot, random) = (hot - empty, random - scattered);
+                let what = if allowed { "allowed" } else { "denied" };
+                table.add_row([
+                    format!("{} prefixes, {what}", side.size),
+                    format!("{hot:.0} ({:.1})", hot / empty),
+                    format!("{random:.0} ({:.1})", random / empty),
+                    targets.describe(index, allowed, hot, random),
+                ]);
             }
         }
         let [empty, scattered] = [bases.0, bases.1].map(|base| format!("{:.0}", median(base)));
@@ -173,15 +183,18 @@ impl BenchPrograms {
     }
 }
 
-/// Formats a row of results in ns, with the target for the `index`th size.
-fn result_row(index: usize, size: usize, allowed: bool, hot: f64, random: f64) -> [String; 4] {
-    let target = match (allowed, HOT_TARGETS_NS.get(index)) {
-        (true, Some(&limit)) => at_most_target(hot, limit, "ns hot"),
-        (true, None) => at_most_target(random, RANDOM_TARGET_NS, "ns random"),
-        (false, _) => String::new(),
-    };
-    let what = if allowed { "allowed" } else { "denied" };
-    [format!("{size} prefixes, {what}"), format!("{hot:.0}"), format!("{random:.0}"), target]
+impl PathTargets {
+    /// The target for a result in ns, of the `index`th size.
+    fn describe(&self, index: usize, allowed: bool, hot: f64, random: f64) -> String {
+        if !allowed {
+            return at_most_target(hot, DENIED_TARGET_NS, "ns hot");
+        }
+        let mut target = at_most_target(hot, self.hot, "ns hot");
+        if let Some(limit) = self.random[index] {
+            target += &format!("; {}", at_most_target(random, limit, "ns random"));
+        }
+        target
+    }
 }
 
 /// The time per run, as measured by the kernel.

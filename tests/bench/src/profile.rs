@@ -11,7 +11,7 @@ pub(crate) struct BenchProfile {
     pub(crate) seconds: f64,
     /// The policy sizes.
     pub(crate) policy_sizes: [usize; 3],
-    /// The number of interfaces to attach.
+    /// The number of sandboxes to attach.
     pub(crate) interfaces: usize,
     /// The number of idle connections.
     pub(crate) idle_connections: usize,
@@ -24,7 +24,7 @@ impl BenchProfile {
         repeats: 2_000_000,
         seconds: 1.5,
         policy_sizes: [10, 1_000, 50_000],
-        interfaces: 200,
+        interfaces: 1_000,
         idle_connections: 10_000,
     };
 
@@ -34,7 +34,7 @@ impl BenchProfile {
         repeats: 20_000,
         seconds: 0.1,
         policy_sizes: [10, 1_000, 5_000],
-        interfaces: 5,
+        interfaces: 10,
         idle_connections: 200,
     };
 }

@@ -1,6 +1,19 @@
 //! Alternating rounds of measurements.
 
+use std::cell::Cell;
+
 use anyhow::Result;
+
+thread_local! {
+    /// The widest spread of a subject's rounds since the last call of [`take_spread`].
+    static WIDEST_SPREAD: Cell<f64> = const { Cell::new(0.0) };
+}
+
+/// The widest spread since the last call: how far the middle half of the rounds of a subject is
+/// from its median, as a fraction of it.
+pub(crate) fn take_spread() -> f64 {
+    WIDEST_SPREAD.take()
+}
 
 /// Measures every subject once per round and returns the medians in the order of the subjects.
 pub(crate) fn medians<S>(
@@ -26,11 +39,33 @@ pub(crate) fn medians_of_each<S, const N: usize>(
             }
         }
     }
+    results.iter().flatten().for_each(|values| note_spread(values));
     Ok(results.into_iter().map(|values| values.map(median)).collect())
 }
 
-/// The median. For an even number of values, the higher of the two in the middle.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+fn note_spread(values: &[f64]) {
+    let half = (quantile(values, 0.75) - quantile(values, 0.25)) / 2.0;
+    let spread = half / quantile(values, 0.5);
+    if spread.is_finite() {
+        WIDEST_SPREAD.set(WIDEST_SPREAD.get().max(spread));
+    }
+}
+
+/// The value below which this fraction of the values lies.
+pub(crate) fn quantile(values: &[f64], fraction: f64) -> f64 {
+    let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let last = values.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a fraction of an index is an index"
+    )]
+    let index = (last as f64 * fraction).round() as usize;
+    values.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// The median. For an even number of values, the higher of the two in the middle.
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    quantile(&values, 0.5)
 }

@@ -8,17 +8,22 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use policy_agent::{
     dataplane::{Dataplane, HostInterface, Slot},
     policy::Floor,
 };
 
+use serde_json::json;
+
 use super::prefix_lists::PrefixLists;
 use crate::dataplane::prepare_slot;
-use policy_testbed::network::{
-    Sandbox, TestNetwork, command, host_router::UPLINK_INTERFACE, sandbox::SANDBOX_INTERFACE,
+use policy_testbed::{
+    agent::AgentProcess,
+    network::{
+        Sandbox, TestNetwork, command, host_router::UPLINK_INTERFACE, sandbox::SANDBOX_INTERFACE,
+    },
 };
 
 /// The filter in the host.
@@ -32,8 +37,10 @@ pub(crate) enum PathFilter {
     Prohibit,
     /// nftables interval sets with the same rules: the floor, then the allowed destinations.
     Nftables,
-    /// The dataplane.
+    /// The dataplane, without its guard.
     Agent,
+    /// An agent with default settings, which include the guard.
+    GuardedAgent,
 }
 
 /// One path.
@@ -46,6 +53,8 @@ pub(crate) struct TrafficPath {
     pub(crate) network: TestNetwork,
     /// The source of the traffic.
     pub(crate) sandbox: Sandbox,
+    /// The agent of [`PathFilter::GuardedAgent`].
+    agent: Option<AgentProcess>,
 }
 
 impl TrafficPath {
@@ -65,8 +74,9 @@ impl TrafficPath {
             PathFilter::Prohibit => "prohibit route".to_owned(),
             PathFilter::Nftables => format!("nftables, {count} CIDRs"),
             PathFilter::Agent => format!("policy, {count} CIDRs"),
+            PathFilter::GuardedAgent => format!("policy and guard, {count} CIDRs"),
         };
-        let road = Self { name, filter: guard, network: world, sandbox };
+        let mut road = Self { name, filter: guard, network: world, sandbox, agent: None };
         match guard {
             PathFilter::None => {}
             PathFilter::Blackhole => {
@@ -77,6 +87,7 @@ impl TrafficPath {
             }
             PathFilter::Nftables => road.install_nftables(lists, also)?,
             PathFilter::Agent => road.attach_dataplane(dataplane, lists, also)?,
+            PathFilter::GuardedAgent => road.start_agent(lists, also)?,
         }
         Ok(road)
     }
@@ -95,6 +106,17 @@ impl TrafficPath {
         let netns = Some(self.network.host.path());
         let interface = HostInterface { name: self.sandbox.interface.clone(), netns };
         dataplane.attach(&format!("road{}", slot.get()), slot, &interface)
+    }
+
+    fn start_agent(&mut self, lists: &PrefixLists, also: &[IpNet]) -> Result<()> {
+        let mut agent = AgentProcess::configure("")?;
+        agent.start(&self.network.host)?;
+        let spec = self.sandbox.sandbox_spec(&json!({ "network": lists.network_config(also) }));
+        let path = format!("/agent/v1/sandboxes/{}", self.sandbox.id);
+        let answer = agent.request("PUT", &path, &spec.to_string())?;
+        ensure!(answer.status < 300, "the agent refuses the sandbox: {}", answer.body);
+        self.agent = Some(agent);
+        Ok(())
     }
 
     fn install_nftables(&self, lists: &PrefixLists, also: &[IpNet]) -> Result<()> {
