@@ -81,11 +81,12 @@ impl Floor {
     }
 
     /// Returns the floor with these addresses of the host instead of the previous ones. Prefixes
-    /// entirely within a list are omitted. If more than 4 096 remain, they are widened until they
+    /// that the deny lists contain are omitted. Those in `platform_allow` are not: line 5 still
+    /// applies to addresses that embed them. If more than 4 096 remain, they are widened until they
     /// fit, which denies more, never less.
     #[must_use]
     pub fn with_host_addresses(&self, addresses: &[IpNet]) -> Self {
-        let lists = self.allow.iter().chain(&*self.deny).chain(&*self.deny_add);
+        let lists = self.deny.iter().chain(&*self.deny_add);
         Self {
             host_addresses: host_prefixes::denied_host_prefixes(addresses, lists).into(),
             ..self.clone()

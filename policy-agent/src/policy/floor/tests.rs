@@ -139,6 +139,7 @@ fn the_hosts_own_addresses_are_denied_unless_they_are_allowed() {
         ("2001:db8::2", true),
         ("2001:db8::3", true),
         ("64:ff9b::192.0.2.1", false),
+        ("64:ff9b::192.0.2.2", false), // `platform_allow` does not look inside
         ("2002:c000:201::1", false),
         ("2001:0:808:808::3fff:fdfe", false), // Teredo client 192.0.2.1
         ("2001:0:808:808::3fff:fdfd", true),  // Teredo client 192.0.2.2
