@@ -178,7 +178,7 @@ fn start_services(
     let dataplane_control: Arc<dyn DataplaneControl> = Arc::new(dataplane);
     let (platform_policy, attribution) =
         (CurrentPlatformPolicy::from(platform_policy), Arc::<EventAttribution>::default());
-    let (record, record_file) = open_record(&config.state_dir)?;
+    let (record, record_file) = open_record(&config.state_dir);
     let event_buffer =
         Arc::new(EventBuffer::new(Arc::clone(&dataplane_control), Arc::clone(&record)));
     let proxy = Arc::new(TransparentProxy::new(
@@ -208,14 +208,14 @@ fn start_services(
 }
 
 /// Opens the record of flows, with what earlier agents recorded.
-fn open_record(state_dir: &Path) -> Result<(Arc<FlowRecord>, RecordFile)> {
-    let (record, file) = (Arc::<FlowRecord>::default(), RecordFile::open(state_dir)?);
+fn open_record(state_dir: &Path) -> (Arc<FlowRecord>, RecordFile) {
+    let (record, file) = (Arc::<FlowRecord>::default(), RecordFile::new(state_dir));
     match file.load_into(&record) {
         Ok(0) => {}
         Ok(skipped) => tracing::warn!(lines = skipped, "the record of flows has damaged lines"),
         Err(error) => tracing::warn!("the record of flows is lost: {error:#}"),
     }
-    Ok((record, file))
+    (record, file)
 }
 
 /// Returns the settings of the gateway. `None` if it is not configured.

@@ -31,23 +31,16 @@ pub struct RecordFile {
     directory: PathBuf,
     /// `None` until something is written.
     file: Option<File>,
-    number: u64,
     appended: u64,
     begun: SystemTime,
 }
 
 impl RecordFile {
-    /// Opens the directory in `state_dir`, and creates it if it is missing.
-    ///
-    /// # Errors
-    /// The directory cannot be created or read.
-    pub fn open(state_dir: &Path) -> Result<Self> {
+    /// The files in `state_dir`. Their directory is created when something is written.
+    #[must_use]
+    pub fn new(state_dir: &Path) -> Self {
         let directory = record_directory(state_dir);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.with_context(|| format!("cannot make {}", directory.display()))?;
-        let newest = numbered_files(&directory)?.last().map_or(0, |(number, _)| *number);
-        let begun = SystemTime::now();
-        Ok(Self { directory, file: None, number: newest, appended: 0, begun })
+        Self { directory, file: None, appended: 0, begun: SystemTime::now() }
     }
 
     /// Reads the entries of the newest file into the record. Skips lines that are no entries, such as
@@ -89,15 +82,16 @@ impl RecordFile {
 
     /// Writes all entries to the next file. It gets its name when it is whole.
     fn begin_next(&mut self, record: &FlowRecord) -> io::Result<()> {
-        let path = self.directory.join(file_name(self.number + 1));
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let newest = numbered_files(&self.directory)?.last().map_or(0, |(number, _)| *number);
+        let path = self.directory.join(file_name(newest + 1));
         let unfinished = path.with_extension("new");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&unfinished)?;
         write_lines(&mut file, &record.entries(&FlowQuery::everything()))?;
         fs::rename(&unfinished, &path)?;
-        (self.number, self.file) = (self.number + 1, Some(file));
-        (self.appended, self.begun) = (0, SystemTime::now());
+        (self.file, self.appended, self.begun) = (Some(file), 0, SystemTime::now());
         self.remove_old_files()
     }
 
@@ -143,10 +137,14 @@ fn write_lines(file: &mut File, entries: &[RecordedFlow]) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// The files by number, the newest last.
+/// The files by number, the newest last. None if there is no directory.
 fn numbered_files(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let number = name.and_then(|name| name.strip_prefix("flows-")?.strip_suffix(".jsonl"));

@@ -112,9 +112,8 @@ async fn every_request_of_a_connection_is_judged() {
     expect_bytes(&mut client, OK_RESPONSE.as_bytes()).await;
     let refused = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap();
     assert!(refused.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{refused}");
-    assert!(
-        refused.ends_with("(evil.example)\n") && refused.contains("\r\n\r\nname_not_allowed: ")
-    );
+    assert!(refused.contains("(evil.example)\n") && refused.contains("\r\n\r\nname_not_allowed: "));
+    assert!(refused.ends_with("To allow it: policy-agent allow web evil.example\n"), "{refused}");
     assert!(refused.contains("connection: close\r\n") && refused.contains("text/plain"));
     assert_eq!(harness.events(), [("name_not_allowed", Some("evil.example".to_owned()))]);
     assert_eq!(read_all(&mut a_server).await.unwrap(), b"", "left when another one was asked for");

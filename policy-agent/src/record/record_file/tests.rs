@@ -19,14 +19,14 @@ fn what_is_written_is_read_by_the_next_agent() {
     let state = tempfile::tempdir().expect("a directory");
     let record = FlowRecord::default();
     record.observe(&denial(80));
-    let mut file = RecordFile::open(state.path()).expect("opens");
+    let mut file = RecordFile::new(state.path());
     file.append(&everything(&record), &record).expect("written");
     for port in [80, 443] {
         record.observe(&denial(port));
         file.append(&everything(&record), &record).expect("written");
     }
     let next = FlowRecord::default();
-    let file = RecordFile::open(state.path()).expect("opens");
+    let file = RecordFile::new(state.path());
     assert_eq!(file.load_into(&next).expect("reads"), 0);
     assert_eq!(everything(&next), everything(&record));
 }
@@ -49,13 +49,13 @@ fn a_line_that_a_crash_cut_off_is_skipped() {
     let state = tempfile::tempdir().expect("a directory");
     let record = FlowRecord::default();
     record.observe(&denial(80));
-    let mut file = RecordFile::open(state.path()).expect("opens");
+    let mut file = RecordFile::new(state.path());
     file.append(&everything(&record), &record).expect("written");
     let path = record_directory(state.path()).join(file_name(1));
     let mut damaged = OpenOptions::new().append(true).open(path).expect("opens");
     damaged.write_all(b"{\"sandboxID\":\"web\",\"fir").expect("written");
     let next = FlowRecord::default();
-    let file = RecordFile::open(state.path()).expect("opens");
+    let file = RecordFile::new(state.path());
     assert_eq!(file.load_into(&next).expect("reads"), 1);
     assert_eq!(everything(&next), everything(&record));
 }
@@ -65,7 +65,7 @@ fn a_large_file_is_followed_by_another_and_few_are_kept() {
     let state = tempfile::tempdir().expect("a directory");
     let record = FlowRecord::default();
     record.observe(&denial(80));
-    let mut file = RecordFile::open(state.path()).expect("opens");
+    let mut file = RecordFile::new(state.path());
     for _ in 0..MAX_FILES + 3 {
         file.append(&everything(&record), &record).expect("written");
         file.appended = MAX_APPENDED_BYTES;
