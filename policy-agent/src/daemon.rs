@@ -28,7 +28,7 @@ use crate::{
         ApiState, metrics_router, router, router_with_keys,
         server::{ApiSocket, serve_tcp},
     },
-    config::AgentConfig,
+    config::{AgentConfig, GatewayConfig},
     dataplane::Dataplane,
     events::{EventBuffer, spawn_reader},
     gateway::{self, CertificateFiles, Gateway},
@@ -221,12 +221,11 @@ fn open_record(state_dir: &Path) -> (Arc<FlowRecord>, RecordFile) {
 /// Returns the settings of the gateway. `None` if it is not configured.
 fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySettings>> {
     let Some(gateway) = &config.gateway else { return Ok(None) };
-    let Some(domain) = gateway.domain.clone() else { return Ok(None) };
-    let files = || match (&gateway.tls_cert, &gateway.tls_key) {
-        (Some(cert), Some(key)) => Ok(CertificateFiles { cert: cert.clone(), key: key.clone() }),
-        _ => CertificateFiles::self_signed(&config.state_dir.join("gateway"), &domain),
-    };
-    let https = gateway.https.map(|address| files().map(|files| (address, files))).transpose()?;
+    if gateway.domains().is_empty() {
+        return Ok(None);
+    }
+    let sources = || certificate_sources(config, gateway);
+    let https = gateway.https.map(|address| sources().map(|it| (address, it))).transpose()?;
     Ok(Some(gateway::GatewaySettings {
         http: gateway.http,
         https,
@@ -236,6 +235,26 @@ fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySetti
         drain_timeout: Duration::from_secs(gateway.drain_timeout.into()),
         trusted_proxies: gateway.trusted_proxies()?,
         proxy_protocol: gateway.proxy_protocol,
-        domain,
+        domains: gateway.domains().to_vec(),
     }))
+}
+
+/// The operator's certificates, or self-signed ones for all domains.
+fn certificate_sources(
+    config: &AgentConfig,
+    gateway: &GatewayConfig,
+) -> Result<gateway::CertificateSources> {
+    let directory = gateway.tls_directory.clone();
+    let files = match (&gateway.tls_cert, &gateway.tls_key) {
+        (Some(cert), Some(key)) => {
+            vec![CertificateFiles { cert: cert.clone(), key: key.clone() }]
+        }
+        _ if directory.is_some() => Vec::new(),
+        _ => {
+            let place = config.state_dir.join("gateway");
+            let sign = |domain: &String| CertificateFiles::self_signed(&place, domain);
+            gateway.domains().iter().map(sign).collect::<Result<_>>()?
+        }
+    };
+    Ok(gateway::CertificateSources { files, directory })
 }

@@ -22,8 +22,8 @@ const MAX_NAME_LEN: usize = 253;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayConfig {
-    /// The public domain of the sandboxes.
-    pub domain: Option<String>,
+    /// The public domains of the sandboxes. The first one is in their URLs.
+    pub domain: Option<DomainSetting>,
     /// The address of the HTTP listener.
     pub http: Option<SocketAddr>,
     /// The address of the HTTPS listener.
@@ -33,6 +33,9 @@ pub struct GatewayConfig {
     pub tls_cert: Option<PathBuf>,
     /// The private key, PEM.
     pub tls_key: Option<PathBuf>,
+    /// A directory of further certificates and keys, `NAME.crt` and `NAME.key`, chosen by the name
+    /// that a client asks for.
+    pub tls_directory: Option<PathBuf>,
     /// The maximum number of concurrent connections to one sandbox through the gateway.
     pub max_connections_per_sandbox: u32,
     /// The port in a sandbox on which envd, E2B's daemon, listens; 0 if there is none. Requests to
@@ -49,6 +52,43 @@ pub struct GatewayConfig {
     pub proxy_protocol: bool,
 }
 
+/// `gateway.domain`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged, expecting = "write a domain, or a list of domains")]
+pub enum DomainSetting {
+    /// One domain.
+    One(String),
+    /// Several domains.
+    Several(Vec<String>),
+}
+
+impl DomainSetting {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(domain) => std::slice::from_ref(domain),
+            Self::Several(domains) => domains,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let domains = self.as_slice();
+        if domains.is_empty() {
+            bail!("gateway.domain: is an empty list; write at least one domain");
+        }
+        for (index, domain) in domains.iter().enumerate() {
+            let key = match self {
+                Self::One(_) => "gateway.domain".to_owned(),
+                Self::Several(_) => format!("gateway.domain[{index}]"),
+            };
+            check_domain(&key, domain)?;
+            if domains[..index].contains(domain) {
+                bail!("{key}: {domain:?}: is given twice");
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
@@ -57,6 +97,7 @@ impl Default for GatewayConfig {
             https: None,
             tls_cert: None,
             tls_key: None,
+            tls_directory: None,
             max_connections_per_sandbox: 1024,
             envd_port: 49983,
             http2_ports: Vec::new(),
@@ -73,8 +114,8 @@ impl GatewayConfig {
     /// # Errors
     /// A key is invalid; the error names it.
     pub(super) fn check(&self) -> Result<()> {
-        if let Some(domain) = &self.domain {
-            check_domain(domain)?;
+        if let Some(domains) = &self.domain {
+            domains.check()?;
         }
         let addresses = [("http", self.http), ("https", self.https)];
         for (key, _) in addresses.iter().filter(|(_, address)| address.is_some()) {
@@ -102,6 +143,18 @@ impl GatewayConfig {
         Ok(())
     }
 
+    /// All domains.
+    #[must_use]
+    pub fn domains(&self) -> &[String] {
+        self.domain.as_ref().map_or(&[], DomainSetting::as_slice)
+    }
+
+    /// The domain in the URLs of sandboxes.
+    #[must_use]
+    pub fn first_domain(&self) -> Option<&str> {
+        self.domains().first().map(String::as_str)
+    }
+
     /// The networks of the trusted proxies.
     ///
     /// # Errors
@@ -127,7 +180,7 @@ impl GatewayConfig {
             (None, Some(address)) => ("http", 80, address),
             (None, None) => return None,
         };
-        let host = format!("{label}.{}", self.domain.as_ref()?);
+        let host = format!("{label}.{}", self.first_domain()?);
         Some(match address.port() {
             port if port == default_port => format!("{scheme}://{host}"),
             port => format!("{scheme}://{host}:{port}"),
@@ -147,18 +200,18 @@ fn parse_proxy_network(entry: &str) -> Result<IpNet> {
     Ok(network)
 }
 
-fn check_domain(domain: &str) -> Result<()> {
+fn check_domain(key: &str, domain: &str) -> Result<()> {
     let name = DomainName::parse(domain);
-    let name = name.map_err(|problem| anyhow!("gateway.domain: {domain:?}: {problem}"))?;
+    let name = name.map_err(|problem| anyhow!("{key}: {domain:?}: {problem}"))?;
     if domain.contains('_') {
         // RFC 5280, 4.2.1.6: a certificate cannot contain such a name.
-        bail!("gateway.domain: {domain:?}: '_' cannot stand in the name of a certificate");
+        bail!("{key}: {domain:?}: '_' cannot stand in the name of a certificate");
     }
     if name.as_str() != domain {
-        bail!("gateway.domain: {domain:?}: write it as {:?}", name.as_str());
+        bail!("{key}: {domain:?}: write it as {:?}", name.as_str());
     }
     if domain.len() > MAX_NAME_LEN - DOMAIN_PREFIX_LEN {
-        bail!("gateway.domain: {domain:?}: leaves no room for the sandboxes' names below it");
+        bail!("{key}: {domain:?}: leaves no room for the sandboxes' names below it");
     }
     Ok(())
 }
@@ -218,6 +271,15 @@ mod tests {
         let long = vec!["a".repeat(60); 4].join(".");
         assert!(problem(&format!("domain = {long:?}")).contains("no room"));
         gateway("domain = \"sandbox.localhost\"").check().expect("a right domain");
+        let list = gateway("domain = [\"b.example\", \"a.example\"]");
+        list.check().expect("two domains");
+        assert_eq!(list.first_domain(), Some("b.example"));
+        assert!(problem("domain = []").starts_with("gateway.domain: is an empty list"));
+        let second = problem("domain = [\"a.example\", \"A.example\"]");
+        assert!(second.starts_with("gateway.domain[1]: \"A.example\": "), "{second}");
+        assert!(problem("domain = [\"a.example\", \"a.example\"]").contains("twice"));
+        let wrong = toml::from_str::<GatewayConfig>("domain = 1").expect_err("a number");
+        assert!(wrong.to_string().contains("a list of domains"), "{wrong}");
     }
 
     #[test]

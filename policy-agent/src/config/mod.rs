@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     api_keys::{ApiKeyConfig, ApiRole},
     changes::ConfigChange,
-    gateway::GatewayConfig,
+    gateway::{DomainSetting, GatewayConfig},
     interfaces::InterfaceConfig,
     metrics::MetricsConfig,
 };

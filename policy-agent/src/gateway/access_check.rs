@@ -68,7 +68,7 @@ impl RequestContext {
     /// one site, so such requests carry the user's cookie for this one.
     fn is_from_other_sandbox(&self, gateway: &Gateway, request: &Request<Incoming>) -> bool {
         let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-        let sandbox = origin.and_then(|origin| target::sandbox_of_origin(origin, &gateway.domain));
+        let sandbox = origin.and_then(|origin| target::sandbox_of_origin(origin, &gateway.domains));
         sandbox.is_some_and(|sandbox| sandbox != self.target.sandbox)
     }
 }

@@ -21,11 +21,13 @@ mod backend_http2;
 mod backend_registry;
 mod backend_request;
 mod backend_response;
+mod certificate_store;
 mod client_listener;
 mod connection_pool;
 mod continue_gate;
 mod cors;
 mod dialer;
+mod domains;
 mod drain;
 mod envd;
 mod flow_control;
@@ -68,21 +70,24 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    backend_registry::BackendRegistry, dialer::BackendTls, drain::ConnectionDrain,
-    server_certificate::ServerCertificate, trusted_proxies::TrustedProxies,
+    backend_registry::BackendRegistry, certificate_store::CertificateStore, dialer::BackendTls,
+    domains::GatewayDomains, drain::ConnectionDrain, trusted_proxies::TrustedProxies,
 };
-pub use self::{gateway_metrics::GatewayMetrics, server_certificate::CertificateFiles};
+pub use self::{
+    certificate_store::CertificateSources, gateway_metrics::GatewayMetrics,
+    server_certificate::CertificateFiles,
+};
 use crate::{agent::SandboxRegistry, limits::DescriptorBudget};
 
 /// `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// The parent domain of all sandbox hosts.
-    pub domain: String,
+    /// The parent domains of all sandbox hosts.
+    pub domains: Vec<String>,
     /// Listen address for plain HTTP.
     pub http: Option<SocketAddr>,
-    /// Listen address for HTTPS, and its certificate.
-    pub https: Option<(SocketAddr, CertificateFiles)>,
+    /// Listen address for HTTPS, and its certificates.
+    pub https: Option<(SocketAddr, CertificateSources)>,
     /// Maximum number of concurrent gateway connections to one sandbox.
     pub max_connections_per_sandbox: usize,
     /// The port of the E2B SDKs' daemon in a sandbox. 0 means none.
@@ -99,7 +104,7 @@ pub struct GatewaySettings {
 
 /// The gateway.
 pub struct Gateway {
-    domain: String,
+    domains: GatewayDomains,
     sandboxes: Arc<SandboxRegistry>,
     backends: BackendRegistry,
     metrics: GatewayMetrics,
@@ -124,7 +129,7 @@ impl Gateway {
     ) -> Result<Arc<Self>> {
         let descriptors = DescriptorBudget::for_process(true)?;
         let gateway = Arc::new(Self {
-            domain: settings.domain.clone(),
+            domains: GatewayDomains::new(settings.domains.clone()),
             sandboxes,
             backends: BackendRegistry::new(
                 settings.max_connections_per_sandbox,
@@ -143,10 +148,10 @@ impl Gateway {
             let listener = bind_listener("http", address).await?;
             tokio::spawn(client_listener::serve_listener(Arc::clone(&gateway), listener, None));
         }
-        if let Some((address, files)) = &settings.https {
-            let certificate = Arc::new(ServerCertificate::load(files.clone())?);
-            let tls = TlsAcceptor::from(Arc::new(certificate.server_config()?));
-            tokio::spawn(certificate.reload_on_change());
+        if let Some((address, sources)) = &settings.https {
+            let (certificates, reloader) = CertificateStore::load(sources.clone())?;
+            let tls = TlsAcceptor::from(Arc::new(certificates.server_config()?));
+            tokio::spawn(reloader.run());
             let listener = bind_listener("https", *address).await?;
             tokio::spawn(client_listener::serve_listener(
                 Arc::clone(&gateway),

@@ -42,7 +42,7 @@ pub(super) async fn handle_request(
     let mut log_entry = AccessLogEntry::for_request(&request, client.address, &gateway.metrics);
     let checked = backend_request::check_head(&request);
     let target = checked.and_then(|()| websocket::check_connect(&request)).and_then(|()| {
-        let target = target::parse_target(&request, &gateway.domain, client.host.as_deref());
+        let target = target::parse_target(&request, &gateway.domains, client.host.as_deref());
         target.map_err(GatewayRefusal::bad_request)
     });
     let outcome = match target {

@@ -1,26 +1,20 @@
-//! The gateway's certificate: either the operator's, reloaded when its files change, or a
-//! self-signed one for evaluation.
+//! A certificate and its key: the operator's, or a self-signed one for evaluation.
 
 use std::{
     fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustls::{
-    ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-
-/// How often the files are checked for changes.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Paths of the certificate chain and the private key, in PEM format.
 #[derive(Clone, Debug)]
@@ -56,7 +50,7 @@ impl CertificateFiles {
     }
 
     /// Modification times of both files.
-    fn modified_at(&self) -> Option<[SystemTime; 2]> {
+    pub(super) fn modified_at(&self) -> Option<[SystemTime; 2]> {
         let modified = |path| fs::metadata(path).and_then(|file| file.modified()).ok();
         Some([modified(&self.cert)?, modified(&self.key)?])
     }
@@ -70,68 +64,11 @@ fn write_private_file(path: &Path, text: &str) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The certificate in use.
-#[derive(Debug)]
-pub(super) struct ServerCertificate {
-    files: CertificateFiles,
-    key: RwLock<Arc<CertifiedKey>>,
-}
-
-impl ServerCertificate {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// The files cannot be read, or do not match each other.
-    pub(super) fn load(files: CertificateFiles) -> Result<Self> {
-        let key = RwLock::new(load_certified_key(&files)?);
-        Ok(Self { files, key })
-    }
-
-    /// Reloads the files whenever they change, without end. If they cannot be read, the current
-    /// certificate stays in use.
-    pub(super) async fn reload_on_change(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
-        let mut loaded = self.files.modified_at();
-        loop {
-            ticks.tick().await;
-            let modified = self.files.modified_at();
-            if modified == loaded || modified.is_none() {
-                continue;
-            }
-            loaded = modified;
-            match load_certified_key(&self.files) {
-                Ok(key) => {
-                    *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
-                    tracing::info!(cert = %self.files.cert.display(), "certificate read anew");
-                }
-                // Certificate and key are separate files. Between their two updates they do not
-                // match.
-                Err(error) => tracing::warn!("the old certificate stays: {error:#}"),
-            }
-        }
-    }
-
-    /// The gateway's TLS configuration, with this certificate.
-    ///
-    /// # Errors
-    /// The cryptography cannot be set up.
-    pub(super) fn server_config(self: &Arc<Self>) -> Result<ServerConfig> {
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions()?;
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as _;
-        let mut tls = builder.with_no_client_auth().with_cert_resolver(resolver);
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(tls)
-    }
-}
-
-impl ResolvesServerCert for ServerCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.key.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
-
-fn load_certified_key(files: &CertificateFiles) -> Result<Arc<CertifiedKey>> {
+/// Reads a pair of files.
+///
+/// # Errors
+/// The files cannot be read, or do not match each other.
+pub(super) fn load_certified_key(files: &CertificateFiles) -> Result<Arc<CertifiedKey>> {
     let (cert, key) = (files.cert.display(), files.key.display());
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -159,7 +96,7 @@ mod tests {
         let first = fs::read(&files.cert).expect("the certificate");
         CertificateFiles::self_signed(directory.path(), "example.com").expect("found");
         assert_eq!(fs::read(&files.cert).expect("the certificate"), first);
-        assert!(ServerCertificate::load(files).is_ok());
+        assert!(load_certified_key(&files).is_ok());
     }
 
     #[test]
@@ -168,7 +105,7 @@ mod tests {
         let one = CertificateFiles::self_signed(directory.path(), "one.example").expect("made");
         let other = CertificateFiles::self_signed(directory.path(), "other.example").expect("made");
         let mixed = CertificateFiles { cert: one.cert, key: other.key };
-        let error = ServerCertificate::load(mixed).expect_err("mixed").to_string();
+        let error = load_certified_key(&mixed).expect_err("mixed").to_string();
         assert!(error.contains("do not belong together"), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use hyper::{
     http::uri::Authority,
 };
 
+use super::domains::GatewayDomains;
 use crate::policy::SandboxId;
 
 const SANDBOX_HEADER: &str = "e2b-sandbox-id";
@@ -34,25 +35,25 @@ pub(super) type TargetError = &'static str;
 /// The host is missing, given more than once, or not of the form of a public URL.
 pub(super) fn parse_target<B>(
     request: &Request<B>,
-    domain: &str,
+    domains: &GatewayDomains,
     forwarded: Option<&str>,
 ) -> Result<SandboxTarget, TargetError> {
-    let from_host = target_of_host(request_host(request)?, request.headers(), domain);
-    let forwarded = || target_of_host(forwarded?, request.headers(), domain).ok();
+    let from_host = target_of_host(request_host(request)?, request.headers(), domains);
+    let forwarded = || target_of_host(forwarded?, request.headers(), domains).ok();
     from_host.or_else(|error| forwarded().ok_or(error))
 }
 
 fn target_of_host(
     host: &str,
     headers: &HeaderMap,
-    domain: &str,
+    domains: &GatewayDomains,
 ) -> Result<SandboxTarget, TargetError> {
     let authority: Authority = host.parse().map_err(|_| "Host is not a valid host")?;
     if !is_host_and_port(&authority) {
         return Err("Host is not a valid host");
     }
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
-    let (sandbox, port) = match name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) {
+    let (sandbox, port) = match domains.strip_from(&name) {
         Some(label) if label != "sandbox" => parse_label(label)?,
         Some(_) => parse_target_headers(headers)?,
         None if is_local_host(&name) => parse_target_headers(headers)?,
@@ -62,9 +63,9 @@ fn target_of_host(
 }
 
 /// The sandbox that serves an origin, if any.
-pub(super) fn sandbox_of_origin(origin: &str, domain: &str) -> Option<SandboxId> {
+pub(super) fn sandbox_of_origin(origin: &str, domains: &GatewayDomains) -> Option<SandboxId> {
     let (_, host) = origin.split_once("://")?;
-    target_of_host(host, &HeaderMap::new(), domain).ok().map(|target| target.sandbox)
+    target_of_host(host, &HeaderMap::new(), domains).ok().map(|target| target.sandbox)
 }
 
 /// The single host of a request.
@@ -134,11 +135,15 @@ fn is_local_host(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn domains() -> GatewayDomains {
+        GatewayDomains::new(vec!["example.com".to_owned()])
+    }
+
     fn target(
         build: impl Fn(hyper::http::request::Builder) -> hyper::http::request::Builder,
     ) -> Result<(String, u16), TargetError> {
         let request = build(Request::builder()).body(()).expect("a request");
-        parse_target(&request, "example.com", None)
+        parse_target(&request, &domains(), None)
             .map(|target| (target.sandbox.to_string(), target.port))
     }
 
@@ -206,7 +211,7 @@ mod tests {
     fn a_trusted_proxy_may_have_been_asked_for_another_host() {
         let parse = |host: &str, forwarded: &str| {
             let request = Request::builder().header("host", host).body(()).expect("a request");
-            let target = parse_target(&request, "example.com", Some(forwarded));
+            let target = parse_target(&request, &domains(), Some(forwarded));
             target.map(|target| (target.sandbox.to_string(), target.host))
         };
         let expected = |id: &str, host: &str| Ok((id.to_owned(), host.to_owned()));
@@ -221,7 +226,7 @@ mod tests {
 
     #[test]
     fn origins_are_of_sandboxes_or_not() {
-        let sandbox_id = |origin| sandbox_of_origin(origin, "example.com").map(|id| id.to_string());
+        let sandbox_id = |origin| sandbox_of_origin(origin, &domains()).map(|id| id.to_string());
         assert_eq!(sandbox_id("https://3000-abc.example.com:8443").as_deref(), Some("abc"));
         for other in
             ["https://app.example.com", "https://example.org", "null", "3000-abc.example.com"]

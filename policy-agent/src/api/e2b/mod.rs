@@ -68,7 +68,7 @@ fn with_v2_operation_ids(mut router: OpenApiRouter<ApiState>) -> OpenApiRouter<A
 
 /// The domain of public URLs.
 fn public_domain(api: &ApiState) -> Option<String> {
-    api.config.gateway.as_ref()?.domain.clone()
+    api.config.gateway.as_ref()?.first_domain().map(str::to_owned)
 }
 
 /// The template that a sandbox was created from. Empty for a sandbox that was applied.

@@ -3,10 +3,17 @@
 use hyper::{Request, Version};
 use proptest::prelude::*;
 
-use super::super::target::{SandboxTarget, parse_target};
+use super::super::{
+    domains::GatewayDomains,
+    target::{SandboxTarget, parse_target},
+};
 use crate::fuzz::{cases_or, hostile_bytes};
 
 const DOMAIN: &str = "example.com";
+
+fn domains() -> GatewayDomains {
+    GatewayDomains::new(vec![DOMAIN.to_owned()])
+}
 
 const PIECES: [&str; 26] = [
     "3000-abc.example.com",
@@ -78,7 +85,7 @@ proptest! {
         let scheme: &[u8] = if is_absolute { b"http://" } else { b"" };
         let request = request(&[scheme, &uri].concat(), &hosts, &sandbox, h2);
         let Some(request) = request else { return Ok(()) };
-        let Ok(target) = parse_target(&request, DOMAIN, None) else { return Ok(()) };
+        let Ok(target) = parse_target(&request, &domains(), None) else { return Ok(()) };
         prop_assert!(target.port > 0 && hosts.len() <= 1, "{target:?}");
         let plain = target.host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
         prop_assert!(plain && is_named_by(&target.host, &target), "{target:?}");
@@ -91,7 +98,7 @@ proptest! {
     fn every_port_and_sandbox_has_its_url(port in 1..=u16::MAX, id in "[a-z0-9]{1,57}") {
         let host = format!("{port}-{id}.{DOMAIN}").into_bytes();
         let request = request(b"/", &[host], &[], false).expect("a request");
-        let target = parse_target(&request, DOMAIN, None).expect("a target");
+        let target = parse_target(&request, &domains(), None).expect("a target");
         prop_assert_eq!((target.port, target.sandbox.as_str()), (port, id.as_str()));
     }
 }

@@ -175,6 +175,55 @@ fn the_operators_certificate_is_followed() {
 }
 
 #[test]
+fn every_domain_has_its_certificate() {
+    let files = tempfile::tempdir().or_fail("a directory");
+    let directory = tempfile::tempdir().or_fail("a directory");
+    let authority = CertificateAuthority::new().or_fail("an authority");
+    fs::write(files.path().join("ca.pem"), authority.pem()).or_fail("writing");
+    let write = |file: &str, name: &str| {
+        let (certificate, key) = authority.issue(name).or_fail("a certificate");
+        let at = |extension: &str| directory.path().join(format!("{file}.{extension}"));
+        fs::write(at("key"), key).or_fail("writing the key");
+        fs::write(at("crt"), certificate).or_fail("writing the certificate");
+    };
+    write("first", &format!("*.{GATEWAY_DOMAIN}"));
+    write("second", "*.other.test");
+    let config = format!(
+        "[gateway]\ndomain = [{GATEWAY_DOMAIN:?}, \"other.test\"]\nhttps = \"[::]:443\"\n\
+         tls_directory = {:?}\n",
+        directory.path()
+    );
+    let stage = Testbed::with_names(&config);
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(json!({}));
+    let _recorder =
+        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    let fetch = |domain: &str| {
+        let url = format!("https://{SERVICE_PORT}-{}.{domain}/", sandbox.id);
+        curl_trusting(&stage, &url, &files.path().join("ca.pem")).run()
+    };
+    for domain in [GATEWAY_DOMAIN, "other.test"] {
+        let fetched = fetch(domain);
+        assert_eq!((fetched.exit_code, fetched.status), (0, 200), "{domain}: {fetched:?}");
+    }
+    assert_eq!(fetch("third.test").exit_code, EXIT_UNTRUSTED);
+    // Files that change or appear are followed.
+    write("second", "*.third.test");
+    let ends_with = |domain: &str, exit: i32| {
+        let what = format!("{domain} ends with {exit}");
+        let found = eventually(&what, || (fetch(domain).exit_code == exit).then_some(()));
+        found.or_fail("following the directory");
+    };
+    ends_with("third.test", 0);
+    ends_with("other.test", EXIT_UNTRUSTED);
+    write("another", "*.other.test");
+    ends_with("other.test", 0);
+    let path = format!("/agent/v1/sandboxes/{}/url?port=80", sandbox.id);
+    let url = stage.request("GET", &path, &serde_json::Value::Null).json();
+    assert_eq!(url["url"], format!("https://80-{}.{GATEWAY_DOMAIN}", sandbox.id));
+}
+
+#[test]
 fn versions_and_protocols() {
     let (sandbox, recorder) = recording_sandbox(json!({}));
     for arguments in [&["--tls-max", "1.2"][..], &["--tlsv1.3"]] {
