@@ -4,11 +4,22 @@
 //! `cargo xtask build` does, and leaves them in `target/bpf` of the workspace, or wherever
 //! `POLICY_BPF_DIR` points.
 
-use std::{env, fs, path::PathBuf, process::ExitCode};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 const OBJECTS: [&str; 2] = ["policy.o", "gate.o"];
 
+/// The commit that `--version` shows. Builds outside of a repository may set it.
+const COMMIT_VARIABLE: &str = "POLICY_AGENT_COMMIT";
+/// The commit of builds that are not released: asking git would rebuild the crate at every commit.
+const NO_COMMIT: &str = "development";
+
 fn main() -> ExitCode {
+    println!("cargo::rerun-if-env-changed={COMMIT_VARIABLE}");
+    println!("cargo::rustc-env={COMMIT_VARIABLE}={}", commit());
     println!("cargo::rerun-if-env-changed=POLICY_BPF_DIR");
     match copy_objects() {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,4 +54,26 @@ fn objects_directory() -> Result<PathBuf, String> {
     let package = PathBuf::from(package);
     let workspace = package.parent().ok_or("the package is not in a workspace")?;
     Ok(workspace.join("target").join("bpf"))
+}
+
+fn commit() -> String {
+    let given = env::var(COMMIT_VARIABLE).ok().filter(|commit| !commit.is_empty());
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    given.or_else(|| is_release.then(git_commit)?).unwrap_or_else(|| NO_COMMIT.to_owned())
+}
+
+/// The commit that is checked out. `None` outside of a repository.
+fn git_commit() -> Option<String> {
+    // The log of HEAD grows with every commit and checkout.
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
+    if Path::new(&log).exists() {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod build_info;
 pub mod cli;
 pub mod config;
 mod daemon;

@@ -35,6 +35,16 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const DEFAULT_FILTER: &str = "info,hickory_net=error,hickory_proto=error,hickory_resolver=error,\
                       hyper=error,rustls=error,tokio_rustls=error";
 
+/// The format of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// JSON objects, one a line.
+    Json,
+}
+
 /// The queue of log lines. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct LogSink(Arc<LogSinkShared>);
@@ -58,20 +68,20 @@ struct LogQueue {
 }
 
 impl LogSink {
-    /// Logs to stderr from now on, panics included.
+    /// Logs to stderr in this format from now on, panics included.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn init_stderr() -> Result<Self> {
+    pub fn init_stderr(format: LogFormat) -> Result<Self> {
         let filter =
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
         let terminal = io::IsTerminal::is_terminal(&io::stderr());
         let sink = Self::spawn_writer(io::stderr())?;
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(terminal)
-            .with_writer(sink.clone())
-            .init();
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(sink.clone());
+        match format {
+            LogFormat::Text => builder.with_ansi(terminal).init(),
+            LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).init(),
+        }
         panic::set_hook(Box::new(log_panic));
         Ok(sink)
     }

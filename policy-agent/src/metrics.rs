@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::Result;
-use policy_common::{counters::ReasonCounters, reason::Reason};
+use policy_common::{
+    ABI_VERSION, counters::ReasonCounters, endpoint::MAX_SANDBOXES, reason::Reason,
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -21,6 +23,7 @@ pub use self::exposition::ExpositionFormat;
 
 use crate::{
     agent::{Agent, Sandbox, total_counters},
+    build_info::{COMMIT, VERSION},
     events::EventBuffer,
     gateway,
     logging::LogSink,
@@ -51,6 +54,14 @@ struct ProxyConnectionLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
+    commit: &'static str,
+    abi: u32,
+}
+
+/// Whether a sandbox uses something.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabels {
+    state: &'static str,
 }
 
 /// The metric families with a sandbox label.
@@ -141,6 +152,12 @@ impl MetricsExporter {
         );
         let help = "Requests to public URLs, by the status of their answer";
         registry.register("policy_gateway_requests", help, gateway.requests.clone());
+        let help = "Requests to public URLs of existing sandboxes, by the class of their status";
+        registry.register(
+            "policy_gateway_sandbox_requests",
+            help,
+            gateway.by_sandbox.collect(&sandboxes),
+        );
         let help = "TLS handshakes with clients of public URLs that failed";
         registry.register(
             "policy_gateway_failed_handshakes",
@@ -163,13 +180,15 @@ impl MetricsExporter {
         registry: &mut Registry,
     ) -> Result<()> {
         let build_info = Family::<BuildLabels, Gauge>::default();
-        build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        let labels = BuildLabels { version: VERSION, commit: COMMIT, abi: ABI_VERSION };
+        build_info.get_or_create(&labels).set(1);
         registry.register(
             "policy_build_info",
-            "Always 1; its label says which agent runs",
+            "Always 1; its labels say which agent runs",
             build_info,
         );
         registry.register("policy_sandboxes", "Sandboxes", gauge_with_value(sandboxes)?);
+        register_capacity(agent, registry)?;
         self.register_reload(registry)?;
         let help = "Time until a change was enforced";
         registry.register("policy_apply_seconds", help, agent.timings().histogram().clone());
@@ -250,7 +269,29 @@ impl SandboxFamilies {
     }
 }
 
-fn gauge_with_value(value: impl TryInto<i64, Error = std::num::TryFromIntError>) -> Result<Gauge> {
+/// Registers how many sandboxes there can be, and how many interfaces are free.
+fn register_capacity(agent: &Agent, registry: &mut Registry) -> Result<()> {
+    let (used, free) = agent.pool_usage();
+    // Slot 0 is no slot, and idle interfaces share one.
+    let slots = MAX_SANDBOXES - 1 - u32::from(used + free > 0);
+    registry.register(
+        "policy_sandboxes_max",
+        "Sandboxes that there can be",
+        gauge_with_value(slots)?,
+    );
+    let interfaces = Family::<UseLabels, Gauge>::default();
+    for (state, count) in [("used", used), ("free", free)] {
+        interfaces.get_or_create(&UseLabels { state }).set(i64::try_from(count)?);
+    }
+    let help = "Interfaces of [[interfaces]], by whether a sandbox has them";
+    registry.register("policy_pool_interfaces", help, interfaces);
+    Ok(())
+}
+
+fn gauge_with_value<E>(value: impl TryInto<i64, Error = E>) -> Result<Gauge>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
     let gauge = Gauge::default();
     gauge.set(value.try_into()?);
     Ok(gauge)

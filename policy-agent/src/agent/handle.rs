@@ -2,6 +2,7 @@
 //! without waiting for a change.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -224,6 +225,16 @@ impl Agent {
     #[must_use]
     pub fn platform_policy(&self) -> Arc<PlatformPolicy> {
         self.platform_policy.get()
+    }
+
+    /// How many interfaces of `[[interfaces]]` sandboxes have, and how many are free.
+    #[must_use]
+    pub fn pool_usage(&self) -> (usize, usize) {
+        let all = self.registry.all();
+        let in_use: HashSet<&str> = all.iter().map(|sandbox| &*sandbox.pin_name).collect();
+        let names = self.pooled_interfaces.iter().filter_map(|pooled| pooled.interface.pin_name());
+        let used = names.filter(|pin_name| in_use.contains(pin_name.as_str())).count();
+        (used, self.pooled_interfaces.len() - used)
     }
 
     /// The dataplane.

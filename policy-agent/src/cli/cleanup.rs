@@ -16,7 +16,8 @@ use crate::{
 /// Detach everything, and remove pins and state
 ///
 /// Removes all policies, which leaves the sandboxes' interfaces open. Also removes pins, state, the
-/// record of flows and the gateway's self-signed certificate. Stop the agent first. Run this in the same network
+/// record of flows and the gateway's self-signed certificate. Says what it left: files that are not
+/// the agent's, and the interfaces themselves. Stop the agent first. Run this in the same network
 /// namespace and with the agent's --config: sandboxes of other state directories stay attached.
 #[derive(Args)]
 pub(super) struct CleanupCommand {
@@ -56,6 +57,9 @@ impl CleanupCommand {
         ))?;
         output::print_line(format_args!("{pins}: pins removed"))?;
         output::print_line("clean")?;
+        print_left_files(&config.state_dir);
+        print_left_files(&config.bpffs);
+        print_open_interfaces(&interfaces);
         print_remaining(&config.bpffs, is_default);
         Ok(())
     }
@@ -70,6 +74,33 @@ fn remove_certificate(state_dir: &Path) -> Result<&'static str, CliFailure> {
             Err(anyhow!(error).context("cannot remove the gateway's certificate and key").into())
         }
     }
+}
+
+/// Prints the files in a directory that are not the agent's, or are another agent's.
+fn print_left_files(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if !directory.exists() {
+        return;
+    }
+    names.sort();
+    let content =
+        if names.is_empty() { "the empty directory".to_owned() } else { names.join(", ") };
+    output::print_note("left", format_args!("{}: {content}", directory.display()));
+}
+
+/// Prints the interfaces of sandboxes, which stay and which nothing guards any more.
+fn print_open_interfaces(interfaces: &[HostInterface]) {
+    if interfaces.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    let names = names.join(", ");
+    output::print_note(
+        "left",
+        format_args!("the interfaces themselves, open from now on: {names}"),
+    );
 }
 
 /// Prints what stays attached, so that the user does not assume that it is gone.

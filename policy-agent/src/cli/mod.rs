@@ -1,10 +1,12 @@
 //! The command line. Each command is a small module.
 
 mod apply;
+mod bugreport;
 mod check;
 mod cleanup;
 mod cli_failure;
 mod client;
+mod completions;
 mod config;
 mod config_args;
 mod delete;
@@ -15,6 +17,7 @@ mod explain;
 mod flow_output;
 mod flows;
 mod get;
+mod man;
 mod output;
 mod run;
 mod runtime;
@@ -26,10 +29,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use self::cli_failure::CliFailure;
+use crate::build_info::version_line;
 
 /// Control what sandboxes may reach on the network, enforced in the kernel
 #[derive(Parser)]
-#[command(version, propagate_version = true, after_help = EXAMPLES)]
+#[command(version = version_line(), propagate_version = true, after_help = EXAMPLES)]
 struct CliArgs {
     /// Path of the agent's Unix socket
     #[arg(
@@ -76,7 +80,10 @@ enum CliCommand {
     Flows(flows::FlowsCommand),
     Url(url::UrlCommand),
     Doctor(doctor::DoctorCommand),
+    Bugreport(bugreport::BugreportCommand),
     Cleanup(cleanup::CleanupCommand),
+    Completions(completions::CompletionsCommand),
+    Man(man::ManCommand),
 }
 
 /// Runs the command that the arguments name.
@@ -96,7 +103,10 @@ pub fn main() -> ExitCode {
         CliCommand::Flows(command) => command.run(&socket),
         CliCommand::Url(command) => command.run(&socket),
         CliCommand::Doctor(command) => command.run(&socket),
+        CliCommand::Bugreport(command) => command.run(&socket),
         CliCommand::Cleanup(command) => command.run(&socket),
+        CliCommand::Completions(command) => command.run(),
+        CliCommand::Man(command) => command.run(),
     };
     result.map_or_else(CliFailure::report, |()| ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     daemon::{self, LoadedConfig},
-    logging::LogSink,
+    logging::{LogFormat, LogSink},
 };
 
 /// Run the agent
@@ -33,12 +33,15 @@ pub(super) struct RunCommand {
     locations: LocationArgs,
     #[command(flatten)]
     dataplane: Flags,
+    /// Format of the log: text, or json for one object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
 }
 
 impl RunCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
         let loaded = self.load()?;
-        let log = LogSink::init_stderr()?;
+        let log = LogSink::init_stderr(self.log_format)?;
         loaded.config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let load = Arc::new(move || self.load().map_err(CliFailure::into_error));
         Ok(daemon::run(loaded, load, socket, &log)?)

@@ -134,7 +134,7 @@ impl AccessLogEntry {
     /// Sets and counts the status of the response.
     pub(super) fn set_status(&mut self, status: StatusCode) {
         if let Some(log) = &mut self.0 {
-            log.metrics.count_status(status.as_u16());
+            log.count_status(status.as_u16());
             log.head = Some((status, log.started_at.elapsed()));
         }
     }
@@ -160,11 +160,20 @@ impl AccessLogEntry {
     }
 }
 
+impl RequestLog {
+    fn count_status(&self, status: u16) {
+        self.metrics.count_status(status);
+        if let Some((sandbox, _)) = &self.target {
+            self.metrics.by_sandbox.count(sandbox.as_str(), status);
+        }
+    }
+}
+
 impl Drop for RequestLog {
     /// Writes a single line. `?` makes tracing escape client-controlled values.
     fn drop(&mut self) {
         if self.head.is_none() {
-            self.metrics.count_status(CLIENT_CLOSED_REQUEST);
+            self.count_status(CLIENT_CLOSED_REQUEST);
         }
         let target = self.target.as_ref();
         let path: String = self.uri.path().chars().take(MAX_LOGGED_PATH).collect();

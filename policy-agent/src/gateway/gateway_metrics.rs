@@ -8,6 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
 };
 
+use super::sandbox_requests::SandboxRequests;
 use crate::logging::ACCESS_TARGET;
 
 /// Labels of the request counter.
@@ -23,6 +24,8 @@ pub struct GatewayMetrics {
     pub requests: Family<StatusLabels, Counter>,
     /// Failed TLS handshakes, which led to no request.
     pub failed_handshakes: Counter,
+    /// Requests by sandbox.
+    pub by_sandbox: SandboxRequests,
 }
 
 impl GatewayMetrics {

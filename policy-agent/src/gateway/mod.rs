@@ -49,6 +49,7 @@ mod request_framer;
 mod request_length;
 mod request_line;
 mod response_body;
+mod sandbox_requests;
 mod server_certificate;
 mod service_protocol;
 mod settings_probe;
