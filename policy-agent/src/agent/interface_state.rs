@@ -60,7 +60,7 @@ impl InterfaceState {
 
 /// Looks up an interface.
 #[must_use]
-pub(super) fn probe_interface(interface: &HostInterface) -> InterfaceState {
+pub(crate) fn probe_interface(interface: &HostInterface) -> InterfaceState {
     let Some(netns) = &interface.netns else { return probe_in_current_namespace(&interface.name) };
     let namespace = match File::open(netns) {
         Ok(namespace) => namespace,

@@ -32,7 +32,6 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::hex::{HexDisplay, random_hex};
 pub use self::{
     current_platform_policy::CurrentPlatformPolicy,
     dataplane_control::DataplaneControl,
@@ -55,4 +54,8 @@ pub use self::{
         store::SandboxStore,
     },
     timings::ApplyTimings,
+};
+pub(crate) use self::{
+    hex::{HexDisplay, random_hex},
+    interface_state::probe_interface,
 };

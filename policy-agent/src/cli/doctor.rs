@@ -13,8 +13,9 @@ use crate::doctor::{DoctorFinding, FindingState, run_checks};
 
 /// Check that this machine meets the agent's requirements
 ///
-/// Lists the requirements that this machine meets, and how to fix the others. Exit status 1 if the
-/// agent cannot work on this machine.
+/// Lists the requirements that this machine meets, and how to fix the others. With --config, also
+/// checks the interfaces, listeners, certificate and resolvers of the configuration. Exit status 1
+/// if something is broken.
 #[derive(Args)]
 pub(super) struct DoctorCommand {
     #[command(flatten)]

@@ -32,6 +32,7 @@ use policy_common::{
     reason::Reason,
 };
 
+pub(crate) use self::net::link_device::is_bridge_port;
 use self::{
     attach::{GateAttacher, clsact, expedited_rcu, shared_programs},
     guard::InterfaceGuard,
@@ -42,7 +43,6 @@ use self::{
         pin_directory::{self, PinDirectory, PinLock},
         pinned_maps::{self, PinnedMaps},
     },
-    net::link_device,
     redirect::redirect_listeners::{self, RedirectRegistry},
     tables::policy_tables::PolicyTables,
 };
@@ -221,7 +221,7 @@ impl Dataplane {
     ///
     /// The namespace or the interface does not exist.
     pub fn is_bridge_port(&self, interface: &HostInterface) -> Result<bool> {
-        link_device::is_bridge_port(interface)
+        is_bridge_port(interface)
     }
 
     /// Opens a slot's listeners in the namespace of the sandbox's interface, and makes the kernel

@@ -1,5 +1,8 @@
-//! Checks whether this machine meets the agent's requirements. Changes nothing.
+//! Checks whether this machine meets the agent's requirements and those of its configuration. Changes
+//! nothing.
 
+mod configured;
+mod firewall;
 mod host;
 mod kernel;
 mod privileges;
@@ -69,6 +72,8 @@ pub fn run_checks(config: &AgentConfig, socket: &Path) -> Vec<DoctorFinding> {
     let mut findings = kernel::kernel_checks();
     findings.extend(privileges::privilege_checks());
     findings.extend(host::host_checks(config, socket));
+    findings.extend(configured::configuration_checks(config, socket));
+    findings.push(firewall::check_input_chains());
     findings
 }
 

@@ -3,6 +3,7 @@
 use std::{fs, process::Stdio};
 
 use policy_testbed::{
+    agent::agent_binary,
     test_servers,
     testbed::{OrFail as _, SharedTestbed, TestSandbox, Testbed},
 };
@@ -235,6 +236,44 @@ fn doctor_finds_everything_there() {
     let nowhere = stage.cli(&["doctor", "--bpffs", "/nonexistent"]);
     assert_eq!((nowhere.exit_code, nowhere.stdout.contains("missing")), (1, true), "{nowhere:?}");
     assert!(nowhere.stdout.contains("mount -t bpf"), "it says how to mend it: {nowhere:?}");
+}
+
+#[test]
+fn doctor_names_what_the_configuration_lacks() {
+    let stage = Testbed::without_agent(
+        "[api]\nlisten = \"127.0.0.1:3000\"\napi_keys = [\"k\"]\n\
+         [proxy]\nresolvers = [\"192.0.2.53:53\"]\n\
+         [gateway]\ndomain = \"a.example\"\ntls_cert = \"/nonexistent.pem\"\ntls_key = \"/nonexistent\"\n\
+         [[interfaces]]\ninterface = \"nonexistent0\"\naddresses = [\"10.11.0.2\"]",
+    );
+    let taken = stage
+        .network
+        .host
+        .enter()
+        .and_then(|_inside| std::net::TcpListener::bind("127.0.0.1:3000").map_err(Into::into));
+    let _taken = taken.or_fail("listening");
+    let binary = agent_binary().or_fail("the agent");
+    let mut doctor =
+        stage.network.host.command(&binary.to_string_lossy()).or_fail("entering the host");
+    doctor.arg("--socket").arg(stage.agent().socket_path()).args(["doctor", "-o", "json"]);
+    let output = doctor.arg("--config").arg(stage.agent().config_path()).output().or_fail("doctor");
+    assert_eq!(output.status.code(), Some(1));
+    let findings: Value = serde_json::from_slice(&output.stdout).or_fail("JSON");
+    let findings = findings.as_array().cloned().or_fail("a list");
+    let missing = |what: &str, found: &str| {
+        let is_it = |finding: &&Value| {
+            finding["state"] == "missing"
+                && finding["what"] == what
+                && finding["found"].as_str().is_some_and(|text| text.contains(found))
+        };
+        let finding = findings.iter().find(is_it);
+        let fix = finding.and_then(|finding| finding["fix"].as_str());
+        assert!(fix.is_some_and(|fix| !fix.is_empty()), "{what} {found}: {findings:#?}");
+    };
+    missing("interface", "nonexistent0");
+    missing("listener", "api.listen 127.0.0.1:3000");
+    missing("certificate", "/nonexistent.pem");
+    missing("resolvers", "192.0.2.53:53");
 }
 
 #[test]
