@@ -7,10 +7,10 @@ use anyhow::anyhow;
 use super::{
     error::AgentError,
     pooled_interface::PooledInterface,
-    reconciler::{ApplyResults, create::CreateRequest},
+    reconciler::{ApplyResults, create::CreateRequest, single_result},
     sandbox::{Sandbox, active_policy::PlatformPolicy, issued_tokens::IssuedToken},
 };
-use crate::policy::{NetworkConfig, SandboxId, SandboxSpec};
+use crate::policy::{ListChange, ListEdit, NetworkConfig, SandboxId, SandboxSpec};
 
 /// A command. The reconciler executes one command or batch at a time.
 pub(crate) enum AgentCommand {
@@ -23,6 +23,24 @@ pub(crate) enum AgentCommand {
     },
     /// Replace the egress fields of a sandbox.
     UpdateNetwork(String, Box<NetworkConfig>),
+    /// Validate sandboxes as [`Self::Apply`] does, and change nothing.
+    Validate {
+        /// The requested sandboxes.
+        specs: Vec<SandboxSpec>,
+        /// Whether to allow interfaces that the host itself needs.
+        force: bool,
+    },
+    /// Change one list of a sandbox.
+    EditList {
+        /// The sandbox.
+        id: String,
+        /// The change.
+        edit: Box<ListEdit>,
+        /// Only validate it.
+        dry_run: bool,
+    },
+    /// Remove temporary entries that have ended.
+    RemoveExpiredEntries,
     /// Create a sandbox on an interface of the pool.
     Create(Box<CreateRequest>),
     /// Delete a sandbox.
@@ -50,6 +68,13 @@ pub(crate) enum AgentCommand {
 pub(crate) enum CommandReply {
     /// The result of each sandbox of a policy change.
     Applied(ApplyResults),
+    /// The result of a change of one list.
+    Edited {
+        /// What it changes.
+        change: ListChange,
+        /// The result of the sandbox, unless it was only validated.
+        results: ApplyResults,
+    },
     /// The created sandbox.
     Created(Arc<Sandbox>),
     /// The sandbox whose lease was renewed.
@@ -80,7 +105,9 @@ impl AgentCommand {
     /// Returns which other commands this one can be executed with. `None` if it runs alone.
     pub(crate) const fn batch_kind(&self) -> Option<BatchKind> {
         match self {
-            Self::Apply { .. } | Self::UpdateNetwork(..) => Some(BatchKind::Change),
+            Self::Apply { .. } | Self::UpdateNetwork(..) | Self::EditList { .. } => {
+                Some(BatchKind::Change)
+            }
             Self::Delete(_) => Some(BatchKind::Delete),
             _ => None,
         }
@@ -92,6 +119,9 @@ impl CommandReply {
     pub(crate) fn is_enforced(&self) -> bool {
         match self {
             Self::Applied(results) => results.iter().all(|(_, result)| result.is_ok()),
+            Self::Edited { results, .. } => {
+                !results.is_empty() && results.iter().all(|(_, result)| result.is_ok())
+            }
             Self::Created(_) => true,
             Self::Renewed(_)
             | Self::TokenIssued(_)
@@ -105,6 +135,22 @@ impl CommandReply {
     pub(crate) fn into_results(self) -> Result<ApplyResults, AgentError> {
         match self {
             Self::Applied(results) => Ok(results),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    /// The results that the sandboxes of a policy change are added to.
+    pub(crate) const fn results_mut(&mut self) -> Option<&mut ApplyResults> {
+        match self {
+            Self::Applied(results) | Self::Edited { results, .. } => Some(results),
+            _ => None,
+        }
+    }
+
+    /// Returns what a change of one list changed.
+    pub(crate) fn into_change(self) -> Result<ListChange, AgentError> {
+        match self {
+            Self::Edited { change, results } => single_result(results).map(|()| change),
             other => Err(other.mismatch()),
         }
     }

@@ -1,7 +1,9 @@
-//! Lease expiry: deletes sandboxes that the agent created when their leases end.
+//! Expiry: deletes sandboxes that the agent created when their leases end, and removes temporary
+//! entries of policies.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{sleep, sleep_until};
 
 use super::{
@@ -12,7 +14,41 @@ use super::{
 /// Delay until a deletion that the kernel or the disk refused is retried.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
+/// Longest wait for the end of an entry, after which the wall clock is read again: it may be set.
+const MAX_ENTRY_WAIT: Duration = Duration::from_secs(60);
+
 impl Agent {
+    /// Removes temporary entries when they end. Runs without end.
+    pub(super) async fn expire_entries(&self) {
+        let mut changes = self.registry.subscribe();
+        loop {
+            let sandboxes = self.registry.all();
+            let ends = sandboxes.iter().filter_map(|sandbox| {
+                sandbox.base_spec.temporary.iter().map(|entry| entry.until).min()
+            });
+            let Some(next) = ends.min() else {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let left = Duration::try_from(next.duration_since(Timestamp::now()));
+            if let Some(left) = left.ok().filter(|left| !left.is_zero()) {
+                tokio::select! {
+                    () = sleep(left.min(MAX_ENTRY_WAIT)) => {}
+                    // Another entry may be the next to end now.
+                    _ = changes.changed() => {}
+                }
+                continue;
+            }
+            if let Err(error) = self.submit(AgentCommand::RemoveExpiredEntries).await {
+                tracing::error!("cannot remove temporary entries: {error}");
+            }
+            // Leaves time for what failed, which is tried again.
+            sleep(RETRY_DELAY).await;
+        }
+    }
+
     /// Deletes sandboxes when their leases end. Runs without end.
     pub(super) async fn expire_leases(&self) {
         loop {

@@ -23,7 +23,7 @@ use super::{
     sandbox::issued_tokens::IssuedToken,
     single_result,
 };
-use crate::policy::{Floor, NetworkConfig, SandboxSpec};
+use crate::policy::{Floor, ListChange, ListEdit, NetworkConfig, SandboxSpec};
 
 /// A handle to the agent, for its API. Cheap to clone.
 #[derive(Clone)]
@@ -106,6 +106,29 @@ impl Agent {
     ) -> Result<(), AgentError> {
         let command = AgentCommand::UpdateNetwork(id, Box::new(network));
         single_result(self.submit(command).await?.into_results()?)
+    }
+
+    /// Validates sandboxes as [`Self::apply`] does, and changes nothing.
+    ///
+    /// # Errors
+    /// One of the sandboxes is invalid.
+    pub async fn validate(&self, specs: Vec<SandboxSpec>, force: bool) -> Result<(), AgentError> {
+        self.submit(AgentCommand::Validate { specs, force }).await.map(|_| ())
+    }
+
+    /// Changes one list of a sandbox, or only validates the change.
+    ///
+    /// # Errors
+    /// The change is invalid or has no effect, there is no such sandbox, or the kernel or the disk
+    /// reports an error.
+    pub async fn edit_list(
+        &self,
+        id: String,
+        edit: ListEdit,
+        dry_run: bool,
+    ) -> Result<ListChange, AgentError> {
+        let command = AgentCommand::EditList { id, edit: Box::new(edit), dry_run };
+        self.submit(command).await?.into_change()
     }
 
     /// Detaches and deletes a sandbox.

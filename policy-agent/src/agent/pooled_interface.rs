@@ -38,6 +38,7 @@ impl PooledInterface {
             mac: self.mac,
             allow_internet_access,
             network,
+            temporary: Vec::new(),
         }
     }
 

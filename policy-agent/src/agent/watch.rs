@@ -22,7 +22,12 @@ impl Agent {
     /// Runs the watchers without end. Interfaces in the agent's own namespace are handled as soon
     /// as the kernel reports them, and all interfaces at every scan.
     pub async fn run_watchers(self) {
-        tokio::join!(self.handle_link_events(), self.scan_periodically(), self.expire_leases());
+        tokio::join!(
+            self.handle_link_events(),
+            self.scan_periodically(),
+            self.expire_leases(),
+            self.expire_entries()
+        );
     }
 
     async fn scan_periodically(&self) {

@@ -11,6 +11,7 @@ mod explain_response;
 mod flow_stream;
 mod flows;
 mod json_body;
+mod list_edits;
 mod openapi;
 mod problem;
 mod public_url;
@@ -18,6 +19,7 @@ mod query_flag;
 mod sandboxes;
 pub mod server;
 mod status;
+mod suggestion;
 mod time_query;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ pub use self::{
     api_keys::{ApiKeys, CurrentApiKeys},
     explain::{ExplainQuery, ExplainRequest},
     explain_response::ExplainResponse,
+    list_edits::ListEditRequest,
     problem::Problem,
     public_url::{PublicUrl, TrafficToken},
 };
@@ -84,6 +87,9 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(e2b::routes())
         .routes(routes!(sandboxes::list, sandboxes::put_all))
         .routes(routes!(sandboxes::get, sandboxes::put, sandboxes::delete))
+        .routes(routes!(suggestion::suggestion))
+        .routes(routes!(list_edits::allow))
+        .routes(routes!(list_edits::deny))
         .routes(routes!(public_url::url))
         .routes(routes!(public_url::token, public_url::issue_token))
         .routes(routes!(explain::explain))

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 
 use super::{ApiState, Problem, json_body::JsonBody, query_flag::QueryFlag};
 use crate::{
-    agent::{ActivePolicy, AgentError, SandboxReport, single_result},
-    policy::{SandboxId, SandboxSpec, ValidationError, policy_warnings},
+    agent::{ActivePolicy, AgentError, ApplyResults, SandboxReport, single_result},
+    policy::{SandboxId, SandboxSpec, SpecDiff, ValidationError, policy_warnings},
 };
 
 /// The accepted spellings of the ID field in a body.
@@ -31,6 +31,26 @@ pub(super) struct ApplyParams {
     /// Treat warnings as errors.
     #[param(value_type = bool)]
     strict: QueryFlag,
+}
+
+/// Query parameters of an apply of several sandboxes.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ApplyAllParams {
+    /// Allow an interface that carries the default route of its network namespace.
+    #[param(value_type = bool)]
+    force: QueryFlag,
+    /// Treat warnings as errors.
+    #[param(value_type = bool)]
+    strict: QueryFlag,
+    /// Only validate, and say what would change.
+    #[param(value_type = bool)]
+    #[serde(alias = "dry_run")]
+    dry_run: QueryFlag,
+    /// List what differs from the sandboxes in force.
+    #[param(value_type = bool)]
+    diff: QueryFlag,
 }
 
 /// List sandboxes with their counters
@@ -85,7 +105,7 @@ pub(super) async fn put(
         );
     }
     let specs = vec![spec];
-    reject_warnings(&api, &params, &specs)?;
+    reject_warnings(&api, params.strict, &specs)?;
     single_result(api.agent.apply(specs, params.force == QueryFlag::On).await?)?;
     let report = api.agent.get(&id).await?;
     Ok(Json(AppliedSandbox {
@@ -104,6 +124,18 @@ pub(super) struct AppliedSandbox {
     warnings: Vec<String>,
 }
 
+/// What an apply does with a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum ApplyEffect {
+    /// There was no such sandbox.
+    Created,
+    /// It is different now.
+    Changed,
+    /// It was like this before.
+    Unchanged,
+}
+
 /// The result for one sandbox of an `apply_all`.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -118,6 +150,16 @@ pub(super) struct ApplyOutcome {
     /// What went wrong. Absent on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// What was done. Absent on failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<ApplyEffect>,
+    /// The number of entries that are new in `allowOut` and `denyOut`.
+    added: usize,
+    /// The number of entries that are no longer there.
+    removed: usize,
+    /// With `diff`: each difference.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    diff: Vec<String>,
     /// Entries of the policy without effect, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
@@ -129,27 +171,72 @@ pub(super) struct ApplyOutcome {
 /// sandbox, with code and message.
 #[utoipa::path(
     put, path = "/agent/v1/sandboxes", tag = "Agent", operation_id = "apply_all",
-    request_body = Vec<SandboxSpec>, params(ApplyParams),
+    request_body = Vec<SandboxSpec>, params(ApplyAllParams),
     responses(
-        (status = 200, description = "All policies are enforced", body = Vec<ApplyOutcome>),
+        (status = 200, description = "All policies are enforced, or valid if nothing was to be changed", body = Vec<ApplyOutcome>),
         (status = 207, description = "Some are not", body = Vec<ApplyOutcome>),
         (status = 400, response = Problem), (status = 413, response = Problem),
     )
 )]
 pub(super) async fn put_all(
     State(api): State<ApiState>,
-    params: Result<Query<ApplyParams>, QueryRejection>,
+    params: Result<Query<ApplyAllParams>, QueryRejection>,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<Vec<ApplyOutcome>>), Problem> {
-    let params = parse_params(params)?;
+    let Query(params) = params.map_err(|error| Problem::bad_request(error.body_text()))?;
     let specs: Vec<SandboxSpec> = body.parse()?;
-    reject_warnings(&api, &params, &specs)?;
-    let results = api.agent.apply(specs, params.force == QueryFlag::On).await?;
+    reject_warnings(&api, params.strict, &specs)?;
+    let mut diffs = spec_diffs(&api, &specs);
+    let force = params.force == QueryFlag::On;
+    let results: ApplyResults = if params.dry_run == QueryFlag::On {
+        let ids: Vec<_> = specs.iter().map(|spec| spec.sandbox_id.clone()).collect();
+        api.agent.validate(specs, force).await?;
+        ids.into_iter().map(|id| (id, Ok(()))).collect()
+    } else {
+        api.agent.apply(specs, force).await?
+    };
     let failed = results.iter().any(|(_, result)| result.is_err());
     let status = if failed { StatusCode::MULTI_STATUS } else { StatusCode::OK };
     let mut warnings = PolicyWarnings::new(&api);
-    let to_outcome = |(id, result)| warnings.apply_outcome(id, result);
+    let to_outcome = |(id, result): (SandboxId, Result<(), AgentError>)| {
+        let diff = diffs.remove(&id);
+        warnings.apply_outcome(id, result).with_diff(diff, params.diff == QueryFlag::On)
+    };
     Ok((status, Json(results.into_iter().map(to_outcome).collect())))
+}
+
+/// What sandboxes change, and whether they are known.
+fn spec_diffs(
+    api: &ApiState,
+    specs: &[SandboxSpec],
+) -> HashMap<SandboxId, (ApplyEffect, SpecDiff)> {
+    let diff = |spec: &SandboxSpec| {
+        let before = api.agent.registry().get(&spec.sandbox_id).map(|sandbox| sandbox.spec());
+        let diff = SpecDiff::between(before.as_ref(), spec);
+        let effect = match before {
+            None => ApplyEffect::Created,
+            Some(_) if diff.is_empty() => ApplyEffect::Unchanged,
+            Some(_) => ApplyEffect::Changed,
+        };
+        (spec.sandbox_id.clone(), (effect, diff))
+    };
+    specs.iter().map(diff).collect()
+}
+
+impl ApplyOutcome {
+    /// Adds what the sandbox changed, if it was applied.
+    fn with_diff(self, diff: Option<(ApplyEffect, SpecDiff)>, listed: bool) -> Self {
+        let Some((effect, diff)) = diff.filter(|_| self.message.is_none()) else { return self };
+        let (added, removed) = (diff.added.len(), diff.removed.len());
+        let signed =
+            |sign, lines: Vec<String>| lines.into_iter().map(move |line| format!("{sign} {line}"));
+        let lines = signed('+', diff.added)
+            .chain(signed('-', diff.removed))
+            .chain(signed('~', diff.fields))
+            .filter(|_| listed)
+            .collect();
+        Self { effect: Some(effect), added, removed, diff: lines, ..self }
+    }
 }
 
 /// Detach and delete a sandbox
@@ -192,10 +279,10 @@ fn parse_params(
 /// Rejects specifications with warnings if `strict` is set, before anything changes.
 fn reject_warnings(
     api: &ApiState,
-    params: &ApplyParams,
+    strict: QueryFlag,
     specs: &[SandboxSpec],
 ) -> Result<(), AgentError> {
-    if params.strict == QueryFlag::Off {
+    if strict == QueryFlag::Off {
         return Ok(());
     }
     let platform_policy = api.agent.platform_policy();
@@ -249,6 +336,10 @@ impl<'a> PolicyWarnings<'a> {
             code: problem.as_ref().map(|problem| problem.status().as_u16()),
             message: problem.map(|problem| problem.message().to_owned()),
             warnings: warnings.unwrap_or_default(),
+            effect: None,
+            added: 0,
+            removed: 0,
+            diff: Vec::new(),
         }
     }
 }

@@ -20,10 +20,12 @@ use crate::{api::BODY_LIMIT, policy::SandboxSpec};
 ///
 /// All sandboxes are validated before the first one is changed. A file larger than 64 MiB is sent
 /// in several batches, each of which is validated as a whole. When the command succeeds, the kernel
-/// enforces every policy in the file. Valid entries without effect get warnings on stderr.
+/// enforces every policy in the file. It says which sandboxes are created, changed and unchanged. Valid
+/// entries without effect get warnings on stderr.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
+  policy-agent apply -f web.json --diff --dry-run
   jq -c .sandboxes[] fleet.json | policy-agent apply -f -")]
 pub(super) struct ApplyCommand {
     #[command(flatten)]
@@ -34,6 +36,12 @@ pub(super) struct ApplyCommand {
     /// Allow an interface that carries the host's default route; the policy may cut the host off
     #[arg(long)]
     force: bool,
+    /// Validate in the agent and show what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// List the entries and fields that differ from the sandboxes in force
+    #[arg(long)]
+    diff: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -48,6 +56,14 @@ struct ReceivedOutcome {
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<String>,
+    #[serde(default)]
+    added: usize,
+    #[serde(default)]
+    removed: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    diff: Vec<String>,
     #[serde(default, skip_serializing)]
     warnings: Vec<String>,
 }
@@ -57,8 +73,10 @@ impl ApplyCommand {
         let batches = json_batches(&self.file.read()?)?;
         let client = ApiClient::new(socket);
         let mut outcomes = Vec::<ReceivedOutcome>::new();
-        let Self { strict, force, .. } = self;
-        let path = format!("/agent/v1/sandboxes?strict={strict}&force={force}");
+        let Self { strict, force, dry_run, diff, .. } = self;
+        let path = format!(
+            "/agent/v1/sandboxes?strict={strict}&force={force}&dryRun={dry_run}&diff={diff}"
+        );
         for batch in batches {
             let response = block_on(client.request(Method::PUT, &path, batch.into()))??;
             outcomes.extend(serde_json::from_slice::<Vec<ReceivedOutcome>>(&response)?);
@@ -71,6 +89,9 @@ impl ApplyCommand {
         match self.output.format {
             OutputFormat::Json => output::print_json(&outcomes)?,
             OutputFormat::Table => outcomes.iter().try_for_each(print_outcome)?,
+        }
+        if self.dry_run {
+            output::print_note("note", "nothing was changed");
         }
         let failures: Vec<_> =
             outcomes.iter().filter_map(|outcome| outcome.message.as_deref()).collect();
@@ -109,9 +130,15 @@ fn json_batches(specs: &[SandboxSpec]) -> Result<Vec<String>, CliFailure> {
 }
 
 fn print_outcome(outcome: &ReceivedOutcome) -> Result<(), CliFailure> {
-    let ReceivedOutcome { sandbox_id, message, .. } = outcome;
-    match message {
-        Some(message) => output::print_line(format_args!("{sandbox_id} not applied: {message}")),
-        None => output::print_line(format_args!("{sandbox_id} applied")),
+    let ReceivedOutcome { sandbox_id, message, effect, added, removed, diff, .. } = outcome;
+    if let Some(message) = message {
+        return output::print_line(format_args!("{sandbox_id} not applied: {message}"));
     }
+    match effect.as_deref() {
+        Some("changed") if added + removed > 0 => {
+            output::print_line(format_args!("{sandbox_id} changed (+{added} −{removed})"))?;
+        }
+        effect => output::print_line(format_args!("{sandbox_id} {}", effect.unwrap_or("applied")))?,
+    }
+    diff.iter().try_for_each(|line| output::print_line(format_args!("  {line}")))
 }

@@ -1,5 +1,6 @@
 //! The command line. Each command is a small module.
 
+mod allow;
 mod apply;
 mod bugreport;
 mod check;
@@ -11,17 +12,20 @@ mod config;
 mod config_args;
 mod delete;
 mod denials;
+mod deny;
 mod doctor;
 mod events;
 mod explain;
 mod flow_output;
 mod flows;
 mod get;
+mod list_edit_args;
 mod man;
 mod output;
 mod run;
 mod runtime;
 mod sandbox_file;
+mod suggest;
 mod url;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -57,6 +61,7 @@ Examples:
   policy-agent apply -f web.json            enforce the policies in a file
   policy-agent explain web 1.1.1.1 --port 443
   policy-agent denials web --since 1h       show what was denied, and what would allow it
+  policy-agent allow web api.example.com    allow what a denial says, at once
   policy-agent events --sandbox web --follow
   policy-agent url web 3000                 print the public URL of port 3000
 
@@ -71,6 +76,9 @@ enum CliCommand {
     Run(run::RunCommand),
     Apply(apply::ApplyCommand),
     Get(get::GetCommand),
+    Allow(allow::AllowCommand),
+    Deny(deny::DenyCommand),
+    Suggest(suggest::SuggestCommand),
     Delete(delete::DeleteCommand),
     Check(check::CheckCommand),
     Config(config::ConfigCommand),
@@ -94,6 +102,9 @@ pub fn main() -> ExitCode {
         CliCommand::Run(command) => command.run(&socket),
         CliCommand::Apply(command) => command.run(&socket),
         CliCommand::Get(command) => command.run(&socket),
+        CliCommand::Allow(command) => command.run(&socket),
+        CliCommand::Deny(command) => command.run(&socket),
+        CliCommand::Suggest(command) => command.run(&socket),
         CliCommand::Delete(command) => command.run(&socket),
         CliCommand::Check(command) => command.run(),
         CliCommand::Config(command) => command.run(),

@@ -1,11 +1,12 @@
 //! Generates `docs/reasons.md`: every reason of the table in `policy-common`, with advice for
-//! operators.
+//! operators. Also generates `docs/troubleshooting.md`: what allows what was denied.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use policy_common::reason::Reason;
 
 use super::is_current;
+use crate::policy::AllowHint;
 
 const HEAD: &str = "\
 # Reasons
@@ -318,6 +319,55 @@ fn row(reason: Reason, source: Source) -> String {
     format!(
         "| {number} | [`{label}`](#{label}) | {line} | {raised_by} | {direction} | {counted} |{answered}\n"
     )
+}
+
+const TROUBLESHOOTING_HEAD: &str = "\
+# Troubleshooting denials
+
+<!-- Generated from the table of reasons: UPDATE_DOCS=1 cargo test --lib -- docs:: -->
+
+A program in a sandbox cannot connect. Three commands on the host say why, and allow it:
+
+```sh
+policy-agent denials web --since 10m       # what was denied, why, and what would allow it
+policy-agent allow web registry.example.com
+policy-agent explain web https://registry.example.com
+```
+
+- **Nothing in `denials`**: the agent did not deny it. `policy-agent events --sandbox web --follow --all` shows whether
+  packets arrive at all, `policy-agent doctor` whether the host forwards them.
+- **From inside**, a refused request on port 80 gets an answer that says the same, and a refused name on port 443 the
+  TLS alert `access_denied`.
+- **Put what should stay into the sandbox's file**: the next `apply` replaces the lists. `allow --for 1h` is for trying.
+
+| denied by | means | ALLOW WITH | what to do |
+|---|---|---|---|
+";
+
+/// A row for each reason that denies.
+fn troubleshooting_page() -> String {
+    let advice: BTreeMap<_, _> = ADVICE.iter().map(|(label, _, fix)| (*label, *fix)).collect();
+    let sandbox = "web".parse().expect("an ID");
+    let mut page = TROUBLESHOOTING_HEAD.to_owned();
+    for reason in Reason::ALL.iter().filter(|reason| !reason.passes()) {
+        let (label, help) = (reason.label(), reason.help());
+        let address = Some([203, 0, 113, 7].into());
+        let hint = AllowHint::for_denial(*reason, address, Some("registry.example.com"));
+        let hint = match hint {
+            Some(hint) if hint.entry().is_some() => format!("`{}`", hint.advice(&sandbox)),
+            Some(hint) => hint.advice(&sandbox),
+            None => "–".to_owned(),
+        };
+        let what_to_do = advice[label];
+        writeln!(page, "| [`{label}`](reasons.md#{label}) | {help} | {hint} | {what_to_do} |")
+            .expect("a String");
+    }
+    page
+}
+
+#[test]
+fn the_page_about_denials_is_current() {
+    is_current("troubleshooting.md", &troubleshooting_page());
 }
 
 #[test]

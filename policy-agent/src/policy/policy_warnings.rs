@@ -101,6 +101,11 @@ fn warn_nameservers(policy: &Policy, floor: &Floor) -> impl Iterator<Item = Vali
     })
 }
 
+/// Explains why the floor lets no address of a prefix be reached, if so.
+pub(super) fn unreachable_problem(net: &IpNet, floor: &Floor) -> Option<String> {
+    ClosedPrefixes::from_floor(floor).unreachable_problem(net)
+}
+
 /// Prefixes that the floor denies regardless of a sandbox's policy.
 struct ClosedPrefixes<'a> {
     floor: &'a Floor,

@@ -193,7 +193,7 @@ fn resolve_internet_access(
 const NO_DENIED_DOMAINS: &str =
     "a domain cannot be denied; deny 0.0.0.0/0 and list what to allow in allowOut";
 
-fn parse_allow_out_entry(entry: &str) -> Result<AllowOutEntry, String> {
+pub(super) fn parse_allow_out_entry(entry: &str) -> Result<AllowOutEntry, String> {
     let meant_as_address = cidr::is_sdk_constant(entry) || cidr::looks_like_address(entry);
     let read = if entry.is_empty() || meant_as_address {
         cidr::parse_sandbox_cidr(entry, entry_hints::ADDRESSES_ONLY_HINT)
@@ -204,7 +204,7 @@ fn parse_allow_out_entry(entry: &str) -> Result<AllowOutEntry, String> {
     read.map_err(|problem| entry_hints::allow_out_entry_hint(entry).unwrap_or(problem))
 }
 
-fn parse_deny_out_entry(entry: &str) -> Result<IpNet, String> {
+pub(super) fn parse_deny_out_entry(entry: &str) -> Result<IpNet, String> {
     cidr::parse_sandbox_cidr(entry, NO_DENIED_DOMAINS)
 }
 

@@ -136,6 +136,7 @@ mod tests {
             mac: None,
             allow_internet_access: None,
             network: super::super::NetworkConfig::default(),
+            temporary: Vec::new(),
         }
     }
 

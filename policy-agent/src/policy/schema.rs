@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
 use super::{
-    Floor, MacAddress, Policy, PolicyDefaults, ProxyTls, SandboxId, SecretString, ValidationError,
-    json_object, whole_number,
+    Floor, MacAddress, Policy, PolicyDefaults, ProxyTls, SandboxId, SecretString, TemporaryEntry,
+    ValidationError, json_object, whole_number,
 };
 
 json_object::deserialize_objects_only! { SandboxSpec, NetworkConfig, EgressProxy }
@@ -44,6 +44,9 @@ pub struct SandboxSpec {
     /// The network configuration.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub network: NetworkConfig,
+    /// Entries of `network` that end at a time. `allow --for` and `deny --for` add them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub temporary: Vec<TemporaryEntry>,
 }
 
 impl SandboxSpec {

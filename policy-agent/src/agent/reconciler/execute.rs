@@ -42,6 +42,7 @@ impl Reconciler {
     fn can_join_batch(&self, command: &AgentCommand, batch: &ChangeBatch) -> bool {
         match command {
             AgentCommand::UpdateNetwork(id, _) => !batch.command_indices.contains_key(id.as_str()),
+            AgentCommand::EditList { id, .. } => !batch.command_indices.contains_key(id.as_str()),
             AgentCommand::Apply { specs, .. } => specs.iter().all(|spec| {
                 self.endpoints.keeps_endpoint(spec)
                     && !batch.command_indices.contains_key(&spec.sandbox_id)
@@ -66,6 +67,17 @@ impl Reconciler {
                 let validated = vec![self.validate_update(&id, &update)?];
                 return Ok(CommandReply::Applied(self.add_to_batch(validated, index, batch)));
             }
+            AgentCommand::Validate { specs, force } => {
+                self.validate_specs(specs, force)?;
+            }
+            AgentCommand::EditList { id, edit, dry_run } => {
+                let (validated, change) = self.validate_edit(&id, &edit)?;
+                let is_unchanged = self.is_unchanged(&validated);
+                let changed = if dry_run || is_unchanged { vec![] } else { vec![validated] };
+                let results = self.add_to_batch(changed, index, batch);
+                return Ok(CommandReply::Edited { change, results });
+            }
+            AgentCommand::RemoveExpiredEntries => self.remove_expired_entries(),
             AgentCommand::Create(request) => {
                 return self.create(*request).map(CommandReply::Created);
             }
@@ -123,10 +135,10 @@ impl Reconciler {
         self.commit(changes, &mut results);
         for (id, result) in results {
             let index = command_indices.get(&id);
-            if let Some(Ok(CommandReply::Applied(reply))) =
-                index.and_then(|index| replies.get_mut(*index))
+            if let Some(Ok(reply)) = index.and_then(|index| replies.get_mut(*index))
+                && let Some(results) = reply.results_mut()
             {
-                reply.push((id, result));
+                results.push((id, result));
             }
         }
     }

@@ -5,6 +5,7 @@ mod adopt;
 mod commit;
 pub(crate) mod create;
 mod delete;
+mod edit;
 mod execute;
 mod lease;
 mod publish;

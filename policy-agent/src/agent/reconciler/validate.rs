@@ -39,7 +39,8 @@ impl Reconciler {
         };
         let base_spec = SandboxSpec::clone(&sandbox.base_spec);
         // An update that omits `allowInternetAccess` clears the earlier one.
-        let spec = SandboxSpec { network, allow_internet_access: None, ..base_spec };
+        let temporary = Vec::new();
+        let spec = SandboxSpec { network, allow_internet_access: None, temporary, ..base_spec };
         let policy = self.platform_policy.get().policy_for_spec(&spec)?;
         self.redirects.validate(&spec, &policy)?;
         Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
@@ -114,7 +115,7 @@ impl Reconciler {
         Ok(floor)
     }
 
-    fn build_validated(
+    pub(super) fn build_validated(
         &mut self,
         spec: SandboxSpec,
         policy: Policy,

@@ -7,6 +7,7 @@ mod cli;
 mod e2b_api;
 mod invalid_network;
 mod invalid_sandbox;
+mod list_edits;
 mod openapi;
 mod operations;
 mod unit_privileges;

@@ -15,7 +15,7 @@ static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 const HTTP_METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The operations that the API must have.
-const DOCUMENTED_OPERATIONS: [(&str, &str); 26] = [
+const DOCUMENTED_OPERATIONS: [(&str, &str); 29] = [
     ("get", "/health"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
@@ -41,6 +41,9 @@ const DOCUMENTED_OPERATIONS: [(&str, &str); 26] = [
     ("get", "/agent/v1/denials"),
     ("get", "/agent/v1/flows"),
     ("get", "/agent/v1/sandboxes/{id}/denials"),
+    ("get", "/agent/v1/sandboxes/{id}/suggestion"),
+    ("post", "/agent/v1/sandboxes/{id}/allow"),
+    ("post", "/agent/v1/sandboxes/{id}/deny"),
     ("get", "/agent/v1/sandboxes/{id}/flows"),
 ];
 
