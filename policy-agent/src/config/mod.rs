@@ -5,6 +5,7 @@ mod api_keys;
 mod changes;
 #[cfg(test)]
 mod documented;
+mod domain_setting;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
@@ -25,7 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     api_keys::{ApiKeyConfig, ApiRole},
     changes::ConfigChange,
-    gateway::{DomainSetting, GatewayConfig},
+    domain_setting::DomainSetting,
+    gateway::GatewayConfig,
     interfaces::InterfaceConfig,
     metrics::MetricsConfig,
 };
