@@ -232,6 +232,7 @@ fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySetti
         max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
         envd_port: gateway.envd_port,
         http2_ports: gateway.http2_ports.clone(),
+        start_timeout: Duration::from_secs(gateway.start_timeout.into()),
         drain_timeout: Duration::from_secs(gateway.drain_timeout.into()),
         trusted_proxies: gateway.trusted_proxies()?,
         proxy_protocol: gateway.proxy_protocol,

@@ -91,6 +91,9 @@ impl Agent {
         specs: Vec<SandboxSpec>,
         force: bool,
     ) -> Result<ApplyResults, AgentError> {
+        let created = specs.iter().map(|spec| &spec.sandbox_id);
+        let created = created.filter(|id| self.registry.get(id).is_none()).cloned().collect();
+        let _notice = self.registry.announce(created);
         self.submit(AgentCommand::Apply { specs, force }).await?.into_results()
     }
 

@@ -37,6 +37,9 @@ pub struct GatewayConfig {
     /// The ports on which services of all sandboxes speak HTTP/2 and nothing else. On other ports
     /// the gateway finds out.
     pub http2_ports: Vec<u16>,
+    /// How long after its creation a sandbox's ports are waited for if they refuse connections, in
+    /// seconds.
+    pub start_timeout: u32,
     /// How long requests in progress may take when the agent stops, in seconds.
     pub drain_timeout: u32,
     /// Addresses and networks of the proxies whose `X-Forwarded-*` headers are trusted.
@@ -57,6 +60,7 @@ impl Default for GatewayConfig {
             max_connections_per_sandbox: 1024,
             envd_port: 49983,
             http2_ports: Vec::new(),
+            start_timeout: 1,
             drain_timeout: 10,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,

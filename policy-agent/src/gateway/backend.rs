@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use http_body_util::{Either, Empty};
@@ -97,8 +98,8 @@ pub(super) struct BackendTarget<'a> {
     pub tls: Option<&'a BackendTls>,
     /// Whether the request may use HTTP/2.
     pub http2_use: Http2Use,
-    /// Whether to retry refused connections for a moment.
-    pub retry_refused: bool,
+    /// How long to retry refused connections.
+    pub start_window: Duration,
 }
 
 /// The services of one sandbox.
@@ -248,7 +249,7 @@ impl SandboxBackend {
         let socket_permit =
             self.pool.acquire_socket_permit().await.ok_or(BackendError::TooManyConnections)?;
         let stream =
-            self.dialer.connect(target.port, target.retry_refused).await.map_err(connect_error)?;
+            self.dialer.connect(target.port, target.start_window).await.map_err(connect_error)?;
         let plain = UpstreamConnection::plain(stream);
         let socket = Arc::clone(&plain.socket);
         let (io, is_http2) = match target.tls {

@@ -40,8 +40,6 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until the next address is tried in parallel to those that have not answered. Sandboxes are
 /// nearby.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(100);
-/// How long a refused connection is retried: a service that is just starting will listen soon.
-const REFUSED_RETRY_WINDOW: Duration = Duration::from_secs(1);
 /// Pause between two such attempts.
 const REFUSED_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// How long the device that leads to an address is cached.
@@ -81,16 +79,19 @@ impl BackendDialer {
         *name == spec.interface && *netns == spec.netns && self.backend.addresses == spec.addresses
     }
 
-    /// Connects to a port of the sandbox at the first address that accepts. With `retry_refused`, a
-    /// refused connection is retried for a moment.
+    /// Connects to a port of the sandbox at the first address that accepts. Within `start_window`, a
+    /// refused connection is retried: a service that is just starting will listen soon.
     ///
     /// # Errors
     /// All addresses failed. "Connection refused" takes precedence over other errors.
-    pub(super) async fn connect(&self, port: u16, retry_refused: bool) -> io::Result<TcpStream> {
+    pub(super) async fn connect(&self, port: u16, start_window: Duration) -> io::Result<TcpStream> {
         let started_at = Instant::now();
         loop {
             match self.race_addresses(port).await {
-                Err(error) if retry_refused && is_retryable_refusal(&error, started_at) => {
+                Err(error)
+                    if is_starting(&error)
+                        && started_at.elapsed() + REFUSED_RETRY_DELAY < start_window =>
+                {
                     sleep(REFUSED_RETRY_DELAY).await
                 }
                 connected => return connected,
@@ -159,10 +160,9 @@ fn configure_socket(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(SOCKET_UNSENT_LIMIT)
 }
 
-/// Whether a refused connection is still worth a retry.
-fn is_retryable_refusal(error: &io::Error, started_at: Instant) -> bool {
-    let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
-    is_refused && started_at.elapsed() + REFUSED_RETRY_DELAY < REFUSED_RETRY_WINDOW
+/// Whether a service that is starting, or its sandbox, may be the cause of an error.
+fn is_starting(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable)
 }
 
 /// Creates a socket inside the namespace: a socket stays in the namespace it was created in.

@@ -1,6 +1,6 @@
 //! Forwards a request that may be forwarded, and its response.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::{Either, Full};
 use hyper::{
@@ -31,8 +31,8 @@ pub(super) struct TargetService {
     pub sandbox: Arc<Sandbox>,
     /// Its services.
     pub backend: Arc<SandboxBackend>,
-    /// Whether to retry refused connections for a moment.
-    pub retry_refused: bool,
+    /// How long to retry refused connections.
+    pub start_window: Duration,
 }
 
 impl RequestContext {
@@ -47,7 +47,7 @@ impl RequestContext {
         mut request: Request<Incoming>,
         log_entry: &mut AccessLogEntry,
     ) -> Result<Response<GatewayResponseBody>, BackendError> {
-        let TargetService { sandbox, backend, retry_refused } = service;
+        let TargetService { sandbox, backend, start_window } = service;
         let permit = backend.acquire_connection_permit().ok_or(BackendError::TooManyConnections)?;
         let (port, policy) = (self.target.port, &sandbox.active_policy.policy);
         let http2_use = Http2Use::for_request(&request, port, &gateway.http2_ports);
@@ -55,8 +55,8 @@ impl RequestContext {
         let offers_upgrade = self.rewrite(gateway, sandbox, &mut request) || is_connect;
         let client = offers_upgrade.then(|| hyper::upgrade::on(&mut request));
         let tls = policy.https_ports().contains(&port).then_some(&gateway.backend_tls);
-        let retry_refused = *retry_refused;
-        let backend_target = BackendTarget { port, tls, http2_use, retry_refused };
+        let start_window = *start_window;
+        let backend_target = BackendTarget { port, tls, http2_use, start_window };
         let request = request.map(|body| backend_request::backend_body(body, log_entry));
         let (mut response, connection) = backend.send_request(&backend_target, request).await?;
         *response.version_mut() = Version::HTTP_11;

@@ -64,6 +64,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
+use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -78,7 +79,13 @@ pub use self::{
     certificate_store::CertificateSources, gateway_metrics::GatewayMetrics,
     server_certificate::CertificateFiles,
 };
-use crate::{agent::SandboxRegistry, limits::DescriptorBudget};
+use crate::{
+    agent::{Sandbox, SandboxRegistry},
+    limits::DescriptorBudget,
+};
+
+/// How long a refused connection is retried at least.
+const RESTART_WINDOW: Duration = Duration::from_secs(1);
 
 /// `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
@@ -95,6 +102,8 @@ pub struct GatewaySettings {
     pub envd_port: u16,
     /// Ports whose services speak HTTP/2 only.
     pub http2_ports: Vec<u16>,
+    /// How long after its creation a sandbox may need until its services listen.
+    pub start_timeout: Duration,
     /// How long requests in progress may take when the agent stops.
     pub drain_timeout: Duration,
     /// Proxies whose information about a client is trusted.
@@ -111,6 +120,7 @@ pub struct Gateway {
     metrics: GatewayMetrics,
     envd_port: u16,
     http2_ports: Vec<u16>,
+    start_timeout: Duration,
     trusted_proxies: TrustedProxies,
     proxy_protocol: bool,
     backend_tls: BackendTls,
@@ -139,6 +149,7 @@ impl Gateway {
             metrics,
             envd_port: settings.envd_port,
             http2_ports: settings.http2_ports.clone(),
+            start_timeout: settings.start_timeout,
             trusted_proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
             proxy_protocol: settings.proxy_protocol,
             backend_tls: dialer::unverified_tls_config()?,
@@ -163,6 +174,14 @@ impl Gateway {
         tokio::spawn(Arc::clone(gateway.backends.pool()).run_eviction());
         tokio::spawn(Arc::clone(&gateway).retire_stale_backends());
         Ok(gateway)
+    }
+
+    /// How long to wait for a service of a sandbox to listen: a moment, since it may just be
+    /// starting again, and longer in a sandbox that is starting itself.
+    fn start_window(&self, sandbox: &Sandbox) -> Duration {
+        let age = Timestamp::now().duration_since(sandbox.lifetime.started_at());
+        let age = Duration::try_from(age).unwrap_or_default();
+        self.start_timeout.saturating_sub(age).max(RESTART_WINDOW)
     }
 
     /// Waits until the agent stops. From then on the gateway accepts no connections, and closes

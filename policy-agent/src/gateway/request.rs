@@ -7,7 +7,7 @@
 //!                                                                       502
 //! ```
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::{Either, Full};
 use hyper::{
@@ -29,6 +29,9 @@ use super::{
     websocket,
 };
 use crate::agent::EnforcementStatus;
+
+/// How long a request waits for a sandbox that is being created.
+const CREATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Handles any request and returns its response.
 pub(super) async fn handle_request(
@@ -93,7 +96,7 @@ impl RequestContext {
         if is_envd && envd::is_operator_path(request.uri().path()) {
             return Err(GatewayRefusal::path_not_public(target));
         }
-        let registered = gateway.sandboxes.get(&target.sandbox);
+        let registered = gateway.sandboxes.get_or_await(&target.sandbox, CREATION_TIMEOUT).await;
         let sandbox = registered.ok_or_else(|| GatewayRefusal::unknown_sandbox(target))?;
         if let Some(response) = self.check_access(gateway, &sandbox, &request)? {
             return Ok(response.map(Either::Right));
@@ -108,7 +111,9 @@ impl RequestContext {
             is_envd && request.method() == Method::GET && request.uri().path() == "/health";
         let backend = gateway.backends.get_or_create(&sandbox);
         // A health check must report at once, without waiting for a service to start.
-        let service = TargetService { sandbox, backend, retry_refused: !is_health_check };
+        let start_window =
+            if is_health_check { Duration::ZERO } else { gateway.start_window(&sandbox) };
+        let service = TargetService { sandbox, backend, start_window };
         let error = match self.send_to(gateway, &service, request, log_entry).await {
             Ok(response) => return Ok(response),
             Err(error) => error,

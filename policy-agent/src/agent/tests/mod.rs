@@ -1,6 +1,7 @@
 //! The reconciler with a fake kernel that fails on request.
 
 mod command_queue;
+mod creation_notices;
 mod host_addresses;
 mod interface_pool;
 mod lease_expiry;

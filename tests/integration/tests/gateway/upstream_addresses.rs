@@ -6,9 +6,10 @@ use std::{fs, net::Ipv4Addr, time::Instant};
 use policy_testbed::{
     network::{NetworkNamespace, host_router::HOST_UPLINK_V4},
     public_url::{
-        SERVICE_PORT, manual_service::ManualService, recording_service::RecordingService,
+        GATEWAY_CONFIG, SERVICE_PORT, manual_service::ManualService,
+        recording_service::RecordingService,
     },
-    testbed::{OrFail as _, TestSandbox},
+    testbed::{OrFail as _, TestSandbox, Testbed},
     wait::{WAIT_LIMIT, eventually},
 };
 use serde_json::{Value, json};
@@ -79,6 +80,21 @@ fn a_service_that_is_just_being_started_gets_the_request() {
         assert_eq!(recorder.request_heads().len(), 1, "{line}");
         assert!(recorder.received_text().ends_with(rest.rsplit("\r\n").next().unwrap_or_default()));
     }
+}
+
+#[test]
+fn a_new_sandbox_may_take_longer_until_its_services_listen() {
+    let stage = Testbed::with_names(&format!("{GATEWAY_CONFIG}start_timeout = 600\n"));
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(json!({}));
+    let before = reset_count(&sandbox.namespace);
+    let mut talk = sandbox.send_public_request("GET /", "\r\n");
+    // The gateway tries again every 50 ms, usually for a second.
+    let refused = || (reset_count(&sandbox.namespace) > before + 40).then_some(());
+    eventually("the gateway is refused often", refused).or_fail("waiting for the gateway");
+    let _recorder =
+        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    assert_eq!(talk.read_response().status, 200);
 }
 
 /// Assigns the sandbox an address of the internet's networks, to which the host has a route.
