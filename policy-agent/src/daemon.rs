@@ -230,6 +230,7 @@ fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySetti
         http: gateway.http,
         https,
         max_connections_per_sandbox: usize::try_from(gateway.max_connections_per_sandbox)?,
+        max_connections_per_client: usize::try_from(gateway.max_connections_per_client)?,
         envd_port: gateway.envd_port,
         http2_ports: gateway.http2_ports.clone(),
         start_timeout: Duration::from_secs(gateway.start_timeout.into()),

@@ -31,6 +31,9 @@ pub struct GatewayConfig {
     pub tls_directory: Option<PathBuf>,
     /// The maximum number of concurrent connections to one sandbox through the gateway.
     pub max_connections_per_sandbox: u32,
+    /// The maximum number of open connections of one client to the gateway, whatever it asks for;
+    /// 0: any number. A /64 network of IPv6 counts as one client.
+    pub max_connections_per_client: u32,
     /// The port in a sandbox on which envd, E2B's daemon, listens; 0 if there is none. Requests to
     /// it need no traffic token and keep their Host header, since envd checks access itself.
     pub envd_port: u16,
@@ -58,6 +61,7 @@ impl Default for GatewayConfig {
             tls_key: None,
             tls_directory: None,
             max_connections_per_sandbox: 1024,
+            max_connections_per_client: 0,
             envd_port: 49983,
             http2_ports: Vec::new(),
             start_timeout: 1,

@@ -1,6 +1,11 @@
 //! Accepts client connections and detects their protocol.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use hyper::StatusCode;
@@ -15,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Gateway,
+    client_connections::{ClientConnection, TooManyClientConnections},
     flow_control::{SOCKET_UNSENT_LIMIT, TLS_UNSENT_LIMIT},
     http_server, proxy_protocol,
     trusted_proxies::ConnectionPeer,
@@ -112,6 +118,7 @@ async fn serve_client(
         peer.address = proxied.address.unwrap_or(peer.address);
         peer.scheme = if proxied.is_tls { UrlScheme::Https } else { UrlScheme::Http };
     }
+    let Ok(_counted) = count_connection(&gateway, peer.address) else { return Ok(()) };
     let Some(tls) = tls else { return detect_and_serve(gateway, stream, peer, false).await };
     let record_failure =
         |error: &io::Error| gateway.metrics.record_failed_handshake(peer.address, error);
@@ -130,6 +137,22 @@ async fn serve_client(
     peer.scheme = UrlScheme::Https;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     detect_and_serve(gateway, stream, peer, is_http2).await
+}
+
+/// Counts a connection of a client, as long as the returned value exists. The connections of a
+/// trusted proxy are those of many clients.
+fn count_connection(
+    gateway: &Gateway,
+    client: IpAddr,
+) -> Result<Option<ClientConnection>, TooManyClientConnections> {
+    if gateway.trusted_proxies.contains(client) {
+        return Ok(None);
+    }
+    let counted = gateway.client_connections.open(client);
+    let record = |_: &_| {
+        gateway.metrics.record_unparsed_request(client, StatusCode::TOO_MANY_REQUESTS);
+    };
+    counted.inspect_err(record)
 }
 
 fn handshake_status(error: &io::Error) -> StatusCode {

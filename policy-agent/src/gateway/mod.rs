@@ -22,6 +22,7 @@ mod backend_registry;
 mod backend_request;
 mod backend_response;
 mod certificate_store;
+mod client_connections;
 mod client_listener;
 mod connection_pool;
 mod continue_gate;
@@ -72,8 +73,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    backend_registry::BackendRegistry, certificate_store::CertificateStore, dialer::BackendTls,
-    domains::GatewayDomains, drain::ConnectionDrain, trusted_proxies::TrustedProxies,
+    backend_registry::BackendRegistry, certificate_store::CertificateStore,
+    client_connections::ClientConnections, dialer::BackendTls, domains::GatewayDomains,
+    drain::ConnectionDrain, trusted_proxies::TrustedProxies,
 };
 pub use self::{
     certificate_store::CertificateSources, gateway_metrics::GatewayMetrics,
@@ -98,6 +100,8 @@ pub struct GatewaySettings {
     pub https: Option<(SocketAddr, CertificateSources)>,
     /// Maximum number of concurrent gateway connections to one sandbox.
     pub max_connections_per_sandbox: usize,
+    /// Maximum number of connections of one client. 0: any number.
+    pub max_connections_per_client: usize,
     /// The port of the E2B SDKs' daemon in a sandbox. 0 means none.
     pub envd_port: u16,
     /// Ports whose services speak HTTP/2 only.
@@ -125,6 +129,7 @@ pub struct Gateway {
     proxy_protocol: bool,
     backend_tls: BackendTls,
     connection_permits: Arc<Semaphore>,
+    client_connections: Arc<ClientConnections>,
     drain: ConnectionDrain,
 }
 
@@ -154,6 +159,7 @@ impl Gateway {
             proxy_protocol: settings.proxy_protocol,
             backend_tls: dialer::unverified_tls_config()?,
             connection_permits: client_listener::connection_permits(descriptors.gateway_clients),
+            client_connections: ClientConnections::new(settings.max_connections_per_client),
             drain: ConnectionDrain::default(),
         });
         if let Some(address) = settings.http {

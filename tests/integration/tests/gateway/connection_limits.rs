@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use policy_testbed::{
     named_internet::raw_http::RawHttpConnection,
-    public_url::{SERVICE_PORT, manual_service::ManualService},
-    testbed::{OrFail as _, SharedTestbed, TestSandbox},
+    network::host_router::HOST_UPLINK_V6,
+    public_url::{
+        GATEWAY_CONFIG, SERVICE_PORT, manual_service::ManualService,
+        recording_service::RecordingService,
+    },
+    testbed::{OrFail as _, SharedTestbed, TestSandbox, Testbed},
     wait::eventually,
 };
 use serde_json::json;
@@ -136,4 +140,47 @@ fn kept_connections_are_used_again() {
         assert_eq!(sandbox.send_public_request("GET /", "\r\n").read_response().status, 200);
     }
     assert_eq!((recorder.request_heads().len(), recorder.connection_count()), (20, 1));
+}
+
+#[test]
+fn a_client_has_so_many_connections_and_others_have_theirs() {
+    let stage = Testbed::with_names(&format!("{GATEWAY_CONFIG}max_connections_per_client = 3\n"));
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(json!({}));
+    let _recorder =
+        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    let host = sandbox.public_host(SERVICE_PORT);
+    let mut held: Vec<_> = (0..3).map(|_| stage.connect_to_gateway()).collect();
+    for talk in &mut held {
+        assert_eq!(talk.send_get(&host).read_response().status, 200);
+    }
+    let try_again = || stage.connect_to_gateway().send_get(&host).try_read_response();
+    assert!(try_again().is_err(), "a fourth connection is served");
+    let log = || std::fs::read_to_string(stage.agent().log_path()).unwrap_or_default();
+    let logged = || log().contains("client=192.0.2.2 status=429").then_some(());
+    eventually("the refusal is logged", logged).or_fail("reading the log");
+    let mut other = stage.connect_to_gateway_at(&HOST_UPLINK_V6.to_string());
+    assert_eq!(other.send_get(&host).read_response().status, 200);
+    for talk in &mut held {
+        assert_eq!(talk.send_get(&host).read_response().status, 200);
+    }
+    held.pop();
+    let served = || try_again().ok().filter(|reply| reply.status == 200);
+    eventually("a closed connection makes room", served).or_fail("connecting");
+}
+
+#[test]
+fn a_trusted_proxy_is_not_limited() {
+    let config = "[gateway]\ndomain = \"sandbox.test\"\nhttp = \"[::]:80\"\n\
+                  max_connections_per_client = 1\ntrusted_proxies = [\"192.0.2.2\"]\n";
+    let stage = Testbed::with_names(config);
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(json!({}));
+    let _recorder =
+        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    let host = sandbox.public_host(SERVICE_PORT);
+    let mut held: Vec<_> = (0..4).map(|_| stage.connect_to_gateway()).collect();
+    for talk in &mut held {
+        assert_eq!(talk.send_get(&host).read_response().status, 200);
+    }
 }
