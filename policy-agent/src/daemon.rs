@@ -30,12 +30,11 @@ use crate::{
     },
     config::{AgentConfig, GatewayConfig},
     dataplane::Dataplane,
-    events::{EventBuffer, spawn_reader},
+    events::{EventBuffer, FlowRecord, RecordFile, RecordWriter, spawn_reader},
     gateway::{self, CertificateFiles, Gateway},
     logging::LogSink,
     metrics::MetricsExporter,
     proxy::TransparentProxy,
-    record::{FlowRecord, RecordFile, RecordWriter},
     runtimes::AgentRuntimes,
 };
 

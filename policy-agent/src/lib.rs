@@ -3,7 +3,7 @@
 //! Arrows point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of the
 //! kernel's BPF) ← `agent` (desired against actual state) ← `api` ← `daemon`
 //! (puts the parts together) ← `cli`. Beside them `config`
-//! (files), `events`, `record` and `metrics` (what is seen), `doctor` (for `cli`).
+//! (files), `events` and `metrics` (what is seen), `doctor` (for `cli`).
 
 pub mod agent;
 pub mod api;
@@ -25,5 +25,4 @@ pub mod metrics;
 pub mod net;
 pub mod policy;
 pub mod proxy;
-pub mod record;
 pub mod runtimes;

@@ -14,10 +14,7 @@ use super::{
     ApiState, Problem,
     flows::{json_line, needs_flow_reports},
 };
-use crate::{
-    events::FlowReportsGuard,
-    record::{FlowQuery, FlowRecord},
-};
+use crate::events::{FlowQuery, FlowRecord, FlowReportsGuard};
 
 /// The interval between two looks at the record. An entry that changes more often than that is sent
 /// once.

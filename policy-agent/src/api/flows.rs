@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     agent::AgentError,
+    events::{FlowDecision, FlowQuery, FlowSelection, RecordedFlow},
     policy::{AllowHint, DomainPattern, SandboxId, ValidationError, parse_reason_label},
-    record::{FlowDecision, FlowQuery, FlowSelection, RecordedFlow},
 };
 
 /// Entries of all sandboxes that are returned unless `last` says otherwise.

@@ -39,8 +39,12 @@ pub use self::{
     public_url::{PublicUrl, TrafficToken},
 };
 use crate::{
-    agent::Agent, config::AgentConfig, events::EventBuffer, gateway, metrics::MetricsExporter,
-    proxy::TransparentProxy, record::RecordWriter,
+    agent::Agent,
+    config::AgentConfig,
+    events::{EventBuffer, RecordWriter},
+    gateway,
+    metrics::MetricsExporter,
+    proxy::TransparentProxy,
 };
 
 /// The largest request body in bytes. Two lists of 100 000 domains of maximum length fit.

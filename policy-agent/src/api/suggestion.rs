@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::{ApiState, Problem};
 use crate::{
+    events::{FlowDecision, FlowQuery, RecordedFlow},
     policy::{DomainName, PolicySuggestion, SandboxSpec, SeenDestination},
-    record::{FlowDecision, FlowQuery, RecordedFlow},
 };
 
 /// A suggested policy.

@@ -10,7 +10,7 @@ use crate::{
     agent::SandboxStore,
     daemon::StateDirLock,
     dataplane::{Dataplane, HostInterface},
-    record::RecordFile,
+    events::RecordFile,
 };
 
 /// Detach everything, and remove pins and state

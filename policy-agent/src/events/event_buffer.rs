@@ -12,8 +12,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use super::PolicyEvent;
-use crate::{agent::DataplaneControl, record::FlowRecord};
+use super::{FlowRecord, PolicyEvent};
+use crate::agent::DataplaneControl;
 
 /// Events that the buffer keeps.
 const BUFFER_CAPACITY: usize = 10_000;

@@ -3,6 +3,7 @@
 
 mod event_buffer;
 mod policy_event;
+mod record;
 mod ring_reader;
 
 pub use self::{
@@ -10,5 +11,8 @@ pub use self::{
         EventBuffer, EventFilter, EventSubscription, FlowReportsGuard, SubscriptionItem,
     },
     policy_event::PolicyEvent,
+    record::{
+        FlowDecision, FlowQuery, FlowRecord, FlowSelection, RecordFile, RecordWriter, RecordedFlow,
+    },
     ring_reader::spawn_reader,
 };
