@@ -25,11 +25,15 @@ use crate::{agent::ActivePolicy, agent::ProxyControl as _, policy::Floor};
 const PROXY: &str = "203.0.113.9";
 
 fn policy_via_proxy(proxy: &str) -> Arc<ActivePolicy> {
+    policy_via_proxy_under(&Floor::default(), proxy)
+}
+
+fn policy_via_proxy_under(floor: &Floor, proxy: &str) -> Arc<ActivePolicy> {
     let network = format!(
         r#"{{"allowOut":["good.example","198.51.100.0/24"],"denyOut":["0.0.0.0/0"],
             "egressProxy":{{{proxy}}}}}"#
     );
-    policy_from_json(&network, &Floor::default())
+    policy_from_json(&network, floor)
 }
 
 async fn proxied_harness(proxy: &str, destination: &str) -> (ProxyHarness, TcpListener) {
@@ -241,7 +245,7 @@ async fn inside_tls_with_an_own_authority() {
 #[tokio::test]
 async fn a_private_proxy_needs_platform_allow() {
     let floor = Floor::new(&["10.0.0.9".to_owned()], None).unwrap();
-    let active_policy = policy_via_proxy(r#""address":"private.example:1080""#);
+    let active_policy = policy_via_proxy_under(&floor, r#""address":"private.example:1080""#);
     let harness =
         ProxyHarness::with_settings(&active_policy, "198.51.100.7:22", floor, test_timeouts(), 64)
             .await;

@@ -61,7 +61,8 @@ async fn one_bad_address_does_not_spoil_the_good_ones() {
 #[tokio::test]
 async fn the_operator_can_open_the_host_itself() {
     let floor = Floor::new(&strings(&["10.0.0.1"]), None).unwrap();
-    let active_policy = policy_allowing(&["good.example"]);
+    let network = r#"{"allowOut":["good.example"],"denyOut":["0.0.0.0/0"]}"#;
+    let active_policy = super::harness::policy_from_json(network, &floor);
     let harness =
         ProxyHarness::with_settings(&active_policy, "192.0.2.66:443", floor, test_timeouts(), 64)
             .await;
