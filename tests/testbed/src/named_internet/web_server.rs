@@ -4,11 +4,11 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
@@ -21,7 +21,10 @@ use super::{
     certificate_authority::CertificateAuthority,
     web_pages::{self, PageContext},
 };
-use crate::test_servers::{HTTP_PORT, HTTPS_PORT};
+use crate::{
+    network::tcp_listener::bind_listener,
+    test_servers::{HTTP_PORT, HTTPS_PORT},
+};
 
 /// The number of connections to each address.
 #[derive(Clone, Default)]
@@ -55,9 +58,7 @@ pub(super) fn serve(
 /// Listens in the calling thread's namespace.
 pub(crate) fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
     let at = SocketAddr::new(address, port);
-    let listener = TcpListener::bind(at).with_context(|| format!("TCP {at}"))?;
-    listener.set_nonblocking(true)?;
-    Ok(tokio::net::TcpListener::from_std(listener)?)
+    Ok(tokio::net::TcpListener::from_std(bind_listener(at)?)?)
 }
 
 /// Accepts connections without end.

@@ -22,6 +22,7 @@ mod stale_cleanup;
 pub mod tap_device;
 pub mod tap_relay;
 pub mod tc_bypass;
+pub(crate) mod tcp_listener;
 mod unique_names;
 
 use std::sync::atomic::{AtomicU8, Ordering};

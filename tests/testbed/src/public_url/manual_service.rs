@@ -6,13 +6,13 @@ use std::{
     net::{Ipv6Addr, TcpListener, TcpStream},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     named_internet::web_server::{self, ConnectionCounts},
-    network::NetworkNamespace,
+    network::{NetworkNamespace, tcp_listener::bind_listener},
     testbed::OrFail as _,
     wait::{WAIT_LIMIT, eventually},
 };
@@ -35,9 +35,7 @@ impl ManualService {
     /// The address is unavailable.
     pub fn listen_at(namespace: &NetworkNamespace, at: (Ipv6Addr, u16)) -> Result<Self> {
         let _inside = namespace.enter()?;
-        let listener = TcpListener::bind(at).with_context(|| format!("port {}", at.1))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self(listener))
+        Ok(Self(bind_listener(at)?))
     }
 
     /// Accepts the next connection.

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Ipv6Addr, TcpListener, TcpStream},
     os::fd::AsFd as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::network::NetworkNamespace;
+use crate::network::{NetworkNamespace, tcp_listener::bind_listener};
 
 /// The idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,9 +46,8 @@ impl RecordingService {
     pub fn start(namespace: &NetworkNamespace, port: u16) -> Result<Self> {
         let listener = {
             let _inside = namespace.enter()?;
-            TcpListener::bind(("::", port)).with_context(|| format!("TCP port {port}"))?
+            bind_listener((Ipv6Addr::UNSPECIFIED, port))?
         };
-        listener.set_nonblocking(true)?;
         let (seen, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let thread = thread::spawn({
             let (seen, ended) = (Arc::clone(&seen), Arc::clone(&ended));
