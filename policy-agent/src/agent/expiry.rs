@@ -23,9 +23,7 @@ impl Agent {
         let mut changes = self.registry.subscribe();
         loop {
             let sandboxes = self.registry.all();
-            let ends = sandboxes.iter().filter_map(|sandbox| {
-                sandbox.base_spec.temporary.iter().map(|entry| entry.until).min()
-            });
+            let ends = sandboxes.iter().filter_map(|sandbox| sandbox.base_spec.next_expiry());
             let Some(next) = ends.min() else {
                 if changes.changed().await.is_err() {
                     return;

@@ -1,6 +1,6 @@
 //! Changes of one list of a sandbox: `allow` and `deny`, also for a limited time.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     Floor, Policy, SandboxSpec, ValidationError,
-    policy_warnings::unreachable_problem,
+    policy_warnings::ClosedPrefixes,
     sandbox_policy::{AllowOutEntry, parse_allow_out_entry, parse_deny_out_entry},
 };
 
@@ -63,6 +63,15 @@ pub struct ListChange {
     pub unchanged: Vec<String>,
 }
 
+/// An entry of a list, under its normal form.
+#[derive(Debug, Default)]
+struct KnownEntry {
+    /// How the list has it, once or more often.
+    spellings: Vec<String>,
+    /// Whether this edit has added it.
+    is_new: bool,
+}
+
 impl EditableList {
     /// The name in a configuration.
     #[must_use]
@@ -78,6 +87,17 @@ impl EditableList {
             Self::AllowOut => &mut spec.network.allow_out,
             Self::DenyOut => &mut spec.network.deny_out,
         }
+    }
+
+    /// The entries of a list by their normal forms.
+    fn known_entries(self, spec: &mut SandboxSpec) -> HashMap<String, KnownEntry> {
+        let mut known = HashMap::<String, KnownEntry>::new();
+        for entry in self.entries(spec).iter().flatten() {
+            if let Ok(normal) = self.normal_form(entry) {
+                known.entry(normal).or_default().spellings.push(entry.clone());
+            }
+        }
+        known
     }
 
     /// The normal form of an entry, by which entries are equal.
@@ -99,14 +119,24 @@ impl ListEdit {
             return Err(ValidationError::about_field("entries", "write at least one entry"));
         }
         let mut change = ListChange::default();
+        let mut known = self.list.known_entries(spec);
         for (place, entry) in self.entries.iter().enumerate() {
             let reject =
                 |problem| ValidationError::about_entry(format!("entries[{place}]"), entry, problem);
             let normal = self.list.normal_form(entry).map_err(reject)?;
-            if self.remove {
-                self.remove_entry(spec, &normal, &mut change).map_err(reject)?;
+            if !self.remove {
+                self.add_entry(spec, entry, normal, &mut known, &mut change);
+            } else if let Some(KnownEntry { spellings, .. }) = known.remove(&normal) {
+                change.removed.extend(spellings);
             } else {
-                self.add_entry(spec, entry, &normal, &mut change);
+                let list = self.list.name();
+                return Err(reject(format!("is not in {list}; `get` shows what is")));
+            }
+        }
+        if self.remove {
+            remove_entries(spec, self.list, &change.removed);
+            for entry in &change.removed {
+                remove_temporary(spec, self.list, entry);
             }
         }
         if spec.temporary.len() > MAX_TEMPORARY_ENTRIES {
@@ -121,49 +151,29 @@ impl ListEdit {
         &self,
         spec: &mut SandboxSpec,
         entry: &str,
-        normal: &str,
+        normal: String,
+        known: &mut HashMap<String, KnownEntry>,
         change: &mut ListChange,
     ) {
-        let entries = self.list.entries(spec).get_or_insert_default();
-        let is_equal = |known: &&String| self.list.normal_form(known).is_ok_and(|it| it == normal);
-        let written = match entries.iter().find(is_equal) {
-            Some(known) => {
-                change.unchanged.push(known.clone());
-                known.clone()
+        let (written, is_new) = match known.get(&normal) {
+            Some(KnownEntry { spellings, is_new }) => {
+                let written = spellings[0].clone();
+                change.unchanged.push(written.clone());
+                (written, *is_new)
             }
             None => {
                 change.added.push(entry.to_owned());
-                entries.push(entry.to_owned());
-                entry.to_owned()
+                self.list.entries(spec).get_or_insert_default().push(entry.to_owned());
+                let added = KnownEntry { spellings: vec![entry.to_owned()], is_new: true };
+                known.insert(normal, added);
+                (entry.to_owned(), true)
             }
         };
-        let is_new = change.added.contains(&written);
         let was_temporary = remove_temporary(spec, self.list, &written);
         // What was permanent stays permanent.
         if let Some(until) = self.until.filter(|_| is_new || was_temporary) {
             spec.temporary.push(TemporaryEntry { list: self.list, entry: written, until });
         }
-    }
-
-    fn remove_entry(
-        &self,
-        spec: &mut SandboxSpec,
-        normal: &str,
-        change: &mut ListChange,
-    ) -> Result<(), String> {
-        let entries = self.list.entries(spec).get_or_insert_default();
-        let (removed, kept): (Vec<_>, Vec<_>) = std::mem::take(entries)
-            .into_iter()
-            .partition(|known| self.list.normal_form(known).is_ok_and(|it| it == normal));
-        *entries = kept;
-        if removed.is_empty() {
-            return Err(format!("is not in {}; `get` shows what is", self.list.name()));
-        }
-        for entry in &removed {
-            remove_temporary(spec, self.list, entry);
-        }
-        change.removed.extend(removed);
-        Ok(())
     }
 
     /// Checks that what is added has an effect under the policy after the edit.
@@ -174,10 +184,11 @@ impl ListEdit {
         if self.remove {
             return Ok(());
         }
+        let closed = ClosedPrefixes::from_floor(floor);
         for (place, entry) in self.entries.iter().enumerate() {
             let problem = match self.list {
                 EditableList::AllowOut => match parse_allow_out_entry(entry) {
-                    Ok(AllowOutEntry::Network(net)) => unreachable_problem(&net, floor),
+                    Ok(AllowOutEntry::Network(net)) => closed.unreachable_problem(&net),
                     _ => None,
                 },
                 EditableList::DenyOut => {
@@ -209,6 +220,14 @@ fn preceding_allow(policy: &Policy, net: &IpNet) -> Option<String> {
     ))
 }
 
+/// Removes entries from a list.
+fn remove_entries(spec: &mut SandboxSpec, list: EditableList, removed: &[String]) {
+    let removed: HashSet<&str> = removed.iter().map(String::as_str).collect();
+    if let Some(entries) = list.entries(spec) {
+        entries.retain(|entry| !removed.contains(entry.as_str()));
+    }
+}
+
 /// Makes an entry permanent. Returns whether it was not.
 fn remove_temporary(spec: &mut SandboxSpec, list: EditableList, entry: &str) -> bool {
     let before = spec.temporary.len();
@@ -223,16 +242,17 @@ impl SandboxSpec {
             std::mem::take(&mut self.temporary).into_iter().partition(|entry| entry.until <= now);
         self.temporary = kept;
         for list in [EditableList::AllowOut, EditableList::DenyOut] {
-            let ended: HashSet<&str> = expired
-                .iter()
-                .filter(|temporary| temporary.list == list)
-                .map(|temporary| temporary.entry.as_str())
-                .collect();
-            if let Some(entries) = list.entries(self) {
-                entries.retain(|entry| !ended.contains(entry.as_str()));
-            }
+            let ended = expired.iter().filter(|temporary| temporary.list == list);
+            let ended: Vec<String> = ended.map(|temporary| temporary.entry.clone()).collect();
+            remove_entries(self, list, &ended);
         }
         expired
+    }
+
+    /// The time at which the next entry ends.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.temporary.iter().map(|entry| entry.until).min()
     }
 
     /// The times at which entries end, in order.

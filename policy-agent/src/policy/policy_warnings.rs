@@ -101,13 +101,8 @@ fn warn_nameservers(policy: &Policy, floor: &Floor) -> impl Iterator<Item = Vali
     })
 }
 
-/// Explains why the floor lets no address of a prefix be reached, if so.
-pub(super) fn unreachable_problem(net: &IpNet, floor: &Floor) -> Option<String> {
-    ClosedPrefixes::from_floor(floor).unreachable_problem(net)
-}
-
 /// Prefixes that the floor denies regardless of a sandbox's policy.
-struct ClosedPrefixes<'a> {
+pub(super) struct ClosedPrefixes<'a> {
     floor: &'a Floor,
     denied_ranges: AddressRanges,
     /// Exceptions from `denied_ranges`.
@@ -115,7 +110,7 @@ struct ClosedPrefixes<'a> {
 }
 
 impl<'a> ClosedPrefixes<'a> {
-    fn from_floor(floor: &'a Floor) -> Self {
+    pub(super) fn from_floor(floor: &'a Floor) -> Self {
         let embedded = floor.deny.iter().flat_map(|net| match net {
             IpNet::V4(v4) => embedded_ipv4::embedding_prefixes(*v4).map(IpNet::V6).collect(),
             IpNet::V6(_) => Vec::new(),
@@ -128,7 +123,7 @@ impl<'a> ClosedPrefixes<'a> {
     }
 
     /// Explains why no address of a prefix can be reached.
-    fn unreachable_problem(&self, net: &IpNet) -> Option<String> {
+    pub(super) fn unreachable_problem(&self, net: &IpNet) -> Option<String> {
         // An entry for all traffic means whatever is not denied.
         let closed = self.denied_ranges.contains_net(net) && !self.allowed_ranges.overlaps_net(net);
         if !closed || net.prefix_len() == 0 {

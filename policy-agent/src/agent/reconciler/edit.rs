@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Reconciler, validate::ValidatedSandbox};
 use crate::{
     agent::{error::AgentError, sandbox::Sandbox},
-    policy::{ListChange, ListEdit, Policy, SandboxSpec, ValidationError},
+    policy::{ListChange, ListEdit, ValidationError},
 };
 
 impl Reconciler {
@@ -36,12 +36,6 @@ impl Reconciler {
         Ok((self.build_validated(spec, policy, &floor), change))
     }
 
-    fn validate_policy(&self, spec: &SandboxSpec) -> Result<Policy, ValidationError> {
-        let policy = self.platform_policy.get().policy_for_spec(spec)?;
-        self.redirects.validate(spec, &policy)?;
-        Ok(policy)
-    }
-
     /// Returns whether a sandbox is like this already.
     pub(crate) fn is_unchanged(&self, validated: &ValidatedSandbox) -> bool {
         self.registry.get(&validated.base_spec.sandbox_id).is_some_and(|known| {
@@ -55,7 +49,7 @@ impl Reconciler {
     pub(crate) fn remove_expired_entries(&mut self) {
         let now = Timestamp::now();
         for sandbox in self.registry.all() {
-            if sandbox.base_spec.expiries().first().is_none_or(|first| *first > now) {
+            if sandbox.base_spec.next_expiry().is_none_or(|next| next > now) {
                 continue;
             }
             if let Err(error) = self.remove_expired_of(&sandbox, now).map_err(anyhow::Error::new) {

@@ -41,8 +41,7 @@ impl Reconciler {
         // An update that omits `allowInternetAccess` clears the earlier one.
         let temporary = Vec::new();
         let spec = SandboxSpec { network, allow_internet_access: None, temporary, ..base_spec };
-        let policy = self.platform_policy.get().policy_for_spec(&spec)?;
-        self.redirects.validate(&spec, &policy)?;
+        let policy = self.validate_policy(&spec)?;
         Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
     }
 
@@ -78,8 +77,7 @@ impl Reconciler {
             self.endpoints
                 .validate(&spec, &mut ownership, &mut host_addresses, force)
                 .map_err(reject)?;
-            let policy = self.platform_policy.get().policy_for_spec(&spec).map_err(reject)?;
-            self.redirects.validate(&spec, &policy).map_err(reject)?;
+            let policy = self.validate_policy(&spec).map_err(reject)?;
             let floor = self.floor_for(&spec, &mut queried_floors)?;
             accepted.push((spec, policy, floor));
         }
@@ -113,6 +111,13 @@ impl Reconciler {
         })?;
         queried_floors.insert(spec.netns.clone(), Arc::clone(&floor));
         Ok(floor)
+    }
+
+    /// Builds the policy of a sandbox, and checks that its interface can have it.
+    pub(super) fn validate_policy(&self, spec: &SandboxSpec) -> Result<Policy, ValidationError> {
+        let policy = self.platform_policy.get().policy_for_spec(spec)?;
+        self.redirects.validate(spec, &policy)?;
+        Ok(policy)
     }
 
     pub(super) fn build_validated(
