@@ -22,15 +22,11 @@ impl SpecDiff {
     #[must_use]
     pub fn between(before: Option<&SandboxSpec>, after: &SandboxSpec) -> Self {
         let mut diff = Self::default();
-        let lists = |spec: &SandboxSpec| {
-            let SandboxSpec { network, .. } = spec.clone();
-            [network.allow_out.unwrap_or_default(), network.deny_out.unwrap_or_default()]
-        };
-        let [allowed, denied] = before.map(lists).unwrap_or_default();
-        let [now_allowed, now_denied] = lists(after);
+        let [allowed, denied] = before.map(lists_of).unwrap_or_default();
+        let [now_allowed, now_denied] = lists_of(after);
         diff.compare_list("allowOut", allowed, now_allowed);
         diff.compare_list("denyOut", denied, now_denied);
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|before| *before != after) {
             diff.compare_fields(before, after);
         }
         diff
@@ -42,20 +38,20 @@ impl SpecDiff {
         self.added.is_empty() && self.removed.is_empty() && self.fields.is_empty()
     }
 
-    fn compare_list(&mut self, name: &str, before: Vec<String>, after: Vec<String>) {
+    fn compare_list(&mut self, name: &str, before: &[String], after: &[String]) {
         let mut left = HashMap::<&str, usize>::new();
-        for entry in &before {
+        for entry in before {
             *left.entry(entry).or_default() += 1;
         }
         let is_sorted_anew = before.len() == after.len() && before != after;
         let (added_before, removed_before) = (self.added.len(), self.removed.len());
-        for entry in &after {
+        for entry in after {
             match left.get_mut(entry.as_str()).filter(|count| **count > 0) {
                 Some(count) => *count -= 1,
                 None => self.added.push(format!("{name} {entry}")),
             }
         }
-        for entry in &before {
+        for entry in before {
             if let Some(count) = left.get_mut(entry.as_str()).filter(|count| **count > 0) {
                 *count -= 1;
                 self.removed.push(format!("{name} {entry}"));
@@ -82,6 +78,12 @@ impl SpecDiff {
             self.fields.push("network.egressProxy: its password".to_owned());
         }
     }
+}
+
+/// `allowOut` and `denyOut`.
+fn lists_of(spec: &SandboxSpec) -> [&[String]; 2] {
+    [&spec.network.allow_out, &spec.network.deny_out]
+        .map(|list| list.as_deref().unwrap_or_default())
 }
 
 /// The fields other than the lists, those of `network` with this prefix.
