@@ -6,7 +6,10 @@ use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use hyper::{Method, body::Bytes};
 
-use super::{cli_failure::CliFailure, client::ApiClient, output, runtime::block_on};
+use super::{
+    api_path::escape_path_segment, cli_failure::CliFailure, client::ApiClient, output,
+    runtime::block_on,
+};
 
 /// The agent deletes sandboxes together whose requests it has at the same time.
 const CONCURRENT_REQUESTS: usize = 64;
@@ -45,14 +48,4 @@ impl DeleteCommand {
         }
         result
     }
-}
-
-/// Escapes an ID for a URL path. Characters that no ID can contain are escaped too, so that the
-/// agent can reply that there is no such sandbox.
-pub(super) fn escape_path_segment(id: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    id.bytes().map(escape).collect()
 }

@@ -9,9 +9,9 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
+    api_path::append_parameters,
     cli_failure::CliFailure,
     client::ApiClient,
-    delete::escape_path_segment,
     explain::format_rule,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
@@ -68,16 +68,13 @@ impl EventsCommand {
         let Self { follow, all, .. } = self;
         let mut path = format!("/agent/v1/events?follow={follow}&all={all}");
         let last = self.last.map(|last| last.to_string());
-        for (name, value) in [
-            ("sandbox", &self.sandbox),
-            ("reason", &self.reason),
-            ("since", &self.since),
-            ("last", &last),
-        ] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", escape_path_segment(value)));
-            }
-        }
+        let parameters = [
+            ("sandbox", self.sandbox.as_deref()),
+            ("reason", self.reason.as_deref()),
+            ("since", self.since.as_deref()),
+            ("last", last.as_deref()),
+        ];
+        append_parameters(&mut path, &parameters);
         path
     }
 }

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
+    api_path::{append_parameters, escape_path_segment},
     cli_failure::CliFailure,
     client::ApiClient,
-    delete::escape_path_segment,
     events::{format_host_port, print_json_lines},
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
@@ -91,16 +91,13 @@ impl FlowFilterArgs {
         };
         path.push_str(&format!("?follow={}", self.follow));
         let last = self.last.map(|last| last.to_string());
-        for (name, value) in [
-            ("since", &self.since),
-            ("reason", &self.reason),
-            ("name", &self.name),
-            ("last", &last),
-        ] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", escape_path_segment(value)));
-            }
-        }
+        let parameters = [
+            ("since", self.since.as_deref()),
+            ("reason", self.reason.as_deref()),
+            ("name", self.name.as_deref()),
+            ("last", last.as_deref()),
+        ];
+        append_parameters(&mut path, &parameters);
         path
     }
 }

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
+    api_path::escape_path_segment,
     cli_failure::CliFailure,
     client::ApiClient,
-    delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
 };

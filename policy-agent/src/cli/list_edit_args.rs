@@ -7,9 +7,9 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{
+    api_path::escape_path_segment,
     cli_failure::CliFailure,
     client::ApiClient,
-    delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
 };

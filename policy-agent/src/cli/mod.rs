@@ -1,6 +1,7 @@
 //! The command line. Each command is a small module.
 
 mod allow;
+mod api_path;
 mod apply;
 mod bugreport;
 mod check;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    cli_failure::CliFailure, client::ApiClient, delete::escape_path_segment, output,
+    api_path::escape_path_segment, cli_failure::CliFailure, client::ApiClient, output,
     runtime::block_on,
 };
 

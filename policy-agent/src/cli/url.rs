@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
+    api_path::escape_path_segment,
     cli_failure::CliFailure,
     client::ApiClient,
-    delete::escape_path_segment,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
 };
