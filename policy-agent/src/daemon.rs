@@ -103,8 +103,7 @@ async fn run_agent(
         draining.await?;
     }
     signals.abort();
-    let writer = Arc::clone(&record_writer);
-    let _ = spawn_blocking(move || writer.write_all()).await; // it logs its errors
+    let _ = spawn_blocking(move || record_writer.write_all()).await; // it logs its errors
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
 }

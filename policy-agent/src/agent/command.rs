@@ -171,6 +171,14 @@ impl CommandReply {
         }
     }
 
+    /// Returns how many sandboxes have another policy because of a new platform policy.
+    pub(crate) fn into_replaced_policies(self) -> Result<usize, AgentError> {
+        match self {
+            Self::PoliciesReplaced(changed) => Ok(changed),
+            other => Err(other.mismatch()),
+        }
+    }
+
     fn mismatch(&self) -> AgentError {
         AgentError::Internal(anyhow!("the reply does not fit the command: {self:?}"))
     }

@@ -18,7 +18,7 @@ use super::{
     AgentError, ApplyResults, ApplyTimings, CreateRequest, CurrentPlatformPolicy, DataplaneControl,
     EventAttribution, PlatformPolicy, PooledInterface, ProxyControl, Reconciler, Sandbox,
     SandboxRegistry, SandboxReport, SandboxStore,
-    command::{AgentCommand, CommandReply, CommandResult},
+    command::{AgentCommand, CommandResult},
     queue::CommandQueue,
     sandbox::issued_tokens::IssuedToken,
     single_result,
@@ -191,10 +191,7 @@ impl Agent {
         platform_policy: PlatformPolicy,
     ) -> Result<usize, AgentError> {
         let command = AgentCommand::ReplacePlatformPolicy(Box::new(platform_policy));
-        match self.submit(command).await? {
-            CommandReply::PoliciesReplaced(changed) => Ok(changed),
-            _ => Err(AgentError::Internal(anyhow!("the reply does not fit the command"))),
-        }
+        self.submit(command).await?.into_replaced_policies()
     }
 
     /// Returns one sandbox with its counters.

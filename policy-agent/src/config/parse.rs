@@ -1,5 +1,5 @@
-//! Parses the TOML files of the configuration. Errors name the key and hold no secrets: those of the TOML parser
-//! quote the whole line, which may contain the API keys.
+//! Parses the TOML files of the configuration. Errors name the key and hold no secrets: those of
+//! the TOML parser quote the whole line, which may contain the API keys.
 
 use anyhow::{Error, Result, anyhow};
 use serde::de::DeserializeOwned;

@@ -134,6 +134,9 @@ pub(crate) struct CreationNotice {
 
 impl Drop for CreationNotice {
     fn drop(&mut self) {
+        if self.ids.is_empty() {
+            return;
+        }
         let mut announced = self.registry.lock_announced();
         for id in &self.ids {
             if let Some(count) = announced.get_mut(id) {
