@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,6 +14,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    runtime::{Builder, Runtime},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -22,7 +23,7 @@ use super::{
     web_pages::{self, PageContext},
 };
 use crate::{
-    network::tcp_listener::bind_listener,
+    network::{NetworkNamespace, tcp_listener::bind_listener},
     test_servers::{HTTP_PORT, HTTPS_PORT},
 };
 
@@ -59,6 +60,24 @@ pub(super) fn serve(
 pub(crate) fn listen(address: IpAddr, port: u16) -> Result<tokio::net::TcpListener> {
     let at = SocketAddr::new(address, port);
     Ok(tokio::net::TcpListener::from_std(bind_listener(at)?)?)
+}
+
+/// Serves a port of all addresses of a namespace by a thread, until the runtime is dropped.
+pub(crate) fn serve_in_namespace<F>(
+    namespace: &NetworkNamespace,
+    port: u16,
+    accept: impl FnOnce(tokio::net::TcpListener) -> F,
+) -> Result<Runtime>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    // The runtime's threads inherit the namespace.
+    let _inside = namespace.enter()?;
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let entered = runtime.enter();
+    tokio::spawn(accept(listen(Ipv6Addr::UNSPECIFIED.into(), port)?));
+    drop(entered);
+    Ok(runtime)
 }
 
 /// Accepts connections without end.

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    runtime::{Builder, Runtime},
+    runtime::Runtime,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -43,14 +43,10 @@ impl Http2Service {
         port: u16,
         tls: Option<TlsAcceptor>,
     ) -> Result<Self> {
-        // The runtime's threads inherit the namespace.
-        let _inside = namespace.enter()?;
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let entered = runtime.enter();
-        let listener = web_server::listen("::".parse()?, port)?;
         let connections = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(accept_forever(listener, tls, Arc::clone(&connections)));
-        drop(entered);
+        let counted = Arc::clone(&connections);
+        let accept = |listener| accept_forever(listener, tls, counted);
+        let runtime = web_server::serve_in_namespace(namespace, port, accept)?;
         Ok(Self { connections, _runtime: runtime })
     }
 

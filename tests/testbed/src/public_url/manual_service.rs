@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -136,13 +136,8 @@ impl SandboxWebsite {
         port: u16,
         tls: Option<TlsAcceptor>,
     ) -> Result<Self> {
-        // The runtime's threads inherit the namespace.
-        let _inside = namespace.enter()?;
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let entered = runtime.enter();
-        let listener = web_server::listen("::".parse()?, port)?;
-        tokio::spawn(web_server::accept_forever(listener, ConnectionCounts::default(), tls));
-        drop(entered);
-        Ok(Self { _runtime: runtime })
+        let visits = ConnectionCounts::default();
+        let accept = |listener| web_server::accept_forever(listener, visits, tls);
+        Ok(Self { _runtime: web_server::serve_in_namespace(namespace, port, accept)? })
     }
 }
