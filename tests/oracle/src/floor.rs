@@ -66,8 +66,8 @@ impl OracleFloor {
         let allow = RuleList::read("platform_allow", &lists.platform_allow);
         let deny_add = RuleList::read("platform_deny_add", &lists.platform_deny_add);
         let mut host_addresses = RuleList::read_unnumbered("host_address", &lists.host_addresses);
-        let listed: Vec<_> =
-            [&allow, &deny, &deny_add].into_iter().flat_map(RuleList::prefixes).collect();
+        // Not those of `platform_allow`: an address that embeds one of them is denied.
+        let listed: Vec<_> = [&deny, &deny_add].into_iter().flat_map(RuleList::prefixes).collect();
         host_addresses.retain_and_sort(|own| !is_link_scoped(own) && !are_all_listed(own, &listed));
         Self { allow, deny, deny_add, host_addresses }
     }
