@@ -39,6 +39,7 @@ use crate::{
         SandboxId, Socks5Proxy,
         evaluate::{HTTP_PORT, HTTPS_PORT},
     },
+    traffic_workers::WorkerLoad,
 };
 
 /// Pause after a failed accept.
@@ -226,6 +227,7 @@ impl SandboxProxy {
         client: TcpStream,
         addresses: ConnectionAddresses,
         decision_permit: DecisionPermit,
+        worker_load: WorkerLoad,
     ) -> Result<AdmittedConnection, AdmissionError> {
         let mut state = self.lock();
         if state.closed {
@@ -256,6 +258,7 @@ impl SandboxProxy {
             client,
             addresses,
             decision_permit: Mutex::new(decision_permit),
+            _worker_load: worker_load,
         })
     }
 
@@ -385,7 +388,11 @@ async fn accept_loop(sandbox_proxy: Arc<SandboxProxy>, listener: impl SandboxLis
         let error = match accepted {
             Ok((client, addresses)) => {
                 let decision_permit = sandbox_proxy.decision_limiter.acquire().await;
-                admit_and_serve(&sandbox_proxy, client, addresses, decision_permit);
+                let proxy = Arc::clone(&sandbox_proxy);
+                let admit = move |client, worker_load| {
+                    admit_and_serve(&proxy, client, addresses, decision_permit, worker_load);
+                };
+                sandbox_proxy.context.workers.serve_connection(client, admit);
                 continue;
             }
             Err(error) => error,
@@ -403,8 +410,9 @@ fn admit_and_serve(
     client: TcpStream,
     addresses: ConnectionAddresses,
     decision_permit: DecisionPermit,
+    worker_load: WorkerLoad,
 ) {
-    match sandbox_proxy.admit(client, addresses, decision_permit) {
+    match sandbox_proxy.admit(client, addresses, decision_permit, worker_load) {
         Ok(admitted) => serve_connection::spawn_serve(admitted),
         Err(AdmissionError::Closed) => {}
         Err(AdmissionError::Full(client)) => sandbox_proxy.reject_excess(client, addresses),
