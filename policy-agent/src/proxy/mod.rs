@@ -22,6 +22,7 @@ mod dns_cache;
 mod host_network;
 mod host_routes;
 mod http;
+mod lookup_limiter;
 mod pipe_pool;
 mod proxy_metrics;
 mod resolver;
@@ -48,6 +49,7 @@ pub use self::{address_lookup::ResolvedAddress, proxy_metrics::ProxyMetrics};
 use self::{
     context::{ProxyContext, ProxyTimeouts},
     host_network::{HostNetwork, ProxyNetwork},
+    lookup_limiter::LookupLimiter,
     pipe_pool::PipePool,
     sandbox_proxy::SandboxProxy,
     socks5::TlsConfigCache,
@@ -79,6 +81,8 @@ pub struct ProxySettings {
 /// The egress proxy of all sandboxes.
 pub struct TransparentProxy {
     context: Arc<ProxyContext>,
+    /// For lookups that the API requests.
+    lookup_limiter: LookupLimiter,
     sandboxes: Mutex<HashMap<Slot, Arc<SandboxProxy>>>,
 }
 
@@ -126,7 +130,11 @@ impl TransparentProxy {
             max_connections: max_connections(settings.with_gateway)?,
             timeouts,
         };
-        Ok(Self { context: Arc::new(context), sandboxes: Mutex::default() })
+        Ok(Self {
+            context: Arc::new(context),
+            lookup_limiter: LookupLimiter::default(),
+            sandboxes: Mutex::default(),
+        })
     }
 
     /// The metrics. Clones share the same counters.

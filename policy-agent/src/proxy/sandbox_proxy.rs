@@ -27,6 +27,7 @@ use super::{
     context::ProxyContext,
     decision::{ConnectionDecision, MatchKey, decide_connection},
     decision_limiter::{DecisionLimiter, DecisionPermit},
+    lookup_limiter::LookupLimiter,
     proxy_metrics::ConnectionProtocol,
     serve_connection,
     socket::{CloseProgress, SharedSocket, close_progress, reset_connection},
@@ -64,6 +65,8 @@ pub(super) struct SandboxProxy {
     opened_at: Instant,
     /// Limits how many of its connections are being decided at the same time.
     pub(super) decision_limiter: DecisionLimiter,
+    /// Limits how many names are being looked up for it at the same time.
+    pub(super) lookup_limiter: LookupLimiter,
     /// Permits to send a TLS alert to a connection above the limit.
     alert_permits: Arc<Semaphore>,
 }
@@ -129,6 +132,7 @@ impl SandboxProxy {
             event_bucket: AtomicU64::new(0),
             opened_at: Instant::now(),
             decision_limiter: DecisionLimiter::default(),
+            lookup_limiter: LookupLimiter::default(),
             alert_permits: Arc::new(Semaphore::new(MAX_PENDING_ALERTS)),
         }
     }
