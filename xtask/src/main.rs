@@ -14,6 +14,7 @@ mod check;
 mod debian_archive;
 mod demo;
 mod dependency_audit;
+mod dist;
 mod fuzz;
 mod host;
 mod kernel_tests;
@@ -90,6 +91,9 @@ enum XtaskCommand {
         /// The commit of the older agent. Default: the last one with the ABI before this one.
         revision: Option<String>,
     },
+    /// Build the release, and make a `.deb`, a tarball, an SBOM and an OCI image layout in
+    /// `target/dist`.
+    Dist(dist::DistArgs),
     /// Build, then run the benchmarks (as root).
     Bench {
         /// Passed to the benchmark.
@@ -119,6 +123,7 @@ fn run(verb: XtaskCommand, way: Option<ToolchainSource>) -> Result<()> {
         XtaskCommand::Fuzz { cases, frames } => fuzz::run(way, fuzz::FuzzAmount { cases, frames }),
         XtaskCommand::Kernels(choice) => kernel_tests::run(way, &choice),
         XtaskCommand::UpgradeTest { revision } => upgrade_test::run(way, revision.as_deref()),
+        XtaskCommand::Dist(args) => dist::run(way, args),
         XtaskCommand::Bench { args } => bench::run(way, &args),
     }
 }
