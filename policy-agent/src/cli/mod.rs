@@ -20,6 +20,7 @@ mod explain;
 mod flow_output;
 mod flows;
 mod get;
+mod import;
 mod list_edit_args;
 mod man;
 mod output;
@@ -80,6 +81,7 @@ enum CliCommand {
     Allow(allow::AllowCommand),
     Deny(deny::DenyCommand),
     Suggest(suggest::SuggestCommand),
+    Import(import::ImportCommand),
     Delete(delete::DeleteCommand),
     Check(check::CheckCommand),
     Config(config::ConfigCommand),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         CliCommand::Allow(command) => command.run(&socket),
         CliCommand::Deny(command) => command.run(&socket),
         CliCommand::Suggest(command) => command.run(&socket),
+        CliCommand::Import(command) => command.run(),
         CliCommand::Delete(command) => command.run(&socket),
         CliCommand::Check(command) => command.run(),
         CliCommand::Config(command) => command.run(),

@@ -38,7 +38,8 @@ pub(super) fn read_sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, CliFailure
         .map_err(|invalid| CliFailure::BadInput(anyhow::anyhow!("{name}: {invalid}")))
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
+/// Reads a file, or standard input for `-`.
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
     if path != Path::new("-") {
         return fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
     }

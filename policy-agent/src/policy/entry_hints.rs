@@ -108,17 +108,27 @@ fn octet_wildcard_hint(entry: &str) -> Option<String> {
     Some(format!("a wildcard stands in names only; write {}/{length}", Ipv4Addr::from(address)))
 }
 
-/// `192.0.2.1-192.0.2.9`, and `192.0.2.1-9`
 fn range_hint(entry: &str) -> Option<String> {
-    let (first, last) = entry.split_once(['-', '–'])?;
-    let first: IpAddr = first.trim().parse().ok()?;
-    let last = parse_range_end(first, last.trim())?;
+    let (first, last) = parse_range(entry)?;
     if last < first {
         return Some(
             "a range that ends before it begins; write CIDRs, like 10.0.0.0/24".to_owned(),
         );
     }
     Some(format!("a range; write CIDRs instead: {}", join_cidrs(&cidrs_of_range(first, last)?)))
+}
+
+/// The CIDRs of a range like `192.0.2.1-192.0.2.9`.
+pub(super) fn parse_address_range(text: &str) -> Option<Vec<IpNet>> {
+    let (first, last) = parse_range(text)?;
+    (first <= last).then(|| cidrs_of_range(first, last)).flatten()
+}
+
+/// `192.0.2.1-192.0.2.9`, and `192.0.2.1-9`
+fn parse_range(text: &str) -> Option<(IpAddr, IpAddr)> {
+    let (first, last) = text.split_once(['-', '–'])?;
+    let first: IpAddr = first.trim().parse().ok()?;
+    Some((first, parse_range_end(first, last.trim())?))
 }
 
 fn parse_range_end(first: IpAddr, last: &str) -> Option<IpAddr> {
