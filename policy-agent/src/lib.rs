@@ -26,3 +26,4 @@ pub mod net;
 pub mod policy;
 pub mod proxy;
 pub mod runtimes;
+pub mod secrets;

@@ -238,7 +238,7 @@ impl AgentConfig {
     /// The defaults for sandboxes that do not specify a value.
     #[must_use]
     pub fn defaults(&self) -> PolicyDefaults {
-        PolicyDefaults { nameserver: self.default_nameserver }
+        PolicyDefaults { nameserver: self.default_nameserver, ..PolicyDefaults::default() }
     }
 
     /// The settings of the dataplane.
