@@ -26,4 +26,5 @@ pub mod net;
 pub mod policy;
 pub mod proxy;
 pub mod runtimes;
+pub mod secrets;
 pub mod traffic_workers;

@@ -13,6 +13,7 @@ mod interfaces;
 mod metrics;
 mod parse;
 mod redact;
+mod rules;
 
 use std::{
     fmt,
@@ -30,12 +31,14 @@ pub use self::{
     gateway::GatewayConfig,
     interfaces::InterfaceConfig,
     metrics::MetricsConfig,
+    rules::{RulesConfig, SecretsConfig},
 };
 use crate::{
     agent::PooledInterface,
     dataplane,
     policy::{Floor, PolicyDefaults},
     proxy,
+    secrets::SecretSources,
 };
 
 /// The agent's configuration.
@@ -56,6 +59,10 @@ pub struct AgentConfig {
     pub dataplane: DataplaneConfig,
     /// The settings of `[proxy]`.
     pub proxy: ProxyConfig,
+    /// The settings of `[rules]`.
+    pub rules: RulesConfig,
+    /// The settings of `[secrets]`.
+    pub secrets: SecretsConfig,
     /// The settings of `[gateway]`; without them, no gateway runs.
     pub gateway: Option<GatewayConfig>,
     /// The entries of `[[interfaces]]`.
@@ -158,6 +165,8 @@ impl Default for AgentConfig {
             metrics: MetricsConfig::default(),
             dataplane: DataplaneConfig::default(),
             proxy: ProxyConfig::default(),
+            rules: RulesConfig::default(),
+            secrets: SecretsConfig::default(),
             gateway: None,
             interfaces: Vec::new(),
             slots: Vec::new(),
@@ -196,6 +205,7 @@ impl AgentConfig {
         }
         self.api.check_keys()?;
         self.metrics.check(self.api.listen)?;
+        self.secrets.check()?;
         for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {
             if !path.is_absolute() {
                 bail!("{key}: {:?}: is not an absolute path", path.display().to_string());
@@ -238,7 +248,7 @@ impl AgentConfig {
     /// The defaults for sandboxes that do not specify a value.
     #[must_use]
     pub fn defaults(&self) -> PolicyDefaults {
-        PolicyDefaults { nameserver: self.default_nameserver }
+        PolicyDefaults { nameserver: self.default_nameserver, rule_limits: self.rules.limits() }
     }
 
     /// The settings of the dataplane.
@@ -281,6 +291,12 @@ impl AgentConfig {
             gateway_listeners: gateway,
             with_gateway,
         }
+    }
+
+    /// Where the operator's secrets are.
+    #[must_use]
+    pub fn secret_sources(&self) -> SecretSources {
+        self.secrets.sources()
     }
 
     /// The pool of interfaces on which sandboxes are created.
@@ -366,6 +382,14 @@ mod tests {
             [proxy]
             resolvers = ["10.0.0.53:53"]
             max_connections_per_sandbox = 1024
+            [rules]
+            max_domains = 20
+            max_headers = 20
+            max_value_length = 4096
+            max_secrets = 32
+            [secrets]
+            file = "/etc/policy-agent/secrets.toml"
+            directory = "/run/credentials/policy-agent"
             [gateway]
             domain = "sandbox.example.com"
             http = "0.0.0.0:80"
@@ -438,6 +462,8 @@ mod tests {
                 .contains("platform_deny_add[1]")
         );
         assert!(problem("state_dir = \"here\"").contains("state_dir"));
+        assert!(problem("[secrets]\nfile = \"here\"").contains("secrets.file"));
+        assert!(problem("[rules]\nmax_domains = -1").contains("max_domains"));
     }
 
     #[test]

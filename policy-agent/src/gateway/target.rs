@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn target(
-        build: impl Fn(hyper::http::request::Builder) -> hyper::http::request::Builder,
+        build: impl Fn(http::request::Builder) -> http::request::Builder,
     ) -> Result<(String, u16), TargetError> {
         let request = build(Request::builder()).body(()).expect("a request");
         parse_target(&request, &domains(), None)
@@ -187,7 +187,7 @@ mod tests {
             assert!(target(|request| request.header("host", host)).is_err(), "{host:?}");
         }
         assert!(target(|request| request).is_err());
-        let twice = |request: hyper::http::request::Builder| {
+        let twice = |request: http::request::Builder| {
             request.header("host", "3000-abc.example.com").header("host", "3000-abc.example.com")
         };
         assert_eq!(target(twice), Err("Host is given more than once"));
@@ -201,7 +201,7 @@ mod tests {
         assert!(at("http://1-a.example.com/x", "1-a.example.com").is_ok());
         assert!(at("http://1-a.example.com/x", "1-b.example.com").is_err());
         assert!(target(|request| request.uri("http://1-a.example.com/x")).is_err());
-        let h2 = |request: hyper::http::request::Builder| {
+        let h2 = |request: http::request::Builder| {
             request.uri("https://1-a.example.com/x").version(Version::HTTP_2)
         };
         assert!(target(h2).is_ok());

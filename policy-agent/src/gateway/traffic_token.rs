@@ -137,7 +137,7 @@ mod tests {
 
     fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let request = Request::builder().uri(uri);
-        let add = |request: hyper::http::request::Builder, (name, value): &(&str, &str)| {
+        let add = |request: http::request::Builder, (name, value): &(&str, &str)| {
             request.header(*name, *value)
         };
         headers.iter().fold(request, add).body(()).expect("a request")

@@ -58,7 +58,7 @@ impl DomainSet {
 }
 
 /// The parent domains of a name, longest first.
-fn parent_domains(name: &DomainName) -> impl Iterator<Item = &str> {
+pub(super) fn parent_domains(name: &DomainName) -> impl Iterator<Item = &str> {
     let mut rest = name.as_str();
     std::iter::from_fn(move || {
         rest = rest.split_once('.')?.1;

@@ -115,8 +115,8 @@ fn plain_type_error(path: &str, message: &str) -> String {
     };
     let expected = expected.replace("a sequence", "a list").replace("a boolean", "true or false");
     let found = found.replace("sequence", "a list").replace("map", "an object");
-    // A proxy given as a URL instead of an object may contain a password.
-    if path.contains("egressProxy") || path.contains("egress_proxy") {
+    // A proxy given as a URL instead of an object may contain a password, and so may header rules.
+    if ["egressProxy", "egress_proxy", "rules"].iter().any(|field| path.contains(field)) {
         return format!("must be {expected}");
     }
     format!("must be {expected}, not {found}")
@@ -191,8 +191,23 @@ mod tests {
                 r#"{"egressProxy":{"address":"a:1","password":12345}}"#,
                 "network.egressProxy.password: must be a string",
             ),
-            (r#"{"rules":{"a.example":[{}]}}"#, "network.rules: not supported"),
-            (r#"{"rules":"x"}"#, "network.rules: not supported"),
+            (r#"{"rules":"hunter2"}"#, "network.rules: must be an object"),
+            (r#"{"rules":["hunter2"]}"#, "network.rules: must be an object, not a list"),
+            (r#"{"rules":{"a.b":{}}}"#, "network.rules.a.b: must be a list"),
+            (r#"{"rules":{"a.b":[{"transforms":{}}]}}"#, "network.rules.a.b[0].transforms: unkn"),
+            (r#"{"rules":{"a.b":[],"a.b":[]}}"#, "network.rules: holds a name twice"),
+            (
+                r#"{"rules":{"a.b":[{"transform":{"headers":{"X":"1","X":"hunter2"}}}]}}"#,
+                "network.rules.a.b[0].transform.headers: holds a name twice",
+            ),
+            (
+                r#"{"rules":{"a.b":[{"transform":{"headers":{"X":12345}}}]}}"#,
+                "network.rules.a.b[0].transform.headers.X: must be a string",
+            ),
+            (
+                r#"{"rules":{"a.b":[{"transform":{"headers":"hunter2"}}]}}"#,
+                "network.rules.a.b[0].transform.headers: must be an object",
+            ),
         ] {
             let error = parse_network_of_spec(text).expect_err(text).to_string();
             assert!(error.starts_with(expected), "{text}: {error}");

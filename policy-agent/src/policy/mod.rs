@@ -23,6 +23,7 @@ mod entry_list;
 pub mod evaluate;
 mod evaluate_by_name;
 pub mod floor;
+mod header_rules;
 mod host_and_port;
 mod host_mask;
 mod host_prefixes;
@@ -44,6 +45,7 @@ mod sandbox_id;
 mod sandbox_policy;
 mod sandbox_validation;
 pub mod schema;
+mod secret_lookup;
 mod secret_string;
 mod spec_diff;
 mod spelling;
@@ -67,6 +69,10 @@ pub use entry_list::MAX_LIST_ENTRIES;
 pub use evaluate::{Explanation, FlowDestination, evaluate_connection, evaluate_packet};
 pub use evaluate_by_name::evaluate_by_name;
 pub use floor::{DEFAULT_PLATFORM_DENY, Floor};
+pub use header_rules::{
+    HeaderRule, HeaderRules, HeaderTemplate, NetworkRule, NetworkRules, NetworkTransform,
+    RenderError, RuleLimits,
+};
 pub use host_and_port::HostAndPort;
 pub use host_mask::HostMask;
 pub use import::{ImportFormat, ImportedPolicy};
@@ -84,7 +90,8 @@ pub use rule_reference::{RuleRef, resolve_rule};
 pub use sandbox_conflicts::LOOPBACK_INTERFACE;
 pub use sandbox_id::SandboxId;
 pub use sandbox_policy::Policy;
-pub use schema::{EgressProxy, NetworkConfig, SandboxSpec, UnsupportedField};
+pub use schema::{EgressProxy, NetworkConfig, SandboxSpec};
+pub use secret_lookup::{SECRET_ID_PREFIX, SecretLookup, SecretName, SecretValue};
 pub use secret_string::SecretString;
 pub use spec_diff::SpecDiff;
 pub use spelling::closest_name;

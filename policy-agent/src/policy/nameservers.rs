@@ -5,7 +5,7 @@ use std::{
     slice,
 };
 
-use super::{ValidationError, cidr, entry_list};
+use super::{RuleLimits, ValidationError, cidr, entry_list};
 
 /// Maximum number of entries in `dnsServers`.
 const MAX_NAMESERVERS: usize = 10;
@@ -21,11 +21,21 @@ const ADDRESS_NEEDED_HINT: &str =
 pub struct PolicyDefaults {
     /// The DNS server of a sandbox with domain rules and without `dnsServers`.
     pub nameserver: IpAddr,
+    /// How large `network.rules` may be.
+    pub rule_limits: RuleLimits,
+}
+
+impl PolicyDefaults {
+    /// The same without limits, for configurations that were accepted before.
+    #[must_use]
+    pub const fn without_limits(self) -> Self {
+        Self { rule_limits: RuleLimits::NONE, ..self }
+    }
 }
 
 impl Default for PolicyDefaults {
     fn default() -> Self {
-        Self { nameserver: Ipv4Addr::new(8, 8, 8, 8).into() }
+        Self { nameserver: Ipv4Addr::new(8, 8, 8, 8).into(), rule_limits: RuleLimits::default() }
     }
 }
 

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{
-    ALL_TRAFFIC, DomainPattern, Floor, HostMask, MAX_LIST_ENTRIES, NetworkConfig, PolicyDefaults,
-    Socks5Proxy, ValidationError, cidr, entry_hints, entry_list, nameservers::SandboxNameservers,
+    ALL_TRAFFIC, DomainPattern, Floor, HeaderRules, HostMask, MAX_LIST_ENTRIES, NetworkConfig,
+    PolicyDefaults, Socks5Proxy, ValidationError, cidr, entry_hints, entry_list,
+    nameservers::SandboxNameservers,
 };
 
 /// An entry of `allowOut`.
@@ -35,6 +36,7 @@ pub struct Policy {
     allows_internet: bool,
     nameservers: SandboxNameservers,
     egress_proxy: Option<Socks5Proxy>,
+    header_rules: HeaderRules,
     allow_public_traffic: bool,
     allow_public_from: Option<Vec<IpNet>>,
     mask_request_host: Option<HostMask>,
@@ -75,6 +77,7 @@ impl Policy {
             allows_internet,
             nameservers: SandboxNameservers::new(servers, has_names, defaults)?,
             egress_proxy: proxy.map(|proxy| Socks5Proxy::new(proxy, floor)).transpose()?,
+            header_rules: parse_rules(network, defaults)?,
             allow_public_traffic: network.allow_public_traffic.unwrap_or(true),
             allow_public_from: parse_client_networks(network.allow_public_from.as_deref())?,
             mask_request_host: network
@@ -135,6 +138,13 @@ impl Policy {
         self.egress_proxy.as_ref()
     }
 
+    /// The headers that the agent sets in HTTPS requests. They grant nothing, and take effect only
+    /// for names that the policy allows as names.
+    #[must_use]
+    pub const fn header_rules(&self) -> &HeaderRules {
+        &self.header_rules
+    }
+
     /// Whether the agent's proxy has to decide on or relay some of the sandbox's connections.
     #[must_use]
     pub const fn needs_proxy(&self) -> bool {
@@ -172,6 +182,15 @@ impl Policy {
     pub const fn https_ports(&self) -> &BTreeSet<u16> {
         &self.https_ports
     }
+}
+
+fn parse_rules(
+    network: &NetworkConfig,
+    defaults: &PolicyDefaults,
+) -> Result<HeaderRules, ValidationError> {
+    let rules = network.rules.as_ref();
+    let parse = |rules| HeaderRules::new(rules, &defaults.rule_limits);
+    Ok(rules.map(parse).transpose()?.unwrap_or_default())
 }
 
 /// Resolves `allowInternetAccess`. The field is next to `network`. In E2B's updates it is inside

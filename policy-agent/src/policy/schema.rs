@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
 use super::{
-    Floor, MacAddress, Policy, PolicyDefaults, ProxyTls, SandboxId, SecretString, TemporaryEntry,
-    ValidationError, json_object, whole_number,
+    Floor, MacAddress, NetworkRules, Policy, PolicyDefaults, ProxyTls, SandboxId, SecretString,
+    TemporaryEntry, ValidationError, json_object, whole_number,
 };
 
 json_object::deserialize_objects_only! { SandboxSpec, NetworkConfig, EgressProxy }
@@ -62,8 +62,8 @@ impl SandboxSpec {
         Policy::new(&self.network, self.allow_internet_access, defaults, floor)
     }
 
-    /// Serialises the sandbox with the proxy's password, which plain serialisation omits. Only for
-    /// the agent's state file.
+    /// Serialises the sandbox with the proxy's password and the values of headers, which plain
+    /// serialisation omits. Only for the agent's state file.
     ///
     /// # Errors
     /// `netns` is not UTF-8. This cannot happen for a specification read from JSON.
@@ -72,6 +72,9 @@ impl SandboxSpec {
         let proxy = self.network.egress_proxy.as_ref();
         if let Some(password) = proxy.and_then(|proxy| proxy.password.as_ref()) {
             value["network"]["egressProxy"]["password"] = password.reveal().into();
+        }
+        if let Some(rules) = &self.network.rules {
+            value["network"]["rules"] = rules.to_json_with_values();
         }
         Ok(value)
     }
@@ -113,9 +116,9 @@ pub struct NetworkConfig {
     /// The same as next to `network`. E2B's `PUT …/network` sends it here.
     #[serde(alias = "allow_internet_access", skip_serializing_if = "Option::is_none")]
     pub allow_internet_access: Option<bool>,
-    /// E2B's header rules, which modify requests. Only accepted if empty.
-    #[serde(skip_serializing)]
-    pub rules: UnsupportedField,
+    /// From a domain to the headers that the agent sets in HTTPS requests to it. Grants nothing.
+    #[serde(deserialize_with = "rules", skip_serializing_if = "Option::is_none")]
+    pub rules: Option<NetworkRules>,
 }
 
 impl NetworkConfig {
@@ -172,26 +175,14 @@ impl EgressProxy {
     }
 }
 
-/// A field that would change what is allowed, but is not supported. It must be absent, null or
-/// empty.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnsupportedField;
-
-impl<'de> Deserialize<'de> for UnsupportedField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let empty = match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Null => true,
-            serde_json::Value::Object(fields) => fields.is_empty(),
-            serde_json::Value::Array(items) => items.is_empty(),
-            _ => false,
-        };
-        // Not ignored: a policy with fields that are not enforced must not be accepted.
-        if empty { Ok(Self) } else { Err(de::Error::custom("not supported; leave it out")) }
-    }
-}
-
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NetworkConfig, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Empty rules are absent ones.
+fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NetworkRules>, D::Error> {
+    let rules = Option::<NetworkRules>::deserialize(deserializer)?;
+    Ok(rules.filter(|rules| !rules.is_empty()))
 }
 
 fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {

@@ -86,7 +86,10 @@ impl PrefixLists {
 /// Compiles a configuration under the default floor.
 pub(crate) fn compile_network(network: &NetworkConfig) -> Result<CompiledPolicy> {
     let floor = Floor::default();
-    let defaults = PolicyDefaults { nameserver: Ipv4Addr::new(8, 8, 8, 8).into() };
+    let defaults = PolicyDefaults {
+        nameserver: Ipv4Addr::new(8, 8, 8, 8).into(),
+        ..PolicyDefaults::default()
+    };
     let policy =
         Policy::new(network, None, &defaults, &floor).map_err(|invalid| anyhow!("{invalid}"))?;
     Ok(compile_policy(&policy, &floor))

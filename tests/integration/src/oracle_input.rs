@@ -38,7 +38,7 @@ pub fn agent_policy(
 ) -> Result<Policy, ValidationError> {
     let parsed: NetworkConfig = policy::parse_json(network.to_string().as_bytes())
         .unwrap_or_else(|invalid| panic!("{network}: {invalid}"));
-    let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into() };
+    let defaults = PolicyDefaults { nameserver: [8, 8, 8, 8].into(), ..PolicyDefaults::default() };
     Policy::new(&parsed, allow_internet_access, &defaults, floor)
 }
 

@@ -49,7 +49,10 @@ fn a_table_without_the_program_that_answers_is_logged_and_the_packet_dropped() {
         ProgramRunner::open(DenyAction::Reject, InboundSource::Any).expect("the programs load");
     kernel.reset_sandbox(Some(SANDBOX.mac), &[SANDBOX.v4.into()]).unwrap();
     let network = policy::parse_json(br#"{"denyOut": ["0.0.0.0/0"]}"#).unwrap();
-    let (defaults, floor) = (PolicyDefaults { nameserver: [8, 8, 8, 8].into() }, Floor::default());
+    let (defaults, floor) = (
+        PolicyDefaults { nameserver: [8, 8, 8, 8].into(), ..PolicyDefaults::default() },
+        Floor::default(),
+    );
     let shut = Policy::new(&network, None, &defaults, &floor).unwrap();
     kernel.publish(&policy::compile_policy(&shut, &floor)).unwrap();
 
