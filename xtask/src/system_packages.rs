@@ -29,10 +29,13 @@ struct SystemTool {
 /// A full path, since a module is not a program on the path.
 const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// A full path, since plugins of CNI are not on the path.
+const CNI_PTP_PLUGIN: &str = "/usr/lib/cni/ptp";
+
 /// A module of Debian's Python.
 const GRPC_MODULE: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
 
-const SYSTEM_TOOLS: [SystemTool; 20] = [
+const SYSTEM_TOOLS: [SystemTool; 21] = [
     SystemTool {
         program: "ip",
         package: "iproute2",
@@ -73,6 +76,12 @@ const SYSTEM_TOOLS: [SystemTool; 20] = [
         program: "microsocks",
         package: "microsocks",
         purpose: "is a sandbox's SOCKS5 proxy",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: CNI_PTP_PLUGIN,
+        package: "containernetworking-plugins",
+        purpose: "makes a container's interface",
         callers: &[Tests],
     },
     SystemTool {

@@ -8,6 +8,7 @@ mod check;
 mod cleanup;
 mod cli_failure;
 mod client;
+mod cni;
 mod completions;
 mod config;
 mod config_args;
@@ -102,6 +103,9 @@ enum CliCommand {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    if cni::is_called_by_runtime() {
+        return cni::main();
+    }
     let CliArgs { socket, command } = CliArgs::parse();
     let result = match command {
         CliCommand::Run(command) => command.run(&socket),

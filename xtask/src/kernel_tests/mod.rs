@@ -26,8 +26,8 @@ const SMOKE_TEST_BINARY: &str = "enforcement";
 const SMOKE_TEST_FILTERS: [&str; 2] = ["checksum::", "must_work::"];
 
 /// Test binaries that need programs which the virtual machines lack: package managers, QEMU, the
-/// E2B SDKs.
-const EXCLUDED_FROM_VMS: [&str; 4] = ["clients", "guests", "packages", "sdk"];
+/// E2B SDKs, CNI plugins.
+const EXCLUDED_FROM_VMS: [&str; 5] = ["clients", "containers", "guests", "packages", "sdk"];
 
 /// A kernel series in Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,0 +1,88 @@
+//! The configuration of the plugin in a list of plugins, with what the runtime adds.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    VERSIONS,
+    cni_error::{CniError, CniErrorCode},
+};
+
+/// The configuration. Keys that are not the plugin's own are those of the specification, of which it
+/// takes some.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PluginConfig {
+    cni_version: String,
+    /// The name of the network.
+    pub(super) name: String,
+    /// The agent's socket.
+    #[serde(default = "default_socket")]
+    pub(super) socket: PathBuf,
+    /// Where named policies are.
+    #[serde(default = "default_policy_directory")]
+    pub(super) policy_directory: PathBuf,
+    /// The name of the policy of containers that name none.
+    pub(super) policy: Option<String>,
+    /// The network configuration of containers that name no policy, in place of `policy`.
+    pub(super) network: Option<Value>,
+    /// Whether an annotation may hold a network configuration, not only a name.
+    #[serde(default)]
+    pub(super) inline_annotations: bool,
+    #[serde(default)]
+    pub(super) runtime_config: RuntimeConfig,
+    #[serde(rename = "cni.dev/valid-attachments", default)]
+    pub(super) valid_attachments: Vec<ValidAttachment>,
+    prev_result: Option<Value>,
+}
+
+/// What the runtime says by capabilities.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct RuntimeConfig {
+    /// The annotations of the pod, from containerd and CRI-O.
+    #[serde(rename = "io.kubernetes.cri.pod-annotations", default)]
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// A container's interface that the runtime knows.
+#[derive(Debug, Deserialize)]
+pub(super) struct ValidAttachment {
+    #[serde(rename = "containerID")]
+    pub(super) container_id: String,
+    #[serde(rename = "ifname")]
+    pub(super) interface: String,
+}
+
+impl PluginConfig {
+    pub(super) fn parse(text: &str) -> Result<Self, CniError> {
+        let config: Self = serde_json::from_str(text).map_err(CniError::from_input)?;
+        if !VERSIONS.contains(&config.cni_version.as_str()) {
+            let message = format!(
+                "cniVersion: {:?} is not supported; write one of {}",
+                config.cni_version,
+                VERSIONS.join(", ")
+            );
+            return Err(CniError::new(CniErrorCode::IncompatibleVersion, message));
+        }
+        Ok(config)
+    }
+
+    /// The result of the plugin that made the interface.
+    pub(super) fn previous_result(&self) -> Result<&Value, CniError> {
+        self.prev_result.as_ref().ok_or_else(|| {
+            let problem = "is missing: write this plugin after one that makes the interface, such as \
+                           ptp or bridge, in the list of plugins";
+            CniError::about("prevResult", problem)
+        })
+    }
+}
+
+fn default_socket() -> PathBuf {
+    "/run/policy-agent/agent.sock".into()
+}
+
+fn default_policy_directory() -> PathBuf {
+    "/etc/policy-agent/policies".into()
+}
