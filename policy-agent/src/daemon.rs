@@ -9,7 +9,6 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use tokio::{
     net::TcpListener,
-    runtime::Handle,
     sync::watch,
     task::{JoinHandle, spawn_blocking},
 };
@@ -36,6 +35,7 @@ use crate::{
     metrics::MetricsExporter,
     proxy::TransparentProxy,
     runtimes::AgentRuntimes,
+    traffic_workers::TrafficWorkers,
 };
 
 /// Runs the agent until a signal stops it.
@@ -50,7 +50,7 @@ pub(crate) fn run(
 ) -> Result<()> {
     let _lock = StateDirLock::acquire(&loaded.config.state_dir)?;
     let runtimes = AgentRuntimes::start()?;
-    let traffic = runtimes.traffic.handle().clone();
+    let traffic = runtimes.traffic.clone();
     let agent = run_agent(loaded, load, socket, log.clone(), traffic);
     let result = runtimes.control.block_on(agent);
     runtimes.stop();
@@ -59,13 +59,13 @@ pub(crate) fn run(
 }
 
 /// Runs the control plane on the current runtime. The traffic of sandboxes and of the gateway's
-/// clients is served on the runtime `traffic`.
+/// clients is served by the workers `traffic`.
 async fn run_agent(
     loaded: LoadedConfig,
     load: ConfigLoader,
     path: &Path,
     log: LogSink,
-    traffic: Handle,
+    traffic: TrafficWorkers,
 ) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let (signals, hangups) = (signals::watch_signals(stop)?, signals::watch_hangups()?);
@@ -75,12 +75,10 @@ async fn run_agent(
     let listeners = TcpListeners::bind(&config).await?;
     let keys = ListenerKeys::new(&config, &api_keys);
     let config = Arc::new(config);
-    let (metrics, traffic_handle) = (MetricsExporter::new(log), traffic.clone());
+    let (metrics, workers) = (MetricsExporter::new(log), traffic.clone());
     let services_config = Arc::clone(&config);
-    let open_services = move || {
-        let _traffic = traffic_handle.enter();
-        start_services(services_config, platform_policy, metrics, stopping)
-    };
+    let open_services =
+        move || start_services(services_config, platform_policy, metrics, stopping, workers);
     let api = spawn_blocking(open_services).await??;
     let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
@@ -113,14 +111,16 @@ async fn run_agent(
 async fn start_gateway(
     config: &AgentConfig,
     api: &ApiState,
-    traffic: &Handle,
+    traffic: &TrafficWorkers,
 ) -> Result<Option<JoinHandle<()>>> {
     let Some(settings) = gateway_settings(config)? else { return Ok(None) };
     let (registry, counts) = (Arc::clone(api.agent.registry()), api.gateway.clone());
     let limit = settings.drain_timeout;
-    let starting = async move { Gateway::start(&settings, registry, counts).await };
-    let gateway = traffic.spawn(starting).await??;
-    Ok(Some(traffic.spawn(gateway.drain_when_stopping(api.stopping.clone(), limit))))
+    let workers = traffic.clone();
+    let starting = async move { Gateway::start(&settings, registry, counts, workers).await };
+    let gateway = traffic.next_runtime().spawn(starting).await??;
+    let draining = gateway.drain_when_stopping(api.stopping.clone(), limit);
+    Ok(Some(traffic.next_runtime().spawn(draining)))
 }
 
 /// The optional TCP listeners.
@@ -162,13 +162,13 @@ async fn bind_optional(key: &str, address: Option<SocketAddr>) -> Result<Option<
     Ok(Some(listener.with_context(|| format!("{key}: cannot listen on {address}"))?))
 }
 
-/// Loads the dataplane and adopts its state. Blocks. The egress proxy serves on the current
-/// runtime.
+/// Loads the dataplane and adopts its state. Blocks.
 fn start_services(
     config: Arc<AgentConfig>,
     platform_policy: PlatformPolicy,
     metrics: MetricsExporter,
     stopping: watch::Receiver<bool>,
+    workers: TrafficWorkers,
 ) -> Result<ApiState> {
     let dataplane = Dataplane::open(config.dataplane_settings())
         .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
@@ -183,6 +183,7 @@ fn start_services(
         config.proxy_settings(),
         platform_policy.clone(),
         Arc::clone(&event_buffer),
+        workers,
     )?);
     let store = SandboxStore::open(&config.state_dir)?;
     let pooled_interfaces = config.pooled_interfaces();

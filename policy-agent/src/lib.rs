@@ -27,3 +27,4 @@ pub mod policy;
 pub mod proxy;
 pub mod runtimes;
 pub mod secrets;
+pub mod traffic_workers;

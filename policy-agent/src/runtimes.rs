@@ -6,6 +6,8 @@ use std::{io, time::Duration};
 use anyhow::{Context as _, Result};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::traffic_workers::TrafficWorkers;
+
 /// Threads of the control plane. One of them may be busy with a large body.
 const CONTROL_THREADS: usize = 2;
 /// How long pending work may take when the agent stops.
@@ -15,8 +17,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 pub struct AgentRuntimes {
     /// API, reconciler, watch, metrics, and all blocking tasks.
     pub control: Runtime,
-    /// Egress proxy and gateway, with a thread per core.
-    pub traffic: Runtime,
+    /// Egress proxy and gateway.
+    pub traffic: TrafficWorkers,
 }
 
 impl AgentRuntimes {
@@ -28,9 +30,7 @@ impl AgentRuntimes {
         let start = || -> io::Result<Self> {
             let mut control = Builder::new_multi_thread();
             control.worker_threads(CONTROL_THREADS).thread_name("control").enable_all();
-            let mut traffic = Builder::new_multi_thread();
-            traffic.thread_name("traffic").enable_all();
-            Ok(Self { control: control.build()?, traffic: traffic.build()? })
+            Ok(Self { control: control.build()?, traffic: TrafficWorkers::start()? })
         };
         start().context("cannot start the runtime")
     }
@@ -39,7 +39,7 @@ impl AgentRuntimes {
     /// which never end.
     pub fn stop(self) {
         self.control.shutdown_timeout(SHUTDOWN_GRACE);
-        self.traffic.shutdown_background();
+        self.traffic.stop();
     }
 }
 
@@ -57,10 +57,10 @@ mod tests {
         let runtimes = AgentRuntimes::start().expect("threads");
         let (done, waiting) = mpsc::channel::<()>();
         let waiting = Arc::new(Mutex::new(waiting));
-        // More tasks than threads, none of which ever yields.
+        // More tasks than workers, none of which ever yields.
         for _ in 0..64 {
             let waiting = Arc::clone(&waiting);
-            runtimes.traffic.spawn(async move {
+            runtimes.traffic.next_runtime().spawn(async move {
                 let _ = waiting.lock().map(|waiting| waiting.recv());
             });
         }

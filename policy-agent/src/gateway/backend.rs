@@ -43,6 +43,7 @@ use crate::{
         socket::{SharedSocket, SharedTcpStream, reset_connection},
         upstream::{UpstreamConnection, UpstreamIo, lenient_http1_client},
     },
+    traffic_workers::current_worker_index,
 };
 
 /// The body of a request to a service: the client's, or an empty one.
@@ -277,8 +278,12 @@ impl SandboxBackend {
         let handshake =
             lenient_http1_client(MAX_RESPONSE_HEADERS).handshake(TokioIo::new(metered)).await;
         let (sender, connection) = handshake.map_err(|_| BackendError::InvalidResponse)?;
-        let backend_connection =
-            BackendConnection { sender, backlog, socket: Arc::downgrade(&socket) };
+        let backend_connection = BackendConnection {
+            sender,
+            backlog,
+            socket: Arc::downgrade(&socket),
+            worker_index: current_worker_index(),
+        };
         let retired = self.retired.clone();
         tokio::spawn(async move {
             let _socket_permit = socket_permit;

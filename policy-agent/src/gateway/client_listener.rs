@@ -78,10 +78,13 @@ pub(super) async fn serve_listener(
             }
         };
         let (serving, tls) = (Arc::clone(&gateway), tls.clone());
-        gateway.drain.spawn(async move {
-            let _permit = permit;
-            // Errors here are caused by the client and end its connection.
-            let _ = serve_client(serving, stream, client, tls).await;
+        let draining = Arc::clone(&gateway);
+        gateway.workers.serve_connection(stream, move |stream, worker_load| {
+            draining.drain.spawn(async move {
+                let _held = (permit, worker_load);
+                // Errors here are caused by the client and end its connection.
+                let _ = serve_client(serving, stream, client, tls).await;
+            });
         });
     }
 }

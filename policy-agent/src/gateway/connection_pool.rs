@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{backend::BackendRequestBody, flow_control::WriteBacklog, http2_pool::Http2Pool};
+use crate::traffic_workers::current_worker_index;
 
 /// Maximum idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,6 +50,8 @@ pub(super) struct BackendConnection {
     pub backlog: WriteBacklog,
     /// The task that drives the connection owns the socket. It is gone once the task has ended.
     pub socket: Weak<TcpStream>,
+    /// The worker that runs this task.
+    pub worker_index: usize,
 }
 
 impl BackendConnection {
@@ -115,7 +118,8 @@ impl ConnectionPool {
         permit.ok()?.ok()
     }
 
-    /// Takes the most recently used connection to `key` that is usable.
+    /// Takes the most recently used connection to `key` that is usable, preferably one of the current
+    /// worker.
     pub(super) fn take(&self, key: PoolKey) -> Option<BackendConnection> {
         loop {
             let connection = self.lock_idle().take(key)?;
@@ -172,7 +176,11 @@ impl IdleConnections {
     fn take(&mut self, key: PoolKey) -> Option<BackendConnection> {
         let idle_of_backend = self.by_backend.get_mut(&key.backend_id)?;
         let fits = |idle: &IdleConnection| idle.key == key && idle.connection.sender.is_ready();
-        let position = idle_of_backend.iter().rposition(fits)?;
+        let own = current_worker_index();
+        let fits_here = |idle: &IdleConnection| idle.connection.worker_index == own && fits(idle);
+        // A service that has one connection at a time must get the one that it has.
+        let position = idle_of_backend.iter().rposition(fits_here);
+        let position = position.or_else(|| idle_of_backend.iter().rposition(fits))?;
         let taken = idle_of_backend.remove(position)?;
         if idle_of_backend.is_empty() {
             self.by_backend.remove(&key.backend_id);
@@ -238,8 +246,12 @@ mod tests {
             let _ = serving.await;
         });
         sender.ready().await.expect("ready");
-        let connection =
-            BackendConnection { sender, backlog: WriteBacklog::default(), socket: weak };
+        let connection = BackendConnection {
+            sender,
+            backlog: WriteBacklog::default(),
+            socket: weak,
+            worker_index: 0,
+        };
         (connection, far.expect("accepted").0)
     }
 

@@ -84,6 +84,7 @@ pub use self::{
 use crate::{
     agent::{Sandbox, SandboxRegistry},
     limits::DescriptorBudget,
+    traffic_workers::TrafficWorkers,
 };
 
 /// How long a refused connection is retried at least.
@@ -131,10 +132,11 @@ pub struct Gateway {
     connection_permits: Arc<Semaphore>,
     client_connections: Arc<ClientConnections>,
     drain: ConnectionDrain,
+    workers: TrafficWorkers,
 }
 
 impl Gateway {
-    /// Binds the listeners and serves them in the background.
+    /// Binds the listeners, and lets the workers serve their connections in the background.
     ///
     /// # Errors
     /// An address cannot be bound, or the certificate cannot be read.
@@ -142,6 +144,7 @@ impl Gateway {
         settings: &GatewaySettings,
         sandboxes: Arc<SandboxRegistry>,
         metrics: GatewayMetrics,
+        workers: TrafficWorkers,
     ) -> Result<Arc<Self>> {
         let descriptors = DescriptorBudget::for_process(true)?;
         let gateway = Arc::new(Self {
@@ -161,6 +164,7 @@ impl Gateway {
             connection_permits: client_listener::connection_permits(descriptors.gateway_clients),
             client_connections: ClientConnections::new(settings.max_connections_per_client),
             drain: ConnectionDrain::default(),
+            workers,
         });
         if let Some(address) = settings.http {
             let listener = bind_listener("http", address).await?;

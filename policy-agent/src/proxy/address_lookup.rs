@@ -32,7 +32,7 @@ impl TransparentProxy {
         let port = port.unwrap_or(443);
         let context = &self.context;
         let mut resolved = Vec::new();
-        for address in resolve_in_dial_order(context, name).await {
+        for address in resolve_in_dial_order(context, &self.lookup_limiter, name).await {
             let reason = undialable_reason(context, address, port).await;
             let is_gateway = context.is_gateway_address(address, port);
             resolved.push(ResolvedAddress { address, undialable_reason: reason, is_gateway });

@@ -14,7 +14,7 @@ use super::{
     sandbox_proxy::{ConnectionAddresses, SandboxProxy},
     socket::{SharedSocket, wait_for_reset},
 };
-use crate::{agent::ActivePolicy, policy::RequestedName};
+use crate::{agent::ActivePolicy, policy::RequestedName, traffic_workers::WorkerLoad};
 
 /// A connection that its [`SandboxProxy`] tracks, until it is dropped and its socket has closed.
 pub(super) struct AdmittedConnection {
@@ -25,6 +25,8 @@ pub(super) struct AdmittedConnection {
     pub(super) addresses: ConnectionAddresses,
     /// Held until the connection is allowed or refused.
     pub(super) decision_permit: Mutex<DecisionPermit>,
+    /// Counts the connection as this worker's.
+    pub(super) _worker_load: WorkerLoad,
 }
 
 /// The verdict that allows a connection.

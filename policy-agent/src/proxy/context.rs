@@ -10,7 +10,7 @@ use super::{
     host_network::ProxyNetwork, pipe_pool::PipePool, proxy_metrics::ProxyMetrics,
     socks5::TlsConfigCache,
 };
-use crate::{agent::CurrentPlatformPolicy, events::EventBuffer};
+use crate::{agent::CurrentPlatformPolicy, events::EventBuffer, traffic_workers::TrafficWorkers};
 
 /// Shared by the proxies of all sandboxes.
 pub(super) struct ProxyContext {
@@ -18,6 +18,8 @@ pub(super) struct ProxyContext {
     pub platform_policy: CurrentPlatformPolicy,
     /// Receives the events.
     pub event_buffer: Arc<EventBuffer>,
+    /// The threads that serve connections.
+    pub workers: TrafficWorkers,
     /// The metrics of all sandboxes together.
     pub metrics: ProxyMetrics,
     /// Access to DNS, routes and sockets.

@@ -10,6 +10,8 @@ use super::{
     context::ProxyContext,
     decision::{ConnectionDecision, ConnectionEnd, first_packet},
     host_network::AddressLocality,
+    lookup_limiter::LookupLimiter,
+    sandbox_proxy::SandboxProxy,
     socks5,
     upstream::UpstreamConnection,
 };
@@ -46,16 +48,17 @@ impl DialTarget {
 /// Connects to the target. If the policy has an egress proxy, the connection goes through it and
 /// never around it.
 pub(super) async fn dial(
-    context: &ProxyContext,
+    sandbox_proxy: &SandboxProxy,
     active_policy: &ActivePolicy,
     target: &DialTarget,
 ) -> Result<UpstreamConnection, ConnectionEnd> {
+    let SandboxProxy { context, lookup_limiter, .. } = sandbox_proxy;
     if let Some(egress_proxy) = active_policy.policy.egress_proxy() {
-        return socks5::connect_through(context, egress_proxy, target).await;
+        return socks5::connect_through(context, lookup_limiter, egress_proxy, target).await;
     }
     let denial =
         |address| floor_denial(context, active_policy, SocketAddr::new(address, target.port));
-    let addresses = candidate_addresses(context, target, denial).await?;
+    let addresses = candidate_addresses(context, lookup_limiter, target, denial).await?;
     let addresses = exclude_host_addresses(context, active_policy, addresses).await?;
     Ok(UpstreamConnection::plain(connect_first(context, &addresses, target.port).await?))
 }
@@ -96,12 +99,13 @@ fn floor_denial(
 /// first denied address.
 pub(super) async fn candidate_addresses(
     context: &ProxyContext,
+    lookup_limiter: &LookupLimiter,
     target: &DialTarget,
     denial: impl Fn(IpAddr) -> Option<ConnectionDecision>,
 ) -> Result<Vec<IpAddr>, ConnectionEnd> {
     let addresses = match &target.host {
         DomainOrIp::Address(address) => vec![address.to_canonical()],
-        DomainOrIp::Domain(name) => resolve_in_dial_order(context, name).await,
+        DomainOrIp::Domain(name) => resolve_in_dial_order(context, lookup_limiter, name).await,
     };
     let mut dialable = Vec::with_capacity(addresses.len());
     let mut denied: Option<ConnectionDecision> = None;
@@ -126,9 +130,11 @@ pub(super) async fn candidate_addresses(
 /// time.
 pub(super) async fn resolve_in_dial_order(
     context: &ProxyContext,
+    lookup_limiter: &LookupLimiter,
     name: &DomainName,
 ) -> Vec<IpAddr> {
-    let resolved = timeout(context.timeouts.resolve, context.network.resolve(name)).await;
+    let resolving = context.network.resolve(name, lookup_limiter);
+    let resolved = timeout(context.timeouts.resolve, resolving).await;
     let resolved: Vec<IpAddr> =
         resolved.unwrap_or_default().iter().map(IpAddr::to_canonical).collect();
     interleave_families(&resolved).into_iter().take(MAX_ADDRESSES).collect()

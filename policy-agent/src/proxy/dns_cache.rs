@@ -67,6 +67,12 @@ impl DnsCacheEntry {
 pub(super) struct DnsCache(Mutex<HashMap<DomainName, Arc<DnsCacheEntry>>>);
 
 impl DnsCache {
+    /// The addresses of a name, if a current answer is cached.
+    pub(super) fn resolved(&self, name: &DomainName) -> Option<CachedAddresses> {
+        let (entries, now) = (self.lock(), Instant::now());
+        entries.get(name).filter(|cached| cached.is_fresh(now))?.resolved()
+    }
+
     /// The entry of a name: a current one, whether pending or answered, or a new one.
     pub(super) fn entry(&self, name: &DomainName) -> Arc<DnsCacheEntry> {
         let (mut entries, now) = (self.lock(), Instant::now());

@@ -8,7 +8,9 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::{host_routes::HostRoutes, resolver::DnsResolver, socket};
+use super::{
+    host_routes::HostRoutes, lookup_limiter::LookupLimiter, resolver::DnsResolver, socket,
+};
 use crate::policy::DomainName;
 
 /// A boxed future.
@@ -36,7 +38,11 @@ pub(super) trait ProxyNetwork: Send + Sync {
     }
 
     /// The addresses of a name. Empty if it has none or does not resolve.
-    fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>>;
+    fn resolve<'a>(
+        &'a self,
+        name: &'a DomainName,
+        lookup_limiter: &'a LookupLimiter,
+    ) -> BoxFuture<'a, Vec<IpAddr>>;
 
     /// Where an address leads.
     fn locality(&self, address: IpAddr) -> BoxFuture<'_, AddressLocality>;
@@ -66,8 +72,12 @@ impl ProxyNetwork for HostNetwork {
         client.local_addr()
     }
 
-    fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>> {
-        Box::pin(self.resolver.resolve(name))
+    fn resolve<'a>(
+        &'a self,
+        name: &'a DomainName,
+        lookup_limiter: &'a LookupLimiter,
+    ) -> BoxFuture<'a, Vec<IpAddr>> {
+        Box::pin(self.resolver.resolve(name, lookup_limiter))
     }
 
     fn locality(&self, address: IpAddr) -> BoxFuture<'_, AddressLocality> {

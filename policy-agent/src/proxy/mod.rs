@@ -22,6 +22,7 @@ mod dns_cache;
 mod host_network;
 mod host_routes;
 mod http;
+mod lookup_limiter;
 mod pipe_pool;
 mod proxy_metrics;
 mod resolver;
@@ -41,13 +42,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context as _, Result, bail};
-use tokio::{net::TcpListener, runtime::Handle};
+use anyhow::{Result, bail};
+use tokio::net::TcpListener;
 
 pub use self::{address_lookup::ResolvedAddress, proxy_metrics::ProxyMetrics};
 use self::{
     context::{ProxyContext, ProxyTimeouts},
     host_network::{HostNetwork, ProxyNetwork},
+    lookup_limiter::LookupLimiter,
     pipe_pool::PipePool,
     sandbox_proxy::SandboxProxy,
     socks5::TlsConfigCache,
@@ -59,6 +61,7 @@ use crate::{
     events::EventBuffer,
     limits::DescriptorBudget,
     policy::SandboxId,
+    traffic_workers::TrafficWorkers,
 };
 
 /// `[proxy]` of the configuration.
@@ -78,12 +81,13 @@ pub struct ProxySettings {
 /// The egress proxy of all sandboxes.
 pub struct TransparentProxy {
     context: Arc<ProxyContext>,
-    runtime: Handle,
+    /// For lookups that the API requests.
+    lookup_limiter: LookupLimiter,
     sandboxes: Mutex<HashMap<Slot, Arc<SandboxProxy>>>,
 }
 
 impl TransparentProxy {
-    /// Creates a proxy without listeners. Connections are served on the current runtime.
+    /// Creates a proxy without listeners. The workers serve its connections.
     ///
     /// # Errors
     /// Its resolver or its route socket cannot be set up.
@@ -91,7 +95,9 @@ impl TransparentProxy {
         settings: ProxySettings,
         platform_policy: CurrentPlatformPolicy,
         event_buffer: Arc<EventBuffer>,
+        workers: TrafficWorkers,
     ) -> Result<Self> {
+        let _runtime = workers.next_runtime().enter();
         let network = Box::new(HostNetwork::new(&settings.resolvers)?);
         Self::with_network(
             network,
@@ -99,6 +105,7 @@ impl TransparentProxy {
             settings,
             platform_policy,
             event_buffer,
+            workers.clone(),
         )
     }
 
@@ -108,10 +115,12 @@ impl TransparentProxy {
         settings: ProxySettings,
         platform_policy: CurrentPlatformPolicy,
         event_buffer: Arc<EventBuffer>,
+        workers: TrafficWorkers,
     ) -> Result<Self> {
         let context = ProxyContext {
             platform_policy,
             event_buffer,
+            workers,
             metrics: ProxyMetrics::default(),
             network,
             pipe_pool: PipePool::default(),
@@ -121,8 +130,11 @@ impl TransparentProxy {
             max_connections: max_connections(settings.with_gateway)?,
             timeouts,
         };
-        let runtime = Handle::try_current().context("outside of a runtime")?;
-        Ok(Self { context: Arc::new(context), runtime, sandboxes: Mutex::default() })
+        Ok(Self {
+            context: Arc::new(context),
+            lookup_limiter: LookupLimiter::default(),
+            sandboxes: Mutex::default(),
+        })
     }
 
     /// The metrics. Clones share the same counters.
@@ -158,7 +170,7 @@ impl ProxyControl for TransparentProxy {
         active_policy: &Arc<ActivePolicy>,
         redirect_listeners: dataplane::RedirectListeners,
     ) -> Result<()> {
-        let _runtime = self.runtime.enter();
+        let _runtime = self.context.workers.next_runtime().enter();
         let mut listeners = Vec::new();
         for listener in [redirect_listeners.v4, redirect_listeners.v6].into_iter().flatten() {
             socket::configure_listener(&listener)?;

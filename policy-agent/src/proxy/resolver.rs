@@ -18,7 +18,10 @@ use hickory_resolver::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::dns_cache::{CachedAddresses, DnsAnswer, DnsCache, DnsCacheEntry};
+use super::{
+    dns_cache::{CachedAddresses, DnsAnswer, DnsCache, DnsCacheEntry},
+    lookup_limiter::LookupLimiter,
+};
 use crate::policy::DomainName;
 
 /// Time limit of a DNS lookup. Queries are repeated within it, and every answer counts.
@@ -74,13 +77,24 @@ impl DnsResolver {
     }
 
     /// The addresses of a name, IPv6 first. If one family fails, the result contains only the
-    /// other.
-    pub(super) async fn resolve(&self, name: &DomainName) -> Vec<IpAddr> {
-        let [v6, v4] =
-            [QueryFamily::V6, QueryFamily::V4].map(|family| self.cache_entry(name, family));
-        if let (Some(v6), Some(v4)) = (v6.resolved(), v4.resolved()) {
+    /// other. A name that is not cached waits for its turn among the sandbox's lookups.
+    pub(super) async fn resolve(
+        &self,
+        name: &DomainName,
+        lookup_limiter: &LookupLimiter,
+    ) -> Vec<IpAddr> {
+        let [v6, v4] = [QueryFamily::V6, QueryFamily::V4]
+            .map(|family| self.caches[family as usize].resolved(name));
+        if let (Some(v6), Some(v4)) = (v6, v4) {
             return [&v6[..], &v4[..]].concat();
         }
+        let _permit = lookup_limiter.acquire().await;
+        self.look_up(name).await
+    }
+
+    async fn look_up(&self, name: &DomainName) -> Vec<IpAddr> {
+        let [v6, v4] =
+            [QueryFamily::V6, QueryFamily::V4].map(|family| self.cache_entry(name, family));
         let ages = [v6.age(), v4.age()];
         let both = [(v6, QueryFamily::V6), (v4, QueryFamily::V4)];
         let [v6, v4] =
@@ -213,7 +227,7 @@ fn configure(options: &mut ResolverOpts) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{collections::HashSet, sync::Mutex};
 
     use hickory_resolver::proto::{
         op::{Message, MessageType, ResponseCode},
@@ -222,6 +236,7 @@ mod tests {
     use tokio::{net::UdpSocket, task::JoinSet, time::sleep};
 
     use super::*;
+    use crate::proxy::lookup_limiter::MAX_CONCURRENT_LOOKUPS;
 
     /// The behavior of a DNS server that only has IPv4 addresses.
     #[derive(Clone, Copy, Default)]
@@ -265,6 +280,7 @@ mod tests {
         message.metadata.message_type = MessageType::Response;
         match behavior.edns {
             Some(code) if message.edns.is_some() => message.metadata.response_code = code?,
+            _ if question.name().to_ascii().ends_with(".silent.example.") => return None,
             _ if question.name().to_ascii().starts_with("unknown.") => {
                 message.metadata.response_code = ResponseCode::NXDomain;
             }
@@ -281,6 +297,11 @@ mod tests {
         queries.lock().unwrap().iter().filter(|query| *query == text).count()
     }
 
+    /// Resolves a name for a sandbox without other lookups.
+    async fn resolve(resolver: &DnsResolver, name: &DomainName) -> Vec<IpAddr> {
+        resolver.resolve(name, &LookupLimiter::default()).await
+    }
+
     const FOUND: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7))];
 
     #[tokio::test]
@@ -292,7 +313,7 @@ mod tests {
                     .await;
             for _ in 0..3 {
                 let start = Instant::now();
-                assert_eq!(resolver.resolve(&good).await, FOUND);
+                assert_eq!(resolve(&resolver, &good).await, FOUND);
                 assert!(start.elapsed() < QUERY_TIMEOUT, "no server is waited for in vain");
             }
             assert_eq!(query_count(&queries, "A good.example."), 1, "{queries:?}");
@@ -309,7 +330,7 @@ mod tests {
         for _ in 0..50 {
             let resolver = Arc::clone(&resolver);
             waiting.spawn(async move {
-                resolver.resolve(&DomainName::parse("good.example").unwrap()).await.len()
+                resolve(&resolver, &DomainName::parse("good.example").unwrap()).await.len()
             });
         }
         assert_eq!(waiting.join_all().await, [1; 50]);
@@ -321,11 +342,33 @@ mod tests {
         let (resolver, queries) = spawn_dns_server(FakeDnsBehavior::default()).await;
         let name = DomainName::parse("unknown.example").unwrap();
         for _ in 0..3 {
-            assert_eq!(resolver.resolve(&name).await, [] as [IpAddr; 0]);
+            assert_eq!(resolve(&resolver, &name).await, [] as [IpAddr; 0]);
         }
         let mut queries = queries.lock().unwrap().clone();
         queries.sort();
         assert_eq!(queries, ["A unknown.example.", "AAAA unknown.example."]);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_names_waits_for_its_turn_and_delays_no_other_sandbox() {
+        let (resolver, queries) = spawn_dns_server(FakeDnsBehavior::default()).await;
+        let (resolver, flooding) = (Arc::new(resolver), Arc::new(LookupLimiter::default()));
+        let mut flood = JoinSet::new();
+        for number in 0..1000 {
+            let (resolver, flooding) = (Arc::clone(&resolver), Arc::clone(&flooding));
+            let name = DomainName::parse(&format!("n{number}.silent.example")).unwrap();
+            flood.spawn(async move { resolver.resolve(&name, &flooding).await });
+        }
+        while flooding.available() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let good = DomainName::parse("good.example").unwrap();
+        assert_eq!(resolve(&resolver, &good).await, FOUND);
+        let queried: HashSet<String> = queries.lock().unwrap().iter().cloned().collect();
+        let of_flood = queried.iter().filter(|query| query.ends_with(".silent.example.")).count();
+        assert!(of_flood <= 2 * MAX_CONCURRENT_LOOKUPS, "{of_flood}");
+        flood.shutdown().await;
+        assert_eq!(flooding.available(), MAX_CONCURRENT_LOOKUPS, "all permits are free again");
     }
 
     #[tokio::test]
@@ -337,7 +380,7 @@ mod tests {
                 ..FakeDnsBehavior::default()
             })
             .await;
-            assert_eq!(resolver.resolve(&good).await, FOUND, "{code:?}: {queries:?}");
+            assert_eq!(resolve(&resolver, &good).await, FOUND, "{code:?}: {queries:?}");
         }
     }
 
@@ -347,7 +390,7 @@ mod tests {
         let (resolver, _) =
             spawn_dns_server(FakeDnsBehavior { late, ..FakeDnsBehavior::default() }).await;
         let good = DomainName::parse("good.example").unwrap();
-        assert_eq!(resolver.resolve(&good).await, FOUND);
+        assert_eq!(resolve(&resolver, &good).await, FOUND);
     }
 
     #[tokio::test]
@@ -355,7 +398,7 @@ mod tests {
         let (resolver, queries) = spawn_dns_server(FakeDnsBehavior::default()).await;
         for name in ["my_bucket.s3.example", "-a.example", "a-.b-.example", "_x.example"] {
             assert_eq!(
-                resolver.resolve(&DomainName::parse_requested(name).unwrap()).await,
+                resolve(&resolver, &DomainName::parse_requested(name).unwrap()).await,
                 FOUND,
                 "{name}"
             );

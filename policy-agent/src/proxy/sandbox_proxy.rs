@@ -27,6 +27,7 @@ use super::{
     context::ProxyContext,
     decision::{ConnectionDecision, MatchKey, decide_connection},
     decision_limiter::{DecisionLimiter, DecisionPermit},
+    lookup_limiter::LookupLimiter,
     proxy_metrics::ConnectionProtocol,
     serve_connection,
     socket::{CloseProgress, SharedSocket, close_progress, reset_connection},
@@ -39,6 +40,7 @@ use crate::{
         SandboxId, Socks5Proxy,
         evaluate::{HTTP_PORT, HTTPS_PORT},
     },
+    traffic_workers::WorkerLoad,
 };
 
 /// Pause after a failed accept.
@@ -63,6 +65,8 @@ pub(super) struct SandboxProxy {
     opened_at: Instant,
     /// Limits how many of its connections are being decided at the same time.
     pub(super) decision_limiter: DecisionLimiter,
+    /// Limits how many names are being looked up for it at the same time.
+    pub(super) lookup_limiter: LookupLimiter,
     /// Permits to send a TLS alert to a connection above the limit.
     alert_permits: Arc<Semaphore>,
 }
@@ -128,6 +132,7 @@ impl SandboxProxy {
             event_bucket: AtomicU64::new(0),
             opened_at: Instant::now(),
             decision_limiter: DecisionLimiter::default(),
+            lookup_limiter: LookupLimiter::default(),
             alert_permits: Arc::new(Semaphore::new(MAX_PENDING_ALERTS)),
         }
     }
@@ -226,6 +231,7 @@ impl SandboxProxy {
         client: TcpStream,
         addresses: ConnectionAddresses,
         decision_permit: DecisionPermit,
+        worker_load: WorkerLoad,
     ) -> Result<AdmittedConnection, AdmissionError> {
         let mut state = self.lock();
         if state.closed {
@@ -256,6 +262,7 @@ impl SandboxProxy {
             client,
             addresses,
             decision_permit: Mutex::new(decision_permit),
+            _worker_load: worker_load,
         })
     }
 
@@ -385,7 +392,11 @@ async fn accept_loop(sandbox_proxy: Arc<SandboxProxy>, listener: impl SandboxLis
         let error = match accepted {
             Ok((client, addresses)) => {
                 let decision_permit = sandbox_proxy.decision_limiter.acquire().await;
-                admit_and_serve(&sandbox_proxy, client, addresses, decision_permit);
+                let proxy = Arc::clone(&sandbox_proxy);
+                let admit = move |client, worker_load| {
+                    admit_and_serve(&proxy, client, addresses, decision_permit, worker_load);
+                };
+                sandbox_proxy.context.workers.serve_connection(client, admit);
                 continue;
             }
             Err(error) => error,
@@ -403,8 +414,9 @@ fn admit_and_serve(
     client: TcpStream,
     addresses: ConnectionAddresses,
     decision_permit: DecisionPermit,
+    worker_load: WorkerLoad,
 ) {
-    match sandbox_proxy.admit(client, addresses, decision_permit) {
+    match sandbox_proxy.admit(client, addresses, decision_permit, worker_load) {
         Ok(admitted) => serve_connection::spawn_serve(admitted),
         Err(AdmissionError::Closed) => {}
         Err(AdmissionError::Full(client)) => sandbox_proxy.reject_excess(client, addresses),

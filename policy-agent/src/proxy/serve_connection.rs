@@ -86,7 +86,7 @@ async fn connect_upstream(
 ) -> Result<UpstreamConnection, ConnectionEnd> {
     let allowed = admitted.decide(match_key)?;
     let target = DialTarget::new(admitted.original_destination(), match_key.name());
-    let dial = dial(admitted.context(), &allowed.active_policy, &target);
+    let dial = dial(&admitted.sandbox_proxy, &allowed.active_policy, &target);
     let mut upstream = admitted.while_client_connected(dial).await?;
     admitted.attach_upstream(&upstream.socket)?;
     admitted.record_allowed(protocol, match_key.name(), allowed.decision);

@@ -21,6 +21,7 @@ use super::{
     context::ProxyContext,
     decision::ConnectionEnd,
     dial::{DialTarget, candidate_addresses, connect_first},
+    lookup_limiter::LookupLimiter,
     socket::SharedTcpStream,
     upstream::{UpstreamConnection, UpstreamIo},
 };
@@ -29,11 +30,12 @@ use crate::policy::{DomainOrIp, Socks5Credentials, Socks5Proxy, Socks5Tls};
 /// Connects to the target through the SOCKS5 proxy.
 pub(super) async fn connect_through(
     context: &ProxyContext,
+    lookup_limiter: &LookupLimiter,
     egress_proxy: &Socks5Proxy,
     target: &DialTarget,
 ) -> Result<UpstreamConnection, ConnectionEnd> {
-    let established =
-        timeout(context.timeouts.egress_proxy, establish(context, egress_proxy, target)).await;
+    let establishing = establish(context, lookup_limiter, egress_proxy, target);
+    let established = timeout(context.timeouts.egress_proxy, establishing).await;
     match established.unwrap_or_else(|_| Err(anyhow::anyhow!("it took too long"))) {
         Ok(upstream) => Ok(upstream),
         Err(error) => {
@@ -45,6 +47,7 @@ pub(super) async fn connect_through(
 
 async fn establish(
     context: &ProxyContext,
+    lookup_limiter: &LookupLimiter,
     egress_proxy: &Socks5Proxy,
     target: &DialTarget,
 ) -> Result<UpstreamConnection> {
@@ -54,8 +57,9 @@ async fn establish(
             .then(|| Reason::PlatformDeny.into())
     };
     let proxy_target = DialTarget { host: egress_proxy.host.clone(), port: egress_proxy.port };
-    let addresses =
-        candidate_addresses(context, &proxy_target, denial).await.map_err(connection_error)?;
+    let addresses = candidate_addresses(context, lookup_limiter, &proxy_target, denial)
+        .await
+        .map_err(connection_error)?;
     let stream =
         connect_first(context, &addresses, egress_proxy.port).await.map_err(connection_error)?;
     let UpstreamConnection { socket, .. } = UpstreamConnection::plain(stream);

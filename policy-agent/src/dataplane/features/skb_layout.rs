@@ -30,18 +30,18 @@ pub(crate) fn kernel_skb_access() -> Result<SkbAccess> {
 
 fn parse_skb_access(path: &Path) -> Result<SkbAccess> {
     let types = KernelTypes::read(path)?;
-    let bytes = |field| types.byte_offset("sk_buff", field);
-    let (summed, size) = types.bit_offset("sk_buff", "ip_summed")?;
+    let skb = types.structure("sk_buff")?;
+    let (summed, size) = skb.bit_offset("ip_summed")?;
     ensure!(size == IP_SUMMED_BITS, "ip_summed has {size} bits");
     ensure!(summed % 8 + size <= 8, "ip_summed lies in two bytes");
     let context_cast = types.function_id(CONTEXT_CAST_FUNCTION);
     let layout = SkbLayout {
         ip_summed: summed / 8,
         ip_summed_shift: summed % 8,
-        csum_start: bytes("csum_start")?,
-        csum_offset: bytes("csum_offset")?,
-        head: bytes("head")?,
-        data: bytes("data")?,
+        csum_start: skb.byte_offset("csum_start")?,
+        csum_offset: skb.byte_offset("csum_offset")?,
+        head: skb.byte_offset("head")?,
+        data: skb.byte_offset("data")?,
         has_context_cast: context_cast.is_some().into(),
     };
     Ok(SkbAccess { layout, context_cast })

@@ -18,7 +18,10 @@ use aya_obj::generated::{
 use policy_common::{guard::INTERFACE_NAME_LENGTH, redirect::REDIRECT_MARK};
 
 use super::netfilter_syscall;
-use crate::dataplane::{features::kernel_types::KernelTypes, maps::bpf_syscall};
+use crate::dataplane::{
+    features::kernel_types::{KernelStruct, KernelTypes},
+    maps::bpf_syscall,
+};
 
 /// The version of the program. Increment it with every change, so that an agent replaces the links
 /// of an older one.
@@ -70,14 +73,15 @@ pub(crate) fn load_empty_program() -> std::io::Result<OwnedFd> {
 impl NetfilterLayout {
     fn of_running_kernel() -> Result<Self> {
         let types = KernelTypes::of_running_kernel()?;
-        let offset = |structure, field| -> Result<i16> {
-            i16::try_from(types.byte_offset(structure, field)?).context("a structure is too large")
+        let skb = types.structure("sk_buff")?;
+        let offset = |structure: &KernelStruct<'_>, field| -> Result<i16> {
+            i16::try_from(structure.byte_offset(field)?).context("a structure is too large")
         };
         Ok(Self {
-            skb_mark: offset("sk_buff", "mark")?,
-            skb_length: offset("sk_buff", "len")?,
-            state_in: offset("nf_hook_state", "in")?,
-            device_name: offset("net_device", "name")?,
+            skb_mark: offset(&skb, "mark")?,
+            skb_length: offset(&skb, "len")?,
+            state_in: offset(&types.structure("nf_hook_state")?, "in")?,
+            device_name: offset(&types.structure("net_device")?, "name")?,
         })
     }
 }

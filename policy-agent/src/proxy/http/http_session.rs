@@ -211,7 +211,7 @@ impl HttpSession {
         let target = DialTarget::new(admitted.original_destination(), name.as_deref());
         // Boxed because the connection would reserve space for it as long as it lasts otherwise.
         let UpstreamConnection { socket, io } =
-            Box::pin(dial(admitted.context(), &allowed.active_policy, &target)).await?;
+            Box::pin(dial(&admitted.sandbox_proxy, &allowed.active_policy, &target)).await?;
         admitted.attach_upstream(&socket)?;
         if self.is_allow_recorded.swap(true, Ordering::Relaxed) {
             admitted.record_next_name(name.as_deref(), allowed.decision);

@@ -13,6 +13,7 @@ use crate::{
     policy::DomainName,
     proxy::{
         host_network::{AddressLocality, BoxFuture, ProxyNetwork},
+        lookup_limiter::LookupLimiter,
         socket,
     },
 };
@@ -49,7 +50,11 @@ impl ProxyNetwork for FakeNetwork {
         dialed.map(|(address, _)| address.ip()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn resolve<'a>(&'a self, name: &'a DomainName) -> BoxFuture<'a, Vec<IpAddr>> {
+    fn resolve<'a>(
+        &'a self,
+        name: &'a DomainName,
+        _: &'a LookupLimiter,
+    ) -> BoxFuture<'a, Vec<IpAddr>> {
         let addresses = self.0.names.lock().unwrap().get(name.as_str()).cloned();
         Box::pin(async move { addresses.unwrap_or_default() })
     }

@@ -28,6 +28,7 @@ use crate::{
     events::{EventBuffer, EventFilter, PolicyEvent},
     policy::{CompiledPolicy, DomainSet, Floor, PolicyDefaults, SandboxId, parse_json},
     proxy::{ProxySettings, ProxyTimeouts, TransparentProxy},
+    traffic_workers::TrafficWorkers,
 };
 
 /// Longer than any operation that a test waits for.
@@ -200,6 +201,7 @@ impl ProxyHarness {
             settings,
             platform_policy.into(),
             Arc::clone(&event_buffer),
+            TrafficWorkers::of_current_runtime(),
         )
         .expect("a proxy");
         let slot = Slot::new(3).expect("a slot");

@@ -81,7 +81,7 @@ fn sockets_towards(sandbox: &TestSandbox) -> usize {
 
 /// The connections that the proxy counts.
 #[track_caller]
-fn counted_connections(sandbox: &TestSandbox) -> usize {
+pub(super) fn counted_connections(sandbox: &TestSandbox) -> usize {
     let metrics = sandbox.testbed.request("GET", "/metrics", &Value::Null).body;
     let name = "policy_proxy_active_connections ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(name));

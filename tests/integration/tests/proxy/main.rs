@@ -4,6 +4,7 @@
 mod client_hellos;
 mod closing_connections;
 mod egress_proxy;
+mod fairness;
 mod http_requests;
 mod interface_placements;
 mod name_bypasses;

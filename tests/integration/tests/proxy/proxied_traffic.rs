@@ -255,7 +255,7 @@ fn a_slow_reader_holds_its_sender_back() {
 }
 
 /// The agent's memory in bytes.
-fn agent_memory_bytes(sandbox: &TestSandbox) -> usize {
+pub(super) fn agent_memory_bytes(sandbox: &TestSandbox) -> usize {
     let pid = sandbox.testbed.agent().pid().or_fail("the agent's process");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).or_fail("its status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).or_fail("its memory");
