@@ -35,6 +35,7 @@ use crate::{
     metrics::MetricsExporter,
     proxy::TransparentProxy,
     runtimes::AgentRuntimes,
+    secrets::SecretStore,
     traffic_workers::TrafficWorkers,
 };
 
@@ -180,7 +181,7 @@ fn start_services(
     let event_buffer =
         Arc::new(EventBuffer::new(Arc::clone(&dataplane_control), Arc::clone(&record)));
     let proxy = Arc::new(TransparentProxy::new(
-        config.proxy_settings(),
+        config.proxy_settings(SecretStore::default())?,
         platform_policy.clone(),
         Arc::clone(&event_buffer),
         workers,
