@@ -35,7 +35,7 @@ use crate::{
     metrics::MetricsExporter,
     proxy::TransparentProxy,
     runtimes::AgentRuntimes,
-    secrets::SecretStore,
+    secrets::{SecretStore, SecretWatcher},
     traffic_workers::TrafficWorkers,
 };
 
@@ -83,10 +83,12 @@ async fn run_agent(
     let api = spawn_blocking(open_services).await??;
     let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
+    let secrets = watch_secrets(&config, &api).await?;
     let serving = listeners.serve(&keys, &api);
     let reloader = ConfigReloader {
         load,
         agent: api.agent.clone(),
+        secrets,
         keys,
         metrics: Arc::clone(&api.metrics),
         config: AgentConfig::clone(&config),
@@ -105,6 +107,14 @@ async fn run_agent(
     let _ = spawn_blocking(move || record_writer.write_all()).await; // it logs its errors
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
+}
+
+/// Reads the operator's secrets, and reads them again when they change.
+async fn watch_secrets(config: &AgentConfig, api: &ApiState) -> Result<Arc<SecretWatcher>> {
+    let (sources, store) = (config.secret_sources(), api.secrets.clone());
+    let watcher = spawn_blocking(move || SecretWatcher::start(sources, store)).await?;
+    tokio::spawn(Arc::clone(&watcher).run());
+    Ok(watcher)
 }
 
 /// Starts the gateway, if it is configured. The task ends when the agent stops and the gateway's
@@ -180,8 +190,9 @@ fn start_services(
     let (record, record_file) = open_record(&config.state_dir);
     let event_buffer =
         Arc::new(EventBuffer::new(Arc::clone(&dataplane_control), Arc::clone(&record)));
+    let secrets = SecretStore::open(&config.state_dir)?;
     let proxy = Arc::new(TransparentProxy::new(
-        config.proxy_settings(SecretStore::default())?,
+        config.proxy_settings(secrets.clone())?,
         platform_policy.clone(),
         Arc::clone(&event_buffer),
         workers,
@@ -204,7 +215,17 @@ fn start_services(
     record_writer.spawn()?;
     let gateway = gateway::GatewayMetrics::default();
     let (metrics, events) = (Arc::new(metrics), event_buffer);
-    Ok(ApiState { agent, events, record_writer, proxy, gateway, metrics, config, stopping })
+    Ok(ApiState {
+        agent,
+        events,
+        record_writer,
+        proxy,
+        secrets,
+        gateway,
+        metrics,
+        config,
+        stopping,
+    })
 }
 
 /// Opens the record of flows, with what earlier agents recorded.

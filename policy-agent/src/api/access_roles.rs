@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     /// Requests, and the least role that permits them.
-    const REQUESTS: [(&str, &str, ApiRole); 16] = [
+    const REQUESTS: [(&str, &str, ApiRole); 19] = [
         ("GET", "/sandboxes", ApiRole::Read),
         ("GET", "/metrics", ApiRole::Read),
         ("GET", "/agent/v1/sandboxes/web", ApiRole::Read),
@@ -50,6 +50,9 @@ mod tests {
         ("PUT", "/sandboxes/web/network", ApiRole::Sandboxes),
         ("POST", "/sandboxes/web/connect", ApiRole::Sandboxes),
         ("DELETE", "/sandboxes/web", ApiRole::Sandboxes),
+        ("GET", "/secrets", ApiRole::Read),
+        ("POST", "/secrets", ApiRole::Sandboxes),
+        ("DELETE", "/secrets/example", ApiRole::Sandboxes),
         ("DELETE", "/agent/v1/sandboxes/web", ApiRole::Sandboxes),
         ("PUT", "/agent/v1/sandboxes/web", ApiRole::Admin),
         ("PUT", "/agent/v1/sandboxes", ApiRole::Admin),

@@ -18,6 +18,9 @@ use crate::{
     proxy::ResolvedAddress,
 };
 
+/// IP protocol number.
+const TCP: u8 = 6;
+
 /// A verdict with a description of its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ExplainVerdict {
@@ -48,6 +51,22 @@ pub struct ExplainResponse {
     /// The verdicts by port, if the request has no port and the port decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by_port: Vec<PortVerdict>,
+    /// The rule of `network.rules` for the name, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_rule: Option<ExplainedHeaderRule>,
+}
+
+/// A rule of `network.rules`, without the values of its headers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ExplainedHeaderRule {
+    /// The key of the rule.
+    pub key: String,
+    /// The names of the headers.
+    pub headers: Vec<String>,
+    /// Whether the agent sets them in this connection.
+    pub applied: bool,
+    /// Why, or why not.
+    pub help: &'static str,
 }
 
 /// The verdict on one address of a name.
@@ -96,7 +115,33 @@ impl ExplainResponse {
         let port = if depends_on_port && is_name { Some(HTTPS_PORT) } else { query.port };
         let (verdict, addresses) = context.verdict_on_port(port)?;
         let by_port = if depends_on_port { context.verdicts_by_port() } else { Vec::new() };
-        Ok(Self { verdict, host: query.host.clone(), port: query.port, addresses, by_port })
+        let header_rule = ExplainedHeaderRule::new(policy, query, &verdict.explanation);
+        let host = query.host.clone();
+        Ok(Self { verdict, host, port: query.port, addresses, by_port, header_rule })
+    }
+}
+
+impl ExplainedHeaderRule {
+    /// The rule for the name that the query requests.
+    fn new(policy: &Policy, query: &ExplainQuery, verdict: &Explanation) -> Option<Self> {
+        let name = RequestedName::parse(query.host.as_deref()?);
+        let rule = policy.header_rules().rule_for(name.domain()?)?;
+        let is_https = query.port.is_none_or(|port| port == HTTPS_PORT);
+        let (applied, help) = match (verdict.allowed, verdict.reason) {
+            _ if query.protocol != TCP || !is_https => {
+                (false, "headers are set in HTTPS requests to port 443 only")
+            }
+            (true, Reason::AllowName) => (true, "the agent sets them in HTTPS requests"),
+            (true, _) => {
+                (false, "the address is allowed without its name, so that no header is set")
+            }
+            (false, Reason::NameNotAllowed) => {
+                (false, "a rule grants nothing: allowOut has to hold the name too")
+            }
+            (false, _) => (false, "a rule grants nothing, and the connection is denied"),
+        };
+        let headers = rule.headers().map(|(name, _)| name.to_string()).collect();
+        Some(Self { key: rule.key().to_string(), headers, applied, help })
     }
 }
 
@@ -349,5 +394,40 @@ mod tests {
         let question = r#"{"destination":"https://a.example"}"#;
         let answer = explain_response(network, question, Some(&[])).expect("an answer");
         assert!(answer.verdict.explanation.allowed && answer.verdict.explanation.tunnel);
+    }
+
+    #[test]
+    fn the_rule_for_a_name_is_told_without_values() {
+        const RULES: &str = r#"{"allowOut":["api.good.example","203.0.113.7"],
+            "denyOut":["0.0.0.0/0"],"rules":{"*.good.example":[{"transform":{"headers":
+            {"Authorization":"hunter2"}}}]}}"#;
+        let rule = |destination: &str| {
+            let request: ExplainRequest = parse_json(destination.as_bytes()).expect("a request");
+            let network: NetworkConfig = parse_json(RULES.as_bytes()).expect("a network");
+            let floor = Floor::default();
+            let policy = Policy::new(&network, None, &PolicyDefaults::default(), &floor);
+            let query = request.to_query().expect("a query");
+            let response = ExplainResponse::new(&policy.expect("a policy"), &floor, &query, None);
+            let response = serde_json::to_value(response.expect("a verdict")).expect("JSON");
+            assert!(!response.to_string().contains("hunter2"), "{response}");
+            response.get("headerRule").cloned()
+        };
+        let applied = rule(r#"{"destination":"https://api.good.example"}"#).expect("a rule");
+        assert_eq!(applied["key"], "*.good.example");
+        assert_eq!(applied["headers"], serde_json::json!(["authorization"]));
+        assert_eq!(applied["applied"], true);
+        for (request, why) in [
+            (r#"{"destination":"other.good.example"}"#, "allowOut has to hold the name"),
+            (r#"{"destination":"http://api.good.example"}"#, "port 443 only"),
+            (
+                r#"{"destination":"203.0.113.7","port":443,"host":"api.good.example"}"#,
+                "no header is set",
+            ),
+        ] {
+            let rule = rule(request).expect("a rule");
+            assert_eq!(rule["applied"], false, "{request}");
+            assert!(rule["help"].as_str().is_some_and(|help| help.contains(why)), "{rule}");
+        }
+        assert_eq!(rule(r#"{"destination":"good.example"}"#), None);
     }
 }

@@ -46,6 +46,7 @@ use crate::{
     gateway,
     metrics::MetricsExporter,
     proxy::TransparentProxy,
+    secrets::SecretStore,
 };
 
 /// The largest request body in bytes. Two lists of 100 000 domains of maximum length fit.
@@ -62,6 +63,8 @@ pub struct ApiState {
     pub record_writer: Arc<RecordWriter>,
     /// The egress proxy, for its metrics.
     pub proxy: Arc<TransparentProxy>,
+    /// The secrets that headers of rules refer to.
+    pub secrets: SecretStore,
     /// The gateway's metrics.
     pub gateway: gateway::GatewayMetrics,
     /// Renders the metrics.

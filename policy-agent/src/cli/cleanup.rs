@@ -11,12 +11,13 @@ use crate::{
     daemon::StateDirLock,
     dataplane::{Dataplane, HostInterface},
     events::RecordFile,
+    secrets::SecretStore,
 };
 
 /// Detach everything, and remove pins and state
 ///
 /// Removes all policies, which leaves the sandboxes' interfaces open. Also removes pins, state, the
-/// record of flows and the gateway's self-signed certificate. Says what it left: files that are not
+/// record of flows, the secrets of the API and the gateway's self-signed certificate. Says what it left: files that are not
 /// the agent's, and the interfaces themselves. Stop the agent first. Run this in the same network
 /// namespace and with the agent's --config: sandboxes of other state directories stay attached.
 #[derive(Args)]
@@ -39,6 +40,7 @@ impl CleanupCommand {
         let detached = Dataplane::cleanup(&config.bpffs, &interfaces)?;
         SandboxStore::remove_all(&config.state_dir)?;
         RecordFile::remove_all(&config.state_dir)?;
+        SecretStore::remove_all(&config.state_dir)?;
         let certificate = remove_certificate(&config.state_dir)?;
         remove_if_empty(&config.bpffs);
         remove_stale_socket(socket);

@@ -141,6 +141,15 @@ fn print_response(
     if let Some(rule) = response.get("rule") {
         output::print_line(format_args!("rule    {}", format_rule(rule)))?;
     }
+    if let Some(rule) = response.get("headerRule") {
+        let names: Vec<_> = list_field(rule, "headers").filter_map(Value::as_str).collect();
+        output::print_line(format_args!(
+            "headers {}: {} ({})",
+            text_field(rule, "key"),
+            names.join(", "),
+            text_field(rule, "help")
+        ))?;
+    }
     for address in list_field(response, "addresses") {
         output::print_line(format_args!(
             "address {}: {}",

@@ -27,6 +27,7 @@ mod output;
 mod run;
 mod runtime;
 mod sandbox_file;
+mod secrets;
 mod suggest;
 mod url;
 
@@ -85,6 +86,7 @@ enum CliCommand {
     Check(check::CheckCommand),
     Config(config::ConfigCommand),
     Explain(explain::ExplainCommand),
+    Secrets(secrets::SecretsCommand),
     Events(events::EventsCommand),
     Denials(denials::DenialsCommand),
     Flows(flows::FlowsCommand),
@@ -112,6 +114,7 @@ pub fn main() -> ExitCode {
         CliCommand::Check(command) => command.run(),
         CliCommand::Config(command) => command.run(),
         CliCommand::Explain(command) => command.run(&socket),
+        CliCommand::Secrets(command) => command.run(&socket),
         CliCommand::Events(command) => command.run(&socket),
         CliCommand::Denials(command) => command.run(&socket),
         CliCommand::Flows(command) => command.run(&socket),

@@ -41,6 +41,7 @@ impl AgentConfig {
             default_nameserver: new.default_nameserver,
             api: ApiConfig { listen: self.api.listen, ..new.api.clone() },
             metrics: metrics.metrics.clone(),
+            rules: self.rules.with_live_keys_of(&new.rules),
             dataplane: DataplaneConfig {
                 platform_allow: new.dataplane.platform_allow.clone(),
                 platform_deny: new.dataplane.platform_deny.clone(),

@@ -31,14 +31,14 @@ pub use self::{
     gateway::GatewayConfig,
     interfaces::InterfaceConfig,
     metrics::MetricsConfig,
-    rules::RulesConfig,
+    rules::{RulesConfig, SecretsConfig},
 };
 use crate::{
     agent::PooledInterface,
     dataplane,
     policy::{DomainName, Floor, PolicyDefaults},
     proxy,
-    secrets::SecretStore,
+    secrets::{SecretSources, SecretStore},
 };
 
 /// The agent's configuration.
@@ -61,6 +61,8 @@ pub struct AgentConfig {
     pub proxy: ProxyConfig,
     /// The settings of `[rules]`.
     pub rules: RulesConfig,
+    /// The settings of `[secrets]`.
+    pub secrets: SecretsConfig,
     /// The settings of `[gateway]`; without them, no gateway runs.
     pub gateway: Option<GatewayConfig>,
     /// The entries of `[[interfaces]]`.
@@ -170,6 +172,7 @@ impl Default for AgentConfig {
             dataplane: DataplaneConfig::default(),
             proxy: ProxyConfig::default(),
             rules: RulesConfig::default(),
+            secrets: SecretsConfig::default(),
             gateway: None,
             interfaces: Vec::new(),
             slots: Vec::new(),
@@ -208,6 +211,7 @@ impl AgentConfig {
         }
         self.api.check_keys()?;
         self.metrics.check(self.api.listen)?;
+        self.secrets.check()?;
         for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {
             if !path.is_absolute() {
                 bail!("{key}: {:?}: is not an absolute path", path.display().to_string());
@@ -251,7 +255,7 @@ impl AgentConfig {
     /// The defaults for sandboxes that do not specify a value.
     #[must_use]
     pub fn defaults(&self) -> PolicyDefaults {
-        PolicyDefaults { nameserver: self.default_nameserver, ..PolicyDefaults::default() }
+        PolicyDefaults { nameserver: self.default_nameserver, rule_limits: self.rules.limits() }
     }
 
     /// The settings of the dataplane.
@@ -300,6 +304,12 @@ impl AgentConfig {
             extra_roots: self.rules.extra_roots.clone(),
             secrets,
         })
+    }
+
+    /// Where the operator's secrets are.
+    #[must_use]
+    pub fn secret_sources(&self) -> SecretSources {
+        self.secrets.sources()
     }
 
     /// The pool of interfaces on which sandboxes are created.
@@ -415,6 +425,14 @@ mod tests {
             [proxy]
             resolvers = ["10.0.0.53:53"]
             max_connections_per_sandbox = 1024
+            [rules]
+            max_domains = 20
+            max_headers = 20
+            max_value_length = 4096
+            max_secrets = 32
+            [secrets]
+            file = "/etc/policy-agent/secrets.toml"
+            directory = "/run/credentials/policy-agent"
             [gateway]
             domain = "sandbox.example.com"
             http = "0.0.0.0:80"
@@ -487,6 +505,8 @@ mod tests {
                 .contains("platform_deny_add[1]")
         );
         assert!(problem("state_dir = \"here\"").contains("state_dir"));
+        assert!(problem("[secrets]\nfile = \"here\"").contains("secrets.file"));
+        assert!(problem("[rules]\nmax_domains = -1").contains("max_domains"));
     }
 
     #[test]

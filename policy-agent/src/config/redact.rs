@@ -11,6 +11,8 @@ use crate::policy::DEFAULT_PLATFORM_DENY;
 const REDACTED: &str = "(hidden)";
 /// Words in the names of keys that hold secrets. A file path is not a secret.
 const SECRET_WORDS: [&str; 4] = ["api_keys", "token", "password", "secret"];
+/// Keys with such words that hold none: a section with paths, and a limit.
+const PLAIN_KEYS: [&str; 2] = ["secrets", "max_secrets"];
 
 /// A comment about behaviour that no key controls.
 const HEADER_COMMENT: &str = "\
@@ -72,7 +74,8 @@ impl AgentConfig {
 
 /// Whether the value of a key is a secret.
 pub(super) fn is_secret_key(key: &str) -> bool {
-    key == "key" || SECRET_WORDS.iter().any(|word| key.contains(word))
+    let has_secret_word = SECRET_WORDS.iter().any(|word| key.contains(word));
+    key == "key" || (has_secret_word && !PLAIN_KEYS.contains(&key))
 }
 
 /// Replaces all secrets in a table.

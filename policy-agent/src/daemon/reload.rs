@@ -11,6 +11,7 @@ use crate::{
     api::{ApiKeys, CurrentApiKeys},
     config::{AgentConfig, ApiKeyConfig, ConfigChange},
     metrics::MetricsExporter,
+    secrets::SecretWatcher,
 };
 
 /// A valid configuration and what is made from it.
@@ -52,6 +53,8 @@ fn metrics_keys(config: &AgentConfig) -> Option<ApiKeys> {
 pub(super) struct ConfigReloader {
     pub load: ConfigLoader,
     pub agent: Agent,
+    /// Reads the operator's secrets, also if the configuration is invalid.
+    pub secrets: Arc<SecretWatcher>,
     pub keys: ListenerKeys,
     pub metrics: Arc<MetricsExporter>,
     /// The configuration in force.
@@ -83,6 +86,8 @@ impl ConfigReloader {
 
     /// Puts the configuration in force as it is now. Returns what happened.
     async fn reload(&mut self) -> Result<String> {
+        let secrets = Arc::clone(&self.secrets);
+        spawn_blocking(move || secrets.refresh(true)).await.context("cannot read secrets")?;
         let load = Arc::clone(&self.load);
         let LoadedConfig { config, platform_policy, api_keys } =
             spawn_blocking(move || load()).await.context("cannot read it")??;

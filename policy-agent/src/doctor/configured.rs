@@ -17,6 +17,7 @@ use crate::{
     agent::{InterfaceState, PooledInterface, probe_interface},
     config::AgentConfig,
     dataplane::{is_bridge_port, run_in_netns},
+    secrets::OperatorSecrets,
 };
 
 /// How long a resolver may take to answer.
@@ -34,7 +35,25 @@ pub(crate) fn configuration_checks(config: &AgentConfig, socket: &Path) -> Vec<D
     findings.extend(check_listeners(config, socket));
     findings.extend(check_certificate(config));
     findings.push(check_resolvers(config));
+    findings.extend(check_secrets(config));
     findings
+}
+
+/// Reads the operator's secrets like the agent, which keeps old values where this fails.
+fn check_secrets(config: &AgentConfig) -> Vec<DoctorFinding> {
+    const WHAT: &str = "secrets";
+    let sources = config.secret_sources();
+    if sources.is_empty() {
+        return Vec::new();
+    }
+    let Some(read) = OperatorSecrets::default().refreshed(&sources, true) else {
+        return Vec::new();
+    };
+    let fix = "fix it; until then a running agent keeps the old values";
+    let problems = read.problems().iter();
+    let broken = problems.map(|problem| DoctorFinding::degraded(WHAT, problem.clone(), fix));
+    let found = format!("{} in [secrets]", read.len());
+    broken.chain([DoctorFinding::ok(WHAT, found)]).collect()
 }
 
 fn check_interface(pooled: &PooledInterface) -> DoctorFinding {

@@ -177,6 +177,17 @@ impl DomainPattern {
         }
     }
 
+    /// Whether some name matches both patterns.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::AnyDomain, _) | (_, Self::AnyDomain) => true,
+            (Self::Exact(name), pattern) | (pattern, Self::Exact(name)) => pattern.matches(name),
+            (Self::Subdomains(one), Self::Subdomains(other)) => {
+                one == other || one.is_subdomain_of(other) || other.is_subdomain_of(one)
+            }
+        }
+    }
+
     /// Orders patterns that match the same name. The most specific one is reported as deciding.
     /// Exact names precede `*.suffix`, long suffixes precede short ones, and `*` is last.
     pub(super) const fn specificity(&self) -> usize {

@@ -18,7 +18,8 @@ const VALID_SPEC_JSON: &str = r#"{"sandboxID":"web1","interface":"tap0","netns":
 "network":{"allowOut":["1.1.1.1","10.1.0.0/16","*.a.example","b.example"],"denyOut":["0.0.0.0/0"],
 "dnsServers":["9.9.9.9"],"allowPublicTraffic":true,"allowPublicFrom":["192.0.2.0/24"],"maskRequestHost":"${PORT}-x:80",
 "httpsPorts":[443,8443],"egressProxy":{"address":"p.example:1080","username":"u",
-"password":"hunter2Secret","tls":{"enabled":true,"serverName":"p"}},"rules":[]}}"#;
+"password":"hunter2Secret","tls":{"enabled":true,"serverName":"p"}},"rules":{"b.example":[{"transform":{"headers":
+{"X-Key":"v ${e2b.secrets.a}"}}}]}}}"#;
 
 const FIELD_NAMES: [&str; 31] = [
     "sandboxID",

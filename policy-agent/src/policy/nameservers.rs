@@ -25,6 +25,14 @@ pub struct PolicyDefaults {
     pub rule_limits: RuleLimits,
 }
 
+impl PolicyDefaults {
+    /// The same without limits, for configurations that were accepted before.
+    #[must_use]
+    pub const fn without_limits(self) -> Self {
+        Self { rule_limits: RuleLimits::NONE, ..self }
+    }
+}
+
 impl Default for PolicyDefaults {
     fn default() -> Self {
         Self { nameserver: Ipv4Addr::new(8, 8, 8, 8).into(), rule_limits: RuleLimits::default() }

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
-use super::{Policy, ProxyTls, Socks5Proxy};
+use super::{HeaderRule, Policy, ProxyTls, Socks5Proxy};
 
 /// A policy in its normal form. Parsing it results in the same policy, except for the proxy's
-/// password, which is never output.
+/// password and the values of headers, which are never output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NormalisedPolicy {
@@ -34,6 +35,9 @@ pub struct NormalisedNetwork {
     /// The SOCKS5 proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress_proxy: Option<NormalisedEgressProxy>,
+    /// The header rules, with null in place of each value.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub rules: Map<String, Value>,
     /// Whether the public URL works without the traffic token.
     pub allow_public_traffic: bool,
     /// CIDRs with their host bits cleared. Absent if all clients are admitted.
@@ -75,6 +79,7 @@ impl Policy {
                     username: tunnel.credentials.as_ref().map(|known| known.username.clone()),
                     tls: normalised_tls(tunnel),
                 }),
+                rules: self.header_rules().iter().map(normalised_rule).collect(),
                 allow_public_traffic: self.allow_public_traffic(),
                 allow_public_from: self
                     .allow_public_from()
@@ -84,6 +89,12 @@ impl Policy {
             },
         }
     }
+}
+
+fn normalised_rule(rule: &HeaderRule) -> (String, Value) {
+    let headers = rule.headers().map(|(name, _)| (name.to_string(), Value::Null));
+    let headers: Map<String, Value> = headers.collect();
+    (rule.key().to_string(), json!([{ "transform": { "headers": headers } }]))
 }
 
 fn normalised_tls(tunnel: &Socks5Proxy) -> ProxyTls {

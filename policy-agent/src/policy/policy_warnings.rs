@@ -5,8 +5,9 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{
-    ALL_TRAFFIC, DomainPattern, DomainSet, Floor, NetworkConfig, Policy, ValidationError,
-    address_ranges::AddressRanges, embedded_ipv4, rule_reference, sandbox_policy::AllowOutEntry,
+    ALL_TRAFFIC, DomainPattern, DomainSet, Floor, HeaderRule, NetworkConfig, Policy,
+    ValidationError, address_ranges::AddressRanges, embedded_ipv4, rule_reference,
+    sandbox_policy::AllowOutEntry,
 };
 
 /// Maximum number of warnings per sandbox.
@@ -42,6 +43,7 @@ pub fn policy_warnings(
         .into_iter()
         .chain(warn_allow_out(policy, floor, written))
         .chain(warn_nameservers(policy, floor))
+        .chain(warn_rules(policy))
         .take(MAX_WARNINGS + 1)
         .collect();
     if found.len() > MAX_WARNINGS {
@@ -98,6 +100,18 @@ fn warn_nameservers(policy: &Policy, floor: &Floor) -> impl Iterator<Item = Vali
             describe_platform_deny(&IpNet::from(*server), floor)
         );
         ValidationError::about_entry(field, server.to_string(), problem)
+    })
+}
+
+/// Warns about rules for names that `allowOut` does not allow as names.
+fn warn_rules(policy: &Policy) -> impl Iterator<Item = ValidationError> {
+    let is_idle = |rule: &&HeaderRule| {
+        !rule.is_empty() && !policy.domains().any(|(_, allowed)| allowed.overlaps(rule.key()))
+    };
+    policy.header_rules().iter().filter(is_idle).map(|rule| {
+        let problem = "has no effect: a rule grants nothing, and no domain of allowOut admits this \
+                       name; add it to allowOut";
+        ValidationError::about_entry("network.rules", rule.key().to_string(), problem)
     })
 }
 

@@ -77,6 +77,10 @@ impl SpecDiff {
         if proxies.0 != proxies.1 && !self.fields.iter().any(|it| it.contains("egressProxy")) {
             self.fields.push("network.egressProxy: its password".to_owned());
         }
+        let rules = (&before.network.rules, &after.network.rules);
+        if rules.0 != rules.1 && !self.fields.iter().any(|it| it.starts_with("network.rules")) {
+            self.fields.push("network.rules: values of headers".to_owned());
+        }
     }
 }
 
@@ -147,5 +151,22 @@ mod tests {
         let fields =
             ["network.denyOut: the order of its entries", "network.egressProxy: its password"];
         assert_eq!(diff.fields, fields);
+    }
+
+    #[test]
+    fn headers_are_shown_without_their_values() {
+        let rules = |name: &str, value: &str| {
+            spec(&format!(
+                r#""network":{{"rules":{{"a.example":[{{"transform":{{"headers":
+                {{"{name}":"{value}"}}}}}}]}}}}"#
+            ))
+        };
+        let before = rules("X-Key", "hunter2");
+        let values = SpecDiff::between(Some(&before), &rules("X-Key", "hunter3"));
+        assert_eq!(values.fields, ["network.rules: values of headers"]);
+        let names = SpecDiff::between(Some(&before), &rules("X-Other", "hunter2")).fields.join("");
+        assert!(names.contains("X-Key") && names.contains("X-Other"), "{names}");
+        assert!(!names.contains("hunter"), "{names}");
+        assert!(SpecDiff::between(Some(&before), &before).is_empty());
     }
 }

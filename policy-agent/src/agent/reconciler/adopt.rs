@@ -59,7 +59,7 @@ impl Reconciler {
         pinned_names: &BTreeSet<String>,
     ) -> Result<StagedChange> {
         record.spec.validate()?;
-        let policy = self.platform_policy.get().policy_for_spec(&record.spec)?;
+        let policy = self.platform_policy.get().policy_for_accepted_spec(&record.spec)?;
         let slot = self.reserve_persisted_slot(&record)?;
         let lifetime = SandboxLifetime::restore(record.lifetime)?;
         let floor = self.floors.get_or_refresh(record.spec.netns.as_deref());

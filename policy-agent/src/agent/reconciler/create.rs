@@ -16,7 +16,7 @@ use crate::{
             lifetime::SandboxLifetime,
         },
     },
-    policy::{NetworkConfig, SandboxId, SandboxSpec, SecretString},
+    policy::{NetworkConfig, NetworkRules, SandboxId, SandboxSpec, SecretString},
 };
 
 /// Number of random bytes in an ID.
@@ -44,11 +44,15 @@ impl CreateRequest {
     fn idempotency_record(&self) -> anyhow::Result<Option<IdempotencyRecord>> {
         let Some(key) = &self.idempotency_key else { return Ok(None) };
         let proxy = self.network.egress_proxy.as_ref();
-        // The network configuration omits the password when it is serialised, so that it is not
-        // shown.
+        // The network configuration omits the password and the values of headers when it is
+        // serialised, so that they are not shown.
         let password = proxy.and_then(|proxy| proxy.password.as_ref()).map(SecretString::reveal);
         let rest = (&self.metadata, &self.network, self.allow_internet_access, self.timeout);
-        let request = serde_json::to_vec(&(rest, password)).context("a request is no JSON")?;
+        let request = match self.network.rules.as_ref().map(NetworkRules::to_json_with_values) {
+            None => serde_json::to_vec(&(rest, password)),
+            Some(rules) => serde_json::to_vec(&(rest, password, rules)),
+        };
+        let request = request.context("a request is no JSON")?;
         Ok(Some(IdempotencyRecord {
             key_digest: hex_digest(key.as_bytes()),
             request_digest: hex_digest(&request),
@@ -126,4 +130,30 @@ pub(crate) fn random_sandbox_id() -> Result<SandboxId, AgentError> {
     let mut id = format!("i{}", random_hex::<ID_BYTES>().map_err(AgentError::Internal)?);
     id.truncate(ID_LENGTH);
     Ok(id.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse_json;
+
+    #[test]
+    fn a_request_with_another_header_is_another_request() {
+        let digest = |value: &str| {
+            let network = format!(
+                r#"{{"rules":{{"a.example":[{{"transform":{{"headers":{{"X":"{value}"}}}}}}]}}}}"#
+            );
+            let request = CreateRequest {
+                metadata: SandboxMetadata::default(),
+                network: parse_json(network.as_bytes()).expect("a network"),
+                allow_internet_access: None,
+                timeout: Duration::from_secs(1),
+                idempotency_key: Some("key".to_owned()),
+            };
+            let record = request.idempotency_record().expect("JSON").expect("a record");
+            record.request_digest
+        };
+        assert_eq!(digest("1"), digest("1"));
+        assert_ne!(digest("1"), digest("2"));
+    }
 }

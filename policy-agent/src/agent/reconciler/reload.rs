@@ -78,7 +78,8 @@ impl Reconciler {
                 Some(policy) => Arc::clone(policy),
                 None => {
                     let network = &sandbox.active_policy.network;
-                    let policy = platform_policy.policy_for_network(network, allow_internet_access);
+                    let policy =
+                        platform_policy.policy_for_accepted_network(network, allow_internet_access);
                     let policy =
                         policy.map_err(|invalid| AgentError::for_sandbox(sandbox.id(), invalid))?;
                     Arc::clone(cache.entry(key).or_insert(Arc::new(policy)))

@@ -30,6 +30,28 @@ impl PlatformPolicy {
         spec.build_policy(&self.defaults, &self.floor)
     }
 
+    /// Builds the policy of a sandbox that was accepted before. Limits hold for requests only, so
+    /// that lower ones do not end the policy of a sandbox.
+    ///
+    /// # Errors
+    /// The configuration is invalid. The error names the field and the entry.
+    pub fn policy_for_accepted_spec(&self, spec: &SandboxSpec) -> Result<Policy, ValidationError> {
+        spec.build_policy(&self.defaults.without_limits(), &self.floor)
+    }
+
+    /// Like [`Self::policy_for_network`], for a configuration that was accepted before.
+    ///
+    /// # Errors
+    /// The configuration is invalid. The error names the field and the entry.
+    pub fn policy_for_accepted_network(
+        &self,
+        network: &NetworkConfig,
+        allow_internet_access: Option<bool>,
+    ) -> Result<Policy, ValidationError> {
+        let defaults = self.defaults.without_limits();
+        Policy::new(network, allow_internet_access, &defaults, &self.floor)
+    }
+
     /// Builds the policy of a network configuration that belongs to no sandbox.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -50,6 +51,10 @@ pub(super) struct E2bCreateBody {
     /// Returned unchanged. Lists can be filtered by it.
     #[serde(default)]
     metadata: Option<BTreeMap<String, String>>,
+    /// E2B's identity tokens. Must be empty: this agent mints none.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    iam: Option<Value>,
     #[serde(flatten)]
     #[schema(ignore)]
     unknown_fields: UnknownFields,
@@ -116,6 +121,7 @@ async fn create(
     secure: bool,
 ) -> Result<(StatusCode, Json<E2bSandboxAccess>), Problem> {
     create_body.unknown_fields.reject_network_fields()?;
+    reject_identity(create_body.iam.as_ref())?;
     let request = CreateRequest {
         metadata: SandboxMetadata {
             template_id: create_body.template_id,
@@ -130,6 +136,26 @@ async fn create(
     let to_access =
         if secure { E2bSandboxAccess::with_tokens } else { E2bSandboxAccess::without_tokens };
     Ok((StatusCode::CREATED, Json(to_access(api, &sandbox))))
+}
+
+/// A sandbox that relies on tokens must not be created without them.
+fn reject_identity(iam: Option<&Value>) -> Result<(), ValidationError> {
+    if iam.is_none_or(is_empty) {
+        return Ok(());
+    }
+    let problem = "this agent cannot mint identity tokens; leave it out, and use secrets in \
+                   network.rules";
+    Err(ValidationError::about_field("iam", problem))
+}
+
+/// Whether a value holds nothing but empty lists and objects.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().all(is_empty),
+        Value::Object(fields) => fields.values().all(is_empty),
+        _ => false,
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ValidationError> {
@@ -163,6 +189,21 @@ mod tests {
             Some("me")
         );
         assert_eq!(create_body.unknown_fields.reject_network_fields(), Ok(()));
+        assert_eq!(reject_identity(create_body.iam.as_ref()), Ok(()));
+    }
+
+    #[test]
+    fn identity_tokens_are_refused() {
+        for (iam, good) in [
+            ("null", true),
+            (r#"{"tokens":{}}"#, true),
+            (r#"{"tokens":{"aws":{"audience":"sts.example"}}}"#, false),
+        ] {
+            let body = parse_body(&format!(r#"{{"templateID":"b","iam":{iam}}}"#)).expect(iam);
+            let result = reject_identity(body.iam.as_ref());
+            assert_eq!(result.is_ok(), good, "{iam}");
+            assert!(good || result.expect_err(iam).to_string().contains("identity tokens"));
+        }
     }
 
     #[test]

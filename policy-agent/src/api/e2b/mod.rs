@@ -7,6 +7,7 @@
 //! update_network  replaces the egress fields; the network of a sandbox in responses
 //! sandbox_list    the list of sandboxes (list_query, cursor)
 //! sandbox_detail  shows or deletes one sandbox
+//! secrets         the secrets that network.rules refer to (secret_list_query)
 //! unknown_fields  rejects unknown fields that refer to the network
 //! ```
 
@@ -18,6 +19,8 @@ mod list_query;
 mod sandbox_access;
 mod sandbox_detail;
 mod sandbox_list;
+mod secret_list_query;
+mod secrets;
 mod timeouts;
 mod unknown_fields;
 mod update_network;
@@ -45,6 +48,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(update_network::replace))
         .routes(routes!(timeouts::set_timeout))
         .routes(routes!(timeouts::refresh))
+        .routes(routes!(secrets::list, secrets::create))
+        .routes(routes!(secrets::show, secrets::update, secrets::delete))
         .merge(versionless_routes())
         // Merged rather than nested into this router: nesting replaces existing routes below the
         // same path.

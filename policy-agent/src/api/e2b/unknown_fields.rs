@@ -80,7 +80,6 @@ mod tests {
             "autoResume",
             "envVars",
             "mcp",
-            "iam",
             "volumeMounts",
             "alias",
             "lifecycle",

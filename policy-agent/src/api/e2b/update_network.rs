@@ -5,11 +5,12 @@ use axum::{
     http::StatusCode,
 };
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
     api::{ApiState, Problem, json_body::JsonBody},
-    policy::{EgressProxy, NetworkConfig, ProxyTls},
+    policy::{EgressProxy, NetworkConfig, NetworkRules, ProxyTls},
 };
 
 /// Replace a sandbox's egress fields
@@ -35,7 +36,9 @@ pub(super) async fn replace(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The requested `network`, without secrets, in the form that E2B's clients read.
+/// The requested `network` in the form that E2B's clients read.
+///
+/// It has no password. Headers of `rules` are as requested, with placeholders in place of secrets.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct E2bNetwork {
@@ -47,6 +50,9 @@ pub(super) struct E2bNetwork {
     dns_servers: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     egress_proxy: Option<E2bEgressProxy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NetworkRules>)]
+    rules: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_public_traffic: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +89,7 @@ impl From<&NetworkConfig> for E2bNetwork {
             deny_out: network.deny_out.clone(),
             dns_servers: network.dns_servers.clone(),
             egress_proxy: network.egress_proxy.as_ref().map(E2bEgressProxy::from),
+            rules: network.rules.as_ref().map(NetworkRules::to_json_with_values),
             allow_public_traffic: network.allow_public_traffic,
             allow_public_from: network.allow_public_from.clone(),
             mask_request_host: network.mask_request_host.clone(),

@@ -74,6 +74,12 @@ fn bounds() -> Vec<(&'static str, Value)> {
             "/components/schemas/EgressProxy/properties/address",
             json!({ "pattern": ":[0-9]{1,5}$" }),
         ),
+        (
+            "/components/schemas/NewSecret/properties/name",
+            json!({ "minLength": 1, "pattern": r"^\s*[A-Za-z0-9_-]{1,128}\s*$" }),
+        ),
+        ("/components/schemas/NewSecret/properties/value", json!({ "minLength": 1 })),
+        ("/components/schemas/SecretUpdate/properties/value", json!({ "minLength": 1 })),
         ("/components/schemas/ProxyTls/oneOf/1", json!({ "additionalProperties": false })),
         (
             "/components/schemas/ProxyTls/oneOf/1/properties",

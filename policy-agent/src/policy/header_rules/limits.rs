@@ -1,9 +1,7 @@
 //! How large `network.rules` may be. The operator may change it.
 
-use serde::{Deserialize, Serialize};
-
 /// Limits of one sandbox's `network.rules`: `[rules]` in the agent's configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleLimits {
     /// Domains.
     pub domains: usize,
@@ -13,6 +11,16 @@ pub struct RuleLimits {
     pub value_bytes: usize,
     /// Different secrets that the headers of one domain refer to.
     pub secrets: usize,
+}
+
+impl RuleLimits {
+    /// For rules that were accepted under limits that may have changed.
+    pub const NONE: Self = Self {
+        domains: usize::MAX,
+        headers: usize::MAX,
+        value_bytes: usize::MAX,
+        secrets: usize::MAX,
+    };
 }
 
 impl Default for RuleLimits {

@@ -97,3 +97,37 @@ fn of_many_the_first_are_shown() {
     assert!(said[MAX_WARNINGS].contains("more such entries"), "{}", said[MAX_WARNINGS]);
     assert_eq!(warnings_of(&network, &["10.0.0.0/8"]), [""; 0]);
 }
+
+#[test]
+fn a_rule_for_a_name_that_is_not_allowed_has_no_effect() {
+    let warned = |allowed: &str, key: &str, headers: &str| {
+        let network = format!(
+            r#"{{"allowOut":["{allowed}"],"denyOut":["0.0.0.0/0"],
+            "rules":{{"{key}":[{{"transform":{{"headers":{{{headers}}}}}}}]}}}}"#
+        );
+        warnings_of(&network, &[]).join("\n")
+    };
+    let header = r#""X-Key":"hunter2""#;
+    for (allowed, key) in [
+        ("a.example.com", "b.example.com"),
+        ("example.com", "*.example.com"),
+        ("*.example.com", "example.com"),
+        ("*.a.example", "*.b.example"),
+        ("203.0.113.7", "a.example.com"),
+    ] {
+        let said = warned(allowed, key, header);
+        let expected = format!("network.rules: {key:?}: has no effect: a rule grants nothing");
+        assert!(said.starts_with(&expected) && !said.contains("hunter2"), "{allowed}: {said}");
+    }
+    for (allowed, key) in [
+        ("a.example.com", "A.example.com"),
+        ("a.example.com", "*.example.com"),
+        ("*.example.com", "a.example.com"),
+        ("*.a.example.com", "*.example.com"),
+        ("*.example.com", "*.a.example.com"),
+        ("*", "a.example.com"),
+    ] {
+        assert_eq!(warned(allowed, key, header), "", "{allowed} {key}");
+    }
+    assert_eq!(warned("a.example.com", "b.example.com", ""), "");
+}

@@ -60,3 +60,34 @@ fn an_update_replaces_what_is_egress() {
         assert_eq!(before.replace_egress(&network(text)).expect_err(text).field, field);
     }
 }
+
+#[test]
+fn only_the_state_file_holds_the_values_of_headers() {
+    let text = r#"{"sandboxID":"a","interface":"tap0","addresses":["10.11.0.2"],"network":{"rules":
+        {"A.example":[{"transform":{"headers":{"X-Key":"hunter2"}}}],"b.example":[{}],
+        "c.example":[]}}}"#;
+    let sandbox: SandboxSpec = parse_json(text.as_bytes()).expect("good");
+    let plain = serde_json::to_string(&sandbox).expect("serialises");
+    assert!(plain.contains(r#"{"X-Key":null}"#) && !plain.contains("hunter2"), "{plain}");
+    assert!(!format!("{sandbox:?}").contains("hunter2"));
+    let error = parse_json::<SandboxSpec>(plain.as_bytes()).expect_err("no values");
+    assert!(error.to_string().ends_with("headers.X-Key: must be a string"), "{error}");
+
+    let whole = sandbox.to_json_with_secrets().expect("serialises");
+    let expected: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(whole, expected);
+    let policy = sandbox.build_policy(&PolicyDefaults::default(), &Floor::default());
+    let policy = policy.expect("a policy");
+    let normal = serde_json::to_string(&policy.normalised()).expect("serialises");
+    let rule = r#""a.example":[{"transform":{"headers":{"x-key":null}}}]"#;
+    assert!(normal.contains(rule) && !normal.contains("hunter2"), "{normal}");
+    assert!(!format!("{policy:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_update_without_rules_clears_them() {
+    let network = |text: &str| parse_json::<NetworkConfig>(text.as_bytes()).expect("good");
+    let rules = r#"{"rules":{"a.example":[{"transform":{"headers":{"X":"1"}}}]}}"#;
+    assert_eq!(network(rules).replace_egress(&network("{}")), Ok(network("{}")));
+    assert_eq!(network("{}").replace_egress(&network(rules)), Ok(network(rules)));
+}

@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 
 static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 
+fn rule_with_header(name: &str, value: &str) -> Value {
+    json!({ "rules": { "a.example": [{ "transform": { "headers": { name: value } } }] } })
+}
+
 fn sandbox_with_lasting_policy() -> TestSandbox {
     with_lasting_policy(TESTBED.add_sandbox())
 }
@@ -146,7 +150,7 @@ fn a_nearly_valid_entry_gets_a_suggestion() {
 #[test]
 fn a_field_of_the_wrong_type_or_of_no_meaning() {
     let sandbox = sandbox_with_lasting_policy();
-    let cases: [InvalidNetwork; 21] = [
+    let cases: [InvalidNetwork; 27] = [
         (json!({ "denyOut": "0.0.0.0/0" }), "denyOut", "0.0.0.0/0"),
         (json!({ "denyOut": [1] }), "denyOut[0]", "1"),
         (json!({ "denyOut": [null] }), "denyOut[0]", "null"),
@@ -171,7 +175,17 @@ fn a_field_of_the_wrong_type_or_of_no_meaning() {
         (json!({ "egressProxy": { "address": "proxy.example.com" } }), "address", "port"),
         (json!({ "egressProxy": { "address": "10.0.0.1:1080" } }), "address", "10.0.0.1:1080"),
         (json!({ "egressProxy": { "address": "a.example:0" } }), "address", "a.example:0"),
-        (json!({ "rules": { "example.com": [] } }), "rules", ""),
+        (json!({ "rules": { "*": [] } }), "network.rules", "Rule domain \"*\" is not a valid"),
+        (json!({ "rules": { "a.b": [{}, {}] } }), "network.rules", "at most 1 transform rule."),
+        (json!({ "rules": { "a.b": [{ "transforms": {} }] } }), "rules.a.b[0]", "transforms"),
+        (rule_with_header("Host", "a"), "network.rules", "\"Host\""),
+        (rule_with_header("X-Key", "a\r\nB: c"), "network.rules", "contains invalid characters."),
+        (
+            rule_with_header("X-Key", "${e2b.secrets.}"),
+            "network.rules",
+            "malformed E2B placeholder.",
+        ),
+        (rule_with_header("X-Key", "${e2b.identity.tokens.a}"), "network.rules", "identity token"),
     ];
     for (network, field, entry) in cases {
         assert_network_refused(&sandbox, &network, field, entry);

@@ -8,6 +8,8 @@ mod e2b_api;
 mod invalid_network;
 mod invalid_sandbox;
 mod list_edits;
+mod network_rules;
 mod openapi;
 mod operations;
+mod secrets;
 mod unit_privileges;

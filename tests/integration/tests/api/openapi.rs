@@ -15,7 +15,7 @@ static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 const HTTP_METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The operations that the API must have.
-const DOCUMENTED_OPERATIONS: [(&str, &str); 29] = [
+const DOCUMENTED_OPERATIONS: [(&str, &str); 34] = [
     ("get", "/health"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
@@ -29,6 +29,11 @@ const DOCUMENTED_OPERATIONS: [(&str, &str); 29] = [
     ("post", "/sandboxes/{id}/connect"),
     ("post", "/v2/sandboxes/{id}/connect"),
     ("post", "/sandboxes/{id}/timeout"),
+    ("get", "/secrets"),
+    ("post", "/secrets"),
+    ("get", "/secrets/{id}"),
+    ("post", "/secrets/{id}"),
+    ("delete", "/secrets/{id}"),
     ("get", "/agent/v1/sandboxes"),
     ("put", "/agent/v1/sandboxes"),
     ("get", "/agent/v1/sandboxes/{id}"),
@@ -176,6 +181,10 @@ fn real_answers_are_as_documented() {
         "allowOut": ["example.com", "1.1.1.1"], "denyOut": ["0.0.0.0/0"], "dnsServers": [],
         "allowPublicTraffic": false, "maskRequestHost": "localhost:${PORT}", "httpsPorts": [8443],
         "allowPublicFrom": ["192.0.2.0/24"],
+        "rules": {
+            "example.com": [{ "transform": { "headers": { "X-Key": "${e2b.secrets.key}" } } }],
+            "*.example.net": [{}],
+        },
         "egressProxy": { "address": "203.0.113.5:1080", "username": "u", "password": "p",
             "tls": { "enabled": true, "serverName": "n.example" } },
     });
@@ -211,6 +220,21 @@ fn real_answers_are_as_documented() {
     let question = json!({ "sandboxID": id, "destination": "203.0.113.9" });
     let explained = document.request_and_check("post", "/agent/v1/explain", "", &question);
     assert!(explained.json()["byPort"].is_array(), "{}", explained.body);
+    let question = json!({ "sandboxID": id, "destination": "https://example.com" });
+    let explained = document.request_and_check("post", "/agent/v1/explain", "", &question);
+    assert_eq!(explained.json()["headerRule"]["key"], "example.com", "{}", explained.body);
+    for (method, path, body, status) in [
+        ("post", "/secrets", json!({ "name": "key", "value": "v", "metadata": { "a": "b" } }), 201),
+        ("post", "/secrets", json!({ "name": "key", "value": "v" }), 409),
+        ("post", "/secrets/{id}", json!({ "value": "w" }), 200),
+        ("get", "/secrets/{id}", Value::Null, 200),
+        ("get", "/secrets", Value::Null, 200),
+        ("delete", "/secrets/{id}", Value::Null, 204),
+        ("delete", "/secrets/{id}", Value::Null, 404),
+    ] {
+        let answer = document.request_and_check(method, path, "key", &body);
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+    }
     let warned = other.sandbox_spec(&json!({ "network": { "allowOut": ["1.1.1.1"] } }));
     let warned = document.request_and_check("put", "/agent/v1/sandboxes/{id}", &other.id, &warned);
     assert!(warned.json()["warnings"].is_array(), "{}", warned.body);
@@ -239,13 +263,24 @@ fn requests_are_as_documented() {
     let proxy = json!({ "address": "p.example:1080", "username": "u", "password": "p" });
     let good = json!({ "allowOut": ["1.1.1.1"], "httpsPorts": [443], "egressProxy": proxy });
     assert!(network.is_valid(&good) && network.is_valid(&json!({})));
+    let rules = |rule: Value| json!({ "rules": { "a.example": rule } });
+    let headers = json!([{ "transform": { "headers": { "X-Key": "v" } } }]);
+    assert!(network.is_valid(&rules(headers)) && network.is_valid(&rules(json!([{}]))));
     for bad in [
         json!({ "denyout": [] }),
         json!({ "denyOut": "1.1.1.1" }),
         json!([]),
         json!({ "allowPublicFrom": [] }),
+        rules(json!({})),
+        rules(json!([{ "transforms": {} }])),
+        rules(json!([{ "transform": { "headers": { "X-Key": 1 } } }])),
     ] {
         assert!(!network.is_valid(&bad), "{bad}");
+    }
+    let secret = schema("NewSecret");
+    assert!(secret.is_valid(&json!({ "name": " My-Key ", "value": "v" })));
+    for bad in [json!({ "name": "a" }), json!({ "name": "a b", "value": "v" })] {
+        assert!(!secret.is_valid(&bad), "{bad}");
     }
     let new = schema("NewSandbox");
     assert!(new.is_valid(&json!({ "templateID": "base", "network": good, "envVars": {} })));

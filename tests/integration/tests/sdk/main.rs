@@ -9,8 +9,10 @@ mod sdk_testbed;
 use policy_testbed::{
     named_internet::curl::CurlResult,
     probe::{self, ProbeResult},
+    sdk::E2bSdk,
     test_servers,
 };
+use serde_json::json;
 
 use self::sdk_session::SdkSession;
 
@@ -218,6 +220,32 @@ fn what_the_agent_refuses_is_an_exception_with_its_words() {
         scene.sandbox().assert_refused("8.8.8.8");
         scene.sandbox().assert_reaches("1.1.1.1");
     });
+}
+
+/// The older SDK has neither secrets nor rules.
+#[test]
+fn secrets_and_the_rules_that_refer_to_them() {
+    for sdk in [E2bSdk::Python, E2bSdk::JavaScript] {
+        let mut scene = SdkSession::start(sdk, "secrets");
+        let told = &scene.last_report;
+        let name = told["names"][0].as_str().unwrap_or_default().to_owned();
+        assert_eq!(told["names"][1], name.as_str(), "{told}");
+        assert_eq!(told["versions"], json!([1, 2, 2]), "{told}");
+        assert_eq!(told["metadata"], json!({ "owner": "web" }), "{told}");
+        assert_eq!((&told["listed"], &told["exists"]), (&json!(true), &json!(true)), "{told}");
+        assert_eq!(told["header"], format!("Bearer ${{e2b.secrets.{name}}}"), "{told}");
+        let wrong = scene.report_field("wrong");
+        assert!(wrong.contains("is not a valid domain name."), "{wrong}");
+        assert_site_denied(&scene, "evil.test");
+        assert_site_reachable(&scene, "github.com");
+
+        scene.resume();
+        let told = &scene.last_report;
+        assert_eq!((&told["rules"], &told["exists"]), (&json!(false), &json!(false)), "{told}");
+        assert_eq!(told["destroyed"], json!([true, false]), "{told}");
+        assert!(scene.report_field("asking").contains("NotFound"), "{told}");
+        scene.finish();
+    }
 }
 
 /// Asserts that pages of the site can be fetched over both schemes.

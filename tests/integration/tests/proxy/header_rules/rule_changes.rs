@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 
 use policy_testbed::testbed::OrFail as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     CREDENTIAL, RuleScenario, authorization,
@@ -87,6 +87,57 @@ fn a_rule_that_comes_closes_the_connections_that_it_would_have_opened() {
     assert_eq!(scenario.origin.requests()[1].values("authorization"), [CREDENTIAL]);
 }
 
+/// Creates a secret, gives it another value, or deletes it.
+#[track_caller]
+fn change_secret(scenario: &RuleScenario, method: &str, name: &str, body: &Value) {
+    let path =
+        if body.get("name").is_some() { "/secrets".into() } else { format!("/secrets/{name}") };
+    let answer = scenario.sandbox.testbed.request(method, &path, body);
+    assert!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.body);
+}
+
+#[test]
+fn a_secrets_value_is_that_of_the_moment_and_nobody_else_sees_it() {
+    let scenario = RuleScenario::new("secret.rules.example");
+    let value = "Bearer ${e2b.secrets.rotated}!";
+    scenario.apply_rules(&json!({ scenario.name(): authorization(value) }));
+    let secret = json!({ "name": "rotated", "value": "first-of-the-operator" });
+    change_secret(&scenario, "POST", "rotated", &secret);
+    let (mut http1, mut http2) = (connect_tls(&scenario), Http2Client::connect(&scenario));
+    assert_eq!(status_of(&mut http1, &scenario), 200);
+    change_secret(&scenario, "POST", "rotated", &json!({ "value": "second-of-the-operator" }));
+    assert_eq!(status_of(&mut http1, &scenario), 200);
+    assert_eq!(http2.get(&scenario.url("/")).0.status(), 200);
+    let values: Vec<_> =
+        scenario.origin.requests().iter().flat_map(|seen| seen.values("authorization")).collect();
+    let [first, second] =
+        ["first", "second"].map(|which| format!("Bearer {which}-of-the-operator!"));
+    assert_eq!(values, [first, second.clone(), second]);
+    change_secret(&scenario, "DELETE", "rotated", &Value::Null);
+    let (head, body) = http2.get(&scenario.url("/"));
+    assert_eq!(head.status(), 502, "{body}");
+    assert!(body.contains("secret_unknown"), "{body}");
+    assert_eq!(status_of(&mut http1, &scenario), 502, "on a connection that was kept alive");
+    assert_eq!(scenario.origin.requests().len(), 3);
+    let log = std::fs::read_to_string(scenario.sandbox.testbed.agent().log_path());
+    assert!(!log.or_fail("the agent's log").contains("-of-the-operator"));
+    let events = scenario.sandbox.testbed.cli(&["events", "--sandbox", &scenario.sandbox.id]);
+    assert!(!events.stdout.contains("-of-the-operator"), "{}", events.stdout);
+}
+
+#[test]
+fn a_secret_with_line_breaks_is_never_sent() {
+    let scenario = RuleScenario::new("lines.rules.example");
+    let value = "${e2b.secrets.lines}";
+    scenario.apply_rules(&json!({ scenario.name(): authorization(value) }));
+    let secret = json!({ "name": "lines", "value": "a\r\nX-Injected: b" });
+    change_secret(&scenario, "POST", "lines", &secret);
+    let refused = scenario.curl("/").run();
+    refused.assert_refused(502, "secret_unknown");
+    assert!(!refused.text().contains("X-Injected"), "{}", refused.text());
+    assert!(scenario.origin.requests().is_empty());
+}
+
 #[test]
 fn a_secret_that_does_not_exist_refuses_the_request() {
     let scenario = RuleScenario::new("unknown.rules.example");
@@ -97,7 +148,7 @@ fn a_secret_that_does_not_exist_refuses_the_request() {
     assert!(refused.text().contains("nobody-made-it"), "{}", refused.text());
     assert!(scenario.origin.requests().is_empty());
     scenario.sandbox.assert_name_denied(scenario.name(), "secret_unknown");
-    let metrics = scenario.sandbox.testbed.request("GET", "/metrics", &serde_json::Value::Null);
+    let metrics = scenario.sandbox.testbed.request("GET", "/metrics", &Value::Null);
     let id = &scenario.sandbox.id;
     let failed = format!("policy_proxy_requests_total{{sandbox=\"{id}\",decision=\"failed\"}} 1");
     assert!(metrics.body.contains(&failed), "{}", metrics.body);
