@@ -192,7 +192,7 @@ fn start_services(
         Arc::new(EventBuffer::new(Arc::clone(&dataplane_control), Arc::clone(&record)));
     let secrets = SecretStore::open(&config.state_dir)?;
     let proxy = Arc::new(TransparentProxy::new(
-        config.proxy_settings(),
+        config.proxy_settings(secrets.clone())?,
         platform_policy.clone(),
         Arc::clone(&event_buffer),
         workers,

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod api;
 pub mod build_info;
+pub mod ca;
 pub mod cli;
 pub mod config;
 mod daemon;

@@ -52,6 +52,12 @@ struct ProxyConnectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProxyRequestLabels {
+    sandbox: String,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
     commit: &'static str,
@@ -71,6 +77,7 @@ struct SandboxFamilies {
     bytes: Family<PacketLabels, Counter>,
     denials: Family<DenialLabels, Counter>,
     proxy_connections: Family<ProxyConnectionLabels, Counter>,
+    proxy_requests: Family<ProxyRequestLabels, Counter>,
 }
 
 /// Renders the metrics. Keeps state from one scrape to the next.
@@ -256,6 +263,10 @@ impl SandboxFamilies {
             let labels = ProxyConnectionLabels { sandbox: id(), protocol, decision };
             self.proxy_connections.get_or_create(&labels).inc_by(count);
         }
+        for (decision, count) in sandbox.lifetime.proxy_counters().request_counts() {
+            let labels = ProxyRequestLabels { sandbox: id(), decision };
+            self.proxy_requests.get_or_create(&labels).inc_by(count);
+        }
     }
 
     fn register(self, registry: &mut Registry) {
@@ -266,6 +277,8 @@ impl SandboxFamilies {
         registry.register("policy_denials", help, self.denials);
         let help = "Connections that the egress proxy decided about";
         registry.register("policy_proxy_connections", help, self.proxy_connections);
+        let help = "Requests to names with network.rules that the egress proxy decided about";
+        registry.register("policy_proxy_requests", help, self.proxy_requests);
     }
 }
 

@@ -92,6 +92,9 @@ define_reasons! {
     ProxyTimeout = 41, "proxy_timeout", 0, "The sandbox did not say in time what it asks for.";
     BadResponse = 42, "bad_response", 0, "What the server answered is no HTTP/1 response that could be passed on.";
     ServerBrokeOff = 43, "server_broke_off", 0, "The server took the connection and ended it before it had answered the request.";
+    SecretUnknown = 44, "secret_unknown", 0, "A header of network.rules needs a secret that does not exist, or whose value no header can hold.";
+    HostMismatch = 45, "host_mismatch", 7, "In a connection to a name with network.rules, a request asks for another host.";
+    OriginNotVerified = 46, "origin_not_verified", 0, "The server of a name with network.rules has a certificate that the agent does not trust.";
 }
 
 /// One bit for the code of each reason that lets the packet pass.

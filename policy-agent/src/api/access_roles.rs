@@ -38,10 +38,11 @@ mod tests {
     use super::*;
 
     /// Requests, and the least role that permits them.
-    const REQUESTS: [(&str, &str, ApiRole); 18] = [
+    const REQUESTS: [(&str, &str, ApiRole); 19] = [
         ("GET", "/sandboxes", ApiRole::Read),
         ("GET", "/metrics", ApiRole::Read),
         ("GET", "/agent/v1/sandboxes/web", ApiRole::Read),
+        ("GET", "/agent/v1/sandboxes/web/ca", ApiRole::Read),
         ("GET", "/agent/v1/events", ApiRole::Read),
         ("POST", "/agent/v1/explain", ApiRole::Read),
         ("GET", "/agent/v1/sandboxes/web/token", ApiRole::Sandboxes),

@@ -16,6 +16,7 @@ mod openapi;
 mod problem;
 mod public_url;
 mod query_flag;
+mod sandbox_ca;
 mod sandboxes;
 pub mod server;
 mod status;
@@ -98,6 +99,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(list_edits::allow))
         .routes(routes!(list_edits::deny))
         .routes(routes!(public_url::url))
+        .routes(routes!(sandbox_ca::show_ca))
         .routes(routes!(public_url::token, public_url::issue_token))
         .routes(routes!(explain::explain))
         .routes(routes!(event_stream::stream))

@@ -4,6 +4,7 @@ mod allow;
 mod api_path;
 mod apply;
 mod bugreport;
+mod ca;
 mod check;
 mod cleanup;
 mod cli_failure;
@@ -93,6 +94,7 @@ enum CliCommand {
     Denials(denials::DenialsCommand),
     Flows(flows::FlowsCommand),
     Url(url::UrlCommand),
+    Ca(ca::CaCommand),
     Doctor(doctor::DoctorCommand),
     Bugreport(bugreport::BugreportCommand),
     Cleanup(cleanup::CleanupCommand),
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         CliCommand::Denials(command) => command.run(&socket),
         CliCommand::Flows(command) => command.run(&socket),
         CliCommand::Url(command) => command.run(&socket),
+        CliCommand::Ca(command) => command.run(&socket),
         CliCommand::Doctor(command) => command.run(&socket),
         CliCommand::Bugreport(command) => command.run(&socket),
         CliCommand::Cleanup(command) => command.run(&socket),

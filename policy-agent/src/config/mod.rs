@@ -36,9 +36,9 @@ pub use self::{
 use crate::{
     agent::PooledInterface,
     dataplane,
-    policy::{Floor, PolicyDefaults},
+    policy::{DomainName, Floor, PolicyDefaults},
     proxy,
-    secrets::SecretSources,
+    secrets::{SecretSources, SecretStore},
 };
 
 /// The agent's configuration.
@@ -129,6 +129,8 @@ pub struct ProxyConfig {
     pub resolvers: Vec<SocketAddr>,
     /// The maximum number of concurrent connections of one sandbox through the proxy.
     pub max_connections_per_sandbox: u32,
+    /// The name under which sandboxes ask the agent about their own policy. Empty: none.
+    pub policy_host: String,
 }
 
 impl Default for DataplaneConfig {
@@ -151,7 +153,11 @@ impl Default for DataplaneConfig {
 
 impl Default for ProxyConfig {
     fn default() -> Self {
-        Self { resolvers: Vec::new(), max_connections_per_sandbox: 1024 }
+        Self {
+            resolvers: Vec::new(),
+            max_connections_per_sandbox: 1024,
+            policy_host: "policy.internal".to_owned(),
+        }
     }
 }
 
@@ -224,6 +230,7 @@ impl AgentConfig {
         if self.proxy.max_connections_per_sandbox == 0 {
             bail!("proxy.max_connections_per_sandbox: 0 would refuse every name; write 1 or more");
         }
+        self.proxy.policy_host()?;
         if let Some(gateway) = &self.gateway {
             gateway.check()?;
         }
@@ -277,20 +284,26 @@ impl AgentConfig {
         }
     }
 
-    /// The settings of the egress proxy.
-    #[must_use]
-    pub fn proxy_settings(&self) -> proxy::ProxySettings {
-        let ProxyConfig { resolvers, max_connections_per_sandbox } = self.proxy.clone();
+    /// The settings of the egress proxy, which reads `secrets`.
+    ///
+    /// # Errors
+    /// A key is invalid; the error names it.
+    pub fn proxy_settings(&self, secrets: SecretStore) -> Result<proxy::ProxySettings> {
+        let ProxyConfig { resolvers, max_connections_per_sandbox, .. } = self.proxy.clone();
         let gateway =
             self.gateway.as_ref().map_or([None, None], |served| [served.http, served.https]);
         let gateway = gateway.into_iter().flatten().collect();
         let with_gateway = self.gateway.is_some();
-        proxy::ProxySettings {
+        Ok(proxy::ProxySettings {
             resolvers,
             max_connections_per_sandbox,
             gateway_listeners: gateway,
             with_gateway,
-        }
+            info_host: self.proxy.policy_host()?,
+            state_dir: self.state_dir.clone(),
+            extra_roots: self.rules.extra_roots.clone(),
+            secrets,
+        })
     }
 
     /// Where the operator's secrets are.
@@ -326,6 +339,23 @@ impl AgentConfig {
     }
 }
 
+impl ProxyConfig {
+    /// The name in `policy_host`, if there is one.
+    fn policy_host(&self) -> Result<Option<DomainName>> {
+        if self.policy_host.is_empty() {
+            return Ok(None);
+        }
+        let name = DomainName::parse(&self.policy_host);
+        let problem = |problem| {
+            anyhow::anyhow!(
+                "proxy.policy_host: {:?}: {problem}; \"\" turns it off",
+                self.policy_host
+            )
+        };
+        name.map(Some).map_err(problem)
+    }
+}
+
 /// Pairs the items of a list with their keys.
 fn with_keys<'a>(
     key: &'static str,
@@ -337,6 +367,19 @@ fn with_keys<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_sandboxes_own_policy_can_be_turned_off() {
+        let host = |text: &str| {
+            let config = AgentConfig::parse(text).expect("a configuration");
+            config.proxy.policy_host().expect("a name").map(|name| name.to_string())
+        };
+        assert_eq!(host("").as_deref(), Some("policy.internal"));
+        assert_eq!(host("[proxy]\npolicy_host = \"Net.Example\"").as_deref(), Some("net.example"));
+        assert_eq!(host("[proxy]\npolicy_host = \"\""), None);
+        let error = problem("[proxy]\npolicy_host = \"a b\"");
+        assert!(error.starts_with("proxy.policy_host: \"a b\": "), "{error}");
+    }
 
     fn problem(text: &str) -> String {
         format!("{:#}", AgentConfig::parse(text).expect_err("a wrong configuration"))

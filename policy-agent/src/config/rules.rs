@@ -20,12 +20,20 @@ pub struct RulesConfig {
     pub max_value_length: usize,
     /// The maximum number of secrets that the headers of a domain refer to.
     pub max_secrets: usize,
+    /// Certificates (PEM) that are trusted besides the system's, for servers of names with rules.
+    pub extra_roots: Option<PathBuf>,
 }
 
 impl Default for RulesConfig {
     fn default() -> Self {
         // E2B's limits.
-        Self { max_domains: 10, max_headers: 20, max_value_length: 2048, max_secrets: 32 }
+        Self {
+            max_domains: 10,
+            max_headers: 20,
+            max_value_length: 2048,
+            max_secrets: 32,
+            extra_roots: None,
+        }
     }
 }
 
@@ -42,7 +50,7 @@ impl RulesConfig {
 
     /// This section with those keys of another one that take effect without a restart.
     pub(super) fn with_live_keys_of(&self, new: &Self) -> Self {
-        new.clone()
+        Self { extra_roots: self.extra_roots.clone(), ..new.clone() }
     }
 }
 

@@ -93,7 +93,7 @@ impl Source {
 }
 
 /// Source and advice by the reason's label. The advice may be empty.
-const ADVICE: [(&str, Source, &str); 37] = [
+const ADVICE: [(&str, Source, &str); 40] = [
     ("neighbor", Source::Kernel, ""),
     (
         "reply",
@@ -268,6 +268,24 @@ const ADVICE: [(&str, Source, &str); 37] = [
         "server_broke_off",
         Source::Proxy,
         "Repeat the request. If it fails again, look at the server's log.",
+    ),
+    (
+        "secret_unknown",
+        Source::Proxy,
+        "Create the secret that the answer (502) names, or correct the name in `network.rules`. A value with line \
+         breaks cannot be sent: [rules.md](rules.md).",
+    ),
+    (
+        "host_mismatch",
+        Source::Proxy,
+        "Send requests for another host in a connection of their own. Clients do that when they get the answer \
+         (421); one that goes on is broken, or probes.",
+    ),
+    (
+        "origin_not_verified",
+        Source::Proxy,
+        "Read in the answer (502) which certificate it is and what is wrong with it. Renew it at the server, or add \
+         its authority to `rules.extra_roots`.",
     ),
 ];
 

@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
-    continue_gate::ContinueGate,
     dialer::{BackendAddress, BackendDialer, BackendTls, CONNECT_TIMEOUT},
     flow_control::{
         LARGE_READS_PER_SANDBOX, MeteredStream, PacedBody, TLS_UNSENT_LIMIT, WriteBacklog,
@@ -40,6 +39,7 @@ use super::{
 use crate::{
     agent::{Sandbox, SandboxLifetime, interface_for},
     net::{
+        continue_gate::ContinueGate,
         socket::{SharedSocket, SharedTcpStream, reset_connection},
         upstream::{UpstreamConnection, UpstreamIo, lenient_http1_client},
     },
@@ -209,7 +209,7 @@ impl SandboxBackend {
         if request.method() == Method::CONNECT {
             websocket::into_upgrade(&mut request)?;
         }
-        let gate = ContinueGate::hold_body(&mut request);
+        let gate = hold_body(&mut request);
         while let Some(mut connection) = self.pool.take(key) {
             set_backlog(&mut request, &connection);
             match connection.sender.try_send_request(request).await {
@@ -294,6 +294,18 @@ impl SandboxBackend {
         });
         Ok(backend_connection)
     }
+}
+
+/// Holds the body back until the service asks for it, if the client waits for that.
+fn hold_body(request: &mut Request<BackendRequestBody>) -> Option<ContinueGate> {
+    if matches!(request.body(), Either::Right(_)) {
+        return None;
+    }
+    let (gate, held) = ContinueGate::for_request(request)?;
+    if let Either::Left(body) = request.body_mut() {
+        body.get_mut().hold(held);
+    }
+    Some(gate)
 }
 
 fn set_backlog(request: &mut Request<BackendRequestBody>, connection: &BackendConnection) {

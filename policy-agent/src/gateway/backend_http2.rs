@@ -13,9 +13,8 @@ use super::{
     http2_request,
     request_framer::MAX_HEAD_SIZE,
     service_protocol::Http2Use,
-    settings_probe::SettingsProbe,
 };
-use crate::net::socket::reset_connection;
+use crate::net::{settings_probe::SettingsProbe, socket::reset_connection};
 
 /// How long a service has to send its settings. A service of HTTP/1 answers the preface with an
 /// error or closes the connection, and one that does neither is taken for one.

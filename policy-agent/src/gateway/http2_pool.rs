@@ -15,9 +15,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::{
-    backend::BackendRequestBody, connection_pool::PoolKey, settings_probe::ServiceSettings,
-};
+use super::{backend::BackendRequestBody, connection_pool::PoolKey};
+use crate::net::settings_probe::Http2Settings;
 
 /// Maximum number of concurrent requests on a connection. With
 /// [`CONNECTION_WINDOW`], clients that do not read cannot block the others.
@@ -31,7 +30,7 @@ pub(super) const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 #[derive(Clone, Debug)]
 pub(super) struct Http2Connection {
     sender: SendRequest<BackendRequestBody>,
-    settings: ServiceSettings,
+    settings: Http2Settings,
     max_streams: usize,
     stream_permits: Arc<Semaphore>,
     /// The task that drives the connection owns the socket.
@@ -43,7 +42,7 @@ impl Http2Connection {
     /// A new connection.
     pub(super) fn new(
         sender: SendRequest<BackendRequestBody>,
-        settings: ServiceSettings,
+        settings: Http2Settings,
         socket: Weak<TcpStream>,
     ) -> Self {
         let max_streams = settings.max_streams.and_then(|streams| usize::try_from(streams).ok());
@@ -87,7 +86,7 @@ pub(super) struct Http2Stream {
     /// Sends the request.
     pub sender: SendRequest<BackendRequestBody>,
     /// The service's settings.
-    pub settings: ServiceSettings,
+    pub settings: Http2Settings,
     _stream_permit: OwnedSemaphorePermit,
 }
 

@@ -8,25 +8,25 @@ use std::{
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
-use super::{access_log::ByteCount, continue_gate::HeldBody};
+use super::access_log::ByteCount;
+use crate::net::{continue_gate::HeldBody, gated_body::GatedBody};
 
-/// The body, which may be held back for a while.
+/// The body, whose bytes are counted.
 #[derive(Debug)]
 pub(super) struct ClientRequestBody {
-    body: Incoming,
-    held: Option<HeldBody>,
+    body: GatedBody,
     received: ByteCount,
 }
 
 impl ClientRequestBody {
     /// Wraps a body, and counts its bytes.
     pub(super) const fn new(body: Incoming, received: ByteCount) -> Self {
-        Self { body, held: None, received }
+        Self { body: GatedBody::new(body), received }
     }
 
     /// Holds the body back until the service asks for it.
     pub(super) fn hold(&mut self, held: HeldBody) {
-        self.held = Some(held);
+        self.body.hold(held);
     }
 }
 
@@ -38,17 +38,11 @@ impl Body for ClientRequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(held) = &mut self.held {
-            if !ready!(held.poll_outcome(cx)) {
-                return Poll::Ready(Some(Err("the service did not ask for the body".into())));
-            }
-            self.held = None;
-        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
             self.received.add(data.len());
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

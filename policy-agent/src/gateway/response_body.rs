@@ -13,10 +13,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     access_log::{AccessLogEntry, RequestOutcome},
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
-    continue_gate::ContinueGate,
     flow_control::{PacedBody, WriteBacklog},
     http2_pool::Http2Stream,
 };
+use crate::net::continue_gate::ContinueGate;
 
 /// The body of a response to a client.
 pub(super) type GatewayResponseBody = Either<BackendResponseBody, Full<Bytes>>;

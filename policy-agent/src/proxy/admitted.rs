@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use policy_common::reason::Reason;
+
 use super::{
     closing::ClosingConnection,
     context::ProxyContext,
@@ -114,6 +116,21 @@ impl AdmittedConnection {
         self.report_event(name, decision);
     }
 
+    /// Counts a request in a connection that the proxy has opened.
+    pub(super) fn record_request(&self, reason: Reason) {
+        self.sandbox_proxy.proxy_counters.record_request(reason);
+    }
+
+    /// Counts such a request as refused and reports it. The connection stays allowed.
+    pub(super) fn record_refused_request(
+        &self,
+        name: &RequestedName,
+        decision: ConnectionDecision,
+    ) {
+        self.record_request(decision.reason);
+        self.report_event(Some(name), decision);
+    }
+
     /// Counts the connection as refused and reports it.
     pub(super) fn record_refused(
         &self,
@@ -127,7 +144,7 @@ impl AdmittedConnection {
     }
 
     /// Lets the next connection of the sandbox be decided.
-    fn release_decision_permit(&self) {
+    pub(super) fn release_decision_permit(&self) {
         *self.decision_permit.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 

@@ -7,10 +7,13 @@ use std::{
 };
 
 use super::{
-    host_network::ProxyNetwork, pipe_pool::PipePool, proxy_metrics::ProxyMetrics,
-    socks5::TlsConfigCache,
+    host_network::ProxyNetwork, intercept::Interception, pipe_pool::PipePool,
+    proxy_metrics::ProxyMetrics, socks5::TlsConfigCache,
 };
-use crate::{agent::CurrentPlatformPolicy, events::EventBuffer, traffic_workers::TrafficWorkers};
+use crate::{
+    agent::CurrentPlatformPolicy, events::EventBuffer, policy::DomainName,
+    traffic_workers::TrafficWorkers,
+};
 
 /// Shared by the proxies of all sandboxes.
 pub(super) struct ProxyContext {
@@ -28,6 +31,10 @@ pub(super) struct ProxyContext {
     pub pipe_pool: PipePool,
     /// Cached TLS configurations for SOCKS5 proxies.
     pub tls_configs: TlsConfigCache,
+    /// Connections to names with `network.rules`.
+    pub interception: Interception,
+    /// The name under which sandboxes ask the agent about their own policy, if it answers.
+    pub info_host: Option<DomainName>,
     /// Listen addresses of the gateway.
     pub gateway_listeners: Vec<SocketAddr>,
     /// Maximum number of connections of one sandbox.

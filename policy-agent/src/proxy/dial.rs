@@ -56,11 +56,24 @@ pub(super) async fn dial(
     if let Some(egress_proxy) = active_policy.policy.egress_proxy() {
         return socks5::connect_through(context, lookup_limiter, egress_proxy, target).await;
     }
+    let addresses = check_target(sandbox_proxy, active_policy, target).await?;
+    Ok(UpstreamConnection::plain(connect_first(context, &addresses, target.port).await?))
+}
+
+/// The addresses at which a target may be dialed, without an egress proxy.
+///
+/// # Errors
+/// There are none.
+pub(super) async fn check_target(
+    sandbox_proxy: &SandboxProxy,
+    active_policy: &ActivePolicy,
+    target: &DialTarget,
+) -> Result<Vec<IpAddr>, ConnectionEnd> {
+    let SandboxProxy { context, lookup_limiter, .. } = sandbox_proxy;
     let denial =
         |address| floor_denial(context, active_policy, SocketAddr::new(address, target.port));
     let addresses = candidate_addresses(context, lookup_limiter, target, denial).await?;
-    let addresses = exclude_host_addresses(context, active_policy, addresses).await?;
-    Ok(UpstreamConnection::plain(connect_first(context, &addresses, target.port).await?))
+    exclude_host_addresses(context, active_policy, addresses).await
 }
 
 /// Removes addresses that belong to the host in the sandbox's network namespace. If the agent runs

@@ -22,10 +22,12 @@ mod dns_cache;
 mod host_network;
 mod host_routes;
 mod http;
+mod intercept;
 mod lookup_limiter;
 mod pipe_pool;
 mod proxy_metrics;
 mod resolver;
+mod sandbox_info;
 mod sandbox_proxy;
 mod serve_connection;
 mod sni;
@@ -39,6 +41,7 @@ mod tests;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -49,6 +52,7 @@ pub use self::{address_lookup::ResolvedAddress, proxy_metrics::ProxyMetrics};
 use self::{
     context::{ProxyContext, ProxyTimeouts},
     host_network::{HostNetwork, ProxyNetwork},
+    intercept::Interception,
     lookup_limiter::LookupLimiter,
     pipe_pool::PipePool,
     sandbox_proxy::SandboxProxy,
@@ -60,7 +64,8 @@ use crate::{
     dataplane::{self, Slot},
     events::EventBuffer,
     limits::DescriptorBudget,
-    policy::SandboxId,
+    policy::{DomainName, SandboxId},
+    secrets::SecretStore,
     traffic_workers::TrafficWorkers,
 };
 
@@ -76,6 +81,14 @@ pub struct ProxySettings {
     pub gateway_listeners: Vec<SocketAddr>,
     /// Whether a gateway shares the file descriptors of this process.
     pub with_gateway: bool,
+    /// The name under which sandboxes ask about their own policy. `None`: nothing answers.
+    pub info_host: Option<DomainName>,
+    /// The directory that keeps the authorities of sandboxes with `network.rules`.
+    pub state_dir: PathBuf,
+    /// Certificates that are trusted besides the system's, for servers of names with rules.
+    pub extra_roots: Option<PathBuf>,
+    /// The values of secrets in rules.
+    pub secrets: SecretStore,
 }
 
 /// The egress proxy of all sandboxes.
@@ -117,7 +130,14 @@ impl TransparentProxy {
         event_buffer: Arc<EventBuffer>,
         workers: TrafficWorkers,
     ) -> Result<Self> {
+        let interception = Interception::new(
+            &settings.state_dir,
+            settings.extra_roots.as_ref(),
+            settings.secrets,
+        )?;
         let context = ProxyContext {
+            interception,
+            info_host: settings.info_host,
             platform_policy,
             event_buffer,
             workers,
@@ -135,6 +155,15 @@ impl TransparentProxy {
             lookup_limiter: LookupLimiter::default(),
             sandboxes: Mutex::default(),
         })
+    }
+
+    /// The certificate of a sandbox's authority (PEM). Makes the authority if it has none. Blocks.
+    ///
+    /// # Errors
+    /// The authority can neither be read nor written.
+    pub fn sandbox_ca_pem(&self, sandbox: &SandboxId) -> Result<String> {
+        let ca = self.context.interception.ca_store.load_or_make(sandbox)?;
+        Ok(ca.certificate_pem().to_owned())
     }
 
     /// The metrics. Clones share the same counters.
@@ -190,6 +219,7 @@ impl ProxyControl for TransparentProxy {
         for listener in listeners {
             sandbox_proxy.spawn_accept_loop(listener);
         }
+        sandbox_proxy.prepare_interception();
         sandboxes.insert(slot, sandbox_proxy);
         Ok(())
     }
@@ -201,6 +231,7 @@ impl ProxyControl for TransparentProxy {
     fn update_policy(&self, slot: Slot, active_policy: &Arc<ActivePolicy>) {
         if let Some(sandbox_proxy) = self.sandbox_proxy(slot) {
             sandbox_proxy.update_policy(active_policy);
+            sandbox_proxy.prepare_interception();
         }
     }
 

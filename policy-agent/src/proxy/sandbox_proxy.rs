@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use policy_common::{rate_limit::EVENT_RATE_LIMIT, reason::Reason};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,6 +28,7 @@ use super::{
     context::ProxyContext,
     decision::{ConnectionDecision, MatchKey, decide_connection},
     decision_limiter::{DecisionLimiter, DecisionPermit},
+    intercept::{ClientTls, SandboxInterception, has_rule},
     lookup_limiter::LookupLimiter,
     proxy_metrics::ConnectionProtocol,
     serve_connection,
@@ -63,12 +65,15 @@ pub(super) struct SandboxProxy {
     /// Token bucket of [`EVENT_RATE_LIMIT`]: one sandbox must not flood the event log.
     event_bucket: AtomicU64,
     opened_at: Instant,
+    serving_since: Timestamp,
     /// Limits how many of its connections are being decided at the same time.
     pub(super) decision_limiter: DecisionLimiter,
     /// Limits how many names are being looked up for it at the same time.
     pub(super) lookup_limiter: LookupLimiter,
     /// Permits to send a TLS alert to a connection above the limit.
     alert_permits: Arc<Semaphore>,
+    /// Connections to names with `network.rules`.
+    pub(super) interception: SandboxInterception,
 }
 
 struct SandboxProxyState {
@@ -131,9 +136,11 @@ impl SandboxProxy {
             state: Mutex::new(state),
             event_bucket: AtomicU64::new(0),
             opened_at: Instant::now(),
+            serving_since: Timestamp::now(),
             decision_limiter: DecisionLimiter::default(),
             lookup_limiter: LookupLimiter::default(),
             alert_permits: Arc::new(Semaphore::new(MAX_PENDING_ALERTS)),
+            interception: SandboxInterception::default(),
         }
     }
 
@@ -145,6 +152,29 @@ impl SandboxProxy {
             task.abort();
         }
         state.accept_tasks.push(task.abort_handle());
+    }
+
+    /// The TLS configurations for names with `network.rules`.
+    ///
+    /// # Errors
+    /// The sandbox's authority can neither be read nor written.
+    pub(super) fn client_tls(&self) -> anyhow::Result<Arc<ClientTls>> {
+        self.interception.client_tls(&self.context.interception, &self.sandbox)
+    }
+
+    /// Makes the authority of a sandbox with rules, before its first connection needs it.
+    pub(super) fn prepare_interception(&self) {
+        if self.active_policy().policy.header_rules().is_empty() {
+            return;
+        }
+        if let Err(error) = self.client_tls() {
+            tracing::error!(sandbox = %self.sandbox, "names with network.rules are refused: {error:#}");
+        }
+    }
+
+    /// Since when connections are served.
+    pub(super) const fn serving_since(&self) -> Timestamp {
+        self.serving_since
     }
 
     /// The policy in force.
@@ -176,13 +206,20 @@ impl SandboxProxy {
         // check.
         let egress_proxy_changed =
             replaced.policy.egress_proxy() != active_policy.policy.egress_proxy();
+        let rules_changed = replaced.policy.header_rules() != active_policy.policy.header_rules();
         let lists_changed = replaced.floor.operator_lists() != active_policy.floor.operator_lists();
         for (id, match_key, addresses, upstream) in decided {
             let explanation = decide_connection(active_policy, addresses.1, &match_key);
             let upstream = upstream.upgrade().filter(|_| lists_changed);
             let upstream_denied =
                 upstream.is_some_and(|upstream| self.is_upstream_denied(active_policy, &upstream));
-            if explanation.allowed && !egress_proxy_changed && !upstream_denied {
+            // Whether a connection is opened is decided at its beginning.
+            let opened_otherwise = rules_changed
+                && addresses.1.port() == HTTPS_PORT
+                && has_rule(&replaced.policy, &match_key)
+                    != has_rule(&active_policy.policy, &match_key);
+            if explanation.allowed && !egress_proxy_changed && !upstream_denied && !opened_otherwise
+            {
                 continue;
             }
             if self.reset_if_matched_by(id, &match_key) && !explanation.allowed {

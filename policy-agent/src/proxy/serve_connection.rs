@@ -10,12 +10,13 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
-    admitted::AdmittedConnection,
+    admitted::{AdmittedConnection, AllowDecision},
     client_hello::{self, ClientHelloError},
     context::ProxyContext,
     decision::{ConnectionEnd, ConnectionHandling, MatchKey, classify_connection},
     dial::{DialTarget, dial},
     http,
+    intercept::{has_rule, serve_intercepted},
     proxy_metrics::ConnectionProtocol,
     socket::{SharedSocket, SharedTcpStream, reset_connection, wait_for_reset, write_all},
     splice,
@@ -49,10 +50,7 @@ async fn serve_by_sni(admitted: AdmittedConnection) {
     .await;
     let bytes = reader.into_bytes();
     let reason = match client_hello {
-        Ok(Ok(name)) => {
-            let match_key = MatchKey::Name(name.map(Arc::new));
-            return decide_and_relay(admitted, ConnectionProtocol::Tls, &match_key, &bytes).await;
-        }
+        Ok(Ok(name)) => return serve_decided_by_sni(admitted, name.map(Arc::new), bytes).await,
         Ok(Err(ClientHelloError::Closed)) => return,
         Ok(Err(ClientHelloError::Invalid(reason))) => reason,
         Err(_) => Reason::ProxyTimeout,
@@ -60,18 +58,48 @@ async fn serve_by_sni(admitted: AdmittedConnection) {
     refuse_connection(admitted, ConnectionProtocol::Tls, None, reason.into(), &bytes);
 }
 
-async fn serve_by_address(admitted: AdmittedConnection) {
-    decide_and_relay(admitted, ConnectionProtocol::Tcp, &MatchKey::Address, &[]).await;
+/// Decides on the connection, and relays it. If the name has a rule, opens it instead.
+async fn serve_decided_by_sni(
+    admitted: AdmittedConnection,
+    name: Option<Arc<RequestedName>>,
+    bytes: Vec<u8>,
+) {
+    let (match_key, protocol) = (MatchKey::Name(name), ConnectionProtocol::Tls);
+    let allowed = match admitted.decide(&match_key) {
+        Ok(allowed) => allowed,
+        Err(end) => return refuse_connection(admitted, protocol, match_key.name(), end, &bytes),
+    };
+    match match_key {
+        MatchKey::Name(Some(name))
+            if has_rule(
+                &allowed.active_policy.policy,
+                &MatchKey::Name(Some(Arc::clone(&name))),
+            ) =>
+        {
+            // A separate task: other connections need not have room for it.
+            drop(tokio::spawn(serve_intercepted(admitted, allowed, name, bytes)));
+        }
+        match_key => relay_decided(admitted, allowed, protocol, &match_key, &bytes).await,
+    }
 }
 
-/// Decides on the connection, connects to the upstream and forwards the bytes read so far.
-async fn decide_and_relay(
+async fn serve_by_address(admitted: AdmittedConnection) {
+    let (match_key, protocol) = (MatchKey::Address, ConnectionProtocol::Tcp);
+    match admitted.decide(&match_key) {
+        Ok(allowed) => relay_decided(admitted, allowed, protocol, &match_key, &[]).await,
+        Err(end) => refuse_connection(admitted, protocol, None, end, &[]),
+    }
+}
+
+/// Connects to the upstream of an allowed connection, and forwards the bytes read so far.
+async fn relay_decided(
     admitted: AdmittedConnection,
+    allowed: AllowDecision,
     protocol: ConnectionProtocol,
     match_key: &MatchKey,
     bytes: &[u8],
 ) {
-    match connect_upstream(&admitted, protocol, match_key, bytes).await {
+    match connect_upstream(&admitted, allowed, protocol, match_key, bytes).await {
         // A separate, small task: the memory needed for the decision is freed.
         Ok(upstream) => drop(tokio::spawn(relay_admitted(admitted, upstream))),
         Err(end) => refuse_connection(admitted, protocol, match_key.name(), end, bytes),
@@ -80,11 +108,11 @@ async fn decide_and_relay(
 
 async fn connect_upstream(
     admitted: &AdmittedConnection,
+    allowed: AllowDecision,
     protocol: ConnectionProtocol,
     match_key: &MatchKey,
     bytes: &[u8],
 ) -> Result<UpstreamConnection, ConnectionEnd> {
-    let allowed = admitted.decide(match_key)?;
     let target = DialTarget::new(admitted.original_destination(), match_key.name());
     let dial = dial(&admitted.sandbox_proxy, &allowed.active_policy, &target);
     let mut upstream = admitted.while_client_connected(dial).await?;
@@ -149,7 +177,7 @@ async fn relay_tls(
 
 /// Ends a connection that is not allowed. A client that has sent TLS, as seen in `sent`, receives
 /// an alert.
-fn refuse_connection(
+pub(super) fn refuse_connection(
     admitted: AdmittedConnection,
     protocol: ConnectionProtocol,
     name: Option<&RequestedName>,

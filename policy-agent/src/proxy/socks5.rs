@@ -25,7 +25,10 @@ use super::{
     socket::SharedTcpStream,
     upstream::{UpstreamConnection, UpstreamIo},
 };
-use crate::policy::{DomainOrIp, Socks5Credentials, Socks5Proxy, Socks5Tls};
+use crate::{
+    net::system_roots::load_system_roots,
+    policy::{DomainOrIp, Socks5Credentials, Socks5Proxy, Socks5Tls},
+};
 
 /// Connects to the target through the SOCKS5 proxy.
 pub(super) async fn connect_through(
@@ -150,12 +153,7 @@ impl TlsConfigCache {
 
     async fn config_for_system_roots(&self) -> Result<Arc<ClientConfig>> {
         // Loads once at a time, because policy updates use the same pool of blocking threads.
-        let load = || async {
-            let certificates = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates.await?.certs);
-            build_client_config(roots)
-        };
+        let load = || async { build_client_config(load_system_roots().await?) };
         self.system_roots.get_or_try_init(load).await.map(Arc::clone)
     }
 }

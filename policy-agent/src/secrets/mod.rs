@@ -9,6 +9,7 @@
 
 mod api_value;
 mod error;
+mod file_signature;
 mod metadata;
 mod operator_secrets;
 mod state_file;

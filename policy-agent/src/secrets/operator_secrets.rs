@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{
     MAX_SECRETS, MAX_TOTAL_LEN, MAX_VALUE_LEN, SecretInfo, SecretMetadata, SecretName,
-    SecretSource, SecretValue, stored_secret::StoredSecret,
+    SecretSource, SecretValue, file_signature::FileSignature, stored_secret::StoredSecret,
 };
 use crate::policy::SECRET_ID_PREFIX;
 
@@ -34,16 +34,13 @@ pub struct SecretSources {
     pub directory: Option<PathBuf>,
 }
 
-/// What a file looked like when it was read. A file with the same signature is not read again.
-type FileSignature = Vec<(PathBuf, Option<(i64, i64, i64, u64, u64)>)>;
-
 /// The operator's secrets as they were last read.
 #[derive(Default)]
 pub(crate) struct OperatorSecrets {
     secrets: BTreeMap<SecretName, StoredSecret>,
     /// What could not be read, and why.
     problems: Vec<String>,
-    signature: Option<FileSignature>,
+    signatures: Option<Vec<FileSignature>>,
 }
 
 impl SecretSources {
@@ -52,34 +49,23 @@ impl SecretSources {
         self.file.is_none() && self.directory.is_none()
     }
 
-    /// Identifies the state of all files without reading them.
-    fn signature(&self) -> FileSignature {
-        let directory = self.directory.as_deref();
-        let entries = directory.map(|path| secret_files(path).unwrap_or_default());
-        let paths = self.file.iter().cloned().chain(self.directory.iter().cloned());
-        let paths = paths.chain(entries.into_iter().flatten());
-        paths.map(|path| (fs::metadata(&path).ok(), path)).map(describe_file).collect()
+    /// The state of all files, without reading them.
+    fn signatures(&self) -> Vec<FileSignature> {
+        let entries = self.directory.as_deref().map(|path| secret_files(path).unwrap_or_default());
+        let sources = self.file.iter().chain(&self.directory).cloned();
+        sources.chain(entries.into_iter().flatten()).map(FileSignature::of).collect()
     }
-}
-
-/// The fields that change when a file is written or replaced. Of links, those of the target.
-fn describe_file(
-    (metadata, path): (Option<fs::Metadata>, PathBuf),
-) -> (PathBuf, Option<(i64, i64, i64, u64, u64)>) {
-    let fields = metadata
-        .map(|file| (file.mtime(), file.mtime_nsec(), file.ctime_nsec(), file.size(), file.ino()));
-    (path, fields)
 }
 
 impl OperatorSecrets {
     /// Reads the sources if they have changed since `self`, or in any case. `None` if not.
     pub(crate) fn refreshed(&self, sources: &SecretSources, in_any_case: bool) -> Option<Self> {
         // Before the files are read, so that a change meanwhile is seen the next time.
-        let signature = sources.signature();
-        if !in_any_case && self.signature.as_ref() == Some(&signature) {
+        let signatures = sources.signatures();
+        if !in_any_case && self.signatures.as_ref() == Some(&signatures) {
             return None;
         }
-        let mut next = Self { signature: Some(signature), ..Self::default() };
+        let mut next = Self { signatures: Some(signatures), ..Self::default() };
         if let Some(directory) = &sources.directory {
             next.read_directory(directory, self);
         }
@@ -121,32 +107,27 @@ impl OperatorSecrets {
     }
 
     fn read_directory(&mut self, directory: &Path, before: &Self) {
-        let is_own = |secret: &StoredSecret| secret.info.source == SecretSource::Directory;
-        let files = match secret_files(directory) {
-            Ok(files) => files,
+        match secret_files(directory) {
+            Ok(files) => files.iter().for_each(|path| self.read_directory_entry(path, before)),
             Err(error) => {
                 self.problems.push(format!("{error:#}"));
-                return self.keep(before, is_own);
+                self.keep(before, |secret| secret.info.source == SecretSource::Directory);
             }
+        }
+    }
+
+    fn read_directory_entry(&mut self, path: &Path, before: &Self) {
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = match SecretName::parse(&file_name) {
+            Ok(name) => name,
+            Err(problem) => return self.problems.push(format!("{}: {problem}", path.display())),
         };
-        for path in files {
-            let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-            let name = match SecretName::parse(&file_name) {
-                Ok(name) => name,
-                Err(problem) => {
-                    self.problems.push(format!("{}: {problem}", path.display()));
-                    continue;
-                }
-            };
-            match read_value(&path) {
-                Ok(value) => {
-                    let modified = modified_at(&path);
-                    self.insert(name, value, SecretSource::Directory, modified, before);
-                }
-                Err(error) => {
-                    self.problems.push(format!("{error:#}"));
-                    self.keep(before, |secret| is_own(secret) && secret.info.name == name);
-                }
+        let source = SecretSource::Directory;
+        match read_value(path) {
+            Ok(value) => self.insert(name, value, source, modified_at(path), before),
+            Err(error) => {
+                self.problems.push(format!("{error:#}"));
+                self.keep(before, |known| known.info.source == source && known.info.name == name);
             }
         }
     }

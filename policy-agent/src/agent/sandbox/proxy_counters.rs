@@ -52,7 +52,9 @@ impl DecisionLabel {
             | Reason::Unreachable
             | Reason::EgressProxyFailed
             | Reason::BadResponse
-            | Reason::ServerBrokeOff => Self::Failed,
+            | Reason::ServerBrokeOff
+            | Reason::SecretUnknown
+            | Reason::OriginNotVerified => Self::Failed,
             reason if reason.passes() => Self::Allowed,
             _ => Self::Denied,
         }
@@ -72,13 +74,19 @@ impl DecisionLabel {
 pub struct SandboxProxyCounters {
     /// By protocol and decision.
     connections: [[AtomicU64; DecisionLabel::ALL.len()]; ConnectionProtocol::ALL.len()],
+    /// Requests in connections that `network.rules` open, by decision.
+    requests: [AtomicU64; DecisionLabel::ALL.len()],
     /// By reason code.
     refusals: [AtomicU64; REASON_CODES],
 }
 
 impl Default for SandboxProxyCounters {
     fn default() -> Self {
-        Self { connections: Default::default(), refusals: array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            connections: Default::default(),
+            requests: Default::default(),
+            refusals: array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 }
 
@@ -89,6 +97,13 @@ impl SandboxProxyCounters {
     pub fn record_connection(&self, protocol: ConnectionProtocol, reason: Reason) {
         let decision = DecisionLabel::from_reason(reason);
         self.connections[protocol as usize][decision as usize].fetch_add(1, Ordering::Relaxed);
+        self.record_refusal(reason);
+    }
+
+    /// Counts a request in a connection that `network.rules` open.
+    pub fn record_request(&self, reason: Reason) {
+        let decision = DecisionLabel::from_reason(reason);
+        self.requests[decision as usize].fetch_add(1, Ordering::Relaxed);
         self.record_refusal(reason);
     }
 
@@ -103,6 +118,14 @@ impl SandboxProxyCounters {
     #[must_use]
     pub fn refusals(&self, reason: Reason) -> u64 {
         self.refusals[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Returns the requests by outcome, without those that are zero.
+    pub fn request_counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let read_counter = |decision: DecisionLabel| {
+            (decision.label(), self.requests[decision as usize].load(Ordering::Relaxed))
+        };
+        DecisionLabel::ALL.into_iter().map(read_counter).filter(|(_, count)| *count > 0)
     }
 
     /// Returns the connections by protocol and outcome, without those that are zero.

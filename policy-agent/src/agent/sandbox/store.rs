@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, anyhow};
 use self::journal::StateJournal;
 use super::lifetime::PersistedLifetime;
 use crate::{
+    ca::SandboxCaStore,
     dataplane::Slot,
     policy::{SandboxId, SandboxSpec},
 };
@@ -54,6 +55,7 @@ pub struct LoadedSandboxes {
 pub struct SandboxStore {
     directory: PathBuf,
     journal: Mutex<StateJournal>,
+    authorities: SandboxCaStore,
 }
 
 impl SandboxStore {
@@ -67,7 +69,7 @@ impl SandboxStore {
             format!("cannot make {}: give state_dir another place", directory.display())
         })?;
         let journal = Mutex::new(StateJournal::new(directory.clone()));
-        Ok(Self { directory, journal })
+        Ok(Self { directory, journal, authorities: SandboxCaStore::new(state_dir) })
     }
 
     /// Reads all sandboxes. Renames broken files and continues with the others. After a crash of
@@ -89,7 +91,17 @@ impl SandboxStore {
                 loaded.add(path, state_file::parse_record(path, text));
             }
         }
+        self.remove_orphaned_authorities(&loaded);
         Ok(loaded)
+    }
+
+    /// Removes the authorities of sandboxes that have ended. One that is set aside keeps its own.
+    fn remove_orphaned_authorities(&self, loaded: &LoadedSandboxes) {
+        let records = loaded.records.iter().map(|record| record.spec.sandbox_id.as_str());
+        let broken = loaded.broken.iter().filter_map(|(path, _)| path.file_stem()?.to_str());
+        if let Err(error) = self.authorities.retain(&records.chain(broken).collect()) {
+            tracing::error!("cannot remove the CAs of sandboxes that have ended: {error}");
+        }
     }
 
     /// Writes the state files again that a crash of the host may have damaged. Returns the contents
@@ -188,6 +200,11 @@ impl SandboxStore {
     pub fn remove_all_of(&self, ids: &[&SandboxId]) -> Vec<Result<()>> {
         let unlink = |id: &&SandboxId| state_file::remove_if_exists(&self.file_path(id));
         let unlinked: Vec<_> = ids.iter().map(unlink).collect();
+        for id in ids {
+            if let Err(error) = self.authorities.remove(id) {
+                tracing::error!(sandbox = %id, "cannot remove its CA: {error}");
+            }
+        }
         let entries: Vec<_> = ids
             .iter()
             .zip(&unlinked)
@@ -216,6 +233,8 @@ impl SandboxStore {
     /// # Errors
     /// The disk reports an error.
     pub fn remove_all(state_dir: &Path) -> Result<()> {
+        let authorities = SandboxCaStore::new(state_dir).remove_all();
+        authorities.context("cannot remove the CAs of sandboxes")?;
         let directory = sandboxes_directory(state_dir);
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -6,6 +6,7 @@ use super::{
     create_sandbox::E2bCreateBody,
     cursor::PageCursor,
     list_query::ListQuery,
+    secrets::{E2bNewSecret, E2bSecretUpdate},
     timeouts::{E2bConnectBody, E2bRefreshBody, E2bTimeoutBody},
 };
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
 const VALID_BODY: &str = r#"{"templateID":"base","timeout":300,"secure":true,"autoPause":false,
 "allow_internet_access":false,"metadata":{"a":"b"},"envVars":{"A":"B"},
 "network":{"allowOut":["1.1.1.1"],"denyOut":["0.0.0.0/0"],"allowPublicTraffic":false}}"#;
+
+const VALID_SECRET: &str = r#"{"name":"example","value":"a","metadata":{"owner":"web"}}"#;
 
 const QUERY_PIECES: [&str; 24] = [
     "metadata=",
@@ -81,6 +84,12 @@ proptest! {
         check_error_message(parse_json::<E2bConnectBody>(&text))?;
         check_error_message(parse_json::<E2bTimeoutBody>(&text))?;
         check_error_message(parse_json::<E2bRefreshBody>(&text))?;
+    }
+
+    #[test]
+    fn a_secret_is_read_or_told(text in mutated_bytes(VALID_SECRET)) {
+        check_error_message(parse_json::<E2bNewSecret>(&text))?;
+        check_error_message(parse_json::<E2bSecretUpdate>(&text))?;
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::{
         decision::{ConnectionEnd, MatchKey},
         dial::{DialTarget, dial},
         proxy_metrics::ConnectionProtocol,
+        sandbox_info::{self, is_info_host},
         socket::{SharedSocket, reset_connection},
         upstream::{UpstreamConnection, lenient_http1_client},
     },
@@ -73,7 +74,7 @@ impl Drop for UpstreamDriver {
 /// The connection ends without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed")]
-pub(super) struct ConnectionClosed;
+pub(in crate::proxy) struct ConnectionClosed;
 
 impl HttpSession {
     /// A session without requests.
@@ -119,6 +120,13 @@ impl HttpSession {
             Ok(name) => name.map(|name| Arc::new(RequestedName::parse(name))),
             Err(reason) => return self.refuse_request(None, reason.into(), form),
         };
+        if let Some(name) = &name
+            && is_info_host(self.admitted.context().info_host.as_ref(), name)
+        {
+            self.admitted.release_decision_permit();
+            let answer = sandbox_info::respond(&self.admitted.sandbox_proxy, &request).await;
+            return Ok(answer.map(Either::Right));
+        }
         match self.forward_request(request, &name).await {
             Ok(response) => Ok(response.map(Either::Left)),
             Err(end) => self.refuse_request(name.as_deref(), end, form),
@@ -138,8 +146,9 @@ impl HttpSession {
             decision: &decision,
             address: self.admitted.original_destination().ip(),
             name: name.map(RequestedName::as_str),
+            detail: None,
         };
-        let answer = refusal_response(&refusal, form);
+        let answer = refusal_response(&refusal, form).map(Either::Right);
         self.admitted.record_refused(ConnectionProtocol::Http, name, decision);
         Ok(answer)
     }
@@ -237,7 +246,7 @@ impl HttpSession {
 }
 
 /// The reason for a missing response.
-fn missing_response_reason(error: &hyper::Error) -> Reason {
+pub(in crate::proxy) fn missing_response_reason(error: &hyper::Error) -> Reason {
     if error.is_parse() { Reason::BadResponse } else { Reason::ServerBrokeOff }
 }
 
@@ -253,7 +262,7 @@ fn reused_connection_end(error: &hyper::Error) -> ConnectionEnd {
 
 /// Removes `Content-Length` from a chunked response. A client that honored it would find another
 /// end of the message (RFC 9112, 6.3).
-fn remove_length_if_chunked(headers: &mut HeaderMap) {
+pub(in crate::proxy) fn remove_length_if_chunked(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }

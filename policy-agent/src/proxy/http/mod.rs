@@ -3,8 +3,8 @@
 //! what the decision was based on.
 
 mod http_session;
-mod refusal_response;
-mod request_host;
+pub(super) mod refusal_response;
+pub(super) mod request_host;
 mod upgrade_relay;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -15,6 +15,9 @@ use policy_common::reason::Reason;
 use tokio::time::{sleep, timeout};
 
 use self::http_session::HttpSession;
+pub(super) use self::http_session::{
+    ConnectionClosed, missing_response_reason, remove_length_if_chunked,
+};
 use super::{
     admitted::AdmittedConnection,
     proxy_metrics::ConnectionProtocol,
@@ -86,7 +89,8 @@ async fn serve_requests(session: &Arc<HttpSession>) -> HttpServeOutcome {
     }
 }
 
-fn http1_server(idle: Duration) -> http1::Builder {
+/// A server that rewrites nothing that it need not.
+pub(super) fn http1_server(idle: Duration) -> http1::Builder {
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())

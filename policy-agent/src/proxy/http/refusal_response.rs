@@ -18,27 +18,29 @@ use crate::{
 };
 
 /// The body of a response: the server's, or one from the proxy.
-pub(super) type ProxyResponseBody = Either<Incoming, Full<Bytes>>;
+pub(in crate::proxy) type ProxyResponseBody = Either<Incoming, Full<Bytes>>;
 
 /// A refused request.
-pub(super) struct Refusal<'a> {
+pub(in crate::proxy) struct Refusal<'a> {
     pub sandbox: &'a SandboxId,
     pub decision: &'a ConnectionDecision,
     /// The address that the sandbox connected to.
     pub address: IpAddr,
     pub name: Option<&'a str>,
+    /// What exactly has failed, if the reason does not say it.
+    pub detail: Option<&'a str>,
 }
 
 /// The form of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RefusalForm {
+pub(in crate::proxy) enum RefusalForm {
     Text,
     Json,
 }
 
 impl RefusalForm {
     /// JSON if the client asks for it by `Accept`.
-    pub(super) fn for_request(headers: &HeaderMap) -> Self {
+    pub(in crate::proxy) fn for_request(headers: &HeaderMap) -> Self {
         let accepted =
             headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let mut ranges = accepted.flat_map(|value| value.split(','));
@@ -51,15 +53,15 @@ impl RefusalForm {
 }
 
 /// The response, after which the connection closes.
-pub(super) fn refusal_response(
+pub(in crate::proxy) fn refusal_response(
     refusal: &Refusal<'_>,
     form: RefusalForm,
-) -> Response<ProxyResponseBody> {
+) -> Response<Full<Bytes>> {
     let (body, kind) = match form {
         RefusalForm::Text => (refusal.text(), "text/plain; charset=utf-8"),
         RefusalForm::Json => (format!("{}\n", refusal.json()), "application/json"),
     };
-    let mut response = Response::new(Either::Right(Full::from(body)));
+    let mut response = Response::new(Full::from(body));
     *response.status_mut() = refusal_status(refusal.decision.reason);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -76,6 +78,9 @@ impl Refusal<'_> {
             text.push_str(&format!(" ({name})"));
         }
         text.push('\n');
+        if let Some(detail) = self.detail {
+            text.push_str(&format!("{detail}\n"));
+        }
         if let Some(hint) = self.hint() {
             text.push_str(&format!("To allow it: {}\n", hint.advice(self.sandbox)));
         }
@@ -92,6 +97,9 @@ impl Refusal<'_> {
         });
         if let Some(name) = self.name {
             body["name"] = name.into();
+        }
+        if let Some(detail) = self.detail {
+            body["detail"] = detail.into();
         }
         // Which entry of the operator's decides is not the sandbox's business.
         let rule = self.decision.rule.as_ref().filter(|rule| rule.list.starts_with("network."));
@@ -121,7 +129,10 @@ const fn refusal_status(reason: Reason) -> StatusCode {
         | Reason::Unreachable
         | Reason::EgressProxyFailed
         | Reason::BadResponse
-        | Reason::ServerBrokeOff => StatusCode::BAD_GATEWAY,
+        | Reason::ServerBrokeOff
+        | Reason::SecretUnknown
+        | Reason::OriginNotVerified => StatusCode::BAD_GATEWAY,
+        Reason::HostMismatch => StatusCode::MISDIRECTED_REQUEST,
         _ => StatusCode::FORBIDDEN,
     }
 }
@@ -154,7 +165,8 @@ mod tests {
         let mut decision = ConnectionDecision::from(Reason::NameNotAllowed);
         let address = IpAddr::from([198, 51, 100, 7]);
         let name = Some("a.example");
-        let refusal = Refusal { sandbox: &sandbox, decision: &decision, address, name };
+        let refusal =
+            Refusal { sandbox: &sandbox, decision: &decision, address, name, detail: None };
         let text = refusal.text();
         assert!(text.starts_with("name_not_allowed: "), "{text}");
         assert!(text.ends_with("\nTo allow it: policy-agent allow web a.example\n"), "{text}");
@@ -162,7 +174,8 @@ mod tests {
         assert_eq!((&body["code"], &body["line"]), (&json!(403), &json!(7)));
         assert_eq!(body["allowEntry"], "a.example");
         decision = Reason::PlatformDeny.into();
-        let refusal = Refusal { sandbox: &sandbox, decision: &decision, address, name };
+        let refusal =
+            Refusal { sandbox: &sandbox, decision: &decision, address, name, detail: None };
         assert_eq!(refusal.json()["allowWith"], "the operator's platform_allow only");
         assert!(refusal.json().get("allowEntry").is_none());
     }

@@ -37,13 +37,21 @@ pub(super) fn requested_host<B>(request: &Request<B>) -> Result<Option<&str>, Re
 }
 
 /// Name and port.
-type HostPort<'a> = (&'a str, Option<&'a str>);
+pub(in crate::proxy) type HostPort<'a> = (&'a str, Option<&'a str>);
 
-fn parse_host_header(value: &HeaderValue) -> Result<HostPort<'_>, Reason> {
+/// Parses the value of a `Host` field.
+///
+/// # Errors
+/// It is no host.
+pub(in crate::proxy) fn parse_host_header(value: &HeaderValue) -> Result<HostPort<'_>, Reason> {
     split_host_port(value.to_str().map_err(|_| Reason::InvalidName)?)
 }
 
-fn split_host_port(text: &str) -> Result<HostPort<'_>, Reason> {
+/// Splits a host and a port. The port may be empty.
+///
+/// # Errors
+/// It is no host.
+pub(in crate::proxy) fn split_host_port(text: &str) -> Result<HostPort<'_>, Reason> {
     let authority: Authority = text.parse().map_err(|_| Reason::InvalidName)?;
     // Any server must see the same host as this library: nothing before it, and only digits after
     // it.

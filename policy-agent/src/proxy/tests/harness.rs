@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 use ipnet::IpNet;
 use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -26,8 +27,9 @@ use crate::{
         self, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, PublishedPolicy, Slot,
     },
     events::{EventBuffer, EventFilter, PolicyEvent},
-    policy::{CompiledPolicy, DomainSet, Floor, PolicyDefaults, SandboxId, parse_json},
+    policy::{CompiledPolicy, DomainName, DomainSet, Floor, PolicyDefaults, SandboxId, parse_json},
     proxy::{ProxySettings, ProxyTimeouts, TransparentProxy},
+    secrets::SecretStore,
     traffic_workers::TrafficWorkers,
 };
 
@@ -138,6 +140,7 @@ pub(super) struct ProxyHarness {
     pub slot: Slot,
     pub proxy_counters: Arc<SandboxProxyCounters>,
     pub proxy_address: SocketAddr,
+    _state_dir: TempDir,
 }
 
 /// Timeouts short enough to wait for in tests.
@@ -189,10 +192,15 @@ impl ProxyHarness {
         let platform_policy = PlatformPolicy { floor, defaults: PolicyDefaults::default() };
         let event_buffer = Arc::new(EventBuffer::new(Arc::new(NoKernel), Arc::default()));
         let network = Box::new(FakeNetwork(Arc::clone(&state)));
+        let state_dir = tempfile::tempdir().expect("a directory");
         let settings = ProxySettings {
             resolvers: Vec::new(),
             max_connections_per_sandbox: limit,
             with_gateway: false,
+            info_host: Some(DomainName::parse("policy.internal").expect("a name")),
+            state_dir: state_dir.path().to_owned(),
+            extra_roots: None,
+            secrets: SecretStore::default(),
             gateway_listeners: GATEWAY_LISTENERS.map(|at| at.parse().expect(at)).to_vec(),
         };
         let proxy = TransparentProxy::with_network(
@@ -218,6 +226,7 @@ impl ProxyHarness {
             slot,
             proxy_counters,
             proxy_address,
+            _state_dir: state_dir,
         }
     }
 

@@ -184,6 +184,7 @@ fn what_get_prints_cannot_be_applied_by_mistake() {
 fn rules_outlive_the_agent_and_lower_limits() {
     let (stage, sandbox) = Testbed::with_sandbox();
     sandbox.apply_network(network());
+    stage.stop_agent();
     let path = stage.agent().config_path();
     let config = fs::read_to_string(&path).or_fail("reading the configuration");
     fs::write(&path, format!("{config}\n[rules]\nmax_domains = 1\n")).or_fail("writing it");

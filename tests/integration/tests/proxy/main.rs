@@ -5,6 +5,7 @@ mod client_hellos;
 mod closing_connections;
 mod egress_proxy;
 mod fairness;
+mod header_rules;
 mod http_requests;
 mod interface_placements;
 mod name_bypasses;

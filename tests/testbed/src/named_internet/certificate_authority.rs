@@ -18,6 +18,17 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+/// What a server presents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerCertificate {
+    /// A certificate of the authority.
+    Valid,
+    /// One of the authority that has expired.
+    Expired,
+    /// One of its own.
+    SelfSigned,
+}
+
 /// The authority and its issued certificates.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
@@ -71,6 +82,29 @@ impl CertificateAuthority {
         let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
         let answering = AnyNameCertResolver { authority: Arc::clone(self), address };
         Ok(builder.with_cert_resolver(Arc::new(answering)))
+    }
+
+    /// The TLS configuration of a server that presents one certificate, whatever the name.
+    pub fn server_config_with(
+        &self,
+        certificate: ServerCertificate,
+        name: &str,
+    ) -> Result<ServerConfig> {
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        let certificate = match certificate {
+            ServerCertificate::Valid => params.signed_by(&self.server_key, &self.issuer)?,
+            ServerCertificate::SelfSigned => params.self_signed(&self.server_key)?,
+            ServerCertificate::Expired => {
+                params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+                params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+                params.signed_by(&self.server_key, &self.issuer)?
+            }
+        };
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.server_key.serialize_der()));
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+        Ok(builder.with_single_cert(vec![certificate.der().clone()], key)?)
     }
 
     fn certified_key(&self, name: &str) -> Result<Arc<CertifiedKey>> {

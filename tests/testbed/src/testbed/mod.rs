@@ -31,7 +31,7 @@ pub use test_sandbox::{MARKER_ADDRESS, TestSandbox};
 
 use crate::{
     agent::{AgentProcess, ApiResponse, CliOutput},
-    named_internet::{NamedInternet, WebSite},
+    named_internet::{NamedInternet, WebSite, curl::CA_FILE},
     network::{
         TestNetwork, internet_addresses,
         tap_device::VirtioHeader,
@@ -45,6 +45,12 @@ pub const ALLOWED_ADDRESSES: [&str; 2] = ["8.8.8.8", MARKER_ADDRESS];
 
 /// The configuration of an agent that uses the internet's DNS server.
 pub const RESOLVER_CONFIG: &str = "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n";
+/// The configuration of an agent that also trusts the authority of the internet's servers, for names
+/// with `network.rules`.
+pub const RULES_CONFIG: &str =
+    "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n[rules]\nextra_roots = \"@CA_FILE@\"\n";
+/// What stands for the path of the authority's certificate in a configuration.
+const CA_FILE_PLACEHOLDER: &str = "@CA_FILE@";
 /// The configuration of an agent that attaches with clsact filters, as on kernels before 6.6.
 pub const CLSACT_CONFIG: &str = "[dataplane]\nattach = \"clsact\"";
 /// The configuration of an agent that also drops in XDP.
@@ -106,7 +112,8 @@ impl Testbed {
         })
     }
 
-    /// A testbed whose internet has names. Its agent resolves them there ([`RESOLVER_CONFIG`]).
+    /// A testbed whose internet has names. Its agent resolves them there ([`RESOLVER_CONFIG`], or
+    /// [`RULES_CONFIG`]).
     #[track_caller]
     pub fn with_names(config: &str) -> Arc<Self> {
         let world = TestNetwork::build().or_fail("building a world");
@@ -119,7 +126,9 @@ impl Testbed {
         let servers = servers.or_fail("starting the internet's servers");
         let names =
             NamedInternet::start(&world.internet).or_fail("starting the servers with names");
-        let mut agent = AgentProcess::configure(config).or_fail("configuring the agent");
+        let ca_file = names.client_files().join(CA_FILE).to_string_lossy().into_owned();
+        let config = config.replace(CA_FILE_PLACEHOLDER, &ca_file);
+        let mut agent = AgentProcess::configure(&config).or_fail("configuring the agent");
         agent.start(&world.host).or_fail("starting the agent");
         Arc::new(Self {
             agent: RwLock::new(agent),

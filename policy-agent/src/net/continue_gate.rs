@@ -12,11 +12,8 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use http_body_util::Either;
 use hyper::{Request, StatusCode, header};
 use tokio::time::{Sleep, sleep};
-
-use super::backend::BackendRequestBody;
 
 /// How long a service has to ask for the body or to answer. Services that do not know the
 /// expectation wait for the body.
@@ -46,29 +43,28 @@ impl GateState {
 /// The request's side of the gate. If it is dropped before the service has asked for the body, the
 /// body is never sent.
 #[derive(Debug)]
-pub(super) struct ContinueGate(Arc<GateState>);
+pub(crate) struct ContinueGate(Arc<GateState>);
 
 impl ContinueGate {
-    /// Closes the gate for the body of a request with the expectation.
-    pub(super) fn hold_body(request: &mut Request<BackendRequestBody>) -> Option<Self> {
+    /// Closes the gate for a request with the expectation. The second value is for its body.
+    pub(crate) fn for_request<B>(request: &mut Request<B>) -> Option<(Self, HeldBody)> {
         if !request.headers().contains_key(header::EXPECT) {
             return None;
         }
-        let Either::Left(body) = request.body_mut() else { return None };
         let state = Arc::<GateState>::default();
         let timeout = Box::pin(sleep(CONTINUE_TIMEOUT));
-        body.get_mut().hold(HeldBody { state: Arc::clone(&state), timeout });
+        let held = HeldBody { state: Arc::clone(&state), timeout };
         let asked = Arc::clone(&state);
         hyper::ext::on_informational(request, move |response| {
             if response.status() == StatusCode::CONTINUE {
                 asked.resolve(OPEN);
             }
         });
-        Some(Self(state))
+        Some((Self(state), held))
     }
 
     /// Whether the body may be sent.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.0.outcome.load(Ordering::Acquire) == OPEN
     }
 }
@@ -81,14 +77,14 @@ impl Drop for ContinueGate {
 
 /// The body's side of the gate.
 #[derive(Debug)]
-pub(super) struct HeldBody {
+pub(crate) struct HeldBody {
     state: Arc<GateState>,
     timeout: Pin<Box<Sleep>>,
 }
 
 impl HeldBody {
     /// Waits for the outcome: whether the body may be sent.
-    pub(super) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    pub(crate) fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.state.waker.register(cx.waker());
         if self.timeout.as_mut().poll(cx).is_ready() {
             self.state.resolve(OPEN);

@@ -1,4 +1,4 @@
-//! Finds out whether a service speaks HTTP/2: its first frame must be SETTINGS (RFC 9113, 3.4). The
+//! Finds out whether a server speaks HTTP/2: its first frame must be SETTINGS (RFC 9113, 3.4). The
 //! HTTP library sends the client preface without waiting for that frame, so the stream below it
 //! looks at the first bytes.
 
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::oneshot,
 };
 
 /// Length of a frame's header in bytes (RFC 9113, 4.1).
@@ -24,35 +24,32 @@ const MAX_CONCURRENT_STREAMS: u16 = 3;
 /// `SETTINGS_ENABLE_CONNECT_PROTOCOL` (RFC 8441, 3).
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 
-/// The settings with which an HTTP/2 service begins, as far as the gateway needs them.
+/// The settings with which an HTTP/2 server begins, as far as somebody needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ServiceSettings {
+pub(crate) struct Http2Settings {
     /// Whether it accepts extended CONNECT, and so WebSockets.
     pub extended_connect: bool,
     /// Maximum number of concurrent requests, if it has one.
     pub max_streams: Option<u32>,
 }
 
-/// A connection to a service that reports the settings once they have arrived. A service that
+/// A connection to a server that reports the settings once they have arrived. A server that
 /// begins with anything else ends the stream, and the receiver.
-pub(super) struct SettingsProbe<S> {
+pub(crate) struct SettingsProbe<S, P> {
     stream: S,
     /// The first bytes, until the outcome is known.
     first_bytes: Vec<u8>,
-    outcome: Option<oneshot::Sender<ServiceSettings>>,
+    outcome: Option<oneshot::Sender<Http2Settings>>,
     /// Released when the connection has been closed.
-    _socket_permit: OwnedSemaphorePermit,
+    _permit: P,
 }
 
-impl<S> SettingsProbe<S> {
+impl<S, P> SettingsProbe<S, P> {
     /// Wraps a connection, with its permit.
-    pub(super) fn new(
-        stream: S,
-        socket_permit: OwnedSemaphorePermit,
-    ) -> (Self, oneshot::Receiver<ServiceSettings>) {
+    pub(crate) fn new(stream: S, permit: P) -> (Self, oneshot::Receiver<Http2Settings>) {
         let (outcome, settings) = oneshot::channel();
         let (outcome, first_bytes) = (Some(outcome), Vec::new());
-        (Self { stream, first_bytes, outcome, _socket_permit: socket_permit }, settings)
+        (Self { stream, first_bytes, outcome, _permit: permit }, settings)
     }
 
     fn inspect(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -71,7 +68,7 @@ impl<S> SettingsProbe<S> {
             }
             _ => {
                 self.outcome = None;
-                Err(io::Error::new(io::ErrorKind::InvalidData, "the service speaks no HTTP/2"))
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the server speaks no HTTP/2"))
             }
         }
     }
@@ -80,7 +77,7 @@ impl<S> SettingsProbe<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FirstFrame {
     Incomplete,
-    Settings(ServiceSettings),
+    Settings(Http2Settings),
     NotSettings,
 }
 
@@ -103,8 +100,8 @@ fn parse_first_frame(bytes: &[u8]) -> FirstFrame {
     FirstFrame::Settings(parse_settings(payload))
 }
 
-fn parse_settings(payload: &[u8]) -> ServiceSettings {
-    let mut settings = ServiceSettings::default();
+fn parse_settings(payload: &[u8]) -> Http2Settings {
+    let mut settings = Http2Settings::default();
     for setting in payload.chunks_exact(6) {
         let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
         match u16::from_be_bytes([setting[0], setting[1]]) {
@@ -116,7 +113,7 @@ fn parse_settings(payload: &[u8]) -> ServiceSettings {
     settings
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for SettingsProbe<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for SettingsProbe<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,7 +125,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for SettingsProbe<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for SettingsProbe<S> {
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for SettingsProbe<S, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
 
     fn settings(extended_connect: bool) -> FirstFrame {
-        FirstFrame::Settings(ServiceSettings { extended_connect, max_streams: None })
+        FirstFrame::Settings(Http2Settings { extended_connect, max_streams: None })
     }
 
     #[test]
@@ -175,7 +172,7 @@ mod tests {
         let disabled = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0];
         assert_eq!(parse_first_frame(&disabled), settings(false));
         let streams = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 1, 2];
-        let limited = ServiceSettings { max_streams: Some(258), ..ServiceSettings::default() };
+        let limited = Http2Settings { max_streams: Some(258), ..Http2Settings::default() };
         assert_eq!(parse_first_frame(&streams), FirstFrame::Settings(limited));
         for end in 0..connect.len() {
             assert_eq!(parse_first_frame(&connect[..end]), FirstFrame::Incomplete, "{end}");

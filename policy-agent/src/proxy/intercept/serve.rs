@@ -1,0 +1,101 @@
+//! Serves the requests of an opened connection.
+
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
+
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+
+use super::{
+    KEEP_ALIVE_INTERVAL, alpn::AlpnChoice, client_tls::ReplayedStream, session::InterceptedSession,
+    settings::InterceptionPermits,
+};
+use crate::proxy::{
+    http::http1_server,
+    socket::{drain_to_eof, reset_connection, wait_for_reset},
+    upstream::MAX_HEAD_SIZE,
+};
+
+/// Maximum number of concurrent requests per HTTP/2 connection.
+const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// Flow control windows in bytes: what is buffered of requests that the server does not read.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// Bytes of a response that are buffered for a sandbox that does not read.
+const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve_requests(
+    session: Arc<InterceptedSession>,
+    stream: TlsStream<ReplayedStream>,
+    extended_connect: bool,
+    _permits: InterceptionPermits,
+) {
+    let admitted = &session.admitted;
+    let served = match session.choice {
+        AlpnChoice::Http2 => serve_http2(&session, stream, extended_connect).await,
+        AlpnChoice::Http1 | AlpnChoice::Nothing => serve_http1(&session, stream).await,
+    };
+    if !served {
+        return reset_connection(&admitted.client);
+    }
+    if session.is_last_refused.load(Ordering::Relaxed) {
+        let drained = Box::pin(drain_to_eof(&admitted.client));
+        let _ = timeout(admitted.context().timeouts.linger, drained).await;
+    }
+}
+
+/// Returns whether the connection ended in order.
+async fn serve_http1(session: &Arc<InterceptedSession>, stream: TlsStream<ReplayedStream>) -> bool {
+    let service = service_fn(|request: Request<Incoming>| {
+        let session = Arc::clone(session);
+        async move { session.handle_request(request).await }
+    });
+    let server = http1_server(session.admitted.context().timeouts.http_idle);
+    let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let ended = tokio::select! {
+        ended = connection => ended,
+        () = wait_for_reset(&session.admitted.client) => return false,
+    };
+    match ended {
+        Err(error) if error.is_parse() => {
+            session.record_unparsed();
+            true
+        }
+        Err(error) => error.is_timeout(),
+        Ok(()) => true,
+    }
+}
+
+/// The same for HTTP/2.
+async fn serve_http2(
+    session: &Arc<InterceptedSession>,
+    stream: TlsStream<ReplayedStream>,
+    extended_connect: bool,
+) -> bool {
+    let service = service_fn(|request: Request<Incoming>| {
+        let session = Arc::clone(session);
+        async move { session.handle_request(request).await }
+    });
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD_SIZE).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_STREAM_SEND_BUFFER);
+    if extended_connect {
+        server.enable_connect_protocol();
+    }
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = connection.as_mut() => ended.is_ok(),
+        () = wait_for_reset(&session.admitted.client) => false,
+    }
+}

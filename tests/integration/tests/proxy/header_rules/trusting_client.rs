@@ -1,0 +1,135 @@
+//! Clients in a sandbox that trust the sandbox's own authority, and nothing else.
+
+use std::{io::Write as _, path::PathBuf, sync::Arc};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http2,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use policy_testbed::{
+    named_internet::curl::CurlCommand,
+    network::unique_name,
+    probe,
+    test_servers::HTTPS_PORT,
+    testbed::{OrFail as _, TestSandbox},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use tokio::{net::TcpStream, runtime::Runtime};
+use tokio_rustls::TlsConnector;
+
+use super::RuleScenario;
+
+/// The certificate of a sandbox's authority, as the sandbox gets it.
+#[track_caller]
+pub(super) fn authority_of(sandbox: &TestSandbox) -> String {
+    let url = "http://policy.internal/ca.pem";
+    let fetched = sandbox.curl(url).resolving_to([192, 0, 2, 1].into()).run();
+    assert_eq!(fetched.status, 200, "{fetched:?}");
+    fetched.text()
+}
+
+/// The same in a file, which goes with the testbed.
+#[track_caller]
+pub(super) fn authority_file(sandbox: &TestSandbox) -> PathBuf {
+    let files = sandbox.testbed.named_internet().client_files();
+    let path = files.join(unique_name("authority"));
+    let mut file = std::fs::File::create(&path).or_fail("a file");
+    file.write_all(authority_of(sandbox).as_bytes()).or_fail("writing it");
+    path
+}
+
+#[track_caller]
+pub(super) fn trusting_curl<'a>(sandbox: &'a TestSandbox, url: &str) -> CurlCommand<'a> {
+    let authority = authority_file(sandbox);
+    sandbox.curl(url).with_arguments(&["--cacert", &authority.to_string_lossy()])
+}
+
+/// A TLS configuration that trusts the sandbox's authority.
+#[track_caller]
+pub(super) fn trusting_config(sandbox: &TestSandbox, alpn: &[&[u8]]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let authority = authority_of(sandbox);
+    let certificate = CertificateDer::from_pem_slice(authority.as_bytes());
+    roots.add(certificate.or_fail("a certificate")).or_fail("a root");
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().or_fail("versions");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
+/// A TLS connection to the server of a scenario, for tests that write HTTP/1.1 themselves.
+pub(super) type TlsClient = rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>;
+
+#[track_caller]
+pub(super) fn connect_tls(scenario: &RuleScenario) -> TlsClient {
+    let stream = connect(scenario);
+    let config = trusting_config(&scenario.sandbox, &[b"http/1.1"]);
+    let client = rustls::ClientConnection::new(config.into(), server_name(scenario));
+    rustls::StreamOwned::new(client.or_fail("a client"), stream)
+}
+
+/// An HTTP/2 connection to the server of a scenario.
+pub(super) struct Http2Client {
+    runtime: Runtime,
+    sender: http2::SendRequest<Full<Bytes>>,
+}
+
+impl Http2Client {
+    #[track_caller]
+    pub(super) fn connect(scenario: &RuleScenario) -> Self {
+        let config = trusting_config(&scenario.sandbox, &[b"h2"]);
+        let stream = connect(scenario);
+        stream.set_nonblocking(true).or_fail("not waiting");
+        let runtime = Runtime::new().or_fail("a runtime");
+        let sender = runtime.block_on(async {
+            let stream = TcpStream::from_std(stream).or_fail("a stream");
+            let connector = TlsConnector::from(Arc::new(config));
+            let stream = connector.connect(server_name(scenario), stream).await;
+            let stream = TokioIo::new(stream.or_fail("a TLS handshake"));
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), stream).await.or_fail("shaking hands");
+            // Errors of the connection also appear as errors of its requests.
+            tokio::spawn(connection);
+            sender
+        });
+        Self { runtime, sender }
+    }
+
+    /// Sends a request, and returns the head of its response and its body.
+    #[track_caller]
+    pub(super) fn request(&mut self, request: Request<Full<Bytes>>) -> (Response<()>, String) {
+        let answered = self.runtime.block_on(async {
+            let response: Response<Incoming> = self.sender.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await?.to_bytes();
+            Ok::<_, hyper::Error>((Response::from_parts(head, ()), body))
+        });
+        let (head, body) = answered.or_fail("a response");
+        (head, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// Sends a `GET` request for a URL.
+    #[track_caller]
+    pub(super) fn get(&mut self, url: &str) -> (Response<()>, String) {
+        self.request(Request::get(url).body(Full::default()).or_fail("a request"))
+    }
+}
+
+#[track_caller]
+fn connect(scenario: &RuleScenario) -> std::net::TcpStream {
+    let to = (scenario.origin.site.v4, HTTPS_PORT).into();
+    probe::connect(&scenario.sandbox.namespace, to).or_fail("connecting")
+}
+
+#[track_caller]
+fn server_name(scenario: &RuleScenario) -> ServerName<'static> {
+    scenario.name().to_owned().try_into().or_fail("a name")
+}
