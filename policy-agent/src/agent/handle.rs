@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use jiff::Timestamp;
 use tokio::{
     sync::{Mutex, Notify},
     task::{JoinError, spawn_blocking},
@@ -23,7 +24,7 @@ use super::{
     sandbox::issued_tokens::IssuedToken,
     single_result,
 };
-use crate::policy::{Floor, ListChange, ListEdit, NetworkConfig, SandboxSpec};
+use crate::policy::{Floor, ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxSpec};
 
 /// A handle to the agent, for its API. Cheap to clone.
 #[derive(Clone)]
@@ -132,6 +133,20 @@ impl Agent {
     ) -> Result<ListChange, AgentError> {
         let command = AgentCommand::EditList { id, edit: Box::new(edit), dry_run };
         self.submit(command).await?.into_change()
+    }
+
+    /// Observes a sandbox, until a time if there is one, or enforces its policy.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel or the disk reports an error.
+    pub async fn set_mode(
+        &self,
+        id: String,
+        mode: PolicyMode,
+        until: Option<Timestamp>,
+    ) -> Result<(), AgentError> {
+        let command = AgentCommand::SetMode { id, mode, until };
+        single_result(self.submit(command).await?.into_results()?)
     }
 
     /// Detaches and deletes a sandbox.

@@ -16,6 +16,7 @@ mod openapi;
 mod problem;
 mod public_url;
 mod query_flag;
+mod sandbox_mode;
 mod sandboxes;
 pub mod server;
 mod status;
@@ -30,6 +31,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::api_keys::KeyGuard;
+pub(crate) use self::time_query::parse_until;
 pub use self::{
     api_keys::{ApiKeys, CurrentApiKeys},
     explain::{ExplainQuery, ExplainRequest},
@@ -37,6 +39,7 @@ pub use self::{
     list_edits::ListEditRequest,
     problem::Problem,
     public_url::{PublicUrl, TrafficToken},
+    sandbox_mode::ModeRequest,
 };
 use crate::{
     agent::Agent,
@@ -95,6 +98,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(list_edits::allow))
         .routes(routes!(list_edits::deny))
         .routes(routes!(public_url::url))
+        .routes(routes!(sandbox_mode::set_mode))
         .routes(routes!(public_url::token, public_url::issue_token))
         .routes(routes!(explain::explain))
         .routes(routes!(event_stream::stream))

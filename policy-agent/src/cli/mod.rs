@@ -22,6 +22,7 @@ mod flows;
 mod get;
 mod list_edit_args;
 mod man;
+mod observe;
 mod output;
 mod run;
 mod runtime;
@@ -81,6 +82,7 @@ enum CliCommand {
     Deny(deny::DenyCommand),
     Suggest(suggest::SuggestCommand),
     Delete(delete::DeleteCommand),
+    Observe(observe::ObserveCommand),
     Check(check::CheckCommand),
     Config(config::ConfigCommand),
     Explain(explain::ExplainCommand),
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
         CliCommand::Suggest(command) => command.run(&socket),
         CliCommand::Delete(command) => command.run(&socket),
         CliCommand::Check(command) => command.run(),
+        CliCommand::Observe(command) => command.run(&socket),
         CliCommand::Config(command) => command.run(),
         CliCommand::Explain(command) => command.run(&socket),
         CliCommand::Events(command) => command.run(&socket),

@@ -344,11 +344,12 @@ impl SandboxProxy {
         decision: ConnectionDecision,
     ) {
         let event_buffer = &self.context.event_buffer;
-        let ConnectionDecision { reason, rule } = decision;
+        let ConnectionDecision { reason, rule, would_deny } = decision;
         let sandbox = self.sandbox.clone();
         let event =
             PolicyEvent::from_connection(sandbox, addresses.0, addresses.1, name, reason, rule);
-        let is_wanted = event.is_denial() || event_buffer.wants_flows();
+        let event = if would_deny { event.observed() } else { event };
+        let is_wanted = event.concerns_denial() || event_buffer.wants_flows();
         let now = u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let take = |bucket| EVENT_RATE_LIMIT.take_token(bucket, now);
         let is_limited =

@@ -102,6 +102,17 @@ impl Sandbox {
     }
 
     /// Returns whether the specification has the same interface and addresses, so that the sandbox
+    /// Says in the log that the policy is not enforced, if it is not.
+    pub(super) fn log_observation(&self) {
+        if self.active_policy.policy.is_observed() {
+            let until = self.base_spec.observe_until.map(|until| until.to_string());
+            tracing::warn!(
+                sandbox = %self.id(), until,
+                "observed: what its policy denies passes, and only the floor is enforced"
+            );
+        }
+    }
+
     /// can keep its slot.
     #[must_use]
     pub fn has_same_endpoint(&self, spec: &SandboxSpec) -> bool {
