@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     AgentError, ApplyResults, ApplyTimings, CreateRequest, CurrentPlatformPolicy, DataplaneControl,
     EventAttribution, PlatformPolicy, PooledInterface, ProxyControl, Reconciler, Sandbox,
-    SandboxRegistry, SandboxReport, SandboxStore,
+    SandboxRegistry, SandboxReport, SandboxStore, SandboxTraffic,
     command::{AgentCommand, CommandResult},
     queue::CommandQueue,
     sandbox::issued_tokens::IssuedToken,
@@ -235,6 +235,22 @@ impl Agent {
             all.iter().map(report).collect::<Result<Vec<_>>>()
         });
         reports.await.map_err(internal_error)?.map_err(AgentError::Internal)
+    }
+
+    /// The traffic of all sandboxes.
+    ///
+    /// # Errors
+    /// The kernel cannot be queried.
+    pub async fn traffic(&self) -> Result<Vec<SandboxTraffic>, AgentError> {
+        let (registry, dataplane, proxy) =
+            (Arc::clone(&self.registry), Arc::clone(&self.dataplane), Arc::clone(&self.proxy));
+        let collected = spawn_blocking(move || {
+            let all = registry.all();
+            let traffic =
+                |sandbox: &Arc<Sandbox>| SandboxTraffic::collect(sandbox, &*dataplane, &*proxy);
+            all.iter().map(traffic).collect::<Result<Vec<_>>>()
+        });
+        collected.await.map_err(internal_error)?.map_err(AgentError::Internal)
     }
 
     /// Returns the floor of a network namespace, including the host's own addresses there.

@@ -28,6 +28,7 @@ mod run;
 mod runtime;
 mod sandbox_file;
 mod suggest;
+mod top;
 mod url;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -62,6 +63,7 @@ Examples:
   policy-agent check -f web.json            validate a file without an agent
   policy-agent apply -f web.json            enforce the policies in a file
   policy-agent explain web 1.1.1.1 --port 443
+  policy-agent top                          watch what all sandboxes do
   policy-agent denials web --since 1h       show what was denied, and what would allow it
   policy-agent allow web api.example.com    allow what a denial says, at once
   policy-agent events --sandbox web --follow
@@ -80,13 +82,14 @@ enum CliCommand {
     Get(get::GetCommand),
     Allow(allow::AllowCommand),
     Deny(deny::DenyCommand),
+    Observe(observe::ObserveCommand),
     Suggest(suggest::SuggestCommand),
     Delete(delete::DeleteCommand),
-    Observe(observe::ObserveCommand),
     Check(check::CheckCommand),
     Config(config::ConfigCommand),
     Explain(explain::ExplainCommand),
     Events(events::EventsCommand),
+    Top(top::TopCommand),
     Denials(denials::DenialsCommand),
     Flows(flows::FlowsCommand),
     Url(url::UrlCommand),
@@ -107,13 +110,14 @@ pub fn main() -> ExitCode {
         CliCommand::Get(command) => command.run(&socket),
         CliCommand::Allow(command) => command.run(&socket),
         CliCommand::Deny(command) => command.run(&socket),
+        CliCommand::Observe(command) => command.run(&socket),
         CliCommand::Suggest(command) => command.run(&socket),
         CliCommand::Delete(command) => command.run(&socket),
         CliCommand::Check(command) => command.run(),
-        CliCommand::Observe(command) => command.run(&socket),
         CliCommand::Config(command) => command.run(),
         CliCommand::Explain(command) => command.run(&socket),
         CliCommand::Events(command) => command.run(&socket),
+        CliCommand::Top(command) => command.run(&socket),
         CliCommand::Denials(command) => command.run(&socket),
         CliCommand::Flows(command) => command.run(&socket),
         CliCommand::Url(command) => command.run(&socket),

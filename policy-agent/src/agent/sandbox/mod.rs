@@ -10,6 +10,7 @@ pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod slot_allocator;
 pub(crate) mod store;
+pub(crate) mod traffic;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -101,7 +102,6 @@ impl Sandbox {
         self.attach_point.is_some() && self.status == EnforcementStatus::Enforcing
     }
 
-    /// Returns whether the specification has the same interface and addresses, so that the sandbox
     /// Says in the log that the policy is not enforced, if it is not.
     pub(super) fn log_observation(&self) {
         if self.active_policy.policy.is_observed() {
@@ -113,6 +113,7 @@ impl Sandbox {
         }
     }
 
+    /// Returns whether the specification has the same interface and addresses, so that the sandbox
     /// can keep its slot.
     #[must_use]
     pub fn has_same_endpoint(&self, spec: &SandboxSpec) -> bool {

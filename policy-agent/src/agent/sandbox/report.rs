@@ -94,6 +94,14 @@ pub(super) struct TrafficSums {
 }
 
 impl TrafficSums {
+    /// Reads the counters of a sandbox.
+    pub(super) fn collect(
+        sandbox: &Sandbox,
+        dataplane: &dyn DataplaneControl,
+    ) -> anyhow::Result<Self> {
+        Ok(Self::new(sandbox, &total_counters(sandbox, dataplane)?))
+    }
+
     fn new(sandbox: &Sandbox, totals: &ReasonCounters) -> Self {
         let proxy = sandbox.lifetime.proxy_counters();
         let counts = || counts_by_reason(totals, proxy);

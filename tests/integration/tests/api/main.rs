@@ -4,10 +4,13 @@
 mod agent_api;
 mod api_keys;
 mod cli;
+mod devtools;
 mod e2b_api;
 mod invalid_network;
 mod invalid_sandbox;
 mod list_edits;
 mod openapi;
 mod operations;
+mod page;
+mod top;
 mod unit_privileges;
