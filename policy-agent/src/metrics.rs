@@ -45,6 +45,11 @@ struct DenialLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SandboxLabel {
+    sandbox: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ProxyConnectionLabels {
     sandbox: String,
     protocol: &'static str,
@@ -76,6 +81,8 @@ struct SandboxFamilies {
     packets: Family<PacketLabels, Counter>,
     bytes: Family<PacketLabels, Counter>,
     denials: Family<DenialLabels, Counter>,
+    would_deny: Family<DenialLabels, Counter>,
+    observed: Family<SandboxLabel, Gauge>,
     proxy_connections: Family<ProxyConnectionLabels, Counter>,
     proxy_requests: Family<ProxyRequestLabels, Counter>,
 }
@@ -259,6 +266,7 @@ impl SandboxFamilies {
                 self.denials.get_or_create(&labels).inc_by(counter.packets + refused);
             }
         }
+        self.add_observation(sandbox, totals);
         for (protocol, decision, count) in sandbox.lifetime.proxy_counters().connection_counts() {
             let labels = ProxyConnectionLabels { sandbox: id(), protocol, decision };
             self.proxy_connections.get_or_create(&labels).inc_by(count);
@@ -269,12 +277,37 @@ impl SandboxFamilies {
         }
     }
 
+    /// Adds what passed because the sandbox is observed, by the reason that would deny it.
+    fn add_observation(&self, sandbox: &Sandbox, totals: &ReasonCounters) {
+        let id = || sandbox.id().to_string();
+        if sandbox.active_policy.policy.is_observed() {
+            self.observed.get_or_create(&SandboxLabel { sandbox: id() }).set(1);
+        }
+        let counters = sandbox.lifetime.proxy_counters();
+        for &reason in Reason::ALL {
+            let in_kernel = match reason {
+                Reason::DenyOut => totals.by_reason[Reason::WouldDeny as usize].packets,
+                _ => 0,
+            };
+            let count = in_kernel + counters.would_deny(reason);
+            if count > 0 {
+                let labels = DenialLabels { sandbox: id(), reason: reason.label() };
+                self.would_deny.get_or_create(&labels).inc_by(count);
+            }
+        }
+    }
+
     fn register(self, registry: &mut Registry) {
         registry.register("policy_packets", "Packets, by verdict and reason", self.packets);
         registry.register("policy_bytes", "Bytes, Ethernet headers included", self.bytes);
         let help = "Packets that the kernel denied, and connections and requests that the egress \
                     proxy refused, by reason";
         registry.register("policy_denials", help, self.denials);
+        let help = "Packets, connections and requests that passed because their sandbox is observed, \
+                    by the reason that would deny them";
+        registry.register("policy_would_deny", help, self.would_deny);
+        let help = "1 for each sandbox that is observed: its policy is not enforced";
+        registry.register("policy_sandbox_observed", help, self.observed);
         let help = "Connections that the egress proxy decided about";
         registry.register("policy_proxy_connections", help, self.proxy_connections);
         let help = "Requests to names with network.rules that the egress proxy decided about";

@@ -19,6 +19,9 @@ pub const ENDPOINT_INBOUND_FROM_HOST: u32 = 1 << 2;
 pub const ENDPOINT_MAC_KNOWN: u32 = 1 << 3;
 /// Report new flows that pass, not only denials.
 pub const ENDPOINT_REPORT_FLOWS: u32 = 1 << 4;
+/// The sandbox is observed, so its new flows are always reported. Only the agent reads it: it has
+/// [`ENDPOINT_REPORT_FLOWS`] too.
+pub const ENDPOINT_OBSERVED: u32 = 1 << 5;
 
 /// Value of [`SANDBOXES`](crate::bpf_names::SANDBOXES), by slot.
 ///

@@ -62,6 +62,7 @@ define_reasons! {
     Delivered = 7, "delivered", 0, "Delivered to the sandbox.";
     ByName = 8, "by_name", 7, "Handed to the egress proxy, which judges it by the name that it asks for.";
     AllowName = 9, "allow_name", 7, "The sandbox's allowOut holds the name that it asks for.";
+    WouldDeny = 10, "would_deny", 8, "The sandbox's denyOut holds this destination, and the sandbox is observed.";
 
     Malformed = 16, "malformed", 1, "Truncated frame, or a header whose lengths do not fit.";
     UnknownEthertype = 17, "unknown_ethertype", 1, "Neither IPv4, IPv6 nor ARP.";

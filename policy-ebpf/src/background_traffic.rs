@@ -38,7 +38,7 @@ pub(crate) fn is_background(
     let header = &headers.ip_header;
     match Reason::from_code(reason_code) {
         Some(Reason::IpOptions) => is_igmp(hook, headers),
-        Some(Reason::PlatformDeny | Reason::DenyOut) => {
+        Some(Reason::PlatformDeny | Reason::DenyOut | Reason::WouldDeny) => {
             is_igmp(hook, headers) || is_name_query(headers)
         }
         Some(Reason::SpoofedIp) => {

@@ -122,17 +122,21 @@ fn judge_datagram(
         return Err(Reason::ForeignError.into());
     }
     let verdict = policy_lookup::lookup_verdict(hook.slot, header)?;
-    match disposition_by_destination(hook, verdict, header, transport) {
+    let disposition = disposition_by_destination(hook, verdict, header, transport);
+    // Of an observed sandbox, what would be denied may be a reply just the same.
+    let is_settled = verdict.reason_code != Reason::WouldDeny as u8
+        && matches!(disposition, Ok(PacketDisposition::Allow(_)));
+    if !is_settled && inbound_connections::is_reply(hook, header, transport) {
+        return Ok(PacketDisposition::Allow(AllowPacket(Verdict {
+            reason_code: Reason::Reply as u8,
+            rule_index: NO_RULE,
+            ..verdict
+        })));
+    }
+    match disposition {
         Ok(PacketDisposition::Allow(pass)) => {
             inbound_connections::follow_allowed_segment(hook, header, transport);
             Ok(PacketDisposition::Allow(pass))
-        }
-        _ if inbound_connections::is_reply(hook, header, transport) => {
-            Ok(PacketDisposition::Allow(AllowPacket(Verdict {
-                reason_code: Reason::Reply as u8,
-                rule_index: NO_RULE,
-                ..verdict
-            })))
         }
         // Reassembly, which connection tracking applies even to atomic fragments, would lose the
         // proxy's socket.

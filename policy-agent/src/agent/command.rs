@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
+use jiff::Timestamp;
 
 use super::{
     error::AgentError,
@@ -10,7 +11,7 @@ use super::{
     reconciler::{ApplyResults, create::CreateRequest, single_result},
     sandbox::{Sandbox, active_policy::PlatformPolicy, issued_tokens::IssuedToken},
 };
-use crate::policy::{ListChange, ListEdit, NetworkConfig, SandboxId, SandboxSpec};
+use crate::policy::{ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxId, SandboxSpec};
 
 /// A command. The reconciler executes one command or batch at a time.
 pub(crate) enum AgentCommand {
@@ -39,7 +40,16 @@ pub(crate) enum AgentCommand {
         /// Only validate it.
         dry_run: bool,
     },
-    /// Remove temporary entries that have ended.
+    /// Observe a sandbox, until a time if there is one, or enforce its policy.
+    SetMode {
+        /// The sandbox.
+        id: String,
+        /// The mode.
+        mode: PolicyMode,
+        /// When an observation ends.
+        until: Option<Timestamp>,
+    },
+    /// Remove temporary entries and observations that have ended.
     RemoveExpiredEntries,
     /// Create a sandbox on an interface of the pool.
     Create(Box<CreateRequest>),
@@ -105,9 +115,10 @@ impl AgentCommand {
     /// Returns which other commands this one can be executed with. `None` if it runs alone.
     pub(crate) const fn batch_kind(&self) -> Option<BatchKind> {
         match self {
-            Self::Apply { .. } | Self::UpdateNetwork(..) | Self::EditList { .. } => {
-                Some(BatchKind::Change)
-            }
+            Self::Apply { .. }
+            | Self::UpdateNetwork(..)
+            | Self::EditList { .. }
+            | Self::SetMode { .. } => Some(BatchKind::Change),
             Self::Delete(_) => Some(BatchKind::Delete),
             _ => None,
         }

@@ -42,6 +42,7 @@ pub trait DataplaneControl: Send + Sync {
     fn counters(&self, slot: Slot) -> Result<ReasonCounters>;
     fn rate_limits(&self, slot: Slot) -> Result<RateLimiterState>;
     fn set_flow_reporting(&self, enabled: bool) -> Result<()>;
+    fn set_observed(&self, slot: Slot, observed: bool) -> Result<()>;
     fn attached_pin_names(&self) -> Result<Vec<String>>;
     fn attached_slot(&self, pin_name: &str) -> Result<Option<Slot>>;
 }
@@ -125,6 +126,10 @@ impl DataplaneControl for Dataplane {
 
     fn set_flow_reporting(&self, enabled: bool) -> Result<()> {
         self.set_flow_reporting(enabled)
+    }
+
+    fn set_observed(&self, slot: Slot, observed: bool) -> Result<()> {
+        self.set_observed(slot, observed)
     }
 
     fn attached_pin_names(&self) -> Result<Vec<String>> {

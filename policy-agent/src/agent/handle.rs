@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use jiff::Timestamp;
 use tokio::{
     sync::{Mutex, Notify},
     task::{JoinError, spawn_blocking},
@@ -17,13 +18,13 @@ use tokio::{
 use super::{
     AgentError, ApplyResults, ApplyTimings, CreateRequest, CurrentPlatformPolicy, DataplaneControl,
     EventAttribution, PlatformPolicy, PooledInterface, ProxyControl, Reconciler, Sandbox,
-    SandboxRegistry, SandboxReport, SandboxStore,
+    SandboxRegistry, SandboxReport, SandboxStore, SandboxTraffic,
     command::{AgentCommand, CommandResult},
     queue::CommandQueue,
     sandbox::issued_tokens::IssuedToken,
     single_result,
 };
-use crate::policy::{Floor, ListChange, ListEdit, NetworkConfig, SandboxSpec};
+use crate::policy::{Floor, ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxSpec};
 
 /// A handle to the agent, for its API. Cheap to clone.
 #[derive(Clone)]
@@ -134,6 +135,20 @@ impl Agent {
         self.submit(command).await?.into_change()
     }
 
+    /// Observes a sandbox, until a time if there is one, or enforces its policy.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the kernel or the disk reports an error.
+    pub async fn set_mode(
+        &self,
+        id: String,
+        mode: PolicyMode,
+        until: Option<Timestamp>,
+    ) -> Result<(), AgentError> {
+        let command = AgentCommand::SetMode { id, mode, until };
+        single_result(self.submit(command).await?.into_results()?)
+    }
+
     /// Detaches and deletes a sandbox.
     ///
     /// # Errors
@@ -220,6 +235,22 @@ impl Agent {
             all.iter().map(report).collect::<Result<Vec<_>>>()
         });
         reports.await.map_err(internal_error)?.map_err(AgentError::Internal)
+    }
+
+    /// The traffic of all sandboxes.
+    ///
+    /// # Errors
+    /// The kernel cannot be queried.
+    pub async fn traffic(&self) -> Result<Vec<SandboxTraffic>, AgentError> {
+        let (registry, dataplane, proxy) =
+            (Arc::clone(&self.registry), Arc::clone(&self.dataplane), Arc::clone(&self.proxy));
+        let collected = spawn_blocking(move || {
+            let all = registry.all();
+            let traffic =
+                |sandbox: &Arc<Sandbox>| SandboxTraffic::collect(sandbox, &*dataplane, &*proxy);
+            all.iter().map(traffic).collect::<Result<Vec<_>>>()
+        });
+        collected.await.map_err(internal_error)?.map_err(AgentError::Internal)
     }
 
     /// Returns the floor of a network namespace, including the host's own addresses there.

@@ -52,6 +52,7 @@ pub use self::{
         registry::SandboxRegistry,
         report::{SandboxReport, TrafficCount, total_counters},
         store::SandboxStore,
+        traffic::SandboxTraffic,
     },
     timings::ApplyTimings,
 };

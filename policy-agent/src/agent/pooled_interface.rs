@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::interface_state::{NamespaceId, namespace_id};
 use crate::{
     dataplane::HostInterface,
-    policy::{MacAddress, NetworkConfig, SandboxId, SandboxSpec},
+    policy::{MacAddress, NetworkConfig, PolicyMode, SandboxId, SandboxSpec},
 };
 
 /// An interface of `[[interfaces]]`.
@@ -39,6 +39,8 @@ impl PooledInterface {
             allow_internet_access,
             network,
             temporary: Vec::new(),
+            mode: PolicyMode::Enforce,
+            observe_until: None,
         }
     }
 

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     /// Requests, and the least role that permits them.
-    const REQUESTS: [(&str, &str, ApiRole); 19] = [
+    const REQUESTS: [(&str, &str, ApiRole); 20] = [
         ("GET", "/sandboxes", ApiRole::Read),
         ("GET", "/metrics", ApiRole::Read),
         ("GET", "/agent/v1/sandboxes/web", ApiRole::Read),
@@ -56,6 +56,7 @@ mod tests {
         ("DELETE", "/agent/v1/sandboxes/web", ApiRole::Sandboxes),
         ("PUT", "/agent/v1/sandboxes/web", ApiRole::Admin),
         ("PUT", "/agent/v1/sandboxes", ApiRole::Admin),
+        ("POST", "/agent/v1/sandboxes/web/mode", ApiRole::Admin),
         ("POST", "/agent/v1/anything", ApiRole::Admin),
         ("DELETE", "/agent/v1/anything", ApiRole::Admin),
     ];

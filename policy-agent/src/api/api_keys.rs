@@ -101,13 +101,13 @@ impl CurrentApiKeys {
 pub(super) struct KeyGuard {
     /// The accepted keys.
     pub keys: CurrentApiKeys,
-    /// A path that needs no key.
-    pub public_path: Option<&'static str>,
+    /// Whether a path needs no key.
+    pub is_public: fn(&str) -> bool,
     /// The error text for a request without a valid key.
     pub advice: &'static str,
 }
 
-/// Middleware that answers 401 to a request without a valid key, except on the public path, and 403
+/// Middleware that answers 401 to a request without a valid key, except on public paths, and 403
 /// if the key's role does not permit the request.
 pub(super) async fn require_key(
     State(guard): State<Arc<KeyGuard>>,
@@ -116,7 +116,7 @@ pub(super) async fn require_key(
 ) -> Response {
     let Some(keys) = guard.keys.get() else { return next.run(request).await };
     let Some(key) = keys.authenticate(request.headers()) else {
-        if guard.public_path == Some(request.uri().path()) {
+        if (guard.is_public)(request.uri().path()) {
             return next.run(request).await;
         }
         let problem = Problem::unauthorized(guard.advice);

@@ -211,7 +211,8 @@ impl ExplainContext<'_> {
         let floor =
             if resolved.is_gateway { &self.floor.with_host_addresses(&[]) } else { self.floor };
         let explanation = self.evaluate_address(resolved.address, port, floor);
-        let is_dialled = explanation.reason == Reason::AllowName && !explanation.tunnel;
+        let by_name = [Reason::AllowName, Reason::NameNotAllowed].contains(&explanation.reason);
+        let is_dialled = by_name && explanation.allowed && !explanation.tunnel;
         match resolved.undialable_reason.filter(|_| is_dialled) {
             Some(reason) => proxy_refusal(reason),
             None => explanation,
@@ -261,7 +262,15 @@ impl ExplainContext<'_> {
 /// A denial by the egress proxy.
 fn proxy_refusal(reason: Reason) -> Explanation {
     let line = reason.line();
-    Explanation { allowed: false, reason, line, rule: None, by_name: true, tunnel: false }
+    Explanation {
+        allowed: false,
+        would_deny: false,
+        reason,
+        line,
+        rule: None,
+        by_name: true,
+        tunnel: false,
+    }
 }
 
 #[cfg(test)]

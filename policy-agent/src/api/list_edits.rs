@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ApiState, Problem, json_body::JsonBody, time_query::parse_duration};
+use super::{ApiState, Problem, json_body::JsonBody, time_query::parse_until};
 use crate::policy::{EditableList, ListChange, ListEdit, ValidationError};
 
 /// A change of one list.
@@ -105,8 +105,6 @@ impl ListEditRequest {
             let problem = "removed entries do not end; leave it out";
             return Err(ValidationError::about_entry("for", text, problem));
         }
-        let duration = parse_duration("for", text)?;
-        let until = Timestamp::now().checked_add(duration);
-        until.map(Some).map_err(|_| ValidationError::about_entry("for", text, "is too long"))
+        parse_until("for", text).map(Some)
     }
 }

@@ -17,11 +17,13 @@ mod problem;
 mod public_url;
 mod query_flag;
 mod sandbox_ca;
+mod sandbox_mode;
 mod sandboxes;
 pub mod server;
 mod status;
 mod suggestion;
 mod time_query;
+mod ui;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::api_keys::KeyGuard;
+pub(crate) use self::time_query::parse_until;
 pub use self::{
     api_keys::{ApiKeys, CurrentApiKeys},
     explain::{ExplainQuery, ExplainRequest},
@@ -38,6 +41,7 @@ pub use self::{
     list_edits::ListEditRequest,
     problem::Problem,
     public_url::{PublicUrl, TrafficToken},
+    sandbox_mode::ModeRequest,
 };
 use crate::{
     agent::Agent,
@@ -51,6 +55,9 @@ use crate::{
 
 /// The largest request body in bytes. Two lists of 100 000 domains of maximum length fit.
 pub const BODY_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Says whether the agent serves, without a key.
+const HEALTH_PATH: &str = "/health";
 
 /// The state that all handlers share.
 #[derive(Clone)]
@@ -95,9 +102,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(e2b::routes())
         .routes(routes!(sandboxes::list, sandboxes::put_all))
         .routes(routes!(sandboxes::get, sandboxes::put, sandboxes::delete))
+        .routes(routes!(sandboxes::traffic))
         .routes(routes!(suggestion::suggestion))
         .routes(routes!(list_edits::allow))
         .routes(routes!(list_edits::deny))
+        .routes(routes!(sandbox_mode::set_mode))
         .routes(routes!(public_url::url))
         .routes(routes!(sandbox_ca::show_ca))
         .routes(routes!(public_url::token, public_url::issue_token))
@@ -109,11 +118,17 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(flows::all_flows))
 }
 
-/// All routes behind API keys, except `/health`, which needs none.
+/// All routes behind API keys, except `/health` and the files of the page, if it is served.
 pub fn router_with_keys(api: ApiState, keys: CurrentApiKeys) -> Router {
     let advice = "send one of the agent's api_keys as X-API-Key, or as Authorization: Bearer";
-    let key_guard = KeyGuard { keys, public_path: Some("/health"), advice };
-    router(api).layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
+    let (is_public, router): (fn(&str) -> bool, _) = match api.config.api.ui {
+        true => {
+            (|path| path == HEALTH_PATH || ui::is_page_path(path), router(api).merge(ui::routes()))
+        }
+        false => (|path| path == HEALTH_PATH, router(api)),
+    };
+    let key_guard = KeyGuard { keys, is_public, advice };
+    router.layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
 }
 
 /// The `/metrics` route alone, behind these keys.
@@ -124,7 +139,7 @@ pub fn metrics_router(api: ApiState, keys: CurrentApiKeys) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .with_state(api);
     let advice = "send the token of [metrics] as Authorization: Bearer";
-    let key_guard = KeyGuard { keys, public_path: None, advice };
+    let key_guard = KeyGuard { keys, is_public: |_| false, advice };
     router.layer(middleware::from_fn_with_state(Arc::new(key_guard), api_keys::require_key))
 }
 

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::{ApiState, Problem, json_body::JsonBody, query_flag::QueryFlag};
 use crate::{
-    agent::{ActivePolicy, AgentError, ApplyResults, SandboxReport, single_result},
+    agent::{ActivePolicy, AgentError, ApplyResults, SandboxReport, SandboxTraffic, single_result},
     policy::{SandboxId, SandboxSpec, SpecDiff, ValidationError, policy_warnings},
 };
 
@@ -60,6 +60,19 @@ pub(super) struct ApplyAllParams {
 )]
 pub(super) async fn list(State(api): State<ApiState>) -> Result<Json<Vec<SandboxReport>>, Problem> {
     Ok(Json(api.agent.list().await?))
+}
+
+/// List the traffic of sandboxes
+///
+/// The counters without the configuration: for views that ask again and again.
+#[utoipa::path(
+    get, path = "/agent/v1/traffic", tag = "Agent", operation_id = "traffic",
+    responses((status = 200, description = "All sandboxes", body = Vec<SandboxTraffic>)),
+)]
+pub(super) async fn traffic(
+    State(api): State<ApiState>,
+) -> Result<Json<Vec<SandboxTraffic>>, Problem> {
+    Ok(Json(api.agent.traffic().await?))
 }
 
 /// Show a sandbox with its counters

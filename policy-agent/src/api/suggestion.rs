@@ -41,7 +41,7 @@ pub(super) async fn suggestion(
     let query = FlowQuery { sandbox: Some(sandbox.id().clone()), ..FlowQuery::everything() };
     let entries = api.events.record().entries(&query);
     let floor = &sandbox.active_policy.floor;
-    let seen = entries.iter().filter_map(seen_destination);
+    let seen = seen_destinations(&entries).into_iter();
     let PolicySuggestion { allow_out, mut notes } = PolicySuggestion::for_destinations(seen, floor);
     notes.extend(entries.iter().filter_map(entry_note));
     if entries.is_empty() {
@@ -52,7 +52,17 @@ pub(super) async fn suggestion(
     spec.network.deny_out = Some(vec![PolicySuggestion::deny_out().to_owned()]);
     (spec.allow_internet_access, spec.network.allow_internet_access) = (None, None);
     spec.temporary.clear();
+    spec.enforce();
     Ok(Json(SuggestedPolicy { sandbox: spec, notes }))
+}
+
+/// The destinations that the policy has to allow. With names, it allows DNS servers anyway.
+fn seen_destinations(entries: &[RecordedFlow]) -> Vec<SeenDestination> {
+    let seen = || entries.iter().filter_map(|flow| Some((flow, seen_destination(flow)?)));
+    let has_names = seen().any(|(_, seen)| matches!(seen, SeenDestination::Name(_)));
+    let is_needed =
+        |flow: &RecordedFlow| !has_names || flow.parsed_reason() != Some(Reason::DnsServer);
+    seen().filter(|(flow, _)| is_needed(flow)).map(|(_, seen)| seen).collect()
 }
 
 /// The destination of an entry that the policy has to allow. `None` if no policy is needed or helps.
@@ -63,6 +73,7 @@ fn seen_destination(flow: &RecordedFlow) -> Option<SeenDestination> {
         FlowDecision::Denied => {
             [Reason::NameNotAllowed, Reason::DenyOut, Reason::PlatformDeny].contains(&reason)
         }
+        FlowDecision::WouldDeny => true,
     };
     if !is_policys || flow.inbound || flow.merged > 0 {
         return None;
@@ -81,8 +92,12 @@ fn entry_note(flow: &RecordedFlow) -> Option<String> {
         let merged = flow.merged;
         return Some(format!("{merged} rarer destinations were not recorded one by one"));
     }
-    seen_destination(flow).filter(|_| flow.decision == FlowDecision::Denied)?;
+    seen_destination(flow).filter(|_| flow.decision != FlowDecision::Allowed)?;
     let what = flow.name.clone().or_else(|| flow.address.map(|address| address.to_string()))?;
+    let how = match flow.decision {
+        FlowDecision::WouldDeny => "was observed, and the policy would deny it",
+        _ => "was denied so far",
+    };
     (flow.parsed_reason() != Some(Reason::PlatformDeny))
-        .then(|| format!("{what} was denied so far: {}", flow.reason))
+        .then(|| format!("{what} {how}: {}", flow.reason))
 }

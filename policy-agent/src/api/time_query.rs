@@ -31,6 +31,15 @@ pub(super) fn parse_duration(field: &str, text: &str) -> Result<SignedDuration, 
     })
 }
 
+/// Parses a duration as the time at which it ends, from now on.
+///
+/// # Errors
+/// The text is no duration, or too long. The error names the field.
+pub(crate) fn parse_until(field: &str, text: &str) -> Result<Timestamp, ValidationError> {
+    let until = Timestamp::now().checked_add(parse_duration(field, text)?);
+    until.map_err(|_| ValidationError::about_entry(field, text, "is too long"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

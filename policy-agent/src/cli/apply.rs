@@ -14,7 +14,10 @@ use super::{
     runtime::block_on,
     sandbox_file::SandboxFile,
 };
-use crate::{api::BODY_LIMIT, policy::SandboxSpec};
+use crate::{
+    api::{BODY_LIMIT, parse_until},
+    policy::{PolicyMode, SandboxSpec},
+};
 
 /// Create or replace the sandboxes in a file
 ///
@@ -39,6 +42,12 @@ pub(super) struct ApplyCommand {
     /// Validate in the agent and show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Observe the sandboxes: what their policies deny passes and is recorded, the floor is enforced
+    #[arg(long)]
+    observe: bool,
+    /// With --observe: enforce the policies again after this time, like 30m, 1h or 7d
+    #[arg(long = "for", value_name = "TIME", requires = "observe")]
+    duration: Option<String>,
     /// List the entries and fields that differ from the sandboxes in force
     #[arg(long)]
     diff: bool,
@@ -70,7 +79,11 @@ struct ReceivedOutcome {
 
 impl ApplyCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
-        let batches = json_batches(&self.file.read()?)?;
+        let mut specs = self.file.read()?;
+        if self.observe {
+            observe_all(&mut specs, self.duration.as_deref())?;
+        }
+        let batches = json_batches(&specs)?;
         let client = ApiClient::new(socket);
         let mut outcomes = Vec::<ReceivedOutcome>::new();
         let Self { strict, force, dry_run, diff, .. } = self;
@@ -85,6 +98,10 @@ impl ApplyCommand {
             for warning in warnings {
                 output::print_note("warning", format_args!("sandbox {sandbox_id}: {warning}"));
             }
+        }
+        for spec in specs.iter().filter(|spec| spec.mode == PolicyMode::Observe) {
+            let id = &spec.sandbox_id;
+            output::print_note("note", format_args!("sandbox {id} is observed, not enforced"));
         }
         match self.output.format {
             OutputFormat::Json => output::print_json(&outcomes)?,
@@ -108,6 +125,13 @@ impl ApplyCommand {
             }
         }
     }
+}
+
+/// Sets the mode of all sandboxes.
+fn observe_all(specs: &mut [SandboxSpec], duration: Option<&str>) -> Result<(), CliFailure> {
+    let until = duration.map(|text| parse_until("--for", text)).transpose()?;
+    specs.iter_mut().for_each(|spec| spec.observe(until));
+    Ok(())
 }
 
 /// Serializes the sandboxes as JSON arrays that fit into the agent's body limit: a single one,

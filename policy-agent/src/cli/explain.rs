@@ -202,7 +202,11 @@ fn format_verdict(response: &Value) -> String {
 }
 
 fn verdict_word(response: &Value) -> &'static str {
-    if response["allowed"] == true { "allowed" } else { "denied" }
+    match (&response["allowed"], &response["wouldDeny"]) {
+        (_, Value::Bool(true)) => "allowed, because it is observed; the policy would deny it",
+        (Value::Bool(true), _) => "allowed",
+        _ => "denied",
+    }
 }
 
 fn text_field<'a>(response: &'a Value, field: &str) -> &'a str {

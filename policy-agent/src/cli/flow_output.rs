@@ -111,15 +111,15 @@ fn print_entries(list: &Value, of_all: bool, columns: FlowColumns) -> Result<(),
     let mut table = output::new_table(["COUNT", "LAST", "SANDBOX", "WHAT", fourth, last]);
     for entry in list["entries"].as_array().into_iter().flatten() {
         let (fourth, last) = match columns {
-            FlowColumns::Denials => (text(entry, "reason"), text(entry, "allowWith")),
-            FlowColumns::Flows => (text(entry, "decision"), text(entry, "reason")),
+            FlowColumns::Denials => (format_reason(entry), text(entry, "allowWith")),
+            FlowColumns::Flows => (text(entry, "decision").to_owned(), text(entry, "reason")),
         };
         table.add_row([
             count(entry).to_string(),
             age(entry, now),
             text(entry, "sandboxID").to_owned(),
             format_destination(entry),
-            fourth.to_owned(),
+            fourth,
             last.to_owned(),
         ]);
     }
@@ -141,7 +141,7 @@ fn format_denial(entry: &Value) -> String {
         text(entry, "sandboxID"),
         count(entry),
         format_destination(entry),
-        text(entry, "reason"),
+        format_reason(entry),
         advice.unwrap_or_default()
     )
 }
@@ -159,8 +159,17 @@ fn format_flow(entry: &Value) -> String {
     )
 }
 
+/// The reason, and whether it was only observed.
+fn format_reason(entry: &Value) -> String {
+    let reason = text(entry, "reason");
+    match text(entry, "decision") {
+        "would_deny" => format!("{reason} (would deny)"),
+        _ => reason.to_owned(),
+    }
+}
+
 /// Formats what was asked for: `tcp example.com:443`.
-fn format_destination(entry: &Value) -> String {
+pub(super) fn format_destination(entry: &Value) -> String {
     if let Some(merged) = entry["merged"].as_u64().filter(|merged| *merged > 0) {
         return format!("{merged} rarer destinations");
     }
@@ -172,7 +181,7 @@ fn format_destination(entry: &Value) -> String {
     format!("{} {direction}{host}", text(entry, "protocol")).trim().to_owned()
 }
 
-fn count(entry: &Value) -> u64 {
+pub(super) fn count(entry: &Value) -> u64 {
     let number = |field: &str| entry[field].as_u64().unwrap_or_default();
     if number("connections") > 0 { number("connections") } else { number("packets") }
 }

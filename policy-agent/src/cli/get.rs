@@ -14,6 +14,7 @@ use super::{
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
 };
+use crate::policy::PolicyMode;
 
 /// List sandboxes, or show one with its counters
 ///
@@ -41,6 +42,11 @@ struct ReceivedReport {
     allow_internet_access: Option<bool>,
     network: Value,
     status: String,
+    #[serde(default)]
+    mode: PolicyMode,
+    observe_until: Option<String>,
+    #[serde(default)]
+    would_deny: ReceivedCount,
     policy_id: Option<u16>,
     passed: ReceivedCount,
     denied: ReceivedCount,
@@ -50,7 +56,7 @@ struct ReceivedReport {
     events_lost: u64,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize)]
 struct ReceivedCount {
     packets: u64,
     bytes: u64,
@@ -83,7 +89,7 @@ fn print_list(reports: &[ReceivedReport]) -> Result<(), CliFailure> {
         table.add_row([
             report.sandbox_id.clone(),
             interface_label(report),
-            report.status.clone(),
+            status_label(report),
             report.passed.packets.to_string(),
             report.denied.packets.to_string(),
             policy_label(report),
@@ -99,7 +105,7 @@ fn print_report(report: &ReceivedReport) -> Result<(), CliFailure> {
         ("interface", interface_label(report)),
         ("addresses", report.addresses.join(", ")),
         ("mac", report.mac.clone().unwrap_or_else(|| "any".to_owned())),
-        ("status", report.status.clone()),
+        ("status", status_label(report)),
         ("policy", policy_label(report)),
         ("allowInternetAccess", report.allow_internet_access.unwrap_or(true).to_string()),
         ("network", report.network.to_string()),
@@ -114,7 +120,10 @@ fn print_report(report: &ReceivedReport) -> Result<(), CliFailure> {
     for (reason, count) in &report.counters {
         table.add_row([reason.clone(), count.packets.to_string(), count.bytes.to_string()]);
     }
-    for (name, count) in [("all passed", report.passed), ("all denied", report.denied)] {
+    let sums = [("all passed", report.passed), ("all denied", report.denied)];
+    let observed = (report.mode == PolicyMode::Observe || report.would_deny.packets > 0)
+        .then_some(("all observed", report.would_deny));
+    for (name, count) in sums.into_iter().chain(observed) {
         table.add_row([name.to_owned(), count.packets.to_string(), count.bytes.to_string()]);
     }
     align_right(&mut table, [1, 2]);
@@ -125,6 +134,15 @@ fn interface_label(report: &ReceivedReport) -> String {
     match &report.netns {
         Some(netns) => format!("{} in {netns}", report.interface),
         None => report.interface.clone(),
+    }
+}
+
+/// The status, or that the policy is not enforced, which nobody should overlook.
+fn status_label(report: &ReceivedReport) -> String {
+    match (report.mode, &report.observe_until) {
+        (PolicyMode::Enforce, _) => report.status.clone(),
+        (PolicyMode::Observe, None) => format!("{}, OBSERVED", report.status),
+        (PolicyMode::Observe, Some(until)) => format!("{}, OBSERVED until {until}", report.status),
     }
 }
 

@@ -25,12 +25,14 @@ mod get;
 mod import;
 mod list_edit_args;
 mod man;
+mod observe;
 mod output;
 mod run;
 mod runtime;
 mod sandbox_file;
 mod secrets;
 mod suggest;
+mod top;
 mod url;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -65,6 +67,7 @@ Examples:
   policy-agent check -f web.json            validate a file without an agent
   policy-agent apply -f web.json            enforce the policies in a file
   policy-agent explain web 1.1.1.1 --port 443
+  policy-agent top                          watch what all sandboxes do
   policy-agent denials web --since 1h       show what was denied, and what would allow it
   policy-agent allow web api.example.com    allow what a denial says, at once
   policy-agent events --sandbox web --follow
@@ -83,6 +86,7 @@ enum CliCommand {
     Get(get::GetCommand),
     Allow(allow::AllowCommand),
     Deny(deny::DenyCommand),
+    Observe(observe::ObserveCommand),
     Suggest(suggest::SuggestCommand),
     Import(import::ImportCommand),
     Delete(delete::DeleteCommand),
@@ -91,6 +95,7 @@ enum CliCommand {
     Explain(explain::ExplainCommand),
     Secrets(secrets::SecretsCommand),
     Events(events::EventsCommand),
+    Top(top::TopCommand),
     Denials(denials::DenialsCommand),
     Flows(flows::FlowsCommand),
     Url(url::UrlCommand),
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
         CliCommand::Get(command) => command.run(&socket),
         CliCommand::Allow(command) => command.run(&socket),
         CliCommand::Deny(command) => command.run(&socket),
+        CliCommand::Observe(command) => command.run(&socket),
         CliCommand::Suggest(command) => command.run(&socket),
         CliCommand::Import(command) => command.run(),
         CliCommand::Delete(command) => command.run(&socket),
@@ -123,6 +129,7 @@ pub fn main() -> ExitCode {
         CliCommand::Explain(command) => command.run(&socket),
         CliCommand::Secrets(command) => command.run(&socket),
         CliCommand::Events(command) => command.run(&socket),
+        CliCommand::Top(command) => command.run(&socket),
         CliCommand::Denials(command) => command.run(&socket),
         CliCommand::Flows(command) => command.run(&socket),
         CliCommand::Url(command) => command.run(&socket),

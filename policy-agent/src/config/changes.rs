@@ -39,7 +39,7 @@ impl AgentConfig {
         let metrics = if self.metrics.listen == new.metrics.listen { new } else { self };
         Self {
             default_nameserver: new.default_nameserver,
-            api: ApiConfig { listen: self.api.listen, ..new.api.clone() },
+            api: ApiConfig { listen: self.api.listen, ui: self.api.ui, ..new.api.clone() },
             metrics: metrics.metrics.clone(),
             rules: self.rules.with_live_keys_of(&new.rules),
             dataplane: DataplaneConfig {

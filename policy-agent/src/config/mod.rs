@@ -77,6 +77,8 @@ pub struct AgentConfig {
 pub struct ApiConfig {
     /// The address of the listener. Default: none.
     pub listen: Option<SocketAddr>,
+    /// Whether the listener also serves the page `/ui`.
+    pub ui: bool,
     /// Keys with the role `admin` and without names.
     pub api_keys: Vec<String>,
     /// A TOML file with `[[keys]]` like `[[api.keys]]`.
@@ -210,6 +212,9 @@ impl AgentConfig {
             );
         }
         self.api.check_keys()?;
+        if self.api.ui && self.api.listen.is_none() {
+            bail!("api.ui: needs api.listen, the address at which /ui is served");
+        }
         self.metrics.check(self.api.listen)?;
         self.secrets.check()?;
         for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {

@@ -279,6 +279,12 @@ impl Dataplane {
             .update_flags(endpoint_maps::with_flow_reporting(self.endpoint_flags, report))
     }
 
+    /// Sets whether the sandbox in a slot is observed. Its new flows are then always reported.
+    pub fn set_observed(&self, slot: Slot, observed: bool) -> Result<()> {
+        let report = self.report_flows.load(Ordering::Relaxed);
+        self.endpoint_maps.set_observed(slot, observed, report)
+    }
+
     /// The sandboxes, and the interfaces of `[[interfaces]]` ([`HostInterface::from_pin_name`]),
     /// that have pinned links of any ABI version.
     pub fn attached_pin_names(&self) -> Result<Vec<String>> {

@@ -93,7 +93,7 @@ impl Source {
 }
 
 /// Source and advice by the reason's label. The advice may be empty.
-const ADVICE: [(&str, Source, &str); 40] = [
+const ADVICE: [(&str, Source, &str); 41] = [
     ("neighbor", Source::Kernel, ""),
     (
         "reply",
@@ -119,6 +119,12 @@ const ADVICE: [(&str, Source, &str); 40] = [
         "Look for the egress proxy's verdict, which follows with another reason.",
     ),
     ("allow_name", Source::Proxy, ""),
+    (
+        "would_deny",
+        Source::Kernel,
+        "`suggest` prints a policy that allows what was observed; `observe ID --end` enforces the policy. Events and the \
+         record have the verdict `would_deny`, and the reason that would deny it.",
+    ),
     (
         "malformed",
         Source::Kernel,

@@ -25,7 +25,7 @@ const SUBSCRIBER_CAPACITY: usize = 16_384;
 pub struct EventFilter {
     /// Only events of this sandbox.
     pub sandbox: Option<String>,
-    /// Include allowed flows.
+    /// Include flows that pass, not only what is denied, or would be.
     pub include_flows: bool,
     /// Only events with this reason, by its label.
     pub reason: Option<&'static str>,
@@ -39,7 +39,7 @@ impl EventFilter {
     /// Returns whether the filter selects an event.
     #[must_use]
     pub fn matches(&self, event: &PolicyEvent) -> bool {
-        (self.include_flows || event.is_denial())
+        (self.include_flows || event.concerns_denial())
             && self.sandbox.as_deref().is_none_or(|id| id == event.sandbox_id.as_str())
             && self.reason.is_none_or(|label| label == event.reason)
             && self.since.is_none_or(|since| since <= event.time)

@@ -18,6 +18,8 @@ use crate::{
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
+/// The verdict on what passes because the sandbox is observed.
+const WOULD_DENY: &str = "would_deny";
 /// Characters of a name that are shown: one more than a valid name can have.
 const MAX_NAME_CHARS: usize = 254;
 
@@ -32,7 +34,7 @@ pub struct PolicyEvent {
     #[serde(rename = "sandboxID")]
     #[schema(value_type = String)]
     pub sandbox_id: SandboxId,
-    /// `denied` or `allowed`.
+    /// `denied`, `allowed`, or `would_deny`: it passed, because the sandbox is observed.
     pub verdict: &'static str,
     /// The label of the reason.
     pub reason: &'static str,
@@ -120,10 +122,13 @@ impl PolicyEvent {
         let is_ip = event.ethertype == IPV4 || event.ethertype == IPV6;
         let is_tcp_or_udp = is_ip && matches!(event.protocol, IPPROTO_TCP | 17);
         let is_icmp = is_ip && matches!(event.protocol, 1 | 58);
+        // What is observed has the reason that would deny it.
+        let is_observed = reason == Reason::WouldDeny;
+        let reason = if is_observed { Reason::DenyOut } else { reason };
         Some(Self {
             time,
             sandbox_id,
-            verdict: verdict_label(reason),
+            verdict: if is_observed { WOULD_DENY } else { verdict_label(reason) },
             reason: reason.label(),
             line: reason.line(),
             rule: active_policy.and_then(|active_policy| {
@@ -142,10 +147,28 @@ impl PolicyEvent {
         })
     }
 
+    /// The event for a verdict that would deny, if the sandbox were not observed.
+    #[must_use]
+    pub fn observed(self) -> Self {
+        Self { verdict: WOULD_DENY, ..self }
+    }
+
     /// Returns whether the packet or connection was denied.
     #[must_use]
     pub fn is_denial(&self) -> bool {
         self.verdict == "denied"
+    }
+
+    /// Returns whether it passed only because the sandbox is observed.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.verdict == WOULD_DENY
+    }
+
+    /// Returns whether it was denied, or would be.
+    #[must_use]
+    pub fn concerns_denial(&self) -> bool {
+        self.is_denial() || self.is_observed()
     }
 }
 

@@ -30,7 +30,7 @@ pub fn compile_policy(policy: &Policy, floor: &Floor) -> CompiledPolicy {
     lists.add_floor(floor);
     lists.add_policy(policy);
     let verdict = |entry: RankedRule| Verdict {
-        reason_code: entry.reason as u8,
+        reason_code: compiled_reason(policy, entry.reason) as u8,
         flags: verdict_flags(policy, entry),
         policy_id: 0,
         rule_index: entry.rule,
@@ -43,11 +43,20 @@ pub fn compile_policy(policy: &Policy, floor: &Floor) -> CompiledPolicy {
     }
 }
 
+/// The reason in the table. What an observed policy denies passes.
+const fn compiled_reason(policy: &Policy, reason: Reason) -> Reason {
+    match reason {
+        Reason::DenyOut if policy.is_observed() => Reason::WouldDeny,
+        reason => reason,
+    }
+}
+
 /// Flags for TCP. Line 7 precedes lines 8 and 9 and the host's own addresses. The tunnel carries
 /// what lines 6 and 9 allow.
 fn verdict_flags(policy: &Policy, RankedRule { rank, reason, .. }: RankedRule) -> u8 {
     let names = policy.has_domains() && (rank == HOST_RANK || matches!(reason.line(), 8 | 9));
-    let tunnel = policy.egress_proxy().is_some() && matches!(reason.line(), 6 | 9);
+    let passes = compiled_reason(policy, reason).passes();
+    let tunnel = policy.egress_proxy().is_some() && passes && matches!(reason.line(), 6 | 8 | 9);
     (if names { VERDICT_REDIRECT_WEB } else { 0 }) | (if tunnel { VERDICT_REDIRECT_TCP } else { 0 })
 }
 

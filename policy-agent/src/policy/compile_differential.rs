@@ -12,7 +12,7 @@ use proptest::{prelude::*, sample::select};
 
 use super::{
     CompiledPolicy, EgressProxy, Floor, FlowDestination, NetworkConfig, Policy, PolicyDefaults,
-    cidr, compile_policy, embedded_ipv4, evaluate_packet, resolve_rule,
+    PolicyMode, cidr, compile_policy, embedded_ipv4, evaluate_packet, resolve_rule,
 };
 
 /// Models the kernel program: one lookup, a second one for the client of a Teredo address, and for
@@ -145,6 +145,7 @@ prop_compose! {
         servers in prop::option::of(prop::collection::vec(any_address(), 0..3)),
         internet in any::<bool>(),
         tunnel in prop::bool::weighted(0.3),
+        mode in select(&[PolicyMode::Enforce, PolicyMode::Observe][..]),
     ) -> (Floor, Policy) {
         if let Some(domain) = domain {
             // In the middle, to test that indices of addresses also count domains.
@@ -164,7 +165,7 @@ prop_compose! {
         };
         let internet = internet && domain.is_none();
         let policy = Policy::new(&network, Some(internet), &PolicyDefaults::default(), &floor);
-        (floor, policy.expect("a policy"))
+        (floor, policy.expect("a policy").with_mode(mode))
     }
 }
 
@@ -212,7 +213,9 @@ proptest! {
                 let oracle = evaluate_packet(&policy, &floor, &destination);
                 let by_tunnel = oracle.tunnel && reason != Reason::ByName;
                 prop_assert_eq!(tunnel, by_tunnel, "{:?}", &destination);
-                prop_assert_eq!(reason, oracle.reason, "{:?}", &destination);
+                prop_assert_eq!(reason == Reason::WouldDeny, oracle.would_deny);
+                let denying = if oracle.would_deny { Reason::DenyOut } else { reason };
+                prop_assert_eq!(denying, oracle.reason, "{:?}", &destination);
                 prop_assert_eq!(reason.passes(), oracle.allowed);
                 prop_assert_eq!(reason.line(), oracle.line);
                 let named = resolve_rule(&policy, &floor, reason, index);

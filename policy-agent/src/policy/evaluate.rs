@@ -43,6 +43,9 @@ pub struct FlowDestination {
 pub struct Explanation {
     /// Whether the packet passes.
     pub allowed: bool,
+    /// Whether it passes only because the sandbox is observed. The reason is what would deny it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub would_deny: bool,
     /// The reason.
     #[serde(serialize_with = "label")]
     #[schema(value_type = String)]
@@ -83,7 +86,10 @@ pub fn evaluate_connection(
                     ..build_explanation(policy, floor, Reason::AllowName, NO_RULE, true)
                 }
             }
-            Ok(None) => build_explanation(policy, floor, Reason::NameNotAllowed, NO_RULE, false),
+            Ok(None) => {
+                let reason = Reason::NameNotAllowed;
+                build_explanation(policy, floor, reason, NO_RULE, passes(policy, reason))
+            }
             Err(_) => build_explanation(policy, floor, Reason::InvalidName, NO_RULE, false),
         };
     Explanation { by_name: true, ..explanation }
@@ -105,7 +111,9 @@ pub fn evaluate_packet(
         .or_else(|| match_domain_ports(policy, destination))
         .or_else(|| match_deny_out(policy, address))
         .unwrap_or((Reason::NoRule, NO_RULE));
-    let carried = destination.protocol == IPPROTO_TCP && matches!(reason.line(), 6 | 7 | 9);
+    let would_deny = would_deny(policy, reason);
+    let passes = would_deny || matches!(reason.line(), 6 | 7 | 9);
+    let carried = destination.protocol == IPPROTO_TCP && passes;
     let by_name = reason == Reason::ByName;
     Explanation { by_name, ..build_explanation(policy, floor, reason, index, carried) }
 }
@@ -123,7 +131,7 @@ pub(super) fn evaluate_by_address(policy: &Policy, floor: &Floor, address: IpAdd
         .unwrap_or((Reason::NoRule, NO_RULE));
     Explanation {
         by_name: true,
-        ..build_explanation(policy, floor, reason, index, reason.passes())
+        ..build_explanation(policy, floor, reason, index, passes(policy, reason))
     }
 }
 
@@ -136,13 +144,24 @@ fn build_explanation(
     carried: bool,
 ) -> Explanation {
     Explanation {
-        allowed: reason.passes(),
+        allowed: passes(policy, reason),
+        would_deny: would_deny(policy, reason),
         reason,
         line: reason.line(),
         rule: rule_reference::resolve_rule(policy, floor, reason, index),
         by_name: false,
         tunnel: carried && policy.egress_proxy().is_some(),
     }
+}
+
+/// Whether a connection with this reason passes.
+pub(super) const fn passes(policy: &Policy, reason: Reason) -> bool {
+    reason.passes() || would_deny(policy, reason)
+}
+
+/// Whether the sandbox's own policy denies it, and is only observed.
+pub(super) const fn would_deny(policy: &Policy, reason: Reason) -> bool {
+    policy.is_observed() && matches!(reason, Reason::DenyOut | Reason::NameNotAllowed)
 }
 
 /// Line 4.
@@ -209,6 +228,11 @@ fn most_specific_domain(policy: &Policy, name: &DomainName) -> Option<usize> {
         AllowOutEntry::Domain(pattern) => pattern.matches(name).then(|| pattern.specificity()),
         AllowOutEntry::Network(_) => None,
     }))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn label<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {

@@ -29,13 +29,15 @@ pub fn evaluate_by_name(
         },
         Some(RequestedHost::Invalid) => (Reason::InvalidName, None),
     };
+    let allowed = evaluate::passes(policy, reason);
     Explanation {
-        allowed: reason.passes(),
+        allowed,
+        would_deny: evaluate::would_deny(policy, reason),
         reason,
         line: reason.line(),
         rule: place.and_then(|place| RuleRef::from_domain(policy, place)),
         by_name: true,
-        tunnel: reason.passes() && policy.egress_proxy().is_some(),
+        tunnel: allowed && policy.egress_proxy().is_some(),
     }
 }
 

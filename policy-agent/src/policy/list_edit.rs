@@ -249,10 +249,10 @@ impl SandboxSpec {
         expired
     }
 
-    /// The time at which the next entry ends.
+    /// The time at which the next entry, or the observation, ends.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.temporary.iter().map(|entry| entry.until).min()
+        self.temporary.iter().map(|entry| entry.until).chain(self.observe_until).min()
     }
 
     /// The times at which entries end, in order.

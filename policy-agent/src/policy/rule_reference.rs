@@ -58,7 +58,9 @@ pub fn resolve_rule(policy: &Policy, floor: &Floor, reason: Reason, index: u32) 
         Reason::PlatformDeny => return platform_deny_rule(floor, place),
         Reason::AllowOut => ("network.allowOut", policy.allow_out().get(place)?.to_string()),
         Reason::DnsServer => ("network.dnsServers", policy.nameservers().get(place)?.to_string()),
-        Reason::DenyOut => ("network.denyOut", policy.deny_out().get(place)?.to_string()),
+        Reason::DenyOut | Reason::WouldDeny => {
+            ("network.denyOut", policy.deny_out().get(place)?.to_string())
+        }
         _ => return None,
     };
     Some(RuleRef { list, index: Some(index), entry })
@@ -83,7 +85,9 @@ fn platform_deny_rule(floor: &Floor, place: usize) -> Option<RuleRef> {
 /// Resolves rules that are not in a list.
 fn setting_rule(policy: &Policy, reason: Reason) -> Option<RuleRef> {
     let (list, entry) = match reason {
-        Reason::DenyOut if !policy.allows_internet() => ("allowInternetAccess", "false".to_owned()),
+        Reason::DenyOut | Reason::WouldDeny if !policy.allows_internet() => {
+            ("allowInternetAccess", "false".to_owned())
+        }
         Reason::DnsServer if policy.uses_default_nameserver() => {
             ("default_nameserver", policy.nameservers().first()?.to_string())
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     ALL_TRAFFIC, DomainPattern, Floor, HeaderRules, HostMask, MAX_LIST_ENTRIES, NetworkConfig,
-    PolicyDefaults, Socks5Proxy, ValidationError, cidr, entry_hints, entry_list,
+    PolicyDefaults, PolicyMode, Socks5Proxy, ValidationError, cidr, entry_hints, entry_list,
     nameservers::SandboxNameservers,
 };
 
@@ -41,6 +41,7 @@ pub struct Policy {
     allow_public_from: Option<Vec<IpNet>>,
     mask_request_host: Option<HostMask>,
     https_ports: BTreeSet<u16>,
+    mode: PolicyMode,
 }
 
 impl Policy {
@@ -86,7 +87,26 @@ impl Policy {
                 .map(HostMask::new)
                 .transpose()?,
             https_ports: parse_https_ports(network.https_ports.as_deref())?,
+            mode: PolicyMode::Enforce,
         })
+    }
+
+    /// The same policy in this mode.
+    #[must_use]
+    pub fn with_mode(self, mode: PolicyMode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Whether it is enforced. The operator decides that, not the configuration of the network.
+    #[must_use]
+    pub const fn mode(&self) -> PolicyMode {
+        self.mode
+    }
+
+    /// Whether what it denies passes.
+    #[must_use]
+    pub const fn is_observed(&self) -> bool {
+        !self.mode.is_enforce()
     }
 
     /// The entries of `allowOut`, in the user's order.

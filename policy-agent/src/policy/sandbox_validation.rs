@@ -25,7 +25,8 @@ impl SandboxSpec {
         if let Some(path) = &self.netns {
             check_netns_path(path)?;
         }
-        check_addresses(&self.addresses)
+        check_addresses(&self.addresses)?;
+        self.check_mode()
     }
 }
 
@@ -126,6 +127,7 @@ fn is_metadata_service(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::PolicyMode;
 
     fn valid_spec() -> SandboxSpec {
         SandboxSpec {
@@ -137,6 +139,8 @@ mod tests {
             allow_internet_access: None,
             network: super::super::NetworkConfig::default(),
             temporary: Vec::new(),
+            mode: PolicyMode::Enforce,
+            observe_until: None,
         }
     }
 

@@ -6,12 +6,13 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
 use super::{
-    Floor, MacAddress, NetworkRules, Policy, PolicyDefaults, ProxyTls, SandboxId, SecretString,
-    TemporaryEntry, ValidationError, json_object, whole_number,
+    Floor, MacAddress, NetworkRules, Policy, PolicyDefaults, PolicyMode, ProxyTls, SandboxId,
+    SecretString, TemporaryEntry, ValidationError, json_object, whole_number,
 };
 
 json_object::deserialize_objects_only! { SandboxSpec, NetworkConfig, EgressProxy }
@@ -47,6 +48,13 @@ pub struct SandboxSpec {
     /// Entries of `network` that end at a time. `allow --for` and `deny --for` add them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub temporary: Vec<TemporaryEntry>,
+    /// Whether the policy is enforced, or only observed. Default: `enforce`.
+    #[serde(default, skip_serializing_if = "PolicyMode::is_enforce")]
+    pub mode: PolicyMode,
+    /// When `"mode": "observe"` ends, RFC 3339. Absent: when the operator ends it.
+    #[serde(default, alias = "observe_until", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub observe_until: Option<Timestamp>,
 }
 
 impl SandboxSpec {
@@ -59,7 +67,8 @@ impl SandboxSpec {
         defaults: &PolicyDefaults,
         floor: &Floor,
     ) -> Result<Policy, ValidationError> {
-        Policy::new(&self.network, self.allow_internet_access, defaults, floor)
+        let policy = Policy::new(&self.network, self.allow_internet_access, defaults, floor)?;
+        Ok(policy.with_mode(self.mode))
     }
 
     /// Serialises the sandbox with the proxy's password and the values of headers, which plain

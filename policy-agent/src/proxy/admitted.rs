@@ -103,7 +103,13 @@ impl AdmittedConnection {
         decision: ConnectionDecision,
     ) {
         self.release_decision_permit();
-        self.sandbox_proxy.proxy_counters.record_connection(protocol, decision.reason);
+        let counters = &self.sandbox_proxy.proxy_counters;
+        if decision.would_deny {
+            counters.record_observed_connection(protocol);
+            counters.record_would_deny(decision.reason);
+        } else {
+            counters.record_connection(protocol, decision.reason);
+        }
         self.report_event(name, decision);
     }
 
@@ -113,6 +119,9 @@ impl AdmittedConnection {
         name: Option<&RequestedName>,
         decision: ConnectionDecision,
     ) {
+        if decision.would_deny {
+            self.sandbox_proxy.proxy_counters.record_would_deny(decision.reason);
+        }
         self.report_event(name, decision);
     }
 

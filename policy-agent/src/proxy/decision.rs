@@ -64,6 +64,7 @@ fn unexpected_explanation() -> Explanation {
     let reason = Reason::ProxyUnavailable;
     Explanation {
         allowed: false,
+        would_deny: false,
         reason,
         line: reason.line(),
         rule: None,
@@ -115,17 +116,20 @@ pub(super) struct ConnectionDecision {
     pub reason: Reason,
     /// The rule that matched, if any.
     pub rule: Option<RuleRef>,
+    /// Whether the connection is allowed only because the sandbox is observed.
+    pub would_deny: bool,
 }
 
 impl From<Reason> for ConnectionDecision {
     fn from(reason: Reason) -> Self {
-        Self { reason, rule: None }
+        Self { reason, rule: None, would_deny: false }
     }
 }
 
 impl From<Explanation> for ConnectionDecision {
     fn from(explanation: Explanation) -> Self {
-        Self { reason: explanation.reason, rule: explanation.rule }
+        let Explanation { reason, rule, would_deny, .. } = explanation;
+        Self { reason, rule, would_deny }
     }
 }
 

@@ -206,7 +206,8 @@ impl SandboxProxy {
         // check.
         let egress_proxy_changed =
             replaced.policy.egress_proxy() != active_policy.policy.egress_proxy();
-        let rules_changed = replaced.policy.header_rules() != active_policy.policy.header_rules();
+        let has_rules =
+            [&replaced, active_policy].iter().any(|it| !it.policy.header_rules().is_empty());
         let lists_changed = replaced.floor.operator_lists() != active_policy.floor.operator_lists();
         for (id, match_key, addresses, upstream) in decided {
             let explanation = decide_connection(active_policy, addresses.1, &match_key);
@@ -214,10 +215,9 @@ impl SandboxProxy {
             let upstream_denied =
                 upstream.is_some_and(|upstream| self.is_upstream_denied(active_policy, &upstream));
             // Whether a connection is opened is decided at its beginning.
-            let opened_otherwise = rules_changed
+            let opened_otherwise = has_rules
                 && addresses.1.port() == HTTPS_PORT
-                && has_rule(&replaced.policy, &match_key)
-                    != has_rule(&active_policy.policy, &match_key);
+                && has_rule(&replaced, &match_key) != has_rule(active_policy, &match_key);
             if explanation.allowed && !egress_proxy_changed && !upstream_denied && !opened_otherwise
             {
                 continue;
@@ -381,11 +381,12 @@ impl SandboxProxy {
         decision: ConnectionDecision,
     ) {
         let event_buffer = &self.context.event_buffer;
-        let ConnectionDecision { reason, rule } = decision;
+        let ConnectionDecision { reason, rule, would_deny } = decision;
         let sandbox = self.sandbox.clone();
         let event =
             PolicyEvent::from_connection(sandbox, addresses.0, addresses.1, name, reason, rule);
-        let is_wanted = event.is_denial() || event_buffer.wants_flows();
+        let event = if would_deny { event.observed() } else { event };
+        let is_wanted = event.concerns_denial() || event_buffer.wants_flows();
         let now = u64::try_from(self.opened_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let take = |bucket| EVENT_RATE_LIMIT.take_token(bucket, now);
         let is_limited =

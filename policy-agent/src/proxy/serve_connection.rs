@@ -71,10 +71,7 @@ async fn serve_decided_by_sni(
     };
     match match_key {
         MatchKey::Name(Some(name))
-            if has_rule(
-                &allowed.active_policy.policy,
-                &MatchKey::Name(Some(Arc::clone(&name))),
-            ) =>
+            if has_rule(&allowed.active_policy, &MatchKey::Name(Some(Arc::clone(&name)))) =>
         {
             // A separate task: other connections need not have room for it.
             drop(tokio::spawn(serve_intercepted(admitted, allowed, name, bytes)));

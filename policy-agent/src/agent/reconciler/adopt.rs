@@ -115,6 +115,7 @@ impl Reconciler {
                 tracing::error!(sandbox = %sandbox.id(), "cannot publish its policy: {error:#}");
             }
             self.reconcile_adopted(&mut sandbox, published_id.err());
+            sandbox.log_observation();
             self.registry.insert(sandbox);
         }
     }

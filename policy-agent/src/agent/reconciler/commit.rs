@@ -64,6 +64,7 @@ impl Reconciler {
             self.leave_previous_slot(previous, &mut sandbox);
         }
         tracing::info!(sandbox = %sandbox.id(), policy = policy_id.0, "policy in force");
+        sandbox.log_observation();
         self.attachments.orphans.detach_gates_of(&sandbox);
         self.registry.insert(sandbox);
         Ok(())

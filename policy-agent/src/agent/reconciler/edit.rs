@@ -1,4 +1,4 @@
-//! Changes of one list of a sandbox, and the end of temporary entries.
+//! Changes of one list or of the mode of a sandbox, and the end of what is temporary.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Reconciler, validate::ValidatedSandbox};
 use crate::{
     agent::{error::AgentError, sandbox::Sandbox},
-    policy::{ListChange, ListEdit, ValidationError},
+    policy::{ListChange, ListEdit, PolicyMode, ValidationError},
 };
 
 impl Reconciler {
@@ -44,7 +44,24 @@ impl Reconciler {
         })
     }
 
-    /// Removes temporary entries that have ended. Errors are logged; the entries then stay until the
+    /// Validates a change of the mode of a sandbox.
+    pub(crate) fn validate_mode(
+        &mut self,
+        id: &str,
+        mode: PolicyMode,
+        until: Option<Timestamp>,
+    ) -> Result<ValidatedSandbox, AgentError> {
+        let sandbox = self.registry.require(id)?;
+        let mut spec = sandbox.spec();
+        match mode {
+            PolicyMode::Observe => spec.observe(until),
+            PolicyMode::Enforce => spec.enforce(),
+        }
+        let policy = self.validate_policy(&spec)?;
+        Ok(self.build_validated(spec, policy, &sandbox.active_policy.floor))
+    }
+
+    /// Removes temporary entries and observations that have ended. Errors are logged; the entries then stay until the
     /// next attempt.
     pub(crate) fn remove_expired_entries(&mut self) {
         let now = Timestamp::now();
@@ -61,6 +78,7 @@ impl Reconciler {
     fn remove_expired_of(&mut self, sandbox: &Sandbox, now: Timestamp) -> Result<(), AgentError> {
         let mut spec = sandbox.spec();
         let expired = spec.remove_expired(now);
+        let observation_ended = spec.end_observation(now);
         let policy = self.validate_policy(&spec)?;
         let validated = self.build_validated(spec, policy, &sandbox.active_policy.floor);
         let change = self.allocate(validated, None)?;
@@ -70,6 +88,9 @@ impl Reconciler {
                 sandbox = %sandbox.id(), list = entry.list.name(), entry = entry.entry,
                 "a temporary entry has ended"
             );
+        }
+        if observation_ended {
+            tracing::info!(sandbox = %sandbox.id(), "no longer observed: its time is over");
         }
         Ok(())
     }

@@ -42,7 +42,9 @@ impl Reconciler {
     fn can_join_batch(&self, command: &AgentCommand, batch: &ChangeBatch) -> bool {
         match command {
             AgentCommand::UpdateNetwork(id, _) => !batch.command_indices.contains_key(id.as_str()),
-            AgentCommand::EditList { id, .. } => !batch.command_indices.contains_key(id.as_str()),
+            AgentCommand::EditList { id, .. } | AgentCommand::SetMode { id, .. } => {
+                !batch.command_indices.contains_key(id.as_str())
+            }
             AgentCommand::Apply { specs, .. } => specs.iter().all(|spec| {
                 self.endpoints.keeps_endpoint(spec)
                     && !batch.command_indices.contains_key(&spec.sandbox_id)
@@ -76,6 +78,10 @@ impl Reconciler {
                 let changed = if dry_run || is_unchanged { vec![] } else { vec![validated] };
                 let results = self.add_to_batch(changed, index, batch);
                 return Ok(CommandReply::Edited { change, results });
+            }
+            AgentCommand::SetMode { id, mode, until } => {
+                let validated = vec![self.validate_mode(&id, mode, until)?];
+                return Ok(CommandReply::Applied(self.add_to_batch(validated, index, batch)));
             }
             AgentCommand::RemoveExpiredEntries => self.remove_expired_entries(),
             AgentCommand::Create(request) => {

@@ -6,7 +6,10 @@ use anyhow::{Result, anyhow};
 
 use super::stage::StagedChange;
 use crate::{
-    agent::{dataplane_control::DataplaneControl, sandbox::attribution::EventAttribution},
+    agent::{
+        dataplane_control::DataplaneControl,
+        sandbox::{Sandbox, attribution::EventAttribution},
+    },
     dataplane::{PolicyDigest, PolicyId, Slot},
 };
 
@@ -39,7 +42,7 @@ impl Publisher {
         self.attribution.update_while_publishing(|update| {
             let mut results = Vec::new();
             for group in groups.into_values() {
-                let group_result = self.publish_group(&group);
+                let group_result = self.publish_observing(&group);
                 let problem = group_result.as_ref().err().map(|error| format!("{error:#}"));
                 for change in group {
                     let result = match (&group_result, &problem) {
@@ -58,6 +61,24 @@ impl Publisher {
             }
             results
         })
+    }
+
+    /// Publishes one policy. Flows of observed sandboxes are reported from before it passes them.
+    fn publish_observing(&self, group: &[StagedChange]) -> PublishResult {
+        for change in group {
+            let Sandbox { slot, active_policy, .. } = &change.sandbox;
+            if active_policy.policy.is_observed() {
+                self.dataplane.set_observed(*slot, true)?;
+            }
+        }
+        let published = self.publish_group(group)?;
+        for change in group {
+            let Sandbox { slot, active_policy, .. } = &change.sandbox;
+            if !active_policy.policy.is_observed() {
+                self.dataplane.set_observed(*slot, false)?;
+            }
+        }
+        Ok(published)
     }
 
     /// Publishes one policy in those slots that do not have it yet.

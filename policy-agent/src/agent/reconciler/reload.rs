@@ -31,8 +31,8 @@ struct RecompiledPolicy {
     compiled: CompiledPolicy,
 }
 
-/// Policies by what they are built from: the network configuration, which sandboxes with equal ones
-/// share, and `allowInternetAccess`.
+/// Policies by what they are built from: the network configuration and the mode, which sandboxes with
+/// equal ones share, and `allowInternetAccess`.
 type PolicyCache = HashMap<(*const ActivePolicy, Option<bool>), Arc<Policy>>;
 
 impl Reconciler {
@@ -80,8 +80,9 @@ impl Reconciler {
                     let network = &sandbox.active_policy.network;
                     let policy =
                         platform_policy.policy_for_accepted_network(network, allow_internet_access);
-                    let policy =
-                        policy.map_err(|invalid| AgentError::for_sandbox(sandbox.id(), invalid))?;
+                    let policy = policy
+                        .map_err(|invalid| AgentError::for_sandbox(sandbox.id(), invalid))?
+                        .with_mode(sandbox.base_spec.mode);
                     Arc::clone(cache.entry(key).or_insert(Arc::new(policy)))
                 }
             };

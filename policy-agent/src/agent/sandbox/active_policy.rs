@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::policy::{
-    CompiledPolicy, DomainSet, Explanation, Floor, NetworkConfig, Policy, PolicyDefaults,
-    RequestedName, SandboxSpec, ValidationError, compile_policy, evaluate_by_name,
+    CompiledPolicy, DomainName, DomainSet, Explanation, Floor, HeaderRule, NetworkConfig, Policy,
+    PolicyDefaults, RequestedName, SandboxSpec, ValidationError, compile_policy, evaluate_by_name,
 };
 
 /// The operator's policy for all sandboxes.
@@ -99,6 +99,14 @@ impl ActivePolicy {
     #[must_use]
     pub fn evaluate_by_name(&self, name: Option<&RequestedName>, address: IpAddr) -> Explanation {
         evaluate_by_name(&self.policy, &self.names, &self.floor, name, address)
+    }
+
+    /// The rule whose headers requests to a name get. A rule grants nothing, so the name must be in
+    /// `allowOut`, also while the sandbox is observed.
+    #[must_use]
+    pub fn header_rule_for(&self, name: &DomainName) -> Option<&HeaderRule> {
+        let rule = self.policy.header_rules().rule_for(name)?;
+        self.names.most_specific_match(name).is_some().then_some(rule)
     }
 }
 

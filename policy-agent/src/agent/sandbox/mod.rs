@@ -10,6 +10,7 @@ pub(crate) mod registry;
 pub(crate) mod report;
 pub(crate) mod slot_allocator;
 pub(crate) mod store;
+pub(crate) mod traffic;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -99,6 +100,17 @@ impl Sandbox {
     #[must_use]
     pub(super) fn is_known_attached(&self) -> bool {
         self.attach_point.is_some() && self.status == EnforcementStatus::Enforcing
+    }
+
+    /// Says in the log that the policy is not enforced, if it is not.
+    pub(super) fn log_observation(&self) {
+        if self.active_policy.policy.is_observed() {
+            let until = self.base_spec.observe_until.map(|until| until.to_string());
+            tracing::warn!(
+                sandbox = %self.id(), until,
+                "observed: what its policy denies passes, and only the floor is enforced"
+            );
+        }
     }
 
     /// Returns whether the specification has the same interface and addresses, so that the sandbox

@@ -78,14 +78,18 @@ pub struct SandboxProxyCounters {
     requests: [AtomicU64; DecisionLabel::ALL.len()],
     /// By reason code.
     refusals: [AtomicU64; REASON_CODES],
+    /// By reason code: what passed because the sandbox is observed.
+    would_deny: [AtomicU64; REASON_CODES],
 }
 
 impl Default for SandboxProxyCounters {
     fn default() -> Self {
+        let zeros = || array::from_fn(|_| AtomicU64::new(0));
         Self {
             connections: Default::default(),
             requests: Default::default(),
-            refusals: array::from_fn(|_| AtomicU64::new(0)),
+            refusals: zeros(),
+            would_deny: zeros(),
         }
     }
 }
@@ -105,6 +109,24 @@ impl SandboxProxyCounters {
         let decision = DecisionLabel::from_reason(reason);
         self.requests[decision as usize].fetch_add(1, Ordering::Relaxed);
         self.record_refusal(reason);
+    }
+
+    /// Counts a connection that is allowed because the sandbox is observed.
+    pub fn record_observed_connection(&self, protocol: ConnectionProtocol) {
+        let decision = DecisionLabel::Allowed;
+        self.connections[protocol as usize][decision as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection or request that passed because the sandbox is observed, by the reason
+    /// that would deny it.
+    pub fn record_would_deny(&self, reason: Reason) {
+        self.would_deny[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many connections and requests would have been refused for this reason.
+    #[must_use]
+    pub fn would_deny(&self, reason: Reason) -> u64 {
+        self.would_deny[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Counts a refusal of a connection that was allowed before and is ended by a policy change.

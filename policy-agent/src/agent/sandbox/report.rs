@@ -7,7 +7,7 @@ use policy_common::{counters::ReasonCounters, reason::Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{EnforcementStatus, Sandbox};
+use super::{EnforcementStatus, Sandbox, proxy_counters::SandboxProxyCounters};
 use crate::{
     agent::{dataplane_control::DataplaneControl, proxy_control::ProxyControl},
     dataplane::PolicyId,
@@ -32,6 +32,9 @@ pub struct SandboxReport {
     /// Denied traffic. Each connection or request that the egress proxy refused counts as one
     /// packet without bytes.
     pub denied: TrafficCount,
+    /// What passed because the sandbox is observed, counted as in `denied`.
+    #[serde(skip_serializing_if = "TrafficCount::is_zero")]
+    pub would_deny: TrafficCount,
     /// Traffic by reason, without reasons that never occurred.
     pub counters: BTreeMap<&'static str, TrafficCount>,
     /// Current connections of the sandbox through the egress proxy.
@@ -63,20 +66,16 @@ impl SandboxReport {
     ) -> anyhow::Result<Self> {
         let totals = total_counters(sandbox, dataplane)?;
         let limits = dataplane.rate_limits(sandbox.slot)?;
-        let proxy_counters = sandbox.lifetime.proxy_counters();
-        let count = |&reason: &Reason| {
-            let counter = totals.by_reason.get(reason as usize).copied().unwrap_or_default();
-            let packets = counter.packets + proxy_counters.refusals(reason);
-            (reason, TrafficCount { packets, bytes: counter.bytes })
-        };
-        let counts = || Reason::ALL.iter().map(count);
+        let counts = counts_by_reason(&totals, sandbox.lifetime.proxy_counters());
+        let TrafficSums { passed, denied, would_deny } = TrafficSums::new(sandbox, &totals);
         Ok(Self {
             spec: sandbox.spec(),
             status: sandbox.status.clone(),
             policy_id: sandbox.policy_id,
-            passed: sum_counts(counts().filter(|(reason, _)| reason.passes())),
-            denied: sum_counts(counts().filter(|(reason, _)| !reason.passes())),
-            counters: counts()
+            passed,
+            denied,
+            would_deny,
+            counters: counts
                 .filter(|(_, count)| *count != TrafficCount::default())
                 .map(|(reason, count)| (reason.label(), count))
                 .collect(),
@@ -85,6 +84,58 @@ impl SandboxReport {
             events_lost: limits.events_lost,
         })
     }
+}
+
+/// All traffic of a sandbox.
+pub(super) struct TrafficSums {
+    pub(super) passed: TrafficCount,
+    pub(super) denied: TrafficCount,
+    pub(super) would_deny: TrafficCount,
+}
+
+impl TrafficSums {
+    /// Reads the counters of a sandbox.
+    pub(super) fn collect(
+        sandbox: &Sandbox,
+        dataplane: &dyn DataplaneControl,
+    ) -> anyhow::Result<Self> {
+        Ok(Self::new(sandbox, &total_counters(sandbox, dataplane)?))
+    }
+
+    fn new(sandbox: &Sandbox, totals: &ReasonCounters) -> Self {
+        let proxy = sandbox.lifetime.proxy_counters();
+        let counts = || counts_by_reason(totals, proxy);
+        Self {
+            passed: sum_counts(counts().filter(|(reason, _)| reason.passes())),
+            denied: sum_counts(counts().filter(|(reason, _)| !reason.passes())),
+            would_deny: observed_traffic(totals, proxy),
+        }
+    }
+}
+
+/// What the kernel and the egress proxy have counted for each reason.
+fn counts_by_reason(
+    totals: &ReasonCounters,
+    proxy: &SandboxProxyCounters,
+) -> impl Iterator<Item = (Reason, TrafficCount)> {
+    Reason::ALL.iter().map(|&reason| {
+        let counter = totals.by_reason.get(reason as usize).copied().unwrap_or_default();
+        let packets = counter.packets + proxy.refusals(reason);
+        (reason, TrafficCount { packets, bytes: counter.bytes })
+    })
+}
+
+impl TrafficCount {
+    const fn is_zero(&self) -> bool {
+        self.packets == 0 && self.bytes == 0
+    }
+}
+
+/// What the kernel and the egress proxy let pass because the sandbox is observed.
+fn observed_traffic(totals: &ReasonCounters, proxy: &SandboxProxyCounters) -> TrafficCount {
+    let kernel = totals.by_reason[Reason::WouldDeny as usize];
+    let proxied: u64 = Reason::ALL.iter().map(|reason| proxy.would_deny(*reason)).sum();
+    TrafficCount { packets: kernel.packets + proxied, bytes: kernel.bytes }
 }
 
 /// Returns all counters of a sandbox, including those of its previous slots.

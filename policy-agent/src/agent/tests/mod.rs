@@ -5,6 +5,7 @@ mod creation_notices;
 mod host_addresses;
 mod interface_pool;
 mod lease_expiry;
+mod observed_sandboxes;
 mod ownership;
 mod platform_policy;
 
@@ -58,6 +59,8 @@ struct FakeState {
     lookups_fail: bool,
     /// Whether the interfaces are bridge ports.
     is_bridge_port: bool,
+    /// The slots of observed sandboxes.
+    observed: HashSet<Slot>,
     /// The call that fails.
     failing_call: Option<&'static str>,
     /// Calls that change something, in order.
@@ -196,6 +199,16 @@ impl DataplaneControl for FakeDataplane {
 
     fn rate_limits(&self, _: Slot) -> Result<RateLimiterState> {
         Ok(RateLimiterState::default())
+    }
+
+    fn set_observed(&self, slot: Slot, observed: bool) -> Result<()> {
+        let mut state = self.state();
+        if observed {
+            state.observed.insert(slot);
+        } else {
+            state.observed.remove(&slot);
+        }
+        Ok(())
     }
 
     fn set_flow_reporting(&self, _: bool) -> Result<()> {

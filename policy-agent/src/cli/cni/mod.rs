@@ -137,7 +137,10 @@ impl PluginCall {
         let prefix = network_prefix(&self.config);
         let ids = list.iter().filter_map(|report| report["sandboxID"].as_str());
         let stale = ids.filter(|id| id.starts_with(&prefix) && !valid.iter().any(|it| it == id));
-        stale.map(|id| self.delete_sandbox(id)).collect()
+        for id in stale {
+            self.delete_sandbox(id)?;
+        }
+        Ok(())
     }
 
     /// Whether containers can be added now.

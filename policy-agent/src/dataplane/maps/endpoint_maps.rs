@@ -11,8 +11,8 @@ use policy_common::{
     bpf_names,
     counters::ReasonCounters,
     endpoint::{
-        ENDPOINT_ACTIVE, ENDPOINT_MAC_KNOWN, ENDPOINT_REPORT_FLOWS, MAX_ADDRESSES_PER_FAMILY,
-        SandboxEndpoint,
+        ENDPOINT_ACTIVE, ENDPOINT_MAC_KNOWN, ENDPOINT_OBSERVED, ENDPOINT_REPORT_FLOWS,
+        MAX_ADDRESSES_PER_FAMILY, SandboxEndpoint,
     },
     rate_limit::RateLimiterState,
 };
@@ -68,15 +68,31 @@ impl EndpointMaps {
     }
 
     /// Sets the flags of every active slot. `ENDPOINT_MAC_KNOWN` is part of the identity and is
-    /// preserved.
+    /// preserved, and so is `ENDPOINT_OBSERVED` with the flow reports that it brings.
     pub(crate) fn update_flags(&self, flags: u32) -> Result<()> {
         let _no_other_change = lock_map(&self.endpoints)?;
         for slot in Slot::all() {
             let stored = self.mapped.flags(slot);
             let before = stored.load(Ordering::Relaxed);
             if before & ENDPOINT_ACTIVE != 0 {
-                stored.store(flags | before & ENDPOINT_MAC_KNOWN, Ordering::Relaxed);
+                let kept = before & (ENDPOINT_MAC_KNOWN | ENDPOINT_OBSERVED);
+                let reports = with_flow_reporting(kept, before & ENDPOINT_OBSERVED != 0);
+                stored.store(flags | reports, Ordering::Relaxed);
             }
+        }
+        Ok(())
+    }
+
+    /// Sets whether the sandbox in a slot is observed. `report` is whether all new flows are
+    /// reported anyway.
+    pub(crate) fn set_observed(&self, slot: Slot, observed: bool, report: bool) -> Result<()> {
+        let _no_other_change = lock_map(&self.endpoints)?;
+        let stored = self.mapped.flags(slot);
+        let before = stored.load(Ordering::Relaxed);
+        if before & ENDPOINT_ACTIVE != 0 {
+            let kept = before & !(ENDPOINT_OBSERVED | ENDPOINT_REPORT_FLOWS);
+            let flag = if observed { ENDPOINT_OBSERVED } else { 0 };
+            stored.store(with_flow_reporting(kept | flag, observed || report), Ordering::Relaxed);
         }
         Ok(())
     }

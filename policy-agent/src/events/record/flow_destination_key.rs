@@ -35,7 +35,7 @@ impl FlowDestinationKey {
             .iter()
             .any(|reason| reason.label() == event.reason);
         Some(Self {
-            decision: if event.is_denial() { FlowDecision::Denied } else { FlowDecision::Allowed },
+            decision: decision_of(event),
             reason: event.reason,
             protocol: event.protocol.clone().or_else(|| event.ethertype.clone().map(Cow::Owned)),
             address: event_address(event, inbound).filter(|_| name.is_none()),
@@ -43,6 +43,14 @@ impl FlowDestinationKey {
             name: name.map(str::to_ascii_lowercase),
             inbound,
         })
+    }
+}
+
+fn decision_of(event: &PolicyEvent) -> FlowDecision {
+    match event {
+        event if event.is_denial() => FlowDecision::Denied,
+        event if event.is_observed() => FlowDecision::WouldDeny,
+        _ => FlowDecision::Allowed,
     }
 }
 

@@ -46,7 +46,7 @@ struct SandboxFlows {
 /// Which entries of the record to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowSelection {
-    /// What was denied.
+    /// What was denied, or would have been.
     Denials,
     /// Everything.
     All,
@@ -88,7 +88,7 @@ impl FlowQuery {
 
     fn matches(&self, flow: &RecordedFlow) -> bool {
         let is_selected = match self.selection {
-            FlowSelection::Denials => flow.decision == FlowDecision::Denied,
+            FlowSelection::Denials => flow.decision != FlowDecision::Allowed,
             FlowSelection::All => true,
         };
         let has_name = |pattern: &DomainPattern| {
@@ -232,7 +232,7 @@ impl SandboxFlows {
 
     const fn table(&mut self, decision: FlowDecision) -> &mut FlowTable {
         match decision {
-            FlowDecision::Denied => &mut self.denied,
+            FlowDecision::Denied | FlowDecision::WouldDeny => &mut self.denied,
             FlowDecision::Allowed => &mut self.passed,
         }
     }

@@ -23,6 +23,8 @@ pub enum FlowDecision {
     Allowed,
     /// It was denied.
     Denied,
+    /// It passed, because the sandbox is observed. The reason is what would deny it.
+    WouldDeny,
 }
 
 /// One destination of a sandbox with one decision, and how often it occurred. Fields without a value

@@ -53,7 +53,7 @@ use super::{
 };
 use crate::{
     agent::ActivePolicy,
-    policy::{DomainName, Policy, RequestedName},
+    policy::{DomainName, RequestedName},
 };
 
 /// Bytes that TLS may hold unsent, in addition to those of the socket.
@@ -62,9 +62,9 @@ const TLS_UNSENT_LIMIT: usize = 16 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether a policy has headers for a connection that is decided by this.
-pub(super) fn has_rule(policy: &Policy, match_key: &MatchKey) -> bool {
+pub(super) fn has_rule(active_policy: &ActivePolicy, match_key: &MatchKey) -> bool {
     let domain = match_key.name().and_then(RequestedName::domain);
-    domain.is_some_and(|domain| policy.header_rules().rule_for(domain).is_some())
+    domain.is_some_and(|domain| active_policy.header_rule_for(domain).is_some())
 }
 
 /// Serves an allowed connection to a name with a rule. `client_hello` has the bytes read so far.

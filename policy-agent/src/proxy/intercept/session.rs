@@ -153,7 +153,7 @@ impl InterceptedSession {
         check_request(&request, &self.domain)?;
         let active_policy = self.admitted.active_policy();
         // Without the rule, the connection is about to be reset.
-        let rule = active_policy.policy.header_rules().rule_for(&self.domain);
+        let rule = active_policy.header_rule_for(&self.domain);
         let headers = self.render(rule.ok_or(RequestFailure::Closed)?)?;
         match self.choice {
             AlpnChoice::Http2 => self.forward_http2(request, headers).await,

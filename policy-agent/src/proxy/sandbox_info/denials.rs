@@ -29,7 +29,8 @@ pub(super) fn recent_denials(sandbox_proxy: &SandboxProxy) -> Value {
 }
 
 fn entry(sandbox: &SandboxId, flow: &RecordedFlow) -> Option<Value> {
-    let decision = ConnectionDecision { reason: flow.parsed_reason()?, rule: flow.rule.clone() };
+    let rule = flow.rule.clone();
+    let decision = ConnectionDecision { rule, ..flow.parsed_reason()?.into() };
     let mut entry = visible_verdict(sandbox, &decision, flow.address, flow.name.as_deref());
     entry["lastSeen"] = flow.last_seen.to_string().into();
     entry["count"] = flow.count().into();

@@ -33,13 +33,16 @@ pub(super) fn visible_verdict(
 ) -> Value {
     let reason = visible_reason(decision.reason);
     let mut verdict = json!({
-        "allowed": reason.passes(),
+        "allowed": reason.passes() || decision.would_deny,
         "reason": reason.label(),
         "line": reason.line(),
         "help": reason.help(),
     });
     if let Some(rule) = visible_rule(decision.rule.as_ref()) {
         verdict["rule"] = serde_json::to_value(rule).unwrap_or_default();
+    }
+    if decision.would_deny {
+        verdict["wouldDeny"] = true.into();
     }
     if !reason.passes()
         && let Some(hint) = AllowHint::for_denial(reason, address, name)
@@ -61,7 +64,7 @@ mod tests {
         let id: SandboxId = "web".parse().expect("an ID");
         let rule =
             RuleRef { list: "host_address", index: None, entry: "198.51.100.7/32".to_owned() };
-        let decision = ConnectionDecision { reason: Reason::HostAddress, rule: Some(rule) };
+        let decision = ConnectionDecision { rule: Some(rule), ..Reason::HostAddress.into() };
         let address = "198.51.100.7".parse().ok();
         let verdict = visible_verdict(&id, &decision, address, None);
         assert_eq!(verdict["reason"], "platform_deny");
@@ -82,7 +85,7 @@ mod tests {
             index: Some(0),
             entry: "api.example.com".to_owned(),
         };
-        let allowed = ConnectionDecision { reason: Reason::AllowName, rule: Some(rule) };
+        let allowed = ConnectionDecision { rule: Some(rule), ..Reason::AllowName.into() };
         let verdict = visible_verdict(&id, &allowed, None, Some("api.example.com"));
         assert_eq!(verdict["rule"]["entry"], "api.example.com");
         assert_eq!(verdict["allowed"], true);

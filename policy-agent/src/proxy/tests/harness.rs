@@ -119,6 +119,10 @@ impl DataplaneControl for NoKernel {
         bail!("no kernel")
     }
 
+    fn set_observed(&self, _: Slot, _: bool) -> Result<()> {
+        Ok(())
+    }
+
     fn set_flow_reporting(&self, _: bool) -> Result<()> {
         Ok(())
     }

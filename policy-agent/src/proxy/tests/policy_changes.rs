@@ -14,7 +14,10 @@ use super::{
     },
     hello_builder::client_hello,
 };
-use crate::{agent::ProxyControl as _, policy::Floor};
+use crate::{
+    agent::{ActivePolicy, ProxyControl as _},
+    policy::{Floor, PolicyMode},
+};
 
 /// A connection through the proxy: the client's and the server's end.
 async fn connected_through(harness: &ProxyHarness, name: &str) -> (TcpStream, TcpStream) {
@@ -170,4 +173,43 @@ async fn a_connection_that_is_dialed_while_the_floor_changes_is_checked_again() 
     let mut client = harness.connect().await;
     client.write_all(&client_hello("a.example")).await.unwrap();
     assert!(is_reset(&mut client).await);
+}
+
+/// The same policy, observed.
+fn observed(policy: &ActivePolicy) -> Arc<ActivePolicy> {
+    Arc::new(ActivePolicy {
+        network: policy.network.clone(),
+        policy: policy.policy.clone().with_mode(PolicyMode::Observe),
+        floor: Arc::clone(&policy.floor),
+        names: policy.names.clone(),
+        digest: policy.digest,
+    })
+}
+
+#[tokio::test]
+async fn an_observed_name_passes_is_reported_and_is_reset_when_the_policy_is_enforced() {
+    let enforced = policy_allowing(&["a.example"]);
+    let harness = ProxyHarness::new(&observed(&enforced), "192.0.2.66:443").await;
+    let (mut a, mut a_server) = connected_through(&harness, "a.example").await;
+    let (mut other, _other_server) = connected_through(&harness, "b.example").await;
+    let event = harness.first_event().await;
+    assert_eq!((event.verdict, event.reason), ("would_deny", "name_not_allowed"));
+    assert_eq!(harness.connection_counts(), "protocol=\"tls\",decision=\"allowed\"} 2\n");
+    harness.proxy.update_policy(harness.slot, &enforced);
+    assert_eq!(harness.active(), 1);
+    assert!(is_reset(&mut other).await);
+    a_server.write_all(b"on").await.unwrap();
+    expect_bytes(&mut a, b"on").await;
+}
+
+#[tokio::test]
+async fn the_floor_holds_for_an_observed_name() {
+    let policy = observed(&policy_allowing(&["a.example"]));
+    let harness = ProxyHarness::new(&policy, "192.0.2.66:443").await;
+    harness.set_name("inside.example", &["10.0.0.1"]);
+    let mut client = harness.connect().await;
+    client.write_all(&client_hello("inside.example")).await.unwrap();
+    assert_eq!(read_alert(&mut client).await, 49);
+    let event = harness.first_event().await;
+    assert_eq!((event.verdict, event.reason), ("denied", "platform_deny"));
 }

@@ -4,6 +4,7 @@
 mod agent_api;
 mod api_keys;
 mod cli;
+mod devtools;
 mod e2b_api;
 mod invalid_network;
 mod invalid_sandbox;
@@ -11,5 +12,7 @@ mod list_edits;
 mod network_rules;
 mod openapi;
 mod operations;
+mod page;
 mod secrets;
+mod top;
 mod unit_privileges;

@@ -16,6 +16,7 @@ mod guard;
 mod inbound_connections;
 mod must_work;
 mod network_baseline;
+mod observe;
 mod other_namespaces;
 mod policy_updates;
 mod precedence;

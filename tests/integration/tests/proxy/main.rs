@@ -12,6 +12,7 @@ mod name_bypasses;
 mod name_resolution;
 mod name_updates;
 mod named_internet_baseline;
+mod observed_names;
 mod proxied_traffic;
 mod proxy_limits;
 mod redirect;

@@ -66,6 +66,9 @@ fn every_metric_is_on_the_page_and_no_other() {
     );
     sandbox.assert_name_denied(&scene.denied_site.name, "name_not_allowed");
     let _ = sandbox.curl_public_url("http", "/").run();
+    let observed = sandbox.testbed.cli(&["observe", &sandbox.id]);
+    assert_eq!(observed.exit_code, 0, "{observed:?}");
+    sandbox.assert_reaches("8.8.8.9");
     let text = sandbox.testbed.request("GET", "/metrics", &Value::Null).body;
     let (exposed, documented) = (exposed(&text), documented());
     assert!(!documented.is_empty(), "the page has a table");
