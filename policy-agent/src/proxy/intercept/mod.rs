@@ -19,6 +19,7 @@ mod request_body;
 mod request_check;
 mod response_body;
 mod rule_headers;
+mod sending;
 mod serve;
 mod session;
 mod settings;

@@ -2,14 +2,17 @@
 
 use std::io::{Read as _, Write as _};
 
-use http_body_util::Full;
-use hyper::{HeaderMap, Request, header::HeaderValue};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    HeaderMap, Request,
+    header::{HeaderName, HeaderValue},
+};
 use policy_testbed::testbed::{OrFail as _, parse_ip};
 use serde_json::json;
 
 use super::{
     CREDENTIAL, RuleScenario, TESTBED, authorization,
-    trusting_client::{Http2Client, TlsClient, connect_tls},
+    trusting_client::{Http2Client, TlsClient, connect_tls, empty_body},
 };
 
 /// Sends bytes and reads the response to the end of the connection.
@@ -73,7 +76,7 @@ fn a_coalesced_stream_for_another_host_is_misdirected_and_the_others_go_on() {
     let (head, body) = client.get("https://evil.example/2");
     assert_eq!(head.status(), 421, "{body}");
     let other_host = Request::get(scenario.url("/3")).header("host", "evil.example");
-    let (head, body) = client.request(other_host.body(Full::default()).or_fail("a request"));
+    let (head, body) = client.request(other_host.body(empty_body()).or_fail("a request"));
     assert_eq!(head.status(), 421, "{body}");
     assert_eq!(client.get(&scenario.url("/4")).0.status(), 200);
     let paths: Vec<_> = scenario.origin.requests().into_iter().map(|it| it.path).collect();
@@ -91,7 +94,7 @@ fn the_sandboxes_own_lines_of_the_header_are_replaced() {
     let answer = exchange(connect_tls(&scenario), &request);
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let mut client = Http2Client::connect(&scenario);
-    let mut forged = Request::get(scenario.url("/")).body(Full::default()).or_fail("a request");
+    let mut forged = Request::get(scenario.url("/")).body(empty_body()).or_fail("a request");
     for _ in 0..2 {
         forged.headers_mut().append("authorization", HeaderValue::from_static("forged"));
     }
@@ -119,6 +122,20 @@ fn names_that_servers_take_for_the_same_are_removed() {
         names.filter(|name| name == "x-api-key").count()
     };
     assert_eq!((keys(&seen), &seen["x-api-key"]), (1, &HeaderValue::from_static("real")));
+}
+
+#[test]
+fn a_trailer_cannot_be_the_header() {
+    let scenario = RuleScenario::new("trailer.rules.example");
+    let mut client = Http2Client::connect(&scenario);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("authorization", HeaderValue::from_static("forged"));
+    trailers.insert("x-kept", HeaderValue::from_static("kept"));
+    let body = Full::from("a body").with_trailers(async { Some(Ok(trailers)) }).boxed();
+    let request = Request::post(scenario.url("/echo")).body(body).or_fail("a request");
+    // The server returns the trailers that it got.
+    let echoed = client.trailers_of(request);
+    assert_eq!(echoed.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hyper::Method;
 use policy_testbed::{
     named_internet::client_program::client_command,
     probe,
@@ -11,6 +12,7 @@ use policy_testbed::{
 use serde_json::json;
 use tungstenite::Message;
 
+use super::super::socks_proxy::{SOCKS_PORT, SocksMode, SocksProxy};
 use super::{
     CREDENTIAL, RuleScenario, TESTBED, authorization,
     trusting_client::{Http2Client, authority_file, connect_tls, trusting_config, trusting_curl},
@@ -141,6 +143,36 @@ fn a_web_socket_echoes() {
         socket.send(message.clone()).or_fail("sending");
         assert_eq!(socket.read().or_fail("an echo"), message);
     }
+}
+
+#[test]
+fn a_web_socket_opens_over_http2() {
+    let scenario = RuleScenario::new("http2-socket.rules.example");
+    let mut client = Http2Client::connect(&scenario);
+    assert_eq!(client.get(&scenario.url("/")).0.status(), 200);
+    assert_eq!(client.echo_over_connect(&scenario.url("/socket"), b"anything"), b"anything");
+    let opened = &scenario.origin.requests()[1];
+    assert_eq!((&opened.method, &*opened.path), (&Method::CONNECT, "/socket"));
+    assert_eq!(opened.values("authorization"), [CREDENTIAL]);
+}
+
+#[test]
+fn requests_go_through_the_egress_proxy_with_the_header() {
+    let scenario = RuleScenario::new("tunnelled.rules.example");
+    let stage = &scenario.sandbox.testbed;
+    let (names, internet) = (stage.named_internet(), &stage.network.internet);
+    let name = "socks.tunnelled.rules.example";
+    let proxy = SocksProxy::start(names, internet, name, SocksMode::NoAuth);
+    let proxy = proxy.or_fail("starting a SOCKS5 proxy");
+    scenario.sandbox.apply_network(json!({
+        "allowOut": [scenario.name()], "denyOut": ["0.0.0.0/0"],
+        "rules": { scenario.name(): authorization(CREDENTIAL) },
+        "egressProxy": { "address": format!("{name}:{SOCKS_PORT}") },
+    }));
+    assert_eq!(scenario.curl("/").run().status, 200);
+    let tunnelled = format!("name {}:{HTTPS_PORT}", scenario.name());
+    assert_eq!(proxy.logged_requests(), [tunnelled]);
+    assert_eq!(scenario.origin.only_request().values("authorization"), [CREDENTIAL]);
 }
 
 #[test]

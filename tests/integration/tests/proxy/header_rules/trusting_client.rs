@@ -1,12 +1,13 @@
 //! Clients in a sandbox that trust the sandbox's own authority, and nothing else.
 
-use std::{io::Write as _, path::PathBuf, sync::Arc};
+use std::{convert::Infallible, io::Write as _, path::PathBuf, sync::Arc};
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Empty, combinators::BoxBody};
 use hyper::{
-    Request, Response,
+    HeaderMap, Request, Response,
     body::{Bytes, Incoming},
     client::conn::http2,
+    ext::Protocol,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy_testbed::{
@@ -21,7 +22,11 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use tokio::{net::TcpStream, runtime::Runtime};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    runtime::Runtime,
+};
 use tokio_rustls::TlsConnector;
 
 use super::RuleScenario;
@@ -76,10 +81,13 @@ pub(super) fn connect_tls(scenario: &RuleScenario) -> TlsClient {
     rustls::StreamOwned::new(client.or_fail("a client"), stream)
 }
 
+/// The body of a request.
+pub(super) type ClientBody = BoxBody<Bytes, Infallible>;
+
 /// An HTTP/2 connection to the server of a scenario.
 pub(super) struct Http2Client {
     runtime: Runtime,
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<ClientBody>,
 }
 
 impl Http2Client {
@@ -105,7 +113,7 @@ impl Http2Client {
 
     /// Sends a request, and returns the head of its response and its body.
     #[track_caller]
-    pub(super) fn request(&mut self, request: Request<Full<Bytes>>) -> (Response<()>, String) {
+    pub(super) fn request(&mut self, request: Request<ClientBody>) -> (Response<()>, String) {
         let answered = self.runtime.block_on(async {
             let response: Response<Incoming> = self.sender.send_request(request).await?;
             let (head, body) = response.into_parts();
@@ -119,8 +127,39 @@ impl Http2Client {
     /// Sends a `GET` request for a URL.
     #[track_caller]
     pub(super) fn get(&mut self, url: &str) -> (Response<()>, String) {
-        self.request(Request::get(url).body(Full::default()).or_fail("a request"))
+        self.request(Request::get(url).body(empty_body()).or_fail("a request"))
     }
+
+    /// Sends a request, and returns the trailers of its response.
+    #[track_caller]
+    pub(super) fn trailers_of(&mut self, request: Request<ClientBody>) -> HeaderMap {
+        let trailers = self.runtime.block_on(async {
+            let response = self.sender.send_request(request).await?;
+            Ok::<_, hyper::Error>(response.into_body().collect().await?.trailers().cloned())
+        });
+        trailers.or_fail("a response").or_fail("trailers")
+    }
+
+    /// Opens a WebSocket (RFC 8441), sends bytes, and reads as many.
+    #[track_caller]
+    pub(super) fn echo_over_connect(&mut self, url: &str, bytes: &[u8]) -> Vec<u8> {
+        let mut request = Request::connect(url).body(empty_body()).or_fail("a request");
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let echo = self.runtime.block_on(async {
+            let response = self.sender.send_request(request).await.or_fail("a response");
+            assert_eq!(response.status(), 200);
+            let upgraded = hyper::upgrade::on(response).await.or_fail("a stream");
+            let (mut stream, mut echo) = (TokioIo::new(upgraded), vec![0; bytes.len()]);
+            stream.write_all(bytes).await?;
+            stream.read_exact(&mut echo).await?;
+            Ok::<_, std::io::Error>(echo)
+        });
+        echo.or_fail("an echo")
+    }
+}
+
+pub(super) fn empty_body() -> ClientBody {
+    Empty::new().boxed()
 }
 
 #[track_caller]
