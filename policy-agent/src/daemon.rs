@@ -80,10 +80,10 @@ async fn run_agent(
     let services_config = Arc::clone(&config);
     let open_services =
         move || start_services(services_config, platform_policy, metrics, stopping, workers);
-    let api = spawn_blocking(open_services).await??;
+    let (api, secrets) = spawn_blocking(open_services).await??;
     let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
-    let secrets = watch_secrets(&config, &api).await?;
+    tokio::spawn(Arc::clone(&secrets).run());
     let serving = listeners.serve(&keys, &api);
     let reloader = ConfigReloader {
         load,
@@ -107,14 +107,6 @@ async fn run_agent(
     let _ = spawn_blocking(move || record_writer.write_all()).await; // it logs its errors
     tracing::info!("stopped; the kernel goes on enforcing");
     Ok(())
-}
-
-/// Reads the operator's secrets, and reads them again when they change.
-async fn watch_secrets(config: &AgentConfig, api: &ApiState) -> Result<Arc<SecretWatcher>> {
-    let (sources, store) = (config.secret_sources(), api.secrets.clone());
-    let watcher = spawn_blocking(move || SecretWatcher::start(sources, store)).await?;
-    tokio::spawn(Arc::clone(&watcher).run());
-    Ok(watcher)
 }
 
 /// Starts the gateway, if it is configured. The task ends when the agent stops and the gateway's
@@ -180,7 +172,7 @@ fn start_services(
     metrics: MetricsExporter,
     stopping: watch::Receiver<bool>,
     workers: TrafficWorkers,
-) -> Result<ApiState> {
+) -> Result<(ApiState, Arc<SecretWatcher>)> {
     let dataplane = Dataplane::open(config.dataplane_settings())
         .context("cannot load the kernel programs: `policy-agent doctor` says what is missing")?;
     let ring = dataplane.open_event_reader()?;
@@ -190,7 +182,9 @@ fn start_services(
     let (record, record_file) = open_record(&config.state_dir);
     let event_buffer =
         Arc::new(EventBuffer::new(Arc::clone(&dataplane_control), Arc::clone(&record)));
+    // Before adoption, after which requests of sandboxes need them.
     let secrets = SecretStore::open(&config.state_dir)?;
+    let secret_watcher = SecretWatcher::start(config.secret_sources(), secrets.clone());
     let proxy = Arc::new(TransparentProxy::new(
         config.proxy_settings(secrets.clone())?,
         platform_policy.clone(),
@@ -215,7 +209,7 @@ fn start_services(
     record_writer.spawn()?;
     let gateway = gateway::GatewayMetrics::default();
     let (metrics, events) = (Arc::new(metrics), event_buffer);
-    Ok(ApiState {
+    let api = ApiState {
         agent,
         events,
         record_writer,
@@ -225,7 +219,8 @@ fn start_services(
         metrics,
         config,
         stopping,
-    })
+    };
+    Ok((api, secret_watcher))
 }
 
 /// Opens the record of flows, with what earlier agents recorded.

@@ -226,7 +226,7 @@ fn what_the_agent_refuses_is_an_exception_with_its_words() {
 #[test]
 fn secrets_and_the_rules_that_refer_to_them() {
     for sdk in [E2bSdk::Python, E2bSdk::JavaScript] {
-        let mut scene = SdkSession::start(sdk, "secrets");
+        let mut scene = SdkSession::start(sdk, "rule_secrets");
         let told = &scene.last_report;
         let name = told["names"][0].as_str().unwrap_or_default().to_owned();
         assert_eq!(told["names"][1], name.as_str(), "{told}");

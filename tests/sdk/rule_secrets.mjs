@@ -24,7 +24,7 @@ const sandbox = await Sandbox.create({
 const { network } = await sandbox.getInfo()
 await tell(sandbox, {
   names: [made.name, info.name],
-  versions: [made.currentVersion, updated.currentVersion, info.currentVersion],
+  versions: [made.version, updated.version, info.version],
   metadata: info.metadata,
   listed: listed.includes(NAME),
   exists: await Secret.exists(NAME),
@@ -33,7 +33,7 @@ await tell(sandbox, {
 })
 await sandbox.updateNetwork({ allowOut: ['8.8.8.8'], denyOut: [ALL_TRAFFIC] })
 await tell(sandbox, {
-  rules: 'rules' in ((await sandbox.getInfo()).network ?? {}),
+  rules: (await sandbox.getInfo()).network?.rules !== undefined,
   destroyed: [await Secret.destroy(NAME), await Secret.destroy(NAME)],
   exists: await Secret.exists(NAME),
   asking: await complaint(() => Secret.getInfo(NAME)),

@@ -25,7 +25,7 @@ rules = sandbox.get_info().network["rules"]
 tell(
     sandbox,
     names=[made.name, info.name],
-    versions=[made.current_version, updated.current_version, info.current_version],
+    versions=[made.version, updated.version, info.version],
     metadata=info.metadata,
     listed=NAME in listed,
     exists=Secret.exists(NAME),
