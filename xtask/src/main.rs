@@ -21,6 +21,7 @@ mod links;
 mod process;
 mod qemu_install;
 mod quiet_services;
+mod screenshots;
 mod sdk_install;
 mod setup;
 mod structure;
@@ -90,6 +91,8 @@ enum XtaskCommand {
         /// The commit of the older agent. Default: the last one with the ABI before this one.
         revision: Option<String>,
     },
+    /// Build, then take the pictures in docs/images (as root).
+    Screenshots,
     /// Build, then run the benchmarks (as root).
     Bench {
         /// Passed to the benchmark.
@@ -119,6 +122,7 @@ fn run(verb: XtaskCommand, way: Option<ToolchainSource>) -> Result<()> {
         XtaskCommand::Fuzz { cases, frames } => fuzz::run(way, fuzz::FuzzAmount { cases, frames }),
         XtaskCommand::Kernels(choice) => kernel_tests::run(way, &choice),
         XtaskCommand::UpgradeTest { revision } => upgrade_test::run(way, revision.as_deref()),
+        XtaskCommand::Screenshots => screenshots::run(way),
         XtaskCommand::Bench { args } => bench::run(way, &args),
     }
 }
