@@ -164,6 +164,9 @@ impl MetricsExporter {
             help,
             proxy.active_connections.clone(),
         );
+        let help = "Time until the egress proxy had looked a name up and was connected to its server, \
+                    or failed to be";
+        registry.register("policy_proxy_connect_seconds", help, proxy.dials.clone());
         let help = "Requests to public URLs, by the status of their answer";
         registry.register("policy_gateway_requests", help, gateway.requests.clone());
         let help = "Requests to public URLs of existing sandboxes, by the class of their status";

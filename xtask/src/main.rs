@@ -22,6 +22,7 @@ mod links;
 mod process;
 mod qemu_install;
 mod quiet_services;
+mod screenshots;
 mod sdk_install;
 mod setup;
 mod structure;
@@ -94,6 +95,8 @@ enum XtaskCommand {
     /// Build the release, and make a `.deb`, a tarball, an SBOM and an OCI image layout in
     /// `target/dist`.
     Dist(dist::DistArgs),
+    /// Build, then take the pictures in docs/images (as root).
+    Screenshots,
     /// Build, then run the benchmarks (as root).
     Bench {
         /// Passed to the benchmark.
@@ -124,6 +127,7 @@ fn run(verb: XtaskCommand, way: Option<ToolchainSource>) -> Result<()> {
         XtaskCommand::Kernels(choice) => kernel_tests::run(way, &choice),
         XtaskCommand::UpgradeTest { revision } => upgrade_test::run(way, revision.as_deref()),
         XtaskCommand::Dist(args) => dist::run(way, args),
+        XtaskCommand::Screenshots => screenshots::run(way),
         XtaskCommand::Bench { args } => bench::run(way, &args),
     }
 }

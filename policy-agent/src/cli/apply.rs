@@ -1,6 +1,6 @@
 //! The `apply` command.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -12,27 +12,28 @@ use super::{
     client::ApiClient,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
-    sandbox_file::SandboxFile,
+    sandbox_file::{FileSandbox, SandboxFiles},
 };
 use crate::{
     api::{BODY_LIMIT, parse_until},
     policy::{PolicyMode, SandboxSpec},
 };
 
-/// Create or replace the sandboxes in a file
+/// Create or replace the sandboxes in files
 ///
-/// All sandboxes are validated before the first one is changed. A file larger than 64 MiB is sent
-/// in several batches, each of which is validated as a whole. When the command succeeds, the kernel
-/// enforces every policy in the file. It says which sandboxes are created, changed and unchanged. Valid
-/// entries without effect get warnings on stderr.
+/// All sandboxes of all files are validated before the first one is changed; then each is changed as a
+/// whole or not at all. More than 64 MiB is sent in several batches, each of which is validated as a
+/// whole. When the command succeeds, the kernel enforces every policy. It says which sandboxes are
+/// created, changed and unchanged. Valid entries without effect get warnings on stderr.
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
   policy-agent apply -f web.json --diff --dry-run
+  policy-agent apply -f /etc/sandboxes/ more.yaml
   jq -c .sandboxes[] fleet.json | policy-agent apply -f -")]
 pub(super) struct ApplyCommand {
     #[command(flatten)]
-    file: SandboxFile,
+    files: SandboxFiles,
     /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
@@ -61,6 +62,9 @@ pub(super) struct ApplyCommand {
 struct ReceivedOutcome {
     #[serde(rename = "sandboxID")]
     sandbox_id: String,
+    /// The file that it is from, which only this command knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,7 +83,9 @@ struct ReceivedOutcome {
 
 impl ApplyCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
-        let mut specs = self.file.read()?;
+        let sandboxes = self.files.read()?;
+        let files: HashMap<_, _> = sandboxes.iter().map(FileSandbox::file_by_id).collect();
+        let mut specs: Vec<_> = sandboxes.into_iter().map(|sandbox| sandbox.spec).collect();
         if self.observe {
             observe_all(&mut specs, self.duration.as_deref())?;
         }
@@ -93,6 +99,9 @@ impl ApplyCommand {
         for batch in batches {
             let response = block_on(client.request(Method::PUT, &path, batch.into()))??;
             outcomes.extend(serde_json::from_slice::<Vec<ReceivedOutcome>>(&response)?);
+        }
+        for outcome in &mut outcomes {
+            outcome.file = files.get(&outcome.sandbox_id).cloned();
         }
         for ReceivedOutcome { sandbox_id, warnings, .. } in &outcomes {
             for warning in warnings {

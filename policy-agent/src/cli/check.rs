@@ -10,7 +10,7 @@ use super::{
     cli_failure::CliFailure,
     config_args,
     output::{self, OutputArgs, OutputFormat},
-    sandbox_file::SandboxFile,
+    sandbox_file::{FileSandbox, SandboxFiles},
 };
 use crate::{
     agent::PlatformPolicy,
@@ -21,9 +21,9 @@ use crate::{
 /// The loopback interface. No sandbox is behind it.
 const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
 
-/// Validate a file without an agent, and print its effective policy
+/// Validate files without an agent, and print their effective policies
 ///
-/// Validates a file as `apply` does, but does not contact an agent. Prints the effective policy:
+/// Validates files as `apply` does, but does not contact an agent. Prints the effective policy:
 /// host bits are cleared, names are normalised, defaults are filled in. Valid entries without
 /// effect get warnings on stderr.
 #[derive(Args)]
@@ -31,7 +31,7 @@ const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
   policy-agent check -f web.json && policy-agent apply -f web.json")]
 pub(super) struct CheckCommand {
     #[command(flatten)]
-    file: SandboxFile,
+    files: SandboxFiles,
     /// The agent's configuration, for default_nameserver and platform_allow, _deny and _deny_add
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -45,9 +45,9 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), CliFailure> {
         let platform_policy = platform_policy(&config_args::load_config(self.config)?)?;
-        let specs = self.file.read()?;
-        let mut normalised_specs = Vec::with_capacity(specs.len());
-        for spec in specs {
+        let sandboxes = self.files.read()?;
+        let mut normalised_specs = Vec::with_capacity(sandboxes.len());
+        for FileSandbox { spec, .. } in sandboxes {
             let reject = |invalid: &dyn std::fmt::Display| {
                 CliFailure::BadInput(anyhow!("sandbox {}: {invalid}", spec.sandbox_id))
             };

@@ -1,6 +1,9 @@
-//! Parses the file given to `apply`: one JSON object, an array of them, or JSON lines.
+//! Parses the file given to `apply`: one JSON object, an array of them, JSON lines, or YAML.
 
 use std::collections::HashSet;
+
+use serde::Deserialize as _;
+use serde_json::Value;
 
 use super::{
     SandboxSpec, ValidationError, json,
@@ -23,6 +26,29 @@ pub fn parse_manifest(text: &str) -> Result<Vec<SandboxSpec>, ValidationError> {
     }
     check_sandboxes(&sandboxes)?;
     Ok(sandboxes)
+}
+
+/// Parses the same in YAML: documents that hold one sandbox, or a list of them.
+///
+/// # Errors
+/// The text is no YAML, or like those of [`parse_manifest`].
+pub fn parse_yaml_manifest(text: &str) -> Result<Vec<SandboxSpec>, ValidationError> {
+    let mut items = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(text) {
+        // A mapping refuses a field that is given twice. As JSON, errors name fields as they always do.
+        let yaml = serde_yaml_ng::Value::deserialize(document).map_err(|error| not_yaml(&error))?;
+        match serde_json::to_value(yaml).map_err(|error| not_yaml(&error))? {
+            Value::Null => {}
+            Value::Array(sandboxes) => items.extend(sandboxes),
+            sandbox => items.push(sandbox),
+        }
+    }
+    let lines: Vec<_> = items.iter().map(Value::to_string).collect();
+    parse_manifest(&lines.join("\n"))
+}
+
+fn not_yaml(error: &impl std::fmt::Display) -> ValidationError {
+    ValidationError::about_field("", format!("not valid YAML: {error}"))
 }
 
 fn parse_json_stream(text: &str) -> Result<Vec<SandboxSpec>, ValidationError> {
@@ -88,6 +114,48 @@ mod tests {
             let read = parse_manifest(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
             let read: Vec<_> = read.iter().map(|sandbox| sandbox.sandbox_id.as_str()).collect();
             assert_eq!(read, ids, "{text}");
+        }
+    }
+
+    #[test]
+    fn yaml_means_what_the_same_json_means() {
+        let yaml = "\
+sandboxID: web
+interface: tap0
+addresses: [10.11.0.2, 'fd00::2']
+mac: 02:fc:00:00:00:05
+allowInternetAccess: false
+network:
+  allowOut:
+    - '*.example.com'   # quoted, since * is an alias
+    - 203.0.113.0/24
+  httpsPorts: [8443]
+";
+        let json = r#"{"sandboxID":"web","interface":"tap0","addresses":["10.11.0.2","fd00::2"],
+            "mac":"02:fc:00:00:00:05","allowInternetAccess":false,
+            "network":{"allowOut":["*.example.com","203.0.113.0/24"],"httpsPorts":[8443]}}"#;
+        let expected = parse_manifest(json).expect("JSON");
+        assert_eq!(parse_yaml_manifest(yaml).expect("YAML"), expected);
+        let listed: String = yaml.lines().map(|line| format!("  {line}\n")).collect();
+        let listed = format!("-{}", &listed[1..]);
+        assert_eq!(parse_yaml_manifest(&listed).expect("a list"), expected);
+        let two = format!("---\n{yaml}---\n{}", yaml.replace("web", "other"));
+        assert!(
+            parse_yaml_manifest(&two).expect_err("one interface").to_string().starts_with("[1].")
+        );
+    }
+
+    #[test]
+    fn wrong_yaml_is_refused() {
+        for (text, problem) in [
+            ("", "no sandbox in it"),
+            ("sandboxID: [", "not valid YAML"),
+            ("sandboxID: a\nsandboxID: b", "not valid YAML"),
+            ("sandboxID: a\ninterfase: tap0", "interfase: unknown field"),
+            ("just text", "not"),
+        ] {
+            let error = parse_yaml_manifest(text).expect_err(text).to_string();
+            assert!(error.contains(problem), "{text}: {error}");
         }
     }
 

@@ -80,7 +80,7 @@ pub use import::{ImportFormat, ImportedPolicy};
 pub use json::parse_json;
 pub use list_edit::{EditableList, ListChange, ListEdit, TemporaryEntry};
 pub use mac_address::MacAddress;
-pub use manifest::parse_manifest;
+pub use manifest::{parse_manifest, parse_yaml_manifest};
 pub use nameservers::PolicyDefaults;
 pub use normalised_policy::{NormalisedEgressProxy, NormalisedNetwork, NormalisedPolicy};
 pub use policy_mode::PolicyMode;

@@ -1,7 +1,10 @@
 //! Connects to the upstream of an allowed connection: resolves the name, checks every address
 //! against the floor, and connects.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use policy_common::reason::Reason;
 use tokio::{net::TcpStream, time::timeout};
@@ -45,9 +48,20 @@ impl DialTarget {
     }
 }
 
-/// Connects to the target. If the policy has an egress proxy, the connection goes through it and
-/// never around it.
+/// Connects to the target, and counts how long that takes.
 pub(super) async fn dial(
+    sandbox_proxy: &SandboxProxy,
+    active_policy: &ActivePolicy,
+    target: &DialTarget,
+) -> Result<UpstreamConnection, ConnectionEnd> {
+    let start = Instant::now();
+    let dialed = dial_target(sandbox_proxy, active_policy, target).await;
+    sandbox_proxy.context.metrics.record_dial(start.elapsed(), dialed.is_ok());
+    dialed
+}
+
+/// If the policy has an egress proxy, the connection goes through it and never around it.
+async fn dial_target(
     sandbox_proxy: &SandboxProxy,
     active_policy: &ActivePolicy,
     target: &DialTarget,

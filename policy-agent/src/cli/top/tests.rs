@@ -1,5 +1,7 @@
 //! What the view shows, on a terminal without a device.
 
+mod picture;
+
 use std::time::{Duration, Instant};
 
 use ratatui::{

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use policy_testbed::{network::NetworkNamespace, probe, testbed::OrFail as _, wait::eventually};
+use policy_testbed::{
+    network::NetworkNamespace, probe, testbed::OrFail as _, wait::eventually_within,
+};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket, client};
 
@@ -40,7 +42,7 @@ impl Browser {
         chromium.env("HOME", home.path()).env("TMPDIR", home.path());
         chromium.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = chromium.spawn().or_fail("starting chromium");
-        let place = eventually("the browser listens", || {
+        let place = eventually_within(ANSWER_TIMEOUT, "the browser listens", || {
             let text = fs::read_to_string(data.join("DevToolsActivePort")).ok()?;
             let (port, path) = text.split_once('\n')?;
             Some((port.parse::<u16>().ok()?, path.to_owned()))
@@ -98,7 +100,9 @@ impl Browser {
     /// Waits until an expression is true.
     #[track_caller]
     pub(crate) fn wait_until(&mut self, expression: &str) {
-        let holds = eventually(expression, || (self.evaluate(expression) == true).then_some(()));
+        let holds = eventually_within(ANSWER_TIMEOUT, expression, || {
+            (self.evaluate(expression) == true).then_some(())
+        });
         if holds.is_err() {
             let text = self.evaluate("document.body.innerText");
             panic!("{expression} does not become true in {text}");

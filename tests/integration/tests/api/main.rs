@@ -3,6 +3,7 @@
 
 mod agent_api;
 mod api_keys;
+mod apply_files;
 mod cli;
 mod devtools;
 mod e2b_api;

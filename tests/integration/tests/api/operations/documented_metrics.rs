@@ -47,7 +47,9 @@ fn exposed(text: &str) -> BTreeMap<String, DocumentedMetric> {
 /// The labels of a metric's samples, except a histogram's `le`.
 fn labels(text: &str, name: &str) -> BTreeSet<String> {
     let sample = |line: &str| {
-        let (inner, _) = line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once('}')?;
+        let sample = line.strip_prefix(name)?;
+        let sample = sample.strip_prefix("_count").unwrap_or(sample);
+        let (inner, _) = sample.strip_prefix('{')?.rsplit_once('}')?;
         Some(inner.split(',').filter_map(|pair| Some(pair.split_once('=')?.0.to_owned())).collect())
     };
     text.lines().filter_map(sample).flat_map(|labels: Vec<String>| labels).collect()
@@ -66,6 +68,8 @@ fn every_metric_is_on_the_page_and_no_other() {
     );
     sandbox.assert_name_denied(&scene.denied_site.name, "name_not_allowed");
     let _ = sandbox.curl_public_url("http", "/").run();
+    let allowed = sandbox.curl(&format!("https://{}/", scene.allowed_site.name)).run();
+    assert_eq!(allowed.status, 200, "{allowed:?}");
     let observed = sandbox.testbed.cli(&["observe", &sandbox.id]);
     assert_eq!(observed.exit_code, 0, "{observed:?}");
     sandbox.assert_reaches("8.8.8.9");

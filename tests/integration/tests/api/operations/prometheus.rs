@@ -93,6 +93,11 @@ fn make_traffic(scene: &DomainScenario) {
     );
     sandbox.assert_name_denied(&scene.denied_site.name, "name_not_allowed");
     let _ = sandbox.curl_public_url("http", "/").run();
+    let allowed = sandbox.curl(&format!("https://{}/", scene.allowed_site.name)).run();
+    assert_eq!(allowed.status, 200, "{allowed:?}");
+    let observed = sandbox.testbed.cli(&["observe", &sandbox.id]);
+    assert_eq!(observed.exit_code, 0, "{observed:?}");
+    sandbox.assert_reaches("8.8.8.9");
 }
 
 #[test]
