@@ -35,7 +35,7 @@ const CNI_PTP_PLUGIN: &str = "/usr/lib/cni/ptp";
 /// A module of Debian's Python.
 const GRPC_MODULE: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
 
-const SYSTEM_TOOLS: [SystemTool; 21] = [
+const SYSTEM_TOOLS: [SystemTool; 22] = [
     SystemTool {
         program: "ip",
         package: "iproute2",
@@ -88,6 +88,12 @@ const SYSTEM_TOOLS: [SystemTool; 21] = [
         program: "chromium",
         package: "chromium",
         purpose: "opens a public URL as people do",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "systemd-analyze",
+        package: "systemd",
+        purpose: "verifies the unit of the package",
         callers: &[Tests],
     },
     SystemTool {
