@@ -1,7 +1,7 @@
 //! Waits for conditions, always with a time limit and never for a fixed time.
 
 use std::{
-    env,
+    env, io,
     sync::LazyLock,
     thread,
     time::{Duration, Instant},
@@ -40,5 +40,16 @@ pub fn eventually_within<T>(
             bail!("waited {limit:?} in vain for: {what}");
         }
         thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Repeats a system call that a signal ends. A call with a time limit is not restarted by the kernel,
+/// also if the process was only stopped and continued.
+pub fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }

@@ -89,6 +89,8 @@ impl DifferentialRun {
             Reason::NoPolicy | Reason::Guard => false,
             // There is no proxy, so nothing is redirected. The proxy also has reasons of its own.
             Reason::ByName | Reason::AllowName => false,
+            // The policies are enforced, not observed.
+            Reason::WouldDeny => false,
             Reason::InboundRefused => host_only,
             _ => true,
         })

@@ -12,6 +12,7 @@ use crate::{
     network::NetworkNamespace,
     probe,
     testbed::{OrFail as _, TestSandbox},
+    wait::retry_interrupted,
 };
 
 /// A connection on which the test writes HTTP itself.
@@ -165,7 +166,7 @@ impl RawHttpConnection {
 
     fn read_more(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 65_536];
-        let length = self.stream.read(&mut bytes)?;
+        let length = retry_interrupted(|| self.stream.read(&mut bytes))?;
         self.unread.extend_from_slice(&bytes[..length]);
         Ok(length)
     }

@@ -14,7 +14,7 @@ use crate::{
     named_internet::web_server::{self, ConnectionCounts},
     network::{NetworkNamespace, tcp_listener::bind_listener},
     testbed::OrFail as _,
-    wait::{WAIT_LIMIT, eventually},
+    wait::{WAIT_LIMIT, eventually, retry_interrupted},
 };
 
 /// A listening port whose service is the test itself.
@@ -115,7 +115,7 @@ impl ServiceConnection {
 
     fn read_more(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 65_536];
-        let length = self.stream.read(&mut bytes)?;
+        let length = retry_interrupted(|| self.stream.read(&mut bytes))?;
         self.unread.extend_from_slice(&bytes[..length]);
         Ok(length)
     }

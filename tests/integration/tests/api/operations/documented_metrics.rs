@@ -7,7 +7,7 @@ use policy_testbed::{
     test_servers::HTTPS_PORT,
     testbed::{DomainScenario, SharedTestbed},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(
     "[proxy]\nresolvers = [\"8.8.8.8:53\"]\n\
@@ -70,6 +70,12 @@ fn every_metric_is_on_the_page_and_no_other() {
     let _ = sandbox.curl_public_url("http", "/").run();
     let allowed = sandbox.curl(&format!("https://{}/", scene.allowed_site.name)).run();
     assert_eq!(allowed.status, 200, "{allowed:?}");
+    let ruled = &scene.allowed_subdomain.name;
+    sandbox.apply_network(json!({"allowOut": [ruled], "denyOut": ["0.0.0.0/0"],
+        "rules": {ruled.as_str(): [{"transform": {"headers": {"x-team": "red"}}}]}}));
+    let url = format!("https://{ruled}/");
+    let unverified = sandbox.curl(&url).with_arguments(&["--insecure"]).run();
+    assert_eq!(unverified.status, 502, "{unverified:?}");
     let observed = sandbox.testbed.cli(&["observe", &sandbox.id]);
     assert_eq!(observed.exit_code, 0, "{observed:?}");
     sandbox.assert_reaches("8.8.8.9");
