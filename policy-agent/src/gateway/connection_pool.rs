@@ -26,6 +26,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const EVICTION_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of idle connections per sandbox.
 const MAX_IDLE_PER_BACKEND: usize = 64;
+/// How long to wait until a connection whose response has just been read takes the next request.
+const READY_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long to wait for the file descriptor of an idle connection that was closed in favor of a new
 /// one.
 const SOCKET_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,6 +64,13 @@ impl BackendConnection {
         let nothing_to_read = SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]);
         let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
         !self.sender.is_closed() && nothing_to_read.is_err_and(|error| would_block(&error))
+    }
+
+    /// Waits until the connection can take a request. Right after a response has been read, the task
+    /// that drives the connection may not have run yet, on another worker.
+    pub(super) async fn becomes_ready(&mut self) -> bool {
+        self.sender.is_ready()
+            || timeout(READY_TIMEOUT, self.sender.ready()).await.is_ok_and(|ready| ready.is_ok())
     }
 }
 
@@ -118,8 +127,8 @@ impl ConnectionPool {
         permit.ok()?.ok()
     }
 
-    /// Takes the most recently used connection to `key` that is usable, preferably one of the current
-    /// worker.
+    /// Takes the most recently used connection to `key` that is usable, preferably one that is ready,
+    /// and of those one of the current worker.
     pub(super) fn take(&self, key: PoolKey) -> Option<BackendConnection> {
         loop {
             let connection = self.lock_idle().take(key)?;
@@ -175,12 +184,13 @@ impl ConnectionPool {
 impl IdleConnections {
     fn take(&mut self, key: PoolKey) -> Option<BackendConnection> {
         let idle_of_backend = self.by_backend.get_mut(&key.backend_id)?;
-        let fits = |idle: &IdleConnection| idle.key == key && idle.connection.sender.is_ready();
         let own = current_worker_index();
-        let fits_here = |idle: &IdleConnection| idle.connection.worker_index == own && fits(idle);
+        let preference = |idle: &IdleConnection| {
+            (idle.connection.sender.is_ready(), idle.connection.worker_index == own)
+        };
         // A service that has one connection at a time must get the one that it has.
-        let position = idle_of_backend.iter().rposition(fits_here);
-        let position = position.or_else(|| idle_of_backend.iter().rposition(fits))?;
+        let fitting = idle_of_backend.iter().enumerate().filter(|(_, idle)| idle.key == key);
+        let (position, _) = fitting.max_by_key(|(_, idle)| preference(idle))?;
         let taken = idle_of_backend.remove(position)?;
         if idle_of_backend.is_empty() {
             self.by_backend.remove(&key.backend_id);
