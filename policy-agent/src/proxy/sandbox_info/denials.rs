@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::visible_verdict::visible_verdict;
 use crate::{
-    events::{FlowQuery, FlowSelection, RecordedFlow},
+    events::{FlowDecision, FlowQuery, FlowSelection, RecordedFlow},
     policy::SandboxId,
     proxy::{decision::ConnectionDecision, sandbox_proxy::SandboxProxy},
 };
@@ -30,7 +30,8 @@ pub(super) fn recent_denials(sandbox_proxy: &SandboxProxy) -> Value {
 
 fn entry(sandbox: &SandboxId, flow: &RecordedFlow) -> Option<Value> {
     let rule = flow.rule.clone();
-    let decision = ConnectionDecision { rule, ..flow.parsed_reason()?.into() };
+    let would_deny = flow.decision == FlowDecision::WouldDeny;
+    let decision = ConnectionDecision { rule, would_deny, reason: flow.parsed_reason()? };
     let mut entry = visible_verdict(sandbox, &decision, flow.address, flow.name.as_deref());
     entry["lastSeen"] = flow.last_seen.to_string().into();
     entry["count"] = flow.count().into();

@@ -29,6 +29,9 @@ fn names_that_are_not_allowed_pass_until_the_policy_is_enforced() {
     assert_eq!(entry["decision"], "would_deny");
     assert_eq!(entry["reason"], "name_not_allowed");
     assert_eq!(entry["allowEntry"], "observed.example");
+    let told = sandbox.curl("http://policy.internal/denials").run().page_json();
+    assert_eq!(told["entries"][0]["wouldDeny"], true, "{told}");
+    assert_eq!(told["entries"][0]["allowed"], true, "{told}");
     let suggested = sandbox.testbed.cli(&["suggest", &sandbox.id]).json();
     assert_eq!(suggested["network"]["allowOut"], json!(["observed.example"]));
     let ended = sandbox.testbed.cli(&["observe", &sandbox.id, "--end"]);
