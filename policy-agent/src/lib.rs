@@ -20,11 +20,13 @@ pub mod events;
 #[cfg(test)]
 mod fuzz;
 pub mod gateway;
+mod hex;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod policy;
+mod private_file;
 pub mod proxy;
 pub mod runtimes;
 pub mod secrets;

@@ -13,7 +13,6 @@ mod error;
 mod expiry;
 mod floor_cache;
 mod handle;
-mod hex;
 mod interface_pool;
 mod interface_state;
 mod link_backlog;
@@ -57,6 +56,5 @@ pub use self::{
     timings::ApplyTimings,
 };
 pub(crate) use self::{
-    hex::{HexDisplay, random_hex},
     interface_state::probe_interface,
 };

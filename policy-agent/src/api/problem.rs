@@ -11,7 +11,8 @@ use serde_json::json;
 use utoipa::{ToResponse, ToSchema};
 
 use crate::{
-    agent::{AgentError, random_hex},
+    agent::AgentError,
+    hex::random_hex,
     policy::ValidationError,
 };
 

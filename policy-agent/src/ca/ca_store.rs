@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::SandboxCa;
-use crate::policy::SandboxId;
+use crate::{
+    policy::SandboxId,
+    private_file::{remove_if_exists, replace_private_file},
+};
 
 const EXTENSION: &str = "pem";
 
@@ -59,13 +62,7 @@ impl SandboxCaStore {
 
     fn save(&self, path: &Path, text: &str) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let new = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(&self.directory)?.sync_all()
+        replace_private_file(path, text.as_bytes())
     }
 
     /// Removes the authority of a sandbox, if it has one.
@@ -73,10 +70,7 @@ impl SandboxCaStore {
     /// # Errors
     /// The disk reports an error.
     pub(crate) fn remove(&self, sandbox: &SandboxId) -> io::Result<()> {
-        match fs::remove_file(self.file_path(sandbox)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_if_exists(&self.file_path(sandbox)).map(|_| ())
     }
 
     /// Removes the authorities of all sandboxes except these.

@@ -7,6 +7,8 @@ use policy_common::endpoint::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::hex::HexDisplay;
+
 /// Prefix of the pin names of interfaces of `[[interfaces]]`.
 const INTERFACE_PIN_PREFIX: &str = "slot-";
 /// Maximum length of such an interface's name and namespace in bytes. They are hex-encoded in a
@@ -221,9 +223,8 @@ impl HostInterface {
         if let Some(netns) = &self.netns {
             pinned_name.extend_from_slice(netns.as_os_str().as_bytes());
         }
-        let digits = || pinned_name.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         (pinned_name.len() <= MAX_PIN_NAME_BYTES)
-            .then(|| format!("{INTERFACE_PIN_PREFIX}{}", digits()))
+            .then(|| format!("{INTERFACE_PIN_PREFIX}{}", HexDisplay(&pinned_name)))
     }
 
     /// The interface whose gates are pinned under this name. `None` if the name is a sandbox ID.

@@ -1,9 +1,7 @@
 //! A certificate and its key: the operator's, or a self-signed one for evaluation.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -15,6 +13,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
+
+use crate::private_file::replace_private_file;
 
 /// Paths of the certificate chain and the private key, in PEM format.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ impl CertificateFiles {
             rcgen::generate_simple_self_signed(names).context("making a certificate")?;
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        write_private_file(&files.key, &generated.signing_key.serialize_pem())?;
-        write_private_file(&files.cert, &generated.cert.pem())?;
+        write_file(&files.key, &generated.signing_key.serialize_pem())?;
+        write_file(&files.cert, &generated.cert.pem())?;
         Ok(files)
     }
 
@@ -56,11 +56,8 @@ impl CertificateFiles {
     }
 }
 
-fn write_private_file(path: &Path, text: &str) -> Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(path);
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+fn write_file(path: &Path, text: &str) -> Result<()> {
+    let written = replace_private_file(path, text.as_bytes());
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -20,7 +20,7 @@ use super::{
     MAX_SECRETS, MAX_TOTAL_LEN, MAX_VALUE_LEN, SecretInfo, SecretMetadata, SecretName,
     SecretSource, SecretValue, file_signature::FileSignature, stored_secret::StoredSecret,
 };
-use crate::policy::SECRET_ID_PREFIX;
+use crate::{hex::HexDisplay, policy::SECRET_ID_PREFIX};
 
 /// Bytes of the digest of a name that its ID holds.
 const ID_BYTES: usize = 10;
@@ -257,8 +257,7 @@ fn modified_at(path: &Path) -> Timestamp {
 /// The operator's secrets have the same ID at every start.
 fn id_of(name: &SecretName) -> String {
     let digest = Sha256::digest(name.as_str().as_bytes());
-    let digits = digest.iter().take(ID_BYTES).map(|byte| format!("{byte:02x}"));
-    digits.fold(SECRET_ID_PREFIX.to_owned(), |id, digits| id + &digits)
+    format!("{SECRET_ID_PREFIX}{}", HexDisplay(&digest[..ID_BYTES]))
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The secrets of the API on disk: one file that only the agent's user may read, replaced as a whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +14,7 @@ use super::{
     SecretInfo, SecretMetadata, SecretName, SecretSource, SubmittedValue,
     stored_secret::StoredSecret,
 };
+use crate::private_file::{NEW_EXTENSION, remove_if_exists, replace_private_file};
 
 /// Version of the file format.
 const FILE_VERSION: u32 = 1;
@@ -69,19 +68,10 @@ impl SecretsStateFile {
     /// # Errors
     /// The disk reports an error.
     pub(super) fn remove(&self) -> Result<()> {
-        for path in [&self.0, &self.new_path(), &self.broken_path()] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-                }
-                _ => {}
-            }
+        for path in [&self.0, &self.0.with_extension(NEW_EXTENSION), &self.broken_path()] {
+            remove_if_exists(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
-    }
-
-    fn new_path(&self) -> PathBuf {
-        self.0.with_extension("json.new")
     }
 
     fn broken_path(&self) -> PathBuf {
@@ -110,26 +100,9 @@ impl SecretsStateFile {
     /// Replaces the file, and waits for the disk.
     pub(super) fn save<'a>(&self, secrets: impl Iterator<Item = &'a StoredSecret>) -> Result<()> {
         let text = serialize(secrets)?;
-        let new = self.new_path();
-        let written = write_new(&new, &text).and_then(|()| fs::rename(&new, &self.0));
-        if written.is_err() {
-            let _ = fs::remove_file(&new);
-        }
-        let synced =
-            written.and_then(|()| File::open(self.0.parent().unwrap_or(&self.0))?.sync_all());
-        synced.with_context(|| format!("cannot write {}: is the disk full?", self.0.display()))
+        replace_private_file(&self.0, &text)
+            .with_context(|| format!("cannot write {}: is the disk full?", self.0.display()))
     }
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A file that a crash left may have another mode.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 fn serialize<'a>(secrets: impl Iterator<Item = &'a StoredSecret>) -> Result<Zeroizing<Vec<u8>>> {

@@ -15,7 +15,10 @@ use super::{
     SecretSource, SecretValue, metadata::check_metadata, operator_secrets::checked_value,
     state_file::SecretsStateFile, stored_secret::StoredSecret,
 };
-use crate::policy::{SECRET_ID_PREFIX, ValidationError};
+use crate::{
+    hex::random_hex,
+    policy::{SECRET_ID_PREFIX, ValidationError},
+};
 
 /// Random bytes of an ID.
 const ID_BYTES: usize = 10;
@@ -240,10 +243,7 @@ fn parse_value(value: &SecretValue) -> Result<SecretValue, ValidationError> {
 }
 
 fn new_id() -> Result<String> {
-    let mut bytes = [0; ID_BYTES];
-    getrandom::fill(&mut bytes)?;
-    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
-    Ok(digits.fold(SECRET_ID_PREFIX.to_owned(), |id, digits| id + &digits))
+    Ok(format!("{SECRET_ID_PREFIX}{}", random_hex::<ID_BYTES>()?))
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use super::Reconciler;
 use crate::{
     agent::{
         error::AgentError,
-        hex::{HexDisplay, random_hex},
         sandbox::{
             Sandbox,
             lease::{IdempotencyRecord, LeaseDeadline, SandboxMetadata},
             lifetime::SandboxLifetime,
         },
     },
+    hex::{HexDisplay, random_hex},
     policy::{NetworkConfig, NetworkRules, SandboxId, SandboxSpec, SecretString},
 };
 

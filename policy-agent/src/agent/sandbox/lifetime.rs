@@ -13,7 +13,7 @@ use super::{
     lease::{ActiveLease, IdempotencyRecord, LeaseDeadline, PersistedLease, SandboxMetadata},
     proxy_counters::SandboxProxyCounters,
 };
-use crate::{agent::hex::random_hex, policy::SecretString};
+use crate::{hex::random_hex, policy::SecretString};
 
 /// Number of random bytes in a token.
 const TOKEN_BYTES: usize = 20;

@@ -7,8 +7,9 @@ use utoipa::ToSchema;
 
 use super::{CLIENT_ID, ENVD_VERSION, public_domain, template_id};
 use crate::{
-    agent::{HexDisplay, Sandbox},
+    agent::Sandbox,
     api::ApiState,
+    hex::HexDisplay,
     policy::{SandboxId, SecretString},
 };
 

@@ -11,7 +11,7 @@ use super::{
     cni_error::{CniError, CniErrorCode},
     plugin_config::PluginConfig,
 };
-use crate::agent::HexDisplay;
+use crate::hex::HexDisplay;
 
 /// Maximum number of characters of a container's ID in that of its sandbox.
 const CONTAINER_CHARACTERS: usize = 36;

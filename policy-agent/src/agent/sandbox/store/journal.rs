@@ -23,7 +23,7 @@ use std::{
 use nix::unistd::syncfs;
 use sha2::{Digest as _, Sha256};
 
-use crate::agent::HexDisplay;
+use crate::hex::HexDisplay;
 
 const NAME_PREFIX: &str = "journal-";
 const HEADER: &str = "policy-agent journal 1";
