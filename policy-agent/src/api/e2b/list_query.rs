@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use utoipa::IntoParams;
 
-use super::{cursor::PageCursor, template_id};
+use super::{
+    cursor::PageCursor,
+    paging::{MAX_LIMIT, parse_limit},
+    template_id,
+};
 use crate::{agent::Sandbox, policy::ValidationError};
-
-/// The largest page, which is also the default.
-const MAX_LIMIT: usize = 100;
 
 /// The parameters, for the OpenAPI document.
 #[derive(IntoParams)]
@@ -137,11 +138,6 @@ fn parse_order(text: &str) -> Result<SortOrder, ValidationError> {
         "desc" => Ok(SortOrder::Descending),
         _ => Err(ValidationError::about_entry("order", text, "write asc or desc")),
     }
-}
-
-fn parse_limit(text: &str) -> Result<usize, ValidationError> {
-    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| ValidationError::about_entry("limit", text, "write a number from 1 to 100"))
 }
 
 fn parse_value<T: FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, ValidationError> {

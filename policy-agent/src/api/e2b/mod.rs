@@ -5,9 +5,9 @@
 //! sandbox_access  the response of create and connect
 //! timeouts        connect, and how long a sandbox lives
 //! update_network  replaces the egress fields; the network of a sandbox in responses
-//! sandbox_list    the list of sandboxes (list_query, cursor)
+//! sandbox_list    the list of sandboxes (list_query, cursor, paging)
 //! sandbox_detail  shows or deletes one sandbox
-//! secrets         the secrets that network.rules refer to (secret_list_query)
+//! secrets         the secrets that network.rules refer to (secret_list_query, paging)
 //! unknown_fields  rejects unknown fields that refer to the network
 //! ```
 
@@ -16,6 +16,7 @@ mod cursor;
 #[cfg(test)]
 mod fuzz;
 mod list_query;
+mod paging;
 mod sandbox_access;
 mod sandbox_detail;
 mod sandbox_list;

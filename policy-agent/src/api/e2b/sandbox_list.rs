@@ -15,6 +15,7 @@ use super::{
     CLIENT_ID, ENVD_VERSION,
     cursor::{self, SandboxPage},
     list_query::{ListQuery, ListQueryParameters},
+    paging::page_headers,
     template_id,
 };
 use crate::{
@@ -99,13 +100,8 @@ pub(super) async fn list(
     let query = ListQuery::parse(query.as_deref().unwrap_or_default())?;
     let matching = api.agent.registry().all().into_iter().filter(|sandbox| query.matches(sandbox));
     let SandboxPage { sandboxes, next } = cursor::paginate(matching.collect(), &query);
-    let mut headers = HeaderMap::new();
-    if let Some(cursor) = next {
-        let token = cursor.to_string().try_into().map_err(Problem::internal)?;
-        headers.insert("x-next-token", token);
-    }
     Ok((
-        headers,
+        page_headers(next.map(|cursor| cursor.to_string()))?,
         Json(sandboxes.iter().map(|sandbox| E2bSandboxSummary::from_sandbox(sandbox)).collect()),
     ))
 }

@@ -3,10 +3,8 @@
 use form_urlencoded::parse as pairs;
 use utoipa::IntoParams;
 
+use super::paging::{MAX_LIMIT, parse_limit};
 use crate::policy::{SecretName, ValidationError};
-
-/// The largest page, which is also the default.
-const MAX_LIMIT: usize = 100;
 
 /// The parameters, for the OpenAPI document.
 #[derive(IntoParams)]
@@ -45,11 +43,6 @@ impl SecretListQuery {
         }
         Ok(query)
     }
-}
-
-fn parse_limit(text: &str) -> Result<usize, ValidationError> {
-    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-    limit.ok_or_else(|| ValidationError::about_entry("limit", text, "write a number from 1 to 100"))
 }
 
 fn parse_token(text: &str) -> Result<SecretName, ValidationError> {

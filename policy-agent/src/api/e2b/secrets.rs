@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
-use super::secret_list_query::{SecretListParameters, SecretListQuery};
+use super::{
+    paging::page_headers,
+    secret_list_query::{SecretListParameters, SecretListQuery},
+};
 use crate::{
     api::{ApiState, Problem, json_body::JsonBody},
     secrets::{SecretError, SecretInfo, SecretMetadata, SecretSource, SecretStore, SubmittedValue},
@@ -119,12 +122,8 @@ fn list_page(
     page.retain(|secret| query.after.as_ref().is_none_or(|after| secret.name > *after));
     let has_more = page.len() > query.limit;
     page.truncate(query.limit);
-    let mut headers = HeaderMap::new();
-    if let Some(last) = page.last().filter(|_| has_more) {
-        let token = last.name.to_string().try_into().map_err(Problem::internal)?;
-        headers.insert("x-next-token", token);
-    }
-    Ok((headers, Json(page.into_iter().map(E2bSecret::from).collect())))
+    let last = page.last().filter(|_| has_more).map(|last| last.name.to_string());
+    Ok((page_headers(last)?, Json(page.into_iter().map(E2bSecret::from).collect())))
 }
 
 /// Create a secret
