@@ -91,12 +91,13 @@ impl ApiClient {
         Ok(response.into_body().collect().await.map_err(broken_error)?.to_bytes())
     }
 
-    /// Sends a `GET` request and returns the response body as a stream.
+    /// Sends a `GET` request and returns the lines of the response as they arrive.
     ///
     /// # Errors
     /// The request failed.
-    pub(super) async fn stream(&self, path: &str) -> Result<BodyChunks, ApiClientError> {
-        Ok(BodyChunks(self.send(Method::GET, path, Bytes::new()).await?.into_body()))
+    pub(super) async fn stream_lines(&self, path: &str) -> Result<BodyLines, ApiClientError> {
+        let body = self.send(Method::GET, path, Bytes::new()).await?.into_body();
+        Ok(BodyLines { body, incomplete: Vec::new() })
     }
 
     async fn send(
@@ -127,22 +128,35 @@ impl ApiClient {
     }
 }
 
-/// A response body as a stream of chunks.
-pub(super) struct BodyChunks(Incoming);
+/// The lines of a response body.
+pub(super) struct BodyLines {
+    body: Incoming,
+    /// The start of a line whose end has not arrived.
+    incomplete: Vec<u8>,
+}
 
-impl BodyChunks {
-    /// Waits for the next chunk. `None` at the end.
+impl BodyLines {
+    /// Waits for more lines, and returns those that are complete, with their ends. `None` at the end
+    /// of the body.
     ///
     /// # Errors
     /// The connection failed.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiClientError> {
-        while let Some(frame) = self.0.frame().await {
-            if let Ok(data) = frame.map_err(broken_error)?.into_data() {
-                return Ok(Some(data));
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiClientError> {
+        while let Some(frame) = self.body.frame().await {
+            let Ok(data) = frame.map_err(broken_error)?.into_data() else { continue };
+            self.incomplete.extend_from_slice(&data);
+            if let Some(end) = self.incomplete.iter().rposition(|byte| *byte == b'\n') {
+                let rest = self.incomplete.split_off(end + 1);
+                return Ok(Some(std::mem::replace(&mut self.incomplete, rest)));
             }
         }
         Ok(None)
     }
+}
+
+/// The lines of a text that are not empty.
+pub(super) fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 async fn refused_error(response: Response<Incoming>) -> ApiClientError {

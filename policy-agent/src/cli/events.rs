@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     api_path::append_parameters,
     cli_failure::CliFailure,
-    client::ApiClient,
+    client::{ApiClient, split_lines},
     explain::format_rule,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
@@ -86,14 +86,9 @@ pub(super) async fn print_json_lines(
     format: OutputFormat,
     format_line: fn(&Value) -> String,
 ) -> Result<(), CliFailure> {
-    let mut chunks = client.stream(path).await?;
-    let mut pending = Vec::new();
-    while let Some(chunk) = chunks.next().await? {
-        pending.extend_from_slice(&chunk);
-        let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
-        let rest = pending.split_off(end + 1);
-        print_lines(&pending, format, format_line)?;
-        pending = rest;
+    let mut body = client.stream_lines(path).await?;
+    while let Some(lines) = body.next().await? {
+        print_lines(&lines, format, format_line)?;
     }
     Ok(())
 }
@@ -107,7 +102,7 @@ fn print_lines(
     match format {
         OutputFormat::Json => stdout.write_all(lines)?,
         OutputFormat::Table => {
-            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            for line in split_lines(lines) {
                 writeln!(stdout, "{}", format_line(&serde_json::from_slice(line)?))?;
             }
         }

@@ -14,7 +14,7 @@ use tokio::{
 use super::sandbox_rates::TrafficSample;
 use crate::cli::{
     api_path::escape_path_segment,
-    client::{ApiClient, ApiClientError, BodyChunks},
+    client::{ApiClient, ApiClientError, BodyLines, split_lines},
 };
 
 /// How long the thread that reads the keyboard waits until it looks whether the view has ended.
@@ -80,8 +80,8 @@ impl Feeds {
         self.unfollow();
         let id = escape_path_segment(id);
         let path = format!("/agent/v1/sandboxes/{id}/flows?follow=true&last={FIRST_FLOWS}");
-        let chunks = self.client.stream(&path).await?;
-        let task = tokio::spawn(read_flows(chunks, self.sender.clone()));
+        let lines = self.client.stream_lines(&path).await?;
+        let task = tokio::spawn(read_flows(lines, self.sender.clone()));
         self.followed = Some(task.abort_handle());
         Ok(())
     }
@@ -132,22 +132,17 @@ fn read_keys(sender: &UnboundedSender<FeedUpdate>) {
     }
 }
 
-async fn read_flows(mut chunks: BodyChunks, sender: UnboundedSender<FeedUpdate>) {
-    let mut pending = Vec::new();
+async fn read_flows(mut body: BodyLines, sender: UnboundedSender<FeedUpdate>) {
     let problem = loop {
-        match chunks.next().await {
-            Ok(Some(chunk)) => pending.extend_from_slice(&chunk),
+        let lines = match body.next().await {
+            Ok(Some(lines)) => lines,
             Ok(None) => break "the agent ended the stream of flows".to_owned(),
             Err(error) => break error.to_string(),
-        }
-        let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
-        let rest = pending.split_off(end + 1);
-        let lines = pending.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let flows = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        if sender.send(FeedUpdate::Flows(flows)).is_err() {
+        };
+        let flows = split_lines(&lines).filter_map(|line| serde_json::from_slice(line).ok());
+        if sender.send(FeedUpdate::Flows(flows.collect())).is_err() {
             return;
         }
-        pending = rest;
     };
     let _ = sender.send(FeedUpdate::FlowsEnded(problem)); // the view may have ended
 }
