@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -13,9 +14,25 @@ use crate::{host, process};
 /// The binaries of `policy-ebpf`. Each becomes one object file.
 const BPF_OBJECTS: [&str; 3] = ["policy", "gate", "bench"];
 
-/// Builds the binaries that the demo and the tests run. Without `-p`, which would select other
-/// features, each dependency is compiled only once.
-const DEVELOPMENT_BUILD: [&str; 3] = ["build", "--bin=policy-agent", "--bin=demo"];
+/// What to build in the profile of the tests. Without `-p`, which would select other features, each
+/// dependency is compiled only once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DevelopmentBuild {
+    /// The agent and the demo.
+    Programs,
+    /// These, and all tests: in one command, because cargo then compiles the agent and its unit
+    /// tests at the same time.
+    ProgramsAndTests,
+}
+
+impl DevelopmentBuild {
+    fn command(self) -> Command {
+        let mut cargo = host::cargo("build");
+        cargo.args(["--bin=policy-agent", "--bin=demo"]);
+        cargo.args((self == Self::ProgramsAndTests).then_some("--tests"));
+        cargo
+    }
+}
 
 /// Builds the kernel programs, then the agent in the release profile.
 pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
@@ -24,15 +41,16 @@ pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
     split_debug_info(&host::target_dir().join("release/policy-agent"))
 }
 
-/// Builds the kernel programs, then the agent and the demo in the profile of the tests. Runs
-/// `meanwhile` in parallel: it mostly waits for the network.
+/// Builds the kernel programs, then `what` in the profile of the tests. Runs `meanwhile` in parallel:
+/// it mostly waits for the network.
 pub(crate) fn build_for_tests(
     way: Option<ToolchainSource>,
+    what: DevelopmentBuild,
     meanwhile: impl FnOnce() -> Result<()> + Send,
 ) -> Result<()> {
     thread::scope(|scope| {
         let meanwhile = scope.spawn(meanwhile);
-        let dependencies = scope.spawn(prebuild_dependencies);
+        let dependencies = scope.spawn(|| prebuild_dependencies(what));
         let objects =
             toolchain::ensure_toolchain(way).and_then(|toolchain| build_bpf_objects(&toolchain));
         let panicked = |_| anyhow!("a part of the set-up panicked");
@@ -40,18 +58,18 @@ pub(crate) fn build_for_tests(
         meanwhile.join().map_err(panicked)??;
         objects
     })?;
-    process::run_streamed(host::cargo(DEVELOPMENT_BUILD[0]).args(&DEVELOPMENT_BUILD[1..]))
+    process::run_streamed(&mut what.command())
 }
 
-/// On a machine without compiled kernel programs, compiles what does not embed them: the demo, and
-/// all dependencies of the agent. Cargo keeps going after the agent's build script fails for lack
-/// of them.
-fn prebuild_dependencies() {
+/// On a machine without compiled kernel programs, compiles what does not embed them, above all the
+/// dependencies of the agent. Cargo keeps going after the agent's build script fails for lack of
+/// them.
+fn prebuild_dependencies(what: DevelopmentBuild) {
     if BPF_OBJECTS.iter().all(|name| bpf_object_path(name).is_file()) {
         return;
     }
-    let mut cargo = host::cargo(DEVELOPMENT_BUILD[0]);
-    cargo.args(&DEVELOPMENT_BUILD[1..]).arg("--keep-going");
+    let mut cargo = what.command();
+    cargo.arg("--keep-going");
     // This always fails. The full build reports the real errors.
     let _fails =
         process::run_logged_quietly("compiling dependencies beside it", "dependencies", &mut cargo);

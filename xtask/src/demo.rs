@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
+use crate::build::DevelopmentBuild;
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process, sdk_install};
 
 pub(crate) fn run(way: Option<ToolchainSource>, keep: bool) -> Result<()> {
     host::require_root("demo")?;
-    build::build_for_tests(way, || {
+    build::build_for_tests(way, DevelopmentBuild::Programs, || {
         system_packages::ensure_tools(ToolCaller::Demo)?;
         sdk_install::ensure_demo_sdk()
     })?;

@@ -5,6 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
+use crate::build::DevelopmentBuild;
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process};
@@ -14,7 +15,9 @@ const DIRECTORY: &str = "SCREENSHOTS";
 
 pub(crate) fn run(way: Option<ToolchainSource>) -> Result<()> {
     host::require_root("screenshots")?;
-    build::build_for_tests(way, || system_packages::ensure_tools(ToolCaller::Tests))?;
+    build::build_for_tests(way, DevelopmentBuild::Programs, || {
+        system_packages::ensure_tools(ToolCaller::Tests)
+    })?;
     let images = host::repository_root().join("docs/images");
     fs::create_dir_all(&images).with_context(|| format!("making {}", images.display()))?;
     let mut test = host::cargo("test");

@@ -5,6 +5,7 @@ use std::env;
 
 use anyhow::{Result, bail};
 
+use crate::build::DevelopmentBuild;
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, kernel_tests, process, qemu_install, sdk_install};
@@ -16,7 +17,12 @@ const THREADS: &str = "4";
 
 pub(crate) fn run(way: Option<ToolchainSource>, args: &[String]) -> Result<()> {
     host::require_root("test")?;
-    build::build_for_tests(way, || {
+    // With arguments, cargo builds only what they select.
+    let what = match args {
+        [] => DevelopmentBuild::ProgramsAndTests,
+        _ => DevelopmentBuild::Programs,
+    };
+    build::build_for_tests(way, what, || {
         system_packages::ensure_tools(ToolCaller::Tests)?;
         qemu_install::try_ensure_qemu();
         sdk_install::try_ensure_sdks();

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::build::DevelopmentBuild;
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
 use crate::{build, host, process};
@@ -20,7 +21,9 @@ const OLDER_AGENT_VARIABLE: &str = "POLICY_OLDER_AGENT";
 pub(crate) fn run(way: Option<ToolchainSource>, revision: Option<&str>) -> Result<()> {
     host::require_root("upgrade-test")?;
     let older = build_older_agent(revision.unwrap_or(DEFAULT_REVISION))?;
-    build::build_for_tests(way, || system_packages::ensure_tools(ToolCaller::Tests))?;
+    build::build_for_tests(way, DevelopmentBuild::Programs, || {
+        system_packages::ensure_tools(ToolCaller::Tests)
+    })?;
     let mut test = host::cargo("test");
     test.args(["--test", "resilience", "--", "--ignored", "--nocapture", TEST]);
     process::exec(test.env(OLDER_AGENT_VARIABLE, older))

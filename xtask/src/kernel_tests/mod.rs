@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use test_executables::TestExecutables;
 
+use crate::build::DevelopmentBuild;
 use crate::debian_archive::{self, DebianArchive};
 use crate::system_packages::{self, ToolCaller};
 use crate::toolchain::ToolchainSource;
@@ -77,7 +78,7 @@ pub(crate) struct KernelsArgs {
 
 pub(crate) fn run(way: Option<ToolchainSource>, choice: &KernelsArgs) -> Result<()> {
     host::require_root("kernels")?;
-    build::build_for_tests(way, || {
+    build::build_for_tests(way, DevelopmentBuild::Programs, || {
         system_packages::ensure_tools(ToolCaller::Tests)?;
         qemu_install::ensure_qemu()
     })?;
