@@ -59,6 +59,8 @@ pub(crate) enum AgentCommand {
     RenewLease(String, Duration),
     /// Issue a traffic token for a sandbox that is valid for this time.
     IssueToken(String, Duration),
+    /// Revoke the tokens that were issued for a sandbox.
+    RevokeTokens(String),
     /// Delete the sandboxes whose leases have expired.
     DeleteExpired,
     /// Republish and reattach sandboxes where necessary.

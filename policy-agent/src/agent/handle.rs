@@ -195,6 +195,14 @@ impl Agent {
         self.submit(AgentCommand::IssueToken(id, lifetime)).await?.into_token()
     }
 
+    /// Revokes the tokens that were issued for a sandbox. It keeps its own.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the disk reports an error.
+    pub async fn revoke_tokens(&self, id: String) -> Result<(), AgentError> {
+        self.submit(AgentCommand::RevokeTokens(id)).await.map(|_| ())
+    }
+
     /// Puts another policy of the operator in force for all sandboxes, or for none. Returns the
     /// number of sandboxes whose policies changed.
     ///

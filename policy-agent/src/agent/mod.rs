@@ -31,6 +31,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::interface_state::probe_interface;
 pub use self::{
     current_platform_policy::CurrentPlatformPolicy,
     dataplane_control::DataplaneControl,
@@ -54,7 +55,4 @@ pub use self::{
         traffic::SandboxTraffic,
     },
     timings::ApplyTimings,
-};
-pub(crate) use self::{
-    interface_state::probe_interface,
 };

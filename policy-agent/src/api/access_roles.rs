@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     /// Requests, and the least role that permits them.
-    const REQUESTS: [(&str, &str, ApiRole); 20] = [
+    const REQUESTS: [(&str, &str, ApiRole); 21] = [
         ("GET", "/sandboxes", ApiRole::Read),
         ("GET", "/metrics", ApiRole::Read),
         ("GET", "/agent/v1/sandboxes/web", ApiRole::Read),
@@ -54,6 +54,7 @@ mod tests {
         ("POST", "/secrets", ApiRole::Sandboxes),
         ("DELETE", "/secrets/example", ApiRole::Sandboxes),
         ("DELETE", "/agent/v1/sandboxes/web", ApiRole::Sandboxes),
+        ("DELETE", "/agent/v1/sandboxes/web/token", ApiRole::Sandboxes),
         ("PUT", "/agent/v1/sandboxes/web", ApiRole::Admin),
         ("PUT", "/agent/v1/sandboxes", ApiRole::Admin),
         ("POST", "/agent/v1/sandboxes/web/mode", ApiRole::Admin),

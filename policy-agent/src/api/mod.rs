@@ -109,7 +109,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(sandbox_mode::set_mode))
         .routes(routes!(public_url::url))
         .routes(routes!(sandbox_ca::show_ca))
-        .routes(routes!(public_url::token, public_url::issue_token))
+        .routes(routes!(public_url::token, public_url::issue_token, public_url::revoke_tokens))
         .routes(routes!(explain::explain))
         .routes(routes!(event_stream::stream))
         .routes(routes!(flows::denials))

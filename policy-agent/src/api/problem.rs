@@ -10,11 +10,7 @@ use axum::{
 use serde_json::json;
 use utoipa::{ToResponse, ToSchema};
 
-use crate::{
-    agent::AgentError,
-    hex::random_hex,
-    policy::ValidationError,
-};
+use crate::{agent::AgentError, hex::random_hex, policy::ValidationError};
 
 /// Random bytes of an error's identifier: 8 hexadecimal digits.
 const ERROR_ID_BYTES: usize = 4;

@@ -135,6 +135,24 @@ pub(super) async fn issue_token(
     Ok((StatusCode::CREATED, Json(token)))
 }
 
+/// Revoke the traffic tokens that were issued
+///
+/// The sandbox keeps its own token. Upgraded connections that have begun go on.
+#[utoipa::path(
+    delete, path = "/agent/v1/sandboxes/{id}/token", tag = "Agent", operation_id = "revoke_tokens",
+    responses(
+        (status = 204, description = "No issued token is valid"),
+        (status = 404, response = Problem),
+    )
+)]
+pub(super) async fn revoke_tokens(
+    State(api): State<ApiState>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    api.agent.revoke_tokens(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn is_public(sandbox: &Sandbox) -> bool {
     sandbox.active_policy.policy.allow_public_traffic()
 }

@@ -94,6 +94,7 @@ impl Reconciler {
             AgentCommand::IssueToken(id, lifetime) => {
                 return self.issue_token(&id, lifetime).map(CommandReply::TokenIssued);
             }
+            AgentCommand::RevokeTokens(id) => self.revoke_tokens(&id)?,
             AgentCommand::DeleteExpired => {
                 return Ok(CommandReply::StillExpired(self.delete_expired()));
             }

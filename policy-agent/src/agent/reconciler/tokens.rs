@@ -1,6 +1,8 @@
-//! Issues traffic tokens that expire.
+//! Issues traffic tokens that expire, and revokes them.
 
 use std::{sync::Arc, time::Duration};
+
+use anyhow::Error;
 
 use super::Reconciler;
 use crate::{
@@ -11,6 +13,7 @@ use crate::{
             issued_tokens::{IssuedToken, MAX_ISSUED_TOKENS, PersistedToken},
             lease::LeaseDeadline,
             lifetime::random_token,
+            store::SandboxRecord,
         },
     },
     policy::ValidationError,
@@ -37,13 +40,35 @@ impl Reconciler {
             return Err(AgentError::for_sandbox(sandbox.id(), invalid));
         }
         record.lifetime.issued_tokens.push(PersistedToken::from(&issued));
-        self.store.save(&record).map_err(|cause| AgentError::Failed {
-            sandbox: sandbox.id().clone(),
-            failure: "cannot write its tokens to disk",
-            consequence: "there is no new token",
-            cause,
-        })?;
+        self.save_tokens(&record, "there is no new token")?;
         sandbox.lifetime.add_token(issued.clone());
         Ok(issued)
+    }
+
+    /// Revokes all tokens that were issued for a sandbox. It keeps its own.
+    ///
+    /// # Errors
+    /// There is no such sandbox, or the disk reports an error. The tokens stay valid then.
+    pub fn revoke_tokens(&mut self, id: &str) -> Result<(), AgentError> {
+        let sandbox: Arc<Sandbox> = self.registry.require(id)?;
+        let mut record = sandbox.to_record();
+        record.lifetime.issued_tokens.clear();
+        self.save_tokens(&record, "they stay valid")?;
+        sandbox.lifetime.revoke_tokens();
+        Ok(())
+    }
+
+    fn save_tokens(
+        &self,
+        record: &SandboxRecord,
+        consequence: &'static str,
+    ) -> Result<(), AgentError> {
+        let failed = |cause: Error| AgentError::Failed {
+            sandbox: record.spec.sandbox_id.clone(),
+            failure: "cannot write its tokens to disk",
+            consequence,
+            cause,
+        };
+        self.store.save(record).map_err(failed)
     }
 }

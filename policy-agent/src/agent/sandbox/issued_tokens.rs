@@ -67,12 +67,17 @@ impl IssuedTokens {
         tokens.push(token);
     }
 
+    /// Forgets all tokens.
+    pub(super) fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The tokens that have not expired.
     pub(super) fn valid(&self) -> Vec<IssuedToken> {
         self.read().iter().filter(|token| is_valid(token)).cloned().collect()
     }
 
-    /// A poisoned lock is usable: a single insertion cannot be left incomplete.
+    /// A poisoned lock is usable: a single change cannot be left incomplete.
     fn read(&self) -> RwLockReadGuard<'_, Vec<IssuedToken>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

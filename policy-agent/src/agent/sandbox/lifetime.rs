@@ -129,6 +129,11 @@ impl SandboxLifetime {
         self.issued_tokens.add(token);
     }
 
+    /// Forgets the tokens that expire.
+    pub(crate) fn revoke_tokens(&self) {
+        self.issued_tokens.clear();
+    }
+
     /// The counters of the egress proxy. They start at zero with each agent.
     #[must_use]
     pub const fn proxy_counters(&self) -> &Arc<SandboxProxyCounters> {

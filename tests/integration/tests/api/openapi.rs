@@ -15,7 +15,7 @@ static TESTBED: SharedTestbed = SharedTestbed::with_config("");
 const HTTP_METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The operations that the API must have.
-const DOCUMENTED_OPERATIONS: [(&str, &str); 34] = [
+const DOCUMENTED_OPERATIONS: [(&str, &str); 36] = [
     ("get", "/health"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
@@ -41,6 +41,8 @@ const DOCUMENTED_OPERATIONS: [(&str, &str); 34] = [
     ("delete", "/agent/v1/sandboxes/{id}"),
     ("get", "/agent/v1/sandboxes/{id}/url"),
     ("get", "/agent/v1/sandboxes/{id}/token"),
+    ("post", "/agent/v1/sandboxes/{id}/token"),
+    ("delete", "/agent/v1/sandboxes/{id}/token"),
     ("post", "/agent/v1/explain"),
     ("get", "/agent/v1/events"),
     ("get", "/agent/v1/denials"),
@@ -210,6 +212,9 @@ fn real_answers_are_as_documented() {
     let issued = json!({ "expiresIn": 60 });
     let issued = document.request_and_check("post", "/agent/v1/sandboxes/{id}/token", id, &issued);
     assert_eq!(issued.status, 201, "{}", issued.body);
+    let own_tokens = "/agent/v1/sandboxes/{id}/token";
+    let revoked = document.request_and_check("delete", own_tokens, id, &Value::Null);
+    assert_eq!(revoked.status, 204, "{}", revoked.body);
     let wrong = json!({ "denyOut": ["nonsense/"] });
     assert_eq!(
         document.request_and_check("put", "/sandboxes/{id}/network", id, &wrong).status,

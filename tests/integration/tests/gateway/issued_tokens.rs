@@ -48,6 +48,26 @@ fn a_token_opens_the_sandbox_until_it_expires() {
 }
 
 #[test]
+fn revoked_tokens_open_nothing_also_after_a_restart() {
+    let stage = Testbed::with_names(GATEWAY_CONFIG);
+    let sandbox = stage.add_sandbox();
+    sandbox.apply_network(private_network());
+    let _recorder =
+        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    let tokens = [issue_token(&sandbox, 3600), issue_token(&sandbox, 3600)];
+    let path = format!("/agent/v1/sandboxes/{}/token", sandbox.id);
+    assert_eq!(stage.request("DELETE", &path, &Value::Null).status, 204);
+    assert_eq!(tokens.each_ref().map(|token| status_with(&sandbox, token)), [403, 403]);
+    assert_eq!(status_with(&sandbox, &sandbox.traffic_token()), 200, "its own stays");
+    stage.kill_agent();
+    stage.restart_agent();
+    sandbox.apply_network(private_network());
+    assert_eq!(tokens.each_ref().map(|token| status_with(&sandbox, token)), [403, 403]);
+    let unknown = "/agent/v1/sandboxes/unknown/token";
+    assert_eq!(stage.request("DELETE", unknown, &Value::Null).status, 404);
+}
+
+#[test]
 fn a_browser_gets_an_issued_token_as_a_cookie() {
     let (sandbox, recorder) = recording_sandbox(private_network());
     let token = issue_token(&sandbox, 3600);
