@@ -249,6 +249,7 @@ fn gateway_settings(config: &AgentConfig) -> Result<Option<gateway::GatewaySetti
         max_connections_per_client: usize::try_from(gateway.max_connections_per_client)?,
         envd_port: gateway.envd_port,
         http2_ports: gateway.http2_ports.clone(),
+        tcp_tunnels: gateway.tcp_tunnels,
         start_timeout: Duration::from_secs(gateway.start_timeout.into()),
         drain_timeout: Duration::from_secs(gateway.drain_timeout.into()),
         trusted_proxies: gateway.trusted_proxies()?,

@@ -40,6 +40,9 @@ pub struct GatewayConfig {
     /// The ports on which services of all sandboxes speak HTTP/2 and nothing else. On other ports
     /// the gateway finds out.
     pub http2_ports: Vec<u16>,
+    /// Whether clients that show a sandbox's traffic token may open TCP connections to its ports with
+    /// CONNECT, for SSH and other tools.
+    pub tcp_tunnels: bool,
     /// How long after its creation a sandbox's ports are waited for if they refuse connections, in
     /// seconds.
     pub start_timeout: u32,
@@ -64,6 +67,7 @@ impl Default for GatewayConfig {
             max_connections_per_client: 0,
             envd_port: 49983,
             http2_ports: Vec::new(),
+            tcp_tunnels: false,
             start_timeout: 1,
             drain_timeout: 10,
             trusted_proxies: Vec::new(),

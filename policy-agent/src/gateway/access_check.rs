@@ -24,15 +24,23 @@ impl RequestContext {
         sandbox: &Sandbox,
         request: &Request<Incoming>,
     ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
-        let policy = &sandbox.active_policy.policy;
-        if !policy.admits_client(self.client.address) {
-            return Err(GatewayRefusal::client_not_admitted(&self.target, self.client.address));
-        }
+        self.check_client(sandbox)?;
         let is_envd = self.target.port == gateway.envd_port;
-        if is_envd || policy.allow_public_traffic() {
+        if is_envd || sandbox.active_policy.policy.allow_public_traffic() {
             return Ok(None);
         }
         self.authorize(gateway, sandbox, request)
+    }
+
+    /// Checks that the sandbox admits the client's network.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn check_client(&self, sandbox: &Sandbox) -> Result<(), GatewayRefusal> {
+        if sandbox.active_policy.policy.admits_client(self.client.address) {
+            return Ok(());
+        }
+        Err(GatewayRefusal::client_not_admitted(&self.target, self.client.address))
     }
 
     /// Authorizes a request to a private sandbox. Returns `None` if it may be forwarded, or the

@@ -115,17 +115,10 @@ fn relay(
     backend: &SandboxBackend,
     client: OnUpgrade,
     mut response: Response<Incoming>,
-    held: RelayGuard,
+    held: RelayGuard<ResponseConnection>,
 ) -> Response<GatewayResponseBody> {
-    let service = hyper::upgrade::on(&mut response);
-    let retired = backend.retired().clone().cancelled_owned();
-    let draining = gateway.drain.draining_owned();
-    let cancelled = async move {
-        tokio::select! {
-            () = retired => {}
-            () = draining => {}
-        }
-    };
+    let service = upgrade::upgraded_service(hyper::upgrade::on(&mut response));
+    let cancelled = upgrade::relay_cancelled(gateway, backend);
     tokio::spawn(upgrade::relay_upgraded(client, service, cancelled, held));
     response.map(|_| Either::Right(Full::default()))
 }

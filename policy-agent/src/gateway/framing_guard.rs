@@ -87,8 +87,13 @@ pub(super) struct FramingGuard<S> {
 
 impl<S: AsyncRead + Unpin> FramingGuard<S> {
     /// Wraps a connection from which `prefix` has already been read.
-    pub(super) fn new(stream: S, prefix: BytesMut, handle: FramingGuardHandle) -> Self {
-        let (framer, framed) = (RequestFramer::default(), Bytes::new());
+    pub(super) fn new(
+        stream: S,
+        prefix: BytesMut,
+        framer: RequestFramer,
+        handle: FramingGuardHandle,
+    ) -> Self {
+        let framed = Bytes::new();
         let (head_deadline, response_deadline, linger_deadline) = (None, None, None);
         Self {
             stream,

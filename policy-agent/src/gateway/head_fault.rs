@@ -6,6 +6,9 @@ use hyper::{Method, Request};
 
 use super::refusal::GatewayRefusal;
 
+/// The host of marker requests. It is no host of the gateway.
+pub(super) const MARKER_HOST: &str = "fault";
+
 /// What is wrong with a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestHeadFault {
@@ -19,7 +22,7 @@ pub(super) enum RequestHeadFault {
 
 impl RequestHeadFault {
     /// The marker request of this fault. [`request_framer`](super::request_framer) rejects requests
-    /// with this method, so no client can send one.
+    /// with this method to [`MARKER_HOST`], so no client can send one.
     pub(super) const fn marker_request(self) -> &'static [u8] {
         match self {
             Self::Malformed => b"CONNECT fault:1 HTTP/1.1\r\n\r\n",
@@ -30,10 +33,11 @@ impl RequestHeadFault {
 
     /// The fault that an HTTP/1 request marks, if it is a marker request.
     pub(super) fn from_marker_request<B>(request: &Request<B>) -> Option<Self> {
+        let authority = request.uri().authority().filter(|it| it.host() == MARKER_HOST)?;
         if request.method() != Method::CONNECT {
             return None;
         }
-        Some(match request.uri().authority().and_then(|it| it.port_u16()) {
+        Some(match authority.port_u16() {
             Some(2) => Self::TimedOut,
             Some(3) => Self::Truncated,
             _ => Self::Malformed,

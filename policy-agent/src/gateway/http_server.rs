@@ -5,7 +5,7 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use http_body_util::Either;
 use hyper::{
-    Request, Response,
+    Method, Request, Response, StatusCode,
     body::{Body as _, Incoming},
     header::{CONNECTION, HeaderValue, UPGRADE},
     server::conn::{http1, http2},
@@ -24,7 +24,7 @@ use super::{
     head_fault::RequestHeadFault,
     refusal::RefusalFormat,
     request,
-    request_framer::MAX_HEAD_SIZE,
+    request_framer::{MAX_HEAD_SIZE, RequestFramer},
     response_body::GatewayResponseBody,
     trusted_proxies::ConnectionPeer,
 };
@@ -60,7 +60,8 @@ pub(super) async fn serve_http1<S>(
 {
     let guard_handle = FramingGuardHandle::default();
     let (backlog, large_read_permits) = (WriteBacklog::default(), Arc::new(Semaphore::new(0)));
-    let guard = FramingGuard::new(stream, prefix, guard_handle.clone());
+    let framer = RequestFramer::new(gateway.allows_tunnels);
+    let guard = FramingGuard::new(stream, prefix, framer, guard_handle.clone());
     let io = TokioIo::new(MeteredStream::new(guard, backlog.clone(), large_read_permits));
     let service = service_fn(|request: Request<Incoming>| {
         let (gateway, guard_handle, backlog) =
@@ -69,15 +70,19 @@ pub(super) async fn serve_http1<S>(
             if let Some(fault) = RequestHeadFault::from_marker_request(&request) {
                 return Ok(fault_response(&gateway, fault, peer));
             }
-            let offers_upgrade =
-                request.headers().contains_key(UPGRADE) && request.body().is_end_stream();
+            let is_connect = request.method() == Method::CONNECT;
+            let has_upgrade = request.headers().contains_key(UPGRADE);
+            let offers_upgrade = is_connect || has_upgrade && request.body().is_end_stream();
             let mut response = request::handle_request(gateway, request, peer).await;
             if let Either::Left(body) = response.body_mut() {
                 body.set_backlog(&backlog);
             }
             if offers_upgrade {
-                guard_handle
-                    .resolve_upgrade(response.status() == hyper::StatusCode::SWITCHING_PROTOCOLS);
+                let status = response.status();
+                guard_handle.resolve_upgrade(match is_connect {
+                    true => status.is_success(),
+                    false => status == StatusCode::SWITCHING_PROTOCOLS,
+                });
             }
             Ok::<_, Infallible>(response)
         }

@@ -6,7 +6,7 @@
 //!   └ proxy_protocol                     │              │           │            ├ connection_pool
 //!                                        │              │           │            └ http2_pool, service_protocol
 //!                                        │              │           └ backend_request, forwarded_headers,
-//!       framing_guard ◄─ request_framer ─┘              │             backend_response, upgrade, websocket
+//!       framing_guard ◄─ request_framer ─┘              │             backend_response, upgrade, websocket, tcp_tunnel
 //!                                                       └ trusted_proxies, target, envd, access_log,
 //!                                                         access_check: traffic_token, cors, token_redirect
 //! ```
@@ -53,6 +53,7 @@ mod sandbox_requests;
 mod server_certificate;
 mod service_protocol;
 mod target;
+mod tcp_tunnel;
 mod token_redirect;
 mod traffic_token;
 mod trusted_proxies;
@@ -105,6 +106,8 @@ pub struct GatewaySettings {
     pub envd_port: u16,
     /// Ports whose services speak HTTP/2 only.
     pub http2_ports: Vec<u16>,
+    /// Whether CONNECT opens tunnels to clients with a token.
+    pub tcp_tunnels: bool,
     /// How long after its creation a sandbox may need until its services listen.
     pub start_timeout: Duration,
     /// How long requests in progress may take when the agent stops.
@@ -123,6 +126,7 @@ pub struct Gateway {
     metrics: GatewayMetrics,
     envd_port: u16,
     http2_ports: Vec<u16>,
+    allows_tunnels: bool,
     start_timeout: Duration,
     trusted_proxies: TrustedProxies,
     proxy_protocol: bool,
@@ -155,6 +159,7 @@ impl Gateway {
             metrics,
             envd_port: settings.envd_port,
             http2_ports: settings.http2_ports.clone(),
+            allows_tunnels: settings.tcp_tunnels,
             start_timeout: settings.start_timeout,
             trusted_proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
             proxy_protocol: settings.proxy_protocol,

@@ -55,9 +55,10 @@ impl GatewayRefusal {
         Self::for_target(target, StatusCode::NOT_FOUND, "this path is not served by public URLs")
     }
 
-    /// The method is CONNECT, but not for a WebSocket.
+    /// The method is CONNECT, but neither for a WebSocket nor for an allowed tunnel.
     pub(super) fn connect_not_supported() -> Self {
-        let message = "CONNECT is served only for WebSockets over HTTP/2 (RFC 8441)";
+        let message = "CONNECT is served only for WebSockets over HTTP/2 (RFC 8441), and for \
+                       tunnels if the operator sets gateway.tcp_tunnels";
         Self { code: StatusCode::NOT_IMPLEMENTED, ..Self::bad_request(message) }
     }
 
@@ -72,6 +73,13 @@ impl GatewayRefusal {
         let message = "this sandbox is private: send its traffic access token in the header \
                        e2b-traffic-access-token, or as a query parameter or cookie of that name";
         Self::for_target(target, StatusCode::FORBIDDEN, message)
+    }
+
+    /// The client asks for a tunnel without the token, which it may send as a password.
+    pub(super) fn tunnel_token_required(target: &SandboxTarget) -> Self {
+        let message = "tunnels need the sandbox's traffic access token: send it in the header \
+                       e2b-traffic-access-token, or as the password of the proxy";
+        Self::for_target(target, StatusCode::PROXY_AUTHENTICATION_REQUIRED, message)
     }
 
     /// The client's network is not in the sandbox's list.
@@ -109,6 +117,10 @@ impl GatewayRefusal {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         let no_store = HeaderValue::from_static("no-store");
         response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+        if self.code == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            let challenge = HeaderValue::from_static("Basic realm=\"sandbox\"");
+            response.headers_mut().insert(header::PROXY_AUTHENTICATE, challenge);
+        }
         if let Some(origin) = &format.origin {
             cors::allow_origin(response.headers_mut(), origin);
         }

@@ -24,6 +24,7 @@ use super::{
     refusal::{GatewayRefusal, RefusalFormat},
     response_body::GatewayResponseBody,
     target::{self, SandboxTarget},
+    tcp_tunnel,
     traffic_token::PresentedTokens,
     trusted_proxies::{ConnectionPeer, RequestClient},
     websocket,
@@ -44,10 +45,12 @@ pub(super) async fn handle_request(
     let tokens = PresentedTokens::strip_from(&mut request);
     let mut log_entry = AccessLogEntry::for_request(&request, client.address, &gateway.metrics);
     let checked = backend_request::check_head(&request);
-    let target = checked.and_then(|()| websocket::check_connect(&request)).and_then(|()| {
-        let target = target::parse_target(&request, &gateway.domains, client.host.as_deref());
-        target.map_err(GatewayRefusal::bad_request)
-    });
+    let target = checked
+        .and_then(|()| websocket::check_connect(&request, gateway.allows_tunnels))
+        .and_then(|()| {
+            let target = target::parse_target(&request, &gateway.domains, client.host.as_deref());
+            target.map_err(GatewayRefusal::bad_request)
+        });
     let outcome = match target {
         Ok(target) => {
             log_entry.set_target(&target);
@@ -98,7 +101,10 @@ impl RequestContext {
         }
         let registered = gateway.sandboxes.get_or_await(&target.sandbox, CREATION_TIMEOUT).await;
         let sandbox = registered.ok_or_else(|| GatewayRefusal::unknown_sandbox(target))?;
-        if let Some(response) = self.check_access(gateway, &sandbox, &request)? {
+        let is_tunnel = tcp_tunnel::is_tunnel(&request);
+        if is_tunnel {
+            self.check_tunnel_access(&sandbox)?;
+        } else if let Some(response) = self.check_access(gateway, &sandbox, &request)? {
             return Ok(response.map(Either::Right));
         }
         if sandbox.status == EnforcementStatus::InterfaceMissing {
@@ -114,7 +120,11 @@ impl RequestContext {
         let start_window =
             if is_health_check { Duration::ZERO } else { gateway.start_window(&sandbox) };
         let service = TargetService { sandbox, backend, start_window };
-        let error = match self.send_to(gateway, &service, request, log_entry).await {
+        let served = match is_tunnel {
+            true => self.open_tunnel(gateway, &service, request, log_entry).await,
+            false => self.send_to(gateway, &service, request, log_entry).await,
+        };
+        let error = match served {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };

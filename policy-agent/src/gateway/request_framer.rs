@@ -13,6 +13,7 @@ use httparse::{Request, Status, parse_chunk_size};
 use hyper::Uri;
 
 use super::{
+    head_fault::MARKER_HOST,
     request_length::{RequestLength, request_length},
     request_line,
 };
@@ -30,6 +31,8 @@ const MAX_LINE: usize = 8 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct RequestFramer {
     state: FramerState,
+    /// Whether CONNECT may open a tunnel, after which nothing is HTTP.
+    allows_tunnels: bool,
     /// Size of the trailers so far, in bytes.
     trailer_bytes: usize,
     /// Bytes of an incomplete head that have already been scanned for its end.
@@ -73,6 +76,11 @@ pub(super) enum FramingStep {
 }
 
 impl RequestFramer {
+    /// Creates the parser of a connection.
+    pub(super) fn new(allows_tunnels: bool) -> Self {
+        Self { allows_tunnels, ..Self::default() }
+    }
+
     /// Parses `bytes`, which follow all bytes forwarded so far.
     pub(super) fn step(&mut self, bytes: &[u8]) -> FramingStep {
         let step = self.parse(bytes);
@@ -126,7 +134,8 @@ impl RequestFramer {
                 let length = end - (head.len() - bytes.len());
                 // The library has the same limit, for the head as it is passed on.
                 let is_valid = end <= MAX_HEAD_SIZE && has_only_crlf_line_ends(&head[..end]);
-                let Some(state) = is_valid.then(|| state_after_head(&request)).flatten() else {
+                let Some(state) = is_valid.then(|| self.state_after_head(&request)).flatten()
+                else {
                     return FramingStep::Reject;
                 };
                 let step = self.transition(state, length);
@@ -200,23 +209,35 @@ impl RequestFramer {
         self.transition(if left == 0 { FramerState::Head } else { FramerState::Body(left) }, count)
     }
 
+    /// The state after the head of a request. `None` if its target is invalid or its length
+    /// ambiguous.
+    fn state_after_head(&self, request: &Request<'_, '_>) -> Option<FramerState> {
+        let target: Uri = request.path?.parse().ok()?;
+        let is_connect = request.method == Some("CONNECT");
+        if is_connect && !(self.allows_tunnels && is_tunnel_target(&target)) {
+            return None;
+        }
+        Some(match request_length(request)? {
+            RequestLength::Fixed(0) if is_connect || has_field(request, "upgrade") => {
+                FramerState::UpgradeOffered
+            }
+            _ if is_connect => return None,
+            RequestLength::Chunked => FramerState::ChunkSize,
+            RequestLength::Fixed(0) => FramerState::Head,
+            RequestLength::Fixed(length) => FramerState::Body(length),
+        })
+    }
+
     fn transition(&mut self, state: FramerState, count: usize) -> FramingStep {
         (self.state, self.scanned) = (state, 0);
         FramingStep::Forward(count)
     }
 }
 
-/// The state after the head of a request. `None` if its target is invalid or its length ambiguous.
-fn state_after_head(request: &Request<'_, '_>) -> Option<FramerState> {
-    if request.method == Some("CONNECT") || request.path?.parse::<Uri>().is_err() {
-        return None;
-    }
-    Some(match request_length(request)? {
-        RequestLength::Chunked => FramerState::ChunkSize,
-        RequestLength::Fixed(0) if has_field(request, "upgrade") => FramerState::UpgradeOffered,
-        RequestLength::Fixed(0) => FramerState::Head,
-        RequestLength::Fixed(length) => FramerState::Body(length),
-    })
+/// Whether a target is a host and a port, as CONNECT has it (RFC 9112, 3.2.3), and no marker.
+fn is_tunnel_target(target: &Uri) -> bool {
+    let is_authority = target.scheme().is_none() && target.path_and_query().is_none();
+    is_authority && target.port().is_some() && target.host() != Some(MARKER_HOST)
 }
 
 fn has_field(request: &Request<'_, '_>, name: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hyper::{
-    Request, Version,
+    Method, Request, Version,
     header::{self, HeaderMap},
     http::uri::Authority,
 };
@@ -81,7 +81,11 @@ fn request_host<B>(request: &Request<B>) -> Result<&str, TargetError> {
             Err("Host differs from the request's target")
         }
         // RFC 9112, 3.2.2: in HTTP/1.1 an absolute target does not replace the Host field.
-        (Some(_), None) if request.version() < Version::HTTP_2 => Err("Host is missing"),
+        (Some(_), None)
+            if request.version() < Version::HTTP_2 && request.method() != Method::CONNECT =>
+        {
+            Err("Host is missing")
+        }
         (Some(host), _) | (None, Some(host)) => Ok(host),
         (None, None) => Err("Host is missing"),
     }

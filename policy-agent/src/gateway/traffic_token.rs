@@ -7,6 +7,7 @@ use hyper::{
 };
 use subtle::{Choice, ConstantTimeEq as _};
 
+use super::tcp_tunnel;
 use crate::policy::SecretString;
 
 /// The name of the header, query parameter and cookie that may contain the token.
@@ -18,6 +19,7 @@ pub(super) struct PresentedTokens {
     header: Vec<SecretString>,
     query: Vec<SecretString>,
     cookies: Vec<SecretString>,
+    proxy_password: Vec<SecretString>,
 }
 
 impl PresentedTokens {
@@ -26,6 +28,7 @@ impl PresentedTokens {
         let mut presented = Self::default();
         strip_header(request.headers_mut(), &mut presented.header);
         strip_cookies(request.headers_mut(), &mut presented.cookies);
+        presented.proxy_password.extend(tcp_tunnel::basic_password(request.headers()));
         if let Some(uri) = strip_query(request.uri(), &mut presented.query) {
             *request.uri_mut() = uri;
         }
@@ -49,6 +52,13 @@ impl PresentedTokens {
     #[must_use]
     pub(super) fn contains_outside_cookies(&self, token: &SecretString) -> bool {
         any_equals(&self.header, token) | self.query_contains(token)
+    }
+
+    /// Whether the request may open a tunnel to the sandbox with this token. The comparison takes
+    /// constant time.
+    #[must_use]
+    pub(super) fn permits_tunnel(&self, token: &SecretString) -> bool {
+        any_equals(&self.header, token) | any_equals(&self.proxy_password, token)
     }
 
     /// Whether the token was in the query.

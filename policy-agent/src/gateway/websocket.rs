@@ -1,6 +1,7 @@
 //! WebSockets over HTTP/2 (RFC 8441): an extended CONNECT from the client, and an upgrade or
 //! another extended CONNECT towards the service.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::{
     Method, Request, Response, StatusCode,
     ext::Protocol,
@@ -12,7 +13,6 @@ use super::{backend::BackendError, refusal::GatewayRefusal};
 const PROTOCOL: &str = "websocket";
 const KEY: HeaderName = header::SEC_WEBSOCKET_KEY;
 const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Whether a request opens a WebSocket by extended CONNECT.
 pub(super) fn is_extended_connect<B>(request: &Request<B>) -> bool {
@@ -22,14 +22,19 @@ pub(super) fn is_extended_connect<B>(request: &Request<B>) -> bool {
 /// Checks the method of a request.
 ///
 /// # Errors
-/// It is CONNECT for anything but a WebSocket.
-pub(super) fn check_connect<B>(request: &Request<B>) -> Result<(), GatewayRefusal> {
-    let protocol = request.extensions().get::<Protocol>();
-    let is_web_socket = protocol.is_some_and(|it| it.as_str().eq_ignore_ascii_case(PROTOCOL));
-    if request.method() != Method::CONNECT || is_web_socket {
+/// It is CONNECT for anything but a WebSocket, or a tunnel where those are allowed.
+pub(super) fn check_connect<B>(
+    request: &Request<B>,
+    allows_tunnels: bool,
+) -> Result<(), GatewayRefusal> {
+    if request.method() != Method::CONNECT {
         return Ok(());
     }
-    Err(GatewayRefusal::connect_not_supported())
+    let is_served = match request.extensions().get::<Protocol>() {
+        Some(protocol) => protocol.as_str().eq_ignore_ascii_case(PROTOCOL),
+        None => allows_tunnels,
+    };
+    is_served.then_some(()).ok_or_else(GatewayRefusal::connect_not_supported)
 }
 
 /// Turns an extended CONNECT into the upgrade that HTTP/1 services expect (RFC 6455, 4.1).
@@ -69,16 +74,11 @@ fn remove_handshake_fields(headers: &mut HeaderMap) {
     }
 }
 
-/// 16 random bytes in base64: 22 digits, of which the last has two significant bits.
 fn random_key() -> Result<HeaderValue, BackendError> {
-    let mut random = [0; 22];
+    let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| BackendError::InvalidResponse)?;
-    let mut key = [b'='; 24];
-    for (digit, random) in key.iter_mut().zip(random) {
-        *digit = BASE64[usize::from(random & 0x3f)];
-    }
-    key[21] = BASE64[usize::from(random[21] & 0x30)];
-    HeaderValue::from_bytes(&key).map_err(|_| BackendError::InvalidResponse)
+    let key = BASE64_STANDARD.encode(random);
+    HeaderValue::try_from(key).map_err(|_| BackendError::InvalidResponse)
 }
 
 #[cfg(test)]
@@ -94,11 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn only_web_sockets_are_connected() {
-        assert!(check_connect(&connect(Some("websocket"))).is_ok());
-        assert!(check_connect(&connect(Some("connect-udp"))).is_err());
-        assert!(check_connect(&connect(None)).is_err());
-        assert!(check_connect(&Request::get("/").body(()).expect("built")).is_ok());
+    fn only_web_sockets_and_allowed_tunnels_are_connected() {
+        for allows_tunnels in [false, true] {
+            let check = |request| check_connect(&request, allows_tunnels);
+            assert!(check(connect(Some("websocket"))).is_ok());
+            assert!(check(connect(Some("connect-udp"))).is_err());
+            assert_eq!(check(connect(None)).is_ok(), allows_tunnels);
+            assert!(check(Request::get("/").body(()).expect("built")).is_ok());
+        }
     }
 
     #[test]

@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use super::{
-    super::framing_guard::{FramingGuard, FramingGuardHandle},
+    super::{
+        framing_guard::{FramingGuard, FramingGuardHandle},
+        request_framer::RequestFramer,
+    },
     split_requests::{frame_in_pieces, hostile_requests},
 };
 use crate::fuzz::cases_or;
@@ -81,7 +84,12 @@ async fn read_with_hyper(
     let (client, server) = duplex(4096);
     let (guard_handle, reads) =
         (FramingGuardHandle::default(), Arc::<Mutex<Vec<ParsedRequest>>>::default());
-    let io = TokioIo::new(FramingGuard::new(server, BytesMut::new(), guard_handle.clone()));
+    let io = TokioIo::new(FramingGuard::new(
+        server,
+        BytesMut::new(),
+        RequestFramer::default(),
+        guard_handle.clone(),
+    ));
     let service = service_fn(|request: Request<Incoming>| {
         let (guard_handle, reads) = (guard_handle.clone(), Arc::clone(&reads));
         async move {

@@ -97,6 +97,30 @@ fn what_has_two_readings_is_refused() {
 }
 
 #[test]
+fn tunnels_are_followed_by_anything_once_they_are_open() {
+    let head = b"CONNECT 22-a.example.com:22 HTTP/1.1\r\n\r\n";
+    for is_open in [false, true] {
+        let mut framer = RequestFramer::new(true);
+        assert_eq!(framer.step(head), FramingStep::Forward(head.len()));
+        assert_eq!(framer.step(b"SSH-2.0"), FramingStep::AwaitUpgrade);
+        framer.resolve_upgrade(is_open);
+        let after = framer.step(b"SSH-2.0\r\n\r\n");
+        assert_eq!(after, if is_open { FramingStep::Forward(11) } else { FramingStep::Reject });
+    }
+    for request in [
+        "CONNECT / HTTP/1.1\r\n\r\n",
+        "CONNECT http://a.example.com:22/ HTTP/1.1\r\n\r\n",
+        "CONNECT a.example.com HTTP/1.1\r\n\r\n",
+        "CONNECT fault:2 HTTP/1.1\r\n\r\n",
+        "CONNECT a:22 HTTP/1.1\r\nContent-Length: 1\r\n\r\n",
+        "CONNECT a:22 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ] {
+        let step = RequestFramer::new(true).step(request.as_bytes());
+        assert_eq!(step, FramingStep::Reject, "{request}");
+    }
+}
+
+#[test]
 fn a_clear_target_goes_on_in_the_librarys_spelling() {
     let rest = b" HTTP/1.1\r\nX: \"<\r\n\r\n";
     let text = [&b"POST /?q=up{job=\"x\"}&l=\xe9"[..], rest, b"GET /"].concat();

@@ -22,6 +22,7 @@ mod request_forwarding;
 mod request_smuggling;
 mod sdk_daemon;
 mod slow_readers;
+mod tcp_tunnels;
 mod traffic_tokens;
 mod trailers;
 mod trusted_proxies;
