@@ -49,8 +49,9 @@ use crate::{
 /// The body of a request to a service: the client's, or an empty one.
 pub(super) type BackendRequestBody = Either<PacedBody<ClientRequestBody>, Empty<Bytes>>;
 
-/// Maximum number of header fields in a response. Some services set many cookies.
-const MAX_RESPONSE_HEADERS: usize = 1024;
+/// Maximum number of header fields in a response. Some services set many cookies. The HTTP library
+/// clears a list of this length for each response, so more would cost time.
+const MAX_RESPONSE_HEADERS: usize = 512;
 
 static NEXT_BACKEND_ID: AtomicU64 = AtomicU64::new(0);
 
