@@ -13,6 +13,9 @@ mod cni;
 mod completions;
 mod config;
 mod config_args;
+mod container_args;
+mod container_id;
+mod container_policy;
 mod delete;
 mod denials;
 mod deny;
@@ -26,6 +29,7 @@ mod import;
 mod list_edit_args;
 mod man;
 mod observe;
+mod oci_hook;
 mod output;
 mod run;
 mod runtime;
@@ -105,6 +109,7 @@ enum CliCommand {
     Cleanup(cleanup::CleanupCommand),
     Completions(completions::CompletionsCommand),
     Man(man::ManCommand),
+    OciHook(oci_hook::OciHookCommand),
 }
 
 /// Runs the command that the arguments name.
@@ -139,6 +144,7 @@ pub fn main() -> ExitCode {
         CliCommand::Cleanup(command) => command.run(&socket),
         CliCommand::Completions(command) => command.run(),
         CliCommand::Man(command) => command.run(),
+        CliCommand::OciHook(command) => command.run(&socket),
     };
     result.map_or_else(CliFailure::report, |()| ExitCode::SUCCESS)
 }
