@@ -26,6 +26,7 @@ mod flow_output;
 mod flows;
 mod get;
 mod import;
+mod install_plugin;
 mod list_edit_args;
 mod man;
 mod observe;
@@ -110,6 +111,17 @@ enum CliCommand {
     Completions(completions::CompletionsCommand),
     Man(man::ManCommand),
     OciHook(oci_hook::OciHookCommand),
+    InstallPlugin(install_plugin::InstallPluginCommand),
+}
+
+#[cfg(test)]
+pub(crate) use container_policy::POLICY_DIRECTORY;
+
+/// Whether the command line has this command.
+#[cfg(test)]
+pub(crate) fn is_command(name: &str) -> bool {
+    use clap::CommandFactory as _;
+    CliArgs::command().get_subcommands().any(|command| command.get_name() == name)
 }
 
 /// Runs the command that the arguments name.
@@ -145,6 +157,7 @@ pub fn main() -> ExitCode {
         CliCommand::Completions(command) => command.run(),
         CliCommand::Man(command) => command.run(),
         CliCommand::OciHook(command) => command.run(&socket),
+        CliCommand::InstallPlugin(command) => command.run(),
     };
     result.map_or_else(CliFailure::report, |()| ExitCode::SUCCESS)
 }
