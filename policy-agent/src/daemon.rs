@@ -28,6 +28,7 @@ use crate::{
         server::{ApiSocket, serve_tcp},
     },
     config::{AgentConfig, GatewayConfig},
+    containers::ContainerFollower,
     dataplane::Dataplane,
     events::{EventBuffer, FlowRecord, RecordFile, RecordWriter, spawn_reader},
     gateway::{self, CertificateFiles, Gateway},
@@ -83,6 +84,8 @@ async fn run_agent(
     let (api, secrets) = spawn_blocking(open_services).await??;
     let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
+    let follower = ContainerFollower::new(api.agent.clone(), config.container_engines());
+    tokio::spawn(follower.run());
     tokio::spawn(Arc::clone(&secrets).run());
     let serving = listeners.serve(&keys, &api);
     let reloader = ConfigReloader {

@@ -2,6 +2,7 @@
 //! rewrites it if `UPDATE_DOCS=1` is set.
 
 mod kernel_features;
+mod kubernetes;
 mod reasons;
 
 use std::{env, fs, path::Path};

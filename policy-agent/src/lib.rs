@@ -2,7 +2,7 @@
 //!
 //! Arrows point one way: `policy` (pure: what a policy means) ← `dataplane` (the only user of the
 //! kernel's BPF) ← `agent` (desired against actual state) ← `api` ← `daemon`
-//! (puts the parts together) ← `cli`. Beside them `config`
+//! (puts the parts together) ← `cli`. Beside them `containers` (where the engines say they are), `config`
 //! (files), `events` and `metrics` (what is seen), `doctor` (for `cli`).
 
 pub mod agent;
@@ -11,6 +11,7 @@ pub mod build_info;
 pub mod ca;
 pub mod cli;
 pub mod config;
+mod containers;
 mod daemon;
 pub mod dataplane;
 #[cfg(test)]

@@ -32,10 +32,13 @@ const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 /// A full path, since plugins of CNI are not on the path.
 const CNI_PTP_PLUGIN: &str = "/usr/lib/cni/ptp";
 
+/// A full path, since what Podman calls is not on the path.
+const NETAVARK: &str = "/usr/lib/podman/netavark";
+
 /// A module of Debian's Python.
 const GRPC_MODULE: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
 
-const SYSTEM_TOOLS: [SystemTool; 22] = [
+const SYSTEM_TOOLS: [SystemTool; 27] = [
     SystemTool {
         program: "ip",
         package: "iproute2",
@@ -82,6 +85,36 @@ const SYSTEM_TOOLS: [SystemTool; 22] = [
         program: CNI_PTP_PLUGIN,
         package: "containernetworking-plugins",
         purpose: "makes a container's interface",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "dockerd",
+        package: "docker.io",
+        purpose: "runs containers",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "podman",
+        package: "podman",
+        purpose: "runs containers",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: NETAVARK,
+        package: "netavark",
+        purpose: "makes the network of Podman's containers",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "crun",
+        package: "crun",
+        purpose: "calls the agent's hook",
+        callers: &[Tests],
+    },
+    SystemTool {
+        program: "runc",
+        package: "runc",
+        purpose: "calls the agent's hook",
         callers: &[Tests],
     },
     SystemTool {

@@ -67,6 +67,14 @@ impl Attachments {
         interface: &HostInterface,
     ) -> Result<()> {
         self.dataplane.detach(pin_name)?;
+        self.guard(pin_name, slot, interface)
+    }
+
+    /// Guards an interface. That of a container that does not run has no name.
+    fn guard(&self, pin_name: &str, slot: Slot, interface: &HostInterface) -> Result<()> {
+        if interface.name.is_empty() {
+            return self.release_guard(pin_name);
+        }
         self.dataplane.guard_interface(pin_name, slot, interface)
     }
 
@@ -77,7 +85,7 @@ impl Attachments {
 
     /// Guards an interface that is missing.
     pub(crate) fn guard_missing(&self, pin_name: &str, slot: Slot, interface: &HostInterface) {
-        if let Err(error) = self.dataplane.guard_interface(pin_name, slot, interface) {
+        if let Err(error) = self.guard(pin_name, slot, interface) {
             tracing::error!(interface = interface.name, "cannot guard it: {error:#}");
         }
     }

@@ -11,7 +11,9 @@ use super::{
     reconciler::{ApplyResults, create::CreateRequest, single_result},
     sandbox::{Sandbox, active_policy::PlatformPolicy, issued_tokens::IssuedToken},
 };
-use crate::policy::{ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxId, SandboxSpec};
+use crate::policy::{
+    ContainerEndpoint, ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxId, SandboxSpec,
+};
 
 /// A command. The reconciler executes one command or batch at a time.
 pub(crate) enum AgentCommand {
@@ -49,6 +51,8 @@ pub(crate) enum AgentCommand {
         /// When an observation ends.
         until: Option<Timestamp>,
     },
+    /// Move a sandbox to where its container is now. `None` if the container does not run.
+    MoveContainer(SandboxId, Option<ContainerEndpoint>),
     /// Remove temporary entries and observations that have ended.
     RemoveExpiredEntries,
     /// Create a sandbox on an interface of the pool.

@@ -110,6 +110,9 @@ impl EndpointValidator {
         host_addresses: &mut HostAddresses,
         force: bool,
     ) -> Result<(), ValidationError> {
+        if spec.is_stopped_container() {
+            return Ok(());
+        }
         let interface = interface_for(spec);
         let known = self.registry.get(&spec.sandbox_id);
         let keeps_endpoint = self.keeps_endpoint(spec);

@@ -24,7 +24,10 @@ use super::{
     sandbox::issued_tokens::IssuedToken,
     single_result,
 };
-use crate::policy::{Floor, ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxSpec};
+use crate::policy::{
+    ContainerEndpoint, Floor, ListChange, ListEdit, NetworkConfig, PolicyMode, SandboxId,
+    SandboxSpec,
+};
 
 /// A handle to the agent, for its API. Cheap to clone.
 #[derive(Clone)]
@@ -146,6 +149,20 @@ impl Agent {
         until: Option<Timestamp>,
     ) -> Result<(), AgentError> {
         let command = AgentCommand::SetMode { id, mode, until };
+        single_result(self.submit(command).await?.into_results()?)
+    }
+
+    /// Moves a sandbox to where its container is now. `None` means that the container does not run.
+    ///
+    /// # Errors
+    /// There is no such sandbox, it cannot have that interface, or the kernel or the disk reports an
+    /// error.
+    pub(crate) async fn move_container(
+        &self,
+        id: SandboxId,
+        endpoint: Option<ContainerEndpoint>,
+    ) -> Result<(), AgentError> {
+        let command = AgentCommand::MoveContainer(id, endpoint);
         single_result(self.submit(command).await?.into_results()?)
     }
 

@@ -32,6 +32,7 @@ impl PooledInterface {
     ) -> SandboxSpec {
         SandboxSpec {
             sandbox_id: id.clone(),
+            container: None,
             interface: self.interface.name.clone(),
             netns: self.interface.netns.clone(),
             addresses: self.addresses.clone(),

@@ -43,6 +43,10 @@ impl ProxyRedirects {
         policy: &Policy,
     ) -> Result<(), ValidationError> {
         let needs_redirect = policy.needs_proxy();
+        if needs_redirect && spec.is_stopped_container() {
+            let problem = "does not run; start it first: domain rules and egressProxy depend on its interface";
+            return Err(ValidationError::about_field("container", problem));
+        }
         // An interface that cannot be queried cannot be attached either.
         if needs_redirect && self.dataplane.is_bridge_port(&interface_for(spec)).unwrap_or(false) {
             return Err(ValidationError::about_entry(

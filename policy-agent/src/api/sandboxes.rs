@@ -117,7 +117,8 @@ pub(super) async fn put(
             ValidationError::about_entry("sandboxID", spec.sandbox_id.as_str(), problem).into()
         );
     }
-    let specs = vec![spec];
+    let mut specs = vec![spec];
+    api.config.container_engines().locate_all(&mut specs).await?;
     reject_warnings(&api, params.strict, &specs)?;
     single_result(api.agent.apply(specs, params.force == QueryFlag::On).await?)?;
     let report = api.agent.get(&id).await?;
@@ -197,7 +198,8 @@ pub(super) async fn put_all(
     body: JsonBody,
 ) -> Result<(StatusCode, Json<Vec<ApplyOutcome>>), Problem> {
     let Query(params) = params.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let specs: Vec<SandboxSpec> = body.parse()?;
+    let mut specs: Vec<SandboxSpec> = body.parse()?;
+    api.config.container_engines().locate_all(&mut specs).await?;
     reject_warnings(&api, params.strict, &specs)?;
     let mut diffs = spec_diffs(&api, &specs);
     let force = params.force == QueryFlag::On;

@@ -1,6 +1,9 @@
 //! The `apply` command.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::anyhow;
 use clap::Args;
@@ -10,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     cli_failure::CliFailure,
     client::ApiClient,
+    container_args::{ContainerArgs, container_sandbox},
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
-    sandbox_file::{FileSandbox, SandboxFiles},
+    sandbox_file::{FILES_HELP, FileSandbox, read_all},
 };
 use crate::{
     api::{BODY_LIMIT, parse_until},
@@ -28,12 +32,16 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "Examples:
   policy-agent apply -f web.json
+  policy-agent apply --docker web -f policy.json
   policy-agent apply -f web.json --diff --dry-run
   policy-agent apply -f /etc/sandboxes/ more.yaml
   jq -c .sandboxes[] fleet.json | policy-agent apply -f -")]
 pub(super) struct ApplyCommand {
+    #[arg(short = 'f', long = "file", value_name = "FILE", num_args = 1.., help = FILES_HELP)]
+    #[arg(required_unless_present_any = ["docker", "podman"])]
+    paths: Vec<PathBuf>,
     #[command(flatten)]
-    files: SandboxFiles,
+    container: ContainerArgs,
     /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
@@ -83,7 +91,10 @@ struct ReceivedOutcome {
 
 impl ApplyCommand {
     pub(super) fn run(self, socket: &Path) -> Result<(), CliFailure> {
-        let sandboxes = self.files.read()?;
+        let sandboxes = match self.container.reference()? {
+            Some(container) => vec![container_sandbox(&container, &self.paths)?],
+            None => read_all(&self.paths)?,
+        };
         let files: HashMap<_, _> = sandboxes.iter().map(FileSandbox::file_by_id).collect();
         let mut specs: Vec<_> = sandboxes.into_iter().map(|sandbox| sandbox.spec).collect();
         if self.observe {

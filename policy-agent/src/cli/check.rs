@@ -10,7 +10,7 @@ use super::{
     cli_failure::CliFailure,
     config_args,
     output::{self, OutputArgs, OutputFormat},
-    sandbox_file::{FileSandbox, SandboxFiles},
+    sandbox_file::{FILES_HELP, FileSandbox, read_all},
 };
 use crate::{
     agent::PlatformPolicy,
@@ -30,8 +30,9 @@ const LOOPBACK: &str = crate::policy::LOOPBACK_INTERFACE;
 #[command(after_help = "Example:
   policy-agent check -f web.json && policy-agent apply -f web.json")]
 pub(super) struct CheckCommand {
-    #[command(flatten)]
-    files: SandboxFiles,
+    #[arg(short = 'f', long = "file", value_name = "FILE", num_args = 1.., help = FILES_HELP)]
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
     /// The agent's configuration, for default_nameserver and platform_allow, _deny and _deny_add
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -45,7 +46,7 @@ pub(super) struct CheckCommand {
 impl CheckCommand {
     pub(super) fn run(self) -> Result<(), CliFailure> {
         let platform_policy = platform_policy(&config_args::load_config(self.config)?)?;
-        let sandboxes = self.files.read()?;
+        let sandboxes = read_all(&self.paths)?;
         let mut normalised_specs = Vec::with_capacity(sandboxes.len());
         for FileSandbox { spec, .. } in sandboxes {
             let reject = |invalid: &dyn std::fmt::Display| {

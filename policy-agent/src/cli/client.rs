@@ -9,12 +9,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    client::conn::http1,
 };
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::net::UnixStream;
+
+use crate::net::unix_http::{UnixHttpError, send_to_socket};
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -106,12 +105,6 @@ impl ApiClient {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ApiClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|cause| ApiClientError::Unreachable { socket: self.socket.clone(), cause })?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken_error)?;
-        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -119,7 +112,13 @@ impl ApiClient {
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(broken_error)?;
-        let response = sender.send_request(request).await.map_err(broken_error)?;
+        let sent = send_to_socket(&self.socket, request).await;
+        let response = sent.map_err(|error| match error {
+            UnixHttpError::Connect(cause) => {
+                ApiClientError::Unreachable { socket: self.socket.clone(), cause }
+            }
+            UnixHttpError::Connection(cause) => broken_error(cause),
+        })?;
         if response.status().is_success() {
             Ok(response)
         } else {

@@ -13,6 +13,9 @@ mod cni;
 mod completions;
 mod config;
 mod config_args;
+mod container_args;
+mod container_id;
+mod container_policy;
 mod delete;
 mod denials;
 mod deny;
@@ -23,9 +26,11 @@ mod flow_output;
 mod flows;
 mod get;
 mod import;
+mod install_plugin;
 mod list_edit_args;
 mod man;
 mod observe;
+mod oci_hook;
 mod output;
 mod run;
 mod runtime;
@@ -105,6 +110,18 @@ enum CliCommand {
     Cleanup(cleanup::CleanupCommand),
     Completions(completions::CompletionsCommand),
     Man(man::ManCommand),
+    OciHook(oci_hook::OciHookCommand),
+    InstallPlugin(install_plugin::InstallPluginCommand),
+}
+
+#[cfg(test)]
+pub(crate) use container_policy::POLICY_DIRECTORY;
+
+/// Whether the command line has this command.
+#[cfg(test)]
+pub(crate) fn is_command(name: &str) -> bool {
+    use clap::CommandFactory as _;
+    CliArgs::command().get_subcommands().any(|command| command.get_name() == name)
 }
 
 /// Runs the command that the arguments name.
@@ -139,6 +156,8 @@ pub fn main() -> ExitCode {
         CliCommand::Cleanup(command) => command.run(&socket),
         CliCommand::Completions(command) => command.run(),
         CliCommand::Man(command) => command.run(),
+        CliCommand::OciHook(command) => command.run(&socket),
+        CliCommand::InstallPlugin(command) => command.run(),
     };
     result.map_or_else(CliFailure::report, |()| ExitCode::SUCCESS)
 }

@@ -8,23 +8,19 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use clap::Args;
+use serde_json::{Map, Value};
 
 use super::cli_failure::CliFailure;
-use crate::policy::{SandboxSpec, parse_manifest, parse_yaml_manifest};
+use crate::policy::{SandboxSpec, parse_json, parse_manifest, parse_yaml_manifest};
 
 /// The extensions of the files that a directory is read for.
 const JSON_EXTENSIONS: [&str; 3] = ["json", "jsonl", "ndjson"];
 const YAML_EXTENSIONS: [&str; 2] = ["yaml", "yml"];
 
-/// The option `-f`.
-#[derive(Args)]
-pub(super) struct SandboxFiles {
-    /// Sandboxes as JSON (one object, an array, or JSON lines) or YAML (documents); a directory stands
-    /// for the files in it that end in .json, .jsonl, .ndjson, .yaml or .yml; - is standard input
-    #[arg(short = 'f', long = "file", value_name = "FILE", required = true, num_args = 1..)]
-    paths: Vec<PathBuf>,
-}
+/// What the option `-f` of `check` and `apply` takes.
+pub(super) const FILES_HELP: &str = "Sandboxes as JSON (one object, an array, or JSON lines) or YAML \
+                                     (documents); a directory stands for the files in it that end in \
+                                     .json, .jsonl, .ndjson, .yaml or .yml; - is standard input";
 
 /// A sandbox and the file that it is from.
 pub(super) struct FileSandbox {
@@ -40,28 +36,24 @@ impl FileSandbox {
     }
 }
 
-impl SandboxFiles {
-    /// Reads the sandboxes in all files. No two of them have the same ID.
-    pub(super) fn read(&self) -> Result<Vec<FileSandbox>, CliFailure> {
-        let mut sandboxes = Vec::<FileSandbox>::new();
-        let mut files_by_id = HashMap::new();
-        for path in
-            self.paths.iter().map(|path| files_at(path)).collect::<Result<Vec<_>, _>>()?.concat()
-        {
-            let file = file_name(&path);
-            for spec in read_sandboxes(&path)? {
-                let id = spec.sandbox_id.clone();
-                if let Some(other) =
-                    files_by_id.insert(id.clone(), file.clone()).filter(|other| *other != file)
-                {
-                    let problem = format!("{file}: sandboxID: \"{id}\": is also in {other}");
-                    return Err(CliFailure::BadInput(anyhow!(problem)));
-                }
-                sandboxes.push(FileSandbox { file: file.clone(), spec });
+/// Reads the sandboxes in all files. No two of them have the same ID.
+pub(super) fn read_all(paths: &[PathBuf]) -> Result<Vec<FileSandbox>, CliFailure> {
+    let mut sandboxes = Vec::<FileSandbox>::new();
+    let mut files_by_id = HashMap::new();
+    for path in paths.iter().map(|path| files_at(path)).collect::<Result<Vec<_>, _>>()?.concat() {
+        let file = file_name(&path);
+        for spec in read_sandboxes(&path)? {
+            let id = spec.sandbox_id.clone();
+            if let Some(other) =
+                files_by_id.insert(id.clone(), file.clone()).filter(|other| *other != file)
+            {
+                let problem = format!("{file}: sandboxID: \"{id}\": is also in {other}");
+                return Err(CliFailure::BadInput(anyhow!(problem)));
             }
+            sandboxes.push(FileSandbox { file: file.clone(), spec });
         }
-        Ok(sandboxes)
     }
+    Ok(sandboxes)
 }
 
 /// The file at a path, or the files in the directory there, sorted by their names.
@@ -86,14 +78,31 @@ fn files_at(path: &Path) -> Result<Vec<PathBuf>, CliFailure> {
     Ok(files)
 }
 
+/// Reads a file with the keys of one sandbox, of which some may be missing.
+pub(super) fn read_sandbox_fields(path: &Path) -> Result<(String, Map<String, Value>), CliFailure> {
+    let text = read_text(path).map_err(CliFailure::BadInput)?;
+    let name = file_name(path);
+    let wrong =
+        |problem: &dyn std::fmt::Display| CliFailure::BadInput(anyhow!("{name}: {problem}"));
+    let fields = match is_yaml(path, &text) {
+        true => serde_yaml_ng::from_str(&text).map_err(|error| wrong(&error))?,
+        false => parse_json(text.as_bytes()).map_err(|error| wrong(&error))?,
+    };
+    Ok((name, fields))
+}
+
 /// Reads the sandboxes in a file.
 pub(super) fn read_sandboxes(path: &Path) -> Result<Vec<SandboxSpec>, CliFailure> {
     let text = read_text(path).map_err(CliFailure::BadInput)?;
-    let is_stdin = path == Path::new("-");
-    let is_yaml = has_extension(path, &YAML_EXTENSIONS)
-        || (is_stdin && !text.trim_start().starts_with(['{', '[']));
-    let parsed = if is_yaml { parse_yaml_manifest(&text) } else { parse_manifest(&text) };
+    let parsed =
+        if is_yaml(path, &text) { parse_yaml_manifest(&text) } else { parse_manifest(&text) };
     parsed.map_err(|invalid| CliFailure::BadInput(anyhow!("{}: {invalid}", file_name(path))))
+}
+
+fn is_yaml(path: &Path, text: &str) -> bool {
+    let is_stdin = path == Path::new("-");
+    has_extension(path, &YAML_EXTENSIONS)
+        || (is_stdin && !text.trim_start().starts_with(['{', '[']))
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
@@ -123,8 +132,8 @@ mod tests {
     use super::*;
 
     fn problem(paths: &[&Path]) -> String {
-        let files = SandboxFiles { paths: paths.iter().map(|path| path.to_path_buf()).collect() };
-        match files.read() {
+        let paths: Vec<_> = paths.iter().map(|path| path.to_path_buf()).collect();
+        match read_all(&paths) {
             Err(CliFailure::BadInput(error)) => error.to_string(),
             other => panic!("{:?}", other.map(|read| read.len()).map_err(CliFailure::into_error)),
         }
@@ -141,8 +150,8 @@ mod tests {
         let json = r#"{"sandboxID":"a","interface":"tapa","addresses":["10.11.0.1"]}"#;
         fs::write(at("a.json"), json).expect("written");
         fs::write(at("notes.txt"), "no sandbox").expect("written");
-        let files = SandboxFiles { paths: vec![directory.path().to_owned()] };
-        let read = files.read().unwrap_or_else(|failure| panic!("{}", failure.into_error()));
+        let read = read_all(&[directory.path().to_owned()]);
+        let read = read.unwrap_or_else(|failure| panic!("{}", failure.into_error()));
         let ids: Vec<_> = read.iter().map(|it| it.spec.sandbox_id.as_str()).collect();
         assert_eq!(ids, ["a", "b", "c"]);
         assert!(read[0].file.ends_with("a.json") && read[2].file.ends_with("b.yaml"));

@@ -3,6 +3,7 @@
 
 mod api_keys;
 mod changes;
+mod containers;
 #[cfg(test)]
 mod documented;
 mod domain_setting;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     api_keys::{ApiKeyConfig, ApiRole},
     changes::ConfigChange,
+    containers::ContainersConfig,
     domain_setting::DomainSetting,
     gateway::GatewayConfig,
     interfaces::InterfaceConfig,
@@ -35,6 +37,7 @@ pub use self::{
 };
 use crate::{
     agent::PooledInterface,
+    containers::ContainerEngines,
     dataplane,
     policy::{DomainName, Floor, PolicyDefaults},
     proxy,
@@ -63,6 +66,8 @@ pub struct AgentConfig {
     pub rules: RulesConfig,
     /// The settings of `[secrets]`.
     pub secrets: SecretsConfig,
+    /// The settings of `[containers]`.
+    pub containers: ContainersConfig,
     /// The settings of `[gateway]`; without them, no gateway runs.
     pub gateway: Option<GatewayConfig>,
     /// The entries of `[[interfaces]]`.
@@ -173,6 +178,7 @@ impl Default for AgentConfig {
             metrics: MetricsConfig::default(),
             dataplane: DataplaneConfig::default(),
             proxy: ProxyConfig::default(),
+            containers: ContainersConfig::default(),
             rules: RulesConfig::default(),
             secrets: SecretsConfig::default(),
             gateway: None,
@@ -194,7 +200,7 @@ impl AgentConfig {
         Self::parse(&text).with_context(|| format!("fix the configuration {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let config: Self = parse::parse_toml(text)?;
         config.check()?;
         Ok(config)
@@ -309,6 +315,12 @@ impl AgentConfig {
             extra_roots: self.rules.extra_roots.clone(),
             secrets,
         })
+    }
+
+    /// The container engines that sandboxes may name.
+    #[must_use]
+    pub(crate) fn container_engines(&self) -> ContainerEngines {
+        self.containers.engines()
     }
 
     /// Where the operator's secrets are.

@@ -51,7 +51,8 @@ pub use self::{
     maps::event_ring::EventRingReader,
     net::{
         default_route::carries_default_route, host_addresses::host_addresses,
-        link_device::device_towards, netns::run_in_netns,
+        link_device::device_towards, namespace_interface::NamespaceInterface, netns::run_in_netns,
+        peer_interfaces::interfaces_towards,
     },
     redirect::redirect_listeners::RedirectListeners,
     settings::{

@@ -7,4 +7,5 @@ pub mod hop_by_hop;
 pub(crate) mod settings_probe;
 pub mod socket;
 pub(crate) mod system_roots;
+pub(crate) mod unix_http;
 pub mod upstream;

@@ -21,11 +21,12 @@ const VALID_SPEC_JSON: &str = r#"{"sandboxID":"web1","interface":"tap0","netns":
 "password":"hunter2Secret","tls":{"enabled":true,"serverName":"p"}},"rules":{"b.example":[{"transform":{"headers":
 {"X-Key":"v ${e2b.secrets.a}"}}}]}}}"#;
 
-const FIELD_NAMES: [&str; 31] = [
+const FIELD_NAMES: [&str; 32] = [
     "sandboxID",
     "sandbox_id",
     "interface",
     "netns",
+    "container",
     "addresses",
     "mac",
     "allowInternetAccess",

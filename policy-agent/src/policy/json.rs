@@ -240,7 +240,6 @@ mod tests {
             ("{} {}", "sandboxID: is missing"),
             (r#"{"sandboxID":"A!"}"#, "sandboxID: \"A!\": an ID has 1 to 63"),
             (r#"{"sandboxID":"a","sandbox_id":"b"}"#, "sandboxID: given twice"),
-            (r#"{"sandboxID":"a","interface":"t"}"#, "addresses: is missing"),
             (
                 r#"{"sandboxID":"a","interface":"t","addresses":["10.0.0.2/24"]}"#,
                 "addresses[0]: \"10.0.0.2/24\": write an IP address, without",

@@ -71,6 +71,9 @@ pub(super) fn check_conflicts<'a>(
     claims: &mut OwnershipIndex<Option<&'a Path>, &'a str>,
     spec: &'a SandboxSpec,
 ) -> Result<(), ValidationError> {
+    if spec.is_stopped_container() {
+        return Ok(());
+    }
     let (namespace, id) = (spec.netns.as_deref(), spec.sandbox_id.as_str());
     if let Some(owner) = claims.assign_interface(namespace, &spec.interface, id) {
         return Err(interface_conflict(&spec.interface, owner));

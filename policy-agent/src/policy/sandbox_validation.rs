@@ -21,6 +21,13 @@ impl SandboxSpec {
     /// # Errors
     /// A field is invalid. The error contains the field and the entry.
     pub fn validate(&self) -> Result<(), ValidationError> {
+        if self.container.is_some() && self.netns.is_some() {
+            let problem = "leave it out: the interface of a container is in the agent's own";
+            return Err(ValidationError::about_field("netns", problem));
+        }
+        if self.is_stopped_container() {
+            return self.check_mode();
+        }
         check_interface_name(&self.interface)?;
         if let Some(path) = &self.netns {
             check_netns_path(path)?;
@@ -33,7 +40,11 @@ impl SandboxSpec {
 /// Checks a name like the kernel (`dev_valid_name`, net/core/dev.c).
 fn check_interface_name(name: &str) -> Result<(), ValidationError> {
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if name.is_empty() || name == "." || name == ".." || name.contains(forbidden) {
+    if name.is_empty() {
+        let problem = "is missing: write the host's end of the sandbox's interface, or `container`";
+        return Err(ValidationError::about_field("interface", problem));
+    }
+    if name == "." || name == ".." || name.contains(forbidden) {
         return Err(ValidationError::about_entry(
             "interface",
             name,
@@ -132,6 +143,7 @@ mod tests {
     fn valid_spec() -> SandboxSpec {
         SandboxSpec {
             sandbox_id: "s1".parse().expect("an ID"),
+            container: None,
             interface: "tap0".to_owned(),
             netns: None,
             addresses: vec![IpAddr::from([10, 11, 0, 2])],

@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
 use super::{
-    Floor, MacAddress, NetworkRules, Policy, PolicyDefaults, PolicyMode, ProxyTls, SandboxId,
-    SecretString, TemporaryEntry, ValidationError, json_object, whole_number,
+    ContainerReference, Floor, MacAddress, NetworkRules, Policy, PolicyDefaults, PolicyMode,
+    ProxyTls, SandboxId, SecretString, TemporaryEntry, ValidationError, json_object, whole_number,
 };
 
 json_object::deserialize_objects_only! { SandboxSpec, NetworkConfig, EgressProxy }
@@ -25,14 +25,20 @@ pub struct SandboxSpec {
     #[serde(rename = "sandboxID", alias = "sandboxId", alias = "sandbox_id")]
     #[schema(value_type = String, pattern = "^[a-z0-9]{1,63}$")]
     pub sandbox_id: SandboxId,
-    /// The host-side interface (tap or veth).
+    /// The container that it is, `docker:NAME` or `podman:NAME`. The agent finds its interface,
+    /// addresses and MAC address, and follows it when it is restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub container: Option<ContainerReference>,
+    /// The host-side interface (tap or veth). Required without `container`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
     /// Path of the network namespace that contains `interface`. Default: the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
-    /// The addresses it may send from, at most four per family.
-    #[serde(deserialize_with = "addresses")]
+    /// The addresses it may send from, at most four per family. Required without `container`.
+    #[serde(default, deserialize_with = "addresses", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// The Ethernet address it must send from. Default: any.

@@ -83,6 +83,12 @@ impl Reconciler {
                 let validated = vec![self.validate_mode(&id, mode, until)?];
                 return Ok(CommandReply::Applied(self.add_to_batch(validated, index, batch)));
             }
+            AgentCommand::MoveContainer(id, endpoint) => {
+                let mut moved = self.registry.require(id.as_str())?.spec();
+                moved.move_to(endpoint);
+                let validated = self.validate_specs(vec![moved], false)?;
+                return Ok(CommandReply::Applied(self.add_to_batch(validated, index, batch)));
+            }
             AgentCommand::RemoveExpiredEntries => self.remove_expired_entries(),
             AgentCommand::Create(request) => {
                 return self.create(*request).map(CommandReply::Created);

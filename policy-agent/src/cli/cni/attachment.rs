@@ -4,17 +4,13 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{
     call_container, call_interface,
     cni_error::{CniError, CniErrorCode},
     plugin_config::PluginConfig,
 };
-use crate::hex::HexDisplay;
-
-/// Maximum number of characters of a container's ID in that of its sandbox.
-const CONTAINER_CHARACTERS: usize = 36;
+use crate::cli::container_id::{container_sandbox_id, hex_digest};
 
 /// An interface that another plugin has made.
 pub(super) struct Attachment {
@@ -102,20 +98,13 @@ impl Attachment {
 /// The ID of the sandbox of a container's interface: the network, the beginning of the container's
 /// ID, by which people know it, and a digest of everything.
 pub(super) fn attachment_id(config: &PluginConfig, container: &str, interface: &str) -> String {
-    let known = container.chars().filter(char::is_ascii_alphanumeric).take(CONTAINER_CHARACTERS);
-    let known: String = known.map(|it| it.to_ascii_lowercase()).collect();
-    let all = format!("{}\0{container}\0{interface}", config.name);
-    format!("{}{known}{}", network_prefix(config), hex_digest(&all))
+    let unique = format!("{}\0{container}\0{interface}", config.name);
+    container_sandbox_id(&network_prefix(config), container, &unique)
 }
 
 /// What the IDs of all sandboxes of a network begin with.
 pub(super) fn network_prefix(config: &PluginConfig) -> String {
     format!("cni{}", hex_digest(&config.name))
-}
-
-/// Eight hexadecimal digits.
-fn hex_digest(text: &str) -> String {
-    HexDisplay(&Sha256::digest(text)[..4]).to_string()
 }
 
 fn parse_address(address: &ResultAddress) -> Result<IpAddr, CniError> {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::policy::ValidationError;
+
 /// The codes of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CniErrorCode {
@@ -48,6 +50,13 @@ impl CniError {
     pub(super) fn to_json(&self) -> Value {
         let message = format!("policy-agent: {}", self.message);
         json!({"cniVersion": "1.0.0", "code": self.code as u32, "msg": message})
+    }
+}
+
+/// A wrong key of the configuration or annotation.
+impl From<ValidationError> for CniError {
+    fn from(invalid: ValidationError) -> Self {
+        Self::new(CniErrorCode::InvalidConfig, invalid.to_string())
     }
 }
 

@@ -8,7 +8,6 @@
 
 mod attachment;
 mod cni_error;
-mod named_policy;
 mod plugin_config;
 
 use std::{
@@ -98,7 +97,8 @@ impl PluginCall {
     /// Enforces the policy, and returns the result of the plugin before this one.
     fn add(&self) -> Result<Value, CniError> {
         let attachment = Attachment::of_call(&self.config)?;
-        let policy = named_policy::choose_policy(&self.config)?;
+        let annotations = &self.config.runtime_config.annotations;
+        let policy = self.config.policies().choose(annotations, self.config.network.as_ref())?;
         let sandbox = attachment.sandbox(&policy);
         self.request(Method::PUT, &attachment.id, Bytes::from(sandbox.to_string()))?;
         Ok(self.config.previous_result()?.clone())

@@ -1,6 +1,6 @@
 //! The configuration of the plugin in a list of plugins, with what the runtime adds.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, env, path::PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,6 +9,10 @@ use super::{
     VERSIONS,
     cni_error::{CniError, CniErrorCode},
 };
+use crate::cli::container_policy::{ContainerPolicies, POLICY_DIRECTORY};
+
+/// The argument with the name of a policy, in `CNI_ARGS`.
+const NAME_ARGUMENT: &str = "POLICY";
 
 /// The configuration. Keys that are not the plugin's own are those of the specification, of which it
 /// takes some.
@@ -23,14 +27,14 @@ pub(super) struct PluginConfig {
     pub(super) socket: PathBuf,
     /// Where named policies are.
     #[serde(default = "default_policy_directory")]
-    pub(super) policy_directory: PathBuf,
+    policy_directory: PathBuf,
     /// The name of the policy of containers that name none.
-    pub(super) policy: Option<String>,
+    policy: Option<String>,
     /// The network configuration of containers that name no policy, in place of `policy`.
     pub(super) network: Option<Value>,
     /// Whether an annotation may hold a network configuration, not only a name.
     #[serde(default)]
-    pub(super) inline_annotations: bool,
+    inline_annotations: bool,
     #[serde(default)]
     pub(super) runtime_config: RuntimeConfig,
     #[serde(rename = "cni.dev/valid-attachments", default)]
@@ -69,6 +73,15 @@ impl PluginConfig {
         Ok(config)
     }
 
+    /// What the operator and the runtime's arguments decide about policies.
+    pub(super) fn policies(&self) -> ContainerPolicies {
+        ContainerPolicies {
+            policy: named_by_argument().or_else(|| self.policy.clone()),
+            policy_directory: self.policy_directory.clone(),
+            inline_annotations: self.inline_annotations,
+        }
+    }
+
     /// The result of the plugin that made the interface.
     pub(super) fn previous_result(&self) -> Result<&Value, CniError> {
         self.prev_result.as_ref().ok_or_else(|| {
@@ -79,10 +92,16 @@ impl PluginConfig {
     }
 }
 
+fn named_by_argument() -> Option<String> {
+    let arguments = env::var("CNI_ARGS").ok()?;
+    let mut pairs = arguments.split(';').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == NAME_ARGUMENT).map(|(_, value)| value.to_owned())
+}
+
 fn default_socket() -> PathBuf {
     "/run/policy-agent/agent.sock".into()
 }
 
 fn default_policy_directory() -> PathBuf {
-    "/etc/policy-agent/policies".into()
+    POLICY_DIRECTORY.into()
 }

@@ -82,7 +82,7 @@ async fn interface_addresses(netlink: &Handle) -> Result<Vec<IpNet>> {
 }
 
 /// The host's address. On a point-to-point link, `Address` is the peer's.
-fn local_address(message: &AddressMessage) -> Option<IpNet> {
+pub(super) fn local_address(message: &AddressMessage) -> Option<IpNet> {
     let local = |attribute: &AddressAttribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

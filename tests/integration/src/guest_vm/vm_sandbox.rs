@@ -26,9 +26,15 @@ impl VmSandbox {
     /// agent.
     #[track_caller]
     pub fn new(stage: &Arc<Testbed>) -> Self {
+        Self::with_tap_made_by(stage, Self::create_tap)
+    }
+
+    /// The same with another way to create the device.
+    #[track_caller]
+    pub fn with_tap_made_by(stage: &Arc<Testbed>, make_tap: impl FnOnce(&Self)) -> Self {
         let identity = SandboxAddressing { number: stage.network.next_number() };
         let machine = Self { addressing: identity, testbed: Arc::clone(stage), vm: None };
-        machine.create_tap();
+        make_tap(&machine);
         machine
     }
 

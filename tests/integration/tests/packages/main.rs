@@ -2,3 +2,4 @@
 
 mod debian_package;
 mod debian_root;
+mod portable_packages;

@@ -34,6 +34,15 @@ impl NetworkNamespace {
         Ok(namespace)
     }
 
+    /// Takes over a namespace that a script has made.
+    pub fn adopt(name: &str) -> Result<Self> {
+        let mut namespace = Self { name: name.to_owned(), file: None };
+        let path = namespace.path();
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        namespace.file = Some(file);
+        Ok(namespace)
+    }
+
     /// Settings that later interfaces inherit: addresses are usable at once, the network stack does
     /// not filter spoofed sources (the policy must), and root may use ping sockets.
     fn apply_sysctls(&self) -> Result<()> {
@@ -121,6 +130,10 @@ impl NetworkNamespace {
 
 impl Drop for NetworkNamespace {
     fn drop(&mut self) {
+        // A script that is tested may have deleted it.
+        if !self.path().exists() {
+            return;
+        }
         let deleted = command::run(Command::new("ip").args(["netns", "del", &self.name]));
         if let Err(error) = deleted {
             eprintln!("a network namespace is left behind: {error:#}");

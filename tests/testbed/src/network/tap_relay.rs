@@ -17,7 +17,7 @@ use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::{
-    Sandbox, TestNetwork,
+    NetworkNamespace, Sandbox, TestNetwork,
     sandbox::{SANDBOX_INTERFACE, format_mac},
     tap_device::{VirtioHeader, open_tap},
 };
@@ -39,8 +39,7 @@ pub fn add_sandbox_behind_tap(
     let number = world.next_number();
     let sandbox = Sandbox::without_link(number, &format!("tap{number}"))?;
     let (identity, interface) = (sandbox.addressing, &sandbox.interface);
-    let hosts = open_tap(&world.host, interface, virtio)?;
-    let guests = open_tap(&sandbox.namespace, SANDBOX_INTERFACE, virtio)?;
+    let relay = connect_taps((&world.host, interface), &sandbox.namespace, virtio)?;
     world.host.ip_batch(&format!(
         "link set {interface} address {} up",
         format_mac(identity.gateway_mac())
@@ -54,10 +53,22 @@ pub fn add_sandbox_behind_tap(
         identity.v6(),
     ))?;
     sandbox.route_through(&world.host)?;
+    Ok((sandbox, relay))
+}
+
+/// Relays frames between a tap device, which is made if there is none, and the card of a guest, a
+/// namespace.
+pub fn connect_taps(
+    (host, interface): (&NetworkNamespace, &str),
+    guest: &NetworkNamespace,
+    virtio: VirtioHeader,
+) -> Result<FrameRelay> {
+    let hosts = open_tap(host, interface, virtio)?;
+    let guests = open_tap(guest, SANDBOX_INTERFACE, virtio)?;
     let ended = Arc::new(AtomicBool::new(false));
     let until = Arc::clone(&ended);
     let thread = thread::spawn(move || relay_frames(&hosts, &guests, &until));
-    Ok((sandbox, FrameRelay { stopped: ended, thread: Some(thread) }))
+    Ok(FrameRelay { stopped: ended, thread: Some(thread) })
 }
 
 fn relay_frames(one: &File, other: &File, ended: &AtomicBool) {
