@@ -70,7 +70,7 @@ fn find_leaf_v4(
         return None;
     }
     let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?
-        .find_v4(u32::from_be(destination));
+        .find_v4::<false>(u32::from_be(destination));
     check_redirect(protocol, leaf)?;
     if checksum_offload::has_neutral_bytes(source, destination) {
         frame.check_checksum(ctx, protocol)?;
@@ -96,7 +96,7 @@ fn find_leaf_v6(
     if u64::from(a) == TEREDO_PREFIX {
         return None;
     }
-    let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?.find_v6(high, low);
+    let leaf = PolicyBlock::at(policy_lookup::policy_block_start(sandbox))?.find_v6::<false>(high, low);
     check_redirect(protocol, leaf)?;
     frame.check_checksum(ctx, protocol)?;
     Some(leaf)
