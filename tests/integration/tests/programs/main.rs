@@ -8,6 +8,7 @@
 mod background_denials;
 mod connection_lifetimes;
 mod datapath_case;
+mod denied_floods;
 mod deny_replies;
 mod destination_rules;
 mod differential;
