@@ -19,6 +19,7 @@ mod frame_truncation;
 mod inbound_state;
 mod malformed_frames;
 mod program_log;
+mod program_reuse;
 mod shared_bounds;
 mod table_memory;
 mod verifier_budget;
