@@ -107,6 +107,10 @@ pub mod tail_call_index {
     pub const FAST_PATH: u32 = 4;
     /// `fast_delivery` in `TC_PROGRAMS`.
     pub const FAST_DELIVERY: u32 = 5;
+    /// The number of programs in `TC_PROGRAMS`.
+    pub const TC_COUNT: u32 = 6;
     /// `early_drop` in `XDP_PROGRAMS`.
     pub const EARLY_DROP: u32 = 0;
+    /// The number of programs in `XDP_PROGRAMS`.
+    pub const XDP_COUNT: u32 = 1;
 }

@@ -25,9 +25,9 @@ pub const ENDPOINT_OBSERVED: u32 = 1 << 5;
 
 /// Value of [`SANDBOXES`](crate::bpf_names::SANDBOXES), by slot.
 ///
-/// Except for `flags` and `policy_block`, an entry does not change while an interface uses the
-/// slot. A sandbox whose addresses change moves to a new slot, so no packet is judged by a partial
-/// update. The agent maps the array and stores each of these two fields at once.
+/// Except for `flags`, `policy_block` and `has_no_inbound_*`, an entry does not change while an
+/// interface uses the slot. A sandbox whose addresses change moves to a new slot, so no packet is
+/// judged by a partial update. The agent maps the array and stores each of the first two at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SandboxEndpoint {
@@ -46,8 +46,13 @@ pub struct SandboxEndpoint {
     pub ipv6_addresses: [[u32; 4]; MAX_ADDRESSES_PER_FAMILY],
     /// The key of its [fingerprints](crate::flow_fingerprint), random for each use of the slot.
     pub flow_key: [u64; 2],
+    /// 1 until a TCP connection is opened to the sandbox, which the programs note. Before that,
+    /// nothing that the sandbox sends over TCP is a reply. 0 if unknown.
+    pub has_no_inbound_tcp: u32,
+    /// The same for the exchanges of datagrams that the host begins.
+    pub has_no_inbound_datagrams: u32,
     /// Zero. Every entry has two cache lines of its own.
-    pub reserved: [u8; 16],
+    pub reserved: [u8; 8],
 }
 
 impl_pod!(SandboxEndpoint, 128);

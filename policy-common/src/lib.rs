@@ -15,6 +15,7 @@ pub mod flow;
 pub mod flow_fingerprint;
 pub mod guard;
 pub mod policy_table;
+pub mod range_node;
 pub mod rate_limit;
 pub mod reason;
 pub mod redirect;
@@ -23,7 +24,7 @@ pub mod verdict;
 
 /// The version of all layouts in this crate. Only a program with the same version adopts pinned
 /// maps. Increment it with every change of a key, a value or its meaning.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Implements `aya::Pod` for a map type that has no implicit padding, and asserts its size.
 macro_rules! impl_pod {

@@ -3,16 +3,17 @@
 //!
 //! Each family has a level-compressed trie (Nilsson and Karlsson, 1999) with leaves pushed down: a
 //! branch is indexed by the next 1 to 16 bits of the address, and a path compares up to 63 bits at
-//! once. A lookup ends at a leaf, which is the verdict, after at most [`MAX_LOOKUP_STEPS`] nodes.
+//! once. Where few prefixes are left, a [range node](crate::range_node) holds them all. A lookup ends
+//! at a leaf, which is the verdict, after at most [`MAX_LOOKUP_STEPS`] nodes.
 //!
 //! A block starts with its header, [`BLOCK_HEADER_WORDS`] words. References are word offsets from
 //! the start of the block, so that a block can lie anywhere:
 //!
-//! | bits | leaf | branch | path | in the LPM tries |
-//! |---|---|---|---|---|
-//! | 31 | 1 | 0 | 0 | 0 |
-//! | 26 to 30 | | number of bits, 1 to 16 | 0 | 17 |
-//! | 0 to 25 | | offset of its 2ⁿ references | offset of its words | 0 |
+//! | bits | leaf | branch | path | in the LPM tries | ranges |
+//! |---|---|---|---|---|---|
+//! | 31 | 1 | 0 | 0 | 0 | 0 |
+//! | 26 to 30 | | number of bits, 1 to 16 | 0 | 17 | 18 narrow, 19 wide, 20 small |
+//! | 0 to 25 | | offset of its 2ⁿ references | offset of its words | 0 | offset of the node |
 //!
 //! | part | words |
 //! |---|---|
@@ -23,6 +24,9 @@
 
 use crate::{
     impl_pod,
+    range_node::{
+        NARROW_RANGES, Narrow, RangeShape, SMALL_WIDE_RANGES, SmallWide, Wide, find_leaf_in_ranges,
+    },
     verdict::{NO_RULE, Verdict},
 };
 
@@ -54,6 +58,10 @@ const KIND_SHIFT: u32 = 26;
 const KIND_PATH: u32 = 0;
 /// The kind of a reference to the LPM tries: the policy did not fit into a block.
 const KIND_LPM_TRIE: u32 = 17;
+/// The kinds of range nodes.
+const KIND_NARROW_RANGES: u32 = 18;
+const KIND_WIDE_RANGES: u32 = 19;
+const KIND_SMALL_WIDE_RANGES: u32 = 20;
 /// The part of a reference that is an offset.
 const OFFSET_MASK: u32 = (1 << KIND_SHIFT) - 1;
 
@@ -85,6 +93,17 @@ pub const fn branch_reference(bits: u32, offset: u32) -> u32 {
 #[must_use]
 pub const fn path_reference(offset: u32) -> u32 {
     KIND_PATH << KIND_SHIFT | offset
+}
+
+/// The reference to a range node of this shape at this offset.
+#[must_use]
+pub fn ranges_reference(shape: RangeShape, offset: u32) -> u32 {
+    let kind = match shape {
+        NARROW_RANGES => KIND_NARROW_RANGES,
+        SMALL_WIDE_RANGES => KIND_SMALL_WIDE_RANGES,
+        _ => KIND_WIDE_RANGES,
+    };
+    kind << KIND_SHIFT | offset
 }
 
 /// Maximum number of prefixes of one family in the LPM tries, of all policies together.
@@ -164,14 +183,22 @@ pub const fn decode_leaf(leaf: u32, policy_id: u16) -> Verdict {
     }
 }
 
-/// Finds the leaf of an address in the block at `block`, starting from a root. `read` returns the
-/// word at an index. The address is left-aligned in `high` and `low`, in host byte order: an IPv4
-/// address is in the upper half of `high`.
+/// The memory that a lookup reads.
+pub trait TableWords {
+    /// The word at this index.
+    fn word(&self, index: u32) -> u32;
+    /// The two words from this index on, which is even. Their order does not matter.
+    fn pair(&self, index: u32) -> u64;
+}
+
+/// Finds the leaf of an address in the block at `block`, starting from a root. The address is
+/// left-aligned in `high` and `low`, in host byte order: an IPv4 address is in the upper half of
+/// `high`. Unless `WHOLE`, the leaf may lack its rule.
 ///
 /// Returns a reference that is not a leaf if the root is none, or [`LPM_TRIE_REFERENCE`].
 #[inline(always)]
-pub fn find_leaf(
-    read: impl Fn(u32) -> u32,
+pub fn find_leaf<const WHOLE: bool>(
+    words: &impl TableWords,
     block: u32,
     root: u32,
     mut high: u64,
@@ -182,36 +209,55 @@ pub fn find_leaf(
     }
     let mut reference = root;
     for _ in 0..MAX_LOOKUP_STEPS {
-        if reference & LEAF_BIT != 0 {
-            return reference;
+        if reference >= KIND_NARROW_RANGES << KIND_SHIFT {
+            break; // a leaf, or a range node, which leads to one
         }
         let node = block.wrapping_add(reference & OFFSET_MASK);
         let kind = reference >> KIND_SHIFT;
         let bits;
         if kind == KIND_PATH {
-            bits = read(node) & MAX_PATH_BITS;
-            let path =
-                u64::from(read(node.wrapping_add(1))) << 32 | u64::from(read(node.wrapping_add(2)));
+            bits = words.word(node) & MAX_PATH_BITS;
+            let path = u64::from(words.word(node.wrapping_add(1))) << 32
+                | u64::from(words.word(node.wrapping_add(2)));
             if leading_bits(high ^ path, bits) != 0 {
-                return read(node.wrapping_add(3));
+                return words.word(node.wrapping_add(3));
             }
-            reference = read(node.wrapping_add(4));
+            reference = words.word(node.wrapping_add(4));
         } else {
             bits = kind;
             #[expect(clippy::cast_possible_truncation, reason = "at most 31 bits are left")]
             let index = leading_bits(high, bits) as u32;
-            reference = read(node.wrapping_add(index));
+            reference = words.word(node.wrapping_add(index));
         }
         high = high << bits | leading_bits(low, bits);
         low <<= bits;
     }
-    reference
+    if reference & LEAF_BIT != 0 {
+        return reference;
+    }
+    let node = block.wrapping_add(reference & OFFSET_MASK);
+    match reference >> KIND_SHIFT {
+        KIND_NARROW_RANGES => find_leaf_in_ranges::<Narrow, WHOLE>(words, block, node, high),
+        KIND_WIDE_RANGES => find_leaf_in_ranges::<Wide, WHOLE>(words, block, node, high),
+        KIND_SMALL_WIDE_RANGES => find_leaf_in_ranges::<SmallWide, WHOLE>(words, block, node, high),
+        _ => reference,
+    }
 }
 
 /// The first `bits` bits of a word, right-aligned. `bits` is 1 to 63.
 #[inline(always)]
 const fn leading_bits(word: u64, bits: u32) -> u64 {
     word >> (64_u32.wrapping_sub(bits) & 63)
+}
+
+impl TableWords for &[u32] {
+    fn word(&self, index: u32) -> u32 {
+        self[index as usize]
+    }
+
+    fn pair(&self, index: u32) -> u64 {
+        u64::from(self.word(index)) | u64::from(self.word(index + 1)) << 32
+    }
 }
 
 #[cfg(test)]

@@ -61,8 +61,12 @@ pub struct RateLimiterState {
     pub events_suppressed: u64,
     /// Number of events lost because the ring buffer had no room for them.
     pub events_lost: u64,
+    /// The jiffy in which the bucket of events was last found empty.
+    pub no_events_in: u64,
+    /// The jiffy in which the bucket of replies was last found empty.
+    pub no_replies_in: u64,
     /// Zero. Every entry has a cache line of its own.
-    pub reserved: [u64; 3],
+    pub reserved: u64,
 }
 
 impl_pod!(RateLimiterState, 64);

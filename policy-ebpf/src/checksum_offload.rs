@@ -83,7 +83,13 @@ fn is_checksum_harmless(ctx: &TcContext, headers: &ParsedHeaders) -> bool {
 
 /// Whether the checksum is complete, or will be written at this offset in the frame or after it.
 #[inline(never)]
-pub(crate) fn is_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
+fn is_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
+    is_simple_checksum_at_or_after(ctx, frame_offset)
+}
+
+/// The same for the fast path, without a call.
+#[inline(always)]
+pub(crate) fn is_simple_checksum_at_or_after(ctx: &TcContext, frame_offset: u32) -> bool {
     let skb = KernelSkb::new(ctx);
     match skb.read_ip_summed() {
         Some(CHECKSUM_PARTIAL) => is_partial_checksum_at_or_after(&skb, frame_offset),

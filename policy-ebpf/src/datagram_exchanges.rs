@@ -3,6 +3,7 @@
 use policy_common::flow::{DATAGRAM_FLOW_PAGES, FLOW_USED};
 
 use crate::{
+    endpoint::note_inbound_datagram,
     flow_table::{
         TICKS_PER_SECOND, current_ticks, find_flow, find_or_add_set, find_set, flow_at,
         least_useful_place, live_state, replace_flow, set_state,
@@ -19,6 +20,7 @@ const IDLE_STEP_TICKS: u64 = 10 * TICKS_PER_SECOND;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn open_inbound_datagram(slot: u32, fingerprint: u64) -> u32 {
+    note_inbound_datagram(slot);
     // Without a place for it, replies are judged like outbound packets.
     let Some(set) = find_or_add_set(&INBOUND_DGRAM, DATAGRAM_FLOW_PAGES, slot, fingerprint) else {
         return 0;

@@ -45,3 +45,46 @@ pub(crate) fn same_mac(a: [u8; 6], b: [u8; 6]) -> bool {
     let high = |m: [u8; 6]| u16::from_ne_bytes([m[4], m[5]]);
     low(a) == low(b) && high(a) == high(b)
 }
+
+/// Whether packets from the sandbox may be replies to an inbound TCP connection.
+#[inline(always)]
+pub(crate) fn has_inbound_tcp(sandbox: &SandboxEndpoint) -> bool {
+    // SAFETY: the field is valid. The read is volatile, because `note_inbound_tcp` writes it.
+    unsafe { core::ptr::read_volatile(&raw const sandbox.has_no_inbound_tcp) == 0 }
+}
+
+/// The same for exchanges of datagrams that the host began.
+#[inline(always)]
+pub(crate) fn has_inbound_datagrams(sandbox: &SandboxEndpoint) -> bool {
+    // SAFETY: as above.
+    unsafe { core::ptr::read_volatile(&raw const sandbox.has_no_inbound_datagrams) == 0 }
+}
+
+/// Notes that the sandbox is about to get an inbound TCP connection.
+#[inline(always)]
+pub(crate) fn note_inbound_tcp(slot: u32) {
+    if let Some(sandbox) = SANDBOXES.get_ptr_mut(slot) {
+        // SAFETY: the kernel frees no element of an array.
+        clear_word(unsafe { &raw mut (*sandbox).has_no_inbound_tcp });
+    }
+}
+
+/// The same for an exchange of datagrams.
+#[inline(always)]
+pub(crate) fn note_inbound_datagram(slot: u32) {
+    if let Some(sandbox) = SANDBOXES.get_ptr_mut(slot) {
+        // SAFETY: as above.
+        clear_word(unsafe { &raw mut (*sandbox).has_no_inbound_datagrams });
+    }
+}
+
+/// Writes only once, so that the cache line stays shared.
+#[inline(always)]
+fn clear_word(word: *mut u32) {
+    // SAFETY: the word belongs to an element of an array.
+    unsafe {
+        if word.read_volatile() != 0 {
+            word.write_volatile(0);
+        }
+    }
+}

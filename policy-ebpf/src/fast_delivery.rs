@@ -29,12 +29,13 @@ pub(crate) fn deliver_simple_packet(ctx: &TcContext) -> Option<()> {
     }
     let (start, end) = (ctx.data(), ctx.data_end());
     let frame = SimpleFrame::<IPV4_HEADER_LEN>::new(start, end, ctx.len())?;
-    let protocol = match frame.ethertype() {
+    let transport = match frame.ethertype() {
         ETHERTYPE_IPV4 => frame.check_ipv4()?,
         ETHERTYPE_IPV6 => SimpleFrame::new(start, end, ctx.len())?.check_ipv6()?,
         _ => return None,
     };
-    if protocol != IPPROTO_TCP && packet_context::is_from_host(ctx) {
+    let is_own_datagram = transport.protocol != IPPROTO_TCP && packet_context::is_from_host(ctx);
+    if is_own_datagram || !transport.keeps_connection() {
         return None;
     }
     let (packets, _) = packet_context::count_segments(ctx);

@@ -6,7 +6,7 @@
 //! programs here.
 //!
 //! ```text
-//! gate ─► fast_path: simple and allowed by its address → count → pass
+//! gate ─► fast_path: simple, and allowed or silently denied by its address → count → pass or drop
 //!           └► from_sandbox: judge (lines 1 to 9) → count → pass, or report and drop ─► reject
 //!                └► proxy_redirect: assign a socket → count → pass, or report and drop ─► reject
 //! gate ─► to_sandbox:   judge (store inbound connections) → count → pass, or report and drop
@@ -65,17 +65,22 @@ use policy_common::bpf_names::tail_call_index;
 
 use crate::{
     disposition::{DenyPacket, PacketResult},
+    fast_path::SimpleVerdict,
     maps::TC_PROGRAMS,
     packet_context::PacketContext,
     parsed_headers::ParsedHeaders,
 };
 
-/// Allows a simple packet that the sandbox sends. `from_sandbox` judges the others.
+/// Judges a simple packet that the sandbox sends. `from_sandbox` judges the others.
 #[classifier]
 pub(crate) fn fast_path(ctx: TcContext) -> i32 {
-    if fast_path::allow_simple_packet(&ctx).is_some() {
-        guard_mark::set_guard_mark(&ctx);
-        return TC_ACT_UNSPEC;
+    match fast_path::judge_simple_packet(&ctx) {
+        Some(SimpleVerdict::Allow) => {
+            guard_mark::set_guard_mark(&ctx);
+            return TC_ACT_UNSPEC;
+        }
+        Some(SimpleVerdict::Drop) => return TC_ACT_SHOT,
+        None => {}
     }
     // SAFETY: on success the call does not return, and nothing here needs dropping.
     unsafe { TC_PROGRAMS.tail_call(&ctx, tail_call_index::FROM_SANDBOX) };

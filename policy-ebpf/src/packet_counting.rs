@@ -26,7 +26,10 @@ extern "C" fn count_judged_packet(slot: u32, reason_code: u32, packets: u32, byt
 pub(crate) fn count_frame(slot: u32, reason_code: u8, packets: u32, bytes: u32) {
     let (group, member) = (slot / COUNTER_GROUP_SLOTS, slot % COUNTER_GROUP_SLOTS);
     let Some(counters) = COUNTERS.get_value_ptr_mut(group, &member) else { return };
-    let reason = usize::from(reason_code);
+    // The compiler may know that the code is in bounds and would leave out the check, but the
+    // verifier does not know. Hence the volatile read.
+    // SAFETY: a local.
+    let reason = usize::from(unsafe { core::ptr::read_volatile(&raw const reason_code) });
     if reason >= KERNEL_REASON_CODES {
         return;
     }

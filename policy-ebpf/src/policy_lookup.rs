@@ -8,7 +8,7 @@ use policy_common::{
     endpoint::SandboxEndpoint,
     policy_table::{
         self, BLOCK_POLICY_ID, BLOCK_ROOT_V4, BLOCK_ROOT_V6, LPM_TRIE_REFERENCE,
-        TABLE_MEMORY_WORDS, TriePrefixV4, TriePrefixV6,
+        TABLE_MEMORY_WORDS, TableWords, TriePrefixV4, TriePrefixV6,
     },
     reason::Reason,
     verdict::Verdict,
@@ -47,44 +47,47 @@ impl PolicyBlock {
         (start != 0).then_some(Self { words: POLICY_TABLES.get_ptr(0)?.cast(), mask, start })
     }
 
-    /// The word at this offset.
+    /// The leaf of an IPv4 address (in host byte order), or a reference that is not a leaf. Unless
+    /// `WHOLE`, the leaf may lack its rule.
     #[inline(always)]
-    fn word(&self, offset: u32) -> u32 {
-        self.word_at(self.start.wrapping_add(offset))
+    pub(crate) fn find_v4<const WHOLE: bool>(&self, address: u32) -> u32 {
+        let root = self.header_word(BLOCK_ROOT_V4);
+        policy_table::find_leaf::<WHOLE>(self, self.start, root, u64::from(address) << 32, 0)
+    }
+
+    /// The same for an IPv6 address, passed as two halves in host byte order.
+    #[inline(always)]
+    pub(crate) fn find_v6<const WHOLE: bool>(&self, high: u64, low: u64) -> u32 {
+        let root = self.header_word(BLOCK_ROOT_V6);
+        policy_table::find_leaf::<WHOLE>(self, self.start, root, high, low)
     }
 
     #[inline(always)]
-    fn word_at(&self, index: u32) -> u32 {
-        // SAFETY: the index is within the map's value, however wrong it is. The agent never changes
-        // a block that a program may read.
-        unsafe { self.words.add((index & self.mask) as usize).read() }
-    }
-
-    /// The leaf of an IPv4 address (in host byte order), or a reference that is not a leaf.
-    #[inline(always)]
-    pub(crate) fn find_v4(&self, address: u32) -> u32 {
-        let root = self.word(BLOCK_ROOT_V4);
-        policy_table::find_leaf(
-            |at| self.word_at(at),
-            self.start,
-            root,
-            u64::from(address) << 32,
-            0,
-        )
-    }
-
-    /// The leaf of an IPv6 address, passed as two halves in host byte order.
-    #[inline(always)]
-    pub(crate) fn find_v6(&self, high: u64, low: u64) -> u32 {
-        let root = self.word(BLOCK_ROOT_V6);
-        policy_table::find_leaf(|at| self.word_at(at), self.start, root, high, low)
+    fn header_word(&self, offset: u32) -> u32 {
+        self.word(self.start.wrapping_add(offset))
     }
 
     #[inline(always)]
     fn policy_id(&self) -> u16 {
         #[expect(clippy::cast_possible_truncation, reason = "the agent stores 16 bits")]
-        let policy_id = self.word(BLOCK_POLICY_ID) as u16;
+        let policy_id = self.header_word(BLOCK_POLICY_ID) as u16;
         policy_id
+    }
+}
+
+impl TableWords for PolicyBlock {
+    #[inline(always)]
+    fn word(&self, index: u32) -> u32 {
+        // SAFETY: the index is within the map's value, however wrong it is. The agent never changes
+        // a block that a program may read.
+        unsafe { self.words.add((index & self.mask) as usize).read() }
+    }
+
+    #[inline(always)]
+    fn pair(&self, index: u32) -> u64 {
+        let even = self.mask & !1;
+        // SAFETY: as above. The map's value is aligned to 8 bytes.
+        unsafe { self.words.add((index & even) as usize).cast::<u64>().read() }
     }
 }
 
@@ -123,7 +126,7 @@ pub(crate) fn policy_block_start(sandbox: &SandboxEndpoint) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn policy_lookup_v4(start: u32, address: u32) -> u32 {
     let Some(block) = PolicyBlock::at(start) else { return 0 };
-    match block.find_v4(address) {
+    match block.find_v4::<true>(address) {
         LPM_TRIE_REFERENCE => find_in_trie_v4(block.policy_id(), address),
         leaf => leaf,
     }
@@ -134,7 +137,7 @@ pub(crate) extern "C" fn policy_lookup_v4(start: u32, address: u32) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn policy_lookup_v6(start: u32, high: u64, low: u64) -> u32 {
     let Some(block) = PolicyBlock::at(start) else { return 0 };
-    let leaf = match block.find_v6(high, low) {
+    let leaf = match block.find_v6::<true>(high, low) {
         LPM_TRIE_REFERENCE => find_in_trie_v6(block.policy_id(), high, low),
         leaf => leaf,
     };

@@ -1,5 +1,5 @@
 //! Frames of simple packets: whole IPv4 and IPv6 datagrams without options or extension headers, with
-//! UDP or a segment of a TCP connection that neither opens nor ends it.
+//! UDP or TCP.
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
@@ -8,7 +8,7 @@ use crate::{
         AddressWords, ETHERNET_HEADER_LEN, IPPROTO_TCP, IPPROTO_UDP, IPV4_FRAGMENT_OFFSET_MASK,
         IPV4_MORE_FRAGMENTS,
     },
-    transport::{TCP_FIN, TCP_HEADER_MIN_LEN, TCP_RST, TCP_SYN, UDP_HEADER_LEN},
+    transport::{TCP_ACK, TCP_FIN, TCP_HEADER_MIN_LEN, TCP_RST, TCP_SYN, UDP_HEADER_LEN},
 };
 
 pub(crate) const IPV4_HEADER_LEN: usize = Ipv4Hdr::LEN;
@@ -19,6 +19,28 @@ const TRANSPORT_LEN: usize = TCP_HEADER_MIN_LEN;
 const TCP_DATA_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
 const UDP_LENGTH: usize = 4;
+
+/// The part of the transport header of a simple packet that is judged.
+#[derive(Clone, Copy)]
+pub(crate) struct SimpleTransport {
+    pub protocol: u8,
+    /// The flags of TCP, of UDP none.
+    pub tcp_flags: u8,
+}
+
+impl SimpleTransport {
+    /// Whether it is no segment that opens or ends a TCP connection.
+    #[inline(always)]
+    pub(crate) fn keeps_connection(&self) -> bool {
+        self.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
+    }
+
+    /// Whether it is a segment that opens a TCP connection.
+    #[inline(always)]
+    pub(crate) fn opens_connection(&self) -> bool {
+        self.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+    }
+}
 
 /// A frame of which at least the headers of a simple packet are linear.
 #[derive(Clone, Copy)]
@@ -39,23 +61,23 @@ impl<const IP_HEADER_LEN: usize> SimpleFrame<IP_HEADER_LEN> {
 
     /// Checks the transport header, given the length of the datagram without its IP header.
     #[inline(always)]
-    fn check_transport(&self, protocol: u8, length: usize) -> Option<()> {
+    fn check_transport(&self, protocol: u8, length: usize) -> Option<SimpleTransport> {
         if Self::TRANSPORT + length > self.frame_length {
             return None;
         }
-        match protocol {
+        let (is_complete, tcp_flags) = match protocol {
             IPPROTO_TCP => {
                 let header = usize::from(self.byte(Self::TRANSPORT + TCP_DATA_OFFSET) >> 4) * 4;
                 let flags = self.byte(Self::TRANSPORT + TCP_FLAGS);
-                let keeps_open = flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0;
-                (keeps_open && header >= TRANSPORT_LEN && header <= length).then_some(())
+                (header >= TRANSPORT_LEN && header <= length, flags)
             }
             IPPROTO_UDP => {
                 let datagram = usize::from(self.u16(Self::TRANSPORT + UDP_LENGTH));
-                (datagram >= UDP_HEADER_LEN && datagram <= length).then_some(())
+                (datagram >= UDP_HEADER_LEN && datagram <= length, 0)
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        is_complete.then_some(SimpleTransport { protocol, tcp_flags })
     }
 
     #[inline(always)]
@@ -114,9 +136,9 @@ impl<const IP_HEADER_LEN: usize> SimpleFrame<IP_HEADER_LEN> {
 }
 
 impl SimpleFrame<IPV4_HEADER_LEN> {
-    /// Checks that this is a simple packet of IPv4. Returns its protocol.
+    /// Checks that this is a simple packet of IPv4.
     #[inline(always)]
-    pub(crate) fn check_ipv4(&self) -> Option<u8> {
+    pub(crate) fn check_ipv4(&self) -> Option<SimpleTransport> {
         /// Offsets in the header.
         const TOTAL_LENGTH: usize = 2;
         const FRAGMENT: usize = 6;
@@ -127,15 +149,14 @@ impl SimpleFrame<IPV4_HEADER_LEN> {
         }
         let protocol = self.ip_byte(PROTOCOL);
         let length = usize::from(self.ip_u16(TOTAL_LENGTH)).checked_sub(IPV4_HEADER_LEN)?;
-        self.check_transport(protocol, length)?;
-        Some(protocol)
+        self.check_transport(protocol, length)
     }
 }
 
 impl SimpleFrame<IPV6_HEADER_LEN> {
-    /// Checks that this is a simple packet of IPv6. Returns its protocol.
+    /// Checks that this is a simple packet of IPv6.
     #[inline(always)]
-    pub(crate) fn check_ipv6(&self) -> Option<u8> {
+    pub(crate) fn check_ipv6(&self) -> Option<SimpleTransport> {
         /// Offsets in the header.
         const PAYLOAD_LENGTH: usize = 4;
         const NEXT_HEADER: usize = 6;
@@ -143,7 +164,6 @@ impl SimpleFrame<IPV6_HEADER_LEN> {
             return None;
         }
         let protocol = self.ip_byte(NEXT_HEADER);
-        self.check_transport(protocol, self.ip_u16(PAYLOAD_LENGTH).into())?;
-        Some(protocol)
+        self.check_transport(protocol, self.ip_u16(PAYLOAD_LENGTH).into())
     }
 }

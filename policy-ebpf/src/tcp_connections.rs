@@ -10,6 +10,7 @@ use policy_common::flow::{
 };
 
 use crate::{
+    endpoint::note_inbound_tcp,
     flow_table::{
         TICKS_PER_SECOND, current_ticks, find_flow, find_or_add_set, find_set, flow_at, is_live,
         least_useful_place, live_state, replace_flow, set_state,
@@ -33,6 +34,7 @@ const OUTBOUND_TICKS: u64 = 150 * TICKS_PER_SECOND;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn open_inbound_tcp(slot: u32, fingerprint: u64) -> u32 {
+    note_inbound_tcp(slot);
     // Without a place for it, replies are judged like outbound packets.
     let Some(set) = find_or_add_set(&INBOUND_TCP, TCP_FLOW_PAGES, slot, fingerprint) else {
         return 0;

@@ -13,7 +13,7 @@ use crate::toolchain::ToolchainSource;
 use crate::{build, host, process};
 
 /// The last commit whose pins have the ABI before this one.
-const DEFAULT_REVISION: &str = "ca12355ee85a6d12908c51b56a5746fadb1a1125";
+const DEFAULT_REVISION: &str = "487969c93a3955f317ed1025a3ef050144d58a8f";
 /// The test, which reads the path of the older agent from this variable.
 const TEST: &str = "adoption::older_agent::";
 const OLDER_AGENT_VARIABLE: &str = "POLICY_OLDER_AGENT";

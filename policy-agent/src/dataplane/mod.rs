@@ -34,7 +34,7 @@ use policy_common::{
 
 pub(crate) use self::net::link_device::is_bridge_port;
 use self::{
-    attach::{GateAttacher, clsact, expedited_rcu, shared_programs},
+    attach::{GateAttacher, clsact, expedited_rcu, shared_programs::SharedPrograms},
     guard::InterfaceGuard,
     maps::{
         endpoint_maps::{self, EndpointMaps},
@@ -94,15 +94,21 @@ impl Dataplane {
         let owner = pin_directory::lock_pins(&settings.bpffs)?;
         let replaced = pinned_maps::discard_incomplete_set(&pins)?;
         let attacher = GateAttacher::new(pins.clone(), &settings)?;
-        let mut object = shared_programs::load_object(&pins, settings.guard.mark)?;
-        // Opening a gate creates the program arrays.
-        let first = Slot::new(1).context("there is a first slot")?;
-        drop(attacher.gate_loader().load_gates(first)?);
+        let programs = SharedPrograms::new(&pins, settings.guard.mark)?;
+        let installed = programs.find_installed(pinned_maps::is_complete_set(&pins));
+        let mut object = installed.is_none().then(|| programs.load_object()).transpose()?;
+        if object.is_some() {
+            // Opening a gate creates the program arrays.
+            let first = Slot::new(1).context("there is a first slot")?;
+            drop(attacher.gate_loader().load_gates(first)?);
+        }
         let mapped = Arc::new(MappedEndpoints::open(&pins.map_path(bpf_names::SANDBOXES))?);
         let sandboxes = EndpointMaps::open(&pins, Arc::clone(&mapped))?;
         sandboxes.update_flags(settings.endpoint_flags())?;
-        let log = Mutex::new(Some(shared_programs::open_program_log(&mut object)?));
-        shared_programs::install_programs(&mut object, &pins)?;
+        let log = match &mut object {
+            Some(object) => Some(programs.install(object)?),
+            None => installed,
+        };
         let policy_tables = PolicyTables::open(&pins, mapped, settings.tables)?;
         let redirect_registry = RedirectRegistry::open(&pins)?;
         let guard = InterfaceGuard::open(&pins, &settings.bpffs, settings.guard)?;
@@ -113,7 +119,7 @@ impl Dataplane {
             endpoint_flags: settings.endpoint_flags(),
             bpffs: settings.bpffs,
             report_flows: AtomicBool::new(false),
-            program_log: log,
+            program_log: Mutex::new(log),
             attached_interfaces: Mutex::default(),
             pin_directory: pins,
             endpoint_maps: sandboxes,

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     Floor, Policy, SandboxSpec, ValidationError,
+    cidr::is_all_traffic,
     policy_warnings::ClosedPrefixes,
     sandbox_policy::{AllowOutEntry, parse_allow_out_entry, parse_deny_out_entry},
 };
@@ -255,10 +256,18 @@ impl SandboxSpec {
         self.temporary.iter().map(|entry| entry.until).chain(self.observe_until).min()
     }
 
-    /// The times at which entries end, in order.
+    /// The times at which what is left of the lists may not be valid, in order: when an entry ends
+    /// that others need, which only a denial of everything is (domains need it), and when the last
+    /// one ends. A policy is valid in between, and there are few such times however many entries end.
     #[must_use]
-    pub fn expiries(&self) -> Vec<Timestamp> {
-        let mut times: Vec<_> = self.temporary.iter().map(|entry| entry.until).collect();
+    pub fn critical_expiries(&self) -> Vec<Timestamp> {
+        let is_needed = |temporary: &&TemporaryEntry| {
+            temporary.list == EditableList::DenyOut
+                && parse_deny_out_entry(&temporary.entry).is_ok_and(|net| is_all_traffic(&net))
+        };
+        let needed = self.temporary.iter().filter(is_needed).map(|temporary| temporary.until);
+        let last = self.temporary.iter().map(|temporary| temporary.until).max();
+        let mut times: Vec<_> = needed.chain(last).collect();
         times.sort_unstable();
         times.dedup();
         times
@@ -353,7 +362,6 @@ mod tests {
         edit.entries = strings(&["203.0.113.2"]);
         edit.until = Some(at(200));
         edit.edit_spec(&mut spec).expect("edited");
-        assert_eq!(spec.expiries(), [at(100), at(200)]);
         assert!(spec.remove_expired(at(99)).is_empty());
         assert_eq!(spec.remove_expired(at(100)).len(), 1);
         assert_eq!(spec.network.allow_out, Some(strings(&["203.0.113.1", "203.0.113.2"])));
@@ -361,5 +369,25 @@ mod tests {
         edit.edit_spec(&mut spec).expect("made permanent");
         assert!(spec.remove_expired(at(1000)).is_empty());
         assert_eq!(spec.network.allow_out, Some(strings(&["203.0.113.1", "203.0.113.2"])));
+    }
+
+    #[test]
+    fn only_the_end_of_what_others_need_and_the_last_end_are_critical() {
+        let mut spec = spec("{}");
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        for second in 0..1_000 {
+            let entry = match second {
+                300 => "0.0.0.0/0".to_owned(),
+                _ => format!("2001:db8::{second:x}"),
+            };
+            let mut edit = edit(EditableList::DenyOut, &[&entry]);
+            edit.until = Some(at(second));
+            edit.edit_spec(&mut spec).expect("edited");
+        }
+        assert_eq!(spec.critical_expiries(), [at(300), at(999)]);
+        spec.remove_expired(at(300));
+        assert_eq!(spec.critical_expiries(), [at(999)]);
+        spec.remove_expired(at(999));
+        assert_eq!(spec.critical_expiries(), []);
     }
 }

@@ -21,9 +21,9 @@ const DESTINATION_OFFSET_V4: usize = 14 + 16;
 const DESTINATION_OFFSET_V6: usize = 14 + 24;
 
 #[btf_map]
-static DESTINATIONS_V4: Array<[u8; 4], DESTINATIONS> = Array::new();
+static DESTINATIONS_V4: Array<[u32; 1], DESTINATIONS> = Array::new();
 #[btf_map]
-static DESTINATIONS_V6: Array<[u8; 16], DESTINATIONS> = Array::new();
+static DESTINATIONS_V6: Array<[u32; 4], DESTINATIONS> = Array::new();
 #[btf_map]
 static NEXT: PerCpuArray<u32, 1> = PerCpuArray::new();
 /// The program that is measured.
@@ -65,14 +65,21 @@ fn next_destination() -> Option<u32> {
     }
 }
 
+/// Writes whole words: the processor stalls where the measured program reads what single bytes were
+/// written to.
 #[inline(always)]
-fn run_measured<const N: usize>(ctx: &TcContext, offset: usize, destination: [u8; N]) -> i32 {
+fn run_measured<const N: usize>(ctx: &TcContext, offset: usize, destination: [u32; N]) -> i32 {
     let field = ctx.data() + offset;
-    if field + N > ctx.data_end() {
+    if field + N * size_of::<u32>() > ctx.data_end() {
         return TC_ACT_SHOT;
     }
-    // SAFETY: the bounds were checked above; bytes need no alignment.
-    unsafe { *(field as *mut [u8; N]) = destination };
+    let mut index = 0;
+    while index < N {
+        let word = (field + index * size_of::<u32>()) as *mut u32;
+        // SAFETY: the bounds were checked above. Alignment: as in `SimpleFrame::read`.
+        unsafe { word.write_volatile(destination[index]) };
+        index += 1;
+    }
     // SAFETY: on success the call does not return, and nothing here needs dropping.
     unsafe { MEASURED.tail_call(ctx, 0) };
     TC_ACT_SHOT

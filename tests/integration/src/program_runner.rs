@@ -21,6 +21,7 @@ use policy_agent::{
 use policy_common::{
     ABI_VERSION,
     bpf_names::{INBOUND_DATAGRAM, INBOUND_TCP, OUTBOUND_TCP},
+    counters::ReasonCounters,
     event::VerdictEvent,
     flow::{FLOW_TICK_SHIFT, FLOW_TIME_MASK, FlowPage},
     rate_limit::RateLimiterState,
@@ -141,6 +142,21 @@ impl ProgramRunner {
     /// The rate limits of the second sandbox.
     pub fn second_rate_limits(&self) -> Result<RateLimiterState> {
         self.dataplane.rate_limits(second_slot()?)
+    }
+
+    /// The counters of the sandbox.
+    pub fn counters(&self) -> Result<ReasonCounters> {
+        self.dataplane.counters(self.slot)
+    }
+
+    /// The rate limits of the sandbox.
+    pub fn rate_limits(&self) -> Result<RateLimiterState> {
+        self.dataplane.rate_limits(self.slot)
+    }
+
+    /// Reads the events that were written since they were last read, and returns their number.
+    pub fn count_events(&mut self) -> usize {
+        self.events.drain_events(|_| {})
     }
 
     /// Sets whether packets that pass are reported. If they are, none takes the fast path.

@@ -24,7 +24,7 @@ impl Reconciler {
         let change = edit.edit_spec(&mut spec)?;
         let policy = self.validate_policy(&spec)?;
         edit.check_effect(&policy, &floor)?;
-        for until in spec.expiries() {
+        for until in spec.critical_expiries() {
             let mut later = spec.clone();
             later.remove_expired(until);
             self.validate_policy(&later).map_err(|invalid| {

@@ -7,6 +7,7 @@ pub(crate) mod clsact;
 mod context_cast;
 pub(crate) mod expedited_rcu;
 pub(crate) mod gate_loader;
+mod installed_programs;
 pub(crate) mod shared_programs;
 mod slot_gates;
 

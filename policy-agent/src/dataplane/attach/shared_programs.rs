@@ -10,12 +10,16 @@ use aya::{
     programs::{Program, ProgramError, ProgramFd, SchedClassifier, Xdp},
 };
 use aya_log::EbpfLogger;
-use policy_common::bpf_names::{
-    self, EARLY_DROP, FAST_DELIVERY, FAST_PATH, FROM_SANDBOX, GUARD_MARK, PROXY_REDIRECT, REJECT,
-    SKB_LAYOUT, TABLE_WORD_MASK, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS, tail_call_index,
+use policy_common::{
+    bpf_names::{
+        self, EARLY_DROP, FAST_DELIVERY, FAST_PATH, FROM_SANDBOX, GUARD_MARK, PROXY_REDIRECT,
+        REJECT, SKB_LAYOUT, TABLE_WORD_MASK, TC_PROGRAMS, TO_SANDBOX, XDP_PROGRAMS,
+        tail_call_index,
+    },
+    skb::SkbLayout,
 };
 
-use super::context_cast::link_context_cast;
+use super::{context_cast::link_context_cast, installed_programs::ProgramRecord};
 use crate::dataplane::{
     GuardMark,
     features::skb_layout,
@@ -25,33 +29,61 @@ use crate::dataplane::{
 
 static POLICY_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/policy.o"));
 
-/// Loads the programs with the pinned maps and creates missing ones. The programs set `mark` on what
-/// they let pass.
-pub(crate) fn load_object(pins: &PinDirectory, mark: GuardMark) -> Result<Ebpf> {
-    let mut loader = EbpfLoader::new();
-    for name in bpf_names::PINNED_MAPS {
-        loader.map_pin_path(name, pins.map_path(name));
+/// The programs, before they are loaded.
+pub(crate) struct SharedPrograms {
+    pins: PinDirectory,
+    object: Cow<'static, [u8]>,
+    skb_layout: SkbLayout,
+    mark: u32,
+    word_mask: u32,
+    record: ProgramRecord,
+}
+
+impl SharedPrograms {
+    /// Programs that set `mark` on what they let pass.
+    pub(crate) fn new(pins: &PinDirectory, mark: GuardMark) -> Result<Self> {
+        let skb = skb_layout::kernel_skb_access()?;
+        let object = skb.context_cast.map_or(Cow::Borrowed(POLICY_OBJECT), |function| {
+            Cow::Owned(link_context_cast(POLICY_OBJECT, function))
+        });
+        let (skb_layout, mark) = (skb.layout, mark.get());
+        let word_mask = u32::try_from(table_memory::table_memory_words() - 1)?;
+        let globals = format!("{skb_layout:?} {mark} {word_mask}");
+        let record = ProgramRecord::new(pins, &[&object, globals.as_bytes()]);
+        Ok(Self { pins: pins.clone(), object, skb_layout, mark, word_mask, record })
     }
-    let skb = skb_layout::kernel_skb_access()?;
-    loader.override_global(SKB_LAYOUT, &skb.layout, true);
-    let mark = mark.get();
-    loader.override_global(GUARD_MARK, &mark, true);
-    table_memory::pin_table_memory(pins)?;
-    let word_mask = u32::try_from(table_memory::table_memory_words() - 1)?;
-    loader.override_global(TABLE_WORD_MASK, &word_mask, true);
-    let object = skb.context_cast.map_or(Cow::Borrowed(POLICY_OBJECT), |function| {
-        Cow::Owned(link_context_cast(POLICY_OBJECT, function))
-    });
-    loader.load(&object).context("cannot load policy.o")
+
+    /// The log of the programs, if they are installed already, and all maps are pinned.
+    pub(crate) fn find_installed(&self, has_all_maps: bool) -> Option<ProgramLog> {
+        let program = has_all_maps.then(|| self.record.find_installed().ok().flatten())??;
+        EbpfLogger::init_from_id(program).ok()
+    }
+
+    /// Loads the object with the pinned maps and creates missing ones.
+    pub(crate) fn load_object(&self) -> Result<Ebpf> {
+        let mut loader = EbpfLoader::new();
+        for name in bpf_names::PINNED_MAPS {
+            loader.map_pin_path(name, self.pins.map_path(name));
+        }
+        loader.override_global(SKB_LAYOUT, &self.skb_layout, true);
+        loader.override_global(GUARD_MARK, &self.mark, true);
+        loader.override_global(TABLE_WORD_MASK, &self.word_mask, true);
+        table_memory::pin_table_memory(&self.pins)?;
+        loader.load(&self.object).context("cannot load policy.o")
+    }
+
+    /// Loads the programs and installs them in the program arrays. Returns their log, which only
+    /// reports events that should never happen.
+    pub(crate) fn install(&self, object: &mut Ebpf) -> Result<ProgramLog> {
+        let log = EbpfLogger::init(object).context("cannot open the programs' log")?;
+        self.record.clear()?;
+        install_programs(object, &self.pins)?;
+        self.record.write()?;
+        Ok(log)
+    }
 }
 
-/// Opens the log of the programs, which only report events that should never happen.
-pub(crate) fn open_program_log(object: &mut Ebpf) -> Result<ProgramLog> {
-    EbpfLogger::init(object).context("cannot open the programs' log")
-}
-
-/// Installs the programs in the program arrays.
-pub(crate) fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
+fn install_programs(object: &mut Ebpf, pins: &PinDirectory) -> Result<()> {
     let mut tc = open_program_array(&pins.map_path(TC_PROGRAMS))?;
     let tc_programs = [
         (tail_call_index::REJECT, REJECT), // first: the next two programs call it

@@ -112,6 +112,9 @@ impl GuardState {
     /// guarded interfaces there: a table ignores what does not concern it.
     pub(super) fn write_tables(&mut self, nft_table: &NftTable, netns: &NetnsHandle) -> Result<()> {
         let id = netns.device_and_inode();
+        if !self.tables.contains_key(&id) {
+            return Ok(());
+        }
         let interfaces = self.interfaces_in(id);
         let Some(tables) = self.tables.get_mut(&id) else { return Ok(()) };
         let current = || netns.run_inside(nftables_generation).context("cannot ask nftables");

@@ -114,7 +114,9 @@ impl InterfaceGuard {
             GuardedPlace { interface: interface.clone(), netns: Some(netns_id), slot: Some(slot) };
         let previous = state.guarded.get(id).cloned();
         if previous.as_ref() != Some(&place) {
-            self.records.write(id, interface)?;
+            if previous.as_ref().is_none_or(|previous| previous.interface != *interface) {
+                self.records.write(id, interface)?;
+            }
             state.guarded.insert(id.to_owned(), place);
             if link_device::is_bridge_port(interface).unwrap_or(false) {
                 state.use_table(netns_id, NftFamily::Bridge);

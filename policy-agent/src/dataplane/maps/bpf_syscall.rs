@@ -15,6 +15,7 @@ use std::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -148,6 +149,19 @@ pub(crate) fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> i
         ..ElementAttr::default()
     };
     call_for_status(BPF_MAP_UPDATE_ELEM, &mut element)
+}
+
+/// Reads an element of one word. For an array of programs, that is the program's ID.
+pub(crate) fn lookup_word(map: BorrowedFd<'_>, key: u32) -> io::Result<u32> {
+    let mut word = 0_u32;
+    let mut element = ElementAttr {
+        map_fd: raw_fd(map),
+        key: (&raw const key) as u64,
+        value: (&raw mut word) as u64,
+        ..ElementAttr::default()
+    };
+    call_for_status(BPF_MAP_LOOKUP_ELEM, &mut element)?;
+    Ok(word)
 }
 
 /// Loads a program, again if interrupted: any pending signal makes the verifier fail with EAGAIN.

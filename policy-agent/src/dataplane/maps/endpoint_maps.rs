@@ -117,6 +117,8 @@ fn endpoint_entry(identity: &EndpointAddresses, flags: u32) -> Result<SandboxEnd
     let mut sandbox = SandboxEndpoint {
         flags,
         flow_key: [u64::from_ne_bytes(random_bytes()?), u64::from_ne_bytes(random_bytes()?)],
+        has_no_inbound_tcp: 1,
+        has_no_inbound_datagrams: 1,
         ..SandboxEndpoint::default()
     };
     if let Some(mac) = identity.mac {

@@ -102,6 +102,11 @@ impl PinDirectory {
         self.root.join("links")
     }
 
+    /// The directory of the records of installed programs.
+    pub(crate) fn programs_directory(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
     /// The directory of the guard.
     pub(crate) fn guard_directory(&self) -> PathBuf {
         self.root.join("guard")

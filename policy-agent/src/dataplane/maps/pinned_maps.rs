@@ -42,6 +42,11 @@ pub(crate) fn discard_incomplete_set(pins: &PinDirectory) -> Result<Vec<MapData>
     Ok(kept)
 }
 
+/// Whether all maps are pinned.
+pub(crate) fn is_complete_set(pins: &PinDirectory) -> bool {
+    bpf_names::PINNED_MAPS.into_iter().all(|name| pins.map_path(name).exists())
+}
+
 fn open_program_arrays(pins: &PinDirectory) -> Vec<MapData> {
     let open = |name| MapData::from_pin(pins.map_path(name)).ok();
     [bpf_names::TC_PROGRAMS, bpf_names::XDP_PROGRAMS].into_iter().filter_map(open).collect()

@@ -1,6 +1,8 @@
 //! Builds the block of a compiled policy: a level-compressed trie per address family
 //! (`policy_common::policy_table`).
 
+mod address_ranges;
+
 use std::ops::Range;
 
 use policy_common::{
@@ -8,9 +10,11 @@ use policy_common::{
         self, BLOCK_ALIGNMENT_WORDS, BLOCK_HEADER_WORDS, BLOCK_LENGTH, BLOCK_ROOT_V4,
         BLOCK_ROOT_V6, MAX_BRANCH_BITS, MAX_PATH_BITS, MIN_STEP_BITS, PATH_WORDS,
     },
+    range_node::{NARROW_RANGES, SMALL_WIDE_RANGES, WIDE_RANGES},
     verdict::Verdict,
 };
 
+use self::address_ranges::AddressRanges;
 use crate::policy::compile::CompiledPolicy;
 
 /// Minimum number of bits of a root. A few hundred words make most lookups one step shorter.
@@ -41,7 +45,8 @@ pub(crate) fn build_block(compiled: &CompiledPolicy) -> Option<Vec<u32>> {
             LeafPrefix::new(prefix.network().into(), prefix.prefix_len(), *verdict)
         })
         .collect();
-    let mut builder = TrieBuilder { words: vec![0; BLOCK_HEADER_WORDS as usize] };
+    let mut builder =
+        TrieBuilder { words: vec![0; BLOCK_HEADER_WORDS as usize], ..TrieBuilder::default() };
     builder.words[BLOCK_ROOT_V4 as usize] = builder.build_root(&v4?, IPV4_BITS);
     builder.words[BLOCK_ROOT_V6 as usize] = builder.build_root(&v6?, IPV6_BITS);
     builder.finish()
@@ -74,8 +79,14 @@ struct Subtree<'a> {
     width: u32,
 }
 
+#[derive(Default)]
 struct TrieBuilder {
     words: Vec<u32>,
+    /// The leaves of range nodes. They follow all nodes, which so lie closer together.
+    leaves: Vec<u32>,
+    /// Where range nodes refer to `leaves`: by index, until these have a place.
+    leaf_references: Vec<u32>,
+    ranges: AddressRanges,
 }
 
 impl TrieBuilder {
@@ -99,11 +110,27 @@ impl TrieBuilder {
             [same, rest @ ..] if same.length == depth => {
                 self.build(Subtree { prefixes: rest, depth, default: same.leaf, width })
             }
+            [_, ..] if let Some(reference) = self.build_ranges(subtree) => reference,
             _ => match subtree.common_bits() {
                 common if common > MIN_STEP_BITS => self.build_path(subtree, common),
                 _ => self.build_branch(subtree, subtree.branch_bits()),
             },
         }
+    }
+
+    /// Builds a range node, if one can hold all prefixes.
+    fn build_ranges(&mut self, subtree: Subtree<'_>) -> Option<u32> {
+        let shape = [NARROW_RANGES, SMALL_WIDE_RANGES, WIDE_RANGES]
+            .into_iter()
+            .find(|shape| self.ranges.fill(subtree, *shape).is_some())?;
+        let ranges = self.ranges.as_slice();
+        let node = shape.encode(ranges, u32::try_from(self.leaves.len()).ok()?);
+        self.leaves.extend(ranges.iter().map(|(_, leaf)| leaf));
+        let offset = self.allocate(shape.words, shape.words, 0);
+        let words = &mut self.words[offset as usize..];
+        words.copy_from_slice(&node[..words.len()]);
+        self.leaf_references.push(offset + shape.leaves_offset());
+        Some(policy_table::ranges_reference(shape, offset))
     }
 
     fn build_path(&mut self, subtree: Subtree<'_>, common: u32) -> u32 {
@@ -112,7 +139,11 @@ impl TrieBuilder {
         let offset = self.allocate(PATH_WORDS, PATH_ALIGNMENT_WORDS, default);
         let shared = prefixes[0].network << depth;
         let path = u64::try_from(shared >> 64).unwrap_or(0) & !(u64::MAX >> bits);
-        let next = self.build(Subtree { depth: depth + bits, ..subtree });
+        let rest = Subtree { depth: depth + bits, ..subtree };
+        let next = match common - bits {
+            0 => self.build(rest),
+            left => self.build_path(rest, left),
+        };
         let halves = [path >> 32, path & u64::from(u32::MAX)];
         let [high, low] = halves.map(|half| u32::try_from(half).unwrap_or(0));
         let words = [bits, high, low, default, next];
@@ -155,6 +186,11 @@ impl TrieBuilder {
     }
 
     fn finish(mut self) -> Option<Vec<u32>> {
+        let leaves = u32::try_from(self.words.len()).ok()?;
+        for reference in self.leaf_references {
+            self.words[reference as usize] += leaves;
+        }
+        self.words.append(&mut self.leaves);
         let length = self.words.len().next_multiple_of(BLOCK_ALIGNMENT_WORDS as usize);
         self.words.resize(length, 0);
         if length > policy_table::TABLE_MEMORY_WORDS {

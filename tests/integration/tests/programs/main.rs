@@ -8,6 +8,7 @@
 mod background_denials;
 mod connection_lifetimes;
 mod datapath_case;
+mod denied_floods;
 mod deny_replies;
 mod destination_rules;
 mod differential;
@@ -18,6 +19,7 @@ mod frame_truncation;
 mod inbound_state;
 mod malformed_frames;
 mod program_log;
+mod program_reuse;
 mod shared_bounds;
 mod table_memory;
 mod verifier_budget;

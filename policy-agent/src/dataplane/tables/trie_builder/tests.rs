@@ -1,22 +1,40 @@
 use ipnet::{Ipv4Net, Ipv6Net};
-use policy_common::policy_table::find_leaf;
+use policy_common::policy_table::{TableWords, find_leaf};
 use proptest::prelude::*;
 
 use super::*;
 use crate::policy::{ALL_TRAFFIC, Floor, NetworkConfig, Policy, PolicyDefaults, compile_policy};
 
-/// The kernel program's lookup. The block lies behind other words, as in the kernel.
+/// A block that lies behind other words, as in the kernel.
+struct DisplacedBlock<'a>(&'a [u32]);
+
+const BEFORE: u32 = 48;
+
+impl TableWords for DisplacedBlock<'_> {
+    fn word(&self, index: u32) -> u32 {
+        self.0.word(index - BEFORE)
+    }
+
+    fn pair(&self, index: u32) -> u64 {
+        assert!(index.is_multiple_of(2));
+        self.0.pair(index - BEFORE)
+    }
+}
+
+/// The kernel programs' lookups, which have to agree.
 fn lookup_rule(block: &[u32], root: u32, address: u128) -> u32 {
-    const BEFORE: u32 = 48;
-    let read = |index: u32| block[(index - BEFORE) as usize];
     let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).expect("64 bits");
     let (high, low) = (half(address >> 64), half(address));
-    let leaf = find_leaf(read, BEFORE, block[root as usize], high, low);
+    let (words, root) = (DisplacedBlock(block), block[root as usize]);
+    let leaf = find_leaf::<true>(&words, BEFORE, root, high, low);
+    let without_rule = find_leaf::<false>(&words, BEFORE, root, high, low);
+    assert_eq!(leaf & 0xff, without_rule & 0xff);
     policy_table::decode_leaf(leaf, 0).rule_index
 }
 
 fn verdict(rule_index: u32) -> Verdict {
-    Verdict { reason_code: 6, flags: 0, policy_id: 0, rule_index }
+    let reason_code = [4, 6, 25, 26][rule_index as usize % 4];
+    Verdict { reason_code, flags: 0, policy_id: 0, rule_index }
 }
 
 fn mask_prefix(address: u128, length: u8) -> u128 {
@@ -122,7 +140,7 @@ fn without_an_entry_for_all_addresses_there_is_no_verdict() {
     let empty = CompiledPolicy { ipv4_entries: Vec::new(), ipv6_entries: Vec::new() };
     let block = build_block(&empty).expect("a block");
     assert_eq!(lookup_rule(&block, BLOCK_ROOT_V4, 0), 0);
-    let leaf = find_leaf(|_| 0, 0, block[BLOCK_ROOT_V4 as usize], 0, 0);
+    let leaf = find_leaf::<true>(&block.as_slice(), 0, block[BLOCK_ROOT_V4 as usize], 0, 0);
     assert_eq!(policy_table::leaf_reason_code(leaf), 0);
 }
 
