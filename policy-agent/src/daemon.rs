@@ -89,6 +89,7 @@ async fn run_agent(
         load,
         agent: api.agent.clone(),
         secrets,
+        proxy: Arc::clone(&api.proxy),
         keys,
         metrics: Arc::clone(&api.metrics),
         config: AgentConfig::clone(&config),

@@ -50,7 +50,7 @@ impl RulesConfig {
 
     /// This section with those keys of another one that take effect without a restart.
     pub(super) fn with_live_keys_of(&self, new: &Self) -> Self {
-        Self { extra_roots: self.extra_roots.clone(), ..new.clone() }
+        new.clone()
     }
 }
 

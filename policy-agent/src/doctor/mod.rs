@@ -6,6 +6,7 @@ mod firewall;
 mod host;
 mod kernel;
 mod privileges;
+mod secret_files;
 
 use std::{fs, path::Path};
 
