@@ -29,6 +29,7 @@ use crate::{
     },
     config::{AgentConfig, GatewayConfig},
     dataplane::Dataplane,
+    envd::CaDelivery,
     events::{EventBuffer, FlowRecord, RecordFile, RecordWriter, spawn_reader},
     gateway::{self, CertificateFiles, Gateway},
     logging::LogSink,
@@ -84,6 +85,10 @@ async fn run_agent(
     let draining = start_gateway(&config, &api, &traffic).await?;
     tokio::spawn(api.agent.clone().run_watchers());
     tokio::spawn(Arc::clone(&secrets).run());
+    if let Some(port) = config.ca_delivery_port() {
+        let registry = Arc::clone(api.agent.registry());
+        tokio::spawn(CaDelivery::new(registry, Arc::clone(&api.proxy), port).run());
+    }
     let serving = listeners.serve(&keys, &api);
     let reloader = ConfigReloader {
         load,

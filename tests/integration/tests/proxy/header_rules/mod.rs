@@ -2,6 +2,7 @@
 
 mod attacks;
 mod authorities;
+mod ca_delivery;
 mod https_clients;
 mod origins;
 mod policy_internal;
