@@ -8,6 +8,7 @@ pub(crate) mod features;
 pub(crate) mod guard;
 mod maps;
 mod net;
+mod probe;
 mod redirect;
 mod settings;
 mod tables;
@@ -53,6 +54,7 @@ pub use self::{
         default_route::carries_default_route, host_addresses::host_addresses,
         link_device::device_towards, netns::run_in_netns,
     },
+    probe::ProbePacket,
     redirect::redirect_listeners::RedirectListeners,
     settings::{
         AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, GuardMark, GuardMethod,
