@@ -30,6 +30,7 @@ use crate::{
     config::{AgentConfig, GatewayConfig},
     containers::ContainerFollower,
     dataplane::Dataplane,
+    envd::CaDelivery,
     events::{EventBuffer, FlowRecord, RecordFile, RecordWriter, spawn_reader},
     gateway::{self, CertificateFiles, Gateway},
     logging::LogSink,
@@ -87,11 +88,16 @@ async fn run_agent(
     let follower = ContainerFollower::new(api.agent.clone(), config.container_engines());
     tokio::spawn(follower.run());
     tokio::spawn(Arc::clone(&secrets).run());
+    if let Some(port) = config.ca_delivery_port() {
+        let registry = Arc::clone(api.agent.registry());
+        tokio::spawn(CaDelivery::new(registry, Arc::clone(&api.proxy), port).run());
+    }
     let serving = listeners.serve(&keys, &api);
     let reloader = ConfigReloader {
         load,
         agent: api.agent.clone(),
         secrets,
+        proxy: Arc::clone(&api.proxy),
         keys,
         metrics: Arc::clone(&api.metrics),
         config: AgentConfig::clone(&config),

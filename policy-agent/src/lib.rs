@@ -17,6 +17,7 @@ pub mod dataplane;
 #[cfg(test)]
 mod docs;
 pub mod doctor;
+mod envd;
 pub mod events;
 #[cfg(test)]
 mod fuzz;

@@ -9,7 +9,7 @@ use policy_common::{counters::ReasonCounters, rate_limit::RateLimiterState};
 use super::interface_state::{self, InterfaceState};
 use crate::{
     dataplane::{
-        self, Dataplane, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId,
+        self, Dataplane, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, ProbePacket,
         PublishedPolicy, RedirectListeners, Slot,
     },
     policy::CompiledPolicy,
@@ -33,6 +33,8 @@ pub trait DataplaneControl: Send + Sync {
     fn release_guard(&self, pin_name: &str) -> Result<()>;
     fn publish(&self, slots: &[Slot], compiled: &CompiledPolicy) -> Result<PolicyId>;
     fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>>;
+    fn probe(&self, slot: Slot, packet: ProbePacket) -> Result<bool>;
+    fn is_guarded(&self, pin_name: &str) -> Result<Option<bool>>;
     fn restore_pins(&self) -> Result<()>;
     fn detach(&self, pin_name: &str) -> Result<()>;
     fn is_bridge_port(&self, interface: &HostInterface) -> Result<bool>;
@@ -90,6 +92,14 @@ impl DataplaneControl for Dataplane {
 
     fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
         self.published_policy(slot)
+    }
+
+    fn probe(&self, slot: Slot, packet: ProbePacket) -> Result<bool> {
+        self.probe(slot, packet)
+    }
+
+    fn is_guarded(&self, pin_name: &str) -> Result<Option<bool>> {
+        self.is_guarded(pin_name)
     }
 
     fn restore_pins(&self) -> Result<()> {

@@ -45,7 +45,7 @@ pub use self::{
         EnforcementStatus, Sandbox,
         active_policy::{ActivePolicy, PlatformPolicy},
         attribution::EventAttribution,
-        interface_for,
+        endpoint_addresses_for, interface_for,
         lease::SandboxMetadata,
         lifetime::SandboxLifetime,
         proxy_counters::{ConnectionProtocol, SandboxProxyCounters},

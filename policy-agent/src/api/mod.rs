@@ -4,6 +4,7 @@ mod access_roles;
 mod api_keys;
 mod client_limiter;
 mod deadline_body;
+mod diagnosis;
 mod e2b;
 mod event_stream;
 mod explain;
@@ -104,6 +105,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(sandboxes::get, sandboxes::put, sandboxes::delete))
         .routes(routes!(sandboxes::traffic))
         .routes(routes!(suggestion::suggestion))
+        .routes(routes!(diagnosis::diagnose))
         .routes(routes!(list_edits::allow))
         .routes(routes!(list_edits::deny))
         .routes(routes!(sandbox_mode::set_mode))

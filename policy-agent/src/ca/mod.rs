@@ -8,5 +8,5 @@ mod ca_store;
 mod leaf_cache;
 mod sandbox_ca;
 
-pub use self::ca_store::SandboxCaStore;
-pub(crate) use self::{leaf_cache::LeafCache, sandbox_ca::SandboxCa};
+pub(crate) use self::leaf_cache::LeafCache;
+pub use self::{ca_store::SandboxCaStore, sandbox_ca::SandboxCa};

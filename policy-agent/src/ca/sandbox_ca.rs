@@ -34,7 +34,7 @@ const MAX_COMMON_NAME: usize = 64;
 const CERTIFICATE_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// An authority, and the key of all certificates that it issues. That key exists in memory only.
-pub(crate) struct SandboxCa {
+pub struct SandboxCa {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
     leaf_key: KeyPair,
@@ -46,7 +46,7 @@ impl SandboxCa {
     ///
     /// # Errors
     /// The system has no random bytes.
-    pub(super) fn generate(sandbox: &SandboxId) -> Result<Self> {
+    pub fn generate(sandbox: &SandboxId) -> Result<Self> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("making a key")?;
         let certificate = ca_params(sandbox)?.self_signed(&key).context("making a certificate")?;
         Self::with_key(sandbox, key, certificate.pem())
@@ -91,7 +91,7 @@ impl SandboxCa {
     ///
     /// # Errors
     /// The name cannot be in a certificate, or the system has no random bytes.
-    pub(super) fn issue(&self, name: &DomainName) -> Result<Arc<CertifiedKey>> {
+    pub fn issue(&self, name: &DomainName) -> Result<Arc<CertifiedKey>> {
         let mut params = CertificateParams::new([name.as_str().to_owned()].to_vec())?;
         params.distinguished_name = DistinguishedName::new();
         if name.as_str().len() <= MAX_COMMON_NAME {

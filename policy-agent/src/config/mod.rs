@@ -223,6 +223,12 @@ impl AgentConfig {
         }
         self.metrics.check(self.api.listen)?;
         self.secrets.check()?;
+        if self.ca_delivery_port() == Some(0) {
+            bail!(
+                "rules.send_ca_to_envd: gateway.envd_port says that there is no envd; write its port \
+                 there"
+            );
+        }
         for (key, path) in [("state_dir", &self.state_dir), ("bpffs", &self.bpffs)] {
             if !path.is_absolute() {
                 bail!("{key}: {:?}: is not an absolute path", path.display().to_string());
@@ -327,6 +333,17 @@ impl AgentConfig {
     #[must_use]
     pub fn secret_sources(&self) -> SecretSources {
         self.secrets.sources()
+    }
+
+    /// The port of envd, if it is sent the authorities of sandboxes with rules.
+    #[must_use]
+    pub fn ca_delivery_port(&self) -> Option<u16> {
+        self.rules.send_ca_to_envd.then(|| self.envd_port())
+    }
+
+    /// The port of envd in sandboxes; 0: there is none.
+    fn envd_port(&self) -> u16 {
+        self.gateway.as_ref().map_or(GatewayConfig::default().envd_port, |it| it.envd_port)
     }
 
     /// The pool of interfaces on which sandboxes are created.

@@ -22,6 +22,8 @@ pub struct RulesConfig {
     pub max_secrets: usize,
     /// Certificates (PEM) that are trusted besides the system's, for servers of names with rules.
     pub extra_roots: Option<PathBuf>,
+    /// Whether envd, E2B's daemon in a sandbox, is sent the authority of a sandbox with rules.
+    pub send_ca_to_envd: bool,
 }
 
 impl Default for RulesConfig {
@@ -33,6 +35,7 @@ impl Default for RulesConfig {
             max_value_length: 2048,
             max_secrets: 32,
             extra_roots: None,
+            send_ca_to_envd: false,
         }
     }
 }
@@ -50,7 +53,7 @@ impl RulesConfig {
 
     /// This section with those keys of another one that take effect without a restart.
     pub(super) fn with_live_keys_of(&self, new: &Self) -> Self {
-        Self { extra_roots: self.extra_roots.clone(), ..new.clone() }
+        Self { send_ca_to_envd: self.send_ca_to_envd, ..new.clone() }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     api::{ApiKeys, CurrentApiKeys},
     config::{AgentConfig, ApiKeyConfig, ConfigChange},
     metrics::MetricsExporter,
+    proxy::{OriginRoots, TransparentProxy},
     secrets::SecretWatcher,
 };
 
@@ -55,6 +56,8 @@ pub(super) struct ConfigReloader {
     pub agent: Agent,
     /// Reads the operator's secrets, also if the configuration is invalid.
     pub secrets: Arc<SecretWatcher>,
+    /// Verifies servers of names with rules.
+    pub proxy: Arc<TransparentProxy>,
     pub keys: ListenerKeys,
     pub metrics: Arc<MetricsExporter>,
     /// The configuration in force.
@@ -93,8 +96,13 @@ impl ConfigReloader {
             spawn_blocking(move || load()).await.context("cannot read it")??;
         let changes = self.config.changes_to(&config)?;
         let merged = self.config.with_live_keys_of(&config);
-        // Only this can fail.
+        let extra_roots = merged.rules.extra_roots.clone();
+        let roots = spawn_blocking(move || OriginRoots::read(extra_roots.as_deref()));
+        let roots = roots.await.context("cannot read roots")??;
+        // After this, nothing can fail.
         let sandboxes = self.agent.replace_platform_policy(platform_policy).await?;
+        // The system's roots may have changed too.
+        self.proxy.replace_origin_roots(roots);
         self.keys.api.replace(Some(ApiKeys::new(&api_keys)));
         self.keys.metrics.replace(metrics_keys(&merged));
         let changed_keys = changed_key_names(&self.api_keys, &api_keys);

@@ -8,6 +8,7 @@ pub(crate) mod features;
 pub(crate) mod guard;
 mod maps;
 mod net;
+mod probe;
 mod redirect;
 mod settings;
 mod tables;
@@ -54,6 +55,7 @@ pub use self::{
         link_device::device_towards, namespace_interface::NamespaceInterface, netns::run_in_netns,
         peer_interfaces::interfaces_towards,
     },
+    probe::ProbePacket,
     redirect::redirect_listeners::RedirectListeners,
     settings::{
         AttachMethod, DataplaneSettings, DenyAction, EndpointAddresses, GuardMark, GuardMethod,

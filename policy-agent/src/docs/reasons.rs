@@ -359,7 +359,8 @@ policy-agent explain web https://registry.example.com
 ```
 
 - **Nothing in `denials`**: the agent did not deny it. `policy-agent events --sandbox web --follow --all` shows whether
-  packets arrive at all, `policy-agent doctor` whether the host forwards them.
+  packets arrive at all, `policy-agent doctor` whether the host forwards them, and `policy-agent doctor ID` whether the
+  sandbox is enforced as its policy says.
 - **From inside**, a refused request on port 80 gets an answer that says the same, and a refused name on port 443 the
   TLS alert `access_denied`.
 - **Put what should stay into the sandbox's file**: the next `apply` replaces the lists. `allow --for 1h` is for trying.

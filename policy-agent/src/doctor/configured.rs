@@ -12,12 +12,11 @@ use hickory_resolver::system_conf::read_system_conf;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use x509_parser::{parse_x509_certificate, time::ASN1Time};
 
-use super::{DoctorFinding, FindingState, read_sysctl};
+use super::{DoctorFinding, FindingState, read_sysctl, secret_files::check_secrets};
 use crate::{
     agent::{InterfaceState, PooledInterface, probe_interface},
     config::AgentConfig,
     dataplane::{is_bridge_port, run_in_netns},
-    secrets::OperatorSecrets,
 };
 
 /// How long a resolver may take to answer.
@@ -37,23 +36,6 @@ pub(crate) fn configuration_checks(config: &AgentConfig, socket: &Path) -> Vec<D
     findings.push(check_resolvers(config));
     findings.extend(check_secrets(config));
     findings
-}
-
-/// Reads the operator's secrets like the agent, which keeps old values where this fails.
-fn check_secrets(config: &AgentConfig) -> Vec<DoctorFinding> {
-    const WHAT: &str = "secrets";
-    let sources = config.secret_sources();
-    if sources.is_empty() {
-        return Vec::new();
-    }
-    let Some(read) = OperatorSecrets::default().refreshed(&sources, true) else {
-        return Vec::new();
-    };
-    let fix = "fix it; until then a running agent keeps the old values";
-    let problems = read.problems().iter();
-    let broken = problems.map(|problem| DoctorFinding::degraded(WHAT, problem.clone(), fix));
-    let found = format!("{} in [secrets]", read.len());
-    broken.chain([DoctorFinding::ok(WHAT, found)]).collect()
 }
 
 fn check_interface(pooled: &PooledInterface) -> DoctorFinding {

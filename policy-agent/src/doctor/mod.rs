@@ -6,15 +6,19 @@ mod firewall;
 mod host;
 mod kernel;
 mod privileges;
+mod sandbox;
+mod secret_files;
 
-use std::{fs, path::Path};
+use std::{borrow::Cow, fs, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+pub(crate) use self::sandbox::sandbox_checks;
 use crate::config::AgentConfig;
 
 /// How well a requirement is met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingState {
     /// The requirement is met.
@@ -38,27 +42,27 @@ impl FindingState {
 }
 
 /// The result of one check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DoctorFinding {
     /// How well a requirement is met.
     pub state: FindingState,
     /// What was checked.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// What was found.
     pub found: String,
     /// How to fix it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
 impl DoctorFinding {
     fn ok(what: &'static str, found: impl Into<String>) -> Self {
-        Self { state: FindingState::Ok, what, found: found.into(), fix: None }
+        Self { state: FindingState::Ok, what: Cow::Borrowed(what), found: found.into(), fix: None }
     }
 
     fn degraded(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
         let (found, fix) = (found.into(), Some(fix.into()));
-        Self { state: FindingState::Degraded, what, found, fix }
+        Self { state: FindingState::Degraded, what: Cow::Borrowed(what), found, fix }
     }
 
     fn missing(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {

@@ -26,8 +26,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    backend_tls::BackendTls,
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
-    dialer::{BackendAddress, BackendDialer, BackendTls, CONNECT_TIMEOUT},
     flow_control::{
         LARGE_READS_PER_SANDBOX, MeteredStream, PacedBody, TLS_UNSENT_LIMIT, WriteBacklog,
     },
@@ -37,9 +37,10 @@ use super::{
     websocket,
 };
 use crate::{
-    agent::{Sandbox, SandboxLifetime, interface_for},
+    agent::{Sandbox, SandboxLifetime},
     net::{
         continue_gate::ContinueGate,
+        sandbox_dialer::{CONNECT_TIMEOUT, SandboxDialer},
         socket::{SharedSocket, SharedTcpStream, reset_connection},
         upstream::{UpstreamConnection, UpstreamIo, lenient_http1_client},
     },
@@ -111,7 +112,7 @@ pub(super) struct SandboxBackend {
     lifetime: Arc<SandboxLifetime>,
     is_public: bool,
     admitted_clients: Option<Vec<IpNet>>,
-    dialer: BackendDialer,
+    dialer: SandboxDialer,
     /// Cancelled when the sandbox ends, or changes its addresses or who may reach it.
     retired: CancellationToken,
     connection_permits: Arc<Semaphore>,
@@ -142,7 +143,7 @@ impl SandboxBackend {
             lifetime: Arc::clone(&sandbox.lifetime),
             is_public: sandbox.active_policy.policy.allow_public_traffic(),
             admitted_clients: admitted_clients(sandbox).map(<[_]>::to_vec),
-            dialer: BackendDialer::new(backend_address(sandbox)),
+            dialer: SandboxDialer::new(&sandbox.base_spec),
             retired: sandbox.lifetime.cancellation().child_token(),
             connection_permits: Arc::new(Semaphore::new(limit)),
             large_read_permits: Arc::new(Semaphore::new(LARGE_READS_PER_SANDBOX)),
@@ -328,11 +329,6 @@ impl Drop for SandboxBackend {
 
 fn admitted_clients(sandbox: &Sandbox) -> Option<&[IpNet]> {
     sandbox.active_policy.policy.allow_public_from()
-}
-
-fn backend_address(sandbox: &Sandbox) -> BackendAddress {
-    let spec = &sandbox.base_spec;
-    BackendAddress { interface: interface_for(spec), addresses: spec.addresses.clone() }
 }
 
 /// Returns the stream, and whether the service chose HTTP/2.

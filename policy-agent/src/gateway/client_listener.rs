@@ -21,10 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Gateway,
     client_connections::{ClientConnection, TooManyClientConnections},
-    flow_control::{SOCKET_UNSENT_LIMIT, TLS_UNSENT_LIMIT},
+    flow_control::TLS_UNSENT_LIMIT,
     http_server, proxy_protocol,
     trusted_proxies::ConnectionPeer,
 };
+use crate::net::sandbox_dialer::SOCKET_UNSENT_LIMIT;
 
 /// The scheme that a client used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

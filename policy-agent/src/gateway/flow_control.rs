@@ -36,13 +36,11 @@ const BULK_READ_BLOCK: usize = 16 * 1024 - 1;
 /// Block size of a bulk transfer that holds a permit.
 const LARGE_READ_BLOCK: usize = 64 * 1024;
 /// Bytes after which a transfer counts as bulk. This exceeds what the socket buffers take when the
-/// reader does not read, see [`SOCKET_UNSENT_LIMIT`].
+/// reader does not read, see [`SOCKET_UNSENT_LIMIT`](crate::net::sandbox_dialer::SOCKET_UNSENT_LIMIT).
 const BULK_THRESHOLD: usize = 512 * 1024;
 /// Body bytes that the library may hold for writing.
 const MAX_BACKLOG: usize = READ_BLOCK;
 
-/// Bytes that a socket may hold unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
-pub(super) const SOCKET_UNSENT_LIMIT: u32 = 128 * 1024;
 /// Bytes that TLS may hold unsent, in addition to those of the socket.
 pub(super) const TLS_UNSENT_LIMIT: usize = 16 * 1024;
 /// Concurrent large reads of the connections to one sandbox.

@@ -2,7 +2,7 @@
 //! publicly or to clients that present the sandbox's traffic token.
 //!
 //! ```text
-//! client_listener (TLS, HTTP/1 or 2) ─► http_server ─► request ─► forwarding ─► backend ─► dialer ─► service
+//! client_listener (TLS, HTTP/1 or 2) ─► http_server ─► request ─► forwarding ─► backend ─► service
 //!   └ proxy_protocol                     │              │           │            ├ connection_pool
 //!                                        │              │           │            └ http2_pool, service_protocol
 //!                                        │              │           └ backend_request, forwarded_headers,
@@ -21,12 +21,12 @@ mod backend_http2;
 mod backend_registry;
 mod backend_request;
 mod backend_response;
+mod backend_tls;
 mod certificate_store;
 mod client_connections;
 mod client_listener;
 mod connection_pool;
 mod cors;
-mod dialer;
 mod domains;
 mod drain;
 mod envd;
@@ -72,9 +72,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use self::{
-    backend_registry::BackendRegistry, certificate_store::CertificateStore,
-    client_connections::ClientConnections, dialer::BackendTls, domains::GatewayDomains,
-    drain::ConnectionDrain, trusted_proxies::TrustedProxies,
+    backend_registry::BackendRegistry, backend_tls::BackendTls,
+    certificate_store::CertificateStore, client_connections::ClientConnections,
+    domains::GatewayDomains, drain::ConnectionDrain, trusted_proxies::TrustedProxies,
 };
 pub use self::{
     certificate_store::CertificateSources, gateway_metrics::GatewayMetrics,
@@ -163,7 +163,7 @@ impl Gateway {
             start_timeout: settings.start_timeout,
             trusted_proxies: TrustedProxies::new(settings.trusted_proxies.clone()),
             proxy_protocol: settings.proxy_protocol,
-            backend_tls: dialer::unverified_tls_config()?,
+            backend_tls: backend_tls::unverified_tls_config()?,
             connection_permits: client_listener::connection_permits(descriptors.gateway_clients),
             client_connections: ClientConnections::new(settings.max_connections_per_client),
             drain: ConnectionDrain::default(),

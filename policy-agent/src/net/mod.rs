@@ -4,6 +4,7 @@ pub(crate) mod continue_gate;
 pub(crate) mod gated_body;
 pub mod happy_eyeballs;
 pub mod hop_by_hop;
+pub(crate) mod sandbox_dialer;
 pub(crate) mod settings_probe;
 pub mod socket;
 pub(crate) mod system_roots;

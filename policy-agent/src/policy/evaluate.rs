@@ -19,6 +19,8 @@ use super::{
 
 /// IP protocol number of TCP.
 pub const IPPROTO_TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const IPPROTO_UDP: u8 = 17;
 /// Line 7 decides TCP connections to this port by the Host of their requests.
 pub const HTTP_PORT: u16 = 80;
 /// Line 7 decides TCP connections to this port by their SNI.

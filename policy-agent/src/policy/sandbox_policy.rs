@@ -133,6 +133,14 @@ impl Policy {
         })
     }
 
+    /// The addresses and networks of `allowOut`.
+    pub fn allowed_networks(&self) -> impl Iterator<Item = &IpNet> {
+        self.allow_out.iter().filter_map(|target| match target {
+            AllowOutEntry::Domain(_) => None,
+            AllowOutEntry::Network(network) => Some(network),
+        })
+    }
+
     /// Whether the sandbox has domain rules. TCP to ports 80 and 443 is then judged by name.
     #[must_use]
     pub const fn has_domains(&self) -> bool {

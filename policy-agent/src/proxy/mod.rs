@@ -48,7 +48,9 @@ use std::{
 use anyhow::{Result, bail};
 use tokio::net::TcpListener;
 
-pub use self::{address_lookup::ResolvedAddress, proxy_metrics::ProxyMetrics};
+pub use self::{
+    address_lookup::ResolvedAddress, intercept::OriginRoots, proxy_metrics::ProxyMetrics,
+};
 use self::{
     context::{ProxyContext, ProxyTimeouts},
     host_network::{HostNetwork, ProxyNetwork},
@@ -164,6 +166,11 @@ impl TransparentProxy {
     pub fn sandbox_ca_pem(&self, sandbox: &SandboxId) -> Result<String> {
         let ca = self.context.interception.ca_store.load_or_make(sandbox)?;
         Ok(ca.certificate_pem().to_owned())
+    }
+
+    /// Replaces the roots that servers of names with rules are verified against.
+    pub fn replace_origin_roots(&self, roots: OriginRoots) {
+        self.context.interception.origin_roots.replace(roots);
     }
 
     /// The metrics. Clones share the same counters.

@@ -49,11 +49,16 @@ impl SecretSources {
         self.file.is_none() && self.directory.is_none()
     }
 
+    /// The files with secrets.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let entries = self.directory.as_deref().map(|path| secret_files(path).unwrap_or_default());
+        self.file.iter().cloned().chain(entries.unwrap_or_default()).collect()
+    }
+
     /// The state of all files, without reading them.
     fn signatures(&self) -> Vec<FileSignature> {
-        let entries = self.directory.as_deref().map(|path| secret_files(path).unwrap_or_default());
-        let sources = self.file.iter().chain(&self.directory).cloned();
-        sources.chain(entries.into_iter().flatten()).map(FileSignature::of).collect()
+        let paths = self.directory.iter().cloned().chain(self.files());
+        paths.map(FileSignature::of).collect()
     }
 }
 

@@ -23,8 +23,11 @@ mod prefix_lists;
 mod profile;
 mod proxy_bench;
 mod result_table;
+mod reverse_proxy;
 mod rounds;
+mod rules_bench;
 mod traffic_path;
+mod wrk;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -35,7 +38,8 @@ use result_table::ResultTable;
 
 #[derive(Parser)]
 #[command(
-    about = "Measures the packet path, forwarding, policies, proxied connections, and public URLs"
+    about = "Measures the packet path, forwarding, policies, proxied connections, public URLs, and \
+             header rules"
 )]
 struct BenchOptions {
     /// Run for seconds instead of minutes. This only shows that everything works; the numbers mean
@@ -67,6 +71,8 @@ enum BenchSubject {
     Proxied,
     /// Requests through the gateway.
     Gateway,
+    /// Requests whose headers `network.rules` set.
+    Rules,
 }
 
 impl BenchSubject {
@@ -81,6 +87,7 @@ impl BenchSubject {
             Self::Memory => memory::run(effort),
             Self::Proxied => proxy_bench::run(effort),
             Self::Gateway => gateway_bench::run(effort),
+            Self::Rules => rules_bench::run(effort),
         }
     }
 }

@@ -3,17 +3,22 @@
 #![expect(clippy::print_stdout, reason = "a demo prints")]
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::page_fetch::DEMO_SITES;
+use super::{page_fetch::DEMO_SITES, secret_step::API_SITE};
 use policy_testbed::{
-    named_internet::{NamedInternet, dns_zone::DnsAnswer},
+    named_internet::{
+        NamedInternet,
+        certificate_authority::ServerCertificate,
+        dns_zone::DnsAnswer,
+        recording_origin::{RecordingOrigin, SeenRequest},
+    },
     network::{NetworkNamespace, internet_addresses},
     test_servers::{ServerPorts, TestServers},
 };
@@ -23,6 +28,8 @@ const READY_LINE: &str = "ready";
 /// The server process.
 pub(crate) struct InternetProcess {
     child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl InternetProcess {
@@ -35,15 +42,28 @@ impl InternetProcess {
         command
             .arg("answer")
             .arg(files)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut answering = Self { child: command.spawn().context("starting the servers")? };
-        let output = answering.child.stdout.take().context("the servers' output")?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        ensure!(line.trim() == READY_LINE, "the servers did not start: {}", line.trim());
+        let mut child = command.spawn().context("starting the servers")?;
+        let questions = child.stdin.take().context("the servers' input")?;
+        let answers = BufReader::new(child.stdout.take().context("the servers' output")?);
+        let mut answering = Self { child, questions, answers };
+        let line = answering.read_answer()?;
+        ensure!(line == READY_LINE, "the servers did not start: {line}");
         Ok(answering)
+    }
+
+    fn read_answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// The last request that the server of [`API_SITE`] got.
+    pub(crate) fn last_request(&mut self) -> Result<String> {
+        self.questions.write_all(b"\n")?;
+        self.read_answer()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -66,15 +86,30 @@ pub(crate) fn serve_internet(files: &Path) -> Result<()> {
     let servers = start_servers(files);
     let said =
         servers.as_ref().map_or_else(|error| format!("{error:#}"), |_| READY_LINE.to_owned());
-    println!("{said}");
-    std::io::stdout().flush()?;
-    let _servers = servers?;
+    print_answer(&said)?;
+    let (_servers, _names, api) = servers?;
+    for _question in io::stdin().lines() {
+        let requests = api.requests();
+        print_answer(&requests.last().map(describe_request).unwrap_or_default())?;
+    }
+    // The demo has ended, and left the servers running.
     loop {
         thread::park();
     }
 }
 
-fn start_servers(files: &Path) -> Result<(TestServers, NamedInternet)> {
+fn print_answer(line: &str) -> Result<()> {
+    println!("{line}");
+    Ok(io::stdout().flush()?)
+}
+
+/// `GET /orders  authorization: Bearer …`
+fn describe_request(request: &SeenRequest) -> String {
+    let SeenRequest { method, path, .. } = request;
+    format!("{method} {path}  authorization: {}", request.values("authorization").join(", "))
+}
+
+fn start_servers(files: &Path) -> Result<(TestServers, NamedInternet, RecordingOrigin)> {
     let servers = TestServers::start_here(
         &internet_addresses::all_addresses(),
         ServerPorts::WithoutDnsAndWeb,
@@ -86,5 +121,8 @@ fn start_servers(files: &Path) -> Result<(TestServers, NamedInternet)> {
         // An IPv4 address only, so that it is certain which address responds.
         names.zone.set_answer(name, DnsAnswer::with_addresses(&[site.v4]));
     }
-    Ok((servers, names))
+    let (name, address) = API_SITE;
+    let api = RecordingOrigin::start_here(&names, name, ServerCertificate::Valid)?;
+    ensure!(api.site.v4.to_string() == address, "{name} is not at {address}");
+    Ok((servers, names, api))
 }

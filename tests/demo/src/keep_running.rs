@@ -14,7 +14,7 @@ pub(crate) fn leave_running(demo: DemoSetup) -> Result<()> {
     let script = std::env::temp_dir().join(format!("{}.sh", unique_name("clean-up")));
     fs::write(&script, clean_up_script(&demo)?)
         .with_context(|| format!("writing {}", script.display()))?;
-    let [alpha, beta] = &demo.sandboxes;
+    let [alpha, beta, gamma] = &demo.sandboxes;
     output::print_heading("It all stays. Try it by hand, as root:");
     println!(
         "   export POLICY_AGENT_SOCKET={socket}
@@ -22,6 +22,7 @@ pub(crate) fn leave_running(demo: DemoSetup) -> Result<()> {
    policy-agent get
    alias alpha=\"{alpha}\"
    alias beta=\"{beta}\"
+   alias gamma=\"{gamma}\"
    alpha curl --max-time 3 http://1.1.1.1/
    alpha curl --max-time 3 http://203.0.113.10/
    beta ping -c1 8.8.8.8
@@ -36,6 +37,7 @@ pub(crate) fn leave_running(demo: DemoSetup) -> Result<()> {
         binary = agent::agent_binary()?.display(),
         alpha = alpha.namespace.enter_command(),
         beta = beta.namespace.enter_command(),
+        gamma = gamma.namespace.enter_command(),
         ca = demo.agent.directory().join(CA_FILE).display(),
         log = demo.agent.log_path().display(),
         host = demo.network.host.enter_command(),

@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: runs the agent in a small test network, with policies like those of the
-//! public documentation, and shows what two sandboxes can reach under them. The exit status tells
+//! public documentation, and shows what sandboxes can reach under them. The exit status tells
 //! whether every row was as expected.
 
 mod internet_process;
@@ -8,6 +8,7 @@ mod output;
 mod page_fetch;
 mod scenario;
 mod sdk_step;
+mod secret_step;
 mod setup;
 mod step;
 
@@ -19,7 +20,7 @@ use policy_testbed::network;
 
 use setup::DemoSetup;
 
-/// Builds a small network of namespaces, runs the agent in it, and shows what two sandboxes can
+/// Builds a small network of namespaces, runs the agent in it, and shows what sandboxes can
 /// reach. Exit status 0: everything was as expected.
 #[derive(Parser)]
 struct DemoArguments {
@@ -61,12 +62,13 @@ fn main() -> ExitCode {
 /// Runs the demo and returns whether every row was as expected. `keep` leaves everything running.
 fn run(keep: bool) -> Result<bool> {
     network::set_name_prefix("policy-demo");
-    output::print_heading("A host, two sandboxes, an \"internet\", and the agent on the host");
+    output::print_heading("A host, three sandboxes, an \"internet\", and the agent on the host");
     let mut demo = DemoSetup::build()?;
     let mut tally = output::DemoSummary::default();
     for act in scenario::steps() {
         act.run(&mut demo, &mut tally)?;
     }
+    secret_step::run(&mut demo, &mut tally)?;
     sdk_step::run(&demo, &mut tally)?;
     output::print_commands(&demo.agent)?;
     // This step comes last, since a killed agent loses what the commands above show.

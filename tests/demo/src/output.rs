@@ -48,6 +48,11 @@ pub(crate) fn print_applied(sandbox: &str, config: &Value) {
     println!("   {sandbox} ← {config}");
 }
 
+/// Prints a line that is not part of a table.
+pub(crate) fn print_line(text: &str) {
+    println!("   {text}");
+}
+
 /// Prints the attempts of a step.
 pub(crate) fn print_table(lines: &[ResultRow], tally: &mut DemoSummary) {
     let mut table = Table::new();

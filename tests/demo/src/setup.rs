@@ -1,11 +1,15 @@
-//! The setup of the demo: a small network, the agent in it, two sandboxes, and a third one for the
+//! The setup of the demo: a small network, the agent in it, three sandboxes, and one for the
 //! pool.
 
-use anyhow::Result;
+use std::{fs::File, io::Write as _};
 
-use super::internet_process::InternetProcess;
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::{internet_process::InternetProcess, output};
 use policy_testbed::{
     agent::AgentProcess,
+    named_internet::curl::CA_FILE,
     network::{NetworkNamespace, Sandbox, TestNetwork},
     sdk,
     testbed::RESOLVER_CONFIG,
@@ -15,7 +19,7 @@ use policy_testbed::{
 pub(crate) struct DemoSetup {
     pub(crate) agent: AgentProcess,
     pub(crate) internet_process: InternetProcess,
-    pub(crate) sandboxes: [Sandbox; 2],
+    pub(crate) sandboxes: [Sandbox; 3],
     /// Behind the pooled interface.
     pub(crate) pooled_sandbox: Sandbox,
     pub(crate) network: TestNetwork,
@@ -24,8 +28,10 @@ pub(crate) struct DemoSetup {
 impl DemoSetup {
     pub(crate) fn build() -> Result<Self> {
         let network = TestNetwork::build()?;
-        let sandboxes =
-            [with_id(network.add_sandbox()?, "alpha"), with_id(network.add_sandbox()?, "beta")];
+        let sandboxes = ["alpha", "beta", "gamma"];
+        let [alpha, beta, gamma] =
+            sandboxes.map(|id| network.add_sandbox().map(|sandbox| with_id(sandbox, id)));
+        let sandboxes = [alpha?, beta?, gamma?];
         let slot = network.add_sandbox()?;
         let config = [
             RESOLVER_CONFIG,
@@ -33,14 +39,29 @@ impl DemoSetup {
             &sdk::e2b_sdk::pool_interface_config(slot.addressing),
         ];
         let mut agent = AgentProcess::configure(&config.concat())?;
+        trust_authority(&agent)?;
         let answering = InternetProcess::start(&network.internet, agent.directory())?;
         agent.start(&network.host)?;
         Ok(Self { agent, internet_process: answering, sandboxes, pooled_sandbox: slot, network })
     }
 
     pub(crate) fn sandbox_by_id(&self, id: &str) -> &Sandbox {
-        let [alpha, beta] = &self.sandboxes;
-        if alpha.id == id { alpha } else { beta }
+        let [first, others @ ..] = &self.sandboxes;
+        others.iter().find(|sandbox| sandbox.id == id).unwrap_or(first)
+    }
+
+    /// Applies a configuration to a sandbox, and prints it.
+    pub(crate) fn apply(&self, id: &str, config: &Value) -> Result<()> {
+        let spec = self.sandbox_by_id(id).sandbox_spec(config).to_string();
+        let ran = self.agent.cli_with_stdin(&["apply", "-f", "-"], &spec)?;
+        ensure!(
+            ran.exit_code == 0,
+            "`policy-agent apply` ended with {}: {}",
+            ran.exit_code,
+            ran.stderr
+        );
+        output::print_applied(id, config);
+        Ok(())
     }
 
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = &NetworkNamespace> {
@@ -48,6 +69,13 @@ impl DemoSetup {
         let inside = sandboxes.map(|sandbox| &sandbox.namespace);
         [&self.network.host, &self.network.internet].into_iter().chain(inside)
     }
+}
+
+/// Lets the agent trust the internet's servers, whose authority will be in the agent's directory.
+fn trust_authority(agent: &AgentProcess) -> Result<()> {
+    let mut config = File::options().append(true).open(agent.config_path())?;
+    writeln!(config, "[rules]\nextra_roots = {:?}", agent.directory().join(CA_FILE))?;
+    Ok(())
 }
 
 fn with_id(mut sandbox: Sandbox, id: &str) -> Sandbox {

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{
@@ -64,10 +64,10 @@ impl DemoStep {
             vec![]
         };
         match &self.action {
-            StepAction::Apply(config) => self.apply_config(demo, config)?,
+            StepAction::Apply(config) => demo.apply(self.sandbox, config)?,
             StepAction::ApplyWhileConnected(config, to) => {
                 let mut stream = self.connect_echo(demo, to)?;
-                self.apply_config(demo, config)?;
+                demo.apply(self.sandbox, config)?;
                 lines.push(self.probe_open_connection(&mut stream, to));
             }
             StepAction::KillAgent => demo.agent.kill()?,
@@ -86,19 +86,6 @@ impl DemoStep {
             lines.push(self.result_row(row, seen, agrees, reason));
         }
         output::print_table(&lines, tally);
-        Ok(())
-    }
-
-    fn apply_config(&self, demo: &DemoSetup, config: &Value) -> Result<()> {
-        let spec = demo.sandbox_by_id(self.sandbox).sandbox_spec(config).to_string();
-        let ran = demo.agent.cli_with_stdin(&["apply", "-f", "-"], &spec)?;
-        ensure!(
-            ran.exit_code == 0,
-            "`policy-agent apply` ended with {}: {}",
-            ran.exit_code,
-            ran.stderr
-        );
-        output::print_applied(self.sandbox, config);
         Ok(())
     }
 

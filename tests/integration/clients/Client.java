@@ -1,4 +1,5 @@
-// Java's HttpClient. Arguments: the authority's certificate, then URLs. A line for each.
+// Java's HttpClient. Arguments: the authority's certificate, then URLs, whose fragment may name the
+// version of HTTP. A line for each.
 
 import java.io.FileInputStream;
 import java.net.URI;
@@ -20,7 +21,11 @@ public class Client {
 
     private static String fetch(HttpClient client, URI url) {
         try {
-            var response = client.send(HttpRequest.newBuilder(url).build(), BodyHandlers.ofString());
+            var request = HttpRequest.newBuilder(url);
+            if (url.getFragment() != null) {
+                request.version(HttpClient.Version.valueOf(url.getFragment()));
+            }
+            var response = client.send(request.build(), BodyHandlers.ofString());
             return response.statusCode() + " " + response.version() + " " + response.body();
         } catch (Exception error) {
             return error.toString();

@@ -154,6 +154,6 @@ pub fn interface_for(spec: &SandboxSpec) -> HostInterface {
 
 /// The addresses that identify a sandbox on the wire.
 #[must_use]
-pub(super) fn endpoint_addresses_for(spec: &SandboxSpec) -> EndpointAddresses {
+pub fn endpoint_addresses_for(spec: &SandboxSpec) -> EndpointAddresses {
     EndpointAddresses { mac: spec.mac.map(|mac| mac.octets()), addresses: spec.addresses.clone() }
 }

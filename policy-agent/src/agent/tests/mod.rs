@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     dataplane::{
-        EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, PublishedPolicy,
+        EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, ProbePacket, PublishedPolicy,
         RedirectListeners, Slot,
     },
     policy::{
@@ -160,6 +160,14 @@ impl DataplaneControl for FakeDataplane {
 
     fn published_policy(&self, slot: Slot) -> Result<Option<PublishedPolicy>> {
         Ok(self.state().published.get(&slot).copied())
+    }
+
+    fn probe(&self, _: Slot, _: ProbePacket) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn is_guarded(&self, _: &str) -> Result<Option<bool>> {
+        Ok(None)
     }
 
     fn restore_pins(&self) -> Result<()> {

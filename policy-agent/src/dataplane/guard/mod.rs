@@ -141,6 +141,13 @@ impl InterfaceGuard {
         place.map_or(Ok(()), |place| state.forget(&self.nft_table, &place))
     }
 
+    /// Whether the interface with this pin name is guarded. `None` if the guard is off.
+    pub(crate) fn is_guarded(&self, id: &str) -> Result<Option<bool>> {
+        let state = self.lock_state()?;
+        let is_guarded = state.guarded.contains_key(id) && !state.failed.contains(id);
+        Ok((self.method != GuardMethod::Off).then_some(is_guarded))
+    }
+
     /// Packets and bytes that the guard dropped for a slot. Tables of nftables do not tell.
     pub(crate) fn dropped(&self, slot: Slot) -> Result<(u64, u64)> {
         let state = self.lock_state()?;

@@ -31,6 +31,7 @@ use policy_common::reason::Reason;
 use tokio::{sync::Mutex, time::timeout};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, client::TlsStream};
 
+pub use self::origin_tls::OriginRoots;
 use self::{
     alpn::{AlpnChoice, AlpnOffer},
     client_tls::ReplayedStream,

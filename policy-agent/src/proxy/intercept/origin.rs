@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
@@ -80,13 +81,13 @@ pub(super) async fn start_http(
         let handshake = http2_client().handshake(TokioIo::new(probe)).await;
         let (sender, connection) = handshake.map_err(broke_off)?;
         // Its end ends the requests, which report it.
-        drivers.spawn(async move { drop(connection.await) });
+        drivers.spawn(connection.map(drop));
         return Ok(NewOrigin { sender: OriginSender::Http2(sender), settings: Some(settings) });
     }
     let mut client = lenient_http1_client(MAX_RESPONSE_HEADERS);
     client.preserve_header_case(true);
     let (sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(broke_off)?;
-    drivers.spawn(async move { drop(connection.with_upgrades().await) });
+    drivers.spawn(connection.with_upgrades().map(drop));
     Ok(NewOrigin { sender: OriginSender::Http1(sender), settings: None })
 }
 

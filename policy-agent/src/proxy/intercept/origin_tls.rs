@@ -1,7 +1,10 @@
 //! TLS towards the servers of names with a rule. Their certificates are verified against the system's
 //! roots and those of the operator.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use anyhow::{Context as _, Result, bail};
 use rustls::{
@@ -24,19 +27,36 @@ use crate::{
     proxy::{context::ProxyContext, upstream::UpstreamIo},
 };
 
-/// The TLS configurations of clients.
-pub(in crate::proxy) struct OriginTls {
+/// The roots in force, which a reload of the configuration replaces. Open connections stay.
+pub(in crate::proxy) struct CurrentOriginRoots(RwLock<Arc<OriginRoots>>);
+
+impl CurrentOriginRoots {
+    pub(super) fn new(roots: OriginRoots) -> Self {
+        Self(RwLock::new(Arc::new(roots)))
+    }
+
+    pub(in crate::proxy) fn replace(&self, roots: OriginRoots) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+    }
+
+    fn current(&self) -> Arc<OriginRoots> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The roots that servers of names with rules are verified against.
+pub struct OriginRoots {
     extra_roots: Vec<CertificateDer<'static>>,
     /// By the index of the offer in [`AlpnOffer::ALL`].
     configs: OnceCell<[Arc<ClientConfig>; AlpnOffer::ALL.len()]>,
 }
 
-impl OriginTls {
+impl OriginRoots {
     /// Reads the operator's roots. The system's are loaded when they are needed.
     ///
     /// # Errors
     /// The file cannot be read, or contains no certificates.
-    pub(in crate::proxy) fn new(extra_roots: Option<&Path>) -> Result<Self> {
+    pub(crate) fn read(extra_roots: Option<&Path>) -> Result<Self> {
         let extra_roots = extra_roots.map(read_roots).transpose()?.unwrap_or_default();
         Ok(Self { extra_roots, configs: OnceCell::new() })
     }
@@ -90,7 +110,7 @@ pub(super) async fn connect_tls(
     offer: AlpnOffer,
     io: UpstreamIo,
 ) -> Result<TlsStream<UpstreamIo>, OriginFailure> {
-    let config = context.interception.origin_tls.config_for(offer).await;
+    let config = context.interception.origin_roots.current().config_for(offer).await;
     let config = config.map_err(|error| OriginFailure::not_verified(format!("{error:#}")))?;
     let server_name = ServerName::try_from(name.as_str().to_owned());
     let server_name = server_name.map_err(|error| OriginFailure::broke_off(&error))?;
@@ -121,7 +141,7 @@ mod tests {
     fn a_file_without_certificates_is_an_error_that_names_the_key() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let error = |path: &Path| {
-            let error = OriginTls::new(Some(path)).err().expect("an error");
+            let error = OriginRoots::read(Some(path)).err().expect("an error");
             format!("{error:#}")
         };
         assert!(error(file.path()).starts_with("rules.extra_roots: "));

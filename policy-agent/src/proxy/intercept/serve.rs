@@ -1,7 +1,7 @@
 //! Serves the requests of an opened connection.
 
 use std::{
-    pin::pin,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -28,58 +28,68 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// Bytes of a response that are buffered for a sandbox that does not read.
 const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
 
-/// Serves a connection until it ends.
-pub(super) async fn serve_requests(
+/// Serves a connection until it ends. Its state is in boxes of its own, which nothing copies: a task
+/// would reserve space for each place that it is moved through.
+pub(super) fn serve_requests(
     session: Arc<InterceptedSession>,
     stream: TlsStream<ReplayedStream>,
     extended_connect: bool,
-    _permits: InterceptionPermits,
-) {
-    let admitted = &session.admitted;
-    let served = match session.choice {
-        AlpnChoice::Http2 => serve_http2(&session, stream, extended_connect).await,
-        AlpnChoice::Http1 | AlpnChoice::Nothing => serve_http1(&session, stream).await,
+    permits: InterceptionPermits,
+) -> impl Future<Output = ()> + Send {
+    let serving: Pin<Box<dyn Future<Output = bool> + Send>> = match session.choice {
+        AlpnChoice::Http2 => Box::pin(serve_http2(&session, stream, extended_connect)),
+        AlpnChoice::Http1 | AlpnChoice::Nothing => Box::pin(serve_http1(&session, stream)),
     };
-    if !served {
-        return reset_connection(&admitted.client);
-    }
-    if session.is_last_refused.load(Ordering::Relaxed) {
-        let drained = Box::pin(drain_to_eof(&admitted.client));
-        let _ = timeout(admitted.context().timeouts.linger, drained).await;
+    async move {
+        let (_permits, admitted) = (permits, &session.admitted);
+        if !serving.await {
+            return reset_connection(&admitted.client);
+        }
+        if session.is_last_refused.load(Ordering::Relaxed) {
+            let drained = Box::pin(drain_to_eof(&admitted.client));
+            let _ = timeout(admitted.context().timeouts.linger, drained).await;
+        }
     }
 }
 
 /// Returns whether the connection ended in order.
-async fn serve_http1(session: &Arc<InterceptedSession>, stream: TlsStream<ReplayedStream>) -> bool {
-    let service = service_fn(|request: Request<Incoming>| {
-        let session = Arc::clone(session);
-        async move { session.handle_request(request).await }
+fn serve_http1(
+    session: &Arc<InterceptedSession>,
+    stream: TlsStream<ReplayedStream>,
+) -> impl Future<Output = bool> + Send + use<> {
+    let (session, serving) = (Arc::clone(session), Arc::clone(session));
+    // Boxed, because an idle connection would reserve space for a request otherwise.
+    let service = service_fn(move |request: Request<Incoming>| {
+        Box::pin(Arc::clone(&serving).handle_request(request))
     });
     let server = http1_server(session.admitted.context().timeouts.http_idle);
-    let connection = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let ended = tokio::select! {
-        ended = connection => ended,
-        () = wait_for_reset(&session.admitted.client) => return false,
-    };
-    match ended {
-        Err(error) if error.is_parse() => {
-            session.record_unparsed();
-            true
+    let connection =
+        Box::pin(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    async move {
+        let ended = tokio::select! {
+            ended = connection => ended,
+            () = wait_for_reset(&session.admitted.client) => return false,
+        };
+        match ended {
+            Err(error) if error.is_parse() => {
+                session.record_unparsed();
+                true
+            }
+            Err(error) => error.is_timeout(),
+            Ok(()) => true,
         }
-        Err(error) => error.is_timeout(),
-        Ok(()) => true,
     }
 }
 
 /// The same for HTTP/2.
-async fn serve_http2(
+fn serve_http2(
     session: &Arc<InterceptedSession>,
     stream: TlsStream<ReplayedStream>,
     extended_connect: bool,
-) -> bool {
-    let service = service_fn(|request: Request<Incoming>| {
-        let session = Arc::clone(session);
-        async move { session.handle_request(request).await }
+) -> impl Future<Output = bool> + Send + use<> {
+    let (session, serving) = (Arc::clone(session), Arc::clone(session));
+    let service = service_fn(move |request: Request<Incoming>| {
+        Box::pin(Arc::clone(&serving).handle_request(request))
     });
     let mut server = http2::Builder::new(TokioExecutor::new());
     server
@@ -93,9 +103,11 @@ async fn serve_http2(
     if extended_connect {
         server.enable_connect_protocol();
     }
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        ended = connection.as_mut() => ended.is_ok(),
-        () = wait_for_reset(&session.admitted.client) => false,
+    let connection = Box::pin(server.serve_connection(TokioIo::new(stream), service));
+    async move {
+        tokio::select! {
+            ended = connection => ended.is_ok(),
+            () = wait_for_reset(&session.admitted.client) => false,
+        }
     }
 }

@@ -104,7 +104,9 @@ impl InterceptedSession {
             Ok((response, gate)) => {
                 self.has_response.store(true, Ordering::Relaxed);
                 self.admitted.record_request(Reason::AllowName);
-                Ok(response.map(|body| Either::Left(OriginBody::new(body, gate))))
+                let (head, body) = response.into_parts();
+                let body = OriginBody::with_arrived(body, gate).await;
+                Ok(Response::from_parts(head, Either::Left(body)))
             }
             Err(RequestFailure::Closed) => Err(ConnectionClosed),
             Err(RequestFailure::Refused(reason, detail)) => {

@@ -8,7 +8,10 @@ use std::{
 use anyhow::Result;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{client_tls::ClientTls, origin_tls::OriginTls};
+use super::{
+    client_tls::ClientTls,
+    origin_tls::{CurrentOriginRoots, OriginRoots},
+};
 use crate::{ca::SandboxCaStore, policy::SandboxId, secrets::SecretStore};
 
 /// Maximum number of opened connections of one sandbox. Each may hold up to about 2 MiB of bodies,
@@ -21,8 +24,8 @@ const MAX_IN_ALL: usize = 8192;
 pub(in crate::proxy) struct Interception {
     /// The authorities of sandboxes.
     pub ca_store: SandboxCaStore,
-    /// TLS towards servers.
-    pub origin_tls: OriginTls,
+    /// What servers are verified against.
+    pub origin_roots: CurrentOriginRoots,
     /// The values of placeholders.
     pub secrets: SecretStore,
     permits: Arc<Semaphore>,
@@ -40,7 +43,9 @@ impl Interception {
     ) -> Result<Self> {
         Ok(Self {
             ca_store: SandboxCaStore::new(state_dir),
-            origin_tls: OriginTls::new(extra_roots.map(PathBuf::as_path))?,
+            origin_roots: CurrentOriginRoots::new(OriginRoots::read(
+                extra_roots.map(PathBuf::as_path),
+            )?),
             secrets,
             permits: Arc::new(Semaphore::new(MAX_IN_ALL)),
         })

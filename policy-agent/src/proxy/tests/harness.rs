@@ -24,7 +24,8 @@ use crate::{
         SandboxProxyCounters,
     },
     dataplane::{
-        self, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, PublishedPolicy, Slot,
+        self, EndpointAddresses, ExpeditedSection, HostInterface, PolicyId, ProbePacket,
+        PublishedPolicy, Slot,
     },
     events::{EventBuffer, EventFilter, PolicyEvent},
     policy::{CompiledPolicy, DomainName, DomainSet, Floor, PolicyDefaults, SandboxId, parse_json},
@@ -85,6 +86,14 @@ impl DataplaneControl for NoKernel {
 
     fn published_policy(&self, _: Slot) -> Result<Option<PublishedPolicy>> {
         bail!("no kernel")
+    }
+
+    fn probe(&self, _: Slot, _: ProbePacket) -> Result<bool> {
+        bail!("no kernel")
+    }
+
+    fn is_guarded(&self, _: &str) -> Result<Option<bool>> {
+        Ok(None)
     }
 
     fn restore_pins(&self) -> Result<()> {

@@ -1,25 +1,43 @@
 //! Internet clients, a service in a sandbox, and a reverse proxy between them. Each setup has its
 //! own test network, so that all setups exist at once and can be measured alternately.
 
-use std::{fs, net::SocketAddr};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{reverse_proxies, wrk::UrlScheme};
-use crate::proxy_bench::{bench_process::BenchProcess, proxy_setup::apply_bench_sysctls};
+use super::reverse_proxies;
+use crate::{
+    proxy_bench::{bench_process::BenchProcess, proxy_setup::apply_bench_sysctls},
+    reverse_proxy::{self, wait_until_listening},
+};
 use policy_testbed::{
     agent::AgentProcess,
     named_internet::certificate_authority::CertificateAuthority,
-    network::{
-        NetworkNamespace, Sandbox, TestNetwork, host_router::HOST_UPLINK_V4, unique_directory,
-    },
-    probe,
+    network::{Sandbox, TestNetwork, host_router::HOST_UPLINK_V4, unique_directory},
     public_url::{self, GATEWAY_DOMAIN, SERVICE_PORT},
     test_servers::{HTTP_PORT, HTTPS_PORT},
-    wait::eventually,
 };
+
+/// The URL scheme of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UrlScheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl UrlScheme {
+    /// The scheme's name in URLs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
 
 /// The component between client and service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +78,7 @@ pub(crate) struct GatewaySetup {
     relay: GatewayRelay,
     _service: BenchProcess,
     sandbox: Sandbox,
-    /// The namespaces.
-    pub(crate) network: TestNetwork,
+    network: TestNetwork,
     _files: TempDir,
 }
 
@@ -74,7 +91,11 @@ impl GatewaySetup {
             apply_bench_sysctls(namespace)?;
         }
         let files = unique_directory("certificate")?;
-        write_certificate(&files)?;
+        reverse_proxy::write_certificate(
+            &files,
+            &CertificateAuthority::new()?,
+            &format!("*.{GATEWAY_DOMAIN}"),
+        )?;
         let service = reverse_proxies::start_service(&sandbox.namespace)?;
         let to = (sandbox.addressing.v4(), SERVICE_PORT).into();
         wait_until_listening(&world.host, to)?;
@@ -96,9 +117,12 @@ impl GatewaySetup {
         Ok(Self { variant: way, relay, _service: service, sandbox, network: world, _files: files })
     }
 
-    /// The host of the clients' requests.
-    pub(crate) fn public_host(&self) -> String {
-        public_url::public_host(&self.sandbox.id, SERVICE_PORT)
+    /// A wrk in the internet, with the host of the clients' requests.
+    pub(crate) fn wrk_command(&self) -> Result<Command> {
+        let mut wrk = self.network.internet.command("wrk")?;
+        let host = public_url::public_host(&self.sandbox.id, SERVICE_PORT);
+        wrk.arg(format!("--header=Host: {host}"));
+        Ok(wrk)
     }
 
     /// The URL of the clients' requests.
@@ -119,19 +143,6 @@ impl GatewaySetup {
             GatewayRelay::Peer(process) => process.pids(),
         }
     }
-}
-
-fn wait_until_listening(from: &NetworkNamespace, to: SocketAddr) -> Result<()> {
-    eventually(&format!("{to} listens"), || probe::connect(from, to).ok().map(drop))
-}
-
-/// Writes one certificate for all, and its key. HAProxy needs both in one file.
-fn write_certificate(files: &TempDir) -> Result<()> {
-    let (certificate, key) = CertificateAuthority::new()?.issue(&format!("*.{GATEWAY_DOMAIN}"))?;
-    fs::write(files.path().join("both"), format!("{certificate}{key}"))?;
-    fs::write(files.path().join("cert"), certificate)?;
-    fs::write(files.path().join("key"), key)?;
-    Ok(())
 }
 
 fn start_agent(world: &TestNetwork, sandbox: &Sandbox, files: &TempDir) -> Result<AgentProcess> {

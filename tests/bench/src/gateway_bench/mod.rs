@@ -4,20 +4,17 @@
 
 mod gateway_setup;
 mod reverse_proxies;
-mod wrk;
 
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::{
-    BenchProfile, ResultTable, proxy_bench::resource_usage::CpuUsage, rounds::medians_of_each,
+    BenchProfile, ResultTable,
+    rounds::medians_of_each,
+    wrk::{self, RequestStats},
 };
-use gateway_setup::{GatewaySetup, GatewayVariant};
-use wrk::UrlScheme;
-
-/// Requests per s, 50th and 99th percentile in ms, and the proxy's µs per request.
-type RequestStats = [f64; 4];
+use gateway_setup::{GatewaySetup, GatewayVariant, UrlScheme};
 
 /// Measures requests.
 pub(crate) fn run(effort: &BenchProfile) -> Result<Vec<ResultTable>> {
@@ -45,21 +42,10 @@ fn measure(
         .iter()
         .filter(|lane| scheme == UrlScheme::Http || lane.variant != GatewayVariant::Direct)
         .collect();
-    let results =
-        medians_of_each(effort.rounds, &mut lanes, |lane| measure_requests(lane, scheme, time))?;
+    let results = medians_of_each(effort.rounds, &mut lanes, |lane| {
+        wrk::measure_requests(lane.wrk_command()?, &lane.url(scheme), time, &lane.relay_pids())
+    })?;
     Ok(table(scheme, &lanes, &results))
-}
-
-fn measure_requests(
-    lane: &GatewaySetup,
-    scheme: UrlScheme,
-    time: Duration,
-) -> Result<RequestStats> {
-    let pids = lane.relay_pids();
-    let before = CpuUsage::now(&pids)?;
-    let load = wrk::run(lane, scheme, time)?;
-    let spent = before.spent_until(&CpuUsage::now(&pids)?);
-    Ok([load.requests_per_second, load.p50_ms, load.p99_ms, spent.proxy * 1e6 / load.requests])
 }
 
 fn table(scheme: UrlScheme, lanes: &[&GatewaySetup], results: &[RequestStats]) -> ResultTable {

@@ -2,21 +2,21 @@
 //! the Host, add the client's address, keep connections to the service alive, and log every
 //! request. The service is another nginx.
 
-use std::{fs, net::SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::proxy_bench::bench_process::BenchProcess;
+use crate::{proxy_bench::bench_process::BenchProcess, reverse_proxy};
 use policy_testbed::{
-    network::{NetworkNamespace, unique_directory},
+    network::NetworkNamespace,
     public_url::{GATEWAY_DOMAIN, SERVICE_PORT},
 };
 
 /// Starts a service with a short response to every request, on [`SERVICE_PORT`].
 pub(crate) fn start_service(sandbox: &NetworkNamespace) -> Result<BenchProcess> {
     let text = "x".repeat(128);
-    start_nginx_with(
+    reverse_proxy::start_nginx(
         sandbox,
         1,
         &format!(
@@ -34,7 +34,7 @@ pub(crate) fn start_nginx(
     service: SocketAddr,
 ) -> Result<BenchProcess> {
     let at = files.path().display();
-    start_nginx_with(
+    reverse_proxy::start_nginx(
         host,
         2,
         &format!(
@@ -63,46 +63,16 @@ pub(crate) fn start_nginx(
     )
 }
 
-/// Starts nginx with this number of workers and this `http` section.
-fn start_nginx_with(
-    namespace: &NetworkNamespace,
-    workers: usize,
-    http: &str,
-) -> Result<BenchProcess> {
-    let directory = unique_directory("nginx")?;
-    let place = directory.path().display();
-    let file = directory.path().join("nginx.conf");
-    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-    let paths = paths.map(|path| format!("{path}_temp_path {place}/{path};")).join("\n");
-    fs::write(
-        &file,
-        format!(
-            "user root;
-             daemon off;
-             pid {place}/pid;
-             error_log stderr crit;
-             worker_processes {workers};
-             events {{ worker_connections 4096; }}
-             http {{ {paths} {http} }}\n"
-        ),
-    )?;
-    let mut command = namespace.command("nginx")?;
-    command.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(file);
-    BenchProcess::start(command, directory)
-}
-
 /// Starts HAProxy as a reverse proxy.
 pub(crate) fn start_haproxy(
     host: &NetworkNamespace,
     files: &TempDir,
     service: SocketAddr,
 ) -> Result<BenchProcess> {
-    let directory = unique_directory("haproxy")?;
-    let file = directory.path().join("haproxy.cfg");
     let both = files.path().join("both");
-    fs::write(
-        &file,
-        format!(
+    reverse_proxy::start_haproxy(
+        host,
+        &format!(
             "global
                 nbthread 2
                 maxconn 4096
@@ -126,8 +96,5 @@ pub(crate) fn start_haproxy(
                 server sandbox {service}\n",
             both.display(),
         ),
-    )?;
-    let mut command = host.command("haproxy")?;
-    command.arg("-db").arg("-f").arg(file);
-    BenchProcess::start(command, directory)
+    )
 }

@@ -1,9 +1,9 @@
-//! The agent, a sandbox that may reach one name, and the DNS server for that name.
+//! The agent, sandboxes that may reach one name, and the DNS server for that name.
 
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     bench_process::BenchProcess,
@@ -24,18 +24,34 @@ pub(crate) struct AgentProxy {
 }
 
 impl AgentProxy {
-    /// Starts both, and gives the sandbox a policy with a domain rule.
-    pub(crate) fn start(world: &TestNetwork, sandbox: &Sandbox) -> Result<Self> {
+    /// Starts both. `config` follows the section `[proxy]` of the agent's configuration.
+    pub(crate) fn start(world: &TestNetwork, config: &str) -> Result<Self> {
         let resolver = start_resolver(world)?;
         let mut agent = AgentProcess::configure(&format!(
-            "[proxy]\nresolvers = [\"{RESOLVER_ADDRESS}:53\"]\nmax_connections_per_sandbox = 20000\n"
+            "[proxy]\nresolvers = [\"{RESOLVER_ADDRESS}:53\"]\nmax_connections_per_sandbox = 20000\n{config}"
         ))?;
         agent.start(&world.host)?;
-        let network = json!({ "network": { "allowOut": [SERVER_NAME], "denyOut": ["0.0.0.0/0"] } });
-        let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
-        let answer = agent.request("PUT", &path, &sandbox.sandbox_spec(&network).to_string())?;
-        ensure!(answer.status < 300, "the agent refuses the sandbox: {}", answer.body);
         Ok(Self { agent, _resolver: resolver })
+    }
+
+    /// Lets a sandbox connect to the server by its name, under these `network.rules`.
+    pub(crate) fn add_sandbox(&self, sandbox: &Sandbox, rules: &Value) -> Result<()> {
+        let network = json!({ "network": {
+            "allowOut": [SERVER_NAME], "denyOut": ["0.0.0.0/0"], "rules": rules,
+        } });
+        let path = format!("/agent/v1/sandboxes/{}", sandbox.id);
+        let answer =
+            self.agent.request("PUT", &path, &sandbox.sandbox_spec(&network).to_string())?;
+        ensure!(answer.status < 300, "the agent refuses the sandbox: {}", answer.body);
+        Ok(())
+    }
+
+    /// The authority (PEM) of a sandbox with rules.
+    pub(crate) fn authority_of(&self, sandbox: &Sandbox) -> Result<String> {
+        let path = format!("/agent/v1/sandboxes/{}/ca", sandbox.id);
+        let answer = self.agent.request("GET", &path, "")?;
+        ensure!(answer.status == 200, "the agent has no authority: {}", answer.body);
+        Ok(answer.body)
     }
 
     /// The agent's process ID.

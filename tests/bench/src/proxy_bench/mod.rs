@@ -1,18 +1,18 @@
 //! Measures connections that are judged by name, through the agent's proxy, compared with HAProxy,
 //! nginx and a direct connection.
 
-mod agent_proxy;
+pub(crate) mod agent_proxy;
 pub(crate) mod bench_process;
 mod bench_server;
 mod bulk_transfer;
 mod http_load;
 mod idle_connections;
 mod load_client;
-mod proxy_peers;
+pub(crate) mod proxy_peers;
 pub(crate) mod proxy_setup;
 pub(crate) mod resource_usage;
 mod short_connections;
-mod wire_protocol;
+pub(crate) mod wire_protocol;
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

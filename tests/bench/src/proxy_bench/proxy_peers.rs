@@ -8,10 +8,11 @@ use anyhow::Result;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{bench_process::BenchProcess, wire_protocol::SERVER_NAME};
+use crate::reverse_proxy;
 use policy_testbed::network::{NetworkNamespace, command, unique_directory};
 
 /// The ports on which they listen, for TLS and for HTTP.
-const TLS_LISTEN_PORT: u16 = 8443;
+pub(crate) const TLS_LISTEN_PORT: u16 = 8443;
 const HTTP_LISTEN_PORT: u16 = 8080;
 
 /// The number of pipes that HAProxy may use for splicing.
@@ -27,12 +28,10 @@ fn max_connections() -> Result<u64> {
 
 /// Starts HAProxy, which splices when that pays off, with an additional line in its global section.
 pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<BenchProcess> {
-    let directory = unique_directory("haproxy")?;
     let connections = max_connections()?;
-    let file = directory.path().join("haproxy.cfg");
-    fs::write(
-        &file,
-        format!(
+    reverse_proxy::start_haproxy(
+        host,
+        &format!(
             "global
                 nbthread 2
                 maxconn {connections}
@@ -61,10 +60,7 @@ pub(crate) fn start_haproxy(host: &NetworkNamespace, tuning: &str) -> Result<Ben
                 mode http
                 server server 203.0.113.10:80\n"
         ),
-    )?;
-    let mut command = host.command("haproxy")?;
-    command.arg("-db").arg("-f").arg(file);
-    BenchProcess::start(command, directory)
+    )
 }
 
 /// Starts nginx with the stream module, and an additional line in its TLS server.
@@ -123,12 +119,13 @@ pub(crate) fn start_nginx(host: &NetworkNamespace, tuning: &str) -> Result<Bench
     BenchProcess::start(command, directory)
 }
 
-/// Redirects the traffic from an interface to the peer.
-pub(crate) fn redirect_to_peer(host: &NetworkNamespace, interface: &str) -> Result<()> {
+/// Redirects the traffic from these interfaces to the peer.
+pub(crate) fn redirect_to_peer(host: &NetworkNamespace, interfaces: &[&str]) -> Result<()> {
+    let interfaces = interfaces.join(", ");
     let rules = format!(
         "table ip bench {{ chain prerouting {{ type nat hook prerouting priority dstnat;
-         iifname \"{interface}\" tcp dport 443 redirect to :{TLS_LISTEN_PORT};
-         iifname \"{interface}\" tcp dport 80 redirect to :{HTTP_LISTEN_PORT}\n}}\n}}"
+         iifname {{ {interfaces} }} tcp dport 443 redirect to :{TLS_LISTEN_PORT};
+         iifname {{ {interfaces} }} tcp dport 80 redirect to :{HTTP_LISTEN_PORT}\n}}\n}}"
     );
     command::run(host.command("nft")?.arg(rules))?;
     Ok(())

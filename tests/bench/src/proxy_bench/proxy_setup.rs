@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
 use super::{
     agent_proxy::AgentProxy, bench_process::BenchProcess, bench_server::BenchServer, proxy_peers,
@@ -87,7 +88,11 @@ impl ProxySetup {
         let server = BenchServer::start(&world.internet, &hello)?;
         let relay = match way {
             ProxyVariant::Direct => ProxyRelay::Direct,
-            ProxyVariant::Agent => ProxyRelay::Agent(AgentProxy::start(&world, &sandbox)?),
+            ProxyVariant::Agent => {
+                let agent = AgentProxy::start(&world, "")?;
+                agent.add_sandbox(&sandbox, &json!({}))?;
+                ProxyRelay::Agent(agent)
+            }
             ProxyVariant::HaProxy => ProxyRelay::Peer(proxy_peers::start_haproxy(&world.host, "")?),
             ProxyVariant::HaProxyLarge => {
                 ProxyRelay::Peer(proxy_peers::start_haproxy(&world.host, "tune.pipesize 1048576")?)
@@ -98,7 +103,7 @@ impl ProxySetup {
             }
         };
         if let ProxyRelay::Peer(_) = relay {
-            proxy_peers::redirect_to_peer(&world.host, &sandbox.interface)?;
+            proxy_peers::redirect_to_peer(&world.host, &[&sandbox.interface])?;
         }
         let mut lane = Self { variant: way, relay, server, sandbox, hello, _network: world };
         lane.wait_until_open().with_context(|| format!("{}: {}", way.name(), lane.relay_log()))?;

@@ -14,6 +14,7 @@ mod network_rules;
 mod openapi;
 mod operations;
 mod page;
+mod sandbox_doctor;
 mod secrets;
 mod top;
 mod unit_privileges;

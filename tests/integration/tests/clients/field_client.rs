@@ -32,6 +32,7 @@ const CLIENT_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbi
 pub(crate) struct FieldClient<'a> {
     sandbox: &'a TestSandbox,
     home: TempDir,
+    ca_file: PathBuf,
 }
 
 /// The result of a run.
@@ -47,7 +48,16 @@ impl<'a> FieldClient<'a> {
     /// A client in a sandbox.
     #[track_caller]
     pub(crate) fn new(sandbox: &'a TestSandbox) -> Self {
-        Self { sandbox, home: unique_directory("home").or_fail("making a home") }
+        let ca_file = sandbox.testbed.named_internet().client_files().join(CA_FILE);
+        Self { sandbox, home: unique_directory("home").or_fail("making a home"), ca_file }
+    }
+
+    /// A client that trusts the authority of a sandbox with rules, and no other.
+    #[track_caller]
+    pub(crate) fn trusting_rules(sandbox: &'a TestSandbox) -> Self {
+        let client = Self::new(sandbox);
+        client.write_file("authority.pem", sandbox.fetch_authority());
+        Self { ca_file: client.home_path("authority.pem"), ..client }
     }
 
     /// A path in the client's home directory.
@@ -72,7 +82,7 @@ impl<'a> FieldClient<'a> {
 
     /// The certificate of the authority that the client trusts.
     pub(crate) fn ca_file(&self) -> PathBuf {
-        self.sandbox.testbed.named_internet().client_files().join(CA_FILE)
+        self.ca_file.clone()
     }
 
     /// Runs a program with these environment variables.

@@ -10,9 +10,9 @@ use std::{
 
 use policy_testbed::{
     named_internet::dns_zone::DnsAnswer,
-    testbed::{OrFail as _, RESOLVER_CONFIG, TestSandbox, Testbed},
+    testbed::{OrFail as _, RULES_CONFIG, TestSandbox, Testbed},
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{registry_content::RegistryContent, registry_server::RegistryServer};
 
@@ -50,7 +50,7 @@ impl FieldTestbed {
     #[track_caller]
     fn build() -> Self {
         let goods = RegistryContent::build().or_fail("packing what registries have");
-        let stage = Testbed::with_names(RESOLVER_CONFIG);
+        let stage = Testbed::with_names(RULES_CONFIG);
         let (names, internet) = (stage.named_internet(), &stage.network.internet);
         let site = names.reserve_site(REGISTRY_SITE).or_fail("a place for the servers");
         let origin = RegistryServer::start(internet, &site.addresses(), &names.authority, goods);
@@ -76,6 +76,21 @@ impl FieldTestbed {
         let sandbox = self.testbed.add_sandbox();
         self.resolve_to_registry(names);
         sandbox.apply_config(&read_allow_list(list));
+        sandbox
+    }
+
+    /// A sandbox that may connect to these names, and whose requests to them get this header
+    /// `Authorization`.
+    #[track_caller]
+    pub(crate) fn sandbox_with_rules(&self, names: &[&str], authorization: &str) -> TestSandbox {
+        let sandbox = self.testbed.add_sandbox();
+        self.resolve_to_registry(names);
+        let rule = json!([{ "transform": { "headers": { "Authorization": authorization } } }]);
+        let rules: Map<String, Value> =
+            names.iter().map(|name| ((*name).to_owned(), rule.clone())).collect();
+        sandbox.apply_network(json!({
+            "allowOut": names, "denyOut": ["0.0.0.0/0"], "rules": rules,
+        }));
         sandbox
     }
 }

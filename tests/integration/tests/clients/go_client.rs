@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The host of the module proxy.
-const MODULE_PROXY_HOST: &str = "proxy.golang.org";
+pub(crate) const MODULE_PROXY_HOST: &str = "proxy.golang.org";
 
 /// Adds the module to the proxy.
 pub(crate) fn add_module(goods: &mut RegistryContent) -> Result<()> {
@@ -22,8 +22,9 @@ pub(crate) fn add_module(goods: &mut RegistryContent) -> Result<()> {
     Ok(())
 }
 
+/// Gets the module.
 #[track_caller]
-fn go_get(go: &FieldClient<'_>) -> ClientOutput {
+pub(crate) fn go_get(go: &FieldClient<'_>) -> ClientOutput {
     go.write_file("go.mod", "module field\n");
     let (ca, path, cache) = (go.ca_file(), go.home_path("go"), go.home_path("cache"));
     let variables = [

@@ -18,6 +18,7 @@ mod node_clients;
 mod python_clients;
 mod registry_content;
 mod registry_server;
+mod rule_headers;
 
 use std::path::{Path, PathBuf};
 

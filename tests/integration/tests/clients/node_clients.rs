@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The host of the registry, which also serves the packages.
-const REGISTRY_HOST: &str = "registry.npmjs.org";
+pub(crate) const REGISTRY_HOST: &str = "registry.npmjs.org";
 
 /// Adds the package to the registry.
 pub(crate) fn add_package(goods: &mut RegistryContent) -> Result<()> {
@@ -37,8 +37,9 @@ fn node_path() -> PathBuf {
     E2bSdk::JavaScript.interpreter().or_fail("looking for Node")
 }
 
+/// Installs the package.
 #[track_caller]
-fn npm_install(npm: &FieldClient<'_>) -> ClientOutput {
+pub(crate) fn npm_install(npm: &FieldClient<'_>) -> ClientOutput {
     // npm is next to `bin/node`.
     let node = node_path();
     let directory = node.parent().and_then(|bin| bin.parent()).or_fail("Node's directory");

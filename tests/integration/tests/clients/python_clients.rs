@@ -12,9 +12,9 @@ use super::{
 };
 
 /// The host of the package index.
-const INDEX_HOST: &str = "pypi.org";
+pub(crate) const INDEX_HOST: &str = "pypi.org";
 /// The host of the package files.
-const FILES_HOST: &str = "files.pythonhosted.org";
+pub(crate) const FILES_HOST: &str = "files.pythonhosted.org";
 /// The package's only file.
 const WHEEL_FILE: &str = "tiny_field-1.0.0-py3-none-any.whl";
 
@@ -28,8 +28,9 @@ pub(crate) fn add_wheel(goods: &mut RegistryContent) -> Result<()> {
     Ok(())
 }
 
+/// Installs the package.
 #[track_caller]
-fn pip_install(pip: &FieldClient<'_>) -> ClientOutput {
+pub(crate) fn pip_install(pip: &FieldClient<'_>) -> ClientOutput {
     let python = E2bSdk::Python.interpreter().or_fail("looking for Python");
     let arguments = ["-m", "pip", "install", "--no-deps", "--target", "packages", "tiny-field"];
     let variables = [

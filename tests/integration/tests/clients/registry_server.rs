@@ -38,10 +38,21 @@ pub(crate) struct RegistryServer {
     _runtime: Runtime,
 }
 
-/// Their content, and the requested hosts.
+/// Their content, and the requests so far.
 struct RegistryState {
     content: RegistryContent,
-    requested_hosts: Mutex<Vec<String>>,
+    requests: Mutex<Vec<RegistryRequest>>,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct RegistryRequest {
+    /// The requested host.
+    pub(crate) host: String,
+    /// For example `HTTP/2.0`.
+    pub(crate) version: String,
+    /// The header `Authorization`.
+    pub(crate) authorization: String,
 }
 
 impl RegistryServer {
@@ -55,7 +66,7 @@ impl RegistryServer {
         // Threads inherit the namespace.
         let _inside = namespace.enter()?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let served = Arc::new(RegistryState { content: goods, requested_hosts: Mutex::default() });
+        let served = Arc::new(RegistryState { content: goods, requests: Mutex::default() });
         let entered = runtime.enter();
         for address in addresses {
             let mut tls = authority.server_config(*address)?;
@@ -78,7 +89,13 @@ impl RegistryServer {
 
     /// Returns whether a client requested a page of this host.
     pub(crate) fn was_host_requested(&self, host: &str) -> bool {
-        self.served.lock_hosts().iter().any(|asked| asked == host)
+        self.served.lock_requests().iter().any(|request| request.host == host)
+    }
+
+    /// The requests with this header `Authorization`.
+    pub(crate) fn requests_with(&self, authorization: &str) -> Vec<RegistryRequest> {
+        let requests = self.served.lock_requests();
+        requests.iter().filter(|it| it.authorization == authorization).cloned().collect()
     }
 }
 
@@ -132,7 +149,7 @@ where
 impl RegistryState {
     async fn serve_request(&self, request: Request<Incoming>) -> Response<Body> {
         let (host, path) = (request_host(&request), request.uri().path().to_owned());
-        self.lock_hosts().push(host.clone());
+        self.lock_requests().push(RegistryRequest::of(&request, &host));
         if host == git_client::GIT_HOST && path.starts_with(git_client::REPOSITORY_PATH) {
             return git_backend::serve_git(self.content.repositories(), request).await;
         }
@@ -143,8 +160,20 @@ impl RegistryState {
         }
     }
 
-    fn lock_hosts(&self) -> MutexGuard<'_, Vec<String>> {
-        self.requested_hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_requests(&self) -> MutexGuard<'_, Vec<RegistryRequest>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RegistryRequest {
+    fn of(request: &Request<Incoming>, host: &str) -> Self {
+        let authorization = request.headers().get(header::AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        Self {
+            host: host.to_owned(),
+            version: format!("{:?}", request.version()),
+            authorization: authorization.unwrap_or_default().to_owned(),
+        }
     }
 }
 

@@ -1,45 +1,17 @@
 //! SIGHUP puts the configuration in force as it is now: all of it, or nothing.
 
-use std::{fs, process::Stdio};
+use std::process::Stdio;
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use policy_testbed::{
     probe,
-    testbed::{ALLOWED_ADDRESSES, OrFail as _, TestSandbox, Testbed},
-    wait::eventually,
+    testbed::{ALLOWED_ADDRESSES, OrFail as _, RELOAD_REFUSED, RELOADED, TestSandbox, Testbed},
 };
 use serde_json::Value;
 
-/// The outcomes that the log tells of, and how often each was told.
-const RELOADED: &str = "SIGHUP: the configuration is reloaded";
-const REFUSED: &str = "SIGHUP: the configuration was not reloaded";
 /// Reloads under load.
 const RELOADS: usize = 20;
 
 const API_CONFIG: &str = "[api]\nlisten = \"127.0.0.1:3000\"\n";
-
-/// The whole log.
-#[track_caller]
-fn agent_log(stage: &Testbed) -> String {
-    fs::read_to_string(stage.agent().log_path()).or_fail("reading the log")
-}
-
-/// Writes a configuration with the agent's own directories, sends SIGHUP and waits for its outcome.
-#[track_caller]
-fn reload(stage: &Testbed, config: &str, outcome: &str) {
-    let path = stage.agent().config_path();
-    let before = fs::read_to_string(&path).or_fail("reading the configuration");
-    let own: Vec<&str> = before.lines().take(2).collect();
-    fs::write(&path, format!("{}\n{config}\n", own.join("\n"))).or_fail("writing it");
-    let told = || agent_log(stage).matches(outcome).count();
-    let times = told();
-    let pid = stage.agent().pid().or_fail("the agent's process");
-    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).or_fail("signalling");
-    eventually(outcome, || (told() > times).then_some(())).or_fail(&agent_log(stage));
-}
 
 fn floor_with(denied: &str) -> String {
     format!("[dataplane]\nplatform_deny_add = [\"{denied}\"]")
@@ -68,16 +40,16 @@ fn a_new_floor_applies_to_every_sandbox_at_once() {
     let other = stage.add_sandbox();
     other.allow_only(&ALLOWED_ADDRESSES);
     sandbox.assert_reaches("8.8.8.8");
-    reload(&stage, &floor_with("8.8.8.8"), RELOADED);
+    stage.reload_config(&floor_with("8.8.8.8"), RELOADED);
     for sandbox in [&sandbox, &other] {
         sandbox.assert_refused("8.8.8.8");
         let explained = stage.cli(&["explain", &sandbox.id, "8.8.8.8", "-o", "json"]).json();
         assert_eq!(explained["reason"], "platform_deny", "{explained}");
     }
-    let log = agent_log(&stage);
+    let log = stage.agent_log();
     assert!(log.contains("configuration: dataplane.platform_deny_add: +8.8.8.8"), "{log}");
     assert!(log.contains("2 sandboxes changed"), "{log}");
-    reload(&stage, "", RELOADED);
+    stage.reload_config("", RELOADED);
     sandbox.assert_reaches("8.8.8.8");
     other.assert_reaches("8.8.8.8");
     stage.kill_agent();
@@ -93,7 +65,7 @@ fn reloads_under_load_lose_nothing_and_leak_nothing() {
     let flood = sandbox.start_counted_flood();
     for round in 0..RELOADS {
         let denied = ["198.51.100.0/24", "203.0.113.0/24"][round % 2];
-        reload(&stage, &floor_with(denied), RELOADED);
+        stage.reload_config(&floor_with(denied), RELOADED);
         sandbox.allow_only(&ALLOWED_ADDRESSES);
         probe::echo(&mut connection, b"on").or_fail("the open connection");
     }
@@ -111,12 +83,12 @@ fn a_broken_file_leaves_the_configuration_in_force() {
         "[api]\nlisten = \"127.0.0.1:3000\"",
         "[api]\nkeys_file = \"/nonexistent/keys.toml\"",
     ] {
-        reload(&stage, broken, REFUSED);
+        stage.reload_config(broken, RELOAD_REFUSED);
         assert!(stage.agent().is_healthy());
         sandbox.assert_refused("8.8.8.8");
     }
     assert_eq!(metric(&sandbox, "policy_config_last_reload_successful"), "0");
-    reload(&stage, "", RELOADED);
+    stage.reload_config("", RELOADED);
     sandbox.assert_reaches("8.8.8.8");
     assert_eq!(metric(&sandbox, "policy_config_last_reload_successful"), "1");
     stage.stop_agent();
@@ -126,8 +98,8 @@ fn a_broken_file_leaves_the_configuration_in_force() {
 fn what_needs_a_restart_is_named_and_kept() {
     let (stage, sandbox) = Testbed::with_sandbox();
     let config = format!("[proxy]\nmax_connections_per_sandbox = 7\n{}", floor_with("8.8.8.8"));
-    reload(&stage, &config, RELOADED);
-    let log = agent_log(&stage);
+    stage.reload_config(&config, RELOADED);
+    let log = stage.agent_log();
     let told = "proxy.max_connections_per_sandbox: 1024 is now 7; this needs a restart";
     assert!(log.contains(told), "{log}");
     sandbox.assert_refused("8.8.8.8");
@@ -156,14 +128,14 @@ fn api_keys_have_roles_and_are_reloaded() {
         assert_eq!(status("DELETE", "/sandboxes/nobody", key), deleted, "{key}");
         assert_eq!(status("PUT", agents_own, key), applied, "{key}");
     }
-    let log = agent_log(&stage);
+    let log = stage.agent_log();
     assert!(log.contains("key=\"ci\"") && !log.contains("one-ci"), "{log}");
-    reload(&stage, &keys("two"), RELOADED);
+    stage.reload_config(&keys("two"), RELOADED);
     for (key, expected) in [("one", "401"), ("one-read", "401"), ("two", "200"), ("two-ci", "200")]
     {
         assert_eq!(status("GET", "/agent/v1/sandboxes", key), expected, "{key}");
     }
-    let log = agent_log(&stage);
+    let log = stage.agent_log();
     assert!(
         log.contains("API keys: ~api_keys[0] (admin) ~grafana (read) ~ci (sandboxes)"),
         "{log}"

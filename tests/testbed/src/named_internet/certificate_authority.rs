@@ -68,11 +68,7 @@ impl CertificateAuthority {
 
     /// The TLS configuration of a client that trusts this authority.
     pub fn client_config(&self) -> Result<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes())?)?;
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions()?;
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        client_config_for(&self.pem)
     }
 
     /// The TLS configuration of a server at an address. The server presents a certificate for any
@@ -120,6 +116,15 @@ impl CertificateAuthority {
         issued.insert(name.to_owned(), Arc::clone(&certified));
         Ok(certified)
     }
+}
+
+/// The TLS configuration of a client that trusts one authority (PEM) and no other.
+pub fn client_config_for(authority: &str) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 struct AnyNameCertResolver {

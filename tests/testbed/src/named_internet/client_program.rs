@@ -15,10 +15,11 @@ const HOSTS_FILE: &str = "hosts";
 const MOUNT_AND_EXEC: &str = "mount --bind \"$1\" /etc/resolv.conf \
                                 && mount --bind \"$2\" /etc/hosts && shift 2 && exec \"$@\"";
 
-/// Writes the files that programs need into a client's directory.
-pub(super) fn write_client_files(files: &Path) -> Result<()> {
+/// Writes the files that programs need into a client's directory. `hosts` are lines of the hosts file
+/// besides that of localhost.
+pub fn write_client_files(files: &Path, hosts: &str) -> Result<()> {
     fs::write(files.join(RESOLV_CONF), "nameserver 8.8.8.8\noptions timeout:2 attempts:1\n")?;
-    fs::write(files.join(HOSTS_FILE), "127.0.0.1 localhost\n")?;
+    fs::write(files.join(HOSTS_FILE), format!("127.0.0.1 localhost\n{hosts}"))?;
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! - [`dns_zone`] and [`dns_server`] resolve the names.
 //! - [`certificate_authority`] issues certificates, and [`web_pages`] has the content of the web
 //!   servers.
-//! - [`server_process`] runs servers from Debian's packages.
+//! - [`recording_origin`] is a server that remembers its requests, and [`server_process`] runs servers
+//!   from Debian's packages.
 //! - [`client_program`] runs a program in a sandbox. [`curl`], [`client_hello`] and [`raw_http`]
 //!   are clients in a sandbox, well-behaved or not.
 
@@ -15,6 +16,7 @@ pub mod curl;
 pub mod dns_server;
 pub mod dns_zone;
 pub mod raw_http;
+pub mod recording_origin;
 pub mod server_process;
 pub mod web_pages;
 pub(crate) mod web_server;
@@ -80,7 +82,7 @@ impl NamedInternet {
             _own_files: None,
         };
         fs::write(files.join(curl::CA_FILE), names.authority.pem())?;
-        client_program::write_client_files(files)?;
+        client_program::write_client_files(files, "")?;
         let entered = names.runtime.enter();
         for address in internet_addresses::all_addresses() {
             web_server::serve(&names.authority, &names.connection_counts, address)?;

@@ -76,6 +76,15 @@ impl NamedInternet {
         port: u16,
     ) -> Result<(WebSite, TcpListener)> {
         let _inside = internet.enter()?;
+        self.add_manual_site_here(name, port)
+    }
+
+    /// The same in the calling thread's namespace.
+    pub(super) fn add_manual_site_here(
+        &self,
+        name: &str,
+        port: u16,
+    ) -> Result<(WebSite, TcpListener)> {
         let site = self.reserve_site(name)?;
         let listener = TcpListener::bind((site.v4, port))
             .with_context(|| format!("TCP {} port {port}", site.v4))?;

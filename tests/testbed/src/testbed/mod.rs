@@ -4,6 +4,7 @@
 //! The tests of a file share a testbed while at least one of them runs. Each test has its own
 //! sandbox.
 
+mod config_reload;
 mod counted_flood;
 mod domain_scenario;
 mod frame_flood;
@@ -19,6 +20,7 @@ use std::{
 
 use serde_json::Value;
 
+pub use config_reload::{RELOAD_REFUSED, RELOADED};
 pub use counted_flood::CountedFlood;
 pub use domain_scenario::DomainScenario;
 pub use frame_flood::FrameFlood;
@@ -60,6 +62,11 @@ pub const XDP_CONFIG: &str = "[dataplane]\nmode = \"xdp\"";
 #[track_caller]
 pub fn parse_ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text:?} is no IP address"))
+}
+
+fn fill_in_ca_file(config: &str, names: &NamedInternet) -> String {
+    let ca_file = names.client_files().join(CA_FILE);
+    config.replace(CA_FILE_PLACEHOLDER, &ca_file.to_string_lossy())
 }
 
 /// A test network, the servers in its internet, and the agent in its host.
@@ -126,8 +133,7 @@ impl Testbed {
         let servers = servers.or_fail("starting the internet's servers");
         let names =
             NamedInternet::start(&world.internet).or_fail("starting the servers with names");
-        let ca_file = names.client_files().join(CA_FILE).to_string_lossy().into_owned();
-        let config = config.replace(CA_FILE_PLACEHOLDER, &ca_file);
+        let config = fill_in_ca_file(config, &names);
         let mut agent = AgentProcess::configure(&config).or_fail("configuring the agent");
         agent.start(&world.host).or_fail("starting the agent");
         Arc::new(Self {
@@ -136,6 +142,12 @@ impl Testbed {
             named_internet: Some(names),
             network: world,
         })
+    }
+
+    /// A configuration (TOML) with the paths of this testbed.
+    fn fill_in(&self, config: &str) -> String {
+        let names = self.named_internet.as_ref();
+        names.map_or_else(|| config.to_owned(), |names| fill_in_ca_file(config, names))
     }
 
     /// The internet's names.

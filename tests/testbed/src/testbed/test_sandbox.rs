@@ -80,6 +80,15 @@ impl TestSandbox {
         );
     }
 
+    /// The certificate (PEM) of its authority, fetched as programs in the sandbox do.
+    #[track_caller]
+    pub fn fetch_authority(&self) -> String {
+        let url = "http://policy.internal/ca.pem";
+        let fetched = self.curl(url).resolving_to([192, 0, 2, 1].into()).run();
+        assert_eq!(fetched.status, 200, "{fetched:?}");
+        fetched.text()
+    }
+
     /// Deletes the sandbox from the agent.
     #[track_caller]
     pub fn delete(&self) {

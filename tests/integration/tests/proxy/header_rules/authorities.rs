@@ -3,7 +3,7 @@
 use policy_testbed::testbed::{OrFail as _, RULES_CONFIG, TestSandbox, Testbed};
 use serde_json::{Value, json};
 
-use super::{CREDENTIAL, RuleScenario, TESTBED, authorization, trusting_client::authority_of};
+use super::{CREDENTIAL, RuleScenario, TESTBED, authorization};
 
 fn apply_rule(sandbox: &TestSandbox) {
     sandbox.apply_network(json!({
@@ -16,7 +16,7 @@ fn apply_rule(sandbox: &TestSandbox) {
 fn the_api_the_command_and_the_sandbox_itself_tell_the_same() {
     let scenario = RuleScenario::new("told.rules.example");
     let (testbed, id) = (&scenario.sandbox.testbed, &scenario.sandbox.id);
-    let inside = authority_of(&scenario.sandbox);
+    let inside = scenario.sandbox.fetch_authority();
     assert!(inside.starts_with("-----BEGIN CERTIFICATE-----"), "{inside}");
     let path = format!("/agent/v1/sandboxes/{id}/ca");
     let answer = testbed.request("GET", &path, &Value::Null);
@@ -43,20 +43,20 @@ fn each_sandbox_has_its_own_which_stays_until_the_sandbox_goes() {
     let (one, other) = (stage.add_sandbox(), stage.add_sandbox());
     apply_rule(&one);
     apply_rule(&other);
-    let (first, others) = (authority_of(&one), authority_of(&other));
+    let (first, others) = (one.fetch_authority(), other.fetch_authority());
     assert_ne!(first, others);
     one.allow_only(&["authority.rules.example"]);
     apply_rule(&one);
-    assert_eq!(authority_of(&one), first, "after a change of the policy");
+    assert_eq!(one.fetch_authority(), first, "after a change of the policy");
     stage.kill_agent();
     stage.restart_agent();
-    assert_eq!(authority_of(&one), first, "after a restart");
+    assert_eq!(one.fetch_authority(), first, "after a restart");
     let file = stage.agent().state_dir().join(format!("authorities/{}.pem", one.id));
     assert!(file.exists());
     one.delete();
     assert!(!file.exists());
     apply_rule(&one);
-    assert_ne!(authority_of(&one), first, "of the next sandbox");
-    assert_eq!(authority_of(&other), others);
+    assert_ne!(one.fetch_authority(), first, "of the next sandbox");
+    assert_eq!(other.fetch_authority(), others);
     std::fs::metadata(&file).or_fail("the next one's file");
 }

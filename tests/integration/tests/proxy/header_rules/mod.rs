@@ -2,20 +2,21 @@
 
 mod attacks;
 mod authorities;
+mod ca_delivery;
 mod https_clients;
 mod origins;
 mod policy_internal;
 mod rule_changes;
-mod rule_origin;
 mod trusting_client;
 
 use policy_testbed::{
-    named_internet::{certificate_authority::ServerCertificate, curl::CurlCommand},
-    testbed::{RULES_CONFIG, SharedTestbed, TestSandbox},
+    named_internet::{
+        certificate_authority::ServerCertificate, curl::CurlCommand,
+        recording_origin::RecordingOrigin,
+    },
+    testbed::{OrFail as _, RULES_CONFIG, SharedTestbed, TestSandbox},
 };
 use serde_json::{Value, json};
-
-use self::rule_origin::RuleOrigin;
 
 static TESTBED: SharedTestbed = SharedTestbed::with_names(RULES_CONFIG);
 
@@ -25,7 +26,7 @@ const CREDENTIAL: &str = "Bearer of-the-operator";
 /// A sandbox with a rule for the name of a server.
 struct RuleScenario {
     sandbox: TestSandbox,
-    origin: RuleOrigin,
+    origin: RecordingOrigin,
 }
 
 impl RuleScenario {
@@ -37,8 +38,15 @@ impl RuleScenario {
 
     #[track_caller]
     fn with_certificate(name: &str, certificate: ServerCertificate) -> Self {
-        let sandbox = TESTBED.add_sandbox();
-        let origin = RuleOrigin::start(&sandbox.testbed, name, certificate);
+        Self::in_sandbox(TESTBED.add_sandbox(), name, certificate)
+    }
+
+    #[track_caller]
+    fn in_sandbox(sandbox: TestSandbox, name: &str, certificate: ServerCertificate) -> Self {
+        let (names, internet) =
+            (sandbox.testbed.named_internet(), &sandbox.testbed.network.internet);
+        let origin = RecordingOrigin::start(names, internet, name, certificate);
+        let origin = origin.or_fail("starting a server");
         let scenario = Self { sandbox, origin };
         scenario.apply_rules(&json!({ name: authorization(CREDENTIAL) }));
         scenario

@@ -1,6 +1,9 @@
 //! Servers whose certificates are not accepted.
 
-use policy_testbed::named_internet::certificate_authority::ServerCertificate;
+use policy_testbed::{
+    named_internet::certificate_authority::ServerCertificate,
+    testbed::{RELOAD_REFUSED, RELOADED, RESOLVER_CONFIG, RULES_CONFIG, Testbed},
+};
 
 use super::RuleScenario;
 
@@ -33,4 +36,21 @@ fn a_self_signed_certificate_is_refused_and_named() {
         ServerCertificate::SelfSigned,
         "it is self-signed",
     );
+}
+
+#[test]
+fn roots_are_read_anew_at_a_reload() {
+    let stage = Testbed::with_names(RESOLVER_CONFIG);
+    let (name, sandbox) = ("reloaded.rules.example", stage.add_sandbox());
+    let scenario = RuleScenario::in_sandbox(sandbox, name, ServerCertificate::Valid);
+    let assert_refused = || scenario.curl("/").run().assert_refused(502, "origin_not_verified");
+    assert_refused();
+    stage.reload_config("[rules]\nextra_roots = \"/nowhere\"", RELOAD_REFUSED);
+    let log = stage.agent_log();
+    assert!(log.contains("rules.extra_roots: cannot read /nowhere"), "{log}");
+    assert_refused();
+    stage.reload_config(RULES_CONFIG, RELOADED);
+    assert_eq!(scenario.curl("/").run().status, 200);
+    stage.reload_config(RESOLVER_CONFIG, RELOADED);
+    assert_refused();
 }

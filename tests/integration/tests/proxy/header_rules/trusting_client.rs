@@ -11,17 +11,13 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use policy_testbed::{
-    named_internet::curl::CurlCommand,
+    named_internet::{certificate_authority::client_config_for, curl::CurlCommand},
     network::unique_name,
     probe,
     test_servers::HTTPS_PORT,
     testbed::{OrFail as _, TestSandbox},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -31,22 +27,13 @@ use tokio_rustls::TlsConnector;
 
 use super::RuleScenario;
 
-/// The certificate of a sandbox's authority, as the sandbox gets it.
-#[track_caller]
-pub(super) fn authority_of(sandbox: &TestSandbox) -> String {
-    let url = "http://policy.internal/ca.pem";
-    let fetched = sandbox.curl(url).resolving_to([192, 0, 2, 1].into()).run();
-    assert_eq!(fetched.status, 200, "{fetched:?}");
-    fetched.text()
-}
-
-/// The same in a file, which goes with the testbed.
+/// The certificate of a sandbox's authority in a file, which goes with the testbed.
 #[track_caller]
 pub(super) fn authority_file(sandbox: &TestSandbox) -> PathBuf {
     let files = sandbox.testbed.named_internet().client_files();
     let path = files.join(unique_name("authority"));
     let mut file = std::fs::File::create(&path).or_fail("a file");
-    file.write_all(authority_of(sandbox).as_bytes()).or_fail("writing it");
+    file.write_all(sandbox.fetch_authority().as_bytes()).or_fail("writing it");
     path
 }
 
@@ -59,13 +46,7 @@ pub(super) fn trusting_curl<'a>(sandbox: &'a TestSandbox, url: &str) -> CurlComm
 /// A TLS configuration that trusts the sandbox's authority.
 #[track_caller]
 pub(super) fn trusting_config(sandbox: &TestSandbox, alpn: &[&[u8]]) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    let authority = authority_of(sandbox);
-    let certificate = CertificateDer::from_pem_slice(authority.as_bytes());
-    roots.add(certificate.or_fail("a certificate")).or_fail("a root");
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().or_fail("versions");
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let mut config = client_config_for(&sandbox.fetch_authority()).or_fail("a configuration");
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config
 }

@@ -1,16 +1,16 @@
-//! Generates load with wrk in the internet. A script prints the results.
+//! Generates load with wrk. A script prints the results.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::gateway_setup::GatewaySetup;
+use crate::proxy_bench::resource_usage::CpuUsage;
 use policy_testbed::network::{command, unique_directory};
 
 /// The number of connections. Each has one request at a time.
 const CONNECTIONS: &str = "32";
 
-/// Prints the fields of [`WrkResult`] and the number of failed requests.
+/// Prints the number of requests, their rate, two percentiles, and the number of failed requests.
 const WRK_SCRIPT: &str = "
 function done(summary, latency, requests)
     local errors = summary.errors
@@ -21,47 +21,31 @@ function done(summary, latency, requests)
 end
 ";
 
-/// The URL scheme of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UrlScheme {
-    /// Plain HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
+/// Requests per s, 50th and 99th percentile in ms, and the proxy's µs per request.
+pub(crate) type RequestStats = [f64; 4];
+
+/// Sends requests for a URL for about `time`; wrk only accepts whole seconds. `wrk` is the command in its
+/// namespace, with the headers of the requests. `proxy` has the process IDs of the proxy.
+pub(crate) fn measure_requests(
+    wrk: Command,
+    url: &str,
+    time: Duration,
+    proxy: &[u32],
+) -> Result<RequestStats> {
+    let before = CpuUsage::now(proxy)?;
+    let [requests, rate, p50, p99] = run(wrk, url, time)?;
+    let spent = before.spent_until(&CpuUsage::now(proxy)?);
+    Ok([rate, p50, p99, spent.proxy * 1e6 / requests])
 }
 
-impl UrlScheme {
-    /// The scheme's name in URLs.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-/// The result of one run.
-pub(crate) struct WrkResult {
-    /// The number of requests.
-    pub(crate) requests: f64,
-    /// Requests per second.
-    pub(crate) requests_per_second: f64,
-    /// The median latency in ms.
-    pub(crate) p50_ms: f64,
-    /// The 99th percentile of the latency in ms.
-    pub(crate) p99_ms: f64,
-}
-
-/// Runs wrk for about `time`. wrk only accepts whole seconds.
-pub(crate) fn run(lane: &GatewaySetup, scheme: UrlScheme, time: Duration) -> Result<WrkResult> {
+/// Requests, requests per s, 50th and 99th percentile in ms.
+fn run(mut wrk: Command, url: &str, time: Duration) -> Result<[f64; 4]> {
     let directory = unique_directory("wrk")?;
     let script = directory.path().join("script.lua");
     fs::write(&script, WRK_SCRIPT)?;
-    let mut wrk = lane.network.internet.command("wrk")?;
     wrk.args(["--threads", "1", "--connections", CONNECTIONS]);
     wrk.arg(format!("--duration={}s", time.as_secs_f64().ceil()));
-    wrk.arg(format!("--header=Host: {}", lane.public_host())).arg("--script").arg(&script);
-    wrk.arg(lane.url(scheme));
+    wrk.arg("--script").arg(&script).arg(url);
     let printed = command::run(&mut wrk)?;
     let line = printed.lines().find_map(|line| line.strip_prefix("result "));
     let line = line.with_context(|| format!("wrk has no result: {printed}"))?;
@@ -70,5 +54,5 @@ pub(crate) fn run(lane: &GatewaySetup, scheme: UrlScheme, time: Duration) -> Res
         anyhow::bail!("wrk says {line:?}");
     };
     ensure!(requests > 0.0 && failed == 0.0, "{failed} of {requests} requests failed: {printed}");
-    Ok(WrkResult { requests, requests_per_second: rate, p50_ms: p50, p99_ms: p99 })
+    Ok([requests, rate, p50, p99])
 }

@@ -1,4 +1,4 @@
-//! Connects from the gateway to a sandbox, in the network namespace of its interface.
+//! Connects to a sandbox, in the network namespace of its interface.
 //!
 //! Sockets are bound to the device that leads to the sandbox. So if the interface is down, or the
 //! address belongs to another host, no route takes a request there.
@@ -8,19 +8,13 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -28,15 +22,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::flow_control::SOCKET_UNSENT_LIMIT;
+use super::happy_eyeballs::{ConnectAttempt, interleave_families, race_attempts};
 use crate::{
     dataplane::{HostInterface, device_towards, run_in_netns},
-    net::happy_eyeballs::{ConnectAttempt, interleave_families, race_attempts},
     policy::SandboxSpec,
 };
 
 /// Time limit for connecting to a sandbox.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Until the next address is tried in parallel to those that have not answered. Sandboxes are
 /// nearby.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(100);
@@ -45,38 +38,39 @@ const REFUSED_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// How long the device that leads to an address is cached.
 const DEVICE_CACHE_TTL: Duration = Duration::from_secs(2);
 
-/// Interface and addresses of a sandbox.
-#[derive(Clone, Debug)]
-pub(super) struct BackendAddress {
-    /// Its interface.
-    pub interface: HostInterface,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-}
+/// Bytes that a socket may hold unsent (`TCP_NOTSENT_LOWAT`, tcp(7)).
+pub(crate) const SOCKET_UNSENT_LIMIT: u32 = 128 * 1024;
 
 /// Connects to one sandbox.
 #[derive(Debug)]
-pub(super) struct BackendDialer {
-    backend: BackendAddress,
-    /// The addresses, with alternating families.
+pub(crate) struct SandboxDialer {
+    interface: HostInterface,
+    /// Its addresses.
     addresses: Vec<IpAddr>,
+    /// The same with alternating families.
+    attempt_order: Vec<IpAddr>,
     /// Index of the address that accepted the last connection.
     last_index: AtomicUsize,
     /// The device of each address, and the time of its lookup.
     device_cache: Mutex<HashMap<IpAddr, (Instant, String)>>,
 }
 
-impl BackendDialer {
+impl SandboxDialer {
     /// Creates a dialer for a sandbox.
-    pub(super) fn new(backend: BackendAddress) -> Self {
-        let addresses = interleave_families(&backend.addresses);
-        Self { backend, addresses, last_index: AtomicUsize::new(0), device_cache: Mutex::default() }
+    pub(crate) fn new(spec: &SandboxSpec) -> Self {
+        Self {
+            interface: HostInterface { name: spec.interface.clone(), netns: spec.netns.clone() },
+            addresses: spec.addresses.clone(),
+            attempt_order: interleave_families(&spec.addresses),
+            last_index: AtomicUsize::new(0),
+            device_cache: Mutex::default(),
+        }
     }
 
     /// Whether the dialer still matches this interface and these addresses.
-    pub(super) fn is_for(&self, spec: &SandboxSpec) -> bool {
-        let HostInterface { name, netns } = &self.backend.interface;
-        *name == spec.interface && *netns == spec.netns && self.backend.addresses == spec.addresses
+    pub(crate) fn is_for(&self, spec: &SandboxSpec) -> bool {
+        let HostInterface { name, netns } = &self.interface;
+        *name == spec.interface && *netns == spec.netns && self.addresses == spec.addresses
     }
 
     /// Connects to a port of the sandbox at the first address that accepts. Within `start_window`, a
@@ -84,7 +78,7 @@ impl BackendDialer {
     ///
     /// # Errors
     /// All addresses failed. "Connection refused" takes precedence over other errors.
-    pub(super) async fn connect(&self, port: u16, start_window: Duration) -> io::Result<TcpStream> {
+    pub(crate) async fn connect(&self, port: u16, start_window: Duration) -> io::Result<TcpStream> {
         let started_at = Instant::now();
         loop {
             match self.race_addresses(port).await {
@@ -100,11 +94,11 @@ impl BackendDialer {
     }
 
     async fn race_addresses(&self, port: u16) -> io::Result<TcpStream> {
-        let (count, first) = (self.addresses.len(), self.last_index.load(Ordering::Relaxed));
+        let (count, first) = (self.attempt_order.len(), self.last_index.load(Ordering::Relaxed));
         let rotated = |offset: usize| (first + offset) % count;
         let mut attempts: Vec<ConnectAttempt<'_, TcpStream>> = Vec::with_capacity(count);
         for index in 0..count {
-            attempts.push(Box::pin(self.connect_address(self.addresses[rotated(index)], port)));
+            attempts.push(Box::pin(self.connect_address(self.attempt_order[rotated(index)], port)));
         }
         let winner =
             timeout(CONNECT_TIMEOUT, race_attempts(attempts, ATTEMPT_DELAY, Some(ATTEMPT_DELAY)))
@@ -129,10 +123,10 @@ impl BackendDialer {
     /// A socket in the sandbox's namespace, bound to the device that leads to the sandbox.
     async fn bound_socket(&self, destination: SocketAddr) -> io::Result<TcpSocket> {
         let cached = self.cached_device(destination.ip());
-        if let (None, Some(device)) = (&self.backend.interface.netns, &cached) {
+        if let (None, Some(device)) = (&self.interface.netns, &cached) {
             return Ok(TcpSocket::from_std_stream(socket_on_device(device, destination)?.into()));
         }
-        let (interface, is_cached) = (self.backend.interface.clone(), cached.is_some());
+        let (interface, is_cached) = (self.interface.clone(), cached.is_some());
         let created =
             spawn_blocking(move || bound_socket_in_netns(&interface, cached, destination)).await;
         let (socket, device) = created.map_err(io::Error::other)?.map_err(io::Error::other)?;
@@ -187,70 +181,4 @@ fn socket_on_device(device: &str, destination: SocketAddr) -> io::Result<Socket>
     let socket = Socket::new(Domain::for_address(destination), Type::STREAM.nonblocking(), None)?;
     socket.bind_device(Some(device.as_bytes()))?;
     Ok(socket)
-}
-
-/// The TLS configurations for services on `httpsPorts`.
-#[derive(Clone, Debug)]
-pub(super) struct BackendTls {
-    /// Offers HTTP/1.1.
-    pub http1: Arc<ClientConfig>,
-    /// Offers HTTP/2 as well, and prefers it.
-    pub http2: Arc<ClientConfig>,
-}
-
-/// The TLS configurations for services on `httpsPorts`. Certificates are not verified: only the
-/// sandbox itself can receive connections to its address.
-///
-/// # Errors
-/// The cryptography cannot be set up.
-pub(super) fn unverified_tls_config() -> Result<BackendTls> {
-    let provider = Arc::new(ring::default_provider());
-    let any = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions()?.dangerous();
-    let mut tls = builder.with_custom_certificate_verifier(any).with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let http1 = Arc::new(tls.clone());
-    tls.alpn_protocols.insert(0, b"h2".to_vec());
-    Ok(BackendTls { http1, http2: Arc::new(tls) })
-}
-
-#[derive(Debug)]
-struct AcceptAnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use anyhow::Result;
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -15,26 +16,28 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use policy_testbed::{
-    named_internet::{WebSite, certificate_authority::ServerCertificate},
-    test_servers::HTTPS_PORT,
-    testbed::{OrFail as _, Testbed},
-};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::{NamedInternet, WebSite, certificate_authority::ServerCertificate};
+use crate::{network::NetworkNamespace, test_servers::HTTPS_PORT};
+
 /// A request as the server got it.
 #[derive(Clone, Debug)]
-pub(super) struct SeenRequest {
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) version: String,
-    pub(super) headers: HeaderMap,
+pub struct SeenRequest {
+    /// The method.
+    pub method: Method,
+    /// The path of the target.
+    pub path: String,
+    /// For example `HTTP/2.0`.
+    pub version: String,
+    /// The headers.
+    pub headers: HeaderMap,
 }
 
 impl SeenRequest {
     /// All values of a header.
-    pub(super) fn values(&self, name: &str) -> Vec<String> {
+    pub fn values(&self, name: &str) -> Vec<String> {
         let values = self.headers.get_all(name).iter();
         values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
     }
@@ -43,42 +46,56 @@ impl SeenRequest {
 #[derive(Clone, Default)]
 struct SeenRequests(Arc<Mutex<Vec<SeenRequest>>>);
 
-/// The server. It ends with its testbed.
-pub(super) struct RuleOrigin {
-    pub(super) site: WebSite,
+/// The server. It ends with its internet.
+pub struct RecordingOrigin {
+    /// Its name and addresses.
+    pub site: WebSite,
     seen: SeenRequests,
 }
 
-impl RuleOrigin {
-    #[track_caller]
-    pub(super) fn start(testbed: &Testbed, name: &str, certificate: ServerCertificate) -> Self {
-        let (site, listener) = testbed.add_manual_site(name, HTTPS_PORT);
-        let internet = testbed.named_internet();
-        let config = internet.authority.server_config_with(certificate, name);
-        let mut config = config.or_fail("a TLS configuration");
+impl RecordingOrigin {
+    /// Starts a server with a name of its own.
+    pub fn start(
+        names: &NamedInternet,
+        internet: &NetworkNamespace,
+        name: &str,
+        certificate: ServerCertificate,
+    ) -> Result<Self> {
+        let _inside = internet.enter()?;
+        Self::start_here(names, name, certificate)
+    }
+
+    /// The same in the calling thread's namespace.
+    pub fn start_here(
+        names: &NamedInternet,
+        name: &str,
+        certificate: ServerCertificate,
+    ) -> Result<Self> {
+        let (site, listener) = names.add_manual_site_here(name, HTTPS_PORT)?;
+        let mut config = names.authority.server_config_with(certificate, name)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let tls = TlsAcceptor::from(Arc::new(config));
         let seen = SeenRequests::default();
         let recorded = seen.clone();
-        listener.set_nonblocking(true).or_fail("not waiting");
-        let _entered = internet.runtime().enter();
-        let listener = tokio::net::TcpListener::from_std(listener).or_fail("a listener");
+        listener.set_nonblocking(true)?;
+        let _entered = names.runtime().enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, tls.clone(), recorded.clone()));
             }
         });
-        Self { site, seen }
+        Ok(Self { site, seen })
     }
 
     /// The requests so far.
-    pub(super) fn requests(&self) -> Vec<SeenRequest> {
+    pub fn requests(&self) -> Vec<SeenRequest> {
         self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The only request so far.
     #[track_caller]
-    pub(super) fn only_request(&self) -> SeenRequest {
+    pub fn only_request(&self) -> SeenRequest {
         let requests = self.requests();
         assert_eq!(requests.len(), 1, "{requests:?}");
         requests[0].clone()
