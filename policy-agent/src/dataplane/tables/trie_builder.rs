@@ -1,7 +1,7 @@
 //! Builds the block of a compiled policy: a level-compressed trie per address family
 //! (`policy_common::policy_table`).
 
-mod address_ranges;
+mod leaf_ranges;
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use policy_common::{
     verdict::Verdict,
 };
 
-use self::address_ranges::AddressRanges;
+use self::leaf_ranges::LeafRanges;
 use crate::policy::compile::CompiledPolicy;
 
 /// Minimum number of bits of a root. A few hundred words make most lookups one step shorter.
@@ -86,7 +86,7 @@ struct TrieBuilder {
     leaves: Vec<u32>,
     /// Where range nodes refer to `leaves`: by index, until these have a place.
     leaf_references: Vec<u32>,
-    ranges: AddressRanges,
+    ranges: LeafRanges,
 }
 
 impl TrieBuilder {

@@ -13,9 +13,12 @@ use policy_testbed::packets::{
     test_hosts::{CLIENT, GATEWAY, OTHER_SERVER, SANDBOX, SERVER},
 };
 
-use super::datapath_case::{
-    DENY_ALL, DatapathCase, DatapathSettings, DatapathStep, datagram_from_sandbox,
-    datagram_to_sandbox, receives, sends,
+use super::{
+    datapath_case::{
+        DENY_ALL, DatapathCase, DatapathSettings, DatapathStep, datagram_from_sandbox,
+        datagram_to_sandbox, receives, sends, syn_from_sandbox,
+    },
+    denied_floods::flood,
 };
 
 const CLIENT_PORT: u16 = 51_000;
@@ -407,4 +410,37 @@ fn a_fresh_sandbox_in_the_slot_inherits_nothing() {
     stage.publish(DENY_ALL);
     let outcome = stage.programs.from_sandbox(answer.bytes()).expect("the gate runs");
     assert_eq!(outcome.reason, Some(DenyOut));
+}
+
+#[test]
+fn replies_pass_in_the_middle_of_a_flood() {
+    let flooding = syn_from_sandbox(SERVER.v4, 443).to_frame();
+    let answer = |flags| datagram_from_sandbox(CLIENT.v4, IpPayload::tcp(80, 51_000, flags));
+    let response = || datagram_from_sandbox(GATEWAY.v4, IpPayload::udp(53, 41_000, b"answer"));
+    let mut case = DatapathCase::with_network(DENY_ALL);
+    flood(&case, &flooding);
+    case.assert_steps(&[
+        sends("a segment of no connection", answer(TcpFlags::ACK), DenyOut),
+        sends("a response to nobody", response(), PlatformDeny),
+        receives(
+            "a client connects",
+            Forwarded,
+            datagram_to_sandbox(CLIENT.v4, IpPayload::syn(51_000, 80)),
+            Delivered,
+        ),
+        receives(
+            "the host asks",
+            Host,
+            datagram_to_sandbox(GATEWAY.v4, IpPayload::udp(41_000, 53, b"question")),
+            Delivered,
+        ),
+    ]);
+    flood(&case, &flooding);
+    case.assert_steps(&[
+        sends("the handshake", answer(TcpFlags::SYN_ACK), Reply),
+        sends("data", answer(TcpFlags::ACK), Reply),
+        sends("the response", response(), Reply),
+        sends("a SYN", datagram_from_sandbox(CLIENT.v4, IpPayload::syn(80, 51_000)), DenyOut),
+        sends("the end", answer(TcpFlags::FIN), Reply),
+    ]);
 }

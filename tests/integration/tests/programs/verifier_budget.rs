@@ -10,7 +10,7 @@ use policy_integration::program_runner::ProgramRunner;
 
 /// The maximum number of processed instructions per program.
 const INSTRUCTION_LIMITS: [(&str, u32); 7] = [
-    (FAST_PATH, 50_000),
+    (FAST_PATH, 100_000),
     (FAST_DELIVERY, 5_000),
     (FROM_SANDBOX, 200_000),
     (TO_SANDBOX, 50_000),

@@ -6,9 +6,9 @@ use super::{LeafPrefix, Subtree};
 
 /// Ranges, each with its start and its leaf, ascending. The first starts at 0.
 #[derive(Default)]
-pub(super) struct AddressRanges(Vec<(u32, u32)>);
+pub(super) struct LeafRanges(Vec<(u32, u32)>);
 
-impl AddressRanges {
+impl LeafRanges {
     pub(super) fn as_slice(&self) -> &[(u32, u32)] {
         &self.0
     }
