@@ -28,12 +28,12 @@ pub struct RulesConfig {
 
 impl Default for RulesConfig {
     fn default() -> Self {
-        // E2B's limits.
+        let limits = RuleLimits::default();
         Self {
-            max_domains: 10,
-            max_headers: 20,
-            max_value_length: 2048,
-            max_secrets: 32,
+            max_domains: limits.domains,
+            max_headers: limits.headers,
+            max_value_length: limits.value_bytes,
+            max_secrets: limits.secrets,
             extra_roots: None,
             send_ca_to_envd: false,
         }

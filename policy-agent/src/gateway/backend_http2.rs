@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{Request, Response, body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::{
@@ -11,16 +11,13 @@ use super::{
     connection_pool::PoolKey,
     http2_pool::{CONNECTION_WINDOW, Http2Connection, Http2Stream, STREAM_WINDOW},
     http2_request,
-    request_framer::MAX_HEAD_SIZE,
     service_protocol::Http2Use,
 };
-use crate::net::{settings_probe::SettingsProbe, socket::reset_connection};
+use crate::net::{settings_probe::SettingsProbe, socket::reset_connection, upstream::http2_client};
 
 /// How long a service has to send its settings. A service of HTTP/1 answers the preface with an
 /// error or closes the connection, and one that does neither is taken for one.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of a request that are buffered for a service that does not read.
-const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
 
 impl SandboxBackend {
     /// Opens a stream to the service, if it speaks HTTP/2 and the request may use that. Connects if
@@ -70,7 +67,8 @@ impl SandboxBackend {
         }
         let DialedService { io, socket, socket_permit, .. } = dialed;
         let (probe, settings) = SettingsProbe::new(io, socket_permit);
-        let handshake = http2_client().handshake(TokioIo::new(probe)).await;
+        let handshake =
+            http2_client(STREAM_WINDOW, CONNECTION_WINDOW).handshake(TokioIo::new(probe)).await;
         let Ok((sender, connection)) = handshake else { return Ok(None) };
         let (retired, weak) = (self.retired().clone(), Arc::downgrade(&socket));
         tokio::spawn(async move {
@@ -98,14 +96,4 @@ impl SandboxBackend {
         let request = http2_request::into_http2(request, is_tls)?;
         Ok(stream.sender.send_request(request).await?)
     }
-}
-
-fn http2_client() -> http2::Builder<TokioExecutor> {
-    let mut client = http2::Builder::new(TokioExecutor::new());
-    client
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(MAX_HEAD_SIZE).unwrap_or(u32::MAX))
-        .max_send_buf_size(MAX_STREAM_SEND_BUFFER);
-    client
 }

@@ -4,7 +4,7 @@
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite},
     sync::OwnedSemaphorePermit,
 };
 use tokio_util::io::InspectReader;
@@ -14,9 +14,7 @@ use super::{
     access_log::{AccessLogEntry, ByteCount, RequestOutcome},
     backend::SandboxBackend,
 };
-
-/// Buffer size per direction in bytes. Such connections are numerous and mostly idle.
-const COPY_BUFFER_SIZE: usize = 8 * 1024;
+use crate::net::upgraded_relay::relay_streams;
 
 /// What exists as long as a relay runs.
 pub(super) struct RelayGuard<C> {
@@ -65,20 +63,10 @@ pub(super) async fn relay_upgraded<C, S: AsyncRead + AsyncWrite + Unpin>(
     let (received, sent) = (held.log_entry.received(), ByteCount::default());
     let relayed = async {
         let (client, service) = tokio::try_join!(client, service)?;
-        let mut client = InspectReader::new(TokioIo::new(client), |bytes: &[u8]| {
-            received.add(bytes.len());
-        });
-        let mut service = InspectReader::new(service, |bytes: &[u8]| {
-            sent.add(bytes.len());
-        });
-        // Errors need no handling: the other side sees the connection end.
-        let _ = copy_bidirectional_with_sizes(
-            &mut client,
-            &mut service,
-            COPY_BUFFER_SIZE,
-            COPY_BUFFER_SIZE,
-        )
-        .await;
+        let client =
+            InspectReader::new(TokioIo::new(client), |bytes: &[u8]| received.add(bytes.len()));
+        let service = InspectReader::new(service, |bytes: &[u8]| sent.add(bytes.len()));
+        relay_streams(client, service).await;
         Ok::<(), hyper::Error>(())
     };
     tokio::select! {

@@ -9,4 +9,5 @@ pub(crate) mod settings_probe;
 pub mod socket;
 pub(crate) mod system_roots;
 pub(crate) mod unix_http;
+pub(crate) mod upgraded_relay;
 pub mod upstream;

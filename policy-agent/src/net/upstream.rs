@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use hyper::client::conn::http1;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioExecutor;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -19,6 +20,9 @@ use super::socket::{SharedSocket, SharedTcpStream};
 /// Maximum size of the head of an HTTP/1 message in bytes.
 pub const MAX_HEAD_SIZE: usize = 64 * 1024;
 
+/// Bytes of a request over HTTP/2 that are buffered for an upstream that does not read.
+const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
+
 /// An HTTP/1 client that accepts the same malformed responses as other proxies.
 pub fn lenient_http1_client(max_headers: usize) -> http1::Builder {
     let mut client = http1::Builder::new();
@@ -28,6 +32,17 @@ pub fn lenient_http1_client(max_headers: usize) -> http1::Builder {
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .ignore_invalid_headers_in_responses(true);
+    client
+}
+
+/// An HTTP/2 client with these flow control windows, in bytes.
+pub fn http2_client(stream_window: u32, connection_window: u32) -> http2::Builder<TokioExecutor> {
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
+        .max_header_list_size(u32::try_from(MAX_HEAD_SIZE).unwrap_or(u32::MAX))
+        .max_send_buf_size(MAX_STREAM_SEND_BUFFER);
     client
 }
 

@@ -14,10 +14,13 @@ use anyhow::{Context as _, Result};
 use policy_common::bpf_names::{TC_PROGRAMS, XDP_PROGRAMS, tail_call_index};
 use sha2::{Digest as _, Sha256};
 
-use crate::dataplane::maps::{
-    bpf_syscall,
-    pin_directory::{self, PinDirectory},
-    pinned_maps,
+use crate::{
+    dataplane::maps::{
+        bpf_syscall,
+        pin_directory::{self, PinDirectory},
+        pinned_maps,
+    },
+    hex::HexDisplay,
 };
 
 /// Length of a digest in bytes.
@@ -37,8 +40,7 @@ impl ProgramRecord {
             digest.update(part.len().to_ne_bytes());
             digest.update(part);
         }
-        let digest: String =
-            digest.finalize()[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HexDisplay(&digest.finalize()[..DIGEST_BYTES]).to_string();
         Self { directory: pins.programs_directory().join(digest), pins: pins.clone() }
     }
 

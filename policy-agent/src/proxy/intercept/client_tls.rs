@@ -14,7 +14,7 @@ use rustls::{
     crypto::ring,
     server::{NoServerSessionStorage, ResolvesServerCert},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, Join, ReadBuf, join};
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::alpn::AlpnChoice;
@@ -84,19 +84,22 @@ fn server_config(leaves: &Arc<LeafCache>, choice: AlpnChoice) -> Result<Arc<Serv
 }
 
 /// The client's stream, with the bytes that were already read from it at its beginning.
-pub(super) struct ReplayedStream {
+pub(super) type ReplayedStream = Join<ReplayedReader, SharedTcpStream>;
+
+/// The client's stream as [`ReplayedStream`].
+pub(super) fn replayed_stream(replayed: Vec<u8>, stream: SharedTcpStream) -> ReplayedStream {
+    let reader = SharedTcpStream(Arc::clone(&stream.0));
+    join(ReplayedReader { replayed, position: 0, stream: reader }, stream)
+}
+
+/// Reads the bytes again, then what follows them.
+pub(super) struct ReplayedReader {
     replayed: Vec<u8>,
     position: usize,
     stream: SharedTcpStream,
 }
 
-impl ReplayedStream {
-    pub(super) const fn new(replayed: Vec<u8>, stream: SharedTcpStream) -> Self {
-        Self { replayed, position: 0, stream }
-    }
-}
-
-impl AsyncRead for ReplayedStream {
+impl AsyncRead for ReplayedReader {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,35 +116,5 @@ impl AsyncRead for ReplayedStream {
             (self.replayed, self.position) = (Vec::new(), 0);
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for ReplayedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -34,7 +34,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake, client::TlsStream};
 pub use self::origin_tls::OriginRoots;
 use self::{
     alpn::{AlpnChoice, AlpnOffer},
-    client_tls::ReplayedStream,
+    client_tls::{ReplayedStream, replayed_stream},
     origin::{NewOrigin, OriginDrivers, start_http},
     origin_failure::OriginFailure,
     origin_tls::connect_tls,
@@ -133,7 +133,7 @@ impl InterceptedConnection {
         client_hello: &[u8],
     ) -> Result<StartHandshake<ReplayedStream>, ConnectionEnd> {
         let client = SharedTcpStream(Arc::clone(&self.admitted.client));
-        let stream = ReplayedStream::new(client_hello.to_vec(), client);
+        let stream = replayed_stream(client_hello.to_vec(), client);
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         // The library accepts fewer names than the proxy.
         acceptor.await.map_err(|_| Reason::InvalidName.into())

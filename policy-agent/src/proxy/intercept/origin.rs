@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tokio_rustls::client::TlsStream;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     net::settings_probe::{Http2Settings, SettingsProbe},
-    proxy::upstream::{MAX_HEAD_SIZE, UpstreamIo, lenient_http1_client},
+    proxy::upstream::{UpstreamIo, http2_client, lenient_http1_client},
 };
 
 /// Maximum number of header fields in a response.
@@ -26,8 +26,6 @@ const SETTINGS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Flow control windows in bytes: what is buffered for a sandbox that does not read.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of a request that are buffered for a server that does not read.
-const MAX_STREAM_SEND_BUFFER: usize = 16 * 1024;
 
 /// The tasks that drive the connections of a session. They end with it.
 #[derive(Default)]
@@ -78,7 +76,8 @@ pub(super) async fn start_http(
     let broke_off = |error: hyper::Error| OriginFailure::broke_off(&error);
     if choice == AlpnChoice::Http2 {
         let (probe, settings) = SettingsProbe::new(stream, ());
-        let handshake = http2_client().handshake(TokioIo::new(probe)).await;
+        let handshake =
+            http2_client(STREAM_WINDOW, CONNECTION_WINDOW).handshake(TokioIo::new(probe)).await;
         let (sender, connection) = handshake.map_err(broke_off)?;
         // Its end ends the requests, which report it.
         drivers.spawn(connection.map(drop));
@@ -98,14 +97,4 @@ impl NewOrigin {
         let settings = timeout(SETTINGS_TIMEOUT, settings).await;
         matches!(settings, Ok(Ok(settings)) if settings.extended_connect)
     }
-}
-
-fn http2_client() -> http2::Builder<TokioExecutor> {
-    let mut client = http2::Builder::new(TokioExecutor::new());
-    client
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(MAX_HEAD_SIZE).unwrap_or(u32::MAX))
-        .max_send_buf_size(MAX_STREAM_SEND_BUFFER);
-    client
 }
