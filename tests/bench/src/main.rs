@@ -27,6 +27,7 @@ mod reverse_proxy;
 mod rounds;
 mod rules_bench;
 mod traffic_path;
+mod watching;
 mod wrk;
 
 use anyhow::Result;
@@ -71,6 +72,8 @@ enum BenchSubject {
     Proxied,
     /// Requests through the gateway.
     Gateway,
+    /// Watching many sandboxes, and recording what they are denied.
+    Watching,
     /// Requests whose headers `network.rules` set.
     Rules,
 }
@@ -87,6 +90,7 @@ impl BenchSubject {
             Self::Memory => memory::run(effort),
             Self::Proxied => proxy_bench::run(effort),
             Self::Gateway => gateway_bench::run(effort),
+            Self::Watching => watching::run(effort),
             Self::Rules => rules_bench::run(effort),
         }
     }

@@ -42,6 +42,8 @@ pub(super) fn run(effort: &BenchProfile) -> Result<ResultTable> {
 /// The proxy's memory in MiB, before and with the connections.
 fn measure_idle_memory(lane: &RuleSetup, of_each: usize) -> Result<[f64; 2]> {
     let pids = lane.relay_pids();
+    // What starting took is returned by then.
+    thread::sleep(SETTLE_TIME);
     let before = MemoryUsage::now(&pids)?.processes;
     let mut clients = Vec::new();
     for sandbox in &lane.sandboxes {
