@@ -88,14 +88,19 @@ impl CaDelivery {
     async fn deliver_with_retries(&self, sandbox: &Sandbox) -> Result<()> {
         let (proxy, id) = (Arc::clone(&self.proxy), sandbox.id().clone());
         let authority = spawn_blocking(move || proxy.sandbox_ca_pem(&id)).await??;
-        let (begin, mut delay) = (Instant::now(), FIRST_RETRY_DELAY);
+        // The time for a permit does not count: other sandboxes may make it long.
+        let (mut spent, mut delay) = (Duration::ZERO, FIRST_RETRY_DELAY);
         loop {
+            let permit = self.attempts.acquire().await;
+            let begin = Instant::now();
             let error = match self.attempt(sandbox, &authority).await {
                 Ok(()) => return Ok(()),
                 Err(InitError::Refused(status)) => bail!("POST /init: answered with {status}"),
                 Err(InitError::Unreachable(error)) => error,
             };
-            if begin.elapsed() + delay >= DELIVERY_TIMEOUT {
+            drop(permit);
+            spent += begin.elapsed() + delay;
+            if spent >= DELIVERY_TIMEOUT {
                 let seconds = DELIVERY_TIMEOUT.as_secs();
                 return Err(error).with_context(|| format!("no answer within {seconds} s"));
             }
@@ -105,7 +110,6 @@ impl CaDelivery {
     }
 
     async fn attempt(&self, sandbox: &Sandbox, authority: &str) -> Result<(), InitError> {
-        let _permit = self.attempts.acquire().await;
         // Its interface or its addresses may have changed meanwhile.
         let current = self.registry.get(sandbox.id());
         let spec = &current.as_deref().unwrap_or(sandbox).base_spec;

@@ -214,9 +214,7 @@ impl SandboxBackend {
         let gate = hold_body(&mut request);
         while let Some(mut connection) = self.pool.take(key) {
             if !connection.becomes_ready().await {
-                // It is busy after all, or has just been closed, which `put` notices.
-                self.pool.put(key, connection);
-                break;
+                break; // this closes it
             }
             set_backlog(&mut request, &connection);
             match connection.sender.try_send_request(request).await {

@@ -183,6 +183,16 @@ impl ConnectionPool {
 
 impl IdleConnections {
     fn take(&mut self, key: PoolKey) -> Option<BackendConnection> {
+        loop {
+            let IdleConnection { idle_since, connection, .. } = self.remove_best(key)?;
+            // One that is not ready by now still sends a request whose response came early.
+            if connection.sender.is_ready() || idle_since.elapsed() < READY_TIMEOUT {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn remove_best(&mut self, key: PoolKey) -> Option<IdleConnection> {
         let idle_of_backend = self.by_backend.get_mut(&key.backend_id)?;
         let own = current_worker_index();
         let preference = |idle: &IdleConnection| {
@@ -196,7 +206,7 @@ impl IdleConnections {
             self.by_backend.remove(&key.backend_id);
         }
         self.count -= 1;
-        Some(taken.connection)
+        Some(taken)
     }
 
     /// Closes the least recently used connection. Returns false if there is none.

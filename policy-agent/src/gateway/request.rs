@@ -96,12 +96,13 @@ impl RequestContext {
     ) -> Result<Response<GatewayResponseBody>, GatewayRefusal> {
         let target = &self.target;
         let is_envd = target.port == gateway.envd_port;
-        if is_envd && envd::is_operator_path(request.uri().path()) {
+        let is_tunnel = tcp_tunnel::is_tunnel(&request);
+        // What a tunnel carries could be a request for such a path.
+        if is_envd && (is_tunnel || envd::is_operator_path(request.uri().path())) {
             return Err(GatewayRefusal::path_not_public(target));
         }
         let registered = gateway.sandboxes.get_or_await(&target.sandbox, CREATION_TIMEOUT).await;
         let sandbox = registered.ok_or_else(|| GatewayRefusal::unknown_sandbox(target))?;
-        let is_tunnel = tcp_tunnel::is_tunnel(&request);
         if is_tunnel {
             self.check_tunnel_access(&sandbox)?;
         } else if let Some(response) = self.check_access(gateway, &sandbox, &request)? {

@@ -29,6 +29,8 @@ impl PresentedTokens {
         strip_header(request.headers_mut(), &mut presented.header);
         strip_cookies(request.headers_mut(), &mut presented.cookies);
         presented.proxy_password.extend(tcp_tunnel::basic_password(request.headers()));
+        // It is meant for the gateway, whether it holds a token or not (RFC 9110, 11.7.2).
+        request.headers_mut().remove(header::PROXY_AUTHORIZATION);
         if let Some(uri) = strip_query(request.uri(), &mut presented.query) {
             *request.uri_mut() = uri;
         }

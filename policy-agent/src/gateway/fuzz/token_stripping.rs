@@ -38,7 +38,7 @@ const PIECES: [&str; 24] = [
     "http://h/",
 ];
 
-const FIELDS: [&str; 4] = [TOKEN_NAME, "cookie", "referer", "x-other"];
+const FIELDS: [&str; 5] = [TOKEN_NAME, "cookie", "referer", "proxy-authorization", "x-other"];
 
 type HeaderFields = Vec<(&'static str, Vec<u8>)>;
 

@@ -88,12 +88,33 @@ fn without_the_token_nothing_is_connected_also_to_public_sandboxes() {
             let reply = talk.send(connect_text(&sandbox, fields)).read_response();
             reply.assert_from_gateway(407);
         }
-        // The daemon of E2B's SDKs checks its requests itself, but not what is no request.
-        let mut talk = sandbox.testbed.connect_to_gateway();
-        let daemon = format!("CONNECT {}:80 HTTP/1.1\r\n\r\n", sandbox.public_host(49983));
-        talk.send(daemon).read_response().assert_from_gateway(407);
         assert!(service.has_no_pending_connection());
     }
+}
+
+#[test]
+fn a_password_for_the_gateway_stays_there() {
+    for network in [json!({}), private_network()] {
+        let sandbox = tunnel_sandbox(network);
+        let recorder =
+            RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+        let fields =
+            format!("{}Proxy-Authorization: Basic eDp0MGtlbg==\r\n\r\n", token_field(&sandbox));
+        let reply = sandbox.send_public_request("GET /", &fields).read_response();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(!recorder.received_text().to_lowercase().contains("proxy-auth"));
+    }
+}
+
+#[test]
+fn the_paths_of_the_operator_are_not_reached_through_a_tunnel() {
+    let sandbox = tunnel_sandbox(json!({}));
+    let daemon = ManualService::listen(&sandbox.namespace, 49983).or_fail("listening");
+    let connect = format!("CONNECT {}:80 HTTP/1.1\r\n", sandbox.public_host(49983));
+    let mut talk = sandbox.testbed.connect_to_gateway();
+    let request = format!("{connect}{}\r\n", token_field(&sandbox));
+    talk.send(request).read_response().assert_from_gateway(404);
+    assert!(daemon.has_no_pending_connection());
 }
 
 #[test]
