@@ -31,7 +31,7 @@ use super::{
     flow_control::{
         LARGE_READS_PER_SANDBOX, MeteredStream, PacedBody, TLS_UNSENT_LIMIT, WriteBacklog,
     },
-    request_body::ClientRequestBody,
+    request_body::{BodyProgress, ClientRequestBody},
     response_body::{PooledConnection, ResponseConnection},
     service_protocol::{Http2Use, ServiceProtocols},
     websocket,
@@ -212,13 +212,14 @@ impl SandboxBackend {
             websocket::into_upgrade(&mut request)?;
         }
         let gate = hold_body(&mut request);
+        let body = body_progress(&mut request);
         while let Some(mut connection) = self.pool.take(key) {
             if !connection.becomes_ready().await {
                 break; // this closes it
             }
             set_backlog(&mut request, &connection);
             match connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, self.pooled(key, connection, gate))),
+                Ok(response) => return Ok((response, self.pooled(key, connection, gate, body))),
                 // The connection was closed while idle. The request is still complete.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
@@ -231,7 +232,7 @@ impl SandboxBackend {
             Box::pin(async { self.start_http1(self.dial(target, false).await?).await }).await?;
         set_backlog(&mut request, &connection);
         let response = connection.sender.send_request(request).await?;
-        Ok((response, self.pooled(key, connection, gate)))
+        Ok((response, self.pooled(key, connection, gate, body)))
     }
 
     fn pooled(
@@ -239,8 +240,9 @@ impl SandboxBackend {
         key: PoolKey,
         connection: BackendConnection,
         gate: Option<ContinueGate>,
+        request_body: Option<BodyProgress>,
     ) -> PooledConnection {
-        PooledConnection { pool: Arc::clone(&self.pool), key, connection, gate }
+        PooledConnection { pool: Arc::clone(&self.pool), key, connection, gate, request_body }
     }
 
     /// Connects to the service, and offers HTTP/2 in the TLS handshake.
@@ -311,6 +313,13 @@ fn hold_body(request: &mut Request<BackendRequestBody>) -> Option<ContinueGate> 
         body.get_mut().hold(held);
     }
     Some(gate)
+}
+
+fn body_progress(request: &mut Request<BackendRequestBody>) -> Option<BodyProgress> {
+    match request.body_mut() {
+        Either::Left(body) => Some(body.get_mut().progress()),
+        Either::Right(_) => None,
+    }
 }
 
 fn set_backlog(request: &mut Request<BackendRequestBody>, connection: &BackendConnection) {

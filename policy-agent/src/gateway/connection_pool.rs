@@ -27,7 +27,7 @@ const EVICTION_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of idle connections per sandbox.
 const MAX_IDLE_PER_BACKEND: usize = 64;
 /// How long to wait until a connection whose response has just been read takes the next request.
-const READY_TIMEOUT: Duration = Duration::from_millis(100);
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for the file descriptor of an idle connection that was closed in favor of a new
 /// one.
 const SOCKET_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -183,16 +183,6 @@ impl ConnectionPool {
 
 impl IdleConnections {
     fn take(&mut self, key: PoolKey) -> Option<BackendConnection> {
-        loop {
-            let IdleConnection { idle_since, connection, .. } = self.remove_best(key)?;
-            // One that is not ready by now still sends a request whose response came early.
-            if connection.sender.is_ready() || idle_since.elapsed() < READY_TIMEOUT {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn remove_best(&mut self, key: PoolKey) -> Option<IdleConnection> {
         let idle_of_backend = self.by_backend.get_mut(&key.backend_id)?;
         let own = current_worker_index();
         let preference = |idle: &IdleConnection| {
@@ -206,7 +196,7 @@ impl IdleConnections {
             self.by_backend.remove(&key.backend_id);
         }
         self.count -= 1;
-        Some(taken)
+        Some(taken.connection)
     }
 
     /// Closes the least recently used connection. Returns false if there is none.

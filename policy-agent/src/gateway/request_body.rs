@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -16,12 +17,29 @@ use crate::net::{continue_gate::HeldBody, gated_body::GatedBody};
 pub(super) struct ClientRequestBody {
     body: GatedBody,
     received: ByteCount,
+    in_progress: Arc<()>,
+}
+
+/// Tells whether a body is still being sent.
+#[derive(Debug)]
+pub(super) struct BodyProgress(Weak<()>);
+
+impl BodyProgress {
+    /// Whether the body has neither been sent nor given up.
+    pub(super) fn is_sending(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 impl ClientRequestBody {
     /// Wraps a body, and counts its bytes.
-    pub(super) const fn new(body: Incoming, received: ByteCount) -> Self {
-        Self { body: GatedBody::new(body), received }
+    pub(super) fn new(body: Incoming, received: ByteCount) -> Self {
+        Self { body: GatedBody::new(body), received, in_progress: Arc::default() }
+    }
+
+    /// The progress of the body, for whoever has passed it on.
+    pub(super) fn progress(&self) -> BodyProgress {
+        BodyProgress(Arc::downgrade(&self.in_progress))
     }
 
     /// Holds the body back until the service asks for it.

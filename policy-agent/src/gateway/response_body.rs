@@ -15,6 +15,7 @@ use super::{
     connection_pool::{BackendConnection, ConnectionPool, PoolKey},
     flow_control::{PacedBody, WriteBacklog},
     http2_pool::Http2Stream,
+    request_body::BodyProgress,
 };
 use crate::net::continue_gate::ContinueGate;
 
@@ -32,6 +33,8 @@ pub(super) struct PooledConnection {
     pub connection: BackendConnection,
     /// Set if the service had to ask for the body of the request.
     pub gate: Option<ContinueGate>,
+    /// Set if the request has a body.
+    pub request_body: Option<BodyProgress>,
 }
 
 impl PooledConnection {
@@ -39,6 +42,13 @@ impl PooledConnection {
     /// can use its connection for another request.
     pub(super) fn is_body_unwanted(&self) -> bool {
         self.gate.as_ref().is_some_and(|gate| !gate.is_open())
+    }
+
+    /// Whether another request can follow: the service may have answered before it had the whole
+    /// request, the rest of which may never come.
+    fn is_reusable(&self) -> bool {
+        let is_sending = self.request_body.as_ref().is_some_and(BodyProgress::is_sending);
+        !is_sending && !self.is_body_unwanted()
     }
 }
 
@@ -131,7 +141,7 @@ impl Drop for BackendResponseBody {
         }
         if let Some(ResponseConnection::Http1(pooled)) = self.connection.take()
             && has_ended
-            && !pooled.is_body_unwanted()
+            && pooled.is_reusable()
         {
             pooled.pool.put(pooled.key, pooled.connection);
         }
