@@ -2,7 +2,7 @@
 //!
 //! Source: the OCI runtime specification, "POSIX-platform Hooks" and "State".
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, fs::File, io, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -75,7 +75,9 @@ impl OciHookCommand {
         let namespace = format!("/proc/{}/ns/net", state.pid);
         let namespace = Path::new(&namespace);
         ensure!(state.pid != 0, "pid: the state has none; name the hook under createRuntime");
-        let interfaces = interfaces_towards(namespace)?;
+        let interfaces = interfaces_towards(
+            File::open(namespace).context("the namespace of pid cannot be opened")?,
+        )?;
         let [interface] = interfaces.as_slice() else {
             ensure!(
                 interfaces.is_empty(),

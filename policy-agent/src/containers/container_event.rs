@@ -27,6 +27,8 @@ struct EventActor {
 struct EventAttributes {
     /// In events of networks.
     container: Option<String>,
+    /// That of the network in events of networks.
+    name: Option<String>,
 }
 
 impl ContainerEvent {
@@ -35,6 +37,12 @@ impl ContainerEvent {
         let of_network =
             (self.kind == "network").then_some(self.actor.attributes.container.as_deref());
         of_network.flatten().unwrap_or(&self.actor.id)
+    }
+
+    /// The name of the container. `None` in events of networks.
+    pub(super) fn container_name(&self) -> Option<&str> {
+        let name = self.actor.attributes.name.as_deref();
+        name.filter(|_| self.kind == "container")
     }
 
     /// Whether the container gets an interface right after this.
@@ -62,22 +70,25 @@ mod tests {
 
     #[test]
     fn events_name_their_container() {
-        for (text, id, precedes) in [
+        for (text, id, name, precedes) in [
             (
                 r#"{"Type":"network","Action":"connect","Actor":{"ID":"ff53","Attributes":
                 {"container":"40aa","name":"bridge","type":"bridge"}},"time":1}"#,
                 "40aa",
+                None,
                 true,
             ),
             (
                 r#"{"status":"start","id":"40aa","Type":"container","Action":"start","Actor":
                 {"ID":"40aa","Attributes":{"image":"test","name":"web"}},"scope":"local"}"#,
                 "40aa",
+                Some("web"),
                 false,
             ),
         ] {
             let event: ContainerEvent = serde_json::from_str(text).expect("an event");
-            assert_eq!((event.container_id(), event.precedes_interface()), (id, precedes));
+            assert_eq!((event.container_id(), event.container_name()), (id, name));
+            assert_eq!(event.precedes_interface(), precedes);
         }
     }
 }

@@ -44,9 +44,10 @@ impl ContainerEngines {
     pub(crate) async fn locate_all(&self, specs: &mut [SandboxSpec]) -> Result<(), AgentError> {
         for spec in specs {
             let Some(container) = spec.container.clone() else { continue };
-            let located = self.locate(&container).await;
-            let located =
-                located.and_then(|endpoint| endpoint.context("it does not run; start it first"));
+            let located = self.locate(&container).await.and_then(|located| {
+                let endpoint = located.context("there is no such container")?;
+                endpoint.context("it does not run; start it first")
+            });
             let endpoint = located.map_err(|problem| {
                 let problem = format!("{problem:#}");
                 let entry = container.to_string();
@@ -58,11 +59,26 @@ impl ContainerEngines {
         Ok(())
     }
 
-    /// Where a container is. `None` if it does not run.
-    async fn locate(&self, container: &ContainerReference) -> Result<Option<ContainerEndpoint>> {
-        let inspection = self.inspect(container.engine, &container.name).await?;
-        let inspection = inspection.context("there is no such container")?;
-        spawn_blocking(move || inspection.endpoint()).await?
+    /// Where a container is, which is nowhere if it does not run. `None` if there is none.
+    ///
+    /// # Errors
+    /// The engine does not answer, or the container has no interface that a sandbox could have.
+    pub(super) async fn locate(
+        &self,
+        container: &ContainerReference,
+    ) -> Result<Option<Option<ContainerEndpoint>>> {
+        let inspect = || self.inspect(container.engine, &container.name);
+        let Some(inspection) = inspect().await? else { return Ok(None) };
+        let mut namespace = inspection.open_namespace();
+        if namespace.is_none() {
+            namespace = inspection.open_process_namespace()?;
+            // The process may have ended before its file was opened.
+            let again = if namespace.is_some() { inspect().await? } else { None };
+            let is_other = again.is_none_or(|again| !again.is_same_run(&inspection));
+            ensure!(namespace.is_none() || !is_other, "it is being restarted; try again");
+        }
+        let found = spawn_blocking(move || inspection.endpoint(namespace.as_ref())).await?;
+        found.map(Some)
     }
 
     /// What the engine says about a container. `None` if there is none.

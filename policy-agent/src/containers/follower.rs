@@ -2,23 +2,25 @@
 //! that its container has then.
 //!
 //! The events of the engine say when to look. After each connection to the engine all containers are
-//! looked at, since events before it were missed.
+//! looked at, since events before it were missed. What is unclear is looked at again, and until then
+//! the status of the sandbox says why.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::time::sleep;
 
-use super::{ContainerEngines, container_event::ContainerEvent, inspection::ContainerInspection};
+use super::{
+    ContainerEngines,
+    container_event::ContainerEvent,
+    pending_looks::{Look, PendingLooks, QUICK_LOOKS},
+};
 use crate::{
-    agent::{Agent, InterfaceState, Sandbox, interface_for, probe_interface},
+    agent::{Agent, AgentError, InterfaceState, Sandbox, interface_for, probe_interface},
     policy::{ContainerEndpoint, ContainerEngine, ContainerReference},
 };
 
 /// The interval between looks for sandboxes with a container, and between connections to an engine.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
-/// How often, and after which time each, an interface is looked for that is about to appear.
-const INTERFACE_ATTEMPTS: usize = 100;
-const INTERFACE_DELAY: Duration = Duration::from_millis(10);
 
 /// Follows the containers of all sandboxes.
 pub(crate) struct ContainerFollower {
@@ -57,81 +59,123 @@ impl ContainerFollower {
     /// is why they did not begin.
     async fn follow_events(&self, engine: ContainerEngine) -> anyhow::Result<anyhow::Error> {
         let mut events = self.engines.events(engine).await?;
+        let mut pending = PendingLooks::default();
         for sandbox in self.sandboxes_of(engine) {
-            if let Some(container) = &sandbox.base_spec.container {
-                self.look_at(engine, &container.name).await;
-            }
+            pending.add(Look { id: sandbox.id().clone(), quick_left: 0 });
         }
         loop {
-            match events.next().await {
-                Ok(event) => self.handle_event(engine, &event).await,
-                Err(end) => return Ok(end),
+            self.look_at_due(&mut pending).await;
+            tokio::select! {
+                event = events.next() => match event {
+                    Ok(event) => self.note_event(engine, &event, &mut pending).await,
+                    Err(end) => return Ok(end),
+                },
+                () = pending.wait() => {}
             }
         }
     }
 
-    async fn handle_event(&self, engine: ContainerEngine, event: &ContainerEvent) {
-        let attempts = if event.precedes_interface() { INTERFACE_ATTEMPTS } else { 1 };
-        for attempt in 1..=attempts {
-            if self.look_at(engine, event.container_id()).await || attempt == attempts {
-                return;
-            }
-            sleep(INTERFACE_DELAY).await;
-        }
-    }
-
-    /// Moves the sandboxes of a container to where it is now. Returns `false` if it has no interface
-    /// (yet), but sandboxes.
-    async fn look_at(&self, engine: ContainerEngine, name: &str) -> bool {
-        let inspection = match self.engines.inspect(engine, name).await {
-            Ok(inspection) => inspection.map(Arc::new),
-            Err(error) => {
-                tracing::warn!(container = name, "cannot look at it: {error:#}");
-                return true;
+    /// Adds looks at the containers that an event may be about. Which container a name or the
+    /// beginning of an ID means, the engine says then.
+    async fn note_event(
+        &self,
+        engine: ContainerEngine,
+        event: &ContainerEvent,
+        pending: &mut PendingLooks,
+    ) {
+        let id = event.container_id();
+        let name = match event.container_name() {
+            Some(name) => Ok(Some(name.to_owned())),
+            None => {
+                let inspected = self.engines.inspect(engine, id).await;
+                inspected.map(|inspection| inspection.map(|it| it.name().to_owned()))
             }
         };
-        let given = ContainerReference { engine, name: name.to_owned() };
-        let means = |sandbox: &Arc<Sandbox>| {
-            let reference = sandbox.base_spec.container.as_ref();
-            reference.is_some_and(|reference| match &inspection {
-                Some(inspection) => inspection.is(reference),
-                None => *reference == given,
-            })
+        let may_mean = |reference: &ContainerReference| match &name {
+            Ok(name) => id.starts_with(&reference.name) || name.as_ref() == Some(&reference.name),
+            Err(_) => true,
         };
-        let mut sandboxes = self.sandboxes_of(engine);
-        sandboxes.retain(means);
-        if sandboxes.is_empty() {
-            return true;
+        let quick_left = if event.precedes_interface() { QUICK_LOOKS } else { 0 };
+        for sandbox in self.sandboxes_of(engine) {
+            if sandbox.base_spec.container.as_ref().is_some_and(may_mean) {
+                pending.add(Look { id: sandbox.id().clone(), quick_left });
+            }
         }
-        // What is unclear leaves the sandboxes where they are.
-        let Some(endpoint) = locate(inspection).await else { return true };
-        let is_found = endpoint.is_some();
-        for sandbox in sandboxes {
-            self.move_sandbox(&sandbox, endpoint.clone()).await;
-        }
-        is_found
     }
 
-    async fn move_sandbox(&self, sandbox: &Sandbox, endpoint: Option<ContainerEndpoint>) {
+    /// Looks at the containers that are due, and moves their sandboxes to where they are now.
+    async fn look_at_due(&self, pending: &mut PendingLooks) {
+        let mut moves = Vec::new();
+        for look in pending.take_due() {
+            let Some(sandbox) = self.agent.registry().get(&look.id) else { continue };
+            let Some(container) = &sandbox.base_spec.container else { continue };
+            match self.engines.locate(container).await {
+                Ok(found) => moves.push((look, found.flatten())),
+                Err(problem) => {
+                    report_problem(&sandbox, &problem);
+                    pending.look_again(look);
+                }
+            }
+        }
+        // Those that have stopped give up what others may have now.
+        moves.sort_by_key(|(_, endpoint)| endpoint.is_some());
+        let mut refused = Vec::new();
+        for (look, endpoint) in moves {
+            match self.move_sandbox(&look, endpoint.clone()).await {
+                Ok(Followed::Done) => {}
+                Ok(Followed::NotYet) => pending.look_again(look),
+                Err(_) => refused.push((look, endpoint)),
+            }
+        }
+        self.exchange(refused, pending).await;
+    }
+
+    /// Moves sandboxes that could not be moved one by one. Containers may have exchanged their
+    /// addresses: each has what another one is recorded to have. So all give up theirs first.
+    async fn exchange(
+        &self,
+        moves: Vec<(Look, Option<ContainerEndpoint>)>,
+        pending: &mut PendingLooks,
+    ) {
+        if moves.len() > 1 {
+            for (look, _) in &moves {
+                // Whether this works shows in the move.
+                let _ = self.agent.move_container(look.id.clone(), None).await;
+            }
+        }
+        for (look, endpoint) in moves {
+            match self.move_sandbox(&look, endpoint).await {
+                Ok(Followed::Done) => {}
+                Ok(Followed::NotYet) => pending.look_again(look),
+                Err(error) => {
+                    if let Some(sandbox) = self.agent.registry().get(&look.id) {
+                        let problem = anyhow::Error::new(error);
+                        report_problem(&sandbox, &problem);
+                        pending.look_again(look);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn move_sandbox(
+        &self,
+        look: &Look,
+        endpoint: Option<ContainerEndpoint>,
+    ) -> Result<Followed, AgentError> {
+        let Some(sandbox) = self.agent.registry().get(&look.id) else { return Ok(Followed::Done) };
         let mut moved = sandbox.spec();
         moved.move_to(endpoint.clone());
-        let is_early = endpoint.is_none() && has_its_interface(sandbox);
-        if is_early || sandbox.has_same_endpoint(&moved) {
-            return;
+        let is_early = endpoint.is_none() && has_its_interface(&sandbox);
+        let is_unchanged = is_early || sandbox.has_same_endpoint(&moved);
+        let is_awaited = look.quick_left > 0 && (is_unchanged || endpoint.is_none());
+        if !is_unchanged {
+            self.agent.move_container(look.id.clone(), endpoint).await?;
+            let interface = moved.interface;
+            tracing::info!(sandbox = %look.id, interface, "follows its container");
         }
-        let id = sandbox.id();
-        match self.agent.move_container(id.clone(), endpoint).await {
-            Ok(()) if moved.interface.is_empty() => {
-                tracing::info!(sandbox = %id, "its container has stopped");
-            }
-            Ok(()) => {
-                tracing::info!(sandbox = %id, interface = moved.interface, "follows its container");
-            }
-            Err(error) => {
-                let error = anyhow::Error::new(error);
-                tracing::error!(sandbox = %id, "cannot follow its container: {error:#}");
-            }
-        }
+        clear_problem(&sandbox);
+        Ok(if is_early || is_awaited { Followed::NotYet } else { Followed::Done })
     }
 
     fn sandboxes_of(&self, engine: ContainerEngine) -> Vec<Arc<Sandbox>> {
@@ -144,21 +188,34 @@ impl ContainerFollower {
     }
 }
 
+/// Whether a sandbox is where its container is.
+enum Followed {
+    /// It is, or the container does not run.
+    Done,
+    /// The container is about to get an interface, or to lose the one that the sandbox has.
+    NotYet,
+}
+
+/// Shows in the status and in the log why a container is not followed.
+fn report_problem(sandbox: &Sandbox, problem: &anyhow::Error) {
+    let Some(container) = &sandbox.base_spec.container else { return };
+    let text = format!("cannot follow its container: {problem:#}");
+    let is_news = sandbox.lifetime.container_problem().set(container, Some(text));
+    if is_news {
+        tracing::warn!(sandbox = %sandbox.id(), "cannot follow its container: {problem:#}");
+    }
+}
+
+fn clear_problem(sandbox: &Sandbox) {
+    if let Some(container) = &sandbox.base_spec.container
+        && sandbox.lifetime.container_problem().set(container, None)
+    {
+        tracing::info!(sandbox = %sandbox.id(), "its container can be followed again");
+    }
+}
+
 /// Whether the interface that the sandbox was attached to still exists. To leave it would open it.
 fn has_its_interface(sandbox: &Sandbox) -> bool {
     let attached = sandbox.attach_point.map(|point| InterfaceState::Present(point.ifindex));
     attached == Some(probe_interface(&interface_for(&sandbox.base_spec)))
-}
-
-/// Where a container is, or that it does not run. `None` if that is unclear.
-async fn locate(inspection: Option<Arc<ContainerInspection>>) -> Option<Option<ContainerEndpoint>> {
-    let Some(inspection) = inspection else { return Some(None) };
-    let located = spawn_blocking(move || inspection.endpoint()).await;
-    match located.map_err(anyhow::Error::new).and_then(|located| located) {
-        Ok(endpoint) => Some(endpoint),
-        Err(error) => {
-            tracing::warn!("a container cannot be followed: {error:#}");
-            None
-        }
-    }
 }

@@ -1,17 +1,19 @@
 //! What an engine says about a container, and where the container's interface is.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::IpAddr,
+    os::unix::fs::MetadataExt as _,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::{
-    dataplane::interfaces_towards,
-    policy::{ContainerEndpoint, ContainerReference},
-};
+use crate::{dataplane::interfaces_towards, policy::ContainerEndpoint};
 
 /// The part of `GET /containers/{name}/json` that matters here.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ContainerInspection {
     id: String,
@@ -23,20 +25,20 @@ pub(super) struct ContainerInspection {
     host_config: HostConfig,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct InspectedState {
     #[serde(default)]
     pid: u32,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct HostConfig {
     network_mode: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct NetworkSettings {
     /// The file of its network namespace. Empty if it does not run.
@@ -45,7 +47,7 @@ struct NetworkSettings {
     networks: Option<BTreeMap<String, ContainerNetwork>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct ContainerNetwork {
     #[serde(rename = "IPAddress")]
@@ -56,16 +58,41 @@ struct ContainerNetwork {
 }
 
 impl ContainerInspection {
-    /// Whether a reference means this container.
-    pub(super) fn is(&self, reference: &ContainerReference) -> bool {
-        self.name.trim_start_matches('/') == reference.name || self.id.starts_with(&reference.name)
+    /// The container's name.
+    pub(super) fn name(&self) -> &str {
+        self.name.trim_start_matches('/')
     }
 
-    /// Where the container is. `None` if it does not run. Asks the kernel, so it blocks.
+    /// Whether the same container has the same first process.
+    pub(super) fn is_same_run(&self, other: &Self) -> bool {
+        (&self.id, self.state.pid) == (&other.id, other.state.pid)
+    }
+
+    /// The engine's file of its network namespace. `None` if the container does not run, or the file
+    /// is in another mount namespace.
+    pub(super) fn open_namespace(&self) -> Option<File> {
+        let file = File::open(&self.network_settings.sandbox_key).ok()?;
+        let device = fs::metadata("/proc/self/ns/net").ok()?.dev();
+        (file.metadata().ok()?.dev() == device).then_some(file)
+    }
+
+    /// The network namespace of its first process, which may have ended since, and another have its
+    /// number. `None` if the container does not run.
+    ///
+    /// # Errors
+    /// There is no such process any more, or its file cannot be opened.
+    pub(super) fn open_process_namespace(&self) -> Result<Option<File>> {
+        let pid = self.state.pid;
+        let file = (pid != 0).then(|| File::open(format!("/proc/{pid}/ns/net")));
+        file.transpose().context("its network namespace cannot be opened")
+    }
+
+    /// Where the container with this network namespace is. `None` if it does not run. Asks the
+    /// kernel, so it blocks.
     ///
     /// # Errors
     /// The container has no interface of its own on the host, or several.
-    pub(super) fn endpoint(&self) -> Result<Option<ContainerEndpoint>> {
+    pub(super) fn endpoint(&self, namespace: Option<&File>) -> Result<Option<ContainerEndpoint>> {
         let mode = self.host_config.network_mode.as_str();
         if mode == "host" || mode == "none" || mode.starts_with("container:") {
             bail!("its network is {mode:?}, which gives it no interface of its own on the host");
@@ -75,21 +102,21 @@ impl ContainerInspection {
         let mut connected = networks.filter(|(_, network)| network.is_connected());
         let Some((_, network)) = connected.next() else { return Ok(None) };
         if let Some((other, _)) = connected.next() {
-            bail!("it is in several networks ({other} is one); a sandbox has one interface");
+            bail!(
+                "it is in several networks ({other} is one); a sandbox has one interface: `network \
+                 disconnect` the others"
+            );
         }
-        let Some(interface) = self.host_interface()? else { return Ok(None) };
+        let Some(interface) = self.host_interface(namespace)? else { return Ok(None) };
         let mac = &network.mac_address;
         let mac = (!mac.is_empty()).then(|| mac.parse()).transpose()?;
         Ok(Some(ContainerEndpoint { interface, addresses: network.addresses()?, mac }))
     }
 
     /// The host's end of its interface. `None` if it does not run, or has none yet.
-    fn host_interface(&self) -> Result<Option<String>> {
-        let Some(interfaces) =
-            self.namespace_paths().find_map(|path| interfaces_towards(&path).ok())
-        else {
-            return Ok(None);
-        };
+    fn host_interface(&self, namespace: Option<&File>) -> Result<Option<String>> {
+        let Some(namespace) = namespace else { return Ok(None) };
+        let interfaces = interfaces_towards(namespace)?;
         ensure!(interfaces.len() < 2, "several interfaces lead to it: {}", interfaces.join(", "));
         let is_running = self.state.pid != 0;
         match interfaces.into_iter().next() {
@@ -99,15 +126,6 @@ impl ContainerInspection {
             ),
             interface => Ok(interface),
         }
-    }
-
-    /// The files of its network namespace: the engine's, and that of its first process, for when the
-    /// engine's is in another mount namespace.
-    fn namespace_paths(&self) -> impl Iterator<Item = PathBuf> {
-        let key = &self.network_settings.sandbox_key;
-        let pid = self.state.pid;
-        let key = (!key.is_empty()).then(|| PathBuf::from(key));
-        key.into_iter().chain((pid != 0).then(|| format!("/proc/{pid}/ns/net").into()))
     }
 }
 
@@ -139,17 +157,32 @@ mod tests {
     const BRIDGE: &str = r#""bridge":{"IPAddress":"172.17.0.2","GlobalIPv6Address":"","MacAddress":"02:42:ac:11:00:02"}"#;
 
     #[test]
-    fn a_reference_is_a_name_or_the_beginning_of_an_id() {
-        let web = inspection("bridge", "null");
-        for (reference, is) in [("docker:web", true), ("docker:40aa", true), ("docker:we", false)] {
-            assert_eq!(web.is(&reference.parse().expect("a reference")), is, "{reference}");
+    fn another_process_or_container_is_another_run() {
+        let first = inspection("bridge", "null");
+        let (mut restarted, mut replaced) = (first.clone(), first.clone());
+        assert!(first.is_same_run(&restarted));
+        restarted.state.pid = 7;
+        replaced.id = "50bb".to_owned();
+        assert!(!first.is_same_run(&restarted) && !first.is_same_run(&replaced));
+    }
+
+    #[test]
+    fn only_a_namespace_is_opened_as_one() {
+        let mut web = inspection("bridge", "null");
+        for (path, is_one) in [("/proc/self/ns/net", true), ("/proc/self/stat", false), ("", false)]
+        {
+            path.clone_into(&mut web.network_settings.sandbox_key);
+            assert_eq!(web.open_namespace().is_some(), is_one, "{path}");
         }
+        assert!(web.open_process_namespace().expect("no process").is_none());
+        web.state.pid = u32::MAX;
+        web.open_process_namespace().expect_err("no such process");
     }
 
     #[test]
     fn a_container_that_has_stopped_is_nowhere() {
         for networks in ["null", "{}", r#"{"bridge":{"IPAddress":""}}"#, &format!("{{{BRIDGE}}}")] {
-            assert_eq!(inspection("bridge", networks).endpoint().expect(networks), None);
+            assert_eq!(inspection("bridge", networks).endpoint(None).expect(networks), None);
         }
     }
 
@@ -161,7 +194,7 @@ mod tests {
             ("container:40aa", "{}", "no interface of its own"),
             ("bridge", two.as_str(), "several networks"),
         ] {
-            let error = inspection(mode, networks).endpoint().expect_err(mode).to_string();
+            let error = inspection(mode, networks).endpoint(None).expect_err(mode).to_string();
             assert!(error.contains(problem), "{error}");
         }
     }

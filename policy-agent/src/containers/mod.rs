@@ -8,5 +8,6 @@ mod container_event;
 mod engine_api;
 mod follower;
 mod inspection;
+mod pending_looks;
 
 pub(crate) use self::{engine_api::ContainerEngines, follower::ContainerFollower};

@@ -97,10 +97,10 @@ fn check_policy(dataplane: &dyn DataplaneControl, sandbox: &Sandbox) -> DoctorFi
     let published = dataplane.published_policy(sandbox.slot);
     match published.map(|published| published.map(|it| it.policy_id)) {
         Ok(in_force) if in_force == sandbox.policy_id && in_force.is_some() => {
-            DoctorFinding::ok(WHAT, format!("in force: {}", sandbox.status))
+            DoctorFinding::ok(WHAT, format!("in force: {}", sandbox.reported_status()))
         }
         Ok(_) => {
-            let found = format!("not the one in force: {}", sandbox.status);
+            let found = format!("not the one in force: {}", sandbox.reported_status());
             DoctorFinding::missing(WHAT, found, "apply it again; the agent's log says what failed")
         }
         Err(error) => DoctorFinding::missing(WHAT, format!("{error:#}"), WAIT_FIX),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    container_problem::ContainerProblem,
     issued_tokens::{IssuedToken, IssuedTokens, PersistedToken},
     lease::{ActiveLease, IdempotencyRecord, LeaseDeadline, PersistedLease, SandboxMetadata},
     proxy_counters::SandboxProxyCounters,
@@ -44,6 +45,7 @@ pub struct SandboxLifetime {
     started_at: Timestamp,
     lease: Option<ActiveLease>,
     proxy_counters: Arc<SandboxProxyCounters>,
+    container_problem: ContainerProblem,
 }
 
 impl SandboxLifetime {
@@ -79,6 +81,7 @@ impl SandboxLifetime {
             started_at,
             lease: None,
             proxy_counters: Arc::default(),
+            container_problem: ContainerProblem::default(),
         }
     }
 
@@ -138,6 +141,11 @@ impl SandboxLifetime {
     #[must_use]
     pub const fn proxy_counters(&self) -> &Arc<SandboxProxyCounters> {
         &self.proxy_counters
+    }
+
+    /// What is wrong with its container.
+    pub(crate) const fn container_problem(&self) -> &ContainerProblem {
+        &self.container_problem
     }
 
     /// When the sandbox was created.

@@ -2,6 +2,7 @@
 
 pub(crate) mod active_policy;
 pub(crate) mod attribution;
+pub(crate) mod container_problem;
 pub(crate) mod issued_tokens;
 pub(crate) mod lease;
 pub(crate) mod lifetime;
@@ -79,6 +80,15 @@ impl Sandbox {
     #[must_use]
     pub fn is_pinned_in(&self, pinned: &BTreeSet<String>) -> bool {
         pinned.contains(&*self.pin_name) || pinned.contains(self.id().as_str())
+    }
+
+    /// Whether its policy is enforced, as users see it: not while something is wrong with its
+    /// container, though the gates may be attached to one of its interfaces.
+    #[must_use]
+    pub fn reported_status(&self) -> EnforcementStatus {
+        let container = self.base_spec.container.as_ref();
+        let problem = container.and_then(|it| self.lifetime.container_problem().of(it));
+        problem.map_or_else(|| self.status.clone(), EnforcementStatus::Failed)
     }
 
     /// Returns the complete specification.

@@ -70,7 +70,7 @@ impl SandboxReport {
         let TrafficSums { passed, denied, would_deny } = TrafficSums::new(sandbox, &totals);
         Ok(Self {
             spec: sandbox.spec(),
-            status: sandbox.status.clone(),
+            status: sandbox.reported_status(),
             policy_id: sandbox.policy_id,
             passed,
             denied,

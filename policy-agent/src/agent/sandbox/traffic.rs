@@ -58,7 +58,7 @@ impl SandboxTraffic {
         Ok(Self {
             sandbox_id: sandbox.id().clone(),
             interface: sandbox.base_spec.interface.clone(),
-            status: sandbox.status.clone(),
+            status: sandbox.reported_status(),
             mode: sandbox.base_spec.mode,
             observe_until: sandbox.base_spec.observe_until,
             passed,

@@ -1,11 +1,7 @@
 //! The interfaces whose other end is in another network namespace, such as the host's ends of a
 //! container's interfaces.
 
-use std::{
-    fs::File,
-    os::fd::{AsRawFd as _, RawFd},
-    path::Path,
-};
+use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -21,13 +17,13 @@ use rtnetlink::{
 
 use crate::dataplane::net::netlink;
 
-/// The interfaces in the calling thread's network namespace whose other end is in the namespace at
-/// `path`. The host alone decides them, whatever the processes there do.
+/// The interfaces in the calling thread's network namespace whose other end is in this namespace.
+/// The host alone decides them, whatever the processes there do.
 ///
 /// # Errors
-/// There is no namespace at `path`, or the kernel does not reply.
-pub fn interfaces_towards(path: &Path) -> Result<Vec<String>> {
-    let namespace = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+/// The file is no network namespace, or the kernel does not reply.
+pub fn interfaces_towards(namespace: impl AsFd) -> Result<Vec<String>> {
+    let namespace = namespace.as_fd();
     netlink::with_handle(async |netlink| {
         // Listing the links gives the namespaces of their other ends an ID.
         let links: Vec<LinkMessage> = netlink.link().get().execute().try_collect().await?;

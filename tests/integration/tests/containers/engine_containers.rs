@@ -10,6 +10,10 @@ use crate::container_engine::{ContainerEngine, EngineKind};
 
 const ALLOWED: &str = "8.8.8.8";
 const DENIED: &str = "1.1.1.1";
+/// The network of a container that is in two.
+const SECOND_SUBNET: &str = "10.11.243.0/24";
+/// How the addresses of Podman's containers begin.
+const PODMAN_PREFIX: &str = "10.11.242";
 
 #[track_caller]
 fn apply(engine: &ContainerEngine, option: &str, container: &str) {
@@ -74,6 +78,75 @@ fn a_container_of_docker_is_found_and_followed() {
 #[test]
 fn a_container_of_podman_is_found_and_followed() {
     a_container_is_found_and_followed(EngineKind::Podman, "--podman");
+}
+
+#[test]
+fn a_container_that_joins_another_network_is_reported() {
+    let engine = ContainerEngine::start(EngineKind::Docker);
+    engine.start_container("web", &[]);
+    apply(&engine, "--docker", "web");
+    engine.run(&["network", "create", "--subnet", SECOND_SUBNET, "second"]);
+    engine.run(&["network", "connect", "second", "web"]);
+    let is_reported = || {
+        let status = report(&engine, "web")["status"].to_string();
+        (status.contains("failed") && status.contains("several networks")).then_some(())
+    };
+    eventually("the status says so", is_reported).expect("the reason");
+    assert_enforced(&engine, "web");
+    engine.run(&["network", "disconnect", "second", "web"]);
+    wait_for_status(&engine, "web", "enforcing");
+    engine.run(&["network", "rm", "second"]);
+}
+
+#[test]
+fn containers_that_exchange_addresses_while_the_agent_is_away_are_followed() {
+    let engine = ContainerEngine::start(EngineKind::Podman);
+    let options = |last: &str| ["--ip".to_owned(), format!("{PODMAN_PREFIX}.{last}")];
+    let start = |container: &str, last: &str| {
+        let [option, address] = options(last);
+        engine.start_container(container, &[&option, &address]);
+    };
+    start("web", "11");
+    start("other", "12");
+    for container in ["web", "other"] {
+        apply(&engine, "--podman", container);
+    }
+    engine.stage.agent_mut().stop().or_fail("stopping the agent");
+    engine.run(&["rm", "--force", "--time", "0", "web", "other"]);
+    start("other", "11");
+    start("web", "12");
+    engine.stage.restart_agent();
+    for (container, last) in [("web", "12"), ("other", "11")] {
+        let address = format!("{PODMAN_PREFIX}.{last}");
+        let moved = || (report(&engine, container)["addresses"] == json!([address])).then_some(());
+        eventually("it is followed", moved)
+            .unwrap_or_else(|error| panic!("{error:#}: {}", report(&engine, container)));
+        wait_for_status(&engine, container, "enforcing");
+        assert_enforced(&engine, container);
+    }
+}
+
+#[test]
+fn a_name_means_its_container_though_the_id_of_another_one_begins_with_it() {
+    let engine = ContainerEngine::start(EngineKind::Docker);
+    engine.start_container("other", &[]);
+    let id = engine.run(&["inspect", "--format", "{{.Id}}", "other"]);
+    let name = &id[..4];
+    engine.start_container(name, &[]);
+    for container in [name, "other"] {
+        apply(&engine, "--docker", container);
+    }
+    let before = report(&engine, name);
+    let left = report(&engine, "other")["interface"].clone();
+    engine.run(&["restart", "--time", "0", "other"]);
+    let moved = || {
+        let now = report(&engine, "other")["interface"].clone();
+        (now.is_string() && now != left).then_some(())
+    };
+    eventually("the other one is followed", moved).expect("another interface");
+    let after = report(&engine, name);
+    assert_eq!((&after["interface"], &after["status"]), (&before["interface"], &before["status"]));
+    assert_enforced(&engine, name);
 }
 
 #[test]
