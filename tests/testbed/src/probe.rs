@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use crate::{
-    named_internet::dns_server, network::NetworkNamespace, test_servers, wait::WAIT_LIMIT,
+    named_internet::dns_server,
+    network::NetworkNamespace,
+    test_servers,
+    wait::{WAIT_LIMIT, retry_interrupted},
 };
 
 /// The time limit of an expected reply on a busy machine. It is shorter than [`WAIT_LIMIT`], so
@@ -143,7 +146,7 @@ pub fn echo(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 pub fn echo_datagram(socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
     socket.send(bytes)?;
     let mut back = vec![0; 65_536];
-    let length = socket.recv(&mut back)?;
+    let length = retry_interrupted(|| socket.recv(&mut back))?;
     expect_same_bytes(&back[..length], bytes)
 }
 
@@ -182,7 +185,7 @@ fn probe_udp(to: SocketAddr, limit: Duration) -> io::Result<()> {
     socket.set_read_timeout(Some(limit))?;
     if to.port() == test_servers::DNS_PORT {
         socket.send(&dns_server::probe_query())?;
-        return socket.recv(&mut [0; 512]).map(|_| ());
+        return retry_interrupted(|| socket.recv(&mut [0; 512])).map(|_| ());
     }
     echo_datagram(&socket, PROBE_PAYLOAD)
 }
@@ -199,7 +202,7 @@ fn probe_ping(to: IpAddr, limit: Duration) -> io::Result<()> {
     socket.set_read_timeout(Some(limit))?;
     // Type, code, checksum and identifier (the kernel fills in both), sequence number, data.
     socket.send(&[request, 0, 0, 0, 0, 0, 0, 1, b'?'])?;
-    socket.recv(&mut [0; 64]).map(|_| ())
+    retry_interrupted(|| socket.recv(&mut [0; 64])).map(|_| ())
 }
 
 fn expect_same_bytes(back: &[u8], sent: &[u8]) -> io::Result<()> {

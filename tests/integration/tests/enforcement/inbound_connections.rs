@@ -12,7 +12,7 @@ use policy_testbed::{
     probe::{self, ProbeKind, ProbeResult},
     test_servers::{self, TestServers},
     testbed::{MARKER_ADDRESS, OrFail as _, SharedTestbed, TestSandbox, parse_ip},
-    wait::eventually,
+    wait::{eventually, retry_interrupted},
 };
 use serde_json::json;
 
@@ -168,11 +168,13 @@ fn a_late_answer_of_a_server_opens_nothing() {
     };
     socket.send_to(b"hello", "198.51.100.7:9000").or_fail("an allowed datagram");
     let mut bytes = [0; 64];
-    let (_, sandbox_address) = outsider.recv_from(&mut bytes).or_fail("the datagram");
+    let (_, sandbox_address) =
+        retry_interrupted(|| outsider.recv_from(&mut bytes)).or_fail("the datagram");
 
     sandbox.allow_only(&[MARKER_ADDRESS]);
     outsider.send_to(b"late", sandbox_address).or_fail("answering late");
-    let length = socket.recv(&mut bytes).or_fail("the late answer is delivered");
+    let length =
+        retry_interrupted(|| socket.recv(&mut bytes)).or_fail("the late answer is delivered");
     assert_eq!(&bytes[..length], b"late");
     let frame = sandbox.frame_builder().udp(parse_ip("198.51.100.7"), 9000, &sandbox.frame_token());
     assert!(sandbox.frames_crossing(&[frame]).is_empty());

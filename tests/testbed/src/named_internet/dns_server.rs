@@ -13,7 +13,7 @@ use hickory_proto::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::dns_zone::DnsZone;
-use crate::{network::NetworkNamespace, probe, test_servers::DNS_PORT};
+use crate::{network::NetworkNamespace, probe, test_servers::DNS_PORT, wait::retry_interrupted};
 
 /// Serves a zone at an address of the calling thread's namespace.
 pub(super) fn serve(zone: &DnsZone, address: IpAddr) -> Result<()> {
@@ -66,7 +66,7 @@ pub fn query_over_udp(from: &NetworkNamespace, server: IpAddr, name: &str) -> Re
     let socket = probe::connect_udp(from, (server, DNS_PORT).into())?;
     socket.send(&address_query(name)?)?;
     let mut response = [0; 4096];
-    let length = socket.recv(&mut response)?;
+    let length = retry_interrupted(|| socket.recv(&mut response))?;
     parse_addresses(&response[..length])
 }
 
