@@ -26,6 +26,7 @@ use crate::{
     ca::SandboxCaStore,
     dataplane::Slot,
     policy::{SandboxId, SandboxSpec},
+    private_file::remove_if_exists,
 };
 
 const BROKEN_EXTENSION: &str = "broken";
@@ -119,7 +120,7 @@ impl SandboxStore {
             let restored = match &text {
                 Some(text) => state_file::write_new(&path, text)
                     .and_then(|()| state_file::replace_with_new(&path)),
-                None => state_file::remove_if_exists(&path).map(|_| ()),
+                None => remove_if_exists(&path).map(|_| ()),
             };
             if let Err(error) = restored {
                 tracing::error!("cannot restore {}: {error}", path.display());
@@ -198,7 +199,7 @@ impl SandboxStore {
     /// Removes the files of sandboxes, if there are any, and waits for the disk once. Returns the
     /// result of each.
     pub fn remove_all_of(&self, ids: &[&SandboxId]) -> Vec<Result<()>> {
-        let unlink = |id: &&SandboxId| state_file::remove_if_exists(&self.file_path(id));
+        let unlink = |id: &&SandboxId| remove_if_exists(&self.file_path(id));
         let unlinked: Vec<_> = ids.iter().map(unlink).collect();
         for id in ids {
             if let Err(error) = self.authorities.remove(id) {

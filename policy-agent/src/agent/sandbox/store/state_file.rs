@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
 use super::SandboxRecord;
-use crate::{agent::sandbox::lifetime::PersistedLifetime, dataplane::Slot, policy::SandboxSpec};
+use crate::{
+    agent::sandbox::lifetime::PersistedLifetime, dataplane::Slot, policy::SandboxSpec,
+    private_file::NEW_EXTENSION,
+};
 
 /// Version of the file format. Files with another version, such as those of a newer agent, are
 /// rejected.
 const FILE_VERSION: u32 = 1;
-/// Extension of a file that is about to replace another.
-const NEW_EXTENSION: &str = "new";
 
 #[derive(Deserialize)]
 struct StateFile {
@@ -97,12 +98,4 @@ pub(super) fn replace_with_new(path: &Path) -> io::Result<()> {
 /// Removes the new file, if there is one.
 pub(super) fn discard_new(path: &Path) {
     let _ = fs::remove_file(path.with_extension(NEW_EXTENSION));
-}
-
-/// Removes a file. Returns whether there was one. Does not wait for the disk.
-pub(super) fn remove_if_exists(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        removed => removed.map(|()| true),
-    }
 }
