@@ -13,7 +13,7 @@ use hyper::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::net::unix_http::{UnixHttpError, send_to_socket};
+use crate::net::unix_http::{ResponseLines, UnixHttpError, send_to_socket};
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -94,9 +94,9 @@ impl ApiClient {
     ///
     /// # Errors
     /// The request failed.
-    pub(super) async fn stream_lines(&self, path: &str) -> Result<BodyLines, ApiClientError> {
+    pub(super) async fn stream_lines(&self, path: &str) -> Result<ApiLines, ApiClientError> {
         let body = self.send(Method::GET, path, Bytes::new()).await?.into_body();
-        Ok(BodyLines { body, incomplete: Vec::new() })
+        Ok(ApiLines(ResponseLines::new(body, usize::MAX)))
     }
 
     async fn send(
@@ -117,7 +117,7 @@ impl ApiClient {
             UnixHttpError::Connect(cause) => {
                 ApiClientError::Unreachable { socket: self.socket.clone(), cause }
             }
-            UnixHttpError::Connection(cause) => broken_error(cause),
+            broken => broken_error(broken),
         })?;
         if response.status().is_success() {
             Ok(response)
@@ -127,35 +127,17 @@ impl ApiClient {
     }
 }
 
-/// The lines of a response body.
-pub(super) struct BodyLines {
-    body: Incoming,
-    /// The start of a line whose end has not arrived.
-    incomplete: Vec<u8>,
-}
+/// The lines of a response.
+pub(super) struct ApiLines(ResponseLines);
 
-impl BodyLines {
-    /// Waits for more lines, and returns those that are complete, with their ends. `None` at the end
-    /// of the body.
+impl ApiLines {
+    /// Waits for more lines, and returns those that are complete. `None` at the end.
     ///
     /// # Errors
     /// The connection failed.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiClientError> {
-        while let Some(frame) = self.body.frame().await {
-            let Ok(data) = frame.map_err(broken_error)?.into_data() else { continue };
-            self.incomplete.extend_from_slice(&data);
-            if let Some(end) = self.incomplete.iter().rposition(|byte| *byte == b'\n') {
-                let rest = self.incomplete.split_off(end + 1);
-                return Ok(Some(std::mem::replace(&mut self.incomplete, rest)));
-            }
-        }
-        Ok(None)
+        self.0.next().await.map_err(broken_error)
     }
-}
-
-/// The lines of a text that are not empty.
-pub(super) fn split_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 async fn refused_error(response: Response<Incoming>) -> ApiClientError {

@@ -11,11 +11,12 @@ use serde_json::Value;
 use super::{
     api_path::append_parameters,
     cli_failure::CliFailure,
-    client::{ApiClient, split_lines},
+    client::ApiClient,
     explain::format_rule,
     output::{self, OutputArgs, OutputFormat},
     runtime::block_on,
 };
+use crate::net::unix_http::split_lines;
 
 /// Show denials and, with --all, new flows
 ///

@@ -1,8 +1,8 @@
 //! The API of container engines, which is Docker's for both, over their Unix sockets.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, Response, StatusCode,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     agent::AgentError,
-    net::unix_http::{UnixHttpError, send_to_socket},
+    net::unix_http::{ResponseLines, UnixHttpError, send_to_socket, split_lines},
     policy::{
         ContainerEndpoint, ContainerEngine, ContainerReference, SandboxSpec, ValidationError,
     },
@@ -113,7 +113,8 @@ impl ContainerEngines {
         let response = self.get(engine, &events_path(engine)).await?;
         let status = response.status();
         ensure!(status.is_success(), "{} answers {status} for events", engine.prefix());
-        Ok(EventStream { body: response.into_body(), buffered: Vec::new() })
+        let lines = ResponseLines::new(response.into_body(), ANSWER_LIMIT);
+        Ok(EventStream { lines, arrived: VecDeque::new() })
     }
 
     async fn get(&self, engine: ContainerEngine, path: &str) -> Result<Response<Incoming>> {
@@ -138,8 +139,9 @@ impl ContainerEngines {
 
 /// The events of an engine.
 pub(super) struct EventStream {
-    body: Incoming,
-    buffered: Vec<u8>,
+    lines: ResponseLines,
+    /// Lines that have arrived.
+    arrived: VecDeque<Vec<u8>>,
 }
 
 impl EventStream {
@@ -149,18 +151,12 @@ impl EventStream {
     /// The engine has ended the stream, or sends something else.
     pub(super) async fn next(&mut self) -> Result<ContainerEvent> {
         loop {
-            if let Some(end) = self.buffered.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffered.drain(..=end).collect();
-                if !line.trim_ascii().is_empty() {
-                    return serde_json::from_slice(&line).context("an event that cannot be read");
-                }
-                continue;
+            if let Some(line) = self.arrived.pop_front() {
+                return serde_json::from_slice(&line).context("an event that cannot be read");
             }
-            ensure!(self.buffered.len() <= ANSWER_LIMIT, "an event without end");
-            let Some(frame) = self.body.frame().await else { bail!("it has ended") };
-            if let Ok(data) = frame?.into_data() {
-                self.buffered.extend_from_slice(&data);
-            }
+            let lines = self.lines.next().await?.context("it has ended")?;
+            let lines = split_lines(&lines).filter(|line| !line.trim_ascii().is_empty());
+            self.arrived.extend(lines.map(<[u8]>::to_vec));
         }
     }
 }

@@ -12,9 +12,12 @@ use tokio::{
 };
 
 use super::sandbox_rates::TrafficSample;
-use crate::cli::{
-    api_path::escape_path_segment,
-    client::{ApiClient, ApiClientError, BodyLines, split_lines},
+use crate::{
+    cli::{
+        api_path::escape_path_segment,
+        client::{ApiClient, ApiClientError, ApiLines},
+    },
+    net::unix_http::split_lines,
 };
 
 /// How long the thread that reads the keyboard waits until it looks whether the view has ended.
@@ -132,7 +135,7 @@ fn read_keys(sender: &UnboundedSender<FeedUpdate>) {
     }
 }
 
-async fn read_flows(mut body: BodyLines, sender: UnboundedSender<FeedUpdate>) {
+async fn read_flows(mut body: ApiLines, sender: UnboundedSender<FeedUpdate>) {
     let problem = loop {
         let lines = match body.next().await {
             Ok(Some(lines)) => lines,
