@@ -121,10 +121,8 @@ impl ContainerFollower {
         moves.sort_by_key(|(_, endpoint)| endpoint.is_some());
         let mut refused = Vec::new();
         for (look, endpoint) in moves {
-            match self.move_sandbox(&look, endpoint.clone()).await {
-                Ok(Followed::Done) => {}
-                Ok(Followed::NotYet) => pending.look_again(look),
-                Err(_) => refused.push((look, endpoint)),
+            if self.move_sandbox(&look, endpoint.clone(), pending).await.is_err() {
+                refused.push((look, endpoint));
             }
         }
         self.exchange(refused, pending).await;
@@ -144,26 +142,24 @@ impl ContainerFollower {
             }
         }
         for (look, endpoint) in moves {
-            match self.move_sandbox(&look, endpoint).await {
-                Ok(Followed::Done) => {}
-                Ok(Followed::NotYet) => pending.look_again(look),
-                Err(error) => {
-                    if let Some(sandbox) = self.agent.registry().get(&look.id) {
-                        let problem = anyhow::Error::new(error);
-                        report_problem(&sandbox, &problem);
-                        pending.look_again(look);
-                    }
-                }
+            if let Err(error) = self.move_sandbox(&look, endpoint, pending).await
+                && let Some(sandbox) = self.agent.registry().get(&look.id)
+            {
+                report_problem(&sandbox, &anyhow::Error::new(error));
+                pending.look_again(look);
             }
         }
     }
 
+    /// Moves a sandbox to where its container is. It is looked at again if the container is about to
+    /// get an interface, or to lose the one that the sandbox has.
     async fn move_sandbox(
         &self,
         look: &Look,
         endpoint: Option<ContainerEndpoint>,
-    ) -> Result<Followed, AgentError> {
-        let Some(sandbox) = self.agent.registry().get(&look.id) else { return Ok(Followed::Done) };
+        pending: &mut PendingLooks,
+    ) -> Result<(), AgentError> {
+        let Some(sandbox) = self.agent.registry().get(&look.id) else { return Ok(()) };
         let mut moved = sandbox.spec();
         moved.move_to(endpoint.clone());
         let is_early = endpoint.is_none() && has_its_interface(&sandbox);
@@ -175,7 +171,10 @@ impl ContainerFollower {
             tracing::info!(sandbox = %look.id, interface, "follows its container");
         }
         clear_problem(&sandbox);
-        Ok(if is_early || is_awaited { Followed::NotYet } else { Followed::Done })
+        if is_early || is_awaited {
+            pending.look_again(look.clone());
+        }
+        Ok(())
     }
 
     fn sandboxes_of(&self, engine: ContainerEngine) -> Vec<Arc<Sandbox>> {
@@ -188,21 +187,12 @@ impl ContainerFollower {
     }
 }
 
-/// Whether a sandbox is where its container is.
-enum Followed {
-    /// It is, or the container does not run.
-    Done,
-    /// The container is about to get an interface, or to lose the one that the sandbox has.
-    NotYet,
-}
-
 /// Shows in the status and in the log why a container is not followed.
 fn report_problem(sandbox: &Sandbox, problem: &anyhow::Error) {
     let Some(container) = &sandbox.base_spec.container else { return };
     let text = format!("cannot follow its container: {problem:#}");
-    let is_news = sandbox.lifetime.container_problem().set(container, Some(text));
-    if is_news {
-        tracing::warn!(sandbox = %sandbox.id(), "cannot follow its container: {problem:#}");
+    if sandbox.lifetime.container_problem().set(container, Some(text.clone())) {
+        tracing::warn!(sandbox = %sandbox.id(), "{text}");
     }
 }
 
