@@ -1,5 +1,7 @@
 //! Decides whether a client may reach a sandbox.
 
+use std::borrow::Cow;
+
 use http_body_util::Full;
 use hyper::{
     Request, Response,
@@ -10,7 +12,7 @@ use hyper::{
 use super::{
     Gateway, cors, refusal::GatewayRefusal, request::RequestContext, target, token_redirect,
 };
-use crate::agent::Sandbox;
+use crate::{agent::Sandbox, policy::SecretString};
 
 impl RequestContext {
     /// Checks the access to the sandbox. Returns `None` if the request may be forwarded, or the
@@ -51,15 +53,11 @@ impl RequestContext {
         sandbox: &Sandbox,
         request: &Request<Incoming>,
     ) -> Result<Option<Response<Full<Bytes>>>, GatewayRefusal> {
-        let mut accepted = None;
-        // All are compared, so that the time tells nothing about them.
-        for token in sandbox.lifetime.valid_tokens() {
+        let accepted = presented_token(sandbox, |token| {
             let by_cookie =
-                || self.tokens.contains(&token) && !self.is_from_other_sandbox(gateway, request);
-            if self.tokens.contains_outside_cookies(&token) || by_cookie() {
-                accepted = Some(token);
-            }
-        }
+                || self.tokens.contains(token) && !self.is_from_other_sandbox(gateway, request);
+            self.tokens.contains_outside_cookies(token) || by_cookie()
+        });
         let Some(token) = accepted else {
             let refusal = GatewayRefusal::token_required(&self.target);
             return cors::is_preflight(request)
@@ -79,4 +77,14 @@ impl RequestContext {
         let sandbox = origin.and_then(|origin| target::sandbox_of_origin(origin, &gateway.domains));
         sandbox.is_some_and(|sandbox| sandbox != self.target.sandbox)
     }
+}
+
+/// A valid token of the sandbox that a request presents.
+pub(super) fn presented_token(
+    sandbox: &Sandbox,
+    is_presented: impl Fn(&SecretString) -> bool,
+) -> Option<SecretString> {
+    // All are compared, so that the time tells nothing about them.
+    let presented = sandbox.lifetime.valid_tokens().filter(|token| is_presented(token));
+    presented.last().map(Cow::into_owned)
 }

@@ -12,6 +12,7 @@ use hyper::{
 
 use super::{
     Gateway,
+    access_check::presented_token,
     access_log::AccessLogEntry,
     backend::{BackendError, BackendTarget},
     forwarding::TargetService,
@@ -48,12 +49,8 @@ impl RequestContext {
     /// Its network is not admitted, or it shows no valid token.
     pub(super) fn check_tunnel_access(&self, sandbox: &Sandbox) -> Result<(), GatewayRefusal> {
         self.check_client(sandbox)?;
-        let mut is_valid = false;
-        // All are compared, so that the time tells nothing about them.
-        for token in sandbox.lifetime.valid_tokens() {
-            is_valid |= self.tokens.permits_tunnel(&token);
-        }
-        is_valid.then_some(()).ok_or_else(|| GatewayRefusal::tunnel_token_required(&self.target))
+        let token = presented_token(sandbox, |token| self.tokens.permits_tunnel(token));
+        token.map(drop).ok_or_else(|| GatewayRefusal::tunnel_token_required(&self.target))
     }
 
     /// Connects to the port, and relays bytes in the background until either side ends, the sandbox
