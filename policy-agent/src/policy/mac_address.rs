@@ -12,6 +12,13 @@ use super::ValidationError;
 pub struct MacAddress([u8; 6]);
 
 impl MacAddress {
+    /// The address with these bytes, in transmission order. `None` if it is not that of one host.
+    #[must_use]
+    pub fn from_octets(octets: [u8; 6]) -> Option<Self> {
+        let is_unicast = octets != [0; 6] && octets[0] & 1 == 0;
+        is_unicast.then_some(Self(octets))
+    }
+
     /// The six bytes in transmission order.
     #[must_use]
     pub const fn octets(self) -> [u8; 6] {
@@ -26,10 +33,7 @@ impl FromStr for MacAddress {
         let refuse = |problem| ValidationError::about_entry("mac", text, problem);
         let octets = parse_octets(text)
             .ok_or_else(|| refuse("write six hexadecimal bytes, like 02:fc:00:00:00:05"))?;
-        if octets == [0; 6] || octets[0] & 1 != 0 {
-            return Err(refuse("not the address of one host"));
-        }
-        Ok(Self(octets))
+        Self::from_octets(octets).ok_or_else(|| refuse("not the address of one host"))
     }
 }
 

@@ -60,10 +60,7 @@ fn is_link_local(address: IpAddr) -> bool {
 
 fn mac_address(link: &LinkMessage) -> Option<MacAddress> {
     link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => {
-            let parts: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            parts.join(":").parse().ok()
-        }
+        LinkAttribute::Address(bytes) => MacAddress::from_octets(bytes.as_slice().try_into().ok()?),
         _ => None,
     })
 }
