@@ -13,6 +13,21 @@ use policy_testbed::{
     wait::eventually,
 };
 
+/// What nginx says in `location` of requests that it passes on over kept connections.
+pub(crate) const NGINX_FORWARDING: &str = "
+    proxy_http_version 1.1;
+    proxy_buffering off;
+    proxy_request_buffering off;
+    proxy_set_header Connection \"\";
+    proxy_set_header Host $http_host;";
+/// What HAProxy says in `defaults` of requests that it passes on over kept connections.
+pub(crate) const HAPROXY_FORWARDING: &str = "
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    http-reuse always";
+
 /// Starts nginx with this number of workers and this `http` section.
 pub(crate) fn start_nginx(
     namespace: &NetworkNamespace,

@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::{proxy_bench::bench_process::BenchProcess, reverse_proxy};
+use crate::{
+    proxy_bench::bench_process::BenchProcess,
+    reverse_proxy::{self, HAPROXY_FORWARDING, NGINX_FORWARDING},
+};
 use policy_testbed::{
     network::NetworkNamespace,
     public_url::{GATEWAY_DOMAIN, SERVICE_PORT},
@@ -49,11 +52,7 @@ pub(crate) fn start_nginx(
                 ssl_certificate_key {at}/key;
                 location / {{
                     proxy_pass http://sandbox;
-                    proxy_http_version 1.1;
-                    proxy_buffering off;
-                    proxy_request_buffering off;
-                    proxy_set_header Connection \"\";
-                    proxy_set_header Host $http_host;
+                    {NGINX_FORWARDING}
                     proxy_set_header X-Forwarded-For $remote_addr;
                     proxy_set_header X-Forwarded-Host $http_host;
                     proxy_set_header X-Forwarded-Proto $scheme;
@@ -78,13 +77,9 @@ pub(crate) fn start_haproxy(
                 maxconn 4096
                 log stdout format raw local0
              defaults
-                mode http
+                {HAPROXY_FORWARDING}
                 log global
                 option httplog
-                timeout connect 5s
-                timeout client 1h
-                timeout server 1h
-                http-reuse always
              frontend public
                 bind :80 backlog 4096
                 bind :443 backlog 4096 ssl crt {} alpn http/1.1

@@ -10,7 +10,7 @@ use super::super::{
         proxy_peers::TLS_LISTEN_PORT,
         wire_protocol::{SERVER_NAME, server_address},
     },
-    reverse_proxy::{self, wait_until_listening},
+    reverse_proxy::{self, HAPROXY_FORWARDING, NGINX_FORWARDING, wait_until_listening},
 };
 use policy_testbed::{
     network::{NetworkNamespace, TestNetwork},
@@ -72,11 +72,7 @@ pub(super) fn start_nginx(host: &NetworkNamespace, files: &TempDir) -> Result<Be
                 ssl_certificate_key {at}/key;
                 location / {{
                     proxy_pass https://server;
-                    proxy_http_version 1.1;
-                    proxy_buffering off;
-                    proxy_request_buffering off;
-                    proxy_set_header Connection \"\";
-                    proxy_set_header Host $http_host;
+                    {NGINX_FORWARDING}
                     proxy_set_header Authorization \"{CREDENTIAL}\";
                     proxy_ssl_protocols TLSv1.2 TLSv1.3;
                     proxy_ssl_server_name on;
@@ -100,11 +96,7 @@ pub(super) fn start_haproxy(host: &NetworkNamespace, files: &TempDir) -> Result<
                 nbthread 2
                 maxconn 4096
              defaults
-                mode http
-                timeout connect 5s
-                timeout client 1h
-                timeout server 1h
-                http-reuse always
+                {HAPROXY_FORWARDING}
              frontend sandbox
                 bind :{TLS_LISTEN_PORT} backlog 4096 ssl crt {at}/both alpn http/1.1
                 http-request set-header Authorization \"{CREDENTIAL}\"
