@@ -26,6 +26,15 @@ fn issue_token(sandbox: &TestSandbox, seconds: u32) -> String {
     answer["trafficAccessToken"].as_str().or_fail("a token").to_owned()
 }
 
+/// A private sandbox whose agent the test may restart, and its service.
+#[track_caller]
+fn sandbox_of_own_agent() -> (TestSandbox, RecordingService) {
+    let sandbox = Testbed::with_names(GATEWAY_CONFIG).add_sandbox();
+    sandbox.apply_network(private_network());
+    let recorder = RecordingService::start(&sandbox.namespace, SERVICE_PORT);
+    (sandbox, recorder.or_fail("the recorder"))
+}
+
 /// The status of a request with a token.
 #[track_caller]
 fn status_with(sandbox: &TestSandbox, token: &str) -> u16 {
@@ -49,11 +58,8 @@ fn a_token_opens_the_sandbox_until_it_expires() {
 
 #[test]
 fn revoked_tokens_open_nothing_also_after_a_restart() {
-    let stage = Testbed::with_names(GATEWAY_CONFIG);
-    let sandbox = stage.add_sandbox();
-    sandbox.apply_network(private_network());
-    let _recorder =
-        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    let (sandbox, _recorder) = sandbox_of_own_agent();
+    let stage = &sandbox.testbed;
     let tokens = [issue_token(&sandbox, 3600), issue_token(&sandbox, 3600)];
     let path = format!("/agent/v1/sandboxes/{}/token", sandbox.id);
     assert_eq!(stage.request("DELETE", &path, &Value::Null).status, 204);
@@ -82,11 +88,8 @@ fn a_browser_gets_an_issued_token_as_a_cookie() {
 
 #[test]
 fn issued_tokens_outlive_the_agent_and_are_not_logged() {
-    let stage = Testbed::with_names(GATEWAY_CONFIG);
-    let sandbox = stage.add_sandbox();
-    sandbox.apply_network(private_network());
-    let _recorder =
-        RecordingService::start(&sandbox.namespace, SERVICE_PORT).or_fail("the recorder");
+    let (sandbox, _recorder) = sandbox_of_own_agent();
+    let stage = &sandbox.testbed;
     let (first, second) = (issue_token(&sandbox, 3600), issue_token(&sandbox, 3600));
     stage.kill_agent();
     stage.restart_agent();

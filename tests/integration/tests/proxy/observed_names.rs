@@ -1,7 +1,7 @@
 //! Observed sandboxes: names that the policy does not allow pass and are recorded.
 
 use policy_testbed::{
-    testbed::{OrFail as _, RESOLVER_CONFIG, SharedTestbed, parse_ip},
+    testbed::{OrFail as _, RESOLVER_CONFIG, SharedTestbed},
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -29,8 +29,7 @@ fn names_that_are_not_allowed_pass_until_the_policy_is_enforced() {
     assert_eq!(entry["decision"], "would_deny");
     assert_eq!(entry["reason"], "name_not_allowed");
     assert_eq!(entry["allowEntry"], "observed.example");
-    let asked = sandbox.curl("http://policy.internal/denials");
-    let told = asked.resolving_to(parse_ip("192.0.2.1")).run().page_json();
+    let told = sandbox.curl_policy_host("/denials").run().page_json();
     assert_eq!(told["entries"][0]["wouldDeny"], true, "{told}");
     assert_eq!(told["entries"][0]["allowed"], true, "{told}");
     let suggested = sandbox.testbed.cli(&["suggest", &sandbox.id]).json();

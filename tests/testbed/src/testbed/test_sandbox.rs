@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{OrFail as _, Testbed, parse_ip};
 use crate::{
+    named_internet::curl::CurlCommand,
     network::{Sandbox, host_router::UPLINK_INTERFACE, sandbox::SANDBOX_INTERFACE},
     packet_socket::{FrameBuilder, PacketSocket, contains_bytes},
     probe::{self, ProbeKind, ProbeResult},
@@ -80,11 +81,16 @@ impl TestSandbox {
         );
     }
 
+    /// A curl command that asks `http://policy.internal` in the sandbox, at an address where nothing
+    /// is.
+    pub fn curl_policy_host(&self, path: &str) -> CurlCommand<'_> {
+        self.curl(&format!("http://policy.internal{path}")).resolving_to([192, 0, 2, 1].into())
+    }
+
     /// The certificate (PEM) of its authority, fetched as programs in the sandbox do.
     #[track_caller]
     pub fn fetch_authority(&self) -> String {
-        let url = "http://policy.internal/ca.pem";
-        let fetched = self.curl(url).resolving_to([192, 0, 2, 1].into()).run();
+        let fetched = self.curl_policy_host("/ca.pem").run();
         assert_eq!(fetched.status, 200, "{fetched:?}");
         fetched.text()
     }

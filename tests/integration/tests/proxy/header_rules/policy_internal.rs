@@ -8,11 +8,9 @@ use serde_json::json;
 
 use super::{CREDENTIAL, TESTBED, authorization};
 
-/// Asks at an address where nothing is.
 #[track_caller]
 fn ask(sandbox: &TestSandbox, path: &str) -> CurlResult {
-    let url = format!("http://policy.internal{path}");
-    sandbox.curl(&url).resolving_to(parse_ip("192.0.2.1")).run()
+    sandbox.curl_policy_host(path).run()
 }
 
 #[test]
@@ -23,8 +21,7 @@ fn it_says_what_it_is_and_changes_nothing() {
     assert_eq!(overview.status, 200, "{overview:?}");
     assert!(overview.text().contains("http://policy.internal/explain?url="), "{overview:?}");
     assert_eq!(ask(&sandbox, "/nothing-here").status, 404);
-    let url = "http://policy.internal/policy";
-    let changed = sandbox.curl(url).resolving_to(parse_ip("192.0.2.1"));
+    let changed = sandbox.curl_policy_host("/policy");
     assert_eq!(changed.with_arguments(&["-X", "PUT", "-d", "{}"]).run().status, 405);
 }
 
